@@ -1,0 +1,59 @@
+"""What the scripts share: their settings, the way they print, and where their pictures go."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import jax
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+import funcnn as fnn
+
+console = Console()
+
+GRADIENTS = {"manual": fnn.manual_value_and_grad, "autodiff": fnn.autodiff_value_and_grad}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a script can be told."""
+
+    epochs: int
+    """Passes over the data."""
+    seed: int = 0
+    """Where every random key begins."""
+    grad: Literal["manual", "autodiff"] = "manual"
+    """Whose gradients train: the backward passes written by hand, or jax.grad."""
+    out: Path = Path("report")
+    """The folder for the pictures."""
+
+    @property
+    def value_and_grad(self) -> Callable:
+        return GRADIENTS[self.grad]
+
+
+def begin(title: str, settings: Settings) -> None:
+    """Make the folder for the pictures, then print the title and everything that the figures depend on."""
+    settings.out.mkdir(parents=True, exist_ok=True)
+    console.rule(f"[bold]{title}")
+    shown = asdict(settings) | {"jax": jax.__version__, "device": jax.devices()[0].device_kind}
+    console.print("  ".join(f"[dim]{name}[/] {value}" for name, value in shown.items()), highlight=False)
+
+
+def table(*columns: str, title: str | None = None) -> Table:
+    """An empty table whose first column is text and whose others are figures."""
+    made = Table(title=title, title_justify="left", header_style="bold")
+    for position, column in enumerate(columns):
+        made.add_column(column, justify="left" if position == 0 else "right")
+    return made
+
+
+def save(figure: Figure, settings: Settings, name: str) -> Path:
+    """Write a figure into the folder for pictures and say where."""
+    path = settings.out / f"{name}.png"
+    figure.savefig(path, dpi=150, bbox_inches="tight")
+    console.print(f"picture: {path}", highlight=False)
+    return path

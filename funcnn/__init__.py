@@ -1,0 +1,117 @@
+"""funcnn: neural networks as pure functions, with every backward pass written by hand and checked against autodiff.
+
+>>> import funcnn as fnn
+>>> model = fnn.mlp((64, 128, 64, 10))
+"""
+
+from funcnn.backprop import (
+    as_custom_vjp as as_custom_vjp,
+    autodiff_value_and_grad as autodiff_value_and_grad,
+    manual_value_and_grad as manual_value_and_grad,
+)
+from funcnn.gradcheck import (
+    GradientReport as GradientReport,
+    LeafReport as LeafReport,
+    assert_gradients as assert_gradients,
+    check_gradients as check_gradients,
+    check_layer as check_layer,
+    check_model as check_model,
+)
+from funcnn.layers.activations import (
+    activation_layer as activation_layer,
+    elu as elu,
+    elu_backward as elu_backward,
+    elu_forward as elu_forward,
+    gelu as gelu,
+    gelu_backward as gelu_backward,
+    gelu_forward as gelu_forward,
+    gelu_tanh as gelu_tanh,
+    gelu_tanh_backward as gelu_tanh_backward,
+    gelu_tanh_forward as gelu_tanh_forward,
+    identity as identity,
+    identity_backward as identity_backward,
+    identity_forward as identity_forward,
+    leaky_relu as leaky_relu,
+    leaky_relu_backward as leaky_relu_backward,
+    leaky_relu_forward as leaky_relu_forward,
+    relu as relu,
+    relu_backward as relu_backward,
+    relu_forward as relu_forward,
+    sigmoid as sigmoid,
+    sigmoid_backward as sigmoid_backward,
+    sigmoid_forward as sigmoid_forward,
+    silu as silu,
+    silu_backward as silu_backward,
+    silu_forward as silu_forward,
+    softmax as softmax,
+    softmax_backward as softmax_backward,
+    softmax_forward as softmax_forward,
+    softplus as softplus,
+    softplus_backward as softplus_backward,
+    softplus_forward as softplus_forward,
+    tanh as tanh,
+    tanh_backward as tanh_backward,
+    tanh_forward as tanh_forward,
+)
+from funcnn.layers.combinators import SkipParts as SkipParts, repeat as repeat, serial as serial, skip as skip
+from funcnn.layers.dropout import (
+    dropout as dropout,
+    dropout_backward as dropout_backward,
+    dropout_forward as dropout_forward,
+)
+from funcnn.layers.linear import (
+    LinearParams as LinearParams,
+    linear as linear,
+    linear_backward as linear_backward,
+    linear_forward as linear_forward,
+)
+from funcnn.layers.normalization import (
+    BatchNormState as BatchNormState,
+    NormalizationParams as NormalizationParams,
+    batch_norm as batch_norm,
+    batch_norm_backward as batch_norm_backward,
+    batch_norm_forward as batch_norm_forward,
+    layer_norm as layer_norm,
+    layer_norm_backward as layer_norm_backward,
+    layer_norm_forward as layer_norm_forward,
+)
+from funcnn.losses import (
+    binary_cross_entropy as binary_cross_entropy,
+    binary_cross_entropy_backward as binary_cross_entropy_backward,
+    binary_cross_entropy_forward as binary_cross_entropy_forward,
+    categorical_cross_entropy as categorical_cross_entropy,
+    categorical_cross_entropy_backward as categorical_cross_entropy_backward,
+    categorical_cross_entropy_forward as categorical_cross_entropy_forward,
+    mean_squared_error as mean_squared_error,
+    mean_squared_error_backward as mean_squared_error_backward,
+    mean_squared_error_forward as mean_squared_error_forward,
+    sigmoid_cross_entropy as sigmoid_cross_entropy,
+    sigmoid_cross_entropy_backward as sigmoid_cross_entropy_backward,
+    sigmoid_cross_entropy_forward as sigmoid_cross_entropy_forward,
+    softmax_cross_entropy as softmax_cross_entropy,
+    softmax_cross_entropy_backward as softmax_cross_entropy_backward,
+    softmax_cross_entropy_forward as softmax_cross_entropy_forward,
+)
+from funcnn.metrics import (
+    accuracy as accuracy,
+    binary_accuracy as binary_accuracy,
+    confusion_matrix as confusion_matrix,
+)
+from funcnn.models import mlp as mlp, perceptron as perceptron
+from funcnn.optimizers import adam as adam, momentum as momentum, nesterov as nesterov, sgd as sgd
+from funcnn.preprocessing import (
+    Scaler as Scaler,
+    Scaling as Scaling,
+    min_max_scaler as min_max_scaler,
+    standard_scaler as standard_scaler,
+)
+from funcnn.training import (
+    History as History,
+    Progress as Progress,
+    Trained as Trained,
+    evaluate as evaluate,
+    fit as fit,
+    predict as predict,
+    train as train,
+)
+from funcnn.types import Batch as Batch, GradFn as GradFn, Layer as Layer, Loss as Loss

@@ -1,0 +1,142 @@
+"""The gradient of a model's loss, twice: by the backward passes written here, and by ``jax.grad`` as their oracle.
+
+Both take the same arguments and return the same tree in the same order, so that either stands in the other's place.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from funcnn._memoise import memoised
+from funcnn.types import GradFn, Layer, Loss
+
+
+@memoised
+def manual_value_and_grad(model: Layer, loss: Loss) -> GradFn:
+    """Loss and gradients by the hand-written backward passes of the model's layers and of the loss.
+
+    Backpropagation: forward keeps the residuals; the loss's backward gives ∂L/∂prediction; the model's backward carries
+    it to every parameter.
+
+    Args:
+        model: any layer.
+        loss: any loss.
+
+    Returns:
+        ``(params, state, batch, *, key=None) -> ((loss, new_state), grads)``, in training mode. ``grads`` has the
+        structure, shapes and dtypes of ``params``. It works under ``jit``, ``vmap`` and ``lax.scan``.
+
+    Raises:
+        ValueError, TypeError: from the returned function, before anything is compiled: features or targets that don't
+            fit the model or the loss.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from funcnn.losses import mean_squared_error
+        >>> from funcnn.models import mlp
+        >>> model = mlp((2, 3, 1))
+        >>> params, state = model.init(jax.random.key(0))
+        >>> batch = (jnp.ones((4, 2)), jnp.zeros((4, 1)))
+        >>> (value, state), grads = manual_value_and_grad(model, mean_squared_error)(params, state, batch)
+        >>> jax.tree.structure(grads) == jax.tree.structure(params)
+        True
+
+    Source:
+        Rumelhart, Hinton and Williams 1986.
+    """
+
+    def value_and_grad(params, state, batch, *, key=None):
+        x, y = batch
+        prediction, new_state, residuals = model.forward(params, state, x, train=True, key=key)
+        value, loss_residuals = loss.forward(prediction, y)
+        dprediction = loss.backward(loss_residuals, jnp.ones_like(value))
+        grads, _ = model.backward(residuals, dprediction)
+        return (value, new_state), grads
+
+    return value_and_grad
+
+
+@memoised
+def autodiff_value_and_grad(model: Layer, loss: Loss) -> GradFn:
+    """Loss and gradients by ``jax.value_and_grad`` over the same forward passes; no backward of ours is called.
+
+    Args:
+        model: any layer.
+        loss: any loss.
+
+    Returns:
+        ``(params, state, batch, *, key=None) -> ((loss, new_state), grads)``, in training mode.
+
+    Raises:
+        ValueError, TypeError: as ``manual_value_and_grad``.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from funcnn.losses import mean_squared_error
+        >>> from funcnn.models import perceptron
+        >>> model = perceptron(2)
+        >>> params, state = model.init(jax.random.key(0))
+        >>> batch = (jnp.ones((4, 2)), jnp.zeros((4, 1)))
+        >>> (value, state), grads = autodiff_value_and_grad(model, mean_squared_error)(params, state, batch)
+        >>> grads[0].kernel.shape
+        (2, 1)
+    """
+
+    def value_and_state(params, state, batch, key):
+        x, y = batch
+        prediction, new_state, _ = model.forward(params, state, x, train=True, key=key)
+        value, _ = loss.forward(prediction, y)
+        return value, new_state
+
+    def value_and_grad(params, state, batch, *, key=None):
+        return jax.value_and_grad(value_and_state, has_aux=True)(params, state, batch, key)
+
+    return value_and_grad
+
+
+@memoised
+def as_custom_vjp(layer: Layer) -> Callable:
+    """A layer as a function that ``jax.grad`` differentiates by the layer's own hand-written backward pass.
+
+    For using our backward passes inside code of one's own. funcnn never calls it on a forward that it checks: the
+    oracle must not see the gradients that it is asked about.
+
+    Args:
+        layer: any layer.
+
+    Returns:
+        ``(params, state, x, *, train, key=None) -> (y, new_state)``, registered with ``jax.custom_vjp``: reverse mode
+        only, and nothing flows back through the state.
+
+    Raises:
+        ValueError, TypeError: from the returned function, as from the layer's forward.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from funcnn.layers.activations import sigmoid
+        >>> apply = as_custom_vjp(sigmoid)
+        >>> print(jax.grad(lambda z: apply((), (), z, train=True)[0].sum())(jnp.zeros((1, 1))))
+        [[0.25]]
+    """
+
+    @partial(jax.custom_vjp, nondiff_argnums=(0,))
+    def apply(train, params, state, x, key):
+        y, new_state, _ = layer.forward(params, state, x, train=train, key=key)
+        return y, new_state
+
+    def forward(train, params, state, x, key):
+        y, new_state, residuals = layer.forward(params, state, x, train=train, key=key)
+        return (y, new_state), residuals
+
+    def backward(train, residuals, cotangents):
+        dparams, dx = layer.backward(residuals, cotangents[0])
+        return dparams, None, dx, None
+
+    apply.defvjp(forward, backward)
+
+    def layer_function(params, state, x, *, train, key=None):
+        return apply(train, params, state, x, key)
+
+    return layer_function

@@ -1,0 +1,67 @@
+"""What is wrong with a gradient: the cause that explains all of a leaf's difference."""
+
+from fractions import Fraction
+
+import numpy as np
+
+from funcnn.gradcheck.report import Cause, LeafReport
+
+
+def diagnose_leaf(by_hand: np.ndarray, by_autodiff: np.ndarray, tolerance: float) -> tuple[Cause, str]:
+    """The cause of a leaf's difference and a sentence on it, from the two gradients of one shape.
+
+    Example:
+        >>> import numpy as np
+        >>> diagnose_leaf(np.array([-1.0, 2.0]), np.array([1.0, -2.0]), 1e-12)
+        ('sign', "autodiff's gradient with the other sign")
+    """
+    finite = np.isfinite(by_hand) & np.isfinite(by_autodiff)
+    if not finite.all():
+        first = tuple(int(i) for i in np.argwhere(~finite)[0])
+        return "nonfinite", f"{by_hand[first]} by hand and {by_autodiff[first]} by autodiff, first at index {first}"
+    if not by_hand.any():
+        return "zero", "zero everywhere by hand, not by autodiff"
+    if by_hand.ndim == 2 and by_hand.shape[0] == by_hand.shape[1] and _close(by_hand, by_autodiff.T, tolerance):
+        return "transposed", "autodiff's gradient with rows and columns exchanged"
+    size = np.vdot(by_autodiff, by_autodiff).real
+    factor = float(np.vdot(by_autodiff, by_hand).real / size) if size else 0.0
+    if factor and _close(by_hand, factor * by_autodiff, tolerance * max(1.0, abs(factor))):
+        if abs(factor + 1) < 1e-3:
+            return "sign", "autodiff's gradient with the other sign"
+        return "scaled", f"{_readable(factor)} of autodiff's gradient{_known_factor(factor)}"
+    worst = np.unravel_index(np.argmax(np.abs(by_hand - by_autodiff)), by_hand.shape)
+    place = tuple(int(i) for i in worst)
+    return "unknown", f"{by_hand[place]:.6g} by hand and {by_autodiff[place]:.6g} by autodiff at index {place}"
+
+
+def diagnose_tree(leaves: tuple[LeafReport, ...]) -> str:
+    """A paragraph on the whole tree; leaves that are wrong in the same way are one finding."""
+    wrong = [leaf for leaf in leaves if not leaf.ok]
+    if not leaves:
+        return "There are no parameters to compare."
+    if not wrong:
+        exact = sum(leaf.exact for leaf in leaves)
+        return f"The gradients agree in all {len(leaves)} leaves, {exact} of them to the last bit."
+    findings: dict[str, list[str]] = {}
+    for leaf in wrong:
+        findings.setdefault(f"{leaf.cause}: {leaf.detail}", []).append(leaf.path or "the root")
+    lines = [f"The gradient by hand is wrong in {len(wrong)} of {len(leaves)} leaves."]
+    lines += [f"{', '.join(paths)}: {finding}." for finding, paths in findings.items()]
+    return "\n".join(lines)
+
+
+def _close(first, second, tolerance):
+    return bool(np.all(np.abs(first - second) <= tolerance))
+
+
+def _readable(factor):
+    fraction = Fraction(factor).limit_denominator(1000)
+    return str(fraction) if fraction and abs(float(fraction) / factor - 1) < 1e-4 else f"{factor:.6g}"
+
+
+def _known_factor(factor):
+    if abs(factor / 0.5 - 1) < 1e-3:
+        return "; the derivative of a square brings a factor 2, look whether it was left out"
+    if abs(factor / 2 - 1) < 1e-3:
+        return "; a loss with ½ of a square has no factor 2 in its gradient, look whether one was put in"
+    return ""

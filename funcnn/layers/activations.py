@@ -1,0 +1,555 @@
+"""Activation functions: each forward pass with its backward pass below it.
+
+All but softmax act entry by entry, so their Jacobian is diagonal and the backward pass is a product: ∂L/∂z = da ⊙ f′(z).
+Each keeps the residual from which f′ is cheapest: the output a where f′ is a function of it (the next layer keeps that
+array anyway), the input z otherwise. Every form is finite at any finite z, in value and in gradient.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from funcnn._checks import check_real, feature_array
+from funcnn._memoise import memoised
+from funcnn.types import Layer
+
+Activations: TypeAlias = Float[Array, "..."]
+PlainForward: TypeAlias = Callable[[Array], tuple[Array, Array]]
+PlainBackward: TypeAlias = Callable[[Array, Array], Array]
+
+
+def no_params(key):
+    """The ``init`` of a layer that has neither parameters nor state."""
+    return (), ()
+
+
+def _layer_forward(forward, params, state, x, *, train, key=None):
+    y, residuals = forward(feature_array(forward.__name__.removesuffix("_forward"), x))
+    return y, state, residuals
+
+
+def _layer_backward(backward, residuals, dy):
+    return (), backward(residuals, dy)
+
+
+@memoised
+def activation_layer(forward: PlainForward, backward: PlainBackward) -> Layer:
+    """Pack a plain pair, ``(z) -> (a, residuals)`` and ``(residuals, da) -> dz``, as a layer without parameters.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> def square_forward(z):
+        ...     return z**2, z
+        >>> def square_backward(z, da):
+        ...     return da * 2 * z
+        >>> square = activation_layer(square_forward, square_backward)
+        >>> y, _, residuals = square.forward((), (), jnp.array([[3.0]]), train=True)
+        >>> print(y, square.backward(residuals, jnp.array([[1.0]]))[1])
+        [[9.]] [[6.]]
+    """
+    return Layer(no_params, partial(_layer_forward, forward), partial(_layer_backward, backward))
+
+
+def identity_forward(z: Activations) -> tuple[Activations, tuple[()]]:
+    """The identity, a = z: the output of a regression, and the skip connection's shortcut.
+
+    Args:
+        z: pre-activations of any shape.
+
+    Returns:
+        z itself, and no residuals.
+
+    Example:
+        >>> identity_forward(2.0)
+        (2.0, ())
+    """
+    return z, ()
+
+
+def identity_backward(residuals: tuple[()], da: Activations) -> Activations:
+    """∂a/∂z = 1, so dz = da.
+
+    Args:
+        residuals: none.
+        da: cotangent of a.
+
+    Returns:
+        dz, of da's shape.
+
+    Example:
+        >>> identity_backward((), 3.0)
+        3.0
+    """
+    return da
+
+
+def sigmoid_forward(z: Activations) -> tuple[Activations, Activations]:
+    """The logistic function, a = σ(z) = 1 / (1 + e⁻ᶻ), in (0, 1).
+
+    Args:
+        z: pre-activations of any shape, floating.
+
+    Returns:
+        a, of z's shape, and as residuals a itself.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> a, residuals = sigmoid_forward(jnp.array([-1e4, 0.0, 1e4]))
+        >>> print(a)
+        [0.  0.5 1. ]
+
+    Source:
+        Rumelhart, Hinton and Williams 1986, equation 2.
+    """
+    a = lax.logistic(z)
+    return a, a
+
+
+def sigmoid_backward(a: Activations, da: Activations) -> Activations:
+    """σ′(z) = σ(z) (1 − σ(z)), so dz = da a (1 − a).
+
+    From a = (1 + e⁻ᶻ)⁻¹: ∂a/∂z = e⁻ᶻ (1 + e⁻ᶻ)⁻² = a · e⁻ᶻ/(1 + e⁻ᶻ) = a (1 − a). At most ¼, at z = 0.
+
+    Args:
+        a: the residuals, σ(z).
+        da: cotangent of a.
+
+    Returns:
+        dz, of da's shape.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(sigmoid_backward(jnp.array([0.5, 1.0]), jnp.array([1.0, 1.0])))
+        [0.25 0.  ]
+    """
+    return da * (a * (1 - a))
+
+
+def tanh_forward(z: Activations) -> tuple[Activations, Activations]:
+    """The hyperbolic tangent, a = (eᶻ − e⁻ᶻ) / (eᶻ + e⁻ᶻ), in (−1, 1) and centred on zero.
+
+    Args:
+        z: pre-activations of any shape, floating.
+
+    Returns:
+        a, of z's shape, and as residuals a itself.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(tanh_forward(jnp.array([-1e4, 0.0, 1e4]))[0])
+        [-1.  0.  1.]
+
+    Source:
+        LeCun, Bottou, Orr and Müller, "Efficient BackProp", 1998, section 4.4.
+    """
+    a = jnp.tanh(z)
+    return a, a
+
+
+def tanh_backward(a: Activations, da: Activations) -> Activations:
+    """tanh′(z) = 1 − tanh²(z), so dz = da (1 − a²): the quotient rule on sinh/cosh with cosh² − sinh² = 1.
+
+    Args:
+        a: the residuals, tanh(z).
+        da: cotangent of a.
+
+    Returns:
+        dz, of da's shape.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(tanh_backward(jnp.array([0.0, 0.5]), jnp.array([1.0, 1.0])))
+        [1.   0.75]
+    """
+    return da * (1 - a * a)
+
+
+def relu_forward(z: Activations) -> tuple[Activations, Activations]:
+    """The rectified linear unit, a = max(0, z).
+
+    Args:
+        z: pre-activations of any shape, floating.
+
+    Returns:
+        a, of z's shape, and as residuals a itself. A NaN stays a NaN.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(relu_forward(jnp.array([-1.0, 0.0, 2.0]))[0])
+        [0. 0. 2.]
+
+    Source:
+        Nair and Hinton, "Rectified linear units improve restricted Boltzmann machines", 2010.
+    """
+    # A choice, not jnp.maximum: that one differentiates to ½ at 0, jax.nn.relu and this one to 0.
+    a = jnp.where(z <= 0, jnp.zeros_like(z), z)
+    return a, a
+
+
+def relu_backward(a: Activations, da: Activations) -> Activations:
+    """ReLU′(z) = 1 where z > 0, else 0; at the kink 0, as ``jax.nn.relu`` has it. dz = da where a > 0, else 0.
+
+    a > 0 exactly where z > 0, so the output says which units were active.
+
+    Args:
+        a: the residuals, max(0, z).
+        da: cotangent of a.
+
+    Returns:
+        dz, of da's shape.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(relu_backward(jnp.array([0.0, 2.0]), jnp.array([5.0, 5.0])))
+        [0. 5.]
+    """
+    return jnp.where(a <= 0, jnp.zeros_like(da), da)
+
+
+def leaky_relu_forward(z: Activations, alpha: float = 0.01) -> tuple[Activations, Activations]:
+    """The leaky rectified linear unit, a = z where z > 0, else α z.
+
+    Args:
+        z: pre-activations of any shape, floating.
+        alpha: α, the slope below zero.
+
+    Returns:
+        a, of z's shape, and as residuals the slope at every entry.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(leaky_relu_forward(jnp.array([-1.0, 2.0]), 0.5)[0])
+        [-0.5  2. ]
+
+    Source:
+        Maas, Hannun and Ng, "Rectifier nonlinearities improve neural network acoustic models", 2013.
+    """
+    slope = jnp.where(z > 0, jnp.ones_like(z), jnp.full_like(z, alpha))
+    return slope * z, slope
+
+
+def leaky_relu_backward(slope: Activations, da: Activations) -> Activations:
+    """∂a/∂z is the slope, 1 where z > 0, else α (α at the kink too), so dz = da · slope.
+
+    Args:
+        slope: the residuals.
+        da: cotangent of a.
+
+    Returns:
+        dz, of da's shape.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(leaky_relu_backward(jnp.array([0.5, 1.0]), jnp.array([4.0, 4.0])))
+        [2. 4.]
+    """
+    return da * slope
+
+
+def softplus_forward(z: Activations) -> tuple[Activations, Activations]:
+    """A smooth rectifier, a = log(1 + eᶻ), computed as max(z, 0) + log(1 + e^−|z|), which never overflows.
+
+    Args:
+        z: pre-activations of any shape, floating.
+
+    Returns:
+        a, of z's shape, and as residuals z.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(softplus_forward(jnp.array([-1e4, 1e4]))[0])
+        [    0. 10000.]
+
+    Source:
+        Dugas, Bengio, Bélisle, Nadeau and Garcia, "Incorporating second-order functional knowledge for better option
+        pricing", 2001.
+    """
+    return jnp.maximum(z, 0) + jnp.log1p(jnp.exp(-jnp.abs(z))), z
+
+
+def softplus_backward(z: Activations, da: Activations) -> Activations:
+    """∂/∂z log(1 + eᶻ) = eᶻ / (1 + eᶻ) = σ(z), so dz = da σ(z).
+
+    Args:
+        z: the residuals.
+        da: cotangent of a.
+
+    Returns:
+        dz, of da's shape.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(softplus_backward(jnp.array([-1e4, 0.0]), jnp.array([1.0, 1.0])))
+        [0.  0.5]
+    """
+    return da * lax.logistic(z)
+
+
+def elu_forward(z: Activations) -> tuple[Activations, Activations]:
+    """The exponential linear unit, a = z where z > 0, else eᶻ − 1.
+
+    Args:
+        z: pre-activations of any shape, floating.
+
+    Returns:
+        a, of z's shape, and as residuals a itself.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(elu_forward(jnp.array([-1e4, 0.0, 2.0]))[0])
+        [-1.  0.  2.]
+
+    Source:
+        Clevert, Unterthiner and Hochreiter, "Fast and accurate deep network learning by exponential linear units
+        (ELUs)", 2016, with α = 1.
+    """
+    # The exponential must not see the large z of the other branch: infinity times zero would reach the gradient.
+    below = jnp.where(z > 0, jnp.zeros_like(z), z)
+    a = jnp.where(z > 0, z, jnp.expm1(below))
+    return a, a
+
+
+def elu_backward(a: Activations, da: Activations) -> Activations:
+    """∂a/∂z = 1 where z > 0, else eᶻ = a + 1; both are 1 at 0. dz = da (1 + min(a, 0)).
+
+    Args:
+        a: the residuals, which have the sign of z.
+        da: cotangent of a.
+
+    Returns:
+        dz, of da's shape.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(elu_backward(jnp.array([-0.5, 3.0]), jnp.array([1.0, 1.0])))
+        [0.5 1. ]
+    """
+    return da * (1 + jnp.minimum(a, 0))
+
+
+def gelu_forward(z: Activations) -> tuple[Activations, Activations]:
+    """The Gaussian error linear unit, a = z Φ(z), Φ the standard normal's distribution function, exactly.
+
+    ``gelu_tanh_forward`` is the approximation that ``jax.nn.gelu`` uses by default.
+
+    Args:
+        z: pre-activations of any shape, floating.
+
+    Returns:
+        a, of z's shape, and as residuals z.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(gelu_forward(jnp.array([-1e4, 0.0, 1e4]))[0])
+        [   -0.     0. 10000.]
+
+    Source:
+        Hendrycks and Gimpel, "Gaussian error linear units (GELUs)", 2016.
+    """
+    return z * _normal_distribution(z), z
+
+
+def gelu_backward(z: Activations, da: Activations) -> Activations:
+    """∂/∂z z Φ(z) = Φ(z) + z φ(z), with φ = Φ′ the normal density e^(−z²/2)/√(2π), so dz = da (Φ(z) + z φ(z)).
+
+    Args:
+        z: the residuals.
+        da: cotangent of a.
+
+    Returns:
+        dz, of da's shape.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(gelu_backward(jnp.array([0.0, 1e4]), jnp.array([1.0, 1.0])))
+        [0.5 1. ]
+    """
+    density = jnp.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+    return da * (_normal_distribution(z) + z * density)
+
+
+def _normal_distribution(z):
+    # erfc keeps the digits of the lower tail, where 1 + erf would cancel.
+    return lax.erfc(-z / math.sqrt(2)) / 2
+
+
+_GELU_SCALE = math.sqrt(2 / math.pi)
+_GELU_CUBIC = 0.044715
+
+
+def gelu_tanh_forward(z: Activations) -> tuple[Activations, Activations]:
+    """GELU by its tanh approximation, a = z (1 + tanh u)/2 with u = √(2/π) (z + 0.044715 z³).
+
+    Args:
+        z: pre-activations of any shape, floating.
+
+    Returns:
+        a, of z's shape, and as residuals z.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(gelu_tanh_forward(jnp.array([-1e4, 0.0, 1e4]))[0])
+        [   -0.     0. 10000.]
+
+    Source:
+        Hendrycks and Gimpel 2016, section 2.
+    """
+    return z * (1 + jnp.tanh(_GELU_SCALE * (z + _GELU_CUBIC * z * z * z))) / 2, z
+
+
+def gelu_tanh_backward(z: Activations, da: Activations) -> Activations:
+    """The product and the chain rule on z (1 + tanh u)/2::
+
+        ∂a/∂z = (1 + tanh u)/2 + z (1 − tanh² u)/2 · ∂u/∂z,    ∂u/∂z = √(2/π) (1 + 3 · 0.044715 z²)
+
+    Args:
+        z: the residuals.
+        da: cotangent of a.
+
+    Returns:
+        dz, of da's shape.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(gelu_tanh_backward(jnp.array([0.0, 1e4]), jnp.array([1.0, 1.0])))
+        [0.5 1. ]
+    """
+    t = jnp.tanh(_GELU_SCALE * (z + _GELU_CUBIC * z * z * z))
+    du = _GELU_SCALE * (1 + 3 * _GELU_CUBIC * z * z)
+    return da * ((1 + t) / 2 + z * ((1 - t * t) / 2) * du)
+
+
+def silu_forward(z: Activations) -> tuple[Activations, Activations]:
+    """The sigmoid linear unit (swish), a = z σ(z).
+
+    Args:
+        z: pre-activations of any shape, floating.
+
+    Returns:
+        a, of z's shape, and as residuals z.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(silu_forward(jnp.array([-1e4, 0.0, 1e4]))[0])
+        [   -0.     0. 10000.]
+
+    Source:
+        Elfwing, Uchibe and Doya, "Sigmoid-weighted linear units for neural network function approximation", 2018.
+    """
+    return z * lax.logistic(z), z
+
+
+def silu_backward(z: Activations, da: Activations) -> Activations:
+    """∂/∂z z σ(z) = σ(z) + z σ(z) (1 − σ(z)), the product rule, so dz = da σ(z) (1 + z (1 − σ(z))).
+
+    Args:
+        z: the residuals.
+        da: cotangent of a.
+
+    Returns:
+        dz, of da's shape.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(silu_backward(jnp.array([0.0, 1e4]), jnp.array([1.0, 1.0])))
+        [0.5 1. ]
+    """
+    s = lax.logistic(z)
+    return da * (s * (1 + z * (1 - s)))
+
+
+def softmax_forward(z: Float[Array, "... classes"]) -> tuple[Float[Array, "... classes"], Float[Array, "... classes"]]:
+    """Scores to probabilities over the last axis, aᵢ = e^zᵢ / Σⱼ e^zⱼ.
+
+    Adding a constant to every score changes nothing, so the largest is subtracted first: no exponential overflows.
+
+    Args:
+        z: scores, ``(..., classes)``, floating.
+
+    Returns:
+        a, of z's shape, rows that sum to 1, and as residuals a itself.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(softmax_forward(jnp.array([1e4, 1e4, -1e4]))[0])
+        [0.5 0.5 0. ]
+
+    Source:
+        Bridle, "Probabilistic interpretation of feedforward classification network outputs", 1990.
+    """
+    exponentials = jnp.exp(z - lax.stop_gradient(z.max(axis=-1, keepdims=True)))
+    a = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return a, a
+
+
+def softmax_backward(a: Float[Array, "... classes"], da: Float[Array, "... classes"]) -> Float[Array, "... classes"]:
+    """The whole Jacobian-vector product: every output depends on every score.
+
+    ∂aᵢ/∂zⱼ = aᵢ (1[i = j] − aⱼ) by the quotient rule, so::
+
+        ∂L/∂zⱼ = Σᵢ daᵢ aᵢ (1[i = j] − aⱼ) = aⱼ (daⱼ − Σᵢ daᵢ aᵢ)
+
+    Args:
+        a: the residuals, the probabilities.
+        da: cotangent of a.
+
+    Returns:
+        dz, of da's shape; every row sums to 0.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(softmax_backward(jnp.array([0.5, 0.5]), jnp.array([1.0, 0.0])))
+        [ 0.25 -0.25]
+    """
+    return a * (da - (da * a).sum(axis=-1, keepdims=True))
+
+
+identity = activation_layer(identity_forward, identity_backward)
+sigmoid = activation_layer(sigmoid_forward, sigmoid_backward)
+tanh = activation_layer(tanh_forward, tanh_backward)
+relu = activation_layer(relu_forward, relu_backward)
+softplus = activation_layer(softplus_forward, softplus_backward)
+elu = activation_layer(elu_forward, elu_backward)
+gelu = activation_layer(gelu_forward, gelu_backward)
+gelu_tanh = activation_layer(gelu_tanh_forward, gelu_tanh_backward)
+silu = activation_layer(silu_forward, silu_backward)
+softmax = activation_layer(softmax_forward, softmax_backward)
+
+
+def _leaky_relu_layer_forward(alpha, params, state, x, *, train, key=None):
+    y, residuals = leaky_relu_forward(feature_array("leaky_relu", x), alpha)
+    return y, state, residuals
+
+
+@memoised
+def leaky_relu(alpha: float = 0.01) -> Layer:
+    """The leaky rectified linear unit as a layer, a = z where z > 0, else α z.
+
+    Args:
+        alpha: α, the slope below zero, a Python number.
+
+    Returns:
+        The layer, without parameters or state.
+
+    Raises:
+        TypeError: alpha isn't a Python number.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> layer = leaky_relu(0.5)
+        >>> print(layer.forward((), (), jnp.array([[-1.0, 2.0]]), train=False)[0])
+        [[-0.5  2. ]]
+
+    Source:
+        Maas, Hannun and Ng 2013.
+    """
+    check_real("leaky_relu(alpha)", alpha)
+    return Layer(no_params, partial(_leaky_relu_layer_forward, alpha), _leaky_relu_layer_backward)
+
+
+_leaky_relu_layer_backward = partial(_layer_backward, leaky_relu_backward)

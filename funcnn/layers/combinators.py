@@ -1,0 +1,220 @@
+"""Layers made of layers: one after another, beside a shortcut, and many equal ones.
+
+Each runs its parts forward in order and backward in the opposite order: the chain rule is nothing else.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+from jax import lax
+
+from funcnn._checks import check_positive_integer
+from funcnn._memoise import memoised
+from funcnn.layers.activations import identity
+from funcnn.types import Layer, Params, Residuals, State
+
+
+class SkipParts(NamedTuple):
+    """What belongs to the inner layer and what to the shortcut: parameters, states, residuals or gradients."""
+
+    inner: Params | State | Residuals
+    shortcut: Params | State | Residuals
+
+
+def _keys(key, count):
+    return (None,) * count if key is None else tuple(jax.random.split(key, count))
+
+
+def _check_layers(name, *layers):
+    for position, layer in enumerate(layers):
+        if not isinstance(layer, Layer):
+            raise TypeError(
+                f"{name}: expected layers, got {layer!r} in place {position}. "
+                "Call the constructor (linear(2, 3), batch_norm(3)); activations without settings are values (relu)."
+            )
+
+
+def _serial_init(layers, key):
+    parts = [layer.init(key) for layer, key in zip(layers, _keys(key, len(layers)), strict=True)]
+    return tuple(params for params, _ in parts), tuple(state for _, state in parts)
+
+
+def _serial_forward(layers, params, state, x, *, train, key=None):
+    for name, tree in (("params", params), ("state", state)):
+        if not isinstance(tree, tuple) or len(tree) != len(layers):
+            raise ValueError(
+                f"serial: expected {name} as a tuple with an entry for each of {len(layers)} layers, "
+                f"got {jax.tree.structure(tree)}. Use what init of this very model returned."
+            )
+    states, residuals = [], []
+    for layer, layer_params, layer_state, layer_key in zip(
+        layers, params, state, _keys(key, len(layers)), strict=True
+    ):
+        x, new_state, kept = layer.forward(layer_params, layer_state, x, train=train, key=layer_key)
+        states.append(new_state)
+        residuals.append(kept)
+    return x, tuple(states), tuple(residuals)
+
+
+def _serial_backward(layers, residuals, dy):
+    gradients = []
+    for layer, kept in zip(reversed(layers), reversed(residuals), strict=True):
+        dparams, dy = layer.backward(kept, dy)
+        gradients.append(dparams)
+    return tuple(reversed(gradients)), dy
+
+
+@memoised
+def serial(*layers: Layer) -> Layer:
+    """Layers one after another, y = fₙ(… f₂(f₁(x))).
+
+    Backward is the chain rule, from the last layer to the first: dy of a layer is dx of the one after it.
+
+    Args:
+        layers: at least one layer.
+
+    Returns:
+        The layer. Parameters, states and their gradients are tuples with an entry for each layer. A key is split, one
+        for each layer.
+
+    Raises:
+        ValueError: there is no layer; in forward, params or state have another number of entries.
+        TypeError: an argument isn't a layer.
+
+    Example:
+        >>> import jax
+        >>> from funcnn.layers.activations import relu
+        >>> from funcnn.layers.linear import linear
+        >>> model = serial(linear(3, 4), relu, linear(4, 1))
+        >>> params, state = model.init(jax.random.key(0))
+        >>> y, _, _ = model.forward(params, state, jax.numpy.ones((2, 3)), train=False)
+        >>> y.shape
+        (2, 1)
+    """
+    if not layers:
+        raise ValueError("serial: expected at least one layer, got none. For no operation use identity.")
+    _check_layers("serial", *layers)
+    return Layer(partial(_serial_init, layers), partial(_serial_forward, layers), partial(_serial_backward, layers))
+
+
+def _skip_init(inner, shortcut, key):
+    inner_key, shortcut_key = _keys(key, 2)
+    inner_params, inner_state = inner.init(inner_key)
+    shortcut_params, shortcut_state = shortcut.init(shortcut_key)
+    return SkipParts(inner_params, shortcut_params), SkipParts(inner_state, shortcut_state)
+
+
+def _skip_forward(inner, shortcut, params, state, x, *, train, key=None):
+    inner_key, shortcut_key = _keys(key, 2)
+    y, inner_state, inner_residuals = inner.forward(params.inner, state.inner, x, train=train, key=inner_key)
+    beside, shortcut_state, shortcut_residuals = shortcut.forward(
+        params.shortcut, state.shortcut, x, train=train, key=shortcut_key
+    )
+    if y.shape != beside.shape:
+        raise ValueError(
+            f"skip: expected the shortcut's output to have the inner layer's shape {y.shape}, got {beside.shape}. "
+            "Where the widths differ, project: skip(inner, shortcut=linear(in_features, out_features))."
+        )
+    return y + beside, SkipParts(inner_state, shortcut_state), SkipParts(inner_residuals, shortcut_residuals)
+
+
+def _skip_backward(inner, shortcut, residuals, dy):
+    inner_gradients, dx = inner.backward(residuals.inner, dy)
+    shortcut_gradients, dx_beside = shortcut.backward(residuals.shortcut, dy)
+    return SkipParts(inner_gradients, shortcut_gradients), dx + dx_beside
+
+
+@memoised
+def skip(inner: Layer, shortcut: Layer = identity) -> Layer:
+    """A skip (residual) connection, y = inner(x) + shortcut(x).
+
+    x is used twice, so its gradients add up: dx = inner's dx + shortcut's dx. With the identity as shortcut, dy reaches
+    x undiminished however deep the inner layer is.
+
+    Args:
+        inner: the layer that is skipped.
+        shortcut: the way round it; ``linear(in_features, out_features)`` projects where the widths differ.
+
+    Returns:
+        The layer. Parameters, states and gradients are ``SkipParts(inner, shortcut)``.
+
+    Raises:
+        ValueError: in forward, the two outputs have different shapes (they would broadcast).
+        TypeError: an argument isn't a layer.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> doubled = skip(identity)
+        >>> params, state = doubled.init(None)
+        >>> print(doubled.forward(params, state, jnp.array([[3.0]]), train=False)[0])
+        [[6.]]
+
+    Source:
+        He, Zhang, Ren and Sun, "Deep residual learning for image recognition", 2016, equations 1 and 2.
+    """
+    _check_layers("skip", inner, shortcut)
+    return Layer(
+        partial(_skip_init, inner, shortcut),
+        partial(_skip_forward, inner, shortcut),
+        partial(_skip_backward, inner, shortcut),
+    )
+
+
+def _repeat_init(layer, n, key):
+    return jax.vmap(layer.init)(jax.random.split(key, n))
+
+
+def _repeat_forward(layer, n, params, state, x, *, train, key=None):
+    def one_layer(x, part):
+        layer_params, layer_state, layer_key = part
+        y, new_state, residuals = layer.forward(layer_params, layer_state, x, train=train, key=layer_key)
+        if (y.shape, y.dtype) != (x.shape, x.dtype):
+            raise ValueError(
+                f"repeat: expected a layer that keeps the shape and dtype of x, {x.dtype} {x.shape}, "
+                f"got {y.dtype} {y.shape}. Use serial for layers of different widths."
+            )
+        return y, (new_state, residuals)
+
+    keys = None if key is None else jax.random.split(key, n)
+    y, (new_state, residuals) = lax.scan(one_layer, x, (params, state, keys), length=n)
+    return y, new_state, residuals
+
+
+def _repeat_backward(layer, n, residuals, dy):
+    def one_layer(dy, kept):
+        dparams, dx = layer.backward(kept, dy)
+        return dx, dparams
+
+    dx, dparams = lax.scan(one_layer, dy, residuals, length=n, reverse=True)
+    return dparams, dx
+
+
+@memoised
+def repeat(layer: Layer, n: int) -> Layer:
+    """n equal layers one after another, run by ``lax.scan``: the time to compile doesn't grow with n.
+
+    Each has parameters and a state of its own; they are stacked, with the layers as the first axis. Backward scans from
+    the last layer to the first.
+
+    Args:
+        layer: a layer whose output has the shape and dtype of its input.
+        n: how many.
+
+    Returns:
+        The layer. Every array of its parameters, state and gradients has n as its first axis.
+
+    Raises:
+        ValueError: n isn't positive; in forward, the layer changes the shape or dtype of x.
+        TypeError: layer isn't a layer, or n isn't an integer.
+
+    Example:
+        >>> import jax
+        >>> from funcnn.layers.linear import linear
+        >>> params, state = repeat(linear(8, 8), 50).init(jax.random.key(0))
+        >>> params.kernel.shape
+        (50, 8, 8)
+    """
+    _check_layers("repeat", layer)
+    check_positive_integer("repeat(n)", n)
+    return Layer(partial(_repeat_init, layer, n), partial(_repeat_forward, layer, n), partial(_repeat_backward, layer, n))

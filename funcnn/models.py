@@ -1,0 +1,112 @@
+"""Models: compositions of layers, without arithmetic of their own."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from jax.nn.initializers import Initializer
+
+from funcnn._checks import check_positive_integer
+from funcnn.layers.activations import elu, gelu, gelu_tanh, identity, leaky_relu, relu, sigmoid, silu, softplus
+from funcnn.layers.combinators import serial, skip as skip_connection
+from funcnn.layers.dropout import dropout as dropout_layer
+from funcnn.layers.linear import he, linear, xavier
+from funcnn.types import Layer
+
+# By their backward, which leaky ReLUs of every slope share.
+_RELU_FAMILY = {layer.backward for layer in (relu, leaky_relu(), softplus, elu, gelu, gelu_tanh, silu)}
+
+
+def perceptron(in_features: int, activation: Layer = sigmoid) -> Layer:
+    """A single neuron, y = activation(x · w + b).
+
+    Args:
+        in_features: features of x.
+        activation: an activation layer.
+
+    Returns:
+        The model, from ``(batch, in_features)`` to ``(batch, 1)``.
+
+    Raises:
+        ValueError, TypeError: in_features isn't a positive integer, or activation isn't a layer.
+
+    Example:
+        >>> import jax
+        >>> model = perceptron(3)
+        >>> params, state = model.init(jax.random.key(0))
+        >>> params[0].kernel.shape
+        (3, 1)
+
+    Source:
+        Rosenblatt, "The perceptron: a probabilistic model for information storage and organization in the brain", 1958;
+        with a differentiable activation, Widrow and Hoff 1960.
+    """
+    return mlp((in_features, 1), output=activation)
+
+
+def mlp(
+    sizes: Sequence[int],
+    activation: Layer = relu,
+    output: Layer = identity,
+    *,
+    kernel_init: Initializer | None = None,
+    normalization=None,
+    skip: bool = False,
+    dropout: float = 0.0,
+) -> Layer:
+    """A multi-layer perceptron: blocks of linear, normalization, activation and dropout, then a linear output layer.
+
+    Args:
+        sizes: features of the input, units of every hidden layer, outputs: at least two numbers.
+        activation: the activation layer of the hidden layers.
+        output: the activation layer of the output: ``identity`` for a regression and for the losses on logits,
+            ``sigmoid`` or ``softmax`` for the losses on probabilities.
+        kernel_init: ``(key, shape) -> kernel``; ``None`` chooses He for the ReLU family (ReLU, leaky ReLU, softplus,
+            ELU, GELU, SiLU) and Xavier for the others and for the output layer.
+        normalization: a constructor of the width, ``batch_norm`` or ``layer_norm``, put before every hidden
+            activation; or ``None``.
+        skip: whether every hidden block has a skip connection, with a linear projection where the width changes.
+        dropout: the probability to drop a hidden unit, in [0, 1).
+
+    Returns:
+        The model, a ``serial`` from ``(batch, sizes[0])`` to ``(batch, sizes[-1])``.
+
+    Raises:
+        ValueError, TypeError: fewer than two sizes, a size that isn't a positive integer, a rate outside [0, 1), an
+            activation that isn't a layer.
+
+    Example:
+        >>> import jax
+        >>> from funcnn.layers.normalization import batch_norm
+        >>> model = mlp((64, 128, 64, 10), normalization=batch_norm, dropout=0.1)
+        >>> params, state = model.init(jax.random.key(0))
+        >>> sum(leaf.size for leaf in jax.tree.leaves(params))
+        17610
+
+    Source:
+        Rumelhart, Hinton and Williams 1986; He et al. 2015 and Glorot and Bengio 2010 for the initializations.
+    """
+    if isinstance(sizes, str) or not isinstance(sizes, Sequence) or len(sizes) < 2:
+        raise ValueError(
+            f"mlp(sizes): expected at least two numbers, the input's features and the outputs, got {sizes!r}. "
+            "A network from 64 features to 10 classes with one hidden layer of 128 is mlp((64, 128, 10))."
+        )
+    for size in sizes:
+        check_positive_integer("mlp(sizes)", size)
+    hidden_init = kernel_init or (he if activation.backward in _RELU_FAMILY else xavier)
+    output_init = kernel_init or (he if output.backward in _RELU_FAMILY else xavier)
+    layers: list[Layer] = []
+    for in_features, out_features in pairwise(sizes[:-1]):
+        block = [linear(in_features, out_features, hidden_init)]
+        if normalization is not None:
+            block.append(normalization(out_features))
+        block.append(activation)
+        if dropout != 0:
+            block.append(dropout_layer(dropout))
+        if skip:
+            shortcut = identity if in_features == out_features else linear(in_features, out_features, xavier)
+            block = [skip_connection(serial(*block), shortcut)]
+        layers.extend(block)
+    layers.append(linear(sizes[-2], sizes[-1], output_init))
+    if output != identity:
+        layers.append(output)
+    return serial(*layers)

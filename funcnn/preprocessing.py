@@ -1,0 +1,116 @@
+"""Input scaling: ``fit`` measures the training set, ``apply`` scales anything with those measures.
+
+Fit on the training set alone and apply to all: a test set that is scaled by its own statistics leaks them.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from funcnn._checks import check_features, check_finite, feature_array
+
+Features = Float[Array, "batch features"]
+
+
+class Scaling(NamedTuple):
+    """Of each feature, ``(features,)``: what is subtracted, and by what the rest is divided."""
+
+    offset: Float[Array, " features"]
+    divisor: Float[Array, " features"]
+
+
+class Scaler(NamedTuple):
+    """A pair of pure functions.
+
+    Fields:
+        fit: ``(x) -> scaling``.
+        apply: ``(scaling, x) -> scaled``, (x − offset)/divisor.
+    """
+
+    fit: Callable[[Features], Scaling]
+    apply: Callable[[Scaling, Features], Features]
+
+
+def standard_fit(x: Features) -> Scaling:
+    """Mean and standard deviation of every feature, σ² = Σ (x − μ)²/n. A constant feature gets the divisor 1.
+
+    Args:
+        x: the training set, ``(batch, features)``, floating.
+
+    Returns:
+        The scaling that gives mean 0 and variance 1.
+
+    Raises:
+        ValueError: x is empty, has no batch axis, or holds a NaN or an infinity.
+        TypeError: x isn't floating.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(standard_fit(jnp.array([[1.0, 5.0], [3.0, 5.0]])).divisor)
+        [1. 1.]
+    """
+    x = _training_set("standard_scaler", x)
+    mean = x.mean(axis=0)
+    centred = x - mean[None, :]
+    return Scaling(mean, _one_where_zero(jnp.sqrt((centred * centred).mean(axis=0))))
+
+
+def min_max_fit(x: Features) -> Scaling:
+    """Smallest value and range of every feature. A constant feature gets the divisor 1.
+
+    Args:
+        x: the training set, ``(batch, features)``, floating.
+
+    Returns:
+        The scaling to [0, 1].
+
+    Raises:
+        ValueError: x is empty, has no batch axis, or holds a NaN or an infinity.
+        TypeError: x isn't floating.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(min_max_fit(jnp.array([[1.0, 5.0], [3.0, 5.0]])).divisor)
+        [2. 1.]
+    """
+    x = _training_set("min_max_scaler", x)
+    smallest = x.min(axis=0)
+    return Scaling(smallest, _one_where_zero(x.max(axis=0) - smallest))
+
+
+def scale(scaling: Scaling, x: Features) -> Features:
+    """(x − offset)/divisor, feature by feature.
+
+    Args:
+        scaling: from a ``fit``.
+        x: ``(batch, features)``, floating.
+
+    Returns:
+        The scaled features, of x's shape.
+
+    Raises:
+        ValueError, TypeError: x doesn't have the features that were fitted, or another dtype.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(scale(Scaling(jnp.array([1.0]), jnp.array([2.0])), jnp.array([[5.0]])))
+        [[2.]]
+    """
+    x = check_features("scale", x, scaling.offset.size, scaling.offset.dtype)
+    return (x - scaling.offset[None, :]) / scaling.divisor[None, :]
+
+
+def _training_set(name, x):
+    x = feature_array(name, x)
+    check_finite(name, x)
+    return x
+
+
+def _one_where_zero(spread):
+    return jnp.where(spread == 0, jnp.ones_like(spread), spread)
+
+
+standard_scaler = Scaler(standard_fit, scale)
+min_max_scaler = Scaler(min_max_fit, scale)
