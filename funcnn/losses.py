@@ -223,7 +223,10 @@ def sigmoid_cross_entropy_forward(prediction: Outputs, target: Outputs) -> tuple
     """
     logits, target = _matching("sigmoid_cross_entropy", prediction, target)
     check_unit_interval("sigmoid_cross_entropy(target)", target, _TARGET_ADVICE)
-    loss = (jnp.maximum(logits, 0) - logits * target + jnp.log1p(jnp.exp(-jnp.abs(logits)))).mean()
+    # One condition for max(z, 0) and for −|z|, so that autodiff of the two at 0 adds up to the derivative there.
+    positive = logits > 0
+    linear_part = jnp.where(positive, logits, jnp.zeros_like(logits)) - logits * target
+    loss = (linear_part + jnp.log1p(jnp.exp(jnp.where(positive, -logits, logits)))).mean()
     return loss, ValueResiduals(logits, target)
 
 

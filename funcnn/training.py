@@ -316,7 +316,7 @@ def _run_epochs(carry, batch, key, first_epoch, *, epochs, batch_size, model, lo
 def _begin(model, loss, optimizer, data, batch_size, key, params, state):
     """The checked data, the batch size in samples, the first carry, and the key of the loop."""
     init_key, loop_key = jax.random.split(key)
-    expected_params, expected_state = jax.eval_shape(model.init, init_key)
+    expected_params, expected_state = _initialise.eval_shape(init_key, model=model)
     if params is None or state is None:
         drawn_params, drawn_state = _initialise(init_key, model=model)
         params = drawn_params if params is None else params
@@ -347,14 +347,15 @@ def _checked_data(name, model, loss, carry, data):
         )
     check_finite(f"{name}: x", x)
     check_finite(f"{name}: y", y)
-    prediction = jax.eval_shape(partial(_predict_training, model), carry.params, carry.state, x, jax.random.key(0))
+    prediction = _predict_training.eval_shape(carry.params, carry.state, x, jax.random.key(0), model=model)
     # The loss checks the targets; any prediction of the right shape lets it, and zero is both a logit and a probability.
     check_targets = loss.forward if is_concrete(y) else partial(jax.eval_shape, loss.forward)
     check_targets(jnp.zeros(prediction.shape, prediction.dtype), y)
     return Batch(x, y)
 
 
-def _predict_training(model, params, state, x, key):
+@partial(jax.jit, static_argnames="model")
+def _predict_training(params, state, x, key, *, model):
     return model.forward(params, state, x, train=True, key=key)[0]
 
 

@@ -16,7 +16,7 @@ state
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
@@ -33,6 +33,7 @@ Scalar: TypeAlias = Float[Array, ""]
 """A floating array of shape ``()``."""
 
 
+@runtime_checkable
 class Forward(Protocol):
     """``(params, state, x, *, train, key=None) -> (y, new_state, residuals)``.
 
@@ -85,6 +86,7 @@ class Batch(NamedTuple):
     y: Array
 
 
+@runtime_checkable
 class GradFn(Protocol):
     """``(params, state, batch, *, key=None) -> ((loss, new_state), grads)``.
 

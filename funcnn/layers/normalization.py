@@ -92,9 +92,9 @@ def _standardise_backward(residuals, dstandardised, axis):
         dx[i] = (dx̂[i] − mean(dx̂) − x̂[i] mean(dx̂ x̂)) / s
     """
     standardised, inverse_deviation, _ = residuals
-    mean_term = dstandardised.mean(axis=axis, keepdims=True)
-    deviation_term = standardised * (dstandardised * standardised).mean(axis=axis, keepdims=True)
-    return inverse_deviation * (dstandardised - mean_term - deviation_term)
+    # The mean goes last: x̂ has none but for rounding, which then leaves with it instead of being divided by a small s.
+    across = dstandardised - standardised * (dstandardised * standardised).mean(axis=axis, keepdims=True)
+    return inverse_deviation * (across - across.mean(axis=axis, keepdims=True))
 
 
 def batch_norm_init(key: PRNGKeyArray, *, features: int) -> tuple[NormalizationParams, BatchNormState]:

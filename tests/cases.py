@@ -1,0 +1,124 @@
+"""The layers, losses and models under test. Adding a layer is adding a row; every row gets every check."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+import funcnn as fnn
+
+FLOATS = (jnp.float64, jnp.float32, jnp.bfloat16) if jax.config.read("jax_enable_x64") else (jnp.float32, jnp.bfloat16)
+WIDEST = FLOATS[0]
+BATCH = 5
+KEY = jax.random.key(20)
+
+
+class LayerCase(NamedTuple):
+    name: str
+    layer: fnn.Layer
+    features: int
+
+
+class LossCase(NamedTuple):
+    name: str
+    loss: fnn.Loss
+    prediction: jax.Array
+    target: jax.Array
+
+
+def linear_block(features):
+    return fnn.serial(fnn.linear(features, features), fnn.batch_norm(features), fnn.tanh, fnn.dropout(0.3))
+
+
+LAYERS = [
+    LayerCase("identity", fnn.identity, 4),
+    LayerCase("sigmoid", fnn.sigmoid, 4),
+    LayerCase("tanh", fnn.tanh, 4),
+    LayerCase("relu", fnn.relu, 4),
+    LayerCase("leaky_relu", fnn.leaky_relu(0.1), 4),
+    LayerCase("softplus", fnn.softplus, 4),
+    LayerCase("elu", fnn.elu, 4),
+    LayerCase("gelu", fnn.gelu, 4),
+    LayerCase("gelu_tanh", fnn.gelu_tanh, 4),
+    LayerCase("silu", fnn.silu, 4),
+    LayerCase("softmax", fnn.softmax, 4),
+    LayerCase("linear", fnn.linear(4, 3), 4),
+    LayerCase("batch_norm", fnn.batch_norm(4), 4),
+    LayerCase("layer_norm", fnn.layer_norm(4), 4),
+    LayerCase("dropout", fnn.dropout(0.5), 4),
+    LayerCase("serial", fnn.serial(fnn.linear(4, 6), fnn.softplus, fnn.linear(6, 2)), 4),
+    LayerCase("skip", fnn.skip(fnn.serial(fnn.linear(4, 4), fnn.tanh)), 4),
+    LayerCase("skip_projected", fnn.skip(fnn.serial(fnn.linear(4, 3), fnn.gelu), fnn.linear(4, 3)), 4),
+    LayerCase("repeat", fnn.repeat(fnn.skip(linear_block(4)), 3), 4),
+]
+
+MODELS = [
+    LayerCase("perceptron", fnn.perceptron(3), 3),
+    LayerCase("mlp", fnn.mlp((3, 5, 2)), 3),
+    LayerCase(
+        "mlp_every_option",
+        fnn.mlp((3, 5, 5, 2), fnn.silu, fnn.softmax, normalization=fnn.layer_norm, skip=True, dropout=0.2),
+        3,
+    ),
+]
+
+
+def _random(number, *shape):
+    return jax.random.normal(jax.random.fold_in(KEY, number), shape, WIDEST)
+
+
+_labels = jnp.array([0, 2, 1, 2, 0])
+_one_hot = jax.nn.one_hot(_labels, 3, dtype=WIDEST)
+_soft = jax.nn.softmax(_random(1, BATCH, 3))
+_bits = (_random(2, BATCH, 3) > 0).astype(WIDEST)
+_probabilities = jax.nn.softmax(_random(3, BATCH, 3))
+
+LOSSES = [
+    LossCase("mean_squared_error", fnn.mean_squared_error, _random(4, BATCH, 3), _random(5, BATCH, 3)),
+    LossCase("binary_cross_entropy", fnn.binary_cross_entropy, _probabilities, _bits),
+    LossCase("binary_cross_entropy_soft", fnn.binary_cross_entropy, _probabilities, _soft),
+    LossCase("categorical_cross_entropy_labels", fnn.categorical_cross_entropy, _probabilities, _labels),
+    LossCase("categorical_cross_entropy_one_hot", fnn.categorical_cross_entropy, _probabilities, _one_hot),
+    LossCase("sigmoid_cross_entropy_multi_label", fnn.sigmoid_cross_entropy, _random(6, BATCH, 3), _bits),
+    LossCase("softmax_cross_entropy_labels", fnn.softmax_cross_entropy, _random(7, BATCH, 3), _labels),
+    LossCase("softmax_cross_entropy_one_hot", fnn.softmax_cross_entropy, _random(7, BATCH, 3), _one_hot),
+    LossCase("softmax_cross_entropy_soft", fnn.softmax_cross_entropy, _random(7, BATCH, 3), _soft),
+    LossCase("softmax_cross_entropy_any_weights", fnn.softmax_cross_entropy, _random(7, BATCH, 3), _bits),
+]
+
+
+def cast(tree, dtype):
+    """Floating leaves in ``dtype``; integers and keys as they are."""
+    return jax.tree.map(lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)
+
+
+@functools.cache
+def drawn(case: LayerCase, dtype=WIDEST, batch=BATCH):
+    """Params, state and x of a row, nothing at its default: no scale is 1, no bias 0, no running mean 0."""
+    params, state = jax.jit(case.layer.init)(KEY)
+    leaves, structure = jax.tree.flatten((params, state))
+    keys = jax.random.split(jax.random.fold_in(KEY, 1), max(len(leaves), 1))
+    moved = [leaf + jax.random.uniform(key, leaf.shape, leaf.dtype, 0.1, 0.4) for leaf, key in zip(leaves, keys, strict=False)]
+    params, state = cast(jax.tree.unflatten(structure, moved), dtype)
+    return params, state, jax.random.normal(jax.random.fold_in(KEY, 2), (batch, case.features), dtype)
+
+
+def largest(tree) -> float:
+    """The largest absolute entry of a tree."""
+    return max((float(jnp.abs(leaf.astype(WIDEST)).max()) for leaf in jax.tree.leaves(tree)), default=0.0)
+
+
+def largest_gap(first, second) -> float:
+    """The largest difference of an entry between two trees of one structure."""
+    return largest(jax.tree.map(lambda a, b: a.astype(WIDEST) - b.astype(WIDEST), first, second))
+
+
+def relative_gap(first, reference) -> float:
+    """The largest difference, over the largest entry of the reference tree."""
+    return largest_gap(first, reference) / max(largest(reference), 1e-300)
+
+
+def named(cases):
+    """Arguments of ``pytest.mark.parametrize`` for rows of this file."""
+    return {"argnames": "case", "argvalues": cases, "ids": [case.name for case in cases]}

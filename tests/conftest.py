@@ -1,0 +1,25 @@
+"""The whole suite runs with strict dtype promotion, no silent broadcasts, and in float64 unless told otherwise."""
+
+import os
+
+import hypothesis
+import jax
+import jaxtyping
+import pytest
+
+jax.config.update("jax_enable_x64", os.environ.get("JAX_ENABLE_X64", "1").lower() not in ("0", "false"))
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# XLA compiles every new architecture: no deadline, few examples. `nox -s gradcheck` asks for more.
+hypothesis.settings.register_profile("lean", max_examples=12, deadline=None, derandomize=True)
+hypothesis.settings.register_profile("thorough", max_examples=200, deadline=None, derandomize=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "lean"))
+
+
+@pytest.fixture
+def as_for_users():
+    """Without the tests' run-time type checks, so that bad input meets the errors that users meet."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -1,0 +1,25 @@
+"""Metrics against counts by hand."""
+
+import jax.numpy as jnp
+import numpy as np
+
+import funcnn as fnn
+from tests.cases import WIDEST
+
+SCORES = jnp.array([[3.0, 1.0, 2.0], [0.0, 5.0, 1.0], [0.0, 2.0, 1.0], [0.0, 2.0, 9.0]], WIDEST)
+LABELS = jnp.array([0, 1, 2, 2])
+
+
+def test_accuracy_by_labels_and_by_one_hot_rows():
+    assert fnn.accuracy(SCORES, LABELS) == 0.75
+    assert fnn.accuracy(SCORES, jnp.eye(3, dtype=WIDEST)[LABELS]) == 0.75
+
+
+def test_confusion_matrix_has_truth_in_rows():
+    np.testing.assert_array_equal(fnn.confusion_matrix(SCORES, LABELS), [[1, 0, 0], [0, 1, 0], [0, 1, 1]])
+
+
+def test_binary_accuracy_of_several_labels_and_thresholds():
+    probabilities, bits = jnp.array([[0.9, 0.2], [0.6, 0.7]], WIDEST), jnp.array([[1.0, 0.0], [0.0, 1.0]], WIDEST)
+    assert fnn.binary_accuracy(probabilities, bits) == 0.75
+    assert fnn.binary_accuracy(probabilities, bits, threshold=0.65) == 1

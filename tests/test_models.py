@@ -1,0 +1,78 @@
+"""Models: what they are made of, and how they begin."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import funcnn as fnn
+from tests.cases import KEY, WIDEST
+
+X = jax.random.normal(KEY, (5, 3), WIDEST)
+
+
+def test_mlp_is_the_serial_that_one_would_write():
+    by_hand = fnn.serial(
+        fnn.linear(3, 4, jax.nn.initializers.zeros), fnn.relu, fnn.linear(4, 2, jax.nn.initializers.zeros), fnn.softmax
+    )
+    assert fnn.mlp((3, 4, 2), output=fnn.softmax, kernel_init=jax.nn.initializers.zeros) == by_hand
+
+
+def test_blocks_hold_normalization_activation_and_dropout_in_this_order():
+    zeros = jax.nn.initializers.zeros
+    model = fnn.mlp((3, 4, 2), fnn.tanh, kernel_init=zeros, normalization=fnn.batch_norm, dropout=0.5)
+    assert model == fnn.serial(
+        fnn.linear(3, 4, zeros), fnn.batch_norm(4), fnn.tanh, fnn.dropout(0.5), fnn.linear(4, 2, zeros)
+    )
+
+
+def test_skip_projects_only_where_the_width_changes():
+    params, _ = fnn.mlp((3, 4, 4, 2), skip=True).init(KEY)
+    assert params[0].shortcut.kernel.shape == (3, 4)
+    assert params[1].shortcut == ()
+
+
+@pytest.mark.parametrize(
+    ("activation", "variance"),
+    [
+        (fnn.relu, 2 / 400),
+        (fnn.leaky_relu(0.2), 2 / 400),
+        (fnn.gelu, 2 / 400),
+        (fnn.silu, 2 / 400),
+        (fnn.tanh, 2 / 1000),
+        (fnn.sigmoid, 2 / 1000),
+    ],
+    ids=["relu", "leaky_relu", "gelu", "silu", "tanh", "sigmoid"],
+)
+def test_he_for_the_relu_family_and_xavier_for_the_others(activation, variance):
+    params, _ = fnn.mlp((400, 600, 600), activation).init(KEY)
+    np.testing.assert_allclose(params[0].kernel.var(), variance, rtol=0.03)
+    np.testing.assert_allclose(params[2].kernel.var(), 2 / 1200, rtol=0.03)
+
+
+def test_perceptron_is_a_single_neuron():
+    model = fnn.perceptron(3)
+    params = ((fnn.LinearParams(jnp.array([[0.2], [0.8], [-0.5]], WIDEST), jnp.array([2.0], WIDEST))), ())
+    y, _, _ = model.forward(params, ((), ()), jnp.array([[1.0, 2.0, 3.0]], WIDEST), train=False)
+    np.testing.assert_allclose(y, [[0.9088770389851438]], rtol=1e-6)
+
+
+def test_any_depth():
+    model = fnn.mlp((3, *[4] * 60, 1), fnn.tanh)
+    assert model.forward(*model.init(KEY), X, train=False)[0].shape == (5, 1)
+
+
+def test_equal_calls_give_the_same_model():
+    for build in (
+        lambda: fnn.linear(3, out_features=2),
+        lambda: fnn.batch_norm(3),
+        lambda: fnn.dropout(0.1),
+        lambda: fnn.leaky_relu(0.2),
+        lambda: fnn.repeat(fnn.skip(fnn.linear(3, 3)), 4),
+        lambda: fnn.mlp([3, 4, 4, 2], fnn.leaky_relu(), normalization=fnn.layer_norm, skip=True, dropout=0.1),
+        lambda: fnn.adam(1e-3),
+        lambda: fnn.nesterov(learning_rate=1e-3),
+        lambda: fnn.manual_value_and_grad(fnn.mlp((3, 2)), loss=fnn.mean_squared_error),
+    ):
+        assert build() == build()
+        assert hash(build()) == hash(build())

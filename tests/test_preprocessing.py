@@ -1,0 +1,34 @@
+"""Input scaling against scikit-learn's definitions, by NumPy."""
+
+import jax.numpy as jnp
+import numpy as np
+
+import funcnn as fnn
+from tests.cases import WIDEST
+
+TRAINING = jnp.array([[1.0, 100.0, 7.0], [2.0, 300.0, 7.0], [6.0, 200.0, 7.0]], WIDEST)
+OTHER = jnp.array([[0.0, 0.0, 8.0]], WIDEST)
+
+
+def test_standard_scaling():
+    scaling = fnn.standard_scaler.fit(TRAINING)
+    scaled = np.asarray(fnn.standard_scaler.apply(scaling, TRAINING))
+    np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-6)
+    np.testing.assert_allclose(scaled.std(axis=0), [1, 1, 0], atol=1e-6)
+
+
+def test_min_max_scaling():
+    scaling = fnn.min_max_scaler.fit(TRAINING)
+    scaled = np.asarray(fnn.min_max_scaler.apply(scaling, TRAINING))
+    np.testing.assert_allclose(scaled, [[0, 0, 0], [0.2, 1, 0], [1, 0.5, 0]], rtol=1e-6)
+
+
+def test_other_data_are_scaled_by_the_training_set_s_measures():
+    scaling = fnn.standard_scaler.fit(TRAINING)
+    expected = (np.asarray(OTHER) - [3, 200, 7]) / [np.std([1, 2, 6]), np.std([100, 200, 300]), 1]
+    np.testing.assert_allclose(fnn.standard_scaler.apply(scaling, OTHER), expected, rtol=1e-5)
+
+
+def test_a_constant_feature_stays_finite():
+    for scaler in (fnn.standard_scaler, fnn.min_max_scaler):
+        assert scaler.apply(scaler.fit(TRAINING), OTHER)[0, 2] == 1

@@ -1,0 +1,159 @@
+"""Training: the loop does what a loop by hand does, sees every sample, and begins and compiles as promised."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import funcnn as fnn
+from tests.cases import KEY, WIDEST, largest_gap
+
+X = jax.random.normal(KEY, (10, 3), WIDEST)
+Y = jnp.sin(X.sum(axis=1, keepdims=True))
+MODEL = fnn.mlp((3, 4, 1), fnn.tanh)
+TIGHT = 1e-13 if jnp.float64 == WIDEST else 1e-5
+
+
+def run(function=fnn.train, **changes):
+    settings = {"epochs": 3, "batch_size": 4, "key": KEY, "optimizer": fnn.adam(0.01), "data": (X, Y), "model": MODEL,
+                "loss": fnn.mean_squared_error} | changes  # fmt: skip
+    return function(**settings)
+
+
+def test_whole_batch_descent_is_the_textbook_s_loop():
+    params, state = MODEL.init(KEY)
+    trained = run(optimizer=fnn.sgd(0.1), batch_size=None, params=params, state=state)
+    losses = []
+    for _ in range(3):
+        (value, _), grads = fnn.autodiff_value_and_grad(MODEL, fnn.mean_squared_error)(params, state, (X, Y))
+        params = jax.tree.map(lambda p, g: p - 0.1 * g, params, grads)
+        losses.append(value)
+    assert largest_gap(trained.params, params) <= TIGHT
+    np.testing.assert_allclose(trained.history.loss, losses, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("batch_size", "steps"), [(None, 1), (1, 10), (4, 3), (5, 2), (10, 1)])
+def test_every_epoch_sees_every_sample_once_and_the_short_batch_counts(batch_size, steps):
+    """With a learning rate of 0 the epoch's loss is the loss of the whole data, whatever the batches."""
+    trained = run(optimizer=fnn.sgd(0.0), batch_size=batch_size)
+    assert trained.history.step_loss.shape == (3, steps)
+    whole = fnn.evaluate(MODEL, fnn.mean_squared_error, trained.params, trained.state, (X, Y))["loss"]
+    np.testing.assert_allclose(trained.history.loss, [whole] * 3, rtol=1e-6)
+
+
+def test_every_epoch_is_shuffled_afresh():
+    losses = run(optimizer=fnn.sgd(0.0), batch_size=1).history.step_loss
+    assert not np.array_equal(losses[0], losses[1])
+    np.testing.assert_allclose(np.sort(losses[0]), np.sort(losses[1]), rtol=1e-6)
+
+
+def test_fit_is_train():
+    assert largest_gap(run(fnn.fit).params, run().params) == 0
+    watched = run(fnn.fit, validation=(X, Y), callbacks=[lambda progress: None])
+    assert largest_gap(watched.params, run().params) <= TIGHT
+    np.testing.assert_allclose(watched.history.step_loss, run().history.step_loss, rtol=1e-6)
+
+
+def test_by_hand_and_by_autodiff_train_alike():
+    by_hand, by_autodiff = run(epochs=20), run(epochs=20, grad=fnn.autodiff_value_and_grad)
+    assert largest_gap(by_hand.params, by_autodiff.params) <= 100 * TIGHT
+
+
+def test_train_is_pure_under_jit_and_vmap():
+    keys = jax.random.split(KEY, 3)
+    together = jax.jit(jax.vmap(lambda key: run(key=key)))(keys)
+    alone = run(key=keys[2])
+    assert together.history.loss.shape == (3, 3)
+    assert largest_gap(jax.tree.map(lambda leaf: leaf[2], together.params), alone.params) <= 10 * TIGHT
+
+
+def test_the_same_key_is_the_same_run_to_the_bit_and_another_is_not():
+    assert largest_gap(run().params, run().params) == 0
+    assert largest_gap(run().params, run(key=jax.random.key(1)).params) > 0
+
+
+def test_a_second_call_with_equal_arguments_traces_nothing():
+    traced = []
+
+    def forward(prediction, target):
+        traced.append(isinstance(prediction, jax.core.Tracer))
+        return fnn.mean_squared_error.forward(prediction, target)
+
+    loss = fnn.mean_squared_error._replace(forward=forward)
+
+    def call():
+        model, optimizer = fnn.mlp([3, 4, 1], activation=fnn.tanh), fnn.adam(learning_rate=0.01)
+        return run(fnn.fit, model=model, optimizer=optimizer, loss=loss, validation=(X, Y))
+
+    call()
+    assert any(traced)
+    traced.clear()
+    call()
+    assert not any(traced)
+
+
+def test_training_goes_on_from_given_parameters_and_state():
+    model = fnn.mlp((3, 4, 1), normalization=fnn.batch_norm)
+    first = run(model=model)
+    second = run(model=model, params=first.params, state=first.state)
+    assert second.history.loss[0] < first.history.loss[0]
+    assert largest_gap(second.state, first.state) > 0
+
+
+def test_batch_norm_state_moves_in_training_and_is_used_in_prediction():
+    model = fnn.serial(fnn.batch_norm(3), fnn.linear(3, 1))
+    trained = run(model=model, epochs=200, batch_size=None)
+    np.testing.assert_allclose(trained.state[0].mean, X.mean(axis=0), atol=1e-5)
+    first = fnn.predict(model, trained.params, trained.state, X[:1])
+    np.testing.assert_allclose(fnn.predict(model, trained.params, trained.state, X)[:1], first, atol=1e-6)
+
+
+def test_dropout_trains_with_a_new_mask_every_step_and_predicts_without():
+    model = fnn.serial(fnn.linear(3, 1), fnn.dropout(0.5))
+    trained = run(model=model, optimizer=fnn.sgd(0.0), batch_size=None)
+    assert len(np.unique(trained.history.loss)) == 3
+    once, again = (fnn.predict(model, trained.params, trained.state, X) for _ in range(2))
+    np.testing.assert_array_equal(once, again)
+
+
+def test_validation_metrics_and_callbacks_are_told_every_epoch():
+    labels = (X[:, 0] > 0).astype(int)
+    told = []
+    trained = run(
+        fnn.fit, model=fnn.mlp((3, 8, 2)), loss=fnn.softmax_cross_entropy, data=(X, labels), epochs=4,
+        validation=(X, labels), metrics={"accuracy": fnn.accuracy}, callbacks=[told.append],
+    )  # fmt: skip
+    assert [(progress.epoch, progress.epochs) for progress in told] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    np.testing.assert_allclose([progress.loss for progress in told], trained.history.loss, rtol=1e-6)
+    assert set(trained.history.validation) == {"loss", "accuracy"}
+    np.testing.assert_allclose(
+        trained.history.validation["accuracy"], [progress.validation["accuracy"] for progress in told]
+    )
+    assert largest_gap(told[-1].params, trained.params) == 0
+
+
+def test_any_optax_optimizer_and_any_gradient_function():
+    def doubled(model, loss):
+        def value_and_grad(params, state, batch, *, key=None):
+            aux, grads = fnn.manual_value_and_grad(model, loss)(params, state, batch, key=key)
+            return aux, jax.tree.map(lambda g: 2 * g, grads)
+
+        return value_and_grad
+
+    by_double = run(optimizer=optax.sgd(0.1), grad=doubled)
+    assert largest_gap(by_double.params, run(optimizer=optax.sgd(0.2)).params) <= TIGHT
+
+
+def test_numpy_data_and_legacy_keys_are_welcome():
+    trained = run(fnn.fit, data=(np.asarray(X), np.asarray(Y)), key=jax.random.PRNGKey(0))
+    assert bool(jnp.isfinite(trained.history.loss).all())
+
+
+def test_learning_reaches_the_target():
+    x = jnp.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], WIDEST)
+    y = jnp.array([[0.0], [1.0], [1.0], [0.0]], WIDEST)
+    model = fnn.mlp((2, 8, 1), fnn.tanh)
+    trained = fnn.fit(model, fnn.sigmoid_cross_entropy, fnn.adam(0.05), (x, y), epochs=500, key=KEY)
+    logits = fnn.predict(model, trained.params, trained.state, x)
+    assert fnn.binary_accuracy(logits, y, threshold=0.0) == 1
