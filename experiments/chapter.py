@@ -340,8 +340,6 @@ def run(settings: Settings) -> dict[str, Any]:
 
 
 def main() -> None:
-    # The chapter computes in NumPy's float64; with JAX's float32 its last digits would not be the same.
-    jax.config.update("jax_enable_x64", True)
     run(tyro.cli(ChapterSettings))
 
 

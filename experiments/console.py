@@ -29,6 +29,8 @@ class Settings:
     """Whose gradients train: the backward passes written by hand, or jax.grad."""
     out: Path = Path("report")
     """The folder for the pictures."""
+    precision: Literal["float64", "float32"] = "float64"
+    """The floating dtype of everything."""
 
     @property
     def value_and_grad(self) -> Callable:
@@ -36,11 +38,13 @@ class Settings:
 
 
 def begin(title: str, settings: Settings) -> None:
-    """Make the folder for the pictures, then print the title and everything that the figures depend on."""
+    """Set the precision, make the folder for the pictures, and print the title and what the figures depend on."""
+    jax.config.update("jax_enable_x64", settings.precision == "float64")
     settings.out.mkdir(parents=True, exist_ok=True)
     console.rule(f"[bold]{title}")
     shown = asdict(settings) | {"jax": jax.__version__, "device": jax.devices()[0].device_kind}
-    console.print("  ".join(f"[dim]{name}[/] {value}" for name, value in shown.items()), highlight=False)
+    words = [f"[dim]{name.replace('_', ' ')}[/]\u00a0{value}" for name, value in shown.items()]
+    console.print("   ".join(words).replace("_", "\u00a0"), highlight=False)
 
 
 def table(*columns: str, title: str | None = None) -> Table:

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from funcnn.types import Layer
+
 
 def is_concrete(*arrays: Array) -> bool:
     """Whether the values can be read: none of the arrays is being traced."""
@@ -79,6 +81,15 @@ def check_real(name: str, value: Any) -> None:
         raise TypeError(f"{name}: expected a Python number, got {value!r} of type {type(value).__name__}.")
 
 
+def check_is_layer(name: str, value: Any) -> None:
+    """Refuse what isn't a layer: a constructor that wasn't called, a plain function, a name."""
+    if not isinstance(value, Layer):
+        raise TypeError(
+            f"{name}: expected a layer, got {value!r}. "
+            "Call the constructor (linear(2, 3), leaky_relu()); activations without settings are values (relu)."
+        )
+
+
 def check_finite(name: str, array: Array) -> None:
     """Refuse concrete arrays that hold a NaN or an infinity, and say where the first one is."""
     if is_concrete(array) and jnp.issubdtype(array.dtype, jnp.inexact):
@@ -118,14 +129,20 @@ def _refuse_where(is_bad, array, expected, advice):
         raise ValueError(f"{expected}, got {values[first]} at index {first} ({bad.sum()} such in all). {advice}")
 
 
-def check_same_tree(name: str, tree: PyTree, reference: PyTree, reference_name: str, *, dtypes: bool = True) -> None:
-    """Refuse a tree whose structure, shapes or (unless told otherwise) dtypes differ from the reference's."""
-    structure, expected = jax.tree.structure(tree), jax.tree.structure(reference)
+def check_same_structure(name: str, tree: PyTree, reference: PyTree, reference_name: str) -> None:
+    """Refuse a tree whose containers differ from the reference's."""
+    structure: Any = jax.tree.structure(tree)
+    expected: Any = jax.tree.structure(reference)
     if structure != expected:
         raise ValueError(
             f"{name}: expected the tree structure of {reference_name}, {expected}, got {structure}. "
             "Give one entry for every parameter, in the same containers."
         )
+
+
+def check_same_tree(name: str, tree: PyTree, reference: PyTree, reference_name: str, *, dtypes: bool = True) -> None:
+    """Refuse a tree whose structure, shapes or (unless told otherwise) dtypes differ from the reference's."""
+    check_same_structure(name, tree, reference, reference_name)
     wanted = jax.tree_util.tree_leaves_with_path(reference)
     for leaf, (path, like) in zip(jax.tree.leaves(tree), wanted, strict=True):
         if leaf.shape != like.shape or (dtypes and leaf.dtype != like.dtype):

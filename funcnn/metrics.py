@@ -1,12 +1,14 @@
 """Metrics: ``(prediction, target) -> value``, for people to read; nothing is trained on them."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jax.typing import ArrayLike
+from jaxtyping import Array, Int
 
+from funcnn._checks import check_labels
 from funcnn.types import Scalar
 
 
-def accuracy(prediction: Float[Array, "batch classes"], target: Array) -> Scalar:
+def accuracy(prediction: ArrayLike, target: ArrayLike) -> Scalar:
     """Share of samples whose largest score is at the right class.
 
     Args:
@@ -17,20 +19,18 @@ def accuracy(prediction: Float[Array, "batch classes"], target: Array) -> Scalar
         A scalar in [0, 1].
 
     Raises:
-        ValueError: shapes that don't fit.
+        ValueError: shapes that don't fit, or labels outside the classes.
 
     Example:
         >>> import jax.numpy as jnp
         >>> print(accuracy(jnp.array([[0.9, 0.1], [0.8, 0.2]]), jnp.array([0, 1])))
         0.5
     """
-    labels = _labels("accuracy", prediction, target)
-    return (prediction.argmax(axis=1) == labels).mean()
+    predicted, labels = _classes("accuracy", prediction, target)
+    return (predicted == labels).mean()
 
 
-def binary_accuracy(
-    prediction: Float[Array, "batch outputs"], target: Float[Array, "batch outputs"], threshold: float = 0.5
-) -> Scalar:
+def binary_accuracy(prediction: ArrayLike, target: ArrayLike, threshold: float = 0.5) -> Scalar:
     """Share of entries on the right side of a threshold, for one binary label or several.
 
     Args:
@@ -49,6 +49,7 @@ def binary_accuracy(
         >>> print(binary_accuracy(jnp.array([[0.9], [0.4]]), jnp.array([[1.0], [1.0]])))
         0.5
     """
+    prediction, target = jnp.asarray(prediction), jnp.asarray(target)
     if prediction.shape != target.shape:
         raise ValueError(
             f"binary_accuracy: expected targets of the prediction's shape {prediction.shape}, got {target.shape}. "
@@ -57,7 +58,7 @@ def binary_accuracy(
     return ((prediction > threshold) == (target > 0.5)).mean()
 
 
-def confusion_matrix(prediction: Float[Array, "batch classes"], target: Array) -> Int[Array, "classes classes"]:
+def confusion_matrix(prediction: ArrayLike, target: ArrayLike) -> Int[Array, "classes classes"]:
     """How many samples of each class (row) were taken for which (column).
 
     Args:
@@ -68,7 +69,7 @@ def confusion_matrix(prediction: Float[Array, "batch classes"], target: Array) -
         Counts, ``(classes, classes)``; right answers stand on the diagonal.
 
     Raises:
-        ValueError: shapes that don't fit.
+        ValueError: shapes that don't fit, or labels outside the classes.
 
     Example:
         >>> import jax.numpy as jnp
@@ -76,16 +77,19 @@ def confusion_matrix(prediction: Float[Array, "batch classes"], target: Array) -
         [[1 0]
          [1 0]]
     """
-    labels = _labels("confusion_matrix", prediction, target)
-    classes = prediction.shape[1]
-    return jnp.zeros((classes, classes), int).at[labels, prediction.argmax(axis=1)].add(1)
+    predicted, labels = _classes("confusion_matrix", prediction, target)
+    classes = jnp.shape(prediction)[1]
+    return jnp.zeros((classes, classes), int).at[labels, predicted].add(1)
 
 
-def _labels(name, prediction, target):
+def _classes(name, prediction, target):
+    """The predicted class and the right one, ``(batch,)`` each."""
+    prediction, target = jnp.asarray(prediction), jnp.asarray(target)
     if prediction.ndim == 2 and target.shape == prediction.shape:
-        return target.argmax(axis=1)
+        return prediction.argmax(axis=1), target.argmax(axis=1)
     if prediction.ndim == 2 and target.shape == prediction.shape[:1]:
-        return target
+        check_labels(f"{name}(target)", target, prediction.shape[1])
+        return prediction.argmax(axis=1), target
     raise ValueError(
         f"{name}: expected a prediction of shape (batch, classes) and labels (batch,) or one-hot rows, "
         f"got {prediction.shape} and {target.shape}."

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from jax.nn.initializers import Initializer
 
-from funcnn._checks import check_positive_integer
+from funcnn._checks import check_is_layer, check_positive_integer
 from funcnn.layers.activations import elu, gelu, gelu_tanh, identity, leaky_relu, relu, sigmoid, silu, softplus
 from funcnn.layers.combinators import serial, skip as skip_connection
 from funcnn.layers.dropout import dropout as dropout_layer
@@ -92,6 +92,8 @@ def mlp(
         )
     for size in sizes:
         check_positive_integer("mlp(sizes)", size)
+    check_is_layer("mlp(activation)", activation)
+    check_is_layer("mlp(output)", output)
     hidden_init = kernel_init or (he if activation.backward in _RELU_FAMILY else xavier)
     output_init = kernel_init or (he if output.backward in _RELU_FAMILY else xavier)
     layers: list[Layer] = []

@@ -189,7 +189,11 @@ def _scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov):
 
 def _scale_by_learning_rate(learning_rate):
     def init(params):
-        return optax.ScaleByScheduleState(count=jnp.zeros((), jnp.int32)) if callable(learning_rate) else optax.EmptyState()
+        return (
+            optax.ScaleByScheduleState(count=jnp.zeros((), jnp.int32))
+            if callable(learning_rate)
+            else optax.EmptyState()
+        )
 
     def update(gradients, state, params=None):
         if not callable(learning_rate):

@@ -1,8 +1,8 @@
 """Training: ``train``, a pure function (a scan over epochs and steps), and ``fit``, the convenience over it.
 
-Whole-batch, single-sample and mini-batch descent are one loop with ``batch_size`` ``None``, ``1`` and ``n``. Every epoch
-goes through a fresh shuffle; samples that don't fill a batch make a last, short one. The keys of epoch ``e`` and of its
-steps are folded from the run's key and ``e``, so a run cut into pieces draws what the whole one draws.
+Whole-batch, single-sample and mini-batch descent are one loop with ``batch_size`` ``None``, ``1`` and ``n``. Every
+epoch goes through a fresh shuffle; samples that don't fill a batch make a last, short one. The keys of epoch ``e`` and
+of its steps are folded from the run's key and ``e``, so a run cut into pieces draws what the whole one draws.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from funcnn._checks import check_finite, check_positive_integer, check_same_tree, feature_array, is_concrete
@@ -84,7 +85,7 @@ def train(
     params: Params | None = None,
     state: State | None = None,
 ) -> Trained:
-    """Train a model, as a pure function: ``jit``, ``vmap`` (over ``key``, for many seeds at once) and ``scan`` work on it.
+    """Train a model, as a pure function: ``jit``, ``vmap`` (over ``key``: many seeds at once) and ``scan`` work on it.
 
     Args:
         model: any layer.
@@ -126,7 +127,7 @@ def train(
         carry, batch, loop_key, 0, epochs=epochs, batch_size=batch_size,
         model=model, loss=loss, optimizer=optimizer, grad=grad,
     )  # fmt: skip
-    return Trained(*carry, _history(step_losses, len(batch.x), batch_size, {}))
+    return Trained(**carry._asdict(), history=_history(step_losses, len(batch.x), batch_size, {}))
 
 
 def fit(
@@ -196,10 +197,11 @@ def fit(
         if callbacks:
             _call_back(callbacks, done + 1, epochs, carry, losses, len(batch.x), batch_size, measured)
     validated = {name: jnp.stack([figures[name] for figures in measured]) for name in (measured[0] if measured else ())}
-    return Trained(*carry, _history(jnp.concatenate(step_losses), len(batch.x), batch_size, validated))
+    history = _history(jnp.concatenate(step_losses), len(batch.x), batch_size, validated)
+    return Trained(**carry._asdict(), history=history)
 
 
-def predict(model: Layer, params: Params, state: State, x: Array) -> Array:
+def predict(model: Layer, params: Params, state: State, x: ArrayLike) -> Array:
     """The model's output in prediction mode: ``forward`` with ``train=False`` without its residuals.
 
     Args:
@@ -262,7 +264,9 @@ def evaluate(
     if "loss" in measures:
         raise ValueError("evaluate(metrics): the name 'loss' is the loss's own; give the metric another name.")
     x, y = data
-    return _evaluate(params, state, jnp.asarray(x), jnp.asarray(y), model=model, loss=loss, metrics=tuple(measures.items()))
+    return _evaluate(
+        params, state, jnp.asarray(x), jnp.asarray(y), model=model, loss=loss, metrics=tuple(measures.items())
+    )
 
 
 @partial(jax.jit, static_argnames="model")
@@ -348,7 +352,7 @@ def _checked_data(name, model, loss, carry, data):
     check_finite(f"{name}: x", x)
     check_finite(f"{name}: y", y)
     prediction = _predict_training.eval_shape(carry.params, carry.state, x, jax.random.key(0), model=model)
-    # The loss checks the targets; any prediction of the right shape lets it, and zero is both a logit and a probability.
+    # The loss checks the targets beside any prediction of the right shape; zero is a logit and a probability.
     check_targets = loss.forward if is_concrete(y) else partial(jax.eval_shape, loss.forward)
     check_targets(jnp.zeros(prediction.shape, prediction.dtype), y)
     return Batch(x, y)

@@ -99,7 +99,10 @@ def drawn(case: LayerCase, dtype=WIDEST, batch=BATCH):
     params, state = jax.jit(case.layer.init)(KEY)
     leaves, structure = jax.tree.flatten((params, state))
     keys = jax.random.split(jax.random.fold_in(KEY, 1), max(len(leaves), 1))
-    moved = [leaf + jax.random.uniform(key, leaf.shape, leaf.dtype, 0.1, 0.4) for leaf, key in zip(leaves, keys, strict=False)]
+    moved = [
+        leaf + jax.random.uniform(key, leaf.shape, leaf.dtype, 0.1, 0.4)
+        for leaf, key in zip(leaves, keys, strict=False)
+    ]
     params, state = cast(jax.tree.unflatten(structure, moved), dtype)
     return params, state, jax.random.normal(jax.random.fold_in(KEY, 2), (batch, case.features), dtype)
 

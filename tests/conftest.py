@@ -10,6 +10,8 @@ import pytest
 jax.config.update("jax_enable_x64", os.environ.get("JAX_ENABLE_X64", "1").lower() not in ("0", "false"))
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# A test compiles hundreds of programs and runs each once: what XLA would spend on making them fast is lost.
+jax.config.update("jax_disable_most_optimizations", True)
 
 # XLA compiles every new architecture: no deadline, few examples. `nox -s gradcheck` asks for more.
 hypothesis.settings.register_profile("lean", max_examples=12, deadline=None, derandomize=True)
@@ -23,3 +25,11 @@ def as_for_users():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="module")
+def untouched_configuration():
+    """A script sets its own precision; the tests after it want theirs."""
+    before = jax.config.read("jax_enable_x64")
+    yield
+    jax.config.update("jax_enable_x64", before)

@@ -1,7 +1,5 @@
 """Backpropagation through whole models: by hand against autodiff, for networks drawn at random."""
 
-import functools
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -40,12 +38,8 @@ random_mlps = st.fixed_dictionaries(
 )
 
 
-# Every example is a new program that runs once: what XLA would spend on making it fast is lost.
-QUICK_TO_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-
-
 def both_gradients(model, loss):
-    @functools.partial(jax.jit, compiler_options=QUICK_TO_COMPILE)
+    @jax.jit
     def compiled(params, state, batch, key):
         by_hand = fnn.manual_value_and_grad(model, loss)(params, state, batch, key=key)
         return by_hand, fnn.autodiff_value_and_grad(model, loss)(params, state, batch, key=key)
@@ -143,7 +137,9 @@ def test_the_program_by_hand_holds_no_derivative_of_jax():
     assert not any(word in program for word in ("custom_vjp", "custom_jvp", "jvp", "vjp"))
 
 
-@pytest.mark.parametrize(**named([case for case in LAYERS if case.name in ("linear", "batch_norm", "dropout", "repeat")]))
+@pytest.mark.parametrize(
+    **named([case for case in LAYERS if case.name in ("linear", "batch_norm", "dropout", "repeat")])
+)
 def test_as_custom_vjp_is_differentiated_by_our_backward(case):
     apply = fnn.as_custom_vjp(case.layer)
     params, state = case.layer.init(KEY)

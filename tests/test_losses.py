@@ -25,7 +25,9 @@ def both(loss, prediction, target, dloss):
 @pytest.mark.parametrize("dtype", FLOATS, ids=[dtype.__name__ for dtype in FLOATS])
 def test_backward_is_the_vjp_of_forward(case, dtype):
     prediction, target = cast((case.prediction, case.target), dtype)
-    value, by_hand, by_autodiff = jax.jit(both, static_argnums=0)(case.loss, prediction, target, jnp.asarray(-1.7, dtype))
+    value, by_hand, by_autodiff = jax.jit(both, static_argnums=0)(
+        case.loss, prediction, target, jnp.asarray(-1.7, dtype)
+    )
     assert relative_gap(by_hand, by_autodiff) <= TOLERANCES[dtype]
     chex.assert_equal_shape([by_hand, prediction])
     assert by_hand.dtype == value.dtype == dtype

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import funcnn as fnn
-from tests.cases import FLOATS, WIDEST, cast
+from tests.cases import FLOATS, WIDEST
 
 SCHEDULE = optax.warmup_cosine_decay_schedule(0.0, 0.1, 20, 200)
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from funcnn._checks import describe, feature_array
@@ -52,8 +53,8 @@ def check_gradients(
         >>> report.ok, report.leaves[0].cause
         (False, 'scaled')
         >>> print(report.diagnosis)
-        The gradient by hand is wrong in 1 of 1 leaves.
-        the root: scaled: 1/2 of autodiff's gradient; the derivative of a square brings a factor 2, look whether it was left out.
+        The gradient by hand is wrong in 1 of 1 leaf.
+        the root: scaled: 1/2 of autodiff's gradient; the derivative of a square brings a factor 2: was it left out?
     """
     params = jax.tree.map(jnp.asarray, params)
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
@@ -74,9 +75,7 @@ def check_gradients(
     return compare_gradients(by_hand, by_autodiff)
 
 
-def assert_gradients(
-    loss_fn: Callable[..., Any], grad_fn: Callable[..., PyTree], params: PyTree, *args: Any
-) -> None:
+def assert_gradients(loss_fn: Callable[..., Any], grad_fn: Callable[..., PyTree], params: PyTree, *args: Any) -> None:
     """``check_gradients`` for a test: silent where the gradient is right.
 
     Args:
@@ -95,7 +94,7 @@ def assert_gradients(
         raise AssertionError(f"wrong gradient\n{report}")
 
 
-def check_layer(layer: Layer, x: Array, *, train: bool = True, key: PRNGKeyArray | None = None) -> GradientReport:
+def check_layer(layer: Layer, x: ArrayLike, *, train: bool = True, key: PRNGKeyArray | None = None) -> GradientReport:
     """Compare a layer's backward with ``jax.vjp`` of its forward, for a random cotangent.
 
     The parameters are drawn by ``init`` and then moved a little at random, for zeros and ones hide mistakes.
@@ -138,7 +137,7 @@ def check_layer(layer: Layer, x: Array, *, train: bool = True, key: PRNGKeyArray
 
 
 def check_model(
-    model: Layer, loss: Loss, batch: Batch | tuple[Array, Array], *, key: PRNGKeyArray | None = None
+    model: Layer, loss: Loss, batch: Batch | tuple[ArrayLike, ArrayLike], *, key: PRNGKeyArray | None = None
 ) -> GradientReport:
     """Compare ``manual_value_and_grad`` of a model and a loss with ``jax.grad``, for every parameter.
 

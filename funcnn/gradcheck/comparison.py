@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from funcnn._checks import check_same_structure
 from funcnn.gradcheck.diagnosis import diagnose_leaf, diagnose_tree
-from funcnn.gradcheck.report import GradientReport, LeafReport
+from funcnn.gradcheck.report import Cause, GradientReport, LeafReport
 
 
 def compare_gradients(by_hand: PyTree, by_autodiff: PyTree) -> GradientReport:
@@ -32,12 +33,7 @@ def compare_gradients(by_hand: PyTree, by_autodiff: PyTree) -> GradientReport:
         >>> report.ok, report.leaves[0].cause
         (False, 'scaled')
     """
-    structure, expected = jax.tree.structure(by_hand), jax.tree.structure(by_autodiff)
-    if structure != expected:
-        raise ValueError(
-            f"check_gradients: expected a gradient with the tree structure of the parameters, {expected}, "
-            f"got {structure}. Return one entry for every parameter, in the same containers."
-        )
+    check_same_structure("check_gradients(grad_fn)", by_hand, by_autodiff, "the parameters")
     references = jax.tree_util.tree_leaves_with_path(by_autodiff)
     tree_scale = max((_largest(np.asarray(leaf)) for _, leaf in references), default=0.0)
     leaves = tuple(
@@ -58,6 +54,7 @@ def _compare_leaf(path: str, by_hand: Array, by_autodiff: Array, tree_scale: flo
         return LeafReport(path, shape, str(dtype), False, False, np.nan, np.nan, tolerance, "shape", detail)
     difference = _largest_difference(hand, reference)
     relative = difference / scale if scale else (0.0 if difference == 0 else np.inf)
+    cause: Cause | None
     exact = by_hand.dtype == dtype and np.array_equal(hand, reference, equal_nan=True)
     if by_hand.dtype != dtype:
         cause, detail = "dtype", f"dtype {by_hand.dtype} where the parameter has {dtype}"

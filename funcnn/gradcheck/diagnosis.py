@@ -40,13 +40,14 @@ def diagnose_tree(leaves: tuple[LeafReport, ...]) -> str:
     if not leaves:
         return "There are no parameters to compare."
     if not wrong:
-        exact = sum(leaf.exact for leaf in leaves)
-        return f"The gradients agree in all {len(leaves)} leaves, {exact} of them to the last bit."
+        return f"The gradients agree in {'the one leaf' if len(leaves) == 1 else f'all {len(leaves)} leaves'}."
     findings: dict[str, list[str]] = {}
     for leaf in wrong:
         findings.setdefault(f"{leaf.cause}: {leaf.detail}", []).append(leaf.path or "the root")
-    lines = [f"The gradient by hand is wrong in {len(wrong)} of {len(leaves)} leaves."]
-    lines += [f"{', '.join(paths)}: {finding}." for finding, paths in findings.items()]
+    lines = [
+        f"The gradient by hand is wrong in {len(wrong)} of {len(leaves)} {'leaf' if len(leaves) == 1 else 'leaves'}."
+    ]
+    lines += [f"{', '.join(paths)}: {finding}" for finding, paths in findings.items()]
     return "\n".join(lines)
 
 
@@ -61,7 +62,7 @@ def _readable(factor):
 
 def _known_factor(factor):
     if abs(factor / 0.5 - 1) < 1e-3:
-        return "; the derivative of a square brings a factor 2, look whether it was left out"
+        return "; the derivative of a square brings a factor 2: was it left out?"
     if abs(factor / 2 - 1) < 1e-3:
-        return "; a loss with ½ of a square has no factor 2 in its gradient, look whether one was put in"
+        return "; a loss with ½ of a square has no factor 2 in its gradient: was one put in?"
     return ""

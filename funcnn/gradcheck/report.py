@@ -1,5 +1,6 @@
 """What a check returns: a row for each parameter, and a word on what is wrong."""
 
+import textwrap
 from typing import Literal, NamedTuple, TypeAlias
 
 Cause: TypeAlias = Literal["shape", "dtype", "nonfinite", "zero", "sign", "scaled", "transposed", "unknown"]
@@ -56,22 +57,23 @@ class GradientReport(NamedTuple):
     diagnosis: str
 
     def __str__(self) -> str:
-        header = ("parameter", "shape", "dtype", "ok", "exact", "max |difference|", "relative", "tolerance", "cause")
-        rows = [header] + [
-            (
-                leaf.path,
-                str(leaf.shape),
-                leaf.dtype,
-                "yes" if leaf.ok else "NO",
-                "yes" if leaf.exact else "no",
-                f"{leaf.max_abs_difference:.2e}",
-                f"{leaf.relative_difference:.2e}",
-                f"{leaf.tolerance:.2e}",
-                leaf.cause or "",
-            )
-            for leaf in self.leaves
-        ]
+        header = ("parameter", "shape", "dtype", "ok", "difference", "relative", "tolerance", "cause")
+        rows = [header, *map(_row, self.leaves)]
         widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         lines.insert(1, "  ".join("-" * width for width in widths))
-        return "\n".join([*lines, "", self.diagnosis])
+        paragraphs = [textwrap.fill(line, 96, subsequent_indent="  ") for line in self.diagnosis.splitlines()]
+        return "\n".join([*lines, "", *paragraphs])
+
+
+def _row(leaf: LeafReport) -> tuple[str, ...]:
+    verdict = "exact" if leaf.exact else "yes" if leaf.ok else "NO"
+    figures = (leaf.max_abs_difference, leaf.relative_difference, leaf.tolerance)
+    return (
+        leaf.path or ".",
+        str(leaf.shape),
+        leaf.dtype,
+        verdict,
+        *(f"{figure:.1e}" for figure in figures),
+        leaf.cause or "",
+    )

@@ -1,6 +1,6 @@
 """Activation functions: each forward pass with its backward pass below it.
 
-All but softmax act entry by entry, so their Jacobian is diagonal and the backward pass is a product: ∂L/∂z = da ⊙ f′(z).
+All but softmax act entry by entry, so their Jacobian is diagonal and the backward pass a product: ∂L/∂z = da ⊙ f′(z).
 Each keeps the residual from which f′ is cheapest: the output a where f′ is a function of it (the next layer keeps that
 array anyway), the input z otherwise. Every form is finite at any finite z, in value and in gradient.
 """
@@ -16,11 +16,11 @@ from jaxtyping import Array, Float
 
 from funcnn._checks import check_real, feature_array
 from funcnn._memoise import memoised
-from funcnn.types import Layer
+from funcnn.types import Layer, Residuals
 
 Activations: TypeAlias = Float[Array, "..."]
-PlainForward: TypeAlias = Callable[[Array], tuple[Array, Array]]
-PlainBackward: TypeAlias = Callable[[Array, Array], Array]
+PlainForward: TypeAlias = Callable[[Array], tuple[Array, Residuals]]
+PlainBackward: TypeAlias = Callable[[Residuals, Array], Array]
 
 
 def no_params(key):
@@ -65,8 +65,9 @@ def identity_forward(z: Activations) -> tuple[Activations, tuple[()]]:
         z itself, and no residuals.
 
     Example:
-        >>> identity_forward(2.0)
-        (2.0, ())
+        >>> import jax.numpy as jnp
+        >>> print(*identity_forward(jnp.array([2.0, -1.0])))
+        [ 2. -1.] ()
     """
     return z, ()
 
@@ -82,8 +83,9 @@ def identity_backward(residuals: tuple[()], da: Activations) -> Activations:
         dz, of da's shape.
 
     Example:
-        >>> identity_backward((), 3.0)
-        3.0
+        >>> import jax.numpy as jnp
+        >>> print(identity_backward((), jnp.array([3.0])))
+        [3.]
     """
     return da
 

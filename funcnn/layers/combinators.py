@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 from jax import lax
 
-from funcnn._checks import check_positive_integer
+from funcnn._checks import check_is_layer, check_positive_integer
 from funcnn._memoise import memoised
 from funcnn.layers.activations import identity
 from funcnn.types import Layer, Params, Residuals, State
@@ -26,15 +26,6 @@ def _keys(key, count):
     return (None,) * count if key is None else tuple(jax.random.split(key, count))
 
 
-def _check_layers(name, *layers):
-    for position, layer in enumerate(layers):
-        if not isinstance(layer, Layer):
-            raise TypeError(
-                f"{name}: expected layers, got {layer!r} in place {position}. "
-                "Call the constructor (linear(2, 3), batch_norm(3)); activations without settings are values (relu)."
-            )
-
-
 def _serial_init(layers, key):
     parts = [layer.init(key) for layer, key in zip(layers, _keys(key, len(layers)), strict=True)]
     return tuple(params for params, _ in parts), tuple(state for _, state in parts)
@@ -48,9 +39,7 @@ def _serial_forward(layers, params, state, x, *, train, key=None):
                 f"got {jax.tree.structure(tree)}. Use what init of this very model returned."
             )
     states, residuals = [], []
-    for layer, layer_params, layer_state, layer_key in zip(
-        layers, params, state, _keys(key, len(layers)), strict=True
-    ):
+    for layer, layer_params, layer_state, layer_key in zip(layers, params, state, _keys(key, len(layers)), strict=True):
         x, new_state, kept = layer.forward(layer_params, layer_state, x, train=train, key=layer_key)
         states.append(new_state)
         residuals.append(kept)
@@ -94,7 +83,8 @@ def serial(*layers: Layer) -> Layer:
     """
     if not layers:
         raise ValueError("serial: expected at least one layer, got none. For no operation use identity.")
-    _check_layers("serial", *layers)
+    for position, layer in enumerate(layers):
+        check_is_layer(f"serial(layers[{position}])", layer)
     return Layer(partial(_serial_init, layers), partial(_serial_forward, layers), partial(_serial_backward, layers))
 
 
@@ -153,7 +143,8 @@ def skip(inner: Layer, shortcut: Layer = identity) -> Layer:
     Source:
         He, Zhang, Ren and Sun, "Deep residual learning for image recognition", 2016, equations 1 and 2.
     """
-    _check_layers("skip", inner, shortcut)
+    check_is_layer("skip(inner)", inner)
+    check_is_layer("skip(shortcut)", shortcut)
     return Layer(
         partial(_skip_init, inner, shortcut),
         partial(_skip_forward, inner, shortcut),
@@ -215,6 +206,8 @@ def repeat(layer: Layer, n: int) -> Layer:
         >>> params.kernel.shape
         (50, 8, 8)
     """
-    _check_layers("repeat", layer)
+    check_is_layer("repeat(layer)", layer)
     check_positive_integer("repeat(n)", n)
-    return Layer(partial(_repeat_init, layer, n), partial(_repeat_forward, layer, n), partial(_repeat_backward, layer, n))
+    return Layer(
+        partial(_repeat_init, layer, n), partial(_repeat_forward, layer, n), partial(_repeat_backward, layer, n)
+    )

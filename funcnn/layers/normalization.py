@@ -136,8 +136,8 @@ def batch_norm_forward(
         TypeError: x isn't floating, or not in the parameters' dtype.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> params, state = batch_norm_init(None, features=1)
+        >>> import jax, jax.numpy as jnp
+        >>> params, state = batch_norm_init(jax.random.key(0), features=1)
         >>> y, state, _ = batch_norm_forward(params, state, jnp.array([[1.0], [3.0]]), train=True, epsilon=0.0)
         >>> print(y.ravel(), state.mean)
         [-1.  1.] [0.2]
@@ -150,8 +150,10 @@ def batch_norm_forward(
     if not train:
         inverse_deviation = lax.rsqrt(state.variance + epsilon)[None, :]
         standardised = (x - state.mean[None, :]) * inverse_deviation
-        return _rescale(params, standardised), state, RunningStatisticsResiduals(
-            standardised, inverse_deviation, params.scale
+        return (
+            _rescale(params, standardised),
+            state,
+            RunningStatisticsResiduals(standardised, inverse_deviation, params.scale),
         )
     standardised, inverse_deviation, mean, variance = _standardise(x, 0, epsilon)
     new_state = BatchNormState(
@@ -180,8 +182,8 @@ def batch_norm_backward(
         The gradients of the parameters, and ``dx``, ``(batch, features)``.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> params, state = batch_norm_init(None, features=1)
+        >>> import jax, jax.numpy as jnp
+        >>> params, state = batch_norm_init(jax.random.key(0), features=1)
         >>> _, _, residuals = batch_norm_forward(params, state, jnp.array([[1.0], [3.0]]), train=True)
         >>> dparams, dx = batch_norm_backward(residuals, jnp.array([[1.0], [1.0]]))
         >>> print(dparams.bias, dx.ravel())
@@ -210,7 +212,8 @@ def batch_norm(features: int, momentum: float = 0.9, epsilon: float = 1e-5) -> L
         epsilon: ε, in the units of x².
 
     Returns:
-        The layer. Its parameters are ``NormalizationParams(scale, bias)``, its state ``BatchNormState(mean, variance)``.
+        The layer. Its parameters are ``NormalizationParams(scale, bias)``, its state is
+        ``BatchNormState(mean, variance)``.
 
     Raises:
         ValueError, TypeError: features isn't a positive integer, momentum not in [0, 1], epsilon negative.
@@ -268,8 +271,8 @@ def layer_norm_forward(
         TypeError: x isn't floating, or not in the parameters' dtype.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> params, _ = layer_norm_init(None, features=2)
+        >>> import jax, jax.numpy as jnp
+        >>> params, _ = layer_norm_init(jax.random.key(0), features=2)
         >>> print(layer_norm_forward(params, jnp.array([[1.0, 3.0], [10.0, 30.0]]), epsilon=0.0)[0])
         [[-1.  1.]
          [-1.  1.]]
@@ -295,8 +298,8 @@ def layer_norm_backward(residuals: LayerNormResiduals, dy: Features) -> tuple[No
         The gradients of the parameters, and ``dx``, ``(batch, features)``.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> params, _ = layer_norm_init(None, features=2)
+        >>> import jax, jax.numpy as jnp
+        >>> params, _ = layer_norm_init(jax.random.key(0), features=2)
         >>> _, residuals = layer_norm_forward(params, jnp.array([[1.0, 3.0]]))
         >>> print(layer_norm_backward(residuals, jnp.array([[5.0, 5.0]]))[1])
         [[0. 0.]]

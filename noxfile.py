@@ -1,0 +1,105 @@
+"""What is run on funcnn: ``nox`` for tests, lint and types, ``nox -s NAME`` for one session, ``nox -l`` lists them.
+
+Each session makes its own environment; nothing has to be installed but nox.
+"""
+
+import nox
+from packaging.requirements import Requirement
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.download_python = "never"
+# A Python that isn't installed is skipped with a word, in CI too.
+nox.options.error_on_missing_interpreters = False
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = nox.project.python_versions(PROJECT)
+TEST_TOOLS = nox.project.dependency_groups(PROJECT, "test")
+WORKERS = ("--numprocesses", "2")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """The whole test suite in float64, on every Python of the classifiers that is installed."""
+    session.install(".[experiments]", *TEST_TOOLS)
+    session.run("pytest", *WORKERS, *session.posargs)
+
+
+@nox.session
+def tests_x32(session: nox.Session) -> None:
+    """The library's tests in float32, JAX's default."""
+    session.install(".[experiments]", *TEST_TOOLS)
+    session.run("pytest", *WORKERS, *session.posargs, env={"JAX_ENABLE_X64": "0"})
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and common mistakes, by ruff."""
+    session.install(*nox.project.dependency_groups(PROJECT, "lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def typecheck(session: nox.Session) -> None:
+    """Static types, by mypy."""
+    session.install(".[experiments]", *nox.project.dependency_groups(PROJECT, "types"))
+    session.run("mypy")
+
+
+@nox.session(default=False)
+def coverage(session: nox.Session) -> None:
+    """Which lines and branches of funcnn the tests reach."""
+    session.install("-e", ".[experiments]", *TEST_TOOLS)
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine")
+    session.run("coverage", "report", "--fail-under", "98")
+
+
+@nox.session(default=False)
+def minimums(session: nox.Session) -> None:
+    """The test suite on the lowest versions that pyproject.toml admits, on the lowest Python that is found."""
+    project = PROJECT["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["experiments"], *TEST_TOOLS]
+    session.install(*(_lowest(Requirement(line)) for line in wanted))
+    session.install("--no-deps", ".")
+    # The newest NumPy and SciPy deprecate what old releases of JAX still call; only our own warnings are errors here.
+    session.run("pytest", *WORKERS, "-W", "default", *session.posargs)
+
+
+def _lowest(requirement: Requirement) -> str:
+    floor = next(bound.version for bound in requirement.specifier if bound.operator == ">=")
+    return f"{requirement.name}=={floor}"
+
+
+@nox.session(default=False)
+def experiments(session: nox.Session) -> None:
+    """Every experiment; the pictures go to report/."""
+    session.install(".[experiments]")
+    session.run("python", "-m", "experiments", *session.posargs)
+
+
+@nox.session(default=False)
+def gradcheck(session: nox.Session) -> None:
+    """Every hand-written gradient against autodiff, and 200 networks drawn at random in each dtype."""
+    session.install(".[experiments]", *TEST_TOOLS)
+    session.run(
+        "pytest", *WORKERS, "tests/layers/test_every_layer.py", "tests/test_losses.py", "tests/test_backprop.py",
+        *session.posargs, env={"HYPOTHESIS_PROFILE": "thorough"},
+    )  # fmt: skip
+
+
+@nox.session(default=False)
+def optax_suite(session: nox.Session) -> None:
+    """Optax's own tests of its optimizers, with ours in their place."""
+    session.install(".[experiments]", *TEST_TOOLS)
+    session.run("pytest", *WORKERS, "-p", "no:jaxtyping", "tests/optax_suite.py", *session.posargs)
+
+
+@nox.session(default=False)
+def gpu(session: nox.Session) -> None:
+    """The test suite on an NVIDIA GPU, with JAX's CUDA build."""
+    session.install(".[cuda,experiments]", *TEST_TOOLS)
+    session.run("python", "-c", "import jax; assert jax.devices('gpu'), 'JAX finds no GPU'")
+    session.run("pytest", *session.posargs, env={"JAX_PLATFORMS": "cuda"})

@@ -1,0 +1,290 @@
+"""What bad input gets: for each kind, the error, its words, and that it comes before anything is compiled."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import funcnn as fnn
+from tests.cases import KEY, WIDEST
+
+pytestmark = pytest.mark.usefixtures("as_for_users")
+
+X = jax.random.normal(KEY, (6, 3), WIDEST)
+LABELS = jnp.array([0, 1, 0, 1, 1, 0])
+ONE_HOT = jax.nn.one_hot(LABELS, 2, dtype=WIDEST)
+CLASSIFIER = fnn.mlp((3, 4, 2))
+NAN = X.at[4, 1].set(jnp.nan)
+
+
+def fit(x=X, y=LABELS, *, model=CLASSIFIER, loss=fnn.softmax_cross_entropy, **changes):
+    settings = {"epochs": 1, "key": KEY} | changes
+    return fnn.fit(model, loss, fnn.sgd(0.1), (x, y), **settings)
+
+
+def wrong_gradient(change):
+    """A ``(model, loss) -> GradFn`` whose gradients are changed."""
+
+    def grad(model, loss):
+        def value_and_grad(params, state, batch, *, key=None):
+            aux, grads = fnn.manual_value_and_grad(model, loss)(params, state, batch, key=key)
+            return aux, change(grads)
+
+        return value_and_grad
+
+    return grad
+
+
+BAD_FEATURES = {
+    "another number of features": (
+        X[:, :2],
+        ValueError,
+        r"linear\(3, 4\): expected x of shape \(batch, 3\), got \(6, 2\). Give it 3 features",
+    ),
+    "unbatched": (X[0], ValueError, r"expected x with the batch as its first axis, .*got shape \(3,\).*x\[None, :\]"),
+    "no sample": (X[:0], ValueError, r"expected at least one sample and one feature, got shape \(0, 3\)"),
+    "no feature": (X[:, :0], ValueError, r"expected at least one sample and one feature, got shape \(6, 0\)"),
+    "integers": (X.astype(int), TypeError, r"expected a floating dtype, got int\d+ of shape \(6, 3\).*x\.astype"),
+    "complex": (X.astype(jnp.complex64), TypeError, r"expected a floating dtype, got complex\d+ of shape \(6, 3\)"),
+    "another float": (X.astype(jnp.bfloat16), TypeError, "expected x in the parameters' dtype .*, got bfloat16"),
+}
+every_bad_x = pytest.mark.parametrize(("x", "error", "message"), BAD_FEATURES.values(), ids=BAD_FEATURES)
+
+
+@every_bad_x
+def test_features_that_do_not_fit_forward(x, error, message):
+    params, state = CLASSIFIER.init(KEY)
+    with pytest.raises(error, match=message):
+        CLASSIFIER.forward(params, state, x, train=True)
+
+
+@every_bad_x
+def test_features_that_do_not_fit_predict_while_tracing(x, error, message):
+    params, state = CLASSIFIER.init(KEY)
+    with pytest.raises(error, match=message):
+        fnn.predict(CLASSIFIER, params, state, x)
+
+
+@every_bad_x
+def test_features_that_do_not_fit_a_gradient_under_jit(x, error, message):
+    params, state = CLASSIFIER.init(KEY)
+    gradient = jax.jit(fnn.manual_value_and_grad(CLASSIFIER, fnn.softmax_cross_entropy))
+    with pytest.raises(error, match=message):
+        gradient(params, state, (x, jnp.zeros(x.shape[:1], int)))
+
+
+BAD_FITS = {
+    **{
+        name: ({"x": x, "y": LABELS[: x.shape[0]]}, error, message)
+        for name, (x, error, message) in BAD_FEATURES.items()
+    },
+    "a NaN in x": (
+        {"x": NAN},
+        ValueError,
+        r"train\(data\): x: expected finite .*, got nan at index \(4, 1\) \(1 such in all\)",
+    ),
+    "an infinity in y": (
+        {"y": X[:, :2].at[0, 0].set(jnp.inf), "loss": fnn.mean_squared_error},
+        ValueError,
+        r"train\(data\): y: expected finite values, got inf at index \(0, 0\)",
+    ),
+    "a NaN in the validation data": (
+        {"validation": (NAN, LABELS)},
+        ValueError,
+        r"fit\(validation\): x: expected finite values, got nan",
+    ),
+    "fewer targets": ({"y": LABELS[:5]}, ValueError, r"expected a target for each of the 6 samples.* y \(5,\)"),
+    "labels from 1": (
+        {"y": LABELS + 1},
+        ValueError,
+        r"expected class labels from 0 to 1, got 2 at index \(1,\) \(3 such in all\)",
+    ),
+    "a label of -1": ({"y": LABELS - 1}, ValueError, "expected class labels from 0 to 1, got -1"),
+    "labels as floats": (
+        {"y": LABELS.astype(WIDEST)},
+        TypeError,
+        r"expected class labels of an integer dtype, got float.*y\.astype\(int\)",
+    ),
+    "one-hot of the wrong width": (
+        {"y": jnp.eye(3, dtype=WIDEST)[LABELS]},
+        ValueError,
+        r"or one-hot targets of shape \(6, 2\), got shape \(6, 3\). The network has 2 outputs",
+    ),
+    "targets that would broadcast": (
+        {"y": X[:, 0], "model": fnn.mlp((3, 1)), "loss": fnn.mean_squared_error},
+        ValueError,
+        r"expected targets of the prediction's shape \(6, 1\), got \(6,\), which would broadcast.*y\[:, None\]",
+    ),
+    "targets of another dtype": (
+        {"y": LABELS[:, None], "model": fnn.mlp((3, 1)), "loss": fnn.sigmoid_cross_entropy},
+        TypeError,
+        r"expected targets in the prediction's dtype float\d+, got int\d+.*y\.astype",
+    ),
+    "probabilities outside 0 to 1 as targets": (
+        {"y": 2 * ONE_HOT},
+        ValueError,
+        r"\(target\): expected values in \[0, 1\], got 2.0",
+    ),
+    "a batch larger than the data": (
+        {"batch_size": 7},
+        ValueError,
+        r"train\(batch_size\): expected at most the 6 samples there are, got 7",
+    ),
+    "a batch of nothing": ({"batch_size": 0}, ValueError, r"train\(batch_size\): expected a positive integer, got 0"),
+    "half a batch": ({"batch_size": 2.5}, TypeError, r"train\(batch_size\): expected a positive integer, got 2.5"),
+    "no epoch": ({"epochs": 0}, ValueError, r"fit\(epochs\): expected a positive integer, got 0"),
+    "three arrays": (
+        {"validation": (X, LABELS, X)},
+        TypeError,
+        r"fit\(validation\): expected Batch\(x, y\) or \(x, y\)",
+    ),
+    "an array for data": ({"validation": X}, TypeError, r"expected Batch\(x, y\) or \(x, y\), got ArrayImpl"),
+    "metrics without validation": (
+        {"metrics": {"accuracy": fnn.accuracy}},
+        ValueError,
+        r"fit\(metrics\): expected validation data",
+    ),
+    "a metric named loss": (
+        {"metrics": {"loss": fnn.accuracy}, "validation": (X, LABELS)},
+        ValueError,
+        "the name 'loss' is the loss's own",
+    ),
+    "parameters of another model": (
+        {"params": fnn.mlp((3, 5, 2)).init(KEY)[0]},
+        ValueError,
+        r"train\(params\): expected float\d+ of shape \(3, 4\) at \[0\]\.kernel, .*got float\d+ of shape \(3, 5\)",
+    ),
+    "state of another model": (
+        {"state": ()},
+        ValueError,
+        r"train\(state\): expected the tree structure of what the model's init returns",
+    ),
+    "a gradient of another structure": (
+        {"grad": wrong_gradient(lambda grads: list(grads))},
+        ValueError,
+        r"train\(grad\): expected the tree structure of the parameters.*one entry for every parameter",
+    ),
+    "a gradient of another shape": (
+        {"grad": wrong_gradient(lambda grads: jax.tree.map(lambda g: g[None], grads))},
+        ValueError,
+        r"train\(grad\): expected float\d+ of shape \(3, 4\) at \[0\]\.kernel, .*got float\d+ of shape \(1, 3, 4\)",
+    ),
+    "a gradient of another dtype": (
+        {"grad": wrong_gradient(lambda grads: jax.tree.map(lambda g: g.astype(jnp.bfloat16), grads))},
+        ValueError,
+        r"train\(grad\): expected float\d+ .*, got bfloat16",
+    ),
+    "dropout whose key is lost": (
+        {
+            "model": fnn.mlp((3, 4, 2), dropout=0.5),
+            "grad": lambda model, loss: (
+                lambda params, state, batch, key=None: fnn.manual_value_and_grad(model, loss)(params, state, batch)
+            ),
+        },
+        ValueError,
+        r"dropout\(0.5\): expected a random key while training, got key=None.*train=True, key=jax\.random\.key\(0\)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "error", "message"), BAD_FITS.values(), ids=BAD_FITS)
+def test_what_fit_refuses(changes, error, message):
+    with pytest.raises(error, match=message):
+        fit(**changes)
+
+
+BAD_CALLS = {
+    "probabilities outside 0 to 1": (
+        lambda: fnn.binary_cross_entropy.forward(X, jnp.zeros_like(X)),
+        ValueError,
+        r"binary_cross_entropy\(prediction\): expected values in \[0, 1\], got .*use the loss on logits: sigmoid",
+    ),
+    "dropout without a key": (
+        lambda: fnn.dropout(0.5).forward((), (), X, train=True),
+        ValueError,
+        r"dropout\(0.5\): expected a random key while training, .*forward\(params, state, x, train=True, key=",
+    ),
+    "a rate of 1": (
+        lambda: fnn.dropout(1.0),
+        ValueError,
+        r"dropout\(rate\): expected the probability to drop, in \[0, 1\)",
+    ),
+    "a negative rate": (lambda: fnn.mlp((3, 4, 2), dropout=-0.1), ValueError, r"in \[0, 1\), got -0.1"),
+    "a rate that is an array": (lambda: fnn.dropout(jnp.array(0.5)), TypeError, "expected a Python number, got Array"),
+    "a layer of no units": (
+        lambda: fnn.linear(3, 0),
+        ValueError,
+        r"linear\(out_features\): expected a positive integer",
+    ),
+    "a width that is a float": (lambda: fnn.linear(3.0, 2), TypeError, r"got 3.0 of type float"),
+    "a network of one size": (lambda: fnn.mlp((3,)), ValueError, r"mlp\(sizes\): expected at least two numbers"),
+    "a network of a size": (lambda: fnn.mlp(3), ValueError, r"mlp\(sizes\): expected at least two numbers.*got 3"),
+    "sizes that hold a zero": (
+        lambda: fnn.mlp((3, 0, 2)),
+        ValueError,
+        r"mlp\(sizes\): expected a positive integer, got 0",
+    ),
+    "an activation by its name": (
+        lambda: fnn.mlp((3, 4, 2), "relu"),
+        TypeError,
+        r"mlp\(activation\): expected a layer, got 'relu'",
+    ),
+    "a constructor for an activation": (
+        lambda: fnn.mlp((3, 4, 2), fnn.leaky_relu),
+        TypeError,
+        r"mlp\(activation\): expected a layer, got <function",
+    ),
+    "a momentum above 1": (
+        lambda: fnn.batch_norm(3, momentum=1.5),
+        ValueError,
+        r"batch_norm\(momentum\): expected a number in \[0, 1\]",
+    ),
+    "a negative epsilon": (
+        lambda: fnn.layer_norm(3, epsilon=-1e-5),
+        ValueError,
+        r"layer_norm\(epsilon\): expected a number of at least 0",
+    ),
+    "a slope that is a string": (
+        lambda: fnn.leaky_relu("steep"),
+        TypeError,
+        r"leaky_relu\(alpha\): expected a Python number",
+    ),
+    "scaling of what isn't finite": (
+        lambda: fnn.standard_scaler.fit(NAN),
+        ValueError,
+        r"standard_scaler: expected finite values, got nan at index \(4, 1\)",
+    ),
+    "scaling of other features": (
+        lambda: fnn.min_max_scaler.apply(fnn.min_max_scaler.fit(X), X[:, :2]),
+        ValueError,
+        r"expected x of shape \(batch, 3\), got \(6, 2\)",
+    ),
+    "an accuracy of targets that don't fit": (
+        lambda: fnn.accuracy(X, LABELS[:5]),
+        ValueError,
+        r"accuracy: expected a prediction of shape \(batch, classes\)",
+    ),
+    "an accuracy of labels beyond the classes": (
+        lambda: fnn.accuracy(X, LABELS + 2),
+        ValueError,
+        r"accuracy\(target\): expected class labels from 0 to 2, got 3",
+    ),
+    "a binary accuracy that would broadcast": (
+        lambda: fnn.binary_accuracy(X[:, :1], X[:, 0]),
+        ValueError,
+        r"binary_accuracy: expected targets of the prediction's",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "error", "message"), BAD_CALLS.values(), ids=BAD_CALLS)
+def test_what_other_calls_refuse(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_under_jit_shapes_and_dtypes_are_still_checked():
+    train = jax.jit(lambda x, y: fit(x, y).params)
+    with pytest.raises(ValueError, match=r"got shape \(6, 3\). The network has 2 outputs"):
+        train(X, X)
+    with pytest.raises(TypeError, match="expected a floating dtype, got int"):
+        train(X.astype(int), LABELS)
