@@ -94,7 +94,10 @@ def gradcheck(session: nox.Session) -> None:
 def optax_suite(session: nox.Session) -> None:
     """Optax's own tests of its optimizers, with ours in their place."""
     session.install(".[experiments]", *TEST_TOOLS)
-    session.run("pytest", *WORKERS, "-p", "no:jaxtyping", "tests/optax_suite.py", *session.posargs)
+    session.run(
+        "pytest", *WORKERS, "-o", "filterwarnings=default", "-o", "python_files=optax_suite.py", "tests/optax_suite.py",
+        *session.posargs, env={"OPTAX_SUITE": "1"},
+    )  # fmt: skip
 
 
 @nox.session(default=False)

@@ -13,6 +13,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # A test compiles hundreds of programs and runs each once: what XLA would spend on making them fast is lost.
 jax.config.update("jax_disable_most_optimizations", True)
 
+# Optax's own tests want settings of their own, and a session of their own: `nox -s optax_suite`.
+collect_ignore = [] if "OPTAX_SUITE" in os.environ else ["optax_suite.py"]
+
 # XLA compiles every new architecture: no deadline, few examples. `nox -s gradcheck` asks for more.
 hypothesis.settings.register_profile("lean", max_examples=12, deadline=None, derandomize=True)
 hypothesis.settings.register_profile("thorough", max_examples=200, deadline=None, derandomize=True)
