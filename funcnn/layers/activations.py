@@ -29,12 +29,18 @@ def no_params(key):
 
 
 def _layer_forward(forward, params, state, x, *, train, key=None):
-    y, residuals = forward(feature_array(forward.__name__.removesuffix("_forward"), x))
+    named = forward.func if isinstance(forward, partial) else forward
+    y, residuals = forward(feature_array(named.__name__.removesuffix("_forward"), x))
     return y, state, residuals
 
 
 def _layer_backward(backward, residuals, dy):
     return (), backward(residuals, dy)
+
+
+@memoised
+def _packed_backward(backward):
+    return partial(_layer_backward, backward)
 
 
 @memoised
@@ -52,7 +58,7 @@ def activation_layer(forward: PlainForward, backward: PlainBackward) -> Layer:
         >>> print(y, square.backward(residuals, jnp.array([[1.0]]))[1])
         [[9.]] [[6.]]
     """
-    return Layer(no_params, partial(_layer_forward, forward), partial(_layer_backward, backward))
+    return Layer(no_params, partial(_layer_forward, forward), _packed_backward(backward))
 
 
 def identity_forward(z: Activations) -> tuple[Activations, tuple[()]]:
@@ -525,11 +531,6 @@ silu = activation_layer(silu_forward, silu_backward)
 softmax = activation_layer(softmax_forward, softmax_backward)
 
 
-def _leaky_relu_layer_forward(alpha, params, state, x, *, train, key=None):
-    y, residuals = leaky_relu_forward(feature_array("leaky_relu", x), alpha)
-    return y, state, residuals
-
-
 @memoised
 def leaky_relu(alpha: float = 0.01) -> Layer:
     """The leaky rectified linear unit as a layer, a = z where z > 0, else α z.
@@ -553,7 +554,4 @@ def leaky_relu(alpha: float = 0.01) -> Layer:
         Maas, Hannun and Ng 2013.
     """
     check_real("leaky_relu(alpha)", alpha)
-    return Layer(no_params, partial(_leaky_relu_layer_forward, alpha), _leaky_relu_layer_backward)
-
-
-_leaky_relu_layer_backward = partial(_layer_backward, leaky_relu_backward)
+    return activation_layer(partial(leaky_relu_forward, alpha=alpha), leaky_relu_backward)
