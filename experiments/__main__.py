@@ -2,15 +2,13 @@
 
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Literal
 
 import tyro
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from experiments import chapter, digits, mnist
 from experiments.chapter import ChapterSettings
-from experiments.console import console
+from experiments.console import CommonSettings, console
 from experiments.digits import DigitsSettings
 from experiments.mnist import MnistSettings
 
@@ -21,32 +19,23 @@ EXPERIMENTS = (
 )
 
 
-@dataclass(frozen=True)
-class AllSettings:
+@dataclass(frozen=True, kw_only=True)
+class AllSettings(CommonSettings):
     """Every experiment with its own settings, and what is given here."""
 
-    seed: int = 0
-    """Where every random key begins."""
     epochs: int | None = None
     """Epochs of every experiment; none given, each takes its own number."""
-    grad: Literal["manual", "autodiff"] = "manual"
-    """Whose gradients train: the backward passes written by hand, or jax.grad."""
-    out: Path = Path("report")
-    """The folder for the pictures."""
 
 
 def main(settings: AllSettings) -> None:
     began = time.monotonic()
+    given = {name: value for name, value in vars(settings).items() if value is not None}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as bar:
         done = bar.add_task("experiments", total=len(EXPERIMENTS))
         for name, run, own in EXPERIMENTS:
             bar.update(done, description=f"experiments: {name}")
-            run(
-                replace(
-                    own, seed=settings.seed, grad=settings.grad, out=settings.out, epochs=settings.epochs or own.epochs
-                )
-            )
+            run(replace(own, **given))
             bar.advance(done)
         bar.update(done, description="experiments")
     pictures = sorted(settings.out.glob("*.png"))
@@ -58,4 +47,4 @@ def main(settings: AllSettings) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(AllSettings))
+    main(tyro.cli(AllSettings, prog="python -m experiments"))

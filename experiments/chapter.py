@@ -28,7 +28,7 @@ from experiments.console import Settings, begin, console, save, table
 BLUE, OCHRE, RED, GREY = "#1f4e79", "#c58b2a", "#a23b3b", "#555555"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ChapterSettings(Settings):
     """The worked examples of a textbook chapter, recomputed."""
 
@@ -339,9 +339,5 @@ def run(settings: Settings) -> dict[str, Any]:
     return {example.name: example.true for example in worked if example.true}
 
 
-def main() -> None:
-    run(tyro.cli(ChapterSettings))
-
-
 if __name__ == "__main__":
-    main()
+    run(tyro.cli(ChapterSettings, prog="python -m experiments.chapter"))

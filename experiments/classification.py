@@ -21,7 +21,7 @@ from experiments.console import GRADIENTS, Settings, console, save, table
 BY_HAND, BY_AUTODIFF = "#1f4e79", "#c58b2a"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ClassifierSettings(Settings):
     """What an image classifier can be told."""
 
@@ -155,10 +155,10 @@ def run(title: str, sizes: tuple[int, ...], images: Images, settings: Classifier
     show_twins(twins, reports, settings)
     accuracies = accuracies_of_many_seeds(model, images, settings)
     low, high = interval(accuracies)
+    spread = f", 95% interval {low:.2%} to {high:.2%} (worst {accuracies.min():.2%}, best {accuracies.max():.2%})"
     console.print(
-        f"\nTest accuracy of {settings.seeds} networks, trained at once by {settings.grad} gradients: "
-        f"[bold]{accuracies.mean():.2%}[/], 95% interval {low:.2%} to {high:.2%} "
-        f"(worst {accuracies.min():.2%}, best {accuracies.max():.2%})\n",
+        f"\nMean test accuracy over {settings.seeds} starts, trained at once by {settings.grad} gradients: "
+        f"[bold]{accuracies.mean():.2%}[/]{spread if settings.seeds > 1 else ''}\n",
         highlight=False,
     )
     prediction = fnn.predict(model, chosen.params, chosen.state, images.test.x)

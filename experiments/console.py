@@ -17,18 +17,30 @@ console = Console()
 GRADIENTS = {"manual": fnn.manual_value_and_grad, "autodiff": fnn.autodiff_value_and_grad}
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What a script can be told."""
+@dataclass(frozen=True, kw_only=True)
+class CommonSettings:
+    """What every script can be told."""
 
-    epochs: int
-    """Passes over the data."""
     seed: int = 0
     """Where every random key begins."""
     grad: Literal["manual", "autodiff"] = "manual"
     """Whose gradients train: the backward passes written by hand, or jax.grad."""
     out: Path = Path("report")
     """The folder for the pictures."""
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size", "seeds"):
+            value = getattr(self, name, None)
+            if value is not None and value < 1:
+                raise ValueError(f"--{name.replace('_', '-')}: expected a positive integer, got {value}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(CommonSettings):
+    """What an experiment can be told."""
+
+    epochs: int
+    """Passes over the data."""
     precision: Literal["float64", "float32"] = "float64"
     """The floating dtype of everything."""
 

@@ -18,7 +18,7 @@ from experiments.console import begin
 SIZES = (64, 128, 64, 10)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DigitsSettings(ClassifierSettings):
     """Handwritten digits of 8 × 8 pixels, by hand and by autodiff."""
 
@@ -34,4 +34,4 @@ def run(settings: DigitsSettings) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run(tyro.cli(DigitsSettings))
+    run(tyro.cli(DigitsSettings, prog="python -m experiments.digits"))

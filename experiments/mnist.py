@@ -17,7 +17,7 @@ from experiments.console import begin
 SIZES = (784, 300, 100, 10)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MnistSettings(ClassifierSettings):
     """Handwritten digits of 28 × 28 pixels, by hand and by autodiff."""
 
@@ -37,4 +37,4 @@ def run(settings: MnistSettings) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run(tyro.cli(MnistSettings))
+    run(tyro.cli(MnistSettings, prog="python -m experiments.mnist"))
