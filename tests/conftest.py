@@ -16,9 +16,17 @@ jax.config.update("jax_disable_most_optimizations", True)
 # Optax's own tests want settings of their own, and a session of their own: `nox -s optax_suite`.
 collect_ignore = [] if "OPTAX_SUITE" in os.environ else ["optax_suite.py"]
 
-# XLA compiles every new architecture: no deadline, few examples. `nox -s gradcheck` asks for more.
-hypothesis.settings.register_profile("lean", max_examples=12, deadline=None, derandomize=True)
-hypothesis.settings.register_profile("thorough", max_examples=200, deadline=None, derandomize=True)
+# XLA compiles every network that is drawn: no deadline, no search for a smaller failure, few examples.
+# `nox -s gradcheck` asks for more.
+for name, examples in {"lean": 12, "thorough": 200}.items():
+    hypothesis.settings.register_profile(
+        name,
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "lean"))
 
 

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import event, given, strategies as st
 
 import funcnn as fnn
 from tests.cases import FLOATS, KEY, LAYERS, WIDEST, cast, largest_gap, named, relative_gap
@@ -32,7 +32,9 @@ random_mlps = st.fixed_dictionaries(
         "normalization": st.sampled_from([None, fnn.batch_norm, fnn.layer_norm]),
         "skip": st.booleans(),
         "dropout": st.sampled_from([0.0, 0.3]),
-        "batch": st.integers(2, 8),
+        # Batch normalization takes two or three samples to almost the same values wherever they were: the gradient
+        # is the rounding of a difference, magnified by 1/√ε, by hand and by autodiff alike.
+        "batch": st.integers(4, 16),
         "seed": st.integers(0, 2**31 - 1),
     }
 )
@@ -48,23 +50,33 @@ def both_gradients(model, loss):
 
 
 def drawn_like(shapes, seed):
-    """Kernels of He's size, and scales, biases and running statistics off their defaults."""
+    """Kernels that keep the size of what passes through; scales, biases and running statistics off their defaults."""
     generator = np.random.default_rng(seed)
 
-    def draw(leaf):
-        if leaf.ndim == 2:
-            return jnp.asarray(generator.normal(size=leaf.shape) * (2 / leaf.shape[0]) ** 0.5)
-        return jnp.asarray(generator.uniform(0.5, 1.5, leaf.shape))
+    def draw(path, leaf):
+        name = path[-1].name
+        if name in ("scale", "variance"):
+            return jnp.asarray(generator.uniform(0.5, 1.5, leaf.shape))
+        size = leaf.shape[0] ** -0.5 if name == "kernel" else 0.3
+        return jnp.asarray(generator.normal(size=leaf.shape) * size)
 
-    return jax.tree.map(draw, shapes)
+    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
-def targets(loss, key, shape, dtype):
+def targets(loss, key, shape):
     if loss is fnn.mean_squared_error:
-        return jax.random.normal(key, shape, dtype)
+        return jax.random.normal(key, shape)
     if loss in (fnn.softmax_cross_entropy, fnn.categorical_cross_entropy):
         return jax.random.randint(key, shape[:1], 0, shape[1])
-    return jax.random.bernoulli(key, 0.5, shape).astype(dtype)
+    return jax.random.bernoulli(key, 0.5, shape).astype(float)
+
+
+def error_of_autodiff(gradients, arguments, key, by_autodiff):
+    """How far rounding takes autodiff's own gradient from float64's, where there is float64."""
+    if jnp.float64 != WIDEST:
+        return 0.0
+    _, (_, exact) = gradients(*cast(arguments, jnp.float64), key)
+    return relative_gap(by_autodiff, exact)
 
 
 @pytest.mark.parametrize("dtype", FLOATS[:-1], ids=[dtype.__name__ for dtype in FLOATS[:-1]])
@@ -76,15 +88,21 @@ def test_random_mlps_by_hand_equal_autodiff(case, dtype):
         normalization=case["normalization"], skip=case["skip"], dropout=case["dropout"],
     )  # fmt: skip
     x_key, y_key, key = jax.random.split(jax.random.key(case["seed"]), 3)
-    params, state = cast(drawn_like(jax.eval_shape(model.init, key), case["seed"]), dtype)
-    x = jax.random.normal(x_key, (case["batch"], case["sizes"][0]), dtype)
-    y = targets(loss, y_key, (case["batch"], case["sizes"][-1]), dtype)
-    ((value, new_state), by_hand), ((expected, expected_state), by_autodiff) = both_gradients(model, loss)(
-        params, state, (x, y), key
-    )
-    chex.assert_trees_all_equal_shapes_and_dtypes(by_hand, params)
-    chex.assert_trees_all_equal((value, new_state), (expected, expected_state))
-    assert relative_gap(by_hand, by_autodiff) <= BOUNDS[dtype]
+    params, state = drawn_like(jax.eval_shape(model.init, key), case["seed"])
+    x = jax.random.normal(x_key, (case["batch"], case["sizes"][0]))
+    y = targets(loss, y_key, (case["batch"], case["sizes"][-1]))
+    arguments = cast((params, state, (x, y)), dtype)
+    gradients = both_gradients(model, loss)
+    ((value, new_state), by_hand), ((expected, expected_state), by_autodiff) = gradients(*arguments, key)
+    chex.assert_trees_all_equal_shapes_and_dtypes(by_hand, arguments[0])
+    assert relative_gap((value, new_state), (expected, expected_state)) <= BOUNDS[dtype]
+    gap = relative_gap(by_hand, by_autodiff)
+    if dtype == jnp.float32 and gap > BOUNDS[dtype]:
+        # A saturated softmax, or a feature that hardly varies in front of a normalization, leaves little but rounding.
+        event("float32: autodiff itself is further than this from float64")
+        assert gap <= 2 * error_of_autodiff(gradients, arguments, key, by_autodiff)
+    else:
+        assert gap <= BOUNDS[dtype]
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=[dtype.__name__ for dtype in FLOATS])
