@@ -5,6 +5,7 @@ outside ``jit``, ``vmap`` and ``grad``.
 """
 
 import math
+import operator
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from funcnn.types import Layer
+from funcnn.types import Layer, Loss
 
 
 def is_concrete(*arrays: Array) -> bool:
@@ -20,14 +21,33 @@ def is_concrete(*arrays: Array) -> bool:
     return not any(isinstance(array, jax.core.Tracer) for array in arrays)
 
 
-def describe(array: Array) -> str:
+def describe(array: Any) -> str:
     """An array in the words of the error messages: ``float32 of shape (4, 2)``."""
-    return f"{array.dtype} of shape {array.shape}"
+    return f"{jnp.result_type(array)} of shape {jnp.shape(array)}"
 
 
-def floating_array(name: str, array: Any) -> Array:
-    """``array`` as a JAX array, or a TypeError where its dtype isn't a real floating one."""
+def numeric_array(name: str, value: Any) -> Array:
+    """``value`` as a JAX array; refused where it isn't numbers, or integers that JAX's integers can't hold."""
+    if isinstance(value, jax.Array):
+        return value
+    array = np.asarray(value)
+    if array.dtype.kind in "OUSMm":
+        raise TypeError(
+            f"{name}: expected an array of numbers, got {type(value).__name__} of dtype {array.dtype}. "
+            "Encode words and dates as numbers first."
+        )
     converted = jnp.asarray(array)
+    if array.dtype.kind in "iu" and not np.array_equal(converted, array):
+        raise ValueError(
+            f"{name}: expected integers that {converted.dtype} holds, got {array.dtype} values beyond it. "
+            "Renumber them, or enable 64-bit integers: jax.config.update('jax_enable_x64', True)."
+        )
+    return converted
+
+
+def floating_array(name: str, value: Any) -> Array:
+    """``value`` as a JAX array, or a TypeError where its dtype isn't a real floating one."""
+    converted = numeric_array(name, value)
     if not jnp.issubdtype(converted.dtype, jnp.floating):
         raise TypeError(
             f"{name}: expected a floating dtype, got {describe(converted)}. "
@@ -67,26 +87,76 @@ def check_features(name: str, x: Any, features: int, dtype: Any) -> Array:
     return converted
 
 
-def check_positive_integer(name: str, value: Any) -> None:
-    """Refuse what isn't a positive Python integer."""
-    if isinstance(value, bool) or not isinstance(value, int):
+def check_vectors(name: str, dtype: Any, features: int, **vectors: Array) -> None:
+    """Refuse parameters or statistics of a layer that aren't ``(features,)`` in one dtype: they would broadcast."""
+    for field, vector in vectors.items():
+        if jnp.shape(vector) != (features,) or jnp.result_type(vector) != dtype:
+            raise ValueError(
+                f"{name}: expected {field} as {dtype} of shape ({features},), got {describe(vector)}. "
+                "Use what init of this very layer returned, all in one dtype."
+            )
+
+
+def positive_integer(name: str, value: Any) -> int:
+    """``value`` as a Python integer, or an error where it isn't a positive integer."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name}: expected a positive integer, got {value!r} of type {type(value).__name__}.")
-    if value < 1:
-        raise ValueError(f"{name}: expected a positive integer, got {value}.")
+    count = operator.index(value)
+    if count < 1:
+        raise ValueError(f"{name}: expected a positive integer, got {count}.")
+    return count
 
 
 def check_real(name: str, value: Any) -> None:
-    """Refuse what isn't a Python number: constructors are remembered by their arguments, and arrays have no hash."""
+    """Refuse what isn't a finite Python number: constructors are remembered by their arguments; arrays have no hash."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name}: expected a Python number, got {value!r} of type {type(value).__name__}.")
+    if not math.isfinite(value):
+        raise ValueError(f"{name}: expected a finite number, got {value}.")
+
+
+def check_callable(name: str, value: Any, advice: str) -> None:
+    """Refuse what can't be called."""
+    if not callable(value):
+        raise TypeError(f"{name}: expected a function, got {value!r}. {advice}")
+
+
+def check_key(name: str, key: Any) -> None:
+    """Refuse what isn't one random key, typed or legacy."""
+    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()
+    legacy = getattr(key, "dtype", None) == jnp.uint32 and jnp.ndim(key) == 1
+    if not (typed or legacy):
+        raise TypeError(
+            f"{name}: expected one random key, got {key!r}. Make one with jax.random.key(0); "
+            "for several runs at once, jax.vmap over an array of keys."
+        )
 
 
 def check_is_layer(name: str, value: Any) -> None:
-    """Refuse what isn't a layer: a constructor that wasn't called, a plain function, a name."""
-    if not isinstance(value, Layer):
+    """Refuse what hasn't the fields of a layer: a constructor that wasn't called, a plain function, a name."""
+    if not all(callable(getattr(value, field, None)) for field in Layer._fields):
         raise TypeError(
             f"{name}: expected a layer, got {value!r}. "
             "Call the constructor (linear(2, 3), leaky_relu()); activations without settings are values (relu)."
+        )
+
+
+def check_is_loss(name: str, value: Any) -> None:
+    """Refuse what hasn't the fields of a loss."""
+    if not all(callable(getattr(value, field, None)) for field in Loss._fields):
+        raise TypeError(
+            f"{name}: expected a Loss(forward, backward), got {value!r}. "
+            "Pass one of funcnn's, such as mean_squared_error, or pack a forward and a backward of your own."
+        )
+
+
+def check_scalar(name: str, value: Any) -> None:
+    """Refuse a loss or a metric that isn't one floating number."""
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if shape != () or dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(
+            f"{name}: expected a floating scalar, got {value if shape is None else f'{dtype} of shape {shape}'}. "
+            "Take the mean over the batch."
         )
 
 
@@ -120,6 +190,11 @@ def check_labels(name: str, labels: Array, classes: int) -> None:
         )
 
 
+def wide_labels(labels: Array) -> Array:
+    """Labels in at least 32 bits: a count of classes beyond what an int8 or uint8 holds would wrap beside it."""
+    return labels.astype(jnp.int32) if labels.dtype.itemsize < 4 else labels
+
+
 def _refuse_where(is_bad, array, expected, advice):
     # In NumPy: while JAX traces, its operations would be traced even on arrays whose values are known.
     values = np.asarray(array)
@@ -145,7 +220,7 @@ def check_same_tree(name: str, tree: PyTree, reference: PyTree, reference_name: 
     check_same_structure(name, tree, reference, reference_name)
     wanted = jax.tree_util.tree_leaves_with_path(reference)
     for leaf, (path, like) in zip(jax.tree.leaves(tree), wanted, strict=True):
-        if leaf.shape != like.shape or (dtypes and leaf.dtype != like.dtype):
+        if jnp.shape(leaf) != like.shape or (dtypes and jnp.result_type(leaf) != like.dtype):
             raise ValueError(
                 f"{name}: expected {describe(like)} at {jax.tree_util.keystr(path) or 'the root'}, "
                 f"like {reference_name}, got {describe(leaf)}."

@@ -9,6 +9,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from funcnn._checks import check_is_layer, check_is_loss, check_scalar
 from funcnn._memoise import memoised
 from funcnn.types import GradFn, Layer, Loss
 
@@ -29,8 +30,9 @@ def manual_value_and_grad(model: Layer, loss: Loss) -> GradFn:
         structure, shapes and dtypes of ``params``. It works under ``jit``, ``vmap`` and ``lax.scan``.
 
     Raises:
-        ValueError, TypeError: from the returned function, before anything is compiled: features or targets that don't
-            fit the model or the loss.
+        TypeError: model isn't a layer, or loss isn't a loss.
+        ValueError, TypeError: from the returned function, while it is traced: features or targets that don't fit the
+            model or the loss, a loss that isn't a scalar.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -46,11 +48,14 @@ def manual_value_and_grad(model: Layer, loss: Loss) -> GradFn:
     Source:
         Rumelhart, Hinton and Williams 1986.
     """
+    check_is_layer("manual_value_and_grad(model)", model)
+    check_is_loss("manual_value_and_grad(loss)", loss)
 
     def value_and_grad(params, state, batch, *, key=None):
         x, y = batch
         prediction, new_state, residuals = model.forward(params, state, x, train=True, key=key)
         value, loss_residuals = loss.forward(prediction, y)
+        check_scalar("manual_value_and_grad(loss)", value)
         dprediction = loss.backward(loss_residuals, jnp.ones_like(value))
         grads, _ = model.backward(residuals, dprediction)
         return (value, new_state), grads
@@ -83,11 +88,14 @@ def autodiff_value_and_grad(model: Layer, loss: Loss) -> GradFn:
         >>> grads[0].kernel.shape
         (2, 1)
     """
+    check_is_layer("autodiff_value_and_grad(model)", model)
+    check_is_loss("autodiff_value_and_grad(loss)", loss)
 
     def value_and_state(params, state, batch, key):
         x, y = batch
         prediction, new_state, _ = model.forward(params, state, x, train=True, key=key)
         value, _ = loss.forward(prediction, y)
+        check_scalar("autodiff_value_and_grad(loss)", value)
         return value, new_state
 
     def value_and_grad(params, state, batch, *, key=None):
@@ -120,6 +128,7 @@ def as_custom_vjp(layer: Layer) -> Callable:
         >>> print(jax.grad(lambda z: apply((), (), z, train=True)[0].sum())(jnp.zeros((1, 1))))
         [[0.25]]
     """
+    check_is_layer("as_custom_vjp(layer)", layer)
 
     @partial(jax.custom_vjp, nondiff_argnums=(0,))
     def apply(train, params, state, x, key):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from funcnn._checks import check_labels, check_unit_interval, describe, floating_array
+from funcnn._checks import check_labels, check_unit_interval, describe, floating_array, numeric_array, wide_labels
 from funcnn.types import Loss, Scalar
 
 Outputs: TypeAlias = Float[Array, "batch ..."]
@@ -56,6 +56,9 @@ def mean_squared_error_forward(prediction: Outputs, target: Outputs) -> tuple[Sc
         >>> import jax.numpy as jnp
         >>> print(mean_squared_error_forward(jnp.array([[1.0], [3.0]]), jnp.array([[0.0], [0.0]]))[0])
         5.0
+
+    Source:
+        Bishop, "Pattern recognition and machine learning", 2006, section 3.1.1, as a mean without the ½.
     """
     prediction, target = _matching("mean_squared_error", prediction, target)
     difference = prediction - target
@@ -84,15 +87,17 @@ def mean_squared_error_backward(difference: Outputs, dloss: Scalar) -> Outputs:
 def binary_cross_entropy_forward(prediction: Outputs, target: Outputs) -> tuple[Scalar, ValueResiduals]:
     """L = −mean(y log p + (1 − y) log(1 − p)), over the batch and the outputs, with p clipped to [10⁻⁷, 1 − 10⁻⁷].
 
-    Several outputs are independent labels. With sigmoids before it, ``sigmoid_cross_entropy`` on the logits is the same
-    loss without the clipping.
+    Probabilities that round to 1 are clipped one spacing below it: 2⁻⁸ in bfloat16, where p can't be told from 1 closer
+    than that. Several outputs are independent labels. With sigmoids before it, ``sigmoid_cross_entropy`` on the logits
+    is the same loss without the clipping.
 
     Args:
         prediction: p, probabilities, ``(batch, ...)``, floating.
         target: y, 0 and 1 or probabilities, of p's shape and dtype.
 
     Returns:
-        The loss in nats, a scalar, and the residuals.
+        The loss in nats, a scalar, and the residuals. Under ``jit``, where values can't be read, a p outside [0, 1]
+        makes the loss NaN.
 
     Raises:
         ValueError: another shape, which would broadcast; nothing to average; values outside [0, 1].
@@ -133,7 +138,7 @@ def binary_cross_entropy_backward(residuals: ValueResiduals, dloss: Scalar) -> O
     prediction, target = residuals
     p = _clipped(prediction)
     slope = (1 - target) / (1 - p) - target / p
-    return dloss / p.size * jnp.where(_inside_clip(prediction), slope, jnp.zeros_like(p))
+    return dloss * (1 / p.size) * jnp.where(_inside_clip(prediction), slope, jnp.zeros_like(p))
 
 
 def categorical_cross_entropy_forward(
@@ -193,7 +198,7 @@ def categorical_cross_entropy_backward(residuals: ValueResiduals | LabelResidual
         slope = jnp.where(alive & _is_label(prediction, target), slope, jnp.zeros_like(slope))
     else:
         slope = jnp.where(alive, slope * target, jnp.zeros_like(slope))
-    return dloss / prediction.shape[0] * slope
+    return dloss * (1 / prediction.shape[0]) * slope
 
 
 def sigmoid_cross_entropy_forward(prediction: Outputs, target: Outputs) -> tuple[Scalar, ValueResiduals]:
@@ -247,7 +252,7 @@ def sigmoid_cross_entropy_backward(residuals: ValueResiduals, dloss: Scalar) -> 
         [[-1.]]
     """
     logits, target = residuals
-    return dloss / logits.size * (lax.logistic(logits) - target)
+    return dloss * (1 / logits.size) * (lax.logistic(logits) - target)
 
 
 def softmax_cross_entropy_forward(
@@ -261,7 +266,7 @@ def softmax_cross_entropy_forward(
 
     Returns:
         The loss in nats, a scalar, and the residuals. Under ``jit``, where labels can't be read, one outside
-        0…classes−1 makes the loss NaN.
+        0…classes−1 makes the loss NaN and adds nothing to the gradient.
 
     Raises:
         ValueError: shapes that don't fit, nothing to average, labels outside 0…classes−1.
@@ -307,13 +312,14 @@ def softmax_cross_entropy_backward(residuals: ValueResiduals | LabelResiduals, d
     probabilities, target = residuals
     if isinstance(residuals, LabelResiduals):
         error = jnp.where(_is_label(probabilities, target), probabilities - 1, probabilities)
+        error = jnp.where(_is_class(probabilities, target), error, jnp.zeros_like(error))
     else:
         error = probabilities * target.sum(axis=1, keepdims=True) - target
-    return dloss / probabilities.shape[0] * error
+    return dloss * (1 / probabilities.shape[0]) * error
 
 
 def _matching(name, prediction, target):
-    prediction, target = floating_array(f"{name}(prediction)", prediction), jnp.asarray(target)
+    prediction, target = floating_array(f"{name}(prediction)", prediction), numeric_array(f"{name}(target)", target)
     if prediction.shape != target.shape:
         raise ValueError(
             f"{name}: expected targets of the prediction's shape {prediction.shape}, got {target.shape}, "
@@ -325,7 +331,7 @@ def _matching(name, prediction, target):
 
 
 def _classes(name, scores, target):
-    scores, target = floating_array(f"{name}(prediction)", scores), jnp.asarray(target)
+    scores, target = floating_array(f"{name}(prediction)", scores), numeric_array(f"{name}(target)", target)
     if scores.ndim != 2:
         raise ValueError(f"{name}: expected a prediction of shape (batch, classes), got {scores.shape}.")
     _check_batch(name, scores)
@@ -336,6 +342,7 @@ def _classes(name, scores, target):
                 "Use y.astype(int) for labels, or one-hot rows of shape (batch, classes)."
             )
         check_labels(f"{name}(target)", target, scores.shape[1])
+        target = wide_labels(target)
     elif target.shape == scores.shape:
         _check_target_dtype(name, scores, target)
         check_unit_interval(f"{name}(target)", target, _TARGET_ADVICE)
@@ -366,9 +373,11 @@ def _clip_edges(dtype):
 
 
 def _clipped(probabilities):
+    """Probabilities inside the edges; NaN for what is none, which can't be refused where values can't be read."""
     lowest, highest = _clip_edges(probabilities.dtype)
-    inside = jnp.where(probabilities < lowest, jnp.full_like(probabilities, lowest), probabilities)
-    return jnp.where(probabilities > highest, jnp.full_like(probabilities, highest), inside)
+    raised = jnp.where(probabilities < lowest, jnp.full_like(probabilities, lowest), probabilities)
+    inside = jnp.where(probabilities > highest, jnp.full_like(probabilities, highest), raised)
+    return jnp.where((probabilities < 0) | (probabilities > 1), jnp.nan, inside)
 
 
 def _inside_clip(probabilities):
@@ -381,11 +390,14 @@ def _is_label(scores, labels):
     return jnp.arange(scores.shape[1], dtype=labels.dtype)[None, :] == labels[:, None]
 
 
+def _is_class(scores, labels):
+    return ((labels >= 0) & (labels < scores.shape[1]))[:, None]
+
+
 def _at_label(scores, labels):
     """Each row's entry at its label; NaN where there is no such class, rather than the nearest class's."""
-    exists = (labels >= 0) & (labels < scores.shape[1])
-    picked = jnp.take_along_axis(scores, jnp.where(exists, labels, 0)[:, None], axis=1)[:, 0]
-    return jnp.where(exists, picked, jnp.full_like(picked, jnp.nan))
+    beyond = jnp.where(labels < 0, scores.shape[1], labels)[:, None]
+    return jnp.take_along_axis(scores, beyond, axis=1, mode="fill")[:, 0]
 
 
 mean_squared_error = Loss(mean_squared_error_forward, mean_squared_error_backward)

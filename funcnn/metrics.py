@@ -1,15 +1,16 @@
 """Metrics: ``(prediction, target) -> value``, for people to read; nothing is trained on them."""
 
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Int
 
-from funcnn._checks import check_labels
+from funcnn._checks import check_labels, describe, floating_array, is_concrete, numeric_array, wide_labels
 from funcnn.types import Scalar
 
 
 def accuracy(prediction: ArrayLike, target: ArrayLike) -> Scalar:
-    """Share of samples whose largest score is at the right class.
+    """Share of samples whose largest score is at the right class; scores with a NaN are wrong.
 
     Args:
         prediction: logits or probabilities, ``(batch, classes)``.
@@ -19,7 +20,9 @@ def accuracy(prediction: ArrayLike, target: ArrayLike) -> Scalar:
         A scalar in [0, 1].
 
     Raises:
-        ValueError: shapes that don't fit, or labels outside the classes.
+        ValueError: shapes that don't fit, a single column of scores, labels outside the classes, rows that aren't
+            one-hot.
+        TypeError: scores that aren't floating, labels that aren't integers.
 
     Example:
         >>> import jax.numpy as jnp
@@ -42,18 +45,20 @@ def binary_accuracy(prediction: ArrayLike, target: ArrayLike, threshold: float =
         A scalar in [0, 1].
 
     Raises:
-        ValueError: another shape, which would broadcast.
+        ValueError: another shape, which would broadcast, or nothing to average.
+        TypeError: a prediction that isn't floating.
 
     Example:
         >>> import jax.numpy as jnp
         >>> print(binary_accuracy(jnp.array([[0.9], [0.4]]), jnp.array([[1.0], [1.0]])))
         0.5
     """
-    prediction, target = jnp.asarray(prediction), jnp.asarray(target)
-    if prediction.shape != target.shape:
+    prediction = floating_array("binary_accuracy(prediction)", prediction)
+    target = numeric_array("binary_accuracy(target)", target)
+    if prediction.shape != target.shape or prediction.size == 0:
         raise ValueError(
-            f"binary_accuracy: expected targets of the prediction's shape {prediction.shape}, got {target.shape}. "
-            "Reshape the targets, for example with y[:, None]."
+            "binary_accuracy: expected targets of the prediction's shape, not empty, "
+            f"got {prediction.shape} and {target.shape}. Reshape the targets, for example with y[:, None]."
         )
     return ((prediction > threshold) == (target > 0.5)).mean()
 
@@ -66,10 +71,13 @@ def confusion_matrix(prediction: ArrayLike, target: ArrayLike) -> Int[Array, "cl
         target: class labels, ``(batch,)``, or one-hot rows.
 
     Returns:
-        Counts, ``(classes, classes)``; right answers stand on the diagonal.
+        Counts, ``(classes, classes)``; right answers stand on the diagonal. A sample whose scores hold a NaN is taken
+        for nothing, and not counted.
 
     Raises:
-        ValueError: shapes that don't fit, or labels outside the classes.
+        ValueError: shapes that don't fit, a single column of scores, labels outside the classes, rows that aren't
+            one-hot.
+        TypeError: scores that aren't floating, labels that aren't integers.
 
     Example:
         >>> import jax.numpy as jnp
@@ -79,18 +87,44 @@ def confusion_matrix(prediction: ArrayLike, target: ArrayLike) -> Int[Array, "cl
     """
     predicted, labels = _classes("confusion_matrix", prediction, target)
     classes = jnp.shape(prediction)[1]
-    return jnp.zeros((classes, classes), int).at[labels, predicted].add(1)
+    # What is no class stands beyond the last one, where the update is dropped; −1 would count from the end.
+    labels, predicted = (jnp.where(index < 0, classes, index) for index in (labels, predicted))
+    return jnp.zeros((classes, classes), int).at[labels, predicted].add(1, mode="drop")
 
 
 def _classes(name, prediction, target):
-    """The predicted class and the right one, ``(batch,)`` each."""
-    prediction, target = jnp.asarray(prediction), jnp.asarray(target)
-    if prediction.ndim == 2 and target.shape == prediction.shape:
-        return prediction.argmax(axis=1), target.argmax(axis=1)
-    if prediction.ndim == 2 and target.shape == prediction.shape[:1]:
-        check_labels(f"{name}(target)", target, prediction.shape[1])
-        return prediction.argmax(axis=1), target
-    raise ValueError(
-        f"{name}: expected a prediction of shape (batch, classes) and labels (batch,) or one-hot rows, "
-        f"got {prediction.shape} and {target.shape}."
-    )
+    """The predicted class, −1 where a score is NaN, and the right one, ``(batch,)`` each."""
+    prediction = floating_array(f"{name}(prediction)", prediction)
+    target = numeric_array(f"{name}(target)", target)
+    _check_shapes(name, prediction, target)
+    predicted = jnp.where(jnp.isnan(prediction).any(axis=1), -1, prediction.argmax(axis=1))
+    if target.ndim == 2:
+        _check_one_hot(name, target)
+        return predicted, target.argmax(axis=1)
+    if not jnp.issubdtype(target.dtype, jnp.integer):
+        raise TypeError(
+            f"{name}(target): expected class labels of an integer dtype, got {describe(target)}. Use y.astype(int)."
+        )
+    check_labels(f"{name}(target)", target, prediction.shape[1])
+    return predicted, wide_labels(target)
+
+
+def _check_shapes(name, prediction, target):
+    if prediction.ndim != 2 or prediction.size == 0 or target.shape not in (prediction.shape, prediction.shape[:1]):
+        raise ValueError(
+            f"{name}: expected a prediction of shape (batch, classes) and labels (batch,) or one-hot rows, "
+            f"got {prediction.shape} and {target.shape}."
+        )
+    if prediction.shape[1] == 1:
+        raise ValueError(
+            f"{name}: expected scores of at least two classes, got {prediction.shape}: one score is always the "
+            "largest. For a single output use binary_accuracy, with threshold=0 for logits."
+        )
+
+
+def _check_one_hot(name, target):
+    if is_concrete(target) and not np.all(np.sort(np.asarray(target), axis=1) == np.eye(target.shape[1])[-1]):
+        raise ValueError(
+            f"{name}(target): expected one-hot rows, a single 1 among zeros, got others. "
+            "For several labels a sample use binary_accuracy."
+        )

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from jax.nn.initializers import Initializer
 
-from funcnn._checks import check_is_layer, check_positive_integer
+from funcnn._checks import check_callable, check_is_layer, positive_integer
 from funcnn.layers.activations import elu, gelu, gelu_tanh, identity, leaky_relu, relu, sigmoid, silu, softplus
 from funcnn.layers.combinators import serial, skip as skip_connection
 from funcnn.layers.dropout import dropout as dropout_layer
@@ -40,7 +40,8 @@ def perceptron(in_features: int, activation: Layer = sigmoid) -> Layer:
         Rosenblatt, "The perceptron: a probabilistic model for information storage and organization in the brain", 1958;
         with a differentiable activation, Widrow and Hoff 1960.
     """
-    return mlp((in_features, 1), output=activation)
+    check_is_layer("perceptron(activation)", activation)
+    return mlp((positive_integer("perceptron(in_features)", in_features), 1), output=activation)
 
 
 def mlp(
@@ -61,7 +62,7 @@ def mlp(
         output: the activation layer of the output: ``identity`` for a regression and for the losses on logits,
             ``sigmoid`` or ``softmax`` for the losses on probabilities.
         kernel_init: ``(key, shape) -> kernel``; ``None`` chooses He for the ReLU family (ReLU, leaky ReLU, softplus,
-            ELU, GELU, SiLU) and Xavier for the others and for the output layer.
+            ELU, GELU, SiLU) and Xavier for the others, for the output layer and for projections of skip connections.
         normalization: a constructor of the width, ``batch_norm`` or ``layer_norm``, put before every hidden
             activation; or ``None``.
         skip: whether every hidden block has a skip connection, with a linear projection where the width changes.
@@ -72,7 +73,7 @@ def mlp(
 
     Raises:
         ValueError, TypeError: fewer than two sizes, a size that isn't a positive integer, a rate outside [0, 1), an
-            activation that isn't a layer.
+            activation that isn't a layer, a normalization that isn't a constructor, a skip that isn't a bool.
 
     Example:
         >>> import jax
@@ -91,9 +92,15 @@ def mlp(
             "A network from 64 features to 10 classes with one hidden layer of 128 is mlp((64, 128, 10))."
         )
     for size in sizes:
-        check_positive_integer("mlp(sizes)", size)
+        positive_integer("mlp(sizes)", size)
+    sizes = tuple(map(int, sizes))
     check_is_layer("mlp(activation)", activation)
     check_is_layer("mlp(output)", output)
+    if normalization is not None:
+        check_callable("mlp(normalization)", normalization, "Pass the constructor itself: normalization=batch_norm.")
+    if not isinstance(skip, bool):
+        raise TypeError(f"mlp(skip): expected True or False, got {skip!r}.")
+    dropped = dropout_layer(dropout)
     hidden_init = kernel_init or (he if activation.backward in _RELU_FAMILY else xavier)
     output_init = kernel_init or (he if output.backward in _RELU_FAMILY else xavier)
     layers: list[Layer] = []
@@ -103,9 +110,10 @@ def mlp(
             block.append(normalization(out_features))
         block.append(activation)
         if dropout != 0:
-            block.append(dropout_layer(dropout))
+            block.append(dropped)
         if skip:
-            shortcut = identity if in_features == out_features else linear(in_features, out_features, xavier)
+            projection = linear(in_features, out_features, kernel_init or xavier)
+            shortcut = identity if in_features == out_features else projection
             block = [skip_connection(serial(*block), shortcut)]
         layers.extend(block)
     layers.append(linear(sizes[-2], sizes[-1], output_init))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from funcnn._checks import check_features, check_finite, feature_array
+from funcnn._checks import check_finite, describe, feature_array
 
 Features = Float[Array, "batch features"]
 
@@ -54,7 +54,12 @@ def standard_fit(x: Features) -> Scaling:
     x = _training_set("standard_scaler", x)
     mean = x.mean(axis=0)
     centred = x - mean[None, :]
-    return Scaling(mean, _one_where_zero(jnp.sqrt((centred * centred).mean(axis=0))))
+    # Squares of the largest deviations overflow long before the deviations themselves.
+    largest = _one_where_zero(jnp.abs(centred).max(axis=0))
+    deviation = largest * jnp.sqrt(((centred / largest[None, :]) ** 2).mean(axis=0))
+    # The mean of equal numbers is not always that number: their deviation is rounding, not a unit to scale by.
+    constant = x.max(axis=0) == x.min(axis=0)
+    return Scaling(jnp.where(constant, x[0], mean), jnp.where(constant, jnp.ones_like(deviation), deviation))
 
 
 def min_max_fit(x: Features) -> Scaling:
@@ -91,14 +96,21 @@ def scale(scaling: Scaling, x: Features) -> Features:
         The scaled features, of x's shape.
 
     Raises:
-        ValueError, TypeError: x doesn't have the features that were fitted, or another dtype.
+        ValueError: x doesn't have the features that were fitted, or another dtype.
+        TypeError: x isn't floating.
 
     Example:
         >>> import jax.numpy as jnp
         >>> print(scale(Scaling(jnp.array([1.0]), jnp.array([2.0])), jnp.array([[5.0]])))
         [[2.]]
     """
-    x = check_features("scale", x, scaling.offset.size, scaling.offset.dtype)
+    x = feature_array("scale", x)
+    features, dtype = scaling.offset.size, scaling.offset.dtype
+    if x.ndim != 2 or x.shape[1] != features or x.dtype != dtype:
+        raise ValueError(
+            f"scale: expected {dtype} x of shape (batch, {features}) like what was fitted, got {describe(x)}. "
+            "Fit and apply on the same features in the same dtype."
+        )
     return (x - scaling.offset[None, :]) / scaling.divisor[None, :]
 
 

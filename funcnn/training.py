@@ -11,12 +11,23 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from funcnn._checks import check_finite, check_positive_integer, check_same_tree, feature_array, is_concrete
+from funcnn._checks import check_is_layer, check_is_loss, check_same_tree, numeric_array, positive_integer
+from funcnn._training_input import (
+    check_callbacks,
+    check_fits,
+    check_recipe,
+    check_scalar_metrics,
+    checked_data,
+    checked_metrics,
+    samples_a_step,
+    starting_point,
+)
 from funcnn.backprop import manual_value_and_grad
 from funcnn.types import Batch, GradFn, Layer, Loss, Params, Scalar, State
 
@@ -91,13 +102,15 @@ def train(
         model: any layer.
         loss: any loss.
         optimizer: an optax transformation, ours or optax's.
-        data: ``Batch(x, y)`` or ``(x, y)``, the samples along the first axis.
+        data: ``Batch(x, y)`` or ``(x, y)``, the samples along the first axis. NumPy's float64 becomes float32 unless
+            JAX's 64-bit types are enabled, as everywhere in JAX.
         epochs: passes over the data.
         batch_size: samples a step: ``None`` for all of them, 1 for stochastic descent, n for mini-batches.
         key: random key for the initial parameters, the shuffling and dropout.
         grad: ``manual_value_and_grad``, ``autodiff_value_and_grad``, or another ``(model, loss) -> GradFn``.
-        params: parameters to go on from; ``None`` draws them from ``key``.
-        state: running statistics to go on from; ``None`` for the initial ones.
+        params: parameters to go on from; ``None`` draws them from ``key``. Their dtype is that of the training: give
+            them in bfloat16, with x in bfloat16, to train in it.
+        state: running statistics to go on from, in the parameters' dtype; ``None`` for the initial ones.
 
     Returns:
         The trained parameters, state, optimizer state, and the history, whose ``validation`` is empty.
@@ -121,8 +134,8 @@ def train(
         >>> trained.history.loss.shape
         (8, 200)
     """
-    check_positive_integer("train(epochs)", epochs)
-    batch, batch_size, carry, loop_key = _begin(model, loss, optimizer, data, batch_size, key, params, state)
+    epochs = positive_integer("train(epochs)", epochs)
+    batch, batch_size, carry, loop_key = _begin(model, loss, optimizer, data, batch_size, key, grad, params, state)
     carry, step_losses = _run_epochs(
         carry, batch, loop_key, 0, epochs=epochs, batch_size=batch_size,
         model=model, loss=loss, optimizer=optimizer, grad=grad,
@@ -149,7 +162,7 @@ def fit(
     """``train``, with validation after every epoch and callbacks. The parameters are the same as ``train``'s.
 
     Without validation and callbacks the whole run is one compiled call. A second call with an equal model, loss,
-    optimizer and shapes compiles nothing.
+    optimizer and shapes compiles nothing; schedules and initializers are equal where they are the same object.
 
     Args:
         model, loss, optimizer, data, epochs, batch_size, key, grad, params, state: as for ``train``.
@@ -178,11 +191,16 @@ def fit(
         >>> print(bool(abs(trained.params[0].kernel - 3).max() < 1e-3), trained.history.validation["loss"].shape)
         True (100,)
     """
-    check_positive_integer("fit(epochs)", epochs)
-    if metrics and validation is None:
+    epochs = positive_integer("fit(epochs)", epochs)
+    measures = checked_metrics("fit(metrics)", metrics)
+    if measures and validation is None:
         raise ValueError("fit(metrics): expected validation data to evaluate the metrics on; pass validation=(x, y).")
-    batch, batch_size, carry, loop_key = _begin(model, loss, optimizer, data, batch_size, key, params, state)
-    held_out = None if validation is None else _checked_data("fit(validation)", model, loss, carry, validation)
+    check_callbacks(callbacks, key)
+    batch, batch_size, carry, loop_key = _begin(model, loss, optimizer, data, batch_size, key, grad, params, state)
+    held_out = None
+    if validation is not None:
+        held_out = checked_data("fit(validation)", model, loss, carry.params, carry.state, validation)
+        check_scalar_metrics(measures, model, carry.params, carry.state, held_out)
     watched = held_out is not None or bool(callbacks)
     epochs_a_call = 1 if watched else epochs
     step_losses, measured = [], []
@@ -193,7 +211,7 @@ def fit(
         )  # fmt: skip
         step_losses.append(losses)
         if held_out is not None:
-            measured.append(evaluate(model, loss, carry.params, carry.state, held_out, metrics=metrics))
+            measured.append(_evaluate(carry.params, carry.state, held_out, model=model, loss=loss, metrics=measures))
         if callbacks:
             _call_back(callbacks, done + 1, epochs, carry, losses, len(batch.x), batch_size, measured)
     validated = {name: jnp.stack([figures[name] for figures in measured]) for name in (measured[0] if measured else ())}
@@ -213,7 +231,7 @@ def predict(model: Layer, params: Params, state: State, x: ArrayLike) -> Array:
         y, ``(batch, ...)``.
 
     Raises:
-        ValueError, TypeError: features that don't fit the model.
+        ValueError, TypeError: features that don't fit the model; parameters or a state of another model.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -222,7 +240,9 @@ def predict(model: Layer, params: Params, state: State, x: ArrayLike) -> Array:
         >>> predict(model, *model.init(jax.random.key(0)), jnp.ones((5, 2))).shape
         (5, 1)
     """
-    return _predict(params, state, jnp.asarray(x), model=model)
+    check_is_layer("predict(model)", model)
+    check_fits(model, params, state, "predict")
+    return _predict(params, state, numeric_array("predict(x)", x), model=model)
 
 
 def evaluate(
@@ -260,13 +280,13 @@ def evaluate(
         >>> sorted(evaluate(model, softmax_cross_entropy, params, state, data, metrics={"accuracy": accuracy}))
         ['accuracy', 'loss']
     """
-    measures = dict(metrics or {})
-    if "loss" in measures:
-        raise ValueError("evaluate(metrics): the name 'loss' is the loss's own; give the metric another name.")
-    x, y = data
-    return _evaluate(
-        params, state, jnp.asarray(x), jnp.asarray(y), model=model, loss=loss, metrics=tuple(measures.items())
-    )
+    measures = checked_metrics("evaluate(metrics)", metrics)
+    check_is_layer("evaluate(model)", model)
+    check_is_loss("evaluate(loss)", loss)
+    check_fits(model, params, state, "evaluate")
+    batch = checked_data("evaluate(data)", model, loss, params, state, data)
+    check_scalar_metrics(measures, model, params, state, batch)
+    return _evaluate(params, state, batch, model=model, loss=loss, metrics=measures)
 
 
 @partial(jax.jit, static_argnames="model")
@@ -275,14 +295,10 @@ def _predict(params, state, x, *, model):
 
 
 @partial(jax.jit, static_argnames=("model", "loss", "metrics"))
-def _evaluate(params, state, x, y, *, model, loss, metrics):
-    prediction = model.forward(params, state, x, train=False)[0]
-    return {"loss": loss.forward(prediction, y)[0]} | {name: metric(prediction, y) for name, metric in metrics}
-
-
-@partial(jax.jit, static_argnames="model")
-def _initialise(key, *, model):
-    return model.init(key)
+def _evaluate(params, state, batch, *, model, loss, metrics):
+    prediction = model.forward(params, state, batch.x, train=False)[0]
+    measured = {name: metric(prediction, batch.y) for name, metric in metrics}
+    return {"loss": loss.forward(prediction, batch.y)[0], **measured}
 
 
 @partial(jax.jit, static_argnames=("epochs", "batch_size", "model", "loss", "optimizer", "grad"))
@@ -317,50 +333,14 @@ def _run_epochs(carry, batch, key, first_epoch, *, epochs, batch_size, model, lo
     return lax.scan(epoch, carry, first_epoch + jnp.arange(epochs))
 
 
-def _begin(model, loss, optimizer, data, batch_size, key, params, state):
+def _begin(model, loss, optimizer, data, batch_size, key, grad, params, state):
     """The checked data, the batch size in samples, the first carry, and the key of the loop."""
+    check_recipe(model, loss, optimizer, key, grad)
     init_key, loop_key = jax.random.split(key)
-    expected_params, expected_state = _initialise.eval_shape(init_key, model=model)
-    if params is None or state is None:
-        drawn_params, drawn_state = _initialise(init_key, model=model)
-        params = drawn_params if params is None else params
-        state = drawn_state if state is None else state
-    check_same_tree("train(params)", params, expected_params, "what the model's init returns", dtypes=False)
-    check_same_tree("train(state)", state, expected_state, "what the model's init returns", dtypes=False)
+    params, state = starting_point(model, init_key, params, state)
+    batch = checked_data("train(data)", model, loss, params, state, data)
     carry = _Carry(params, state, optimizer.init(params))
-    batch = _checked_data("train(data)", model, loss, carry, data)
-    samples = batch.x.shape[0]
-    batch_size = samples if batch_size is None else batch_size
-    check_positive_integer("train(batch_size)", batch_size)
-    if batch_size > samples:
-        raise ValueError(
-            f"train(batch_size): expected at most the {samples} samples there are, got {batch_size}. "
-            "For all of them at once, leave batch_size=None."
-        )
-    return batch, batch_size, carry, loop_key
-
-
-def _checked_data(name, model, loss, carry, data):
-    """The data as a ``Batch`` of arrays that fit the model and the loss."""
-    if not isinstance(data, tuple) or len(data) != 2:
-        raise TypeError(f"{name}: expected Batch(x, y) or (x, y), got {type(data).__name__}.")
-    x, y = feature_array(f"{name}: x", data[0]), jnp.asarray(data[1])
-    if y.shape[:1] != x.shape[:1]:
-        raise ValueError(
-            f"{name}: expected a target for each of the {x.shape[0]} samples, got x {x.shape} and y {y.shape}."
-        )
-    check_finite(f"{name}: x", x)
-    check_finite(f"{name}: y", y)
-    prediction = _predict_training.eval_shape(carry.params, carry.state, x, jax.random.key(0), model=model)
-    # The loss checks the targets beside any prediction of the right shape; zero is a logit and a probability.
-    check_targets = loss.forward if is_concrete(y) else partial(jax.eval_shape, loss.forward)
-    check_targets(jnp.zeros(prediction.shape, prediction.dtype), y)
-    return Batch(x, y)
-
-
-@partial(jax.jit, static_argnames="model")
-def _predict_training(params, state, x, key, *, model):
-    return model.forward(params, state, x, train=True, key=key)[0]
+    return batch, samples_a_step(batch_size, batch.x.shape[0]), carry, loop_key
 
 
 def _history(step_losses, samples, batch_size, validation):
@@ -369,9 +349,9 @@ def _history(step_losses, samples, batch_size, validation):
 
 def _epoch_means(step_losses, samples, batch_size):
     """Mean over samples: the last short batch weighs as much as it holds."""
-    sizes = jnp.full(step_losses.shape[-1], batch_size, step_losses.dtype)
-    sizes = sizes.at[-1].set((samples - 1) % batch_size + 1)
-    return (step_losses * sizes[None, :]).sum(axis=-1) / samples
+    shares = np.full(step_losses.shape[-1], batch_size / samples)
+    shares[-1] = ((samples - 1) % batch_size + 1) / samples
+    return (step_losses * jnp.asarray(shares, step_losses.dtype)[None, :]).sum(axis=-1)
 
 
 def _call_back(callbacks, epoch, epochs, carry, losses, samples, batch_size, measured):

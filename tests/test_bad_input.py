@@ -256,7 +256,7 @@ BAD_CALLS = {
     "scaling of other features": (
         lambda: fnn.min_max_scaler.apply(fnn.min_max_scaler.fit(X), X[:, :2]),
         ValueError,
-        r"expected x of shape \(batch, 3\), got \(6, 2\)",
+        r"scale: expected float\d+ x of shape \(batch, 3\) like what was fitted, got float\d+ of shape \(6, 2\)",
     ),
     "an accuracy of targets that don't fit": (
         lambda: fnn.accuracy(X, LABELS[:5]),

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from funcnn._checks import check_real, feature_array
+from funcnn._checks import check_callable, check_real, feature_array, floating_array
 from funcnn._memoise import memoised
 from funcnn.types import Layer, Residuals
 
@@ -29,9 +29,13 @@ def no_params(key):
 
 
 def _layer_forward(forward, params, state, x, *, train, key=None):
-    named = forward.func if isinstance(forward, partial) else forward
-    y, residuals = forward(feature_array(named.__name__.removesuffix("_forward"), x))
+    y, residuals = forward(feature_array(_name_of(forward), x))
     return y, state, residuals
+
+
+def _name_of(forward):
+    plain = forward.func if isinstance(forward, partial) else forward
+    return getattr(plain, "__name__", type(plain).__name__).removesuffix("_forward")
 
 
 def _layer_backward(backward, residuals, dy):
@@ -47,6 +51,16 @@ def _packed_backward(backward):
 def activation_layer(forward: PlainForward, backward: PlainBackward) -> Layer:
     """Pack a plain pair, ``(z) -> (a, residuals)`` and ``(residuals, da) -> dz``, as a layer without parameters.
 
+    Args:
+        forward: from pre-activations ``(batch, ...)`` to activations of their shape, and what backward needs.
+        backward: from those residuals and the cotangent of the activations to that of the pre-activations.
+
+    Returns:
+        The layer, without parameters or state.
+
+    Raises:
+        TypeError: one of the two isn't a function.
+
     Example:
         >>> import jax.numpy as jnp
         >>> def square_forward(z):
@@ -58,6 +72,9 @@ def activation_layer(forward: PlainForward, backward: PlainBackward) -> Layer:
         >>> print(y, square.backward(residuals, jnp.array([[1.0]]))[1])
         [[9.]] [[6.]]
     """
+    advice = "Pass the plain pair, (z) -> (a, residuals) and (residuals, da) -> dz."
+    check_callable("activation_layer(forward)", forward, advice)
+    check_callable("activation_layer(backward)", backward, advice)
     return Layer(no_params, partial(_layer_forward, forward), _packed_backward(backward))
 
 
@@ -70,11 +87,15 @@ def identity_forward(z: Activations) -> tuple[Activations, tuple[()]]:
     Returns:
         z itself, and no residuals.
 
+    Raises:
+        TypeError: z isn't floating.
+
     Example:
         >>> import jax.numpy as jnp
         >>> print(*identity_forward(jnp.array([2.0, -1.0])))
         [ 2. -1.] ()
     """
+    z = floating_array("identity", z)
     return z, ()
 
 
@@ -105,6 +126,9 @@ def sigmoid_forward(z: Activations) -> tuple[Activations, Activations]:
     Returns:
         a, of z's shape, and as residuals a itself.
 
+    Raises:
+        TypeError: z isn't floating.
+
     Example:
         >>> import jax.numpy as jnp
         >>> a, residuals = sigmoid_forward(jnp.array([-1e4, 0.0, 1e4]))
@@ -114,6 +138,7 @@ def sigmoid_forward(z: Activations) -> tuple[Activations, Activations]:
     Source:
         Rumelhart, Hinton and Williams 1986, equation 2.
     """
+    z = floating_array("sigmoid", z)
     a = lax.logistic(z)
     return a, a
 
@@ -147,6 +172,9 @@ def tanh_forward(z: Activations) -> tuple[Activations, Activations]:
     Returns:
         a, of z's shape, and as residuals a itself.
 
+    Raises:
+        TypeError: z isn't floating.
+
     Example:
         >>> import jax.numpy as jnp
         >>> print(tanh_forward(jnp.array([-1e4, 0.0, 1e4]))[0])
@@ -155,6 +183,7 @@ def tanh_forward(z: Activations) -> tuple[Activations, Activations]:
     Source:
         LeCun, Bottou, Orr and Müller, "Efficient BackProp", 1998, section 4.4.
     """
+    z = floating_array("tanh", z)
     a = jnp.tanh(z)
     return a, a
 
@@ -186,6 +215,9 @@ def relu_forward(z: Activations) -> tuple[Activations, Activations]:
     Returns:
         a, of z's shape, and as residuals a itself. A NaN stays a NaN.
 
+    Raises:
+        TypeError: z isn't floating.
+
     Example:
         >>> import jax.numpy as jnp
         >>> print(relu_forward(jnp.array([-1.0, 0.0, 2.0]))[0])
@@ -194,6 +226,7 @@ def relu_forward(z: Activations) -> tuple[Activations, Activations]:
     Source:
         Nair and Hinton, "Rectified linear units improve restricted Boltzmann machines", 2010.
     """
+    z = floating_array("relu", z)
     # A choice, not jnp.maximum: that one differentiates to ½ at 0, jax.nn.relu and this one to 0.
     a = jnp.where(z <= 0, jnp.zeros_like(z), z)
     return a, a
@@ -229,6 +262,9 @@ def leaky_relu_forward(z: Activations, alpha: float = 0.01) -> tuple[Activations
     Returns:
         a, of z's shape, and as residuals the slope at every entry.
 
+    Raises:
+        TypeError: z isn't floating.
+
     Example:
         >>> import jax.numpy as jnp
         >>> print(leaky_relu_forward(jnp.array([-1.0, 2.0]), 0.5)[0])
@@ -237,6 +273,7 @@ def leaky_relu_forward(z: Activations, alpha: float = 0.01) -> tuple[Activations
     Source:
         Maas, Hannun and Ng, "Rectifier nonlinearities improve neural network acoustic models", 2013.
     """
+    z = floating_array("leaky_relu", z)
     slope = jnp.where(z > 0, jnp.ones_like(z), jnp.full_like(z, alpha))
     return slope * z, slope
 
@@ -268,6 +305,9 @@ def softplus_forward(z: Activations) -> tuple[Activations, Activations]:
     Returns:
         a, of z's shape, and as residuals z.
 
+    Raises:
+        TypeError: z isn't floating.
+
     Example:
         >>> import jax.numpy as jnp
         >>> print(softplus_forward(jnp.array([-1e4, 1e4]))[0])
@@ -277,6 +317,7 @@ def softplus_forward(z: Activations) -> tuple[Activations, Activations]:
         Dugas, Bengio, Bélisle, Nadeau and Garcia, "Incorporating second-order functional knowledge for better option
         pricing", 2001.
     """
+    z = floating_array("softplus", z)
     # One condition for max(z, 0) and for −|z|: their own derivatives at 0, ½ and 1, would add up to 0 instead of ½.
     positive = z > 0
     return jnp.where(positive, z, jnp.zeros_like(z)) + jnp.log1p(jnp.exp(jnp.where(positive, -z, z))), z
@@ -309,6 +350,9 @@ def elu_forward(z: Activations) -> tuple[Activations, Activations]:
     Returns:
         a, of z's shape, and as residuals a itself.
 
+    Raises:
+        TypeError: z isn't floating.
+
     Example:
         >>> import jax.numpy as jnp
         >>> print(elu_forward(jnp.array([-1e4, 0.0, 2.0]))[0])
@@ -318,6 +362,7 @@ def elu_forward(z: Activations) -> tuple[Activations, Activations]:
         Clevert, Unterthiner and Hochreiter, "Fast and accurate deep network learning by exponential linear units
         (ELUs)", 2016, with α = 1.
     """
+    z = floating_array("elu", z)
     # The exponential must not see the large z of the other branch: infinity times zero would reach the gradient.
     below = jnp.where(z > 0, jnp.zeros_like(z), z)
     a = jnp.where(z > 0, z, jnp.expm1(below))
@@ -353,6 +398,9 @@ def gelu_forward(z: Activations) -> tuple[Activations, Activations]:
     Returns:
         a, of z's shape, and as residuals z.
 
+    Raises:
+        TypeError: z isn't floating.
+
     Example:
         >>> import jax.numpy as jnp
         >>> print(gelu_forward(jnp.array([-1e4, 0.0, 1e4]))[0])
@@ -361,6 +409,7 @@ def gelu_forward(z: Activations) -> tuple[Activations, Activations]:
     Source:
         Hendrycks and Gimpel, "Gaussian error linear units (GELUs)", 2016.
     """
+    z = floating_array("gelu", z)
     return z * _normal_distribution(z), z
 
 
@@ -392,6 +441,15 @@ _GELU_SCALE = math.sqrt(2 / math.pi)
 _GELU_CUBIC = 0.044715
 
 
+def _near(z):
+    # Beyond ±10 the tanh is ±1 in every dtype; a cube of z would overflow there, and infinity times zero follow.
+    return jnp.clip(z, -10, 10)
+
+
+def _gelu_argument(z):
+    return _GELU_SCALE * (_near(z) + _GELU_CUBIC * _near(z) ** 3)
+
+
 def gelu_tanh_forward(z: Activations) -> tuple[Activations, Activations]:
     """GELU by its tanh approximation, a = z (1 + tanh u)/2 with u = √(2/π) (z + 0.044715 z³).
 
@@ -401,6 +459,9 @@ def gelu_tanh_forward(z: Activations) -> tuple[Activations, Activations]:
     Returns:
         a, of z's shape, and as residuals z.
 
+    Raises:
+        TypeError: z isn't floating.
+
     Example:
         >>> import jax.numpy as jnp
         >>> print(gelu_tanh_forward(jnp.array([-1e4, 0.0, 1e4]))[0])
@@ -409,7 +470,8 @@ def gelu_tanh_forward(z: Activations) -> tuple[Activations, Activations]:
     Source:
         Hendrycks and Gimpel 2016, section 2.
     """
-    return z * (1 + jnp.tanh(_GELU_SCALE * (z + _GELU_CUBIC * z * z * z))) / 2, z
+    z = floating_array("gelu_tanh", z)
+    return z * (1 + jnp.tanh(_gelu_argument(z))) / 2, z
 
 
 def gelu_tanh_backward(z: Activations, da: Activations) -> Activations:
@@ -429,8 +491,8 @@ def gelu_tanh_backward(z: Activations, da: Activations) -> Activations:
         >>> print(gelu_tanh_backward(jnp.array([0.0, 1e4]), jnp.array([1.0, 1.0])))
         [0.5 1. ]
     """
-    t = jnp.tanh(_GELU_SCALE * (z + _GELU_CUBIC * z * z * z))
-    du = _GELU_SCALE * (1 + 3 * _GELU_CUBIC * z * z)
+    t = jnp.tanh(_gelu_argument(z))
+    du = _GELU_SCALE * (1 + 3 * _GELU_CUBIC * _near(z) ** 2)
     return da * ((1 + t) / 2 + z * ((1 - t * t) / 2) * du)
 
 
@@ -443,6 +505,9 @@ def silu_forward(z: Activations) -> tuple[Activations, Activations]:
     Returns:
         a, of z's shape, and as residuals z.
 
+    Raises:
+        TypeError: z isn't floating.
+
     Example:
         >>> import jax.numpy as jnp
         >>> print(silu_forward(jnp.array([-1e4, 0.0, 1e4]))[0])
@@ -451,6 +516,7 @@ def silu_forward(z: Activations) -> tuple[Activations, Activations]:
     Source:
         Elfwing, Uchibe and Doya, "Sigmoid-weighted linear units for neural network function approximation", 2018.
     """
+    z = floating_array("silu", z)
     return z * lax.logistic(z), z
 
 
@@ -484,6 +550,9 @@ def softmax_forward(z: Float[Array, "... classes"]) -> tuple[Float[Array, "... c
     Returns:
         a, of z's shape, rows that sum to 1, and as residuals a itself.
 
+    Raises:
+        TypeError: z isn't floating.
+
     Example:
         >>> import jax.numpy as jnp
         >>> print(softmax_forward(jnp.array([1e4, 1e4, -1e4]))[0])
@@ -492,6 +561,7 @@ def softmax_forward(z: Float[Array, "... classes"]) -> tuple[Float[Array, "... c
     Source:
         Bridle, "Probabilistic interpretation of feedforward classification network outputs", 1990.
     """
+    z = floating_array("softmax", z)
     exponentials = jnp.exp(z - lax.stop_gradient(z.max(axis=-1, keepdims=True)))
     a = exponentials / exponentials.sum(axis=-1, keepdims=True)
     return a, a

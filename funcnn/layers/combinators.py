@@ -7,9 +7,10 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
-from funcnn._checks import check_is_layer, check_positive_integer
+from funcnn._checks import check_is_layer, describe, positive_integer
 from funcnn._memoise import memoised
 from funcnn.layers.activations import identity
 from funcnn.types import Layer, Params, Residuals, State
@@ -20,6 +21,12 @@ class SkipParts(NamedTuple):
 
     inner: Params | State | Residuals
     shortcut: Params | State | Residuals
+
+
+def _refuse(name, expected, tree):
+    raise ValueError(
+        f"{name}: expected {expected}, got {jax.tree.structure(tree)}. Use what init of this very model returned."
+    )
 
 
 def _keys(key, count):
@@ -34,10 +41,7 @@ def _serial_init(layers, key):
 def _serial_forward(layers, params, state, x, *, train, key=None):
     for name, tree in (("params", params), ("state", state)):
         if not isinstance(tree, tuple) or len(tree) != len(layers):
-            raise ValueError(
-                f"serial: expected {name} as a tuple with an entry for each of {len(layers)} layers, "
-                f"got {jax.tree.structure(tree)}. Use what init of this very model returned."
-            )
+            _refuse("serial", f"{name} as a tuple with an entry for each of {len(layers)} layers", tree)
     states, residuals = [], []
     for layer, layer_params, layer_state, layer_key in zip(layers, params, state, _keys(key, len(layers)), strict=True):
         x, new_state, kept = layer.forward(layer_params, layer_state, x, train=train, key=layer_key)
@@ -96,14 +100,17 @@ def _skip_init(inner, shortcut, key):
 
 
 def _skip_forward(inner, shortcut, params, state, x, *, train, key=None):
+    for name, tree in (("params", params), ("state", state)):
+        if not isinstance(tree, SkipParts):
+            _refuse("skip", f"{name} as SkipParts(inner, shortcut)", tree)
     inner_key, shortcut_key = _keys(key, 2)
     y, inner_state, inner_residuals = inner.forward(params.inner, state.inner, x, train=train, key=inner_key)
     beside, shortcut_state, shortcut_residuals = shortcut.forward(
         params.shortcut, state.shortcut, x, train=train, key=shortcut_key
     )
-    if y.shape != beside.shape:
+    if (y.shape, y.dtype) != (beside.shape, beside.dtype):
         raise ValueError(
-            f"skip: expected the shortcut's output to have the inner layer's shape {y.shape}, got {beside.shape}. "
+            f"skip: expected the shortcut's output like the inner layer's, {describe(y)}, got {describe(beside)}. "
             "Where the widths differ, project: skip(inner, shortcut=linear(in_features, out_features))."
         )
     return y + beside, SkipParts(inner_state, shortcut_state), SkipParts(inner_residuals, shortcut_residuals)
@@ -130,7 +137,7 @@ def skip(inner: Layer, shortcut: Layer = identity) -> Layer:
         The layer. Parameters, states and gradients are ``SkipParts(inner, shortcut)``.
 
     Raises:
-        ValueError: in forward, the two outputs have different shapes (they would broadcast).
+        ValueError: in forward, the two outputs have different shapes (they would broadcast) or dtypes.
         TypeError: an argument isn't a layer.
 
     Example:
@@ -167,6 +174,8 @@ def _repeat_forward(layer, n, params, state, x, *, train, key=None):
             )
         return y, (new_state, residuals)
 
+    if any(jnp.shape(leaf)[:1] != (n,) for leaf in jax.tree.leaves((params, state))):
+        _refuse(f"repeat(n={n})", f"arrays whose first axis is {n}", jax.tree.map(jnp.shape, (params, state)))
     keys = None if key is None else jax.random.split(key, n)
     y, (new_state, residuals) = lax.scan(one_layer, x, (params, state, keys), length=n)
     return y, new_state, residuals
@@ -196,7 +205,8 @@ def repeat(layer: Layer, n: int) -> Layer:
         The layer. Every array of its parameters, state and gradients has n as its first axis.
 
     Raises:
-        ValueError: n isn't positive; in forward, the layer changes the shape or dtype of x.
+        ValueError: n isn't positive; in forward, the layer changes the shape or dtype of x, or the parameters are
+            of another n.
         TypeError: layer isn't a layer, or n isn't an integer.
 
     Example:
@@ -207,7 +217,7 @@ def repeat(layer: Layer, n: int) -> Layer:
         (50, 8, 8)
     """
     check_is_layer("repeat(layer)", layer)
-    check_positive_integer("repeat(n)", n)
+    n = positive_integer("repeat(n)", n)
     return Layer(
         partial(_repeat_init, layer, n), partial(_repeat_forward, layer, n), partial(_repeat_backward, layer, n)
     )

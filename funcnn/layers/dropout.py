@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from funcnn._checks import check_real, feature_array
+from funcnn._checks import check_real, feature_array, floating_array
 from funcnn._memoise import memoised
 from funcnn.layers.activations import no_params
 from funcnn.types import Layer
@@ -38,6 +38,9 @@ def dropout_forward(
     Returns:
         y, of x's shape and dtype, and the residuals.
 
+    Raises:
+        ValueError, TypeError: rate isn't a Python number in [0, 1); x isn't floating.
+
     Example:
         >>> import jax
         >>> y, _ = dropout_forward(jax.random.key(0), jax.numpy.ones(1000), 0.5)
@@ -48,6 +51,8 @@ def dropout_forward(
         Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov, "Dropout: a simple way to prevent neural networks
         from overfitting", 2014, section 10 for the inverted form.
     """
+    _check_rate(rate)
+    x = floating_array(f"dropout({rate})", x)
     kept = jax.random.bernoulli(key, 1 - rate, x.shape)
     multiplier = jnp.where(kept, jnp.full_like(x, 1 / (1 - rate)), jnp.zeros_like(x))
     return x * multiplier, DropoutResiduals(multiplier)
@@ -73,6 +78,15 @@ def dropout_backward(
     if isinstance(residuals, NothingDroppedResiduals):
         return dy
     return dy * residuals.multiplier
+
+
+def _check_rate(rate):
+    check_real("dropout(rate)", rate)
+    if not 0 <= rate < 1:
+        raise ValueError(
+            f"dropout(rate): expected the probability to drop, in [0, 1), got {rate}. "
+            "To keep nine in ten, the rate is 0.1."
+        )
 
 
 def _layer_forward(params, state, x, *, train, key=None, rate):
@@ -116,10 +130,5 @@ def dropout(rate: float) -> Layer:
     Source:
         Srivastava et al. 2014.
     """
-    check_real("dropout(rate)", rate)
-    if not 0 <= rate < 1:
-        raise ValueError(
-            f"dropout(rate): expected the probability to drop, in [0, 1), got {rate}. "
-            "To keep nine in ten, the rate is 0.1."
-        )
+    _check_rate(rate)
     return Layer(no_params, partial(_layer_forward, rate=rate), _layer_backward)

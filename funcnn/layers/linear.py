@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import Initializer
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from funcnn._checks import check_features, check_positive_integer
+from funcnn._checks import check_callable, check_features, check_vectors, positive_integer
 from funcnn._memoise import memoised
 from funcnn.types import Layer, State
 
@@ -36,8 +36,22 @@ class LinearResiduals(NamedTuple):
 def linear_init(
     key: PRNGKeyArray, *, in_features: int, out_features: int, kernel_init: Initializer
 ) -> tuple[LinearParams, State]:
-    """Draw a kernel with ``kernel_init`` and a bias of zeros, in JAX's default floating dtype."""
+    """Draw a kernel with ``kernel_init``, ``(in_features, out_features)``, and a bias of zeros, ``(out_features,)``.
+
+    Both are in the dtype that ``kernel_init`` draws, JAX's default floating dtype.
+
+    Example:
+        >>> import jax
+        >>> params, state = linear_init(jax.random.key(0), in_features=3, out_features=2, kernel_init=xavier)
+        >>> print(params.kernel.shape, params.bias, state)
+        (3, 2) [0. 0.] ()
+    """
     kernel = kernel_init(key, (in_features, out_features))
+    if getattr(kernel, "shape", None) != (in_features, out_features):
+        raise ValueError(
+            f"linear(kernel_init): expected a function that draws a kernel of shape {(in_features, out_features)}, "
+            f"got {kernel!r}. Initializers are made by a call: jax.nn.initializers.he_normal()."
+        )
     return LinearParams(kernel=kernel, bias=jnp.zeros(out_features, kernel.dtype)), ()
 
 
@@ -54,7 +68,7 @@ def linear_forward(
         ``y``, ``(batch, out_features)``, and the residuals.
 
     Raises:
-        ValueError: x is empty, has no batch axis, or another number of features.
+        ValueError: x is empty, has no batch axis, or another number of features; the bias doesn't fit the kernel.
         TypeError: x isn't floating, or not in the parameters' dtype.
 
     Example:
@@ -65,7 +79,9 @@ def linear_forward(
         [[33.]]
     """
     kernel, bias = params
-    x = check_features(f"linear({kernel.shape[0]}, {kernel.shape[1]})", x, kernel.shape[0], kernel.dtype)
+    name, (in_features, out_features) = f"linear{kernel.shape}", kernel.shape
+    check_vectors(name, kernel.dtype, out_features, bias=bias)
+    x = check_features(name, x, in_features, kernel.dtype)
     y = x @ kernel + bias[None, :]
     return y, LinearResiduals(x, kernel)
 
@@ -119,13 +135,15 @@ def linear(in_features: int, out_features: int, kernel_init: Initializer = xavie
         in_features: features of x.
         out_features: units, features of y.
         kernel_init: ``(key, shape) -> kernel``, for example one of ``jax.nn.initializers``: ``he_normal()``,
-            ``glorot_uniform()`` (Xavier, the default), ``lecun_normal()``, ``zeros``, ``normal(0.01)``.
+            ``glorot_uniform()`` (Xavier, the default), ``lecun_normal()``, ``zeros``, ``normal(0.01)``. JAX makes a
+            new function at every such call: keep it in a variable for layers that are to be equal.
 
     Returns:
         The layer. Its parameters are ``LinearParams(kernel, bias)``; it has no state.
 
     Raises:
-        ValueError, TypeError: a feature count isn't a positive integer.
+        ValueError, TypeError: a feature count isn't a positive integer; kernel_init isn't a function, or (in init)
+            doesn't draw a kernel of the right shape.
 
     Example:
         >>> import jax
@@ -135,7 +153,11 @@ def linear(in_features: int, out_features: int, kernel_init: Initializer = xavie
         >>> y.shape
         (5, 2)
     """
-    check_positive_integer("linear(in_features)", in_features)
-    check_positive_integer("linear(out_features)", out_features)
-    init = partial(linear_init, in_features=in_features, out_features=out_features, kernel_init=kernel_init)
+    check_callable("linear(kernel_init)", kernel_init, "Pass one of jax.nn.initializers: he_normal(), zeros.")
+    init = partial(
+        linear_init,
+        in_features=positive_integer("linear(in_features)", in_features),
+        out_features=positive_integer("linear(out_features)", out_features),
+        kernel_init=kernel_init,
+    )
     return Layer(init, _layer_forward, linear_backward)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from funcnn._checks import check_features, check_positive_integer, check_real
+from funcnn._checks import check_features, check_real, check_vectors, positive_integer
 from funcnn._memoise import memoised
 from funcnn.types import Layer
 
@@ -98,7 +98,14 @@ def _standardise_backward(residuals, dstandardised, axis):
 
 
 def batch_norm_init(key: PRNGKeyArray, *, features: int) -> tuple[NormalizationParams, BatchNormState]:
-    """γ = 1, β = 0; running mean 0 and variance 1."""
+    """γ = 1, β = 0; running mean 0 and variance 1; each ``(features,)``. The key is not used.
+
+    Example:
+        >>> import jax
+        >>> params, state = batch_norm_init(jax.random.key(0), features=2)
+        >>> print(params.scale, state.mean)
+        [1. 1.] [0. 0.]
+    """
     return _normalization_init(features), BatchNormState(mean=jnp.zeros(features), variance=jnp.ones(features))
 
 
@@ -118,7 +125,8 @@ def batch_norm_forward(
         running ← momentum · running + (1 − momentum) · batch
 
     so a momentum near 1 is a long memory (PyTorch's ``momentum`` is our 1 − momentum). In prediction μ and σ² are the
-    running ones. The divisor of σ² is n in both places (PyTorch's running variance has n − 1).
+    running ones. The divisor of σ² is n in both places, as in Keras and Flax (the paper's inference, and PyTorch's
+    running variance, have n − 1). A batch of one sample is standardised to zero, whatever it holds.
 
     Args:
         params: scale γ and bias β, ``(features,)``.
@@ -132,7 +140,7 @@ def batch_norm_forward(
         y, ``(batch, features)``; the new running statistics; the residuals, of another type in either mode.
 
     Raises:
-        ValueError: x is empty, has no batch axis, or another number of features.
+        ValueError: x is empty, has no batch axis, or another number of features; vectors that would broadcast.
         TypeError: x isn't floating, or not in the parameters' dtype.
 
     Example:
@@ -146,7 +154,9 @@ def batch_norm_forward(
         Ioffe and Szegedy, "Batch normalization: accelerating deep network training by reducing internal covariate
         shift", 2015, algorithms 1 and 2.
     """
-    x = check_features(f"batch_norm({params.scale.size})", x, params.scale.size, params.scale.dtype)
+    name, features, dtype = f"batch_norm({params.scale.size})", params.scale.size, params.scale.dtype
+    check_vectors(name, dtype, features, **params._asdict(), **state._asdict())
+    x = check_features(name, x, features, dtype)
     if not train:
         inverse_deviation = lax.rsqrt(state.variance + epsilon)[None, :]
         standardised = (x - state.mean[None, :]) * inverse_deviation
@@ -228,7 +238,7 @@ def batch_norm(features: int, momentum: float = 0.9, epsilon: float = 1e-5) -> L
     Source:
         Ioffe and Szegedy 2015.
     """
-    check_positive_integer("batch_norm(features)", features)
+    features = positive_integer("batch_norm(features)", features)
     check_real("batch_norm(momentum)", momentum)
     if not 0 <= momentum <= 1:
         raise ValueError(f"batch_norm(momentum): expected a number in [0, 1], got {momentum}.")
@@ -247,7 +257,14 @@ def _check_epsilon(name, epsilon):
 
 
 def layer_norm_init(key: PRNGKeyArray, *, features: int) -> tuple[NormalizationParams, tuple[()]]:
-    """γ = 1, β = 0, no state."""
+    """γ = 1, β = 0, each ``(features,)``; no state. The key is not used.
+
+    Example:
+        >>> import jax
+        >>> params, state = layer_norm_init(jax.random.key(0), features=2)
+        >>> print(params.bias, state)
+        [0. 0.] ()
+    """
     return _normalization_init(features), ()
 
 
@@ -267,7 +284,7 @@ def layer_norm_forward(
         y, ``(batch, features)``, and the residuals.
 
     Raises:
-        ValueError: x is empty, has no batch axis, or another number of features.
+        ValueError: x is empty, has no batch axis, or another number of features; vectors that would broadcast.
         TypeError: x isn't floating, or not in the parameters' dtype.
 
     Example:
@@ -280,7 +297,9 @@ def layer_norm_forward(
     Source:
         Ba, Kiros and Hinton, "Layer normalization", 2016.
     """
-    x = check_features(f"layer_norm({params.scale.size})", x, params.scale.size, params.scale.dtype)
+    name, features, dtype = f"layer_norm({params.scale.size})", params.scale.size, params.scale.dtype
+    check_vectors(name, dtype, features, **params._asdict())
+    x = check_features(name, x, features, dtype)
     standardised, inverse_deviation, _, _ = _standardise(x, 1, epsilon)
     return _rescale(params, standardised), LayerNormResiduals(standardised, inverse_deviation, params.scale)
 
@@ -339,7 +358,7 @@ def layer_norm(features: int, epsilon: float = 1e-5) -> Layer:
     Source:
         Ba, Kiros and Hinton 2016.
     """
-    check_positive_integer("layer_norm(features)", features)
+    features = positive_integer("layer_norm(features)", features)
     _check_epsilon("layer_norm", epsilon)
     return Layer(
         partial(layer_norm_init, features=features),

@@ -1,0 +1,144 @@
+"""What enters training and evaluation: checked, converted and completed, before anything is trained."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from funcnn._checks import (
+    check_callable,
+    check_finite,
+    check_is_layer,
+    check_is_loss,
+    check_key,
+    check_same_tree,
+    check_scalar,
+    feature_array,
+    is_concrete,
+    numeric_array,
+    positive_integer,
+)
+from funcnn.types import Batch
+
+INIT = "what the model's init returns"
+
+
+@partial(jax.jit, static_argnames="model")
+def initialise(key, *, model):
+    return model.init(key)
+
+
+@partial(jax.jit, static_argnames=("model", "train"))
+def forward(params, state, x, key, *, model, train):
+    return model.forward(params, state, x, train=train, key=key)[0]
+
+
+def check_recipe(model, loss, optimizer, key, grad) -> None:
+    """Refuse what isn't a layer, a loss, an optimizer, a key or a maker of gradient functions."""
+    check_is_layer("train(model)", model)
+    check_is_loss("train(loss)", loss)
+    if not all(callable(getattr(optimizer, field, None)) for field in ("init", "update")):
+        raise TypeError(
+            f"train(optimizer): expected an optax transformation, got {optimizer!r}. "
+            "Call the constructor: adam(1e-3), or one of optax's."
+        )
+    check_key("train(key)", key)
+    check_callable("train(grad)", grad, "Pass manual_value_and_grad or autodiff_value_and_grad themselves.")
+
+
+def starting_point(model, key, params, state):
+    """Parameters and state to begin with: the given ones, or drawn; the state in the parameters' dtype."""
+    expected_params, expected_state = initialise.eval_shape(key, model=model)
+    if params is None or state is None:
+        drawn_params, drawn_state = initialise(key, model=model)
+    if params is None:
+        params = drawn_params
+    check_same_tree("train(params)", params, expected_params, INIT, dtypes=False)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(
+                f"train(params): expected floating parameters, got {jnp.result_type(leaf)} "
+                f"at {jax.tree_util.keystr(path)}."
+            )
+    dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves(params)}
+    if len(dtypes) == 1:
+        expected_state = jax.tree.map(partial(_in_dtype, *dtypes), expected_state)
+    if state is None:
+        state = jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), drawn_state, expected_state)
+    check_same_tree("train(state)", state, expected_state, f"{INIT}, in the parameters' dtype")
+    return params, state
+
+
+def check_fits(model, params, state, name) -> None:
+    """Refuse parameters and a state of another model."""
+    expected_params, expected_state = initialise.eval_shape(jax.random.key(0), model=model)
+    check_same_tree(f"{name}(params)", params, expected_params, INIT, dtypes=False)
+    check_same_tree(f"{name}(state)", state, expected_state, INIT, dtypes=False)
+
+
+def checked_data(name, model, loss, params, state, data) -> Batch:
+    """The data as a ``Batch`` of arrays that fit the model and the loss."""
+    if not isinstance(data, tuple) or len(data) != 2:
+        raise TypeError(
+            f"{name}: expected Batch(x, y) or (x, y), got {type(data).__name__}. Pass a tuple of inputs and targets."
+        )
+    x, y = feature_array(f"{name}: x", data[0]), numeric_array(f"{name}: y", data[1])
+    if y.shape[:1] != x.shape[:1]:
+        raise ValueError(
+            f"{name}: expected a target for each of the {x.shape[0]} samples, got x {x.shape} and y {y.shape}."
+        )
+    check_finite(f"{name}: x", x)
+    check_finite(f"{name}: y", y)
+    prediction = forward.eval_shape(params, state, x, jax.random.key(0), model=model, train=True)
+    # The loss checks the targets beside any prediction of the right shape; ½ is a logit and a probability.
+    loss_of_halves = loss.forward if is_concrete(y) else partial(jax.eval_shape, loss.forward)
+    value, _ = loss_of_halves(jnp.full(prediction.shape, 0.5, prediction.dtype), y)
+    check_scalar(f"{name}: the loss", value)
+    return Batch(x, y)
+
+
+def samples_a_step(batch_size, samples) -> int:
+    """The batch size in samples, at most all of them."""
+    size = samples if batch_size is None else positive_integer("train(batch_size)", batch_size)
+    if size > samples:
+        raise ValueError(
+            f"train(batch_size): expected at most the {samples} samples there are, got {size}. "
+            "For all of them at once, leave batch_size=None."
+        )
+    return size
+
+
+def checked_metrics(name, metrics) -> tuple[tuple[str, Callable], ...]:
+    """The metrics as pairs of a name and a function, which have a hash."""
+    if metrics is None:
+        return ()
+    if not isinstance(metrics, Mapping):
+        raise TypeError(f"{name}: expected metrics by name, such as {{'accuracy': accuracy}}, got {metrics!r}.")
+    if "loss" in metrics:
+        raise ValueError(f"{name}: the name 'loss' is the loss's own; give the metric another name.")
+    for title, metric in metrics.items():
+        check_callable(f"{name}: {title}", metric, "A metric is (prediction, target) -> scalar, in JAX.")
+    return tuple(metrics.items())
+
+
+def check_scalar_metrics(metrics, model, params, state, batch) -> None:
+    """Refuse metrics that aren't one number for the whole data."""
+    prediction = forward.eval_shape(params, state, batch.x, None, model=model, train=False)
+    for name, metric in metrics:
+        check_scalar(f"metrics: {name}", jax.eval_shape(metric, prediction, batch.y))
+
+
+def check_callbacks(callbacks, key) -> None:
+    """Refuse callbacks that aren't functions, and any where there is nothing to tell yet: under ``jit``."""
+    if callable(callbacks) or not all(map(callable, callbacks)):
+        raise TypeError(f"fit(callbacks): expected a sequence of functions, such as [print], got {callbacks!r}.")
+    if callbacks and not is_concrete(key):
+        raise ValueError(
+            "fit(callbacks): expected no callbacks under jit or vmap, where no epoch has ended; use train."
+        )
+
+
+def _in_dtype(dtype, leaf):
+    """The shape of a floating leaf in another dtype; other leaves as they are."""
+    return jax.ShapeDtypeStruct(leaf.shape, dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
