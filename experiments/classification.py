@@ -99,18 +99,6 @@ def largest_gap(first: Any, second: Any) -> float:
     )
 
 
-def compare_step(model: fnn.Layer, params: Any, state: Any, batch: fnn.Batch) -> fnn.GradientReport:
-    """The two gradients of one step, parameter by parameter."""
-
-    def loss(params):
-        return fnn.autodiff_value_and_grad(model, fnn.softmax_cross_entropy)(params, state, batch)[0][0]
-
-    def by_hand(params):
-        return fnn.manual_value_and_grad(model, fnn.softmax_cross_entropy)(params, state, batch)[1]
-
-    return fnn.check_gradients(loss, by_hand, params)
-
-
 def accuracies_of_many_seeds(model: fnn.Layer, images: Images, settings: ClassifierSettings) -> np.ndarray:
     """Test accuracies of ``settings.seeds`` networks, trained at once under ``vmap`` over their keys."""
 
@@ -148,9 +136,10 @@ def run(title: str, sizes: tuple[int, ...], images: Images, settings: Classifier
     twins = train_twins(model, images, settings)
     first_batch = fnn.Batch(*(part[: settings.batch_size] for part in images.training))
     chosen = twins.trained[settings.grad]
+    points = {"before the first step": twins.start, "after the last step": (chosen.params, chosen.state)}
     reports = {
-        "first": compare_step(model, *twins.start, first_batch),
-        "last": compare_step(model, chosen.params, chosen.state, first_batch),
+        when: fnn.check_model(model, fnn.softmax_cross_entropy, first_batch, params=params, state=state)
+        for when, (params, state) in points.items()
     }
     show_twins(twins, reports, settings)
     accuracies = accuracies_of_many_seeds(model, images, settings)
@@ -172,8 +161,8 @@ def run(title: str, sizes: tuple[int, ...], images: Images, settings: Classifier
 
 
 def show_twins(twins: Twins, reports: dict[str, fnn.GradientReport], settings: ClassifierSettings) -> None:
-    for step, report in reports.items():
-        console.print(f"Gradients by hand beside jax.grad, at the {step} step", style="bold")
+    for when, report in reports.items():
+        console.print(f"Gradients by hand beside jax.grad, {when}", style="bold")
         console.print(str(report), markup=False, highlight=False, soft_wrap=True)
         console.print()
     compared = table("epoch", "test loss by hand", "by autodiff", "accuracy by hand", "by autodiff", "largest gap")

@@ -126,8 +126,9 @@ def check_key(name: str, key: Any) -> None:
     typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()
     legacy = getattr(key, "dtype", None) == jnp.uint32 and jnp.ndim(key) == 1
     if not (typed or legacy):
+        came = f"{key.dtype} of shape {key.shape}" if hasattr(key, "shape") else repr(key)
         raise TypeError(
-            f"{name}: expected one random key, got {key!r}. Make one with jax.random.key(0); "
+            f"{name}: expected one random key, got {came}. Make one with jax.random.key(0); "
             "for several runs at once, jax.vmap over an array of keys."
         )
 

@@ -8,14 +8,14 @@ from typing import NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
 
 from funcnn._checks import check_labels, check_unit_interval, describe, floating_array, numeric_array, wide_labels
 from funcnn.types import Loss, Scalar
 
 Outputs: TypeAlias = Float[Array, "batch ..."]
 ClassScores: TypeAlias = Float[Array, "batch classes"]
-ClassTargets: TypeAlias = Int[Array, " batch"] | Float[Array, "batch classes"]
+ClassTargets: TypeAlias = Integer[Array, " batch"] | Float[Array, "batch classes"]
 
 SMALLEST_PROBABILITY = 1e-7
 """Where the probability losses clip: at this, and as far below 1."""
@@ -35,7 +35,7 @@ class LabelResiduals(NamedTuple):
     """Probabilities beside integer class labels."""
 
     probabilities: ClassScores
-    labels: Int[Array, " batch"]
+    labels: Integer[Array, " batch"]
 
 
 def mean_squared_error_forward(prediction: Outputs, target: Outputs) -> tuple[Scalar, Outputs]:

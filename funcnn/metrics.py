@@ -106,7 +106,8 @@ def _classes(name, prediction, target):
             f"{name}(target): expected class labels of an integer dtype, got {describe(target)}. Use y.astype(int)."
         )
     check_labels(f"{name}(target)", target, prediction.shape[1])
-    return predicted, wide_labels(target)
+    labels = wide_labels(target)
+    return predicted.astype(labels.dtype), labels
 
 
 def _check_shapes(name, prediction, target):

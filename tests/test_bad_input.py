@@ -1,4 +1,4 @@
-"""What bad input gets: for each kind, the error, its words, and that it comes before anything is compiled."""
+"""What bad input gets: for each kind the error and its words, before anything is trained."""
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,8 @@ NAN = X.at[4, 1].set(jnp.nan)
 
 
 def fit(x=X, y=LABELS, *, model=CLASSIFIER, loss=fnn.softmax_cross_entropy, **changes):
-    settings = {"epochs": 1, "key": KEY} | changes
-    return fnn.fit(model, loss, fnn.sgd(0.1), (x, y), **settings)
+    settings = {"optimizer": fnn.sgd(0.1), "epochs": 1, "key": KEY} | changes
+    return fnn.fit(model, loss, data=(x, y), **settings)
 
 
 def wrong_gradient(change):
@@ -173,6 +173,66 @@ BAD_FITS = {
         ValueError,
         r"train\(grad\): expected float\d+ .*, got bfloat16",
     ),
+    "an optimizer that wasn't called": (
+        {"optimizer": fnn.adam},
+        TypeError,
+        r"train\(optimizer\): expected an optax transformation, got <function adam.*Call the constructor",
+    ),
+    "a model that wasn't called": (
+        {"model": fnn.mlp},
+        TypeError,
+        r"train\(model\): expected a layer, got <function mlp",
+    ),
+    "a list for a model": ({"model": [fnn.relu]}, TypeError, r"train\(model\): expected a layer, got \["),
+    "a loss that is a function": (
+        {"loss": fnn.mean_squared_error_forward},
+        TypeError,
+        r"train\(loss\): expected a Loss\(forward, backward\), got <function",
+    ),
+    "a loss of every sample": (
+        {"loss": fnn.Loss(lambda p, y: (p, p), lambda r, d: r)},
+        ValueError,
+        r"train\(data\): the loss: expected a floating scalar, got float\d+ of shape \(6, 2\)",
+    ),
+    "a seed for a key": ({"key": 0}, TypeError, r"train\(key\): expected one random key, got 0.*jax\.random\.key\(0\)"),
+    "keys for a key": ({"key": jax.random.split(KEY)}, TypeError, r"train\(key\): expected one random key.*vmap"),
+    "a gradient that is a name": ({"grad": "manual"}, TypeError, r"train\(grad\): expected a function, got 'manual'"),
+    "words for targets": (
+        {"y": ["a"] * 6},
+        TypeError,
+        r"train\(data\): y: expected an array of numbers, got list of dtype",
+    ),
+    "nothing for targets": ({"y": None}, TypeError, r"train\(data\): y: expected an array of numbers, got NoneType"),
+    "integers for parameters": (
+        {"params": jax.tree.map(lambda leaf: leaf.astype(int), CLASSIFIER.init(KEY)[0])},
+        TypeError,
+        r"train\(params\): expected floating parameters, got int\d+ at \[0\]\.kernel",
+    ),
+    "a state of another dtype": (
+        {
+            "model": fnn.mlp((3, 4, 2), normalization=fnn.batch_norm),
+            "state": jax.tree.map(
+                lambda leaf: leaf.astype(jnp.bfloat16), fnn.mlp((3, 4, 2), normalization=fnn.batch_norm).init(KEY)[1]
+            ),
+        },
+        ValueError,
+        r"train\(state\): expected float\d+ .*in the parameters' dtype, got bfloat16",
+    ),
+    "a callback for callbacks": (
+        {"callbacks": print},
+        TypeError,
+        r"fit\(callbacks\): expected a sequence of functions",
+    ),
+    "a list for metrics": (
+        {"metrics": [fnn.accuracy], "validation": (X, LABELS)},
+        TypeError,
+        r"fit\(metrics\): expected metrics by name",
+    ),
+    "a metric of every sample": (
+        {"metrics": {"wrong": lambda p, y: p}, "validation": (X, LABELS)},
+        ValueError,
+        r"metrics: wrong: expected a floating scalar, got float\d+ of shape \(6, 2\)",
+    ),
     "dropout whose key is lost": (
         {
             "model": fnn.mlp((3, 4, 2), dropout=0.5),
@@ -202,6 +262,57 @@ BAD_CALLS = {
         lambda: fnn.dropout(0.5).forward((), (), X, train=True),
         ValueError,
         r"dropout\(0.5\): expected a random key while training, .*forward\(params, state, x, train=True, key=",
+    ),
+    "an accuracy of one score": (
+        lambda: fnn.accuracy(X[:, :1], LABELS[:, None]),
+        ValueError,
+        r"accuracy: expected scores of at least two classes",
+    ),
+    "an accuracy of several labels a sample": (
+        lambda: fnn.accuracy(X, jnp.ones((6, 3), WIDEST)),
+        ValueError,
+        r"accuracy\(target\): expected one-hot rows",
+    ),
+    "a confusion of bools": (
+        lambda: fnn.confusion_matrix(X, LABELS > 0),
+        TypeError,
+        r"confusion_matrix\(target\): expected class labels of an",
+    ),
+    "an evaluation of labels beyond the classes": (
+        lambda: fnn.evaluate(CLASSIFIER, fnn.softmax_cross_entropy, *CLASSIFIER.init(KEY), (X, LABELS + 2)),
+        ValueError,
+        "expected class labels from 0 to 1, got 2",
+    ),
+    "a prediction by another model's parameters": (
+        lambda: fnn.predict(CLASSIFIER, *fnn.mlp((3, 5, 2)).init(KEY), X),
+        ValueError,
+        r"predict\(params\): expected float\d+ of shape \(3, 4\) at \[0\]\.kernel",
+    ),
+    "a normalization that was called": (
+        lambda: fnn.mlp((3, 4, 2), normalization=fnn.batch_norm(4)),
+        TypeError,
+        r"mlp\(normalization\): expected a function, got Layer.*normalization=batch_norm",
+    ),
+    "a skip that is a word": (lambda: fnn.mlp((3, 4, 2), skip="no"), TypeError, r"mlp\(skip\): expected True or False"),
+    "an initializer by its name": (
+        lambda: fnn.linear(3, 2, kernel_init="he"),
+        TypeError,
+        r"linear\(kernel_init\): expected a function, got 'he'",
+    ),
+    "an initializer that wasn't called": (
+        lambda: fnn.linear(3, 2, kernel_init=jax.nn.initializers.he_normal).init(KEY),
+        ValueError,
+        r"expected a function that draws a kernel of shape \(3, 2\), got <function .*made by a call",
+    ),
+    "integers into a plain forward": (
+        lambda: fnn.leaky_relu_forward(jnp.array([-2])),
+        TypeError,
+        r"leaky_relu: expected a floating dtype, got int",
+    ),
+    "an epsilon that is no number": (
+        lambda: fnn.batch_norm(3, epsilon=float("nan")),
+        ValueError,
+        "expected a finite number",
     ),
     "a rate of 1": (
         lambda: fnn.dropout(1.0),

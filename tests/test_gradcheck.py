@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import funcnn as fnn
-from funcnn.gradcheck.comparison import compare_gradients
 from tests.cases import FLOATS, KEY, LAYERS, LOSSES, MODELS, WIDEST, cast, named
 
 X = jax.random.normal(KEY, (6, 3), WIDEST)
@@ -86,7 +85,7 @@ def test_leaves_wrong_by_one_cause_are_one_finding():
 
 def test_one_wrong_entry_among_many_is_seen():
     gradient = jnp.ones((500, 400), WIDEST)
-    report = compare_gradients({"w": gradient.at[123, 45].add(1e-3)}, {"w": gradient})
+    report = fnn.check_gradients(lambda w: w.sum(), lambda w: gradient.at[123, 45].add(1e-3), gradient)
     assert not report.ok
     assert "(123, 45)" in report.leaves[0].detail
 
@@ -206,3 +205,133 @@ def test_a_float32_check_under_float64_is_a_float32_check():
     assert report.ok
     assert {leaf.dtype for leaf in report.leaves} == {"float32"}
     np.testing.assert_array_less([leaf.tolerance for leaf in report.leaves], 1e-3)
+
+
+def test_values_are_judged_in_float64_whatever_the_dtype():
+    """In bfloat16 a bias gradient that is twice what it should be drowns in the rounding of the kernel's."""
+
+    def doubled_bias(residuals, dy):
+        gradients, dx = fnn.linear_backward(residuals, dy)
+        return gradients._replace(bias=2 * gradients.bias), dx
+
+    model = fnn.serial(fnn.linear(3, 4)._replace(backward=doubled_bias), fnn.tanh, fnn.linear(4, 1))
+    for dtype in (jnp.bfloat16, jnp.float16, jnp.float32):
+        x, y = (5 * X).astype(dtype), X[:, :1].astype(dtype)
+        report = fnn.check_model(model, fnn.mean_squared_error, (x, y))
+        assert [leaf.path for leaf in report.leaves if not leaf.ok] == ["[0].bias"]
+        assert {leaf.dtype for leaf in report.leaves} == {jnp.dtype(dtype).name}
+        assert fnn.check_model(
+            fnn.serial(fnn.linear(3, 4), fnn.tanh, fnn.linear(4, 1)), fnn.mean_squared_error, (x, y)
+        ).ok
+
+
+def test_a_vanished_gradient_is_not_taken_for_zero():
+    def nothing(residuals, dy):
+        gradients, dx = fnn.linear_backward(residuals, dy)
+        return jax.tree.map(jnp.zeros_like, gradients), dx
+
+    deep = [fnn.linear(3, 3), fnn.sigmoid] * 8
+    model = fnn.serial(fnn.linear(3, 3)._replace(backward=nothing), fnn.sigmoid, *deep, fnn.linear(3, 1))
+    report = fnn.check_model(model, fnn.mean_squared_error, (X.astype(jnp.float32), Y[:, None].astype(jnp.float32)))
+    assert {leaf.path: leaf.cause for leaf in report.leaves if not leaf.ok} == {
+        "[0].kernel": "zero",
+        "[0].bias": "zero",
+    }
+
+
+def test_the_caller_s_configuration_is_left_alone():
+    before = (jax.config.read("jax_enable_x64"), jax.config.jax_numpy_dtype_promotion)
+    fnn.check_gradients(loss_fn, right, PARAMS, X, Y)
+    assert (jax.config.read("jax_enable_x64"), jax.config.jax_numpy_dtype_promotion) == before
+
+
+def test_a_right_gradient_at_the_optimum_is_right_in_float32():
+    solution = {"w": jnp.array([1.0, -2.0, 0.5], WIDEST), "b": jnp.zeros((), WIDEST)}
+    report = fnn.check_gradients(loss_fn, right, *cast((solution, X, Y), jnp.float32))
+    assert report.ok, str(report)
+
+
+def test_functions_that_compute_in_float32_inside_are_judged_by_its_digits():
+    def pinned(params, x, y):
+        return loss_fn(*cast((params, x, y), jnp.float32))
+
+    def by_hand(params, x, y):
+        return jax.tree.map(lambda g, p: g.astype(p.dtype), right(*cast((params, x, y), jnp.float32)), params)
+
+    assert fnn.check_gradients(pinned, by_hand, PARAMS, X, Y).ok
+    assert not fnn.check_gradients(
+        pinned, lambda *args: jax.tree.map(lambda g: 1.01 * g, by_hand(*args)), PARAMS, X, Y
+    ).ok
+
+
+def test_a_gradient_by_numpy():
+    def by_numpy(params, x, y):
+        error = 2 * (np.asarray(x) @ np.asarray(params["w"]) + np.asarray(params["b"]) - np.asarray(y)) / len(y)
+        return {"w": np.asarray(x).T @ error, "b": error.sum()}
+
+    assert fnn.check_gradients(loss_fn, by_numpy, PARAMS, X, Y).ok
+
+
+def test_closures_over_layers_that_refuse_float64_are_judged_as_they_are():
+    model, (x, y) = fnn.mlp((3, 4, 1)), cast((X, Y[:, None]), jnp.float32)
+    params, state = cast(model.init(KEY), jnp.float32)
+    gradient = fnn.manual_value_and_grad(model, fnn.mean_squared_error)
+    report = fnn.check_gradients(
+        lambda params: fnn.autodiff_value_and_grad(model, fnn.mean_squared_error)(params, state, (x, y))[0][0],
+        lambda params: gradient(params, state, (x, y))[1],
+        params,
+    )
+    assert report.ok, str(report)
+
+
+def test_arguments_that_are_no_arrays_pass_untouched():
+    def loss(params, name, flag, layer, key, rows):
+        assert name == "mean"
+        assert flag is True
+        y = layer.forward((), (), params[:rows], train=flag, key=key)[0]
+        return (y * y).mean()
+
+    def gradient(params, name, flag, layer, key, rows):
+        y, _, residuals = layer.forward((), (), params[:rows], train=flag, key=key)
+        dx = layer.backward(residuals, 2 * y / y.size)[1]
+        return jnp.zeros_like(params).at[:rows].set(dx)
+
+    for key in (KEY, jax.random.PRNGKey(3)):
+        assert fnn.check_gradients(loss, gradient, X, "mean", True, fnn.dropout(0.5), key, 4).ok
+
+
+def test_a_nan_on_both_sides_is_a_finding():
+    report = fnn.check_gradients(lambda w: (w * jnp.nan).sum(), lambda w: w * jnp.nan, X)
+    assert report.leaves[0].cause == "nonfinite"
+
+
+def test_what_overflows_in_its_own_dtype_alone_is_a_finding():
+    def gradient(w):
+        return jnp.exp(w * 100) / jnp.exp(w * 100)
+
+    w = jnp.full(2, 2.0, jnp.float32)
+    report = fnn.check_gradients(lambda w: w.sum(), gradient, w)
+    assert report.leaves[0].cause == "nonfinite"
+    assert "finite in float64, but not in the parameter's own float32" in report.leaves[0].detail
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+@pytest.mark.skipif(jnp.float64 != WIDEST, reason="float32 has no such numbers")
+def test_causes_are_named_at_any_scale(scale):
+    report = fnn.check_gradients(lambda w: scale * (w * w).sum(), lambda w: scale * w, X)
+    assert report.leaves[0].cause == "scaled"
+
+
+def test_complex_parameters_by_jax_s_convention():
+    z = jnp.array([1 + 2j, -3j])
+    assert fnn.check_gradients(lambda z: (z * z.conj()).real.sum(), lambda z: 2 * z.conj(), z).ok
+    assert not fnn.check_gradients(lambda z: (z * z.conj()).real.sum(), lambda z: 2 * z, z).ok
+
+
+def test_check_model_at_given_parameters():
+    model = fnn.mlp((3, 4, 1), normalization=fnn.batch_norm)
+    params, state = model.init(KEY)
+    assert fnn.check_model(model, fnn.mean_squared_error, (X, Y[:, None]), params=params, state=state).ok
+    wider, _ = fnn.mlp((3, 5, 1), normalization=fnn.batch_norm).init(KEY)
+    with pytest.raises(ValueError, match=r"check_model\(params\): expected float\d+ of shape \(3, 4\)"):
+        fnn.check_model(model, fnn.mean_squared_error, (X, Y[:, None]), params=wider)

@@ -132,10 +132,54 @@ def test_a_label_outside_the_classes_is_nan_where_it_cannot_be_read():
     assert bool(jnp.isnan(loss(jnp.array([-1, 0]))))
 
 
-def test_ten_thousand_classes_build_no_one_hot_array():
+def test_ten_thousand_classes_build_no_one_hot_array_in_forward():
     logits, labels = jax.ShapeDtypeStruct((8, 10_000), WIDEST), jax.ShapeDtypeStruct((8,), jnp.int32)
     program = str(jax.make_jaxpr(lambda z, y: fnn.softmax_cross_entropy.forward(z, y)[0])(logits, labels))
     assert "10000] = eq" not in program
+
+
+@pytest.mark.parametrize("name", ["softmax_cross_entropy", "categorical_cross_entropy"])
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "uint32"])
+@pytest.mark.parametrize("classes", [3, 128, 256, 300, 400])
+def test_narrow_label_dtypes_hold_any_number_of_classes(name, dtype, classes):
+    loss = getattr(fnn, name)
+    scores = fnn.softmax_forward(jax.random.normal(KEY, (4, classes), WIDEST))[0]
+    labels = jnp.array([0, 1, 2, min(classes, 127) - 1])
+    one = jnp.ones((), WIDEST)
+    expected_value, expected, _ = both(loss, scores, labels, one)
+    value, by_hand, by_autodiff = both(loss, scores, labels.astype(dtype), one)
+    np.testing.assert_array_equal(value, expected_value)
+    np.testing.assert_array_equal(by_hand, expected)
+    assert relative_gap(by_hand, by_autodiff) <= TOLERANCES[WIDEST]
+
+
+def test_under_jit_a_label_that_is_no_class_adds_nothing_by_hand_and_by_autodiff():
+    logits = jax.random.normal(KEY, (2, 3), WIDEST)
+    _, by_hand, by_autodiff = jax.jit(both, static_argnums=0)(
+        fnn.softmax_cross_entropy, logits, jnp.array([0, 3]), jnp.ones((), WIDEST)
+    )
+    assert not by_hand[1].any()
+    np.testing.assert_allclose(by_hand, by_autodiff, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["binary_cross_entropy", "categorical_cross_entropy"])
+@pytest.mark.parametrize("wrong", [-0.1, 1.5])
+def test_under_jit_a_probability_outside_0_1_is_nan_and_not_clipped(name, wrong):
+    p = jnp.full((4, 3), 1 / 3, WIDEST).at[0, 0].set(wrong)
+    target = jnp.eye(4, 3, dtype=WIDEST)
+    assert bool(jnp.isnan(jax.jit(getattr(fnn, name).forward)(p, target)[0]))
+
+
+@pytest.mark.parametrize("name", ["mean_squared_error", "binary_cross_entropy", "sigmoid_cross_entropy"])
+def test_float16_gradients_of_more_entries_than_it_can_count(name):
+    p, y = jnp.full((70_000, 1), 0.25, jnp.float16), jnp.ones((70_000, 1), jnp.float16)
+    residuals = getattr(fnn, name).forward(p, y)[1]
+    assert bool((getattr(fnn, name).backward(residuals, jnp.ones((), jnp.float16)) < 0).all())
+
+
+def test_labels_pass_where_jax_stops_at_every_nan():
+    with jax.debug_nans(True):
+        fnn.softmax_cross_entropy.forward(jnp.zeros((2, 3), WIDEST), jnp.array([0, 2]))
 
 
 P = jnp.full((4, 3), 1 / 3, WIDEST)

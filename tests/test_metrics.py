@@ -1,7 +1,9 @@
 """Metrics against counts by hand."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import funcnn as fnn
 from tests.cases import WIDEST
@@ -23,3 +25,22 @@ def test_binary_accuracy_of_several_labels_and_thresholds():
     probabilities, bits = jnp.array([[0.9, 0.2], [0.6, 0.7]], WIDEST), jnp.array([[1.0, 0.0], [0.0, 1.0]], WIDEST)
     assert fnn.binary_accuracy(probabilities, bits) == 0.75
     assert fnn.binary_accuracy(probabilities, bits, threshold=0.65) == 1
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+def test_narrow_labels_of_many_classes(dtype):
+    scores = jnp.eye(200, dtype=WIDEST)[:100]
+    labels = jnp.arange(100, dtype=dtype)
+    assert fnn.accuracy(scores, labels) == 1
+    assert fnn.confusion_matrix(scores, labels).trace() == 100
+
+
+def test_scores_with_a_nan_are_wrong_and_taken_for_nothing():
+    broken = SCORES.at[0].set(jnp.nan)
+    assert fnn.accuracy(broken, LABELS) == 0.5
+    assert fnn.confusion_matrix(broken, LABELS).sum() == 3
+
+
+def test_under_jit_a_label_that_is_no_class_counts_nowhere():
+    counted = jax.jit(fnn.confusion_matrix)(SCORES, jnp.array([0, 1, -1, 3]))
+    np.testing.assert_array_equal(counted, [[1, 0, 0], [0, 1, 0], [0, 0, 0]])

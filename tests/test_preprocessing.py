@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import funcnn as fnn
 from tests.cases import WIDEST
@@ -32,3 +33,16 @@ def test_other_data_are_scaled_by_the_training_set_s_measures():
 def test_a_constant_feature_stays_finite():
     for scaler in (fnn.standard_scaler, fnn.min_max_scaler):
         assert scaler.apply(scaler.fit(TRAINING), OTHER)[0, 2] == 1
+
+
+@pytest.mark.parametrize("value", [0.1, 7.0, -1e-30])
+def test_a_constant_that_is_not_exact_in_binary_is_no_unit(value):
+    """The mean of equal numbers may differ from them by rounding."""
+    scaling = fnn.standard_scaler.fit(jnp.full((999, 1), value, jnp.float32))
+    assert scaling.divisor[0] == 1
+    assert scaling.offset[0] == jnp.float32(value)
+
+
+def test_squares_that_overflow_do_not():
+    scaling = fnn.standard_scaler.fit(jnp.array([[-1e30], [1e30]], jnp.float32))
+    np.testing.assert_allclose(scaling.divisor, [1e30], rtol=1e-6)

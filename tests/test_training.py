@@ -1,5 +1,7 @@
 """Training: the loop does what a loop by hand does, sees every sample, and begins and compiles as promised."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -157,3 +159,41 @@ def test_learning_reaches_the_target():
     trained = fnn.fit(model, fnn.sigmoid_cross_entropy, fnn.adam(0.05), (x, y), epochs=500, key=KEY)
     logits = fnn.predict(model, trained.params, trained.state, x)
     assert fnn.binary_accuracy(logits, y, threshold=0.0) == 1
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_training_in_a_narrow_dtype_stays_in_it(dtype):
+    model = fnn.mlp((3, 4, 1), normalization=fnn.batch_norm)
+    params = jax.tree.map(lambda leaf: leaf.astype(dtype), model.init(KEY)[0])
+    data = (X.astype(dtype), Y.astype(dtype))
+    trained = run(fnn.fit, model=model, params=params, data=data, validation=data, optimizer=fnn.sgd(0.1))
+    leaves = jax.tree.leaves((trained.params, trained.state, trained.history.step_loss))
+    assert {leaf.dtype for leaf in leaves} == {jnp.dtype(dtype)}
+    assert bool(jnp.isfinite(trained.history.loss).all())
+
+
+def test_numpy_integers_are_counts(as_for_users):
+    trained = run(epochs=np.int64(2), batch_size=np.int32(5), model=fnn.mlp((np.int64(3), 4, 1)))
+    assert trained.history.step_loss.shape == (2, 2)
+
+
+def test_a_layer_and_a_loss_need_only_the_fields(as_for_users):
+    class OwnLayer(NamedTuple):
+        init: object
+        forward: object
+        backward: object
+
+    trained = run(model=fnn.serial(OwnLayer(*fnn.linear(3, 1)), fnn.tanh))
+    assert bool(jnp.isfinite(trained.history.loss).all())
+
+
+def test_a_loss_that_needs_positive_predictions_is_asked_at_positive_ones():
+    def forward(prediction, target):
+        if not isinstance(prediction, jax.core.Tracer):
+            assert bool((prediction > 0).all())
+        return (prediction - target * jnp.log(prediction)).mean(), (prediction, target)
+
+    poisson = fnn.Loss(forward, lambda residuals, dloss: dloss * (1 - residuals[1] / residuals[0]) / residuals[0].size)
+    model = fnn.mlp((3, 4, 1), output=fnn.softplus)
+    assert bool(jnp.isfinite(run(model=model, loss=poisson, data=(X, jnp.abs(Y))).history.loss).all())
+    assert fnn.check_model(model, poisson, (X, jnp.abs(Y))).ok

@@ -1,7 +1,7 @@
 """Comparing gradients: written by hand on one side, ``jax.grad`` on the other.
 
-``check`` asks both sides, ``comparison`` sets the tolerances and compares leaf by leaf, ``diagnosis`` names what is
-wrong with a leaf, and ``report`` is what comes back.
+``check`` asks both sides, in the ``precision`` that tells right from wrong; ``comparison`` sets the tolerances and
+compares leaf by leaf; ``diagnosis`` names what is wrong with a leaf; ``report`` is what comes back.
 """
 
 from funcnn.gradcheck.check import (

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from funcnn._checks import describe, feature_array
+from funcnn._checks import check_is_layer, check_same_structure, check_same_tree, describe, feature_array, numeric_array
 from funcnn.backprop import autodiff_value_and_grad, manual_value_and_grad
 from funcnn.gradcheck.comparison import compare_gradients
+from funcnn.gradcheck.precision import double_precision, spacing_inside, widened
 from funcnn.gradcheck.report import GradientReport
-from funcnn.types import Batch, Layer, Loss, Params
+from funcnn.types import Batch, Layer, Loss, Params, State
 
 
 class LayerArguments(NamedTuple):
@@ -27,7 +28,10 @@ def check_gradients(
 ) -> GradientReport:
     """Compare a gradient written by hand with ``jax.grad``, for every parameter.
 
-    Both are run at the highest precision of matrix products that the device has.
+    The values are compared in float64 whatever the parameters' dtype: both functions get float64 copies of their
+    floating arguments (other arguments pass untouched), and the caller's configuration is the same afterwards. Shapes
+    and dtypes are those that ``grad_fn`` returns for the parameters as they are. Where a function can't take float64,
+    the values are compared in the parameters' dtype. Matrix products run at the highest precision that the device has.
 
     Args:
         loss_fn: ``(params, *args) -> scalar``.
@@ -37,7 +41,8 @@ def check_gradients(
 
     Returns:
         A report with a row for each parameter: its path, shape and dtype, the largest absolute and relative difference,
-        the tolerance, and the cause where it is wrong.
+        the tolerance, and the cause where it is wrong. Complex parameters follow JAX's convention, in which the
+        gradient of |z|² is twice the conjugate of z.
 
     Raises:
         TypeError: a parameter isn't floating.
@@ -56,23 +61,42 @@ def check_gradients(
         The gradient by hand is wrong in 1 of 1 leaf.
         the root: scaled: 1/2 of autodiff's gradient; the derivative of a square brings a factor 2: was it left out?
     """
-    params = jax.tree.map(jnp.asarray, params)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
-            raise TypeError(
-                f"check_gradients(params): expected floating parameters, got {describe(leaf)} "
-                f"at {jax.tree_util.keystr(path) or 'the root'}. Pass what isn't differentiated as a further argument."
-            )
-    value = jax.eval_shape(loss_fn, params, *args)
+    params = _floating_params(params)
+    value = jax.eval_shape(lambda params: loss_fn(params, *args), params)
     if getattr(value, "shape", None) != ():
         raise ValueError(
             f"check_gradients(loss_fn): expected a function that returns a scalar, got {value}. "
             "Take the mean or the sum of the losses of the samples."
         )
     with jax.default_matmul_precision("highest"):
-        by_autodiff = jax.grad(loss_fn)(params, *args)
-        by_hand = grad_fn(params, *args)
-    return compare_gradients(by_hand, by_autodiff)
+        returned = grad_fn(params, *args)
+        check_same_structure("check_gradients(grad_fn)", returned, params, "the parameters")
+        by_hand, by_autodiff, spacing = _in_double_precision(loss_fn, grad_fn, params, args, returned)
+    return compare_gradients(by_hand, by_autodiff, params=params, returned=returned, spacing=spacing)
+
+
+def _in_double_precision(loss_fn, grad_fn, params, args, returned):
+    """Both gradients in float64, and the spacing of the coarsest numbers in them; as they are where that fails."""
+    try:
+        with double_precision():
+            wide = widened((params, *args))
+            by_autodiff, by_hand = jax.grad(loss_fn)(*wide), grad_fn(*wide)
+            spacing = spacing_inside(loss_fn, grad_fn, by_hand, wide)
+    except (TypeError, ValueError):
+        by_autodiff, by_hand = jax.grad(loss_fn)(params, *args), returned
+        spacing = spacing_inside(loss_fn, grad_fn, by_hand, (params, *args))
+    return by_hand, by_autodiff, spacing
+
+
+def _floating_params(params):
+    params = jax.tree.map(lambda leaf: numeric_array("check_gradients(params)", leaf), params)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            raise TypeError(
+                f"check_gradients(params): expected floating parameters, got {describe(leaf)} "
+                f"at {jax.tree_util.keystr(path) or 'the root'}. Pass what isn't differentiated as a further argument."
+            )
+    return params
 
 
 def assert_gradients(loss_fn: Callable[..., Any], grad_fn: Callable[..., PyTree], params: PyTree, *args: Any) -> None:
@@ -117,35 +141,42 @@ def check_layer(layer: Layer, x: ArrayLike, *, train: bool = True, key: PRNGKeyA
         >>> check_layer(tanh, jnp.array([[-1.0, 0.5]])).ok
         True
     """
+    check_is_layer("check_layer(layer)", layer)
     x = feature_array("check_layer(x)", x)
     init_key, cotangent_key, layer_key = jax.random.split(jax.random.key(0) if key is None else key, 3)
     params, state = _moved_init(layer, init_key, x.dtype)
-
-    def forward(arguments):
-        return layer.forward(arguments.params, state, arguments.x, train=train, key=layer_key)
-
-    y, _, _ = forward(LayerArguments(params, x))
+    y = layer.forward(params, state, x, train=train, key=layer_key)[0]
     dy = jax.random.normal(cotangent_key, y.shape, y.dtype)
 
-    def projection(arguments):
-        return (forward(arguments)[0] * dy).sum()
+    def projection(arguments, state, dy, key):
+        return (layer.forward(arguments.params, state, arguments.x, train=train, key=key)[0] * dy).sum()
 
-    def by_hand(arguments):
-        return LayerArguments(*layer.backward(forward(arguments)[2], dy))
+    def by_hand(arguments, state, dy, key):
+        residuals = layer.forward(arguments.params, state, arguments.x, train=train, key=key)[2]
+        return LayerArguments(*layer.backward(residuals, dy))
 
-    return check_gradients(projection, by_hand, LayerArguments(params, x))
+    return check_gradients(projection, by_hand, LayerArguments(params, x), state, dy, layer_key)
 
 
 def check_model(
-    model: Layer, loss: Loss, batch: Batch | tuple[ArrayLike, ArrayLike], *, key: PRNGKeyArray | None = None
+    model: Layer,
+    loss: Loss,
+    batch: Batch | tuple[ArrayLike, ArrayLike],
+    *,
+    key: PRNGKeyArray | None = None,
+    params: Params | None = None,
+    state: State | None = None,
 ) -> GradientReport:
     """Compare ``manual_value_and_grad`` of a model and a loss with ``jax.grad``, for every parameter.
 
     Args:
         model: any layer.
         loss: any loss.
-        batch: ``Batch(x, y)`` or ``(x, y)``; the parameters are cast to x's dtype.
+        batch: ``Batch(x, y)`` or ``(x, y)``; drawn parameters are cast to x's dtype.
         key: random key for the parameters and dropout; ``None`` for ``jax.random.key(0)``.
+        params: the parameters to check at; ``None`` draws them and moves them a little at random, for zeros and ones
+            hide mistakes.
+        state: the running statistics; ``None`` for the initial ones.
 
     Returns:
         A report with a row for each parameter.
@@ -160,27 +191,34 @@ def check_model(
         >>> print(check_model(mlp((2, 4, 3)), softmax_cross_entropy, (jnp.eye(2), jnp.array([0, 2]))).ok)
         True
     """
-    batch = Batch(feature_array("check_model(batch): x", batch[0]), jnp.asarray(batch[1]))
+    batch = Batch(feature_array("check_model(batch): x", batch[0]), numeric_array("check_model(batch): y", batch[1]))
+    by_autodiff, by_hand = autodiff_value_and_grad(model, loss), manual_value_and_grad(model, loss)
     init_key, step_key = jax.random.split(jax.random.key(0) if key is None else key)
-    params, state = _moved_init(model, init_key, batch.x.dtype)
+    drawn_params, drawn_state = _moved_init(model, init_key, batch.x.dtype)
+    params = drawn_params if params is None else params
+    state = drawn_state if state is None else state
+    check_same_tree("check_model(params)", params, drawn_params, "what the model's init returns", dtypes=False)
 
-    def value(params):
-        return autodiff_value_and_grad(model, loss)(params, state, batch, key=step_key)[0][0]
+    def value(params, state, batch, key):
+        return by_autodiff(params, state, batch, key=key)[0][0]
 
-    def by_hand(params):
-        return manual_value_and_grad(model, loss)(params, state, batch, key=step_key)[1]
+    def gradient(params, state, batch, key):
+        return by_hand(params, state, batch, key=key)[1]
 
-    return check_gradients(value, by_hand, params)
+    return check_gradients(value, gradient, params, state, batch, step_key)
 
 
 def _moved_init(layer, key, dtype):
-    """Parameters and state of a layer in ``dtype``, with every parameter moved off its initial value."""
+    """Parameters and state of a layer, floating ones in ``dtype``, every parameter moved off its initial value."""
     init_key, move_key = jax.random.split(key)
     params, state = layer.init(init_key)
     leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(move_key, max(len(leaves), 1))
     moved = [
-        leaf.astype(dtype) + jax.random.normal(leaf_key, leaf.shape, dtype) / 10
-        for leaf, leaf_key in zip(leaves, keys, strict=False)
+        leaf.astype(dtype) + jax.random.normal(jax.random.fold_in(move_key, number), leaf.shape, dtype) / 10
+        if jnp.issubdtype(leaf.dtype, jnp.floating)
+        else leaf
+        for number, leaf in enumerate(map(jnp.asarray, leaves))
     ]
-    return jax.tree.unflatten(structure, moved), jax.tree.map(lambda leaf: leaf.astype(dtype), state)
+    return jax.tree.unflatten(structure, moved), jax.tree.map(
+        lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, state
+    )

@@ -7,7 +7,7 @@ Cause: TypeAlias = Literal["shape", "dtype", "nonfinite", "zero", "sign", "scale
 """What is wrong with a leaf:
 
 - ``shape``, ``dtype``: not the parameter's own;
-- ``nonfinite``: a NaN or an infinity on one side only, or on both in different places;
+- ``nonfinite``: a NaN or an infinity, on either side, or in the parameters' own dtype though not in float64;
 - ``zero``: all zero where autodiff's is not;
 - ``sign``: autodiff's with the other sign;
 - ``scaled``: autodiff's times a constant, named in ``detail``;
@@ -23,8 +23,9 @@ class LeafReport(NamedTuple):
         path: where the parameter stands in the tree, ``[0].kernel``.
         shape, dtype: the parameter's own, which its gradient must have.
         ok: whether the largest difference is within the tolerance.
-        exact: whether every entry is the same to the last bit.
-        max_abs_difference: the largest difference of an entry, in the gradient's units; NaN where shapes differ.
+        exact: whether every entry is the same to the last bit, in the precision of the comparison.
+        max_abs_difference: the largest difference of an entry, in the gradient's units; NaN where shapes differ or an
+            entry is NaN.
         relative_difference: that, over the leaf's largest entry by autodiff.
         tolerance: the largest difference that rounding explains, in the gradient's units.
         cause: what is wrong, ``None`` where the leaf is ok.

@@ -124,7 +124,7 @@ def test_a_batch_of_one(case, train):
 
     by_hand, by_autodiff = gradients(params, x)
     # Batch normalization of one sample divides by √ε alone, which magnifies rounding.
-    assert largest_gap(by_hand, by_autodiff) <= 1e4 * TOLERANCES[WIDEST]
+    assert largest_gap(by_hand, by_autodiff) <= 300 * TOLERANCES[WIDEST]
 
 
 @every_layer
