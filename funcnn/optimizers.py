@@ -121,7 +121,7 @@ def adam(
 
     m and v start at 0 and are too small at first; the hats correct that. Where g is large beside ε, a step is about α
     in size whatever the size of g. With ``nesterov``, m̂ is β₁ m/(1 − β₁ᵗ⁺¹) + (1 − β₁) g/(1 − β₁ᵗ). ε stands outside
-    the root and after the correction, as in the paper's algorithm 1 and in PyTorch; Keras puts it before the correction.
+    the root and after the correction, as in the paper's algorithm 1 and in PyTorch; Keras puts it before that.
 
     Args:
         learning_rate: α, a number or an optax schedule of the step count.
