@@ -94,9 +94,9 @@ def train_twins(model: fnn.Layer, images: Images, settings: ClassifierSettings) 
 
 
 def largest_gap(first: Any, second: Any) -> float:
-    return max(
-        float(jnp.abs(a - b).max()) for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)
-    )
+    """The largest difference of an entry between two trees; NaN where there is one."""
+    gaps = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), first, second)
+    return float(np.max(jax.tree.leaves(gaps)))
 
 
 def accuracies_of_many_seeds(model: fnn.Layer, images: Images, settings: ClassifierSettings) -> np.ndarray:
@@ -146,7 +146,7 @@ def run(title: str, sizes: tuple[int, ...], images: Images, settings: Classifier
     low, high = interval(accuracies)
     spread = f", 95% interval {low:.2%} to {high:.2%} (worst {accuracies.min():.2%}, best {accuracies.max():.2%})"
     console.print(
-        f"\nMean test accuracy over {settings.seeds} starts, trained at once by {settings.grad} gradients: "
+        f"\nMean test accuracy over {settings.seeds} starts, one split, trained at once by {settings.grad} gradients: "
         f"[bold]{accuracies.mean():.2%}[/]{spread if settings.seeds > 1 else ''}\n",
         highlight=False,
     )
@@ -176,7 +176,7 @@ def show_twins(twins: Twins, reports: dict[str, fnn.GradientReport], settings: C
         compared.add_row(str(epoch + 1), *row, f"{twins.gaps[epoch]:.1e}")
     console.print(compared)
     console.print(
-        f"Largest gap of a parameter between the two trainings: [bold]{max(twins.gaps):.1e}[/] after any epoch, "
+        f"Largest gap of a parameter between the two trainings: [bold]{np.max(twins.gaps):.1e}[/] after any epoch, "
         f"{twins.gaps[-1]:.1e} after the last step",
         highlight=False,
     )
