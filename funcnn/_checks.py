@@ -36,13 +36,14 @@ def numeric_array(name: str, value: Any) -> Array:
             f"{name}: expected an array of numbers, got {type(value).__name__} of dtype {array.dtype}. "
             "Encode words and dates as numbers first."
         )
-    converted = jnp.asarray(array)
-    if array.dtype.kind in "iu" and not np.array_equal(converted, array):
-        raise ValueError(
-            f"{name}: expected integers that {converted.dtype} holds, got {array.dtype} values beyond it. "
-            "Renumber them, or enable 64-bit integers: jax.config.update('jax_enable_x64', True)."
-        )
-    return converted
+    if array.dtype.kind in "iu" and array.size:
+        held = np.iinfo(jax.dtypes.canonicalize_dtype(array.dtype))
+        if array.min() < held.min or array.max() > held.max:
+            raise ValueError(
+                f"{name}: expected integers from {held.min} to {held.max}, got {array.min()} to {array.max()}. "
+                "Renumber them, or enable 64-bit integers: jax.config.update('jax_enable_x64', True)."
+            )
+    return jnp.asarray(array)
 
 
 def floating_array(name: str, value: Any) -> Array:
@@ -101,7 +102,10 @@ def positive_integer(name: str, value: Any) -> int:
     """``value`` as a Python integer, or an error where it isn't a positive integer."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name}: expected a positive integer, got {value!r} of type {type(value).__name__}.")
-    count = operator.index(value)
+    try:
+        count = operator.index(value)
+    except TypeError as error:
+        raise TypeError(f"{name}: expected a positive integer, got {value!r}.") from error
     if count < 1:
         raise ValueError(f"{name}: expected a positive integer, got {count}.")
     return count
@@ -151,13 +155,13 @@ def check_is_loss(name: str, value: Any) -> None:
         )
 
 
-def check_scalar(name: str, value: Any) -> None:
-    """Refuse a loss or a metric that isn't one floating number."""
+def check_scalar(name: str, value: Any, *, floating: bool = True) -> None:
+    """Refuse a loss or a metric that isn't one (floating) number."""
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
-    if shape != () or dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+    if dtype is None or shape != () or (floating and not jnp.issubdtype(dtype, jnp.floating)):
+        came = repr(value) if dtype is None else f"{dtype} of shape {shape}"
         raise ValueError(
-            f"{name}: expected a floating scalar, got {value if shape is None else f'{dtype} of shape {shape}'}. "
-            "Take the mean over the batch."
+            f"{name}: expected a {'floating ' if floating else ''}scalar, got {came}. Take the mean over the batch."
         )
 
 

@@ -1,6 +1,6 @@
 """What enters training and evaluation: checked, converted and completed, before anything is trained."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import jax
@@ -22,6 +22,7 @@ from funcnn._checks import (
 from funcnn.types import Batch
 
 INIT = "what the model's init returns"
+PROBE = 64
 
 
 @partial(jax.jit, static_argnames="model")
@@ -65,8 +66,12 @@ def starting_point(model, key, params, state):
     if len(dtypes) == 1:
         expected_state = jax.tree.map(partial(_in_dtype, *dtypes), expected_state)
     if state is None:
-        state = jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), drawn_state, expected_state)
-    check_same_tree("train(state)", state, expected_state, f"{INIT}, in the parameters' dtype")
+        state = jax.tree.map(
+            lambda leaf, like: leaf if leaf.dtype == like.dtype else leaf.astype(like.dtype),
+            drawn_state,
+            expected_state,
+        )
+    check_same_tree("train(state)", state, expected_state, INIT, dtypes=False)
     return params, state
 
 
@@ -91,10 +96,12 @@ def checked_data(name, model, loss, params, state, data) -> Batch:
     check_finite(f"{name}: x", x)
     check_finite(f"{name}: y", y)
     prediction = forward.eval_shape(params, state, x, jax.random.key(0), model=model, train=True)
-    # The loss checks the targets beside any prediction of the right shape; ½ is a logit and a probability.
-    loss_of_halves = loss.forward if is_concrete(y) else partial(jax.eval_shape, loss.forward)
-    value, _ = loss_of_halves(jnp.full(prediction.shape, 0.5, prediction.dtype), y)
+    value, _ = jax.eval_shape(loss.forward, prediction, y)
     check_scalar(f"{name}: the loss", value)
+    if is_concrete(x, y, *jax.tree.leaves((params, state))):
+        # The loss checks every target beside the model's own predictions, those of the first samples over and over.
+        probe = forward(params, state, x[:PROBE], None, model=model, train=False)
+        loss.forward(jnp.resize(probe, prediction.shape), y)
     return Batch(x, y)
 
 
@@ -126,17 +133,19 @@ def check_scalar_metrics(metrics, model, params, state, batch) -> None:
     """Refuse metrics that aren't one number for the whole data."""
     prediction = forward.eval_shape(params, state, batch.x, None, model=model, train=False)
     for name, metric in metrics:
-        check_scalar(f"metrics: {name}", jax.eval_shape(metric, prediction, batch.y))
+        check_scalar(f"metrics: {name}", jax.eval_shape(metric, prediction, batch.y), floating=False)
 
 
-def check_callbacks(callbacks, key) -> None:
-    """Refuse callbacks that aren't functions, and any where there is nothing to tell yet: under ``jit``."""
-    if callable(callbacks) or not all(map(callable, callbacks)):
+def checked_callbacks(callbacks, data, key) -> tuple[Callable, ...]:
+    """The callbacks as a tuple; refused where there is nothing to tell them yet: under ``jit``."""
+    if callable(callbacks) or not isinstance(callbacks, Iterable):
         raise TypeError(f"fit(callbacks): expected a sequence of functions, such as [print], got {callbacks!r}.")
-    if callbacks and not is_concrete(key):
-        raise ValueError(
-            "fit(callbacks): expected no callbacks under jit or vmap, where no epoch has ended; use train."
-        )
+    kept = tuple(callbacks)
+    for callback in kept:
+        check_callable("fit(callbacks)", callback, "A callback is (progress) -> None.")
+    if kept and not is_concrete(key, *jax.tree.leaves(data)):
+        raise ValueError("fit(callbacks): expected none under jit or vmap, where no epoch has ended; use train.")
+    return kept
 
 
 def _in_dtype(dtype, leaf):

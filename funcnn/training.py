@@ -5,7 +5,7 @@ epoch goes through a fresh shuffle; samples that don't fill a batch make a last,
 of its steps are folded from the run's key and ``e``, so a run cut into pieces draws what the whole one draws.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
@@ -19,10 +19,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from funcnn._checks import check_is_layer, check_is_loss, check_same_tree, numeric_array, positive_integer
 from funcnn._training_input import (
-    check_callbacks,
     check_fits,
     check_recipe,
     check_scalar_metrics,
+    checked_callbacks,
     checked_data,
     checked_metrics,
     samples_a_step,
@@ -157,7 +157,7 @@ def fit(
     state: State | None = None,
     validation: Data | None = None,
     metrics: Mapping[str, Metric] | None = None,
-    callbacks: Sequence[Callable[[Progress], None]] = (),
+    callbacks: Iterable[Callable[[Progress], None]] = (),
 ) -> Trained:
     """``train``, with validation after every epoch and callbacks. The parameters are the same as ``train``'s.
 
@@ -195,7 +195,7 @@ def fit(
     measures = checked_metrics("fit(metrics)", metrics)
     if measures and validation is None:
         raise ValueError("fit(metrics): expected validation data to evaluate the metrics on; pass validation=(x, y).")
-    check_callbacks(callbacks, key)
+    callbacks = checked_callbacks(callbacks, data, key)
     batch, batch_size, carry, loop_key = _begin(model, loss, optimizer, data, batch_size, key, grad, params, state)
     held_out = None
     if validation is not None:

@@ -335,3 +335,82 @@ def test_check_model_at_given_parameters():
     wider, _ = fnn.mlp((3, 5, 1), normalization=fnn.batch_norm).init(KEY)
     with pytest.raises(ValueError, match=r"check_model\(params\): expected float\d+ of shape \(3, 4\)"):
         fnn.check_model(model, fnn.mean_squared_error, (X, Y[:, None]), params=wider)
+
+
+def test_functions_that_donate_or_change_their_arguments():
+    def sorting_its_copy(w, x):
+        x.sort(axis=0)
+        return np.asarray(x.max(axis=0))
+
+    assert fnn.check_gradients(loss_fn, jax.jit(right, donate_argnums=0), PARAMS, X, Y).ok
+    given = np.array(X)
+    report = fnn.check_gradients(lambda w, x: (w * x.max(axis=0)).sum(), sorting_its_copy, X[0], given)
+    assert report.ok, str(report)
+    np.testing.assert_array_equal(given, X)
+
+
+def test_numpy_labels_in_a_closure(as_for_users):
+    labels = np.array([0, 1, 2, 1, 0, 2])
+    report = fnn.check_gradients(
+        lambda z: fnn.softmax_cross_entropy.forward(z, labels)[0],
+        lambda z: fnn.softmax_cross_entropy.backward(
+            fnn.softmax_cross_entropy.forward(z, labels)[1], jnp.ones((), z.dtype)
+        ),
+        X,
+    )
+    assert report.ok, str(report)
+
+
+def test_functions_that_insist_on_their_dtype_are_judged_in_it_and_the_report_says_so():
+    def insisting(w):
+        assert w.dtype == jnp.float32
+        return (w * w).sum()
+
+    x = X.astype(jnp.float32)
+    report = fnn.check_gradients(insisting, lambda w: 2 * w, x)
+    assert report.ok
+    assert "Compared in float32, for the functions don't take float64 (AssertionError" in report.diagnosis
+    assert not fnn.check_gradients(insisting, lambda w: 2.01 * w, x).ok
+
+
+def test_random_draws_that_64_bits_change_are_judged_as_the_caller_drew_them():
+    x = X.astype(jnp.float32)
+    with jax.enable_x64(False) if hasattr(jax, "enable_x64") else jax.experimental.enable_x64(False):
+        mask = jax.random.normal(KEY, x.shape)
+        report = fnn.check_gradients(
+            lambda w: (w * jax.random.normal(KEY, w.shape)).sum(), lambda w: mask.astype(w.dtype), x
+        )
+    assert report.ok, str(report)
+    assert "Compared in float32: in float64 the loss is" in report.diagnosis
+
+
+def test_a_mask_in_bfloat16_is_no_bfloat16_arithmetic():
+    def loss(params):
+        return ((params["w"] > 0).astype(jnp.bfloat16).astype(params["w"].dtype) * params["w"] ** 2).sum() + params["b"]
+
+    params = {"w": jnp.array([1.0, 2.0, 3.0], WIDEST), "b": jnp.array(1.0, WIDEST)}
+    assert fnn.check_gradients(loss, lambda p: {"w": 2 * p["w"], "b": jnp.ones_like(p["b"])}, params).ok
+    report = fnn.check_gradients(loss, lambda p: {"w": 2.0001 * p["w"], "b": jnp.zeros_like(p["b"])}, params)
+    assert [leaf.cause for leaf in report.leaves] == ["zero", "scaled"]
+
+
+def test_an_overflow_that_autodiff_shares_is_not_the_hand_s():
+    w = jnp.array([100.0, 1.0], jnp.float32)
+    assert fnn.check_gradients(lambda w: jnp.exp(w).sum(), jnp.exp, w).ok
+
+
+@pytest.mark.parametrize(
+    ("factor", "detail"),
+    [(1 + 5e-5, "1.00005 of"), (-1 - 5e-4, "-1.0005 of"), (0.50025, "0.50025 of autodiff's gradient")],
+)
+def test_a_factor_is_named_to_the_digits_that_are_known(factor, detail):
+    report = fnn.check_gradients(loss_fn, broken(w=lambda g: factor * g), PARAMS, X, Y)
+    assert report.leaves[1].detail.startswith(detail)
+    assert "square" not in report.leaves[1].detail
+
+
+def test_tracers_and_seeds_are_refused(as_for_users):
+    with pytest.raises(TypeError, match=r"expected arrays, got tracers\. Call it outside jit"):
+        jax.jit(lambda w: fnn.check_gradients(lambda w: (w * w).sum(), lambda w: 2 * w, w).ok)(X)
+    with pytest.raises(TypeError, match=r"check_layer\(key\): expected one random key, got 3"):
+        fnn.check_layer(fnn.tanh, X, key=3)

@@ -197,3 +197,46 @@ def test_a_loss_that_needs_positive_predictions_is_asked_at_positive_ones():
     model = fnn.mlp((3, 4, 1), output=fnn.softplus)
     assert bool(jnp.isfinite(run(model=model, loss=poisson, data=(X, jnp.abs(Y))).history.loss).all())
     assert fnn.check_model(model, poisson, (X, jnp.abs(Y))).ok
+
+
+def test_numpy_labels_under_jit_scan_and_in_metrics():
+    labels = np.array([0, 1] * 5)
+    model = fnn.mlp((3, 4, 2))
+
+    def final_loss(key):
+        return run(model=model, loss=fnn.softmax_cross_entropy, data=(X, labels), key=key).history.loss[-1]
+
+    alone = final_loss(KEY)
+    np.testing.assert_allclose(jax.jit(final_loss)(KEY), alone, rtol=1e-5)
+    _, scanned = jax.lax.scan(lambda carry, key: (carry, final_loss(key)), 0, KEY[None])
+    np.testing.assert_allclose(scanned[0], alone, rtol=1e-5)
+    assert jax.jit(lambda z: fnn.accuracy(z, labels))(jnp.eye(2, dtype=WIDEST)[labels]) == 1
+
+
+def test_a_loss_that_examines_its_predictions_sees_the_model_s():
+    def forward(prediction, target):
+        if not isinstance(prediction, jax.core.Tracer):
+            np.testing.assert_allclose(prediction.sum(axis=1), 1, rtol=1e-5)
+        return fnn.categorical_cross_entropy.forward(prediction, target)
+
+    model = fnn.mlp((3, 4, 3), output=fnn.softmax)
+    run(model=model, loss=fnn.categorical_cross_entropy._replace(forward=forward), data=(X, jnp.arange(10) % 3))
+
+
+def test_metrics_may_count():
+    labels = jnp.arange(10) % 2
+    counted = run(
+        fnn.fit, model=fnn.mlp((3, 2)), loss=fnn.softmax_cross_entropy, data=(X, labels), validation=(X, labels),
+        metrics={"errors": lambda scores, y: (scores.argmax(axis=1) != y).sum()},
+    )  # fmt: skip
+    assert counted.history.validation["errors"].shape == (3,)
+
+
+def test_a_state_may_hold_a_key_and_callbacks_may_come_from_a_generator():
+    def forward(params, state, x, *, train, key=None):
+        return x, jax.random.split(state)[0], ()
+
+    keyed = fnn.Layer(lambda key: ((), key), forward, lambda residuals, dy: ((), dy))
+    told = []
+    run(fnn.fit, model=fnn.serial(keyed, fnn.linear(3, 1)), callbacks=(function for function in [told.append]))
+    assert len(told) == 3

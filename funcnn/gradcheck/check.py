@@ -8,10 +8,19 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from funcnn._checks import check_is_layer, check_same_structure, check_same_tree, describe, feature_array, numeric_array
+from funcnn._checks import (
+    check_is_layer,
+    check_key,
+    check_same_structure,
+    check_same_tree,
+    describe,
+    feature_array,
+    is_concrete,
+    numeric_array,
+)
 from funcnn.backprop import autodiff_value_and_grad, manual_value_and_grad
 from funcnn.gradcheck.comparison import compare_gradients
-from funcnn.gradcheck.precision import double_precision, spacing_inside, widened
+from funcnn.gradcheck.precision import evaluated, in_double_precision
 from funcnn.gradcheck.report import GradientReport
 from funcnn.types import Batch, Layer, Loss, Params, State
 
@@ -31,7 +40,9 @@ def check_gradients(
     The values are compared in float64 whatever the parameters' dtype: both functions get float64 copies of their
     floating arguments (other arguments pass untouched), and the caller's configuration is the same afterwards. Shapes
     and dtypes are those that ``grad_fn`` returns for the parameters as they are. Where a function can't take float64,
-    the values are compared in the parameters' dtype. Matrix products run at the highest precision that the device has.
+    or is another function there (JAX draws other random numbers in 64 bits), the values are compared in the parameters'
+    dtype, and the diagnosis says so. Matrix products run at the highest precision that the device has. Call it outside
+    ``jit`` and ``vmap``.
 
     Args:
         loss_fn: ``(params, *args) -> scalar``.
@@ -69,27 +80,17 @@ def check_gradients(
             "Take the mean or the sum of the losses of the samples."
         )
     with jax.default_matmul_precision("highest"):
-        returned = grad_fn(params, *args)
-        check_same_structure("check_gradients(grad_fn)", returned, params, "the parameters")
-        by_hand, by_autodiff, spacing = _in_double_precision(loss_fn, grad_fn, params, args, returned)
-    return compare_gradients(by_hand, by_autodiff, params=params, returned=returned, spacing=spacing)
-
-
-def _in_double_precision(loss_fn, grad_fn, params, args, returned):
-    """Both gradients in float64, and the spacing of the coarsest numbers in them; as they are where that fails."""
-    try:
-        with double_precision():
-            wide = widened((params, *args))
-            by_autodiff, by_hand = jax.grad(loss_fn)(*wide), grad_fn(*wide)
-            spacing = spacing_inside(loss_fn, grad_fn, by_hand, wide)
-    except (TypeError, ValueError):
-        by_autodiff, by_hand = jax.grad(loss_fn)(params, *args), returned
-        spacing = spacing_inside(loss_fn, grad_fn, by_hand, (params, *args))
-    return by_hand, by_autodiff, spacing
+        own = evaluated(loss_fn, grad_fn, (params, *args))
+        check_same_structure("check_gradients(grad_fn)", own.by_hand, params, "the parameters")
+        judged, why = in_double_precision(loss_fn, grad_fn, (params, *args), own)
+    report = compare_gradients(judged, own, params=params)
+    return report._replace(diagnosis=f"{report.diagnosis}\n{why}") if why else report
 
 
 def _floating_params(params):
     params = jax.tree.map(lambda leaf: numeric_array("check_gradients(params)", leaf), params)
+    if not is_concrete(*jax.tree.leaves(params)):
+        raise TypeError("check_gradients(params): expected arrays, got tracers. Call it outside jit, vmap and grad.")
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not jnp.issubdtype(leaf.dtype, jnp.inexact):
             raise TypeError(
@@ -143,7 +144,9 @@ def check_layer(layer: Layer, x: ArrayLike, *, train: bool = True, key: PRNGKeyA
     """
     check_is_layer("check_layer(layer)", layer)
     x = feature_array("check_layer(x)", x)
-    init_key, cotangent_key, layer_key = jax.random.split(jax.random.key(0) if key is None else key, 3)
+    key = jax.random.key(0) if key is None else key
+    check_key("check_layer(key)", key)
+    init_key, cotangent_key, layer_key = jax.random.split(key, 3)
     params, state = _moved_init(layer, init_key, x.dtype)
     y = layer.forward(params, state, x, train=train, key=layer_key)[0]
     dy = jax.random.normal(cotangent_key, y.shape, y.dtype)
@@ -193,7 +196,9 @@ def check_model(
     """
     batch = Batch(feature_array("check_model(batch): x", batch[0]), numeric_array("check_model(batch): y", batch[1]))
     by_autodiff, by_hand = autodiff_value_and_grad(model, loss), manual_value_and_grad(model, loss)
-    init_key, step_key = jax.random.split(jax.random.key(0) if key is None else key)
+    key = jax.random.key(0) if key is None else key
+    check_key("check_model(key)", key)
+    init_key, step_key = jax.random.split(key)
     drawn_params, drawn_state = _moved_init(model, init_key, batch.x.dtype)
     params = drawn_params if params is None else params
     state = drawn_state if state is None else state
@@ -220,5 +225,5 @@ def _moved_init(layer, key, dtype):
         for number, leaf in enumerate(map(jnp.asarray, leaves))
     ]
     return jax.tree.unflatten(structure, moved), jax.tree.map(
-        lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, state
+        lambda leaf: jnp.asarray(leaf, dtype) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf, state
     )

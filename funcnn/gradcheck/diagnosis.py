@@ -29,13 +29,14 @@ def diagnose_leaf(by_hand: np.ndarray, by_autodiff: np.ndarray, tolerance: float
     size = np.vdot(by_autodiff, by_autodiff).real
     factor = float(np.vdot(by_autodiff, by_hand).real / size) if size else 0.0
     if factor and _close(by_hand, factor * by_autodiff, tolerance * max(1.0, abs(factor))):
-        if abs(factor + 1) < 1e-3:
+        if abs(factor + 1) <= 4 * tolerance:
             return "sign", "autodiff's gradient with the other sign"
-        return "scaled", f"{_readable(factor)} of autodiff's gradient{_known_factor(factor)}"
+        return "scaled", f"{_readable(factor, tolerance)} of autodiff's gradient{_known_factor(factor, tolerance)}"
     worst = np.unravel_index(np.argmax(np.abs(by_hand - by_autodiff)), by_hand.shape)
     place = tuple(int(i) for i in worst)
     ours, reference = by_hand[place] * unit, by_autodiff[place] * unit
-    return "unknown", f"{ours:.6g} by hand and {reference:.6g} by autodiff at index {place}"
+    apart = f"{abs(ours - reference):.2g} apart"
+    return "unknown", f"{ours:.6g} by hand and {reference:.6g} by autodiff at index {place}, {apart}"
 
 
 def diagnose_tree(leaves: tuple[LeafReport, ...]) -> str:
@@ -59,14 +60,15 @@ def _close(first, second, tolerance):
     return bool(np.all(np.abs(first - second) <= tolerance))
 
 
-def _readable(factor):
+def _readable(factor, tolerance):
     fraction = Fraction(factor).limit_denominator(1000)
-    return str(fraction) if fraction and abs(float(fraction) / factor - 1) < 1e-4 else f"{factor:.6g}"
+    exact = fraction != 0 and abs(float(fraction) / factor - 1) <= 4 * tolerance
+    return str(fraction) if exact else f"{factor:.9g}"
 
 
-def _known_factor(factor):
-    if abs(factor / 0.5 - 1) < 1e-3:
+def _known_factor(factor, tolerance):
+    if abs(factor / 0.5 - 1) <= 4 * tolerance:
         return "; the derivative of a square brings a factor 2: was it left out?"
-    if abs(factor / 2 - 1) < 1e-3:
+    if abs(factor / 2 - 1) <= 4 * tolerance:
         return "; a loss with ½ of a square has no factor 2 in its gradient: was one put in?"
     return ""

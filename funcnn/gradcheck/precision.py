@@ -1,8 +1,9 @@
 """In which precision two gradients are compared: float64 where the functions allow it."""
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,45 +16,83 @@ except ImportError:  # releases of JAX before 0.8
     from jax.experimental import enable_x64  # type: ignore[attr-defined, no-redef]
 
 
+class Evaluated(NamedTuple):
+    """A loss and its two gradients at one point, and ε, the spacing at 1 of the numbers they were computed with."""
+
+    value: float
+    by_hand: PyTree
+    by_autodiff: PyTree
+    spacing: float
+
+
+def evaluated(loss_fn: Callable[..., Any], grad_fn: Callable[..., Any], arguments: tuple) -> Evaluated:
+    """Both gradients at ``arguments``; each function gets copies, for it may donate or change what it gets."""
+    value, by_autodiff = jax.value_and_grad(loss_fn)(*_copied(arguments))
+    by_hand = grad_fn(*_copied(arguments))
+    return Evaluated(float(jnp.real(value)), by_hand, by_autodiff, _spacing(loss_fn, grad_fn, by_hand, arguments))
+
+
+def in_double_precision(
+    loss_fn: Callable[..., Any], grad_fn: Callable[..., Any], arguments: tuple, own: Evaluated
+) -> tuple[Evaluated, str]:
+    """Both gradients in float64; or ``own`` and the reason, where the functions aren't the same functions there."""
+    dtype = " and ".join(sorted({str(jnp.result_type(leaf)) for leaf in jax.tree.leaves(arguments[0])}))
+    try:
+        # What 64-bit types make JAX or the functions warn of is not what the caller asked about.
+        with _double_precision(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            wide = evaluated(loss_fn, grad_fn, _widened(arguments))
+    except Exception as error:  # whatever the caller's functions raise
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:100]
+        return own, f"Compared in {dtype}, for the functions don't take float64 ({reason})."
+    if abs(wide.value - own.value) > own.spacing**0.25 * max(abs(own.value), abs(wide.value)):
+        return own, f"Compared in {dtype}: in float64 the loss is {wide.value:.6g} and not {own.value:.6g}."
+    return wide, ""
+
+
 @contextlib.contextmanager
-def double_precision() -> Iterator[None]:
-    """JAX with 64-bit types and its standard promotion; the caller's configuration is back afterwards."""
+def _double_precision() -> Iterator[None]:
     with enable_x64(True), jax.numpy_dtype_promotion("standard"):
         yield
 
 
-def widened(tree: PyTree) -> PyTree:
-    """Float64 (complex128) copies of the floating (complex) arrays of a tree; all else as it is."""
+def _copied(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf.copy() if isinstance(leaf, jax.Array | np.ndarray) else leaf, tree)
+
+
+def _widened(tree: PyTree) -> PyTree:
+    """The floating (complex) arrays of a tree in float64 (complex128), NumPy's as NumPy's; all else as it is."""
 
     def widen(leaf):
-        dtype = getattr(leaf, "dtype", None)
-        if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
+        if not isinstance(leaf, jax.Array | np.ndarray | np.generic) or not jnp.issubdtype(leaf.dtype, jnp.inexact):
             return leaf
-        return jnp.asarray(leaf, jnp.complex128 if jnp.issubdtype(dtype, jnp.complexfloating) else jnp.float64)
+        return leaf.astype(np.complex128 if jnp.issubdtype(leaf.dtype, jnp.complexfloating) else np.float64)
 
     return jax.tree.map(widen, tree)
 
 
-def spacing_inside(
-    loss_fn: Callable[..., Any], grad_fn: Callable[..., Any], gradients: PyTree, arguments: tuple
-) -> float:
-    """The spacing at 1 of the coarsest floating numbers that either function computes with.
-
-    A function that casts to float32 inside returns float64 with float32's digits; it is judged by those.
-    """
-    dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves((arguments[0], gradients))}
+def _spacing(loss_fn, grad_fn, by_hand, arguments) -> float:
+    """ε of the coarsest floating numbers that the gradients are, or that either function rounds to on the way."""
+    dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves((arguments[0], by_hand))}
     for function in (loss_fn, grad_fn):
-        # A gradient by NumPy can't be traced; what it returns tells its dtype then.
-        with contextlib.suppress(Exception):
-            program = jax.make_jaxpr(lambda params, function=function: function(params, *arguments[1:]))(arguments[0])
-            dtypes |= set(_dtypes_inside(program.jaxpr))
+        params, *rest = _copied(arguments)
+        try:
+            program = jax.make_jaxpr(lambda params, function=function, rest=rest: function(params, *rest))(params)
+        except Exception:  # a gradient by NumPy can't be traced, and may round to float32 unseen
+            dtypes.add(jnp.dtype(jnp.float32))
+        else:
+            dtypes |= set(_rounded_to(program.jaxpr))
     return max((float(jnp.finfo(dtype).eps) for dtype in dtypes if jnp.issubdtype(dtype, jnp.inexact)), default=0.0)
 
 
-def _dtypes_inside(program: Any) -> Iterator[np.dtype]:
+def _rounded_to(program: Any) -> Iterator[np.dtype]:
+    """The dtypes to which a program casts wider floating numbers."""
     for equation in program.eqns:
-        yield from (variable.aval.dtype for variable in equation.outvars if hasattr(variable.aval, "dtype"))
+        if equation.primitive.name == "convert_element_type":
+            before, after = equation.invars[0].aval.dtype, equation.outvars[0].aval.dtype
+            if jnp.issubdtype(before, jnp.inexact) and after.itemsize < before.itemsize:
+                yield after
         for value in jax.tree.leaves(tuple(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns")):
             inner = getattr(value, "jaxpr", value)
             if hasattr(inner, "eqns"):
-                yield from _dtypes_inside(inner)
+                yield from _rounded_to(inner)

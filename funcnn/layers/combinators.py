@@ -174,8 +174,12 @@ def _repeat_forward(layer, n, params, state, x, *, train, key=None):
             )
         return y, (new_state, residuals)
 
-    if any(jnp.shape(leaf)[:1] != (n,) for leaf in jax.tree.leaves((params, state))):
-        _refuse(f"repeat(n={n})", f"arrays whose first axis is {n}", jax.tree.map(jnp.shape, (params, state)))
+    for leaf in jax.tree.leaves((params, state)):
+        if jnp.shape(leaf)[:1] != (n,):
+            raise ValueError(
+                f"repeat(n={n}): expected parameters and a state whose first axis is {n}, got shape {jnp.shape(leaf)}. "
+                "Use what init of this very model returned."
+            )
     keys = None if key is None else jax.random.split(key, n)
     y, (new_state, residuals) = lax.scan(one_layer, x, (params, state, keys), length=n)
     return y, new_state, residuals

@@ -47,7 +47,9 @@ def linear_init(
         (3, 2) [0. 0.] ()
     """
     kernel = kernel_init(key, (in_features, out_features))
-    if getattr(kernel, "shape", None) != (in_features, out_features):
+    if getattr(kernel, "shape", None) == (in_features, out_features):
+        kernel = jnp.asarray(kernel)
+    else:
         raise ValueError(
             f"linear(kernel_init): expected a function that draws a kernel of shape {(in_features, out_features)}, "
             f"got {kernel!r}. Initializers are made by a call: jax.nn.initializers.he_normal()."
@@ -79,6 +81,8 @@ def linear_forward(
         [[33.]]
     """
     kernel, bias = params
+    if kernel.ndim != 2:
+        raise ValueError(f"linear: expected a kernel of shape (in_features, out_features), got {kernel.shape}.")
     name, (in_features, out_features) = f"linear{kernel.shape}", kernel.shape
     check_vectors(name, kernel.dtype, out_features, bias=bias)
     x = check_features(name, x, in_features, kernel.dtype)
