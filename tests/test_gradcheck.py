@@ -414,3 +414,13 @@ def test_tracers_and_seeds_are_refused(as_for_users):
         jax.jit(lambda w: fnn.check_gradients(lambda w: (w * w).sum(), lambda w: 2 * w, w).ok)(X)
     with pytest.raises(TypeError, match=r"check_layer\(key\): expected one random key, got 3"):
         fnn.check_layer(fnn.tanh, X, key=3)
+
+
+def test_a_closure_over_float32_data_is_judged_by_its_digits():
+    """The product of two closed-over matrices is rounded to float32 wherever the parameters are."""
+    x = X.astype(jnp.float32)
+    kernel = jax.random.normal(KEY, (3, 2), jnp.float32)
+    right_one = fnn.check_gradients(lambda k: ((x @ k) ** 2).sum(), lambda k: 2 * (x.T @ x) @ k, kernel)
+    assert right_one.ok, str(right_one)
+    wrong_one = fnn.check_gradients(lambda k: ((x @ k) ** 2).sum(), lambda k: 2.001 * (x.T @ x) @ k, kernel)
+    assert wrong_one.leaves[0].cause == "scaled"

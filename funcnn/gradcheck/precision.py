@@ -85,14 +85,29 @@ def _spacing(loss_fn, grad_fn, by_hand, arguments) -> float:
     return max((float(jnp.finfo(dtype).eps) for dtype in dtypes if jnp.issubdtype(dtype, jnp.inexact)), default=0.0)
 
 
+# What moves or chooses numbers without rounding them.
+_EXACT = {
+    *("abs", "clamp", "max", "min", "neg", "reduce_max", "reduce_min", "select_n", "sign", "sort", "stop_gradient"),
+    *("broadcast_in_dim", "concatenate", "copy", "copy_p", "device_put", "dynamic_slice", "dynamic_update_slice"),
+    *("expand_dims", "gather", "iota", "pad", "reshape", "rev", "scatter", "slice", "squeeze", "transpose"),
+}
+
+
 def _rounded_to(program: Any) -> Iterator[np.dtype]:
-    """The dtypes to which a program casts wider floating numbers."""
+    """The floating dtypes in which a program rounds: those of its arithmetic, and of casts from wider numbers."""
     for equation in program.eqns:
-        if equation.primitive.name == "convert_element_type":
-            before, after = equation.invars[0].aval.dtype, equation.outvars[0].aval.dtype
-            if jnp.issubdtype(before, jnp.inexact) and after.itemsize < before.itemsize:
-                yield after
-        for value in jax.tree.leaves(tuple(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns")):
-            inner = getattr(value, "jaxpr", value)
-            if hasattr(inner, "eqns"):
-                yield from _rounded_to(inner)
+        parts = jax.tree.leaves(tuple(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns"))
+        inner = [part for part in (getattr(part, "jaxpr", part) for part in parts) if hasattr(part, "eqns")]
+        for part in inner:
+            yield from _rounded_to(part)
+        name = equation.primitive.name
+        after = [out.aval.dtype for out in equation.outvars if hasattr(out.aval, "dtype")]
+        if name == "convert_element_type":
+            before = equation.invars[0].aval.dtype
+            yield from (dtype for dtype in after if _is_narrower(dtype, before))
+        elif not inner and name not in _EXACT:
+            yield from after
+
+
+def _is_narrower(dtype: Any, before: Any) -> bool:
+    return jnp.issubdtype(before, jnp.inexact) and dtype.itemsize < before.itemsize
