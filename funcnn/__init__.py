@@ -13,9 +13,12 @@ from funcnn.gradcheck import (
     GradientReport as GradientReport,
     LeafReport as LeafReport,
     assert_gradients as assert_gradients,
+    check_custom_vjp as check_custom_vjp,
     check_gradients as check_gradients,
     check_layer as check_layer,
     check_model as check_model,
+    check_vjp as check_vjp,
+    tap as tap,
 )
 from funcnn.layers.activations import (
     activation_layer as activation_layer,

@@ -209,11 +209,16 @@ def _refuse_where(is_bad, array, expected, advice):
         raise ValueError(f"{expected}, got {values[first]} at index {first} ({bad.sum()} such in all). {advice}")
 
 
+def same_structure(tree: PyTree, reference: PyTree) -> bool:
+    """Whether two trees have the same containers."""
+    structure: Any = jax.tree.structure(tree)
+    return structure == jax.tree.structure(reference)
+
+
 def check_same_structure(name: str, tree: PyTree, reference: PyTree, reference_name: str) -> None:
     """Refuse a tree whose containers differ from the reference's."""
-    structure: Any = jax.tree.structure(tree)
-    expected: Any = jax.tree.structure(reference)
-    if structure != expected:
+    if not same_structure(tree, reference):
+        structure, expected = jax.tree.structure(tree), jax.tree.structure(reference)
         raise ValueError(
             f"{name}: expected the tree structure of {reference_name}, {expected}, got {structure}. "
             "Give one entry for every parameter, in the same containers."

@@ -1,80 +1,151 @@
-"""Comparing two gradient trees leaf by leaf: shapes and dtypes first, then values."""
+"""Comparing two gradients leaf by leaf: shapes and dtypes first, then values; and the tolerances, with their origin."""
 
-from functools import partial
+import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from numpy.typing import ArrayLike
 
-from funcnn.gradcheck.diagnosis import diagnose_leaf, diagnose_tree
-from funcnn.gradcheck.precision import Evaluated
-from funcnn.gradcheck.report import Cause, GradientReport, LeafReport
+from funcnn.gradcheck.precision import Judged
+from funcnn.gradcheck.program import recorded
+from funcnn.gradcheck.report import Cause, LeafReport
+from funcnn.gradcheck.rounding import rounding_noise, rounds_coarser
+
+_MOST_SHOWN = 48
 
 
-def compare_gradients(judged: Evaluated, own: Evaluated, *, params: PyTree) -> GradientReport:
-    """Compare a gradient written by hand with autodiff's, leaf by leaf.
+class Tolerance(NamedTuple):
+    """The largest difference that rounding explains, and where that figure comes from."""
 
-    An entry may differ by ε^¾ of the leaf's largest entry, with ε the spacing of the numbers at 1: that leaves a
-    quarter of the digits to the different order of the same sums. Rounding in the rest of the tree reaches every leaf
-    (a bias in front of batch normalization has a gradient of nothing else), so 16 ε of the tree's largest entry come
-    on top, but no more than half a leaf that is larger than that.
+    size: float
+    origin: str
 
-    Args:
-        judged: the two gradients in the precision of the comparison.
-        own: the two gradients in the parameters' own dtypes; shapes, dtypes and finiteness are judged by it.
-        params: what they are gradients by.
 
-    Returns:
-        The report.
+class Pair(NamedTuple):
+    """One gradient by hand and by its reference, in the precision of the comparison, beside what it is a gradient of.
+
+    ``own`` is the hand-written one as the caller's function returned it, in the caller's own dtype.
     """
-    references = [_wide(leaf) for leaf in jax.tree.leaves(judged.by_autodiff)]
-    compare = partial(
-        _compare_leaf,
-        spacing=judged.spacing,
-        floor=16 * judged.spacing * max(map(_largest, references), default=0.0),
-    )
-    paths = (jax.tree_util.keystr(path).lstrip(".") for path, _ in jax.tree_util.tree_leaves_with_path(params))
-    gradients = map(_wide, jax.tree.leaves(judged.by_hand))
-    owns = zip(jax.tree.leaves(own.by_hand), jax.tree.leaves(own.by_autodiff), strict=True)
-    leaves = tuple(map(compare, paths, jax.tree.leaves(params), owns, gradients, references))
-    return GradientReport(all(leaf.ok for leaf in leaves), leaves, diagnose_tree(leaves))
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: Any
+    own: Any
+    by_hand: np.ndarray
+    reference: np.ndarray
 
 
-def _compare_leaf(path, param, own, hand, reference, *, spacing, floor) -> LeafReport:
-    own_hand, own_reference = own
-    scale = _largest(reference)
-    tolerance = spacing**0.75 * scale + (floor if scale <= floor else min(floor, scale / 2))
-    difference, relative, exact = np.nan, np.nan, False
+def relative_tolerances(judged: Judged, pairs: list[Pair]) -> list[Tolerance]:
+    """ε^¾ of each leaf's largest entry: a quarter of the digits are left to the different order of the same sums."""
+    share = judged.spacing**0.75
+    origin = f"ε^¾ = {share:.1e} of the leaf's largest entry"
+    return [Tolerance(share * largest(pair.reference), origin) for pair in pairs]
+
+
+def noise_tolerances(judged: Judged, pairs: list[Pair]) -> list[Tolerance]:
+    """On top of ``relative_tolerances``, 16 times the rounding in each leaf, measured in both gradients' programs.
+
+    Where a hand-written gradient can't be traced, 16 ε of the tree's largest entry stand in for its rounding, but no
+    more than half of a leaf that is larger than that.
+    """
+    base, params = relative_tolerances(judged, pairs), judged.evaluated.params
+    autodiff_program = recorded(jax.grad(judged.evaluated.loss), params)
+    floors = [0.0] * len(pairs)
+    origin = "16 × the rounding measured in the leaf"
+    for program in (autodiff_program, judged.gradient_program):
+        if program is not None and not rounds_coarser(program, judged.spacing):
+            measured = rounding_noise(program, params)[: len(pairs)]
+            floors = [max(floor, 16 * noise) for floor, noise in zip(floors, measured, strict=True)]
+    if autodiff_program is None or judged.gradient_program is None:
+        tree = 16 * judged.spacing * max((largest(pair.reference) for pair in pairs), default=0.0)
+        sizes = [largest(pair.reference) for pair in pairs]
+        floors = [max(f, tree if size <= tree else min(tree, size / 2)) for f, size in zip(floors, sizes, strict=True)]
+        origin = "16 ε of the tree's largest entry"
+    return [
+        Tolerance(relative.size + floor, f"{relative.origin}, and {origin}")
+        for relative, floor in zip(base, floors, strict=True)
+    ]
+
+
+def compare(pair: Pair, tolerance: Tolerance) -> LeafReport:
+    """One row of a report. A difference in values has the cause ``unknown`` until it is diagnosed."""
     cause: Cause | None = None
-    detail = ""
-    if jnp.shape(own_hand) != param.shape or hand.shape != reference.shape:
-        cause, detail = "shape", f"shape {jnp.shape(own_hand)} where the parameter has {param.shape}"
+    worst: tuple[int, ...] = ()
+    detail, values, difference, exact = "", (math.nan, math.nan), math.nan, False
+    if np.shape(pair.own) != pair.shape or pair.by_hand.shape != pair.reference.shape:
+        cause, detail = "shape", f"shape {np.shape(pair.own)} where the value has {pair.shape}"
+        detail += _same_numbers(pair)
     else:
-        with np.errstate(invalid="ignore"):
-            difference = float(np.max(np.abs(hand - reference), initial=0.0))
-        relative = difference / scale if scale else (0.0 if difference == 0 else np.inf)
-        exact = bool(np.array_equal(hand, reference))
-        if jnp.result_type(own_hand) != param.dtype:
-            cause, detail = "dtype", f"dtype {jnp.result_type(own_hand)} where the parameter has {param.dtype}"
-        elif _finite(hand) and _finite(own_reference) and not _finite(own_hand):
-            cause, detail = "nonfinite", f"finite in float64, but not in the parameter's own {param.dtype}"
-        elif not difference <= tolerance:
-            cause, detail = diagnose_leaf(hand, reference, tolerance)
+        gaps = distances(pair.by_hand, pair.reference)
+        if gaps.size:
+            highest = np.argmax(np.where(np.isnan(gaps), np.inf, gaps))
+            worst = tuple(int(i) for i in np.unravel_index(highest, gaps.shape))
+            values, difference = (pair.by_hand[worst].item(), pair.reference[worst].item()), float(gaps[worst])
+        else:
+            difference = 0.0
+        exact = bool(np.array_equal(pair.by_hand, pair.reference))
+        if jnp.result_type(pair.own) != pair.dtype:
+            cause, detail = "dtype", f"dtype {jnp.result_type(pair.own)} where the value has {pair.dtype}"
+        elif not difference <= tolerance.size:
+            cause = "unknown"
+    scale = largest(pair.reference)
     return LeafReport(
-        path, param.shape, str(param.dtype), cause is None, exact, difference, relative, tolerance, cause, detail
+        path=pair.path,
+        shape=pair.shape,
+        dtype=str(pair.dtype),
+        ok=cause is None,
+        exact=exact,
+        max_abs_difference=difference,
+        relative_difference=difference / scale if scale else (0.0 if difference == 0 else difference * math.inf),
+        tolerance=tolerance.size,
+        cause=cause,
+        detail=detail,
+        tolerance_origin=tolerance.origin,
+        worst=worst,
+        by_hand=values[0],
+        by_autodiff=values[1],
+        differences=() if cause in (None, "shape") else _picture(pair.by_hand - pair.reference),
     )
 
 
-def _finite(array) -> bool:
-    return bool(np.isfinite(_wide(array)).all())
+def distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Entry by entry; equal infinities are no distance apart."""
+    with np.errstate(invalid="ignore"):
+        return np.where(first == second, 0.0, np.abs(first - second))
 
 
-def _wide(array) -> np.ndarray:
+def _same_numbers(pair):
+    numbers, reference = np.squeeze(pair.by_hand), np.squeeze(pair.reference)
+    for word, candidate in {"": numbers, ", transposed": numbers.T}.items():
+        if candidate.shape == reference.shape and np.allclose(candidate, reference, rtol=1e-5, atol=0):
+            return f"; the numbers are right{word}"
+    has_axis_more = numbers.ndim == reference.ndim + 1 and numbers.shape[1:] == reference.shape
+    if has_axis_more and np.allclose(numbers.sum(axis=0), reference, rtol=1e-5):
+        return "; right once summed over the first axis: the samples' gradients add up"
+    return ""
+
+
+def _picture(differences):
+    """At most 48 rows and columns, each entry the largest of its block."""
+    flat = np.real(differences)
+    rows = flat.reshape(1, -1) if flat.ndim < 2 else flat.reshape(flat.shape[0], -1)
+    for axis in (0, 1):
+        starts = np.unique(np.linspace(0, rows.shape[axis], _MOST_SHOWN, endpoint=False).astype(int))
+        if rows.shape[axis] > _MOST_SHOWN:
+            high, low = np.maximum.reduceat(rows, starts, axis=axis), np.minimum.reduceat(rows, starts, axis=axis)
+            rows = np.where(high > -low, high, low)
+    return tuple(tuple(map(float, row)) for row in rows)
+
+
+def wide(array: Any) -> np.ndarray:
+    """An array's values in NumPy's float64 or complex128."""
     values = np.asarray(array)
     return values.astype(np.complex128 if np.iscomplexobj(values) else np.float64)
 
 
-def _largest(array: np.ndarray) -> float:
+def largest(array: ArrayLike) -> float:
+    """The largest finite absolute entry, 0 where there is none."""
     sizes = np.abs(array)
     return float(np.max(sizes, initial=0.0, where=np.isfinite(sizes)))

@@ -2,6 +2,7 @@
 
 import contextlib
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -10,57 +11,175 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from funcnn._checks import is_concrete
+from funcnn.gradcheck.program import Program, primitives, recorded
+from funcnn.gradcheck.rounding import rounded_to
+
 try:
     from jax import enable_x64
 except ImportError:  # releases of JAX before 0.8
     from jax.experimental import enable_x64  # type: ignore[attr-defined, no-redef]
 
+_RANDOM = {"random_bits", "threefry2x32", "rng_bit_generator"}
+
 
 class Evaluated(NamedTuple):
-    """A loss and its two gradients at one point, and ε, the spacing at 1 of the numbers they were computed with."""
+    """A loss and its two gradients at one point, as functions of the parameters alone and as values.
 
-    value: float
+    ``calls`` counts the calls of either function by kind, ``"gradient"`` and ``"loss"``.
+    """
+
+    loss_fn: Callable[..., Any]
+    grad_fn: Callable[..., Any]
+    loss: Callable[[PyTree], Any]
+    gradient: Callable[[PyTree], PyTree]
+    arguments: tuple
+    value: Any
     by_hand: PyTree
     by_autodiff: PyTree
+    calls: Counter
+
+    @property
+    def params(self) -> PyTree:
+        return self.arguments[0]
+
+
+class Judged(NamedTuple):
+    """What the values are judged by: both gradients in the widest precision, their programs, and ε.
+
+    Fields:
+        evaluated: the loss and its gradients.
+        program: the loss's program; ``gradient_program``: the hand-written gradient's; ``None`` where either can't be
+            traced, as a function that asks ``if x > 0`` can't.
+        spacing: ε of the coarsest numbers that either rounds to.
+        precision: the dtype's name; ``reason`` says why it isn't float64 where it isn't.
+    """
+
+    evaluated: Evaluated
+    program: Program | None
+    gradient_program: Program | None
     spacing: float
+    precision: str
+    reason: str
 
 
-def evaluated(loss_fn: Callable[..., Any], grad_fn: Callable[..., Any], arguments: tuple) -> Evaluated:
+def evaluate(loss_fn: Callable[..., Any], grad_fn: Callable[..., Any], arguments: tuple, calls: Counter) -> Evaluated:
     """Both gradients at ``arguments``; each function gets copies, for it may donate or change what it gets."""
-    value, by_autodiff = jax.value_and_grad(loss_fn)(*_copied(arguments))
-    by_hand = grad_fn(*_copied(arguments))
-    return Evaluated(float(jnp.real(value)), by_hand, by_autodiff, _spacing(loss_fn, grad_fn, by_hand, arguments))
 
+    def loss(params):
+        return loss_fn(*copied((params, *arguments[1:])))
 
-def in_double_precision(
-    loss_fn: Callable[..., Any], grad_fn: Callable[..., Any], arguments: tuple, own: Evaluated
-) -> tuple[Evaluated, str]:
-    """Both gradients in float64; or ``own`` and the reason, where the functions aren't the same functions there."""
-    dtype = " and ".join(sorted({str(jnp.result_type(leaf)) for leaf in jax.tree.leaves(arguments[0])}))
-    try:
-        # What 64-bit types make JAX or the functions warn of is not what the caller asked about.
-        with _double_precision(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            wide = evaluated(loss_fn, grad_fn, _widened(arguments))
-    except Exception as error:  # whatever the caller's functions raise
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:100]
-        return own, f"Compared in {dtype}, for the functions don't take float64 ({reason})."
-    if abs(wide.value - own.value) > own.spacing**0.25 * max(abs(own.value), abs(wide.value)):
-        return own, f"Compared in {dtype}: in float64 the loss is {wide.value:.6g} and not {own.value:.6g}."
-    return wide, ""
+    def counted_loss(params):
+        calls["loss"] += is_concrete(*jax.tree.leaves(params))
+        return loss(params)
+
+    def gradient(params):
+        calls["gradient"] += is_concrete(*jax.tree.leaves(params))
+        return grad_fn(*copied((params, *arguments[1:])))
+
+    calls["gradient"] += 1
+    value, by_autodiff = jax.value_and_grad(loss)(arguments[0])
+    by_hand = gradient(arguments[0])
+    return Evaluated(loss_fn, grad_fn, counted_loss, gradient, arguments, value, by_hand, by_autodiff, calls)
 
 
 @contextlib.contextmanager
-def _double_precision() -> Iterator[None]:
-    with enable_x64(True), jax.numpy_dtype_promotion("standard"):
+def judging(
+    loss_fn: Callable[..., Any], grad_fn: Callable[..., Any], own: Evaluated, settled: float = 0.0
+) -> Iterator[Judged]:
+    """Everything inside runs in float64; or as the caller has it, where the functions aren't the same there.
+
+    ``settled`` is the least ε to judge by.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(lenient())
+        stack.enter_context(enable_x64(True))
+        wide, reason = _in_double_precision(loss_fn, grad_fn, own)
+        if wide is not None:
+            yield _judged(wide, "float64", "", settled)
+            return
+    with lenient():
+        dtypes = {str(jnp.result_type(leaf)) for leaf in jax.tree.leaves(own.params)}
+        yield _judged(own, " and ".join(sorted(dtypes)), reason, settled)
+
+
+@contextlib.contextmanager
+def lenient() -> Iterator[None]:
+    """Without the caller's strictness on promotion, and without warnings: wider types would trip over both."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         yield
 
 
-def _copied(tree: PyTree) -> PyTree:
-    return jax.tree.map(lambda leaf: leaf.copy() if isinstance(leaf, jax.Array | np.ndarray) else leaf, tree)
+def _in_double_precision(loss_fn, grad_fn, own):
+    wider = widened(own.arguments)
+    if jax.tree.map(_dtype, wider) == jax.tree.map(_dtype, own.arguments):
+        return own, ""
+    try:
+        wide = evaluate(loss_fn, grad_fn, wider, own.calls)
+        program = recorded(wide.loss, wide.params)
+    except Exception as error:  # whatever the caller's functions raise
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:100]
+        return None, f"the functions don't take float64 ({reason})"
+    ours, theirs = complex(wide.value), complex(own.value)
+    dtype = jnp.result_type(own.value)
+    apart = abs(ours - theirs) > float(jnp.finfo(dtype).eps) ** 0.25 * max(abs(ours), abs(theirs))
+    if apart and program is not None and primitives(program.jaxpr) & _RANDOM:
+        losses = f"where the loss is {ours.real:.6g} and not {theirs.real:.6g}"
+        return None, f"the random numbers are others in float64, {losses}"
+    return wide, ""
 
 
-def _widened(tree: PyTree) -> PyTree:
+def _dtype(leaf):
+    return getattr(leaf, "dtype", None)
+
+
+def _judged(evaluated, precision, reason, settled):
+    program = recorded(evaluated.loss, evaluated.params)
+    gradient_program = recorded(evaluated.gradient, evaluated.params)
+    dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves(evaluated.params)}
+    if program is not None:
+        dtypes |= rounded_to(program.jaxpr)
+    if gradient_program is not None:
+        # Where the loss keeps more digits, a gradient that rounds to fewer than float32's isn't judged by them.
+        least = max([float(jnp.finfo(jnp.float32).eps), *map(_spacing, dtypes)])
+        dtypes |= {dtype for dtype in rounded_to(gradient_program.jaxpr) if _spacing(dtype) <= least}
+    elif precision == "float64" and not _keeps_digits(evaluated):
+        dtypes.add(jnp.dtype(jnp.float32))
+    spacing = max([settled, *map(_spacing, dtypes)])
+    return Judged(evaluated, program, gradient_program, spacing, precision, reason)
+
+
+def _spacing(dtype) -> float:
+    return float(jnp.finfo(dtype).eps) if jnp.issubdtype(dtype, jnp.inexact) else 0.0
+
+
+def _keeps_digits(evaluated) -> bool:
+    """Whether a gradient that can't be traced follows changes far below float32's digits, so has float64's."""
+
+    def at(distance):
+        moved = jax.tree.map(lambda leaf: leaf * (1 - distance), evaluated.params)
+        return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(evaluated.gradient(moved))])
+
+    try:
+        start, once, twice = at(0.0), at(1e-10), at(2e-10)
+        return bool(np.linalg.norm(twice - 2 * once + start) <= 0.1 * np.linalg.norm(once - start) > 0)
+    except Exception:  # whatever the caller's function raises elsewhere
+        return False
+
+
+def copied(tree: PyTree) -> PyTree:
+    """A tree whose arrays are copies, all but random keys, which JAX can't copy while it traces."""
+
+    def is_copied(leaf):
+        return isinstance(leaf, np.ndarray) or (
+            isinstance(leaf, jax.Array) and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        )
+
+    return jax.tree.map(lambda leaf: leaf.copy() if is_copied(leaf) else leaf, tree)
+
+
+def widened(tree: PyTree) -> PyTree:
     """The floating (complex) arrays of a tree in float64 (complex128), NumPy's as NumPy's; all else as it is."""
 
     def widen(leaf):
@@ -69,45 +188,3 @@ def _widened(tree: PyTree) -> PyTree:
         return leaf.astype(np.complex128 if jnp.issubdtype(leaf.dtype, jnp.complexfloating) else np.float64)
 
     return jax.tree.map(widen, tree)
-
-
-def _spacing(loss_fn, grad_fn, by_hand, arguments) -> float:
-    """ε of the coarsest floating numbers that the gradients are, or that either function rounds to on the way."""
-    dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves((arguments[0], by_hand))}
-    for function in (loss_fn, grad_fn):
-        params, *rest = _copied(arguments)
-        try:
-            program = jax.make_jaxpr(lambda params, function=function, rest=rest: function(params, *rest))(params)
-        except Exception:  # a gradient by NumPy can't be traced, and may round to float32 unseen
-            dtypes.add(jnp.dtype(jnp.float32))
-        else:
-            dtypes |= set(_rounded_to(program.jaxpr))
-    return max((float(jnp.finfo(dtype).eps) for dtype in dtypes if jnp.issubdtype(dtype, jnp.inexact)), default=0.0)
-
-
-# What moves or chooses numbers without rounding them.
-_EXACT = {
-    *("abs", "clamp", "max", "min", "neg", "reduce_max", "reduce_min", "select_n", "sign", "sort", "stop_gradient"),
-    *("broadcast_in_dim", "concatenate", "copy", "copy_p", "device_put", "dynamic_slice", "dynamic_update_slice"),
-    *("expand_dims", "gather", "iota", "pad", "reshape", "rev", "scatter", "slice", "squeeze", "transpose"),
-}
-
-
-def _rounded_to(program: Any) -> Iterator[np.dtype]:
-    """The floating dtypes in which a program rounds: those of its arithmetic, and of casts from wider numbers."""
-    for equation in program.eqns:
-        parts = jax.tree.leaves(tuple(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns"))
-        inner = [part for part in (getattr(part, "jaxpr", part) for part in parts) if hasattr(part, "eqns")]
-        for part in inner:
-            yield from _rounded_to(part)
-        name = equation.primitive.name
-        after = [out.aval.dtype for out in equation.outvars if hasattr(out.aval, "dtype")]
-        if name == "convert_element_type":
-            before = equation.invars[0].aval.dtype
-            yield from (dtype for dtype in after if _is_narrower(dtype, before))
-        elif not inner and name not in _EXACT:
-            yield from after
-
-
-def _is_narrower(dtype: Any, before: Any) -> bool:
-    return jnp.issubdtype(before, jnp.inexact) and dtype.itemsize < before.itemsize

@@ -1,35 +1,73 @@
-"""What a check returns: a row for each parameter, and a word on what is wrong."""
+"""What a check returns: a verdict, a row for each parameter, and a word on what is wrong. Plain data throughout."""
 
-import textwrap
-from typing import Literal, NamedTuple, TypeAlias
+import json
+import math
+from typing import Any, Literal, NamedTuple, TypeAlias
 
-Cause: TypeAlias = Literal["shape", "dtype", "nonfinite", "zero", "sign", "scaled", "transposed", "unknown"]
+from funcnn.gradcheck import display
+
+Cause: TypeAlias = Literal[
+    "scaled",
+    "sign",
+    "transposed",
+    "swapped",
+    "zero",
+    "shape",
+    "dtype",
+    "structure",
+    "nonfinite",
+    "element",
+    "unit",
+    "subset_of_batch",
+    "offset_by_parameter",
+    "noise",
+    "kink",
+    "unstable",
+    "unknown",
+]
 """What is wrong with a leaf:
 
-- ``shape``, ``dtype``: not the parameter's own;
-- ``nonfinite``: a NaN or an infinity, on either side, or in the parameters' own dtype though not in float64;
-- ``zero``: all zero where autodiff's is not;
+- ``scaled``: autodiff's times a constant; ``detail`` says what that number is in this problem;
 - ``sign``: autodiff's with the other sign;
-- ``scaled``: autodiff's times a constant, named in ``detail``;
-- ``transposed``: autodiff's with rows and columns exchanged;
+- ``transposed``: autodiff's with axes exchanged;
+- ``swapped``: the gradient of another leaf, named in ``detail``;
+- ``zero``: all zero where autodiff's is not;
+- ``shape``, ``dtype``, ``structure``: not those of the value whose gradient it is;
+- ``nonfinite``: a NaN or an infinity; ``detail`` has the first place;
+- ``element``: a few entries are wrong, the rest is right;
+- ``unit``: whole rows or columns are wrong, the rest is right;
+- ``subset_of_batch``: the gradient of some samples only;
+- ``offset_by_parameter``: off by a multiple of the parameter, as where weight decay is left out or added twice;
+- ``unstable``: right in float64, but digits are lost in the caller's own dtype;
 - ``unknown``: none of these.
+
+Two may stand beside a leaf that is ok: ``noise``, where the difference is rounding, and ``kink``, where the gradient
+lies between the one-sided derivatives at a point without a derivative. ``unstable`` does too, where autodiff loses the
+same digits.
 """
+
+Verdict: TypeAlias = Literal["agrees", "hand-written wrong", "autodiff wrong", "undecided"]
+"""Who is right, by hand, autodiff and the measured slope of the loss."""
 
 
 class LeafReport(NamedTuple):
-    """The comparison of one parameter's gradient.
+    """The comparison of one gradient: a parameter's, an intermediate value's, or one of a layer's.
 
     Fields:
         path: where the parameter stands in the tree, ``[0].kernel``.
         shape, dtype: the parameter's own, which its gradient must have.
-        ok: whether the largest difference is within the tolerance.
-        exact: whether every entry is the same to the last bit, in the precision of the comparison.
+        ok: whether the gradient by hand is right.
+        exact: whether every entry is autodiff's to the last bit, in the precision of the comparison.
         max_abs_difference: the largest difference of an entry, in the gradient's units; NaN where shapes differ or an
             entry is NaN.
         relative_difference: that, over the leaf's largest entry by autodiff.
         tolerance: the largest difference that rounding explains, in the gradient's units.
-        cause: what is wrong, ``None`` where the leaf is ok.
+        tolerance_origin: where the tolerance comes from.
+        worst: the index of the largest difference; ``by_hand`` and ``by_autodiff`` are the two values there.
+        cause: what is wrong, ``None`` where nothing is.
         detail: the same as a sentence.
+        differences: for a leaf that is not ok, by hand minus autodiff as rows and columns, at most 48 of each (of a
+            larger leaf each entry is the largest of its block).
     """
 
     path: str
@@ -42,39 +80,90 @@ class LeafReport(NamedTuple):
     tolerance: float
     cause: Cause | None
     detail: str
+    tolerance_origin: str = ""
+    worst: tuple[int, ...] = ()
+    by_hand: float | complex = math.nan
+    by_autodiff: float | complex = math.nan
+    differences: tuple[tuple[float, ...], ...] = ()
+
+
+class PropertyReport(NamedTuple):
+    """Whether the hand-written gradient has a property: the same twice, the same under ``jit``, linear, …"""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+class Cost(NamedTuple):
+    """What a check took: seconds, and how often it asked for a gradient (either) and for the loss."""
+
+    seconds: float
+    gradients: int
+    losses: int
 
 
 class GradientReport(NamedTuple):
     """Two gradients compared. ``print(report)`` shows it as a table.
 
     Fields:
-        ok: whether every leaf is.
+        ok: whether the gradient by hand is right: every leaf, every step and every property.
         leaves: a row for each parameter.
-        diagnosis: a short paragraph: what is wrong, where first.
+        diagnosis: a short paragraph: what is wrong, where first, what to look at.
+        verdict: who is right; ``reason`` says why.
+        steps: a row for each intermediate gradient, in backward order: tapped values, or the layers of a model.
+        properties: what else was asked of the gradient.
+        precision: the dtype in which the values were compared.
+        cost: what the check took.
     """
 
     ok: bool
     leaves: tuple[LeafReport, ...]
     diagnosis: str
+    verdict: Verdict = "agrees"
+    reason: str = ""
+    steps: tuple[LeafReport, ...] = ()
+    properties: tuple[PropertyReport, ...] = ()
+    precision: str = ""
+    cost: Cost = Cost(0.0, 0, 0)
 
     def __str__(self) -> str:
-        header = ("parameter", "shape", "dtype", "ok", "difference", "relative", "tolerance", "cause")
-        rows = [header, *map(_row, self.leaves)]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        lines.insert(1, "  ".join("-" * width for width in widths))
-        paragraphs = [textwrap.fill(line, 96, subsequent_indent="  ") for line in self.diagnosis.splitlines()]
-        return "\n".join([*lines, "", *paragraphs])
+        return display.for_terminal(self) or display.plain(self)
+
+    def to_text(self) -> str:
+        """The report as plain text, without a terminal's colours."""
+        return display.plain(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as dictionaries, lists, strings and numbers; complex numbers and NaN as strings."""
+        return _plain_data(self)
+
+    def to_json(self, **options: Any) -> str:
+        """The report as JSON; ``options`` are ``json.dumps``'s.
+
+        Example:
+            >>> GradientReport(True, (), "There are no parameters to compare.").to_json()[:25]
+            '{"ok": true, "leaves": []'
+        """
+        return json.dumps(self.to_dict(), allow_nan=False, **options)
+
+    def to_html(self, path: Any) -> None:
+        """Write the report as a page of its own, with the differences of every leaf that isn't ok as a heat map.
+
+        Args:
+            path: the file to write.
+
+        Raises:
+            ModuleNotFoundError: jinja2 and matplotlib aren't installed; ``pip install 'funcnn[report]'``.
+        """
+        display.write_html(self, path)
 
 
-def _row(leaf: LeafReport) -> tuple[str, ...]:
-    verdict = "exact" if leaf.exact else "yes" if leaf.ok else "NO"
-    figures = (leaf.max_abs_difference, leaf.relative_difference, leaf.tolerance)
-    return (
-        leaf.path or ".",
-        str(leaf.shape),
-        leaf.dtype,
-        verdict,
-        *(f"{figure:.1e}" for figure in figures),
-        leaf.cause or "",
-    )
+def _plain_data(value):
+    if hasattr(value, "_asdict"):
+        return {name: _plain_data(field) for name, field in value._asdict().items()}
+    if isinstance(value, tuple | list):
+        return [_plain_data(item) for item in value]
+    if isinstance(value, complex) or (isinstance(value, float) and not math.isfinite(value)):
+        return str(value)
+    return value

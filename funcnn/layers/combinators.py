@@ -4,11 +4,12 @@ Each runs its parts forward in order and backward in the opposite order: the cha
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import PRNGKeyArray
 
 from funcnn._checks import check_is_layer, describe, positive_integer
 from funcnn._memoise import memoised
@@ -23,18 +24,44 @@ class SkipParts(NamedTuple):
     shortcut: Params | State | Residuals
 
 
+class Composition(NamedTuple):
+    """What a layer is made of: ``serial``'s layers, ``skip``'s inner one and shortcut, or ``repeat``'s n times."""
+
+    kind: Literal["serial", "skip", "repeat"]
+    layers: tuple[Layer, ...]
+
+
+def composition(layer: Layer) -> Composition | None:
+    """The parts of a layer made by a combinator; ``None`` for any other, and where its forward was replaced.
+
+    Example:
+        >>> composition(serial(identity, identity)).kind
+        'serial'
+    """
+    forward = layer.forward
+    if isinstance(forward, partial) and forward.func is _serial_forward:
+        return Composition("serial", forward.args[0])
+    if isinstance(forward, partial) and forward.func is _skip_forward:
+        return Composition("skip", forward.args)
+    if isinstance(forward, partial) and forward.func is _repeat_forward:
+        layer, n = forward.args
+        return Composition("repeat", (layer,) * n)
+    return None
+
+
+def split_key(key: PRNGKeyArray | None, count: int) -> tuple[PRNGKeyArray | None, ...]:
+    """A key for each part of a combinator: ``count`` of them, or as many ``None``."""
+    return (None,) * count if key is None else tuple(jax.random.split(key, count))
+
+
 def _refuse(name, expected, tree):
     raise ValueError(
         f"{name}: expected {expected}, got {jax.tree.structure(tree)}. Use what init of this very model returned."
     )
 
 
-def _keys(key, count):
-    return (None,) * count if key is None else tuple(jax.random.split(key, count))
-
-
 def _serial_init(layers, key):
-    parts = [layer.init(key) for layer, key in zip(layers, _keys(key, len(layers)), strict=True)]
+    parts = [layer.init(key) for layer, key in zip(layers, split_key(key, len(layers)), strict=True)]
     return tuple(params for params, _ in parts), tuple(state for _, state in parts)
 
 
@@ -43,7 +70,9 @@ def _serial_forward(layers, params, state, x, *, train, key=None):
         if not isinstance(tree, tuple) or len(tree) != len(layers):
             _refuse("serial", f"{name} as a tuple with an entry for each of {len(layers)} layers", tree)
     states, residuals = [], []
-    for layer, layer_params, layer_state, layer_key in zip(layers, params, state, _keys(key, len(layers)), strict=True):
+    for layer, layer_params, layer_state, layer_key in zip(
+        layers, params, state, split_key(key, len(layers)), strict=True
+    ):
         x, new_state, kept = layer.forward(layer_params, layer_state, x, train=train, key=layer_key)
         states.append(new_state)
         residuals.append(kept)
@@ -93,7 +122,7 @@ def serial(*layers: Layer) -> Layer:
 
 
 def _skip_init(inner, shortcut, key):
-    inner_key, shortcut_key = _keys(key, 2)
+    inner_key, shortcut_key = split_key(key, 2)
     inner_params, inner_state = inner.init(inner_key)
     shortcut_params, shortcut_state = shortcut.init(shortcut_key)
     return SkipParts(inner_params, shortcut_params), SkipParts(inner_state, shortcut_state)
@@ -103,7 +132,7 @@ def _skip_forward(inner, shortcut, params, state, x, *, train, key=None):
     for name, tree in (("params", params), ("state", state)):
         if not isinstance(tree, SkipParts):
             _refuse("skip", f"{name} as SkipParts(inner, shortcut)", tree)
-    inner_key, shortcut_key = _keys(key, 2)
+    inner_key, shortcut_key = split_key(key, 2)
     y, inner_state, inner_residuals = inner.forward(params.inner, state.inner, x, train=train, key=inner_key)
     beside, shortcut_state, shortcut_residuals = shortcut.forward(
         params.shortcut, state.shortcut, x, train=train, key=shortcut_key

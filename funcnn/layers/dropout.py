@@ -89,7 +89,7 @@ def _check_rate(rate):
         )
 
 
-def _layer_forward(params, state, x, *, train, key=None, rate):
+def _dropout_layer_forward(params, state, x, *, train, key=None, rate):
     x = feature_array(f"dropout({rate})", x)
     if not train or rate == 0:
         return x, state, NothingDroppedResiduals()
@@ -102,7 +102,7 @@ def _layer_forward(params, state, x, *, train, key=None, rate):
     return y, state, residuals
 
 
-def _layer_backward(residuals, dy):
+def _dropout_layer_backward(residuals, dy):
     return (), dropout_backward(residuals, dy)
 
 
@@ -131,4 +131,4 @@ def dropout(rate: float) -> Layer:
         Srivastava et al. 2014.
     """
     _check_rate(rate)
-    return Layer(no_params, partial(_layer_forward, rate=rate), _layer_backward)
+    return Layer(no_params, partial(_dropout_layer_forward, rate=rate), _dropout_layer_backward)

@@ -1,0 +1,180 @@
+"""One question put to all witnesses: the comparison, the verdict and the diagnosis, in the order that they need."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from funcnn._checks import check_same_structure
+from funcnn.gradcheck.comparison import Pair, Tolerance, compare, noise_tolerances, relative_tolerances, wide
+from funcnn.gradcheck.diagnosis import Facts, Leaf, diagnose, loosened
+from funcnn.gradcheck.kinks import Kinks, find_kinks
+from funcnn.gradcheck.precision import Evaluated, Judged, evaluate, judging, lenient
+from funcnn.gradcheck.problem import contributions, known_sizes
+from funcnn.gradcheck.properties import Property, asked_properties
+from funcnn.gradcheck.report import Cost, GradientReport, LeafReport, PropertyReport
+from funcnn.gradcheck.stability import judge_stability, rounded_data
+from funcnn.gradcheck.steps import other_fault, tapped_steps
+from funcnn.gradcheck.story import told
+from funcnn.gradcheck.taps import split_taps
+from funcnn.gradcheck.verdict import Decision, arbitrate, confirm
+
+
+def examine(
+    name: str,
+    loss_fn: Callable[..., Any],
+    grad_fn: Callable[..., PyTree],
+    arguments: tuple,
+    also: Sequence[Property] = (),
+    further: Callable[[Judged], Sequence[PropertyReport]] = lambda judged: (),
+    walked: Callable[[Judged], Sequence[LeafReport]] = lambda judged: (),
+    settled: float = 0.0,
+) -> GradientReport:
+    """Compare a hand-written gradient with autodiff and the loss's measured slope.
+
+    Args:
+        name: the public function that asks, for error messages.
+        loss_fn, grad_fn: of ``arguments``, differentiated by the first.
+        arguments: the parameters, and what else both functions take.
+        also: further properties to check.
+        further: properties of the caller's own, asked for in the precision of the comparison.
+        walked: the caller's own steps, likewise.
+        settled: the least ε to judge by, where the loss's own derivative is a measured one.
+
+    Returns:
+        The report.
+
+    Raises:
+        ValueError: the gradient has another tree structure than the parameters.
+    """
+    started, calls = time.perf_counter(), Counter[str]()
+    with jax.default_matmul_precision("highest"):
+        own, taps = _split(name, evaluate(loss_fn, grad_fn, arguments, calls))
+        with judging(loss_fn, lambda *at: split_taps(grad_fn(*at), at[0])[0], own, settled) as judged:
+            pairs = _pairs(own, judged)
+            kinks = find_kinks(judged)
+            rows, decision = _decided(judged, pairs, _compared(judged, pairs, kinks), kinks)
+            rows = judge_stability(own, judged, pairs, rows)
+            rows = _diagnosed(judged, pairs, rows, kinks)
+            steps = (*(tapped_steps(judged, grad_fn, taps) if taps else ()), *walked(judged))
+            properties = (*asked_properties(judged, also), *further(judged))
+    ok = all(row.ok for row in rows) and all(row.ok for row in steps) and all(entry.ok for entry in properties)
+    if not ok and decision.verdict == "agrees":
+        decision = other_fault(rows, steps, properties)
+    report = GradientReport(
+        ok=ok,
+        leaves=tuple(rows),
+        diagnosis="",
+        verdict=decision.verdict,
+        reason=decision.reason,
+        steps=steps,
+        properties=properties,
+        precision=judged.precision + (f": {judged.reason}" if judged.reason else ""),
+        cost=Cost(time.perf_counter() - started, calls["gradient"], calls["loss"]),
+    )
+    return report._replace(diagnosis=told(report, kinks))
+
+
+def _split(name, evaluated: Evaluated):
+    by_hand, taps = split_taps(evaluated.by_hand, evaluated.params)
+    check_same_structure(f"{name}(grad_fn)", by_hand, evaluated.params, "the parameters")
+    return evaluated._replace(by_hand=by_hand), taps
+
+
+def _pairs(own: Evaluated, judged: Judged) -> list[Pair]:
+    named = jax.tree_util.tree_leaves_with_path(own.params)
+    gradients = zip(
+        jax.tree.leaves(own.by_hand),
+        jax.tree.leaves(judged.evaluated.by_hand),
+        jax.tree.leaves(judged.evaluated.by_autodiff),
+        strict=True,
+    )
+    return [
+        Pair(jax.tree_util.keystr(path).lstrip("."), param.shape, param.dtype, ours, wide(by_hand), wide(reference))
+        for (path, param), (ours, by_hand, reference) in zip(named, gradients, strict=True)
+    ]
+
+
+def _compared(judged, pairs, kinks) -> list[LeafReport]:
+    rows = [compare(*both) for both in zip(pairs, relative_tolerances(judged, pairs), strict=True)]
+    if all(row.cause != "unknown" for row in rows):
+        return rows
+    with lenient():
+        tolerances = noise_tolerances(judged, pairs)
+    wider = [compare(*both) for both in zip(pairs, tolerances, strict=True)]
+    wider = wider if kinks else rounded_data(judged, pairs, wider)
+    detail = "the difference is rounding, measured in the arithmetic of both"
+    return [
+        after._replace(cause="noise", detail=after.detail or detail) if after.ok and not before.ok else after
+        for before, after in zip(rows, wider, strict=True)
+    ]
+
+
+def _decided(judged, pairs, rows, kinks: Kinks | None) -> tuple[list[LeafReport], Decision]:
+    """The rows with what kinks and the third witness clear of them, and the verdict."""
+    disputed = [number for number, row in enumerate(rows) if row.cause == "unknown"]
+    if not disputed:
+        if any(not row.ok for row in rows):
+            reason = "a gradient has the shape and the dtype of its parameter"
+            return rows, Decision("hand-written wrong", reason, {})
+        decision = confirm(judged, pairs, kinks)
+        for number in decision.blamed:
+            detail = "autodiff says the same, but the loss has another slope"
+            rows[number] = rows[number]._replace(ok=False, cause="unknown", detail=detail)
+        return rows, decision
+    if kinks:
+        nearest = kinks.nearest([pair.by_hand for pair in pairs])
+        for number in disputed:
+            moved = compare(
+                pairs[number]._replace(reference=nearest[number]),
+                Tolerance(rows[number].tolerance, rows[number].tolerance_origin),
+            )
+            if moved.ok:
+                detail = f"between the one-sided derivatives of {kinks}"
+                rows[number] = rows[number]._replace(ok=True, cause="kink", detail=detail, differences=())
+        disputed = [number for number in disputed if not rows[number].ok]
+        if not disputed:
+            reason = "autodiff takes another side of a kink than the gradient by hand; both are right"
+            return rows, Decision("agrees", reason, {})
+    decision = arbitrate(judged, pairs, disputed, kinks)
+    for number, at_kink in decision.cleared.items():
+        detail = "between the one-sided derivatives" if at_kink else "right by the measured slope; autodiff is not"
+        rows[number] = rows[number]._replace(ok=True, cause="kink" if at_kink else None, detail=detail, differences=())
+    return rows, decision
+
+
+def _diagnosed(judged, pairs, rows, kinks) -> list[LeafReport]:
+    """The rows with their causes, by the reference that explains most: at a kink, either side may be meant."""
+    if all(row.cause != "unknown" or row.detail for row in rows):
+        return rows
+    references = [[pair.reference for pair in pairs]]
+    if kinks:
+        references += [kinks.lower, kinks.upper]
+    sizes = known_sizes(judged)
+    params = [np.asarray(leaf) for leaf in jax.tree.leaves(judged.evaluated.params)]
+
+    def by(reference):
+        leaves = [
+            Leaf(pair.path, pair.by_hand, expected, param, row.tolerance)
+            for pair, expected, param, row in zip(pairs, reference, params, rows, strict=True)
+        ]
+        facts = Facts(leaves, sizes, partial(contributions, judged))
+        loose = loosened(facts, max((float(jnp.finfo(pair.dtype).eps) for pair in pairs), default=0.0))
+
+        def named(row, number):
+            if row.cause != "unknown" or row.detail:
+                return row
+            found = (diagnose(number, facts), diagnose(number, loose))
+            cause, detail = next((known for known in found if known[0] != "unknown"), found[0])
+            return row._replace(cause=cause, detail=detail)
+
+        return [named(row, number) for number, row in enumerate(rows)]
+
+    with lenient():
+        return min(map(by, references), key=lambda found: sum(row.cause == "unknown" for row in found))

@@ -1,0 +1,140 @@
+"""A function as the program that JAX records of it, run equation by equation, so that a check can look inside."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+Place: TypeAlias = tuple[int, ...]
+"""Where an equation stands: its number in the program, then its number in what that equation calls, and so on."""
+
+Rule: TypeAlias = Callable[[Any, list, Place], Sequence | None]
+"""``(equation, inputs, place) -> outputs``, or ``None`` to run the equation as it is."""
+
+_CALLS = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "remat2")
+_CUSTOM_RULES = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
+_LONGEST_UNROLLED = 256
+
+
+class Program(NamedTuple):
+    """What a function of one tree does with its leaves, all else being constants."""
+
+    jaxpr: Any
+    structure: Any
+
+    @property
+    def constants(self) -> list:
+        """What the function closes over, or was given beside the tree."""
+        return [constant for constant in self.jaxpr.consts if not jnp.issubdtype(constant.dtype, jax.dtypes.extended)]
+
+    def run(self, tree: PyTree, rule: Rule) -> PyTree:
+        """The function's value at ``tree``, every equation given to ``rule`` first."""
+        return jax.tree.unflatten(self.structure, self.outputs(jax.tree.leaves(tree), rule))
+
+    def outputs(self, leaves: Sequence, rule: Rule) -> list:
+        """The leaves of the value, from those of the tree; each may be a tuple, where ``rule`` takes it."""
+        return run(self.jaxpr, leaves, rule)
+
+
+def recorded(function: Callable[[PyTree], PyTree], tree: PyTree) -> Program | None:
+    """The program of ``function``; ``None`` where it can't be traced, as one that computes in NumPy can't."""
+    try:
+        jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(tree)
+    except Exception:  # whatever NumPy or the function raises at a tracer
+        return None
+    return Program(jaxpr, jax.tree.structure(shapes))
+
+
+def run(jaxpr: Any, inputs: Sequence, rule: Rule, place: Place = ()) -> list:
+    """Evaluate a jaxpr, opening what it calls. A value may be a tuple of arrays, where ``rule`` takes it."""
+    jaxpr, constants = getattr(jaxpr, "jaxpr", jaxpr), getattr(jaxpr, "consts", ())
+    values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *inputs], strict=True))
+
+    def read(atom):
+        return atom.val if hasattr(atom, "val") else values[atom]
+
+    for number, equation in enumerate(jaxpr.eqns):
+        here, arguments = (*place, number), [read(atom) for atom in equation.invars]
+        outputs = rule(equation, arguments, here)
+        if outputs is None:
+            outputs = _opened(equation, arguments, rule, here)
+        values.update(zip(equation.outvars, outputs, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def bound(equation: Any, arguments: Sequence) -> Sequence:
+    """An equation's outputs, by JAX itself."""
+    parameters = equation.primitive.get_bind_params(equation.params)
+    # Releases of JAX before 0.10 give the functions that a primitive calls apart.
+    functions, parameters = parameters if isinstance(parameters, tuple) else ((), parameters)
+    outputs = equation.primitive.bind(*functions, *arguments, **parameters)
+    return outputs if equation.primitive.multiple_results else [outputs]
+
+
+def callee(equation: Any) -> Any:
+    """The jaxpr that an equation calls once with its own inputs, ``None`` where it calls none."""
+    if equation.primitive.name in (*_CALLS, *_CUSTOM_RULES):
+        return next((part for part in equation.params.values() if hasattr(part, "eqns")), None)
+    return None
+
+
+def is_opened(equation: Any) -> bool:
+    """Whether ``run`` goes into the equation."""
+    name = equation.primitive.name
+    unrolled = name == "scan" and equation.params["length"] <= _LONGEST_UNROLLED
+    return unrolled or name == "cond" or callee(equation) is not None
+
+
+def equations(jaxpr: Any):
+    """Every equation of a jaxpr and of all that it calls."""
+    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        yield equation
+        for part in called_by(equation):
+            yield from equations(part)
+
+
+def called_by(equation: Any) -> list:
+    """Every jaxpr among an equation's parameters: what it calls, its branches, its loop's body."""
+    parts = jax.tree.leaves(tuple(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns"))
+    return [part for part in parts if hasattr(part, "eqns")]
+
+
+def primitives(jaxpr: Any) -> set[str]:
+    """The names of all primitives in a jaxpr."""
+    return {equation.primitive.name for equation in equations(jaxpr)}
+
+
+def _opened(equation, arguments, rule, place):
+    called = callee(equation)
+    if called is not None:
+        return run(called, arguments, rule, place)
+    if equation.primitive.name == "cond":
+        index = int(jax.tree.leaves(arguments[0])[0])
+        return run(equation.params["branches"][index], arguments[1:], rule, place)
+    if is_opened(equation):
+        return _unrolled(equation, arguments, rule, place)
+    return bound(equation, arguments)
+
+
+def _unrolled(equation, arguments, rule, place):
+    """A scan as a loop in Python. Sequences are told from constants by the axis that they have more than the body's."""
+    body, length = equation.params["jaxpr"], equation.params["length"]
+    inner = getattr(body, "jaxpr", body)
+    sequences = sum(_rank(out) != _rank(into) for out, into in zip(equation.invars, inner.invars, strict=True))
+    carries = sum(_rank(out) == _rank(into) for out, into in zip(equation.outvars, inner.outvars, strict=True))
+    constants = len(arguments) - carries - sequences
+    carry, stacks = arguments[constants : constants + carries], []
+    for step in range(length)[:: -1 if equation.params["reverse"] else 1]:
+        slices = jax.tree.map(lambda array, step=step: array[step], arguments[constants + carries :])
+        outputs = run(body, [*arguments[:constants], *carry, *slices], rule, (*place, step))
+        carry = outputs[:carries]
+        stacks.append(outputs[carries:])
+    ordered = stacks[::-1] if equation.params["reverse"] else stacks
+    stacked = [jax.tree.map(lambda *parts: jnp.stack(parts), *parts) for parts in zip(*ordered, strict=True)]
+    return [*carry, *stacked]
+
+
+def _rank(atom):
+    return len(atom.aval.shape)

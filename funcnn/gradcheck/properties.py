@@ -1,0 +1,90 @@
+"""What else a gradient owes: the same answer twice, under jit and vmap, and a right second derivative."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeAlias, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from funcnn.gradcheck.comparison import distances, largest, wide
+from funcnn.gradcheck.precision import Judged
+from funcnn.gradcheck.report import PropertyReport
+
+Property: TypeAlias = Literal["jit", "vmap", "second_order"]
+"""What ``check_gradients(also=…)`` can be asked beside the values."""
+
+
+def check_also(name: str, also: Sequence[str]) -> None:
+    """Refuse words that aren't properties."""
+    known = get_args(Property)
+    if isinstance(also, str) or not set(also) <= set(known):
+        raise ValueError(f"{name}(also): expected some of {known}, got {also!r}. Pass a tuple, also=('jit',).")
+
+
+def asked_properties(judged: Judged, also: Sequence[Property]) -> tuple[PropertyReport, ...]:
+    """The gradient's determinism, and what else was asked for."""
+    evaluated, spacing = judged.evaluated, judged.spacing
+    asked = [agreement("the same twice", lambda: evaluated.gradient(evaluated.params), evaluated.by_hand, spacing)]
+    if "jit" in also:
+        asked.append(
+            agreement("under jit", lambda: jax.jit(evaluated.gradient)(evaluated.params), evaluated.by_hand, spacing)
+        )
+    if "vmap" in also:
+        asked.append(_under_vmap(evaluated, spacing))
+    if "second_order" in also:
+        asked.append(_second_order(evaluated, spacing))
+    return tuple(asked)
+
+
+def agreement(name: str, found: Callable[[], PyTree], expected: PyTree, spacing: float) -> PropertyReport:
+    """Whether a tree is another, up to the rounding of another order of the same sums.
+
+    Entries may differ by ε^⅝ of the largest entry of their leaf: compilers fuse and reorder more than people do.
+    """
+    try:
+        tree = found()
+    except Exception as error:  # whatever the caller's function raises where it is traced
+        return PropertyReport(name, False, f"{type(error).__name__}: {error}".splitlines()[0][:200])
+    wanted = jax.tree_util.tree_leaves_with_path(expected)
+    floor = 64 * spacing * max((largest(wide(leaf)) for _, leaf in wanted), default=0.0)
+    for leaf, (path, reference) in zip(jax.tree.leaves(tree), wanted, strict=True):
+        where = jax.tree_util.keystr(path) or "the root"
+        if np.shape(leaf) != np.shape(reference):
+            return PropertyReport(name, False, f"shape {np.shape(leaf)} at {where}, where it is {np.shape(reference)}")
+        gap = float(np.max(distances(wide(leaf), wide(reference)), initial=0.0))
+        if not gap <= spacing**0.625 * largest(wide(reference)) + floor and not _same_gaps(leaf, reference):
+            return PropertyReport(name, False, f"{gap:.2g} apart at {where}")
+    return PropertyReport(name, True, "")
+
+
+def _same_gaps(leaf, reference):
+    return np.array_equal(wide(leaf), wide(reference), equal_nan=True)
+
+
+def _under_vmap(evaluated, spacing) -> PropertyReport:
+    moved = jax.tree.map(lambda leaf: leaf * 1.25, evaluated.params)
+    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), evaluated.params, moved)
+    expected = jax.tree.map(lambda *leaves: jnp.stack(leaves), evaluated.by_hand, evaluated.gradient(moved))
+    return agreement("under vmap", lambda: jax.vmap(evaluated.gradient)(both), expected, spacing)
+
+
+def _second_order(evaluated, spacing) -> PropertyReport:
+    """The Hessian times a random vector: the hand-written gradient differentiated forward, autodiff's twice over."""
+    random = np.random.default_rng(4)
+    vector = jax.tree.map(lambda leaf: jnp.asarray(random.standard_normal(leaf.shape), leaf.dtype), evaluated.params)
+    expected = jax.jvp(jax.grad(evaluated.loss), (evaluated.params,), (vector,))[1]
+    return agreement(
+        "second order (Hessian times a vector)",
+        lambda: jax.jvp(evaluated.gradient, (evaluated.params,), (vector,))[1],
+        expected,
+        spacing,
+    )
+
+
+def linearity(pullback: Callable[[Any], PyTree], first: Any, second: Any, spacing: float) -> PropertyReport:
+    """Whether a vjp is linear in its cotangent: of 3 dy + dy′ it is 3 times that of dy, and that of dy′."""
+    together = jax.tree.map(lambda a, b: 3 * a + b, first, second)
+    expected = jax.tree.map(lambda a, b: 3 * a + b, pullback(first), pullback(second))
+    return agreement("linear in the cotangent", lambda: pullback(together), expected, spacing)

@@ -1,0 +1,386 @@
+"""Is this vjp right? One written beside a function of any output, or one registered by ``custom_vjp``."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PRNGKeyArray, PyTree
+
+from funcnn._checks import check_callable, check_key, check_same_structure, is_concrete, same_structure
+from funcnn.gradcheck.examination import examine
+from funcnn.gradcheck.precision import Judged
+from funcnn.gradcheck.program import bound, is_opened, recorded
+from funcnn.gradcheck.properties import Property, agreement, check_also, linearity
+from funcnn.gradcheck.report import GradientReport, PropertyReport
+from funcnn.gradcheck.slopes import measured_slope
+
+_MOST_MEASURED = 1024
+
+
+class _Arguments(NamedTuple):
+    """A call's arguments: those parts that can be differentiated, ``None`` elsewhere; and the whole."""
+
+    floating: tuple
+    whole: tuple
+
+    def filled(self, floating: tuple) -> tuple:
+        """The arguments with their floating parts replaced."""
+        return jax.tree.map(
+            lambda new, old: old if new is None else new, floating, self.whole, is_leaf=lambda leaf: leaf is None
+        )
+
+
+def check_vjp(
+    function: Callable[..., PyTree],
+    vjp: Callable[..., tuple],
+    *args: Any,
+    key: PRNGKeyArray | None = None,
+    also: Sequence[Property] = (),
+) -> GradientReport:
+    """Compare a vjp written by hand with ``jax.vjp``, for a random cotangent, as ``check_gradients`` does.
+
+    For functions whose output is an array or a tree of arrays. With the output y and a cotangent dy, the gradients are
+    those of Σ y dy.
+
+    Args:
+        function: ``(*args) -> output``.
+        vjp: ``(*args) -> (output, pullback)`` with ``pullback(cotangent) -> (a gradient for each argument)``, as
+            ``jax.vjp`` returns them; ``None`` for an argument that isn't floating.
+        args: trees of arrays. Those that aren't floating are passed untouched.
+        key: random key for the cotangents; ``None`` for ``jax.random.key(0)``.
+        also: as for ``check_gradients``.
+
+    Returns:
+        A report with a row for each floating argument; its ``properties`` say whether the output is the function's and
+        whether the pullback is linear.
+
+    Raises:
+        TypeError: no argument is floating, or vjp doesn't return a pair.
+        ValueError: the gradients have another tree structure than the arguments.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> def product(x, y):
+        ...     return x * y
+        >>> def product_vjp(x, y):
+        ...     return x * y, lambda dz: (dz * y, dz * x)
+        >>> check_vjp(product, product_vjp, jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0])).ok
+        True
+    """
+    check_callable("check_vjp(function)", function, "Pass (*args) -> output.")
+    check_callable("check_vjp(vjp)", vjp, "Pass (*args) -> (output, pullback), as jax.vjp has it.")
+    check_also("check_vjp", also)
+    question = _Question("check_vjp", function, vjp, _taken_apart("check_vjp", args), key)
+    return question.examined(also, question.properties)
+
+
+def check_custom_vjp(
+    function: Callable[..., PyTree],
+    *args: Any,
+    reference: Callable[..., PyTree] | None = None,
+    key: PRNGKeyArray | None = None,
+) -> GradientReport:
+    """Judge the derivative rule that a function has by ``jax.custom_vjp`` or ``jax.custom_jvp``.
+
+    "By hand" is the rule. It is compared with autodiff of ``reference``; without one, with autodiff of the function's
+    own code, its rules taken out; and where that can't be differentiated (a kernel, a ``while_loop``), with slopes
+    measured entry by entry. Measured slopes are the third witness as in ``check_gradients``.
+
+    Beyond the values: the rule is linear in the cotangent; zero for a zero cotangent; right for each argument alone and
+    each output alone, where JAX hands it symbolic zeros; the same under ``jit`` and ``vmap``; and, for a
+    ``custom_jvp``, its forward mode agrees with its reverse mode.
+
+    Args:
+        function: ``(*args) -> output``, an array or a tree of arrays.
+        args: trees of arrays. Those that aren't floating are passed untouched.
+        reference: a plain function of the same arguments and output.
+        key: random key for the cotangents; ``None`` for ``jax.random.key(0)``.
+
+    Returns:
+        A report with a row for each floating argument, and ``properties``.
+
+    Raises:
+        TypeError: no argument is floating.
+        ValueError: reference has another output; or neither a reference is given, nor can the function's own code be
+            differentiated, and the arguments have more than 1024 entries to measure.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> @jax.custom_vjp
+        ... def cube(x):
+        ...     return x**3
+        >>> cube.defvjp(lambda x: (x**3, x), lambda x, dy: (3 * x * dy,))  # x and not x²
+        >>> report = check_custom_vjp(cube, jnp.array([1.0, 2.0]))
+        >>> report.ok, report.verdict
+        (False, 'hand-written wrong')
+
+    Source:
+        JAX's documentation, "Custom derivative rules for JAX-transformable Python functions".
+    """
+    check_callable("check_custom_vjp(function)", function, "Pass the function that has the rule.")
+    arguments = _taken_apart("check_custom_vjp", args)
+    if reference is not None:
+        check_callable("check_custom_vjp(reference)", reference, "Pass a plain function of the same arguments.")
+        outputs, expected = (jax.eval_shape(lambda f=f: f(*args)) for f in (function, reference))
+        check_same_structure("check_custom_vjp(function)", outputs, expected, "the reference's output")
+
+    def by_rule(*args):
+        apart = _split(args)
+        output, pullback = jax.vjp(lambda floating: function(*apart.filled(floating)), apart.floating)
+        return output, lambda cotangent: pullback(cotangent)[0]
+
+    plain = reference or _without_rules(function)
+    question = _Question("check_custom_vjp", plain, by_rule, arguments, key)
+    if reference is None and not question.is_differentiable():
+        size = sum(leaf.size for leaf in jax.tree.leaves(arguments.floating))
+        if size > _MOST_MEASURED:
+            raise ValueError(
+                f"check_custom_vjp(args): expected at most {_MOST_MEASURED} entries to measure, got {size}; the "
+                "function's own code can't be differentiated. Pass smaller arrays, or a plain function as reference=."
+            )
+        question = question._replace(function=function, measured=True)
+    return question.examined((), lambda judged: question.rule_properties(function, judged))
+
+
+class _Question(NamedTuple):
+    """A function, a vjp of it and a call; examined as the gradients of Σ y dy by the floating arguments."""
+
+    name: str
+    function: Callable[..., PyTree]
+    vjp: Callable[..., tuple]
+    arguments: _Arguments
+    key: PRNGKeyArray | None
+    measured: bool = False
+
+    def examined(self, also, properties) -> GradientReport:
+        cotangents = self.cotangents()
+        projection = self._measured if self.measured else self._projection
+        return examine(
+            self.name, projection, self.pulled, (self.arguments.floating, self.arguments.whole, cotangents[0]), also,
+            properties, settled=1e-12 if self.measured else 0.0,
+        )  # fmt: skip
+
+    def cotangents(self) -> tuple[PyTree, PyTree]:
+        key = jax.random.key(0) if self.key is None else self.key
+        check_key(f"{self.name}(key)", key)
+        arguments = self.arguments
+        shapes = jax.eval_shape(lambda floating: self.function(*arguments.filled(floating)), arguments.floating)
+        keys = jax.random.split(key)
+        return _drawn(shapes, keys[0]), _drawn(shapes, keys[1])
+
+    def is_differentiable(self) -> bool:
+        try:
+            jax.eval_shape(
+                jax.grad(lambda at: self._projection(at, self.arguments.whole, self.cotangents()[0])),
+                self.arguments.floating,
+            )
+        except Exception:  # whatever JAX raises at a kernel or a loop
+            return False
+        return True
+
+    def _projection(self, floating, whole, cotangent):
+        return _projected(self.function(*_Arguments(floating, whole).filled(floating)), cotangent)
+
+    def _measured(self, floating, whole, cotangent):
+        """The projection, with measured slopes as its derivative."""
+
+        @jax.custom_vjp
+        def projection(floating):
+            return self._projection(floating, whole, cotangent)
+
+        def backward(floating, dloss):
+            spacing = max((float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(floating)), default=0.0)
+            slopes = _slopes(lambda at: float(self._projection(at, whole, cotangent)), floating, spacing)
+            return (jax.tree.map(lambda slope: dloss * slope, slopes),)
+
+        projection.defvjp(lambda floating: (projection(floating), floating), backward)
+        return projection(floating)
+
+    def pulled(self, floating, whole, cotangent):
+        """The gradients by the vjp in question."""
+        arguments = _Arguments(floating, whole)
+        returned = self.vjp(*arguments.filled(floating))
+        if not (isinstance(returned, tuple) and len(returned) == 2 and callable(returned[1])):
+            raise TypeError(f"{self.name}(vjp): expected (output, pullback) from vjp, got {returned!r}.")
+        return _floating_gradients(self.name, returned[1](_to(returned[0], cotangent)), floating, whole)
+
+    def properties(self, judged: Judged) -> Sequence[PropertyReport]:
+        floating, whole, cotangent = judged.evaluated.arguments
+        filled = _Arguments(floating, whole).filled(floating)
+        output, spacing = self.function(*filled), judged.spacing
+        other = _like(self.cotangents()[1], cotangent)
+        pull = lambda dy: self.pulled(floating, whole, dy)  # noqa: E731
+        return (
+            agreement("in its output", lambda: self.vjp(*filled)[0], output, spacing),
+            linearity(pull, cotangent, other, spacing),
+            _zero_for_zero(pull, cotangent),
+        )
+
+    def rule_properties(self, function, judged: Judged) -> Sequence[PropertyReport]:
+        floating, whole, cotangent = judged.evaluated.arguments
+        spacing, expected = judged.spacing, judged.evaluated.by_hand
+        pull = lambda at, dy: self.pulled(at, whole, dy)  # noqa: E731
+        batch = jax.tree.map(lambda leaf: jnp.stack([leaf, 0.9 * leaf]), floating)
+        each = [pull(jax.tree.map(lambda leaf, n=n: leaf[n], batch), cotangent) for n in range(2)]
+        stacked = jax.tree.map(lambda *parts: jnp.stack(parts), *each)
+        return (
+            *self.properties(judged),
+            agreement("under jit", lambda: jax.jit(pull)(floating, cotangent), expected, spacing),
+            agreement("under vmap", lambda: jax.vmap(pull, in_axes=(0, None))(batch, cotangent), stacked, spacing),
+            *_one_at_a_time(function, floating, whole, cotangent, expected, spacing),
+            *_forward_mode(function, floating, whole, cotangent, expected, spacing),
+        )
+
+
+def _one_at_a_time(function, floating, whole, cotangent, expected, spacing):
+    """Each argument and each output alone: JAX tells the rule that the others' tangents or cotangents are zero."""
+    leaves, structure = jax.tree.flatten(floating)
+
+    def of_leaf(number):
+        def projection(leaf):
+            moved = jax.tree.unflatten(structure, [*leaves[:number], leaf, *leaves[number + 1 :]])
+            return _projected(function(*_Arguments(moved, whole).filled(moved)), cotangent)
+
+        return jax.grad(projection)(leaves[number])
+
+    if len(leaves) > 1:
+        alone = lambda: jax.tree.unflatten(structure, [of_leaf(n) for n in range(len(leaves))])  # noqa: E731
+        yield agreement("for each argument alone", alone, expected, spacing)
+
+    parts = jax.tree.leaves(cotangent)
+
+    def of_output(number):
+        def projection(floating):
+            outputs = jax.tree.leaves(function(*_Arguments(floating, whole).filled(floating)))
+            return _projected(outputs[number], parts[number])
+
+        return jax.grad(projection)(floating)
+
+    used = [n for n, part in enumerate(parts) if jnp.issubdtype(part.dtype, jnp.inexact)]
+    if len(used) > 1:
+        summed = lambda: jax.tree.map(lambda *gs: sum(gs), *map(of_output, used))  # noqa: E731
+        yield agreement("for each output alone", summed, expected, spacing)
+
+
+def _forward_mode(function, floating, whole, cotangent, expected, spacing):
+    """For a rule that has a forward mode, Σ dy ẏ is Σ g ẋ."""
+    random = np.random.default_rng(5)
+    tangent = jax.tree.map(lambda leaf: jnp.asarray(random.standard_normal(leaf.shape), leaf.dtype), floating)
+    try:
+        moved = jax.jvp(lambda at: function(*_Arguments(at, whole).filled(at)), (floating,), (tangent,))[1]
+    except TypeError:  # a custom_vjp has no forward mode
+        return
+    wanted = sum((jnp.real(g * t).sum() for g, t in zip(*map(jax.tree.leaves, (expected, tangent)), strict=True)), 0.0)
+    yield agreement("in forward mode", lambda: _projected(moved, cotangent), jnp.asarray(wanted), spacing)
+
+
+def _zero_for_zero(pull, cotangent) -> PropertyReport:
+    zeros = jax.tree.map(jnp.zeros_like, cotangent)
+    gradients = jax.tree.leaves(pull(zeros))
+    wrong = any(np.asarray(leaf).any() for leaf in gradients)
+    return PropertyReport("zero for a zero cotangent", not wrong, "it isn't zero there" if wrong else "")
+
+
+def _without_rules(function):
+    """The function by its own code: what it registered for differentiation is taken out."""
+
+    def plain(*args):
+        apart = _split(args)
+        program = recorded(lambda floating: function(*apart.filled(floating)), apart.floating)
+        if program is None:
+            return function(*args)
+        return program.run(
+            apart.floating, lambda equation, values, place: None if is_opened(equation) else bound(equation, values)
+        )
+
+    return plain
+
+
+def _slopes(loss, floating, spacing):
+    leaves, structure = jax.tree.flatten(floating)
+
+    def of_leaf(number):
+        leaf = np.asarray(leaves[number])
+        slopes = np.zeros(leaf.shape, leaf.dtype)
+        for index in np.ndindex(leaf.shape):
+
+            def along(distance, index=index):
+                moved = leaf.copy()
+                moved[index] += distance * max(1.0, float(abs(leaf[index])))
+                return loss(
+                    jax.tree.unflatten(structure, [*leaves[:number], jnp.asarray(moved), *leaves[number + 1 :]])
+                )
+
+            slope = measured_slope(along, spacing)
+            slopes[index] = np.nan if slope is None else slope.value / max(1.0, float(abs(leaf[index])))
+        return jnp.asarray(slopes)
+
+    return jax.tree.unflatten(structure, [of_leaf(number) for number in range(len(leaves))])
+
+
+def _taken_apart(name, args) -> _Arguments:
+    if not is_concrete(*(leaf for leaf in jax.tree.leaves(args) if isinstance(leaf, jax.Array))):
+        raise TypeError(f"{name}(args): expected arrays, got tracers. Call it outside jit, vmap and grad.")
+    apart = _split(args)
+    if not jax.tree.leaves(apart.floating):
+        raise TypeError(f"{name}(args): expected at least one floating array to differentiate by, got {args!r}.")
+    return apart
+
+
+def _split(args) -> _Arguments:
+    def floating(leaf):
+        return isinstance(leaf, jax.Array | np.ndarray) and jnp.issubdtype(leaf.dtype, jnp.inexact)
+
+    whole = jax.tree.map(lambda leaf: jnp.asarray(leaf) if floating(leaf) else leaf, args)
+    return _Arguments(jax.tree.map(lambda leaf: leaf if floating(leaf) else None, whole), whole)
+
+
+def _floating_gradients(name, gradients, floating, whole):
+    """A gradient for each floating part of the arguments, from one for each argument."""
+    if not isinstance(gradients, tuple | list) or len(gradients) != len(whole):
+        raise ValueError(
+            f"{name}(vjp): expected a tuple of {len(whole)} gradients, one an argument, got {gradients!r}."
+        )
+
+    def kept(gradient, part, argument):
+        if same_structure(gradient, argument):
+            return jax.tree.map(lambda p, g: p if p is None else g, part, gradient, is_leaf=lambda leaf: leaf is None)
+        return gradient if jax.tree.leaves(part) else part
+
+    return tuple(kept(*parts) for parts in zip(gradients, floating, whole, strict=True))
+
+
+def _projected(output, cotangent):
+    pairs = zip(jax.tree.leaves(output), jax.tree.leaves(cotangent), strict=True)
+    return sum(
+        (jnp.real(y * dy).sum() for y, dy in pairs if jnp.issubdtype(jnp.result_type(dy), jnp.inexact)),
+        start=jnp.zeros(()),
+    )  # fmt: skip
+
+
+def _drawn(shapes, key):
+    """Normal numbers for each floating output, zeros (which no gradient sees) for the others."""
+    leaves, structure = jax.tree.flatten(shapes)
+    drawn = [
+        jax.random.normal(jax.random.fold_in(key, number), leaf.shape, leaf.dtype)
+        if jnp.issubdtype(leaf.dtype, jnp.inexact)
+        else jnp.zeros(leaf.shape, leaf.dtype)
+        for number, leaf in enumerate(leaves)
+    ]
+    return jax.tree.unflatten(structure, drawn)
+
+
+def _like(tree, like):
+    return jax.tree.map(lambda leaf, wanted: leaf.astype(wanted.dtype), tree, like)
+
+
+def _to(output, cotangent):
+    """The cotangent as JAX wants it: in the output's dtypes, and float0 for what isn't floating."""
+
+    def fitting(y, dy):
+        dtype = jnp.result_type(y)
+        return dy.astype(dtype) if jnp.issubdtype(dtype, jnp.inexact) else np.zeros(np.shape(y), jax.dtypes.float0)
+
+    return jax.tree.map(fitting, output, cotangent)

@@ -1,0 +1,117 @@
+"""The gradient in the caller's own dtype, judged by the one in float64: rounding that the problem explains, or more."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from funcnn.gradcheck.comparison import Pair, distances, largest, wide
+from funcnn.gradcheck.precision import Evaluated, Judged, evaluate
+from funcnn.gradcheck.report import LeafReport
+
+_SIGNS = np.random.default_rng(3).integers(0, 2, size=1009)
+
+
+def rounded_data(judged: Judged, pairs: list[Pair], rows: list[LeafReport]) -> list[LeafReport]:
+    """Clear the rows whose difference is made by the rounding of the data that the caller gave.
+
+    Probabilities in float32 add up to 1 to seven digits only, and a formula that takes them to add up to 1 is off by
+    as much in float64. Such a difference changes altogether when the data are rounded anew; a mistake's doesn't.
+    """
+    spacing = max((float(jnp.finfo(pair.dtype).eps) for pair in pairs), default=0.0)
+    if spacing <= judged.spacing or all(row.ok for row in rows):
+        return rows
+    moved = _rounded_anew(judged, spacing)
+    if moved is None:
+        return rows
+    cleared = []
+    for row, pair, by_hand, reference in zip(rows, pairs, *moved, strict=True):
+        if row.cause != "unknown" or not np.isfinite(pair.by_hand - pair.reference).all():
+            cleared.append(row)
+            continue
+        before, after = pair.by_hand - pair.reference, by_hand - reference
+        conditioning = max(_error(by_hand, pair.by_hand), _error(reference, pair.reference))
+        small = _error(pair.by_hand, pair.reference) <= 64 * conditioning
+        if small and _error(after, before) >= 0.1 * largest(before):
+            detail = f"the difference is the rounding of the data to {pair.dtype}"
+            row = row._replace(ok=True, cause=None, detail=detail, differences=())
+        cleared.append(row)
+    return cleared
+
+
+def judge_stability(own: Evaluated, judged: Judged, pairs: list[Pair], rows: list[LeafReport]) -> list[LeafReport]:
+    """Mark the rows, right in float64, that lose more digits in the caller's dtype than its conditioning explains.
+
+    A leaf that is off by less than √ε of its largest entry is left alone. Beyond that, what the same gradient moves by
+    when the parameters and the data are rounded once is conditioning; what autodiff loses as well is the loss's own.
+    """
+    if judged.evaluated is own:
+        return rows
+    own_autodiff = [wide(leaf) for leaf in jax.tree.leaves(own.by_autodiff)]
+    conditioning: list[float] | None = None
+    is_lost = not abs(complex(own.value) - complex(judged.evaluated.value)) <= 1e-3 * abs(complex(own.value))
+    judged_rows = []
+    for number, (row, pair) in enumerate(zip(rows, pairs, strict=True)):
+        spacing = float(jnp.finfo(pair.dtype).eps)
+        scale = largest(pair.by_hand)
+        tree = max(largest(other.by_hand) for other in pairs)
+        beyond_range = scale > float(jnp.finfo(pair.dtype).max)
+        if not row.ok or spacing <= judged.spacing or np.shape(pair.own) != pair.shape or beyond_range:
+            judged_rows.append(row)
+            continue
+        ours, autodiffs = _error(wide(pair.own), pair.by_hand), _error(own_autodiff[number], pair.reference)
+        # A leaf that vanishes beside the others is rounding of theirs, as a bias before batch normalization is.
+        compared_to = tree if scale < spacing * tree else scale
+        if ours > max(spacing**0.5 * compared_to, 64 * spacing * tree, 4 * float(jnp.finfo(pair.dtype).tiny)):
+            conditioning = conditioning or _conditioning(judged, pairs, spacing)
+            row = _named(row, pair, ours, autodiffs, conditioning[number], scale, is_lost)
+        judged_rows.append(row)
+    return judged_rows
+
+
+def _named(row, pair, ours, autodiffs, explained, scale, loss_is_lost):
+    lost = "not finite" if ours == np.inf else f"off by {ours / scale if scale else np.inf:.1e} of the largest entry"
+    if ours <= 64 * explained:
+        detail = f"in {pair.dtype} {lost}, as rounding the parameters and the data once already explains"
+        return row._replace(cause=row.cause or "noise", detail=row.detail or detail)
+    if ours <= 16 * autodiffs and (loss_is_lost or ours <= 0.1 * scale):
+        detail = f"right, but in {pair.dtype} it is {lost}, and autodiff's too: the loss itself loses the digits"
+        return row._replace(cause="unstable", detail=detail)
+    detail = (
+        f"right in float64, but in the caller's {pair.dtype} {lost}, where autodiff's is "
+        f"{'exact' if not autodiffs else f'off by {autodiffs / scale if scale else np.inf:.1e}'}: "
+        "an overflow, or a difference of large numbers? Rearrange it"
+    )
+    return row._replace(ok=False, cause="unstable", detail=detail)
+
+
+def _conditioning(judged, pairs, spacing) -> list[float]:
+    """How far each leaf of autodiff's gradient moves when the inputs are rounded once."""
+    moved = _rounded_anew(judged, spacing)
+    gaps = (
+        [0.0] * len(pairs) if moved is None else [_error(m, p.reference) for m, p in zip(moved[1], pairs, strict=True)]
+    )
+    return [gap if np.isfinite(gap) else 0.0 for gap in gaps]
+
+
+def _error(own, reference):
+    gaps = distances(own, reference)
+    return float(np.max(np.where(np.isnan(gaps), np.inf, gaps), initial=0.0))
+
+
+def _rounded_anew(judged, spacing) -> tuple[list[np.ndarray], list[np.ndarray]] | None:
+    """Both gradients when every floating input loses its last digit, toward 0 so that no bound is passed."""
+
+    def rounded(leaf):
+        if not isinstance(leaf, jax.Array | np.ndarray) or not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            return leaf
+        return leaf * (1 - spacing * np.resize(_SIGNS, leaf.shape)).astype(leaf.real.dtype)
+
+    evaluated = judged.evaluated
+    arguments = jax.tree.map(rounded, evaluated.arguments)
+    try:
+        moved = evaluate(evaluated.loss_fn, evaluated.grad_fn, arguments, evaluated.calls)
+    except Exception:  # the caller's function may refuse such data
+        return None
+    return [wide(leaf) for leaf in jax.tree.leaves(moved.by_hand)], [
+        wide(leaf) for leaf in jax.tree.leaves(moved.by_autodiff)
+    ]

@@ -1,0 +1,105 @@
+"""The gradients on the way: of tapped values, and of each layer given its true residuals and cotangent."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from funcnn._checks import describe, same_structure
+from funcnn.gradcheck.comparison import Pair, Tolerance, compare, largest, wide
+from funcnn.gradcheck.diagnosis import Facts, Leaf, diagnose
+from funcnn.gradcheck.precision import Judged
+from funcnn.gradcheck.problem import known_sizes
+from funcnn.gradcheck.report import LeafReport, PropertyReport
+from funcnn.gradcheck.taps import split_taps, tap_gradients
+from funcnn.gradcheck.verdict import Decision
+
+
+def judged_together(
+    pairs: Sequence[Pair], spacing: float, scale: float = 0.0, sizes: Sequence = ()
+) -> tuple[LeafReport, ...]:
+    """Rows for gradients that come from one step, with their causes.
+
+    An entry may differ by ε^¾ of its leaf's largest, and by 16 ε of the step's largest (or of ``scale``, the cotangent
+    that came in), but no more than half of a leaf that is larger than that.
+    """
+    floor = 16 * spacing * max([scale, *(largest(pair.reference) for pair in pairs)])
+    origin = f"ε^¾ = {spacing**0.75:.1e} of the leaf's largest entry, and 16 ε of the step's"
+    rows = []
+    for pair in pairs:
+        size = largest(pair.reference)
+        allowed = spacing**0.75 * size + (floor if size <= floor else min(floor, size / 2))
+        rows.append(compare(pair, Tolerance(allowed, origin)))
+    leaves = [Leaf(p.path, p.by_hand, p.reference, None, row.tolerance) for p, row in zip(pairs, rows, strict=True)]
+    facts = Facts(leaves, sizes)
+    for number, row in enumerate(rows):
+        if row.cause == "unknown":
+            cause, detail = diagnose(number, facts)
+            rows[number] = row._replace(cause=cause, detail=detail)
+    return tuple(rows)
+
+
+def tapped_steps(judged: Judged, grad_fn: Callable[..., Any], own_taps: dict[str, Any]) -> tuple[LeafReport, ...]:
+    """A row for each tapped value's gradient, the last tap first."""
+    evaluated, sizes = judged.evaluated, known_sizes(judged)
+    if judged.program is None:
+        raise ValueError(
+            "check_gradients(loss_fn): expected a loss that JAX can trace, for its taps; try it under jit."
+        )
+    _, taps = split_taps(grad_fn(evaluated.params, *evaluated.arguments[1:]), evaluated.params)
+    rows: list[LeafReport] = []
+    for name, references in tap_gradients(judged.program, evaluated.params, own_taps).items():
+        ours, by_hand = jax.tree.leaves(own_taps[name]), jax.tree.leaves(taps[name])
+        if len(ours) != len(references):
+            rows.append(other_structure(name, f"{len(ours)} arrays where the value has {len(references)}"))
+            continue
+        pairs = [
+            Pair(_path(name, number, references), value.shape, jnp.result_type(own), own, wide(hand), wide(value))
+            for number, (own, hand, value) in enumerate(zip(ours, by_hand, references, strict=True))
+        ]
+        rows += judged_together(pairs, judged.spacing, sizes=sizes)
+    return tuple(rows)
+
+
+def _path(name, number, all_of_them):
+    return name if len(all_of_them) == 1 else f"{name}[{number}]"
+
+
+def other_structure(path: str, detail: str) -> LeafReport:
+    """A row for a gradient that isn't the tree that its value is."""
+    nothing = np.zeros(0)
+    row = compare(Pair(path, (0,), nothing.dtype, nothing, nothing, nothing), Tolerance(0.0, ""))
+    return row._replace(ok=False, exact=False, cause="structure", detail=detail)
+
+
+def against(path: str, given: Any, expected: Any) -> list[Pair]:
+    """The leaves of one gradient beside those that it should be.
+
+    Raises:
+        ValueError: it has another tree structure.
+    """
+    if not same_structure(given, expected):
+        raise ValueError(f"{jax.tree.structure(given)} where {jax.tree.structure(expected)} is expected")
+    named = jax.tree_util.tree_leaves_with_path(expected)
+    pairs = []
+    for ours, (keys, value) in zip(jax.tree.leaves(given), named, strict=True):
+        if not hasattr(ours, "dtype"):
+            raise ValueError(f"{ours!r} where {describe(value)} is expected")
+        pairs.append(
+            Pair(path + jax.tree_util.keystr(keys), value.shape, value.dtype, ours, wide(ours), wide(value))
+        )  # fmt: skip
+    return pairs
+
+
+def other_fault(
+    rows: Sequence[LeafReport], steps: Sequence[LeafReport], properties: Sequence[PropertyReport]
+) -> Decision:
+    """The verdict where the parameters' gradients agree in float64 and something else doesn't."""
+    if any(not row.ok for row in rows):
+        return Decision("hand-written wrong", "the two agree in float64, but not in the caller's own dtype", {})
+    if any(not row.ok for row in steps):
+        return Decision("hand-written wrong", "the parameters' gradients agree, but a step on the way is wrong", {})
+    failed = next(entry.name for entry in properties if not entry.ok)
+    return Decision("hand-written wrong", f"the values agree, but the gradient isn't right {failed}", {})

@@ -1,0 +1,54 @@
+"""The short paragraph that a colleague would say over a report."""
+
+from collections.abc import Iterable
+
+from funcnn.gradcheck.kinks import Kinks
+from funcnn.gradcheck.report import GradientReport, LeafReport
+
+
+def told(report: GradientReport, kinks: Kinks | None) -> str:
+    """What is wrong, where first, and what to look at; leaves that are wrong in one way are one finding."""
+    lines = []
+    wrong = [leaf for leaf in report.leaves if not leaf.ok]
+    count = len(report.leaves)
+    if not count:
+        lines.append("There are no parameters to compare.")
+    elif wrong:
+        of = "the one leaf" if count == 1 else f"{len(wrong)} of {count} leaves"
+        lines.append(f"The gradient by hand is wrong in {of}.")
+    elif report.verdict == "autodiff wrong":
+        lines.append("The gradient by hand is right, and autodiff's is wrong.")
+    else:
+        lines.append(f"The gradients agree in {'the one leaf' if count == 1 else f'all {count} leaves'}.")
+    lines += _findings(wrong)
+    lines += _first_step(report)
+    lines += [f"It isn't right {entry.name}: {entry.detail}." for entry in report.properties if not entry.ok]
+    if kinks:
+        lines.append(f"On a kink: {kinks}. Between the one-sided derivatives any value is right there.")
+    lines += _findings(leaf for leaf in report.leaves if leaf.ok and leaf.cause in ("noise", "unstable"))
+    return "\n".join(lines)
+
+
+def _findings(leaves: Iterable[LeafReport]) -> list[str]:
+    """One line a cause; what has a name comes before what only follows from it."""
+    found: dict[tuple, list[str]] = {}
+    alone: dict[tuple, str] = {}
+    for leaf in leaves:
+        key = (leaf.cause == "unknown", leaf.cause, "" if leaf.cause == "unknown" else leaf.detail)
+        found.setdefault(key, []).append(leaf.path or "the root")
+        alone.setdefault(key, leaf.detail)
+    lines = []
+    for key in sorted(found, key=lambda key: key[0]):
+        paths = found[key]
+        shown = ", ".join(paths[:6]) + (f" and {len(paths) - 6} more" if len(paths) > 6 else "")
+        lines.append(f"{shown}: {key[1]}: {alone[key]}" + (" (the first)" if key[0] and len(paths) > 1 else ""))
+    if len(lines) > 1 and any(key[0] for key in found) and not all(key[0] for key in found):
+        lines[-1] += "; it may follow from the rest"
+    return lines
+
+
+def _first_step(report: GradientReport) -> list[str]:
+    first = next((step for step in report.steps if not step.ok), None)
+    if first is None:
+        return []
+    return [f"Going backward, the first wrong step is {first.path}: {first.cause}: {first.detail}."]

@@ -1,0 +1,180 @@
+"""Ties in a program: comparisons of equal numbers, and the program's gradient with each of them decided."""
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from funcnn.gradcheck.program import Place, Program, bound, callee, is_opened, primitives
+
+_COMPARISONS = ("gt", "ge", "lt", "le")
+_TWO_SIDED = {"max", "min", "abs", "clamp", *_COMPARISONS}
+_EXTREMES = {"reduce_max": np.max, "reduce_min": np.min}
+_WORDS = {"max": "maximum", "min": "minimum", "abs": "|x|", "reduce_max": "max", "reduce_min": "min", "clamp": "clip"}
+
+
+class Tie(NamedTuple):
+    """The entries of an operation in which a difference is 0 that decides a side, and the operation's name."""
+
+    name: str
+    mask: np.ndarray
+
+
+Ties: TypeAlias = dict[Place, Tie]
+
+
+def find_ties(program: Program, params: PyTree) -> Ties:
+    """The operations with ties among what depends on the parameters; each value travels with its dependence."""
+    ties: Ties = {}
+    names: dict[Place, str] = {}
+    if not primitives(program.jaxpr) & (_TWO_SIDED | set(_EXTREMES)):
+        return ties
+
+    def rule(equation, arguments, place):
+        name = equation.primitive.name
+        if is_opened(equation):
+            names[place] = str(equation.params.get("name") or "").strip("_<>")
+            return None
+        pairs = [argument if isinstance(argument, tuple) else (argument, np.zeros(())) for argument in arguments]
+        values = [pair[0] for pair in pairs]
+        outputs = bound(equation, values)
+        depends = name != "stop_gradient" and any(np.any(pair[1]) for pair in pairs)
+        mask = _tie_mask(name, values, equation.params) if depends else None
+        if mask is not None and mask.any():
+            ties[place] = Tie(_name(name, place, names), mask)
+        return [(output, np.broadcast_to(depends, jnp.shape(output))) for output in outputs]
+
+    program.outputs([(leaf, np.broadcast_to(True, leaf.shape)) for leaf in jax.tree.leaves(params)], rule)
+    return ties
+
+
+def _name(name, place, names):
+    """The JAX function that the operation belongs to, ``relu``; else its own."""
+    around = [names.get(place[:end], "") for end in range(len(place) - 1, 0, -1)]
+    known = [word for word in around if word not in ("", "where") and (hasattr(jax.nn, word) or hasattr(jnp, word))]
+    return known[0] if known else _WORDS.get(name, "a comparison")
+
+
+def _tie_mask(name, values, parameters):
+    if name in _EXTREMES and jnp.issubdtype(values[0].dtype, jnp.floating):
+        array, axes = np.asarray(values[0]), tuple(parameters["axes"])
+        at_extreme = array == _EXTREMES[name](array, axis=axes, keepdims=True)
+        return at_extreme & (at_extreme.sum(axis=axes, keepdims=True) > 1)
+    if name not in _TWO_SIDED or not jnp.issubdtype(jnp.result_type(values[-1]), jnp.floating):
+        return None
+    if name == "clamp":
+        low, middle, high = map(np.asarray, values)
+        return (middle == low) | (middle == high)
+    return _difference(name, values) == 0
+
+
+def _difference(name, values, mask=None):
+    """What decides the side: first operand minus second, or what is clipped minus the bound that it meets."""
+    arrays = [np.asarray(value) for value in values]
+    if name == "abs":
+        return arrays[0]
+    if name == "clamp":
+        low, middle, high = arrays
+        return middle - np.where(np.abs(middle - low) < np.abs(middle - high), low, high)
+    with np.errstate(invalid="ignore"):
+        return arrays[0] - arrays[1]
+
+
+def coupled_ties(program: Program, params: PyTree, ties: Ties, spacing: float) -> list[dict[Place, bool]]:
+    """The ties in groups that are one and the same: whose differences move together, whichever way the parameters go.
+
+    A softplus as max(z, 0) + log(1 + e^−|z|) has two ties at z = 0, and no kink: they can't be on different sides.
+
+    Returns:
+        For each group, its places, and whether each is on the upper side when the first is.
+    """
+    if len(ties) == 1:
+        return [dict.fromkeys(ties, True)]
+    moves = [_differences_after_a_move(program, params, ties, spacing, seed) for seed in range(2)]
+    groups: list[dict[Place, bool]] = []
+    signatures: list[np.ndarray] = []
+    for place in ties:
+        signature = np.concatenate([move.get(place, np.zeros(0)) for move in moves])
+        for group, other in zip(groups, signatures, strict=True):
+            same = _sign_between(signature, other)
+            if same is not None:
+                group[place] = same
+                break
+        else:
+            groups.append({place: True})
+            signatures.append(signature)
+    return groups
+
+
+def _differences_after_a_move(program, params, ties, spacing, seed):
+    random, found = np.random.default_rng(seed), {}
+
+    def moved(leaf):
+        array = np.asarray(leaf)
+        size = np.sqrt(np.mean(np.abs(array) ** 2)) if array.size else 0.0
+        return leaf + jnp.asarray(random.standard_normal(array.shape) * (size or 1.0) * spacing**0.5, leaf.dtype)
+
+    def rule(equation, arguments, place):
+        if is_opened(equation):
+            return None
+        if place in ties and equation.primitive.name in _TWO_SIDED:
+            found[place] = _difference(equation.primitive.name, arguments)[ties[place].mask]
+        return bound(equation, arguments)
+
+    program.outputs([moved(leaf) for leaf in jax.tree.leaves(params)], rule)
+    return found
+
+
+def _sign_between(first, second):
+    """Whether one signature is the other times a positive (negative) constant; ``None`` where it is no multiple."""
+    size = np.linalg.norm(second) * np.linalg.norm(first)
+    if first.shape != second.shape or not size:
+        return None
+    cosine = float(first @ second / size)
+    return cosine > 0 if abs(abs(cosine) - 1) < 1e-9 else None
+
+
+def gradient_by_side(program: Program, params: PyTree, ties: Ties) -> Callable[[dict[Place, bool]], list[np.ndarray]]:
+    """The program's gradient with its ties decided: from whether each is on its upper side."""
+    opened = {place[:end] for place in ties for end in range(1, len(place))}
+
+    def gradient(sides):
+        def rule(equation, arguments, place):
+            if place in ties:
+                return [_decided(equation, arguments, ties[place].mask, sides[place])]
+            return bound(equation, arguments) if callee(equation) is not None and place not in opened else None
+
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(jax.grad(lambda at: program.run(at, rule))(params))]
+
+    return gradient
+
+
+def _decided(equation, arguments, mask, upper):
+    """The equation's output, as if the difference that decides its side were just above 0, or just below."""
+    name, (output,) = equation.primitive.name, bound(equation, arguments)
+    if name in _COMPARISONS:
+        return jnp.where(mask, upper == (name in ("gt", "ge")), output)
+    if name in ("max", "min"):
+        return jnp.where(mask, arguments[0 if upper == (name == "max") else 1], output)
+    if name == "abs":
+        return jnp.where(mask, arguments[0] if upper else -arguments[0], output)
+    if name == "clamp":
+        low, middle, high = arguments
+        at_low = mask & np.asarray(jax.lax.stop_gradient(middle == low))
+        return jnp.where(mask, jnp.where(at_low == upper, middle, jnp.where(at_low, low, high)), output)
+    axes = equation.params["axes"]
+    backward = tuple(np.s_[::-1] for _ in mask.shape)
+    chosen = _first(mask[backward], axes)[backward] if upper else _first(mask, axes)
+    return jnp.where(mask.any(axis=axes), jnp.where(chosen, arguments[0], 0.0).sum(axis=axes), output)
+
+
+def _first(mask, axes):
+    """The first true entry along ``axes``, in row-major order."""
+    kept = [axis for axis in range(mask.ndim) if axis not in axes]
+    order = (*kept, *axes)
+    rows = mask.transpose(order).reshape(*(mask.shape[axis] for axis in kept), -1)
+    first = rows & (rows.cumsum(axis=-1) == 1)
+    return first.reshape([mask.shape[axis] for axis in order]).transpose(np.argsort(order))

@@ -1,0 +1,261 @@
+"""Who is right: the gradient by hand, autodiff, or the measured slope of the loss, which shares no rule with them."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from funcnn.gradcheck.comparison import Pair
+from funcnn.gradcheck.kinks import Kinks
+from funcnn.gradcheck.precision import Judged
+from funcnn.gradcheck.program import Program, bound, is_opened, primitives
+from funcnn.gradcheck.report import Verdict
+from funcnn.gradcheck.slopes import Slope, measured_slope
+
+_MOST_LEAVES = 8
+_MOST_ENTRIES = 12
+
+
+class Decision(NamedTuple):
+    """A verdict, its reason, and the leaves in which the hand-written gradient is right against autodiff.
+
+    ``cleared`` goes from a leaf's position to whether it is so at a kink; ``blamed`` are the leaves in which both are
+    wrong.
+    """
+
+    verdict: Verdict
+    reason: str
+    cleared: dict[int, bool]
+    blamed: tuple[int, ...] = ()
+
+
+def confirm(judged: Judged, pairs: list[Pair], kinks: Kinks | None) -> Decision:
+    """Where both gradients agree: whether the loss has that slope."""
+    random, contradicted = np.random.default_rng(0), None
+    for _ in range(2):
+        direction = _random_direction(judged, random, range(len(pairs)))
+        measured = _measured(judged, [pair.reference for pair in pairs], direction, frozen=False)
+        if _stops(judged) and measured and not _is_near(*measured):
+            measured = _measured(judged, [pair.reference for pair in pairs], direction)
+        if measured is None:
+            return Decision("agrees", "by hand and autodiff agree; the loss can't be measured there", {})
+        slope, predicted, size = measured
+        if _is_near(slope, predicted, size):
+            trust = (abs(slope.value - predicted) + slope.error) / size if size else 0.0
+            digits = f"to {max(trust, 1e-16):.0e}" if trust < 0.01 else "as far as it can be measured"
+            return Decision("agrees", f"the measured slope of the loss confirms both {digits}", {})
+        if kinks or slope.is_kink or abs(slope.value - predicted) <= max(100 * slope.error, 1e-4 * size):
+            return Decision("agrees", "by hand and autodiff agree; no single slope can be measured there", {})
+        contradicted = f"the loss has the slope {slope.value:.6g} where both say {predicted:.6g}"
+    reason = (
+        f"so is autodiff: {contradicted}; a derivative rule in the loss is wrong, or isn't meant to be its derivative"
+    )
+    return Decision("hand-written wrong", reason, {}, _contradicted(judged, pairs))
+
+
+def _contradicted(judged, pairs) -> tuple[int, ...]:
+    """The leaves whose gradients, one by one, aren't the loss's slope; all of them where there are too many to ask."""
+    everywhere = tuple(range(len(pairs)))
+    if len(pairs) > _MOST_LEAVES:
+        return everywhere
+    random, blamed = np.random.default_rng(6), []
+    for number in everywhere:
+        measured = _measured(judged, [pair.reference for pair in pairs], _random_direction(judged, random, [number]))
+        if measured and not _is_near(*measured):
+            blamed.append(number)
+    return tuple(blamed) or everywhere
+
+
+def _measured(judged, gradient, direction, frozen=True) -> tuple[Slope, float, float] | None:
+    """The loss's slope along a direction, the one by a gradient, and the size of its terms."""
+    slope = _slope_of(judged, direction, frozen)
+    predicted, size = _dot([_finite(leaf) for leaf in gradient], direction)
+    return None if slope is None else (slope, predicted, size)
+
+
+def _is_near(slope, predicted, size) -> bool:
+    return bool(abs(slope.value - predicted) <= 10 * slope.error + 1e-6 * size)
+
+
+def arbitrate(judged: Judged, pairs: list[Pair], disputed: list[int], kinks: Kinks | None) -> Decision:
+    """Where they differ in values: which of them the loss agrees with.
+
+    Args:
+        judged: the loss.
+        pairs: every leaf.
+        disputed: the positions of those that differ.
+        kinks: what was found of kinks.
+    """
+    blind = [number for number in disputed if not np.isfinite(pairs[number].reference).all()]
+    blind = [number for number in blind if np.isfinite(pairs[number].by_hand).all()]
+    seeing = [number for number in disputed if np.isfinite(pairs[number].reference - pairs[number].by_hand).all()]
+    filled_in = {number: _fills_in(judged, pairs, number) for number in blind}
+    cleared = {number: at_kink for number, at_kink in filled_in.items() if at_kink is not None}
+    verdicts: list[Decision] = []
+    if seeing:
+        first = _between(judged, pairs, seeing, kinks)
+        if first.verdict == "undecided" and 1 < len(seeing) <= _MOST_LEAVES:
+            verdicts += [_between(judged, pairs, [number], kinks) for number in seeing]
+        else:
+            verdicts.append(first)
+    for decision in verdicts:
+        cleared |= decision.cleared
+    if all(number in cleared for number in disputed):
+        reason = verdicts[0].reason if verdicts else "it isn't finite where the loss has a slope, the one given by hand"
+        return Decision("agrees" if all(cleared.values()) else "autodiff wrong", reason, cleared)
+    worst = next((decision for decision in verdicts if decision.verdict == "hand-written wrong"), None)
+    worst = worst or next((decision for decision in verdicts if decision.verdict == "undecided"), None)
+    if worst is None:
+        return Decision("hand-written wrong", "it isn't finite, or not the slope that the loss has", cleared)
+    return worst._replace(cleared=cleared)
+
+
+def _between(judged, pairs, leaves, kinks) -> Decision:
+    """Measure along the difference of the two gradients, the direction that tells them apart best."""
+    differences = {number: pairs[number].by_hand - pairs[number].reference for number in leaves}
+    direction = _toward(judged, pairs, differences)
+    by_hand, _ = _dot([pair.by_hand for pair in pairs], direction)
+    by_autodiff, _ = _dot([_finite(pair.reference) for pair in pairs], direction)
+    slope = _slope_of(judged, direction)
+    if slope is None:
+        return Decision("undecided", "the loss has no values around the parameters to measure a slope by", {})
+    gap = abs(by_hand - by_autodiff)
+    figures = (
+        f"along their difference the loss has the slope {slope.value:.6g}, by hand it is {by_hand:.6g}, "
+        f"by autodiff {by_autodiff:.6g}"
+    )
+    if kinks is None and slope.is_kink and _one_sided(judged, pairs, leaves):
+        sides = f"the loss has the slopes {slope.left:.6g} and {slope.right:.6g} on its two sides there"
+        return Decision("agrees", f"{sides}, and the gradient by hand lies between them", dict.fromkeys(leaves, True))
+    if slope.error > gap / 8:
+        return Decision("undecided", f"{figures}: they are nearer to each other than it can be measured", {})
+    if abs(slope.value - by_hand) <= gap / 8 and _right_elsewhere(judged, pairs, leaves):
+        return Decision("autodiff wrong", figures, dict.fromkeys(leaves, False))
+    if abs(slope.value - by_autodiff) <= gap / 8 or kinks:
+        return Decision("hand-written wrong", figures, {})
+    return Decision("undecided", f"{figures}: neither", {})
+
+
+def _right_elsewhere(judged, pairs, leaves) -> bool:
+    random = np.random.default_rng(1)
+    for _ in range(2):
+        measured = _measured(judged, [pair.by_hand for pair in pairs], _random_direction(judged, random, leaves))
+        if measured is None or not _is_near(*measured):
+            return False
+    return True
+
+
+def _fills_in(judged, pairs, number) -> bool | None:
+    """Whether a finite gradient is the loss's slope where autodiff's isn't finite; if so, whether at a kink."""
+    random, at_kink = np.random.default_rng(2), False
+    missing = ~np.isfinite(pairs[number].reference)
+    for _ in range(2):
+        direction = _random_direction(judged, random, [number])
+        direction[number] = np.where(missing, direction[number], 0.0)
+        measured = _measured(judged, [pair.by_hand for pair in pairs], direction)
+        if measured is None:
+            return None
+        slope, predicted, _ = measured
+        if slope.is_kink and slope.holds(predicted):
+            at_kink = True
+        elif not _is_near(*measured):
+            return None
+    return at_kink
+
+
+def _one_sided(judged, pairs, leaves) -> bool:
+    """Whether every disputed entry lies between its own two one-sided derivatives."""
+    entries = []
+    for number in leaves:
+        different = np.abs(pairs[number].by_hand - pairs[number].reference) > 1e-9 * np.abs(pairs[number].by_hand)
+        entries += [(number, tuple(index)) for index in np.argwhere(different)]
+    if len(entries) > _MOST_ENTRIES or any(np.iscomplexobj(pairs[number].by_hand) for number in leaves):
+        return False
+    for number, index in entries:
+        direction = [np.zeros_like(pair.by_hand) for pair in pairs]
+        direction[number][index] = 1.0
+        slope = _slope_of(judged, direction)
+        if slope is None or not slope.holds(float(pairs[number].by_hand[index])):
+            return False
+    return True
+
+
+def _stops(judged) -> bool:
+    return judged.program is not None and "stop_gradient" in primitives(judged.program.jaxpr)
+
+
+def _slope_of(judged: Judged, direction, frozen=True) -> Slope | None:
+    """The loss's slope; with what stops gradients held fixed, as a gradient has it, unless told otherwise."""
+    program, plain = judged.program, judged.evaluated.loss
+    loss = _frozen(judged, program) if frozen and program and _stops(judged) else plain
+    leaves, structure = jax.tree.flatten(judged.evaluated.params)
+
+    def along(distance):
+        moved = [leaf + jnp.asarray(distance * step, leaf.dtype) for leaf, step in zip(leaves, direction, strict=True)]
+        return float(np.real(loss(jax.tree.unflatten(structure, moved))))
+
+    try:
+        return measured_slope(along, judged.spacing)
+    except Exception:  # the caller's loss may refuse parameters beside these, probabilities above 1 for example
+        return None
+
+
+def _frozen(judged: Judged, program: Program):
+    """The loss with everything behind ``stop_gradient`` held at its value at the parameters."""
+    held = {}
+
+    def hold(equation, arguments, place):
+        if is_opened(equation):
+            return None
+        outputs = bound(equation, arguments)
+        if equation.primitive.name == "stop_gradient":
+            held[place] = outputs
+        return outputs
+
+    program.run(judged.evaluated.params, hold)
+
+    def loss(params):
+        judged.evaluated.calls["loss"] += 1
+        return program.run(params, lambda equation, arguments, place: held.get(place))
+
+    return loss
+
+
+def _random_direction(judged, random, leaves: Iterable[int]) -> list[np.ndarray]:
+    """Normal numbers in the size of each parameter, for some leaves; zero for the others."""
+    params = [np.asarray(leaf) for leaf in jax.tree.leaves(judged.evaluated.params)]
+    direction = [np.zeros(param.shape, np.complex128 if np.iscomplexobj(param) else np.float64) for param in params]
+    for number in leaves:
+        drawn = random.standard_normal(params[number].shape)
+        if np.iscomplexobj(params[number]):
+            drawn = drawn + 1j * random.standard_normal(params[number].shape)
+        direction[number] = np.asarray(drawn * _size(params[number]))
+    return direction
+
+
+def _toward(judged, pairs, differences) -> list[np.ndarray]:
+    """The conjugate of the differences, no entry larger than a parameter."""
+    params = [np.asarray(leaf) for leaf in jax.tree.leaves(judged.evaluated.params)]
+    peak = max(float(np.max(np.abs(difference), initial=0.0)) for difference in differences.values())
+    size = max(_size(params[number]) for number in differences)
+    return [
+        np.asarray(np.conj(differences[number]) / peak * size) if number in differences else np.zeros_like(pair.by_hand)
+        for number, pair in enumerate(pairs)
+    ]
+
+
+def _size(param) -> float:
+    root = float(np.sqrt(np.mean(np.abs(param.astype(np.complex128)) ** 2))) if param.size else 0.0
+    return root if np.isfinite(root) and root else 1.0
+
+
+def _dot(gradient, direction) -> tuple[float, float]:
+    """The slope along a direction, Σ Re(g d) by JAX's convention for complex numbers, and Σ |g d|."""
+    products = [np.real(slope * step) for slope, step in zip(gradient, direction, strict=True) if step.any()]
+    return sum((float(p.sum()) for p in products), 0.0), sum((float(np.abs(p).sum()) for p in products), 0.0)
+
+
+def _finite(array):
+    return np.where(np.isfinite(array), array, 0.0)

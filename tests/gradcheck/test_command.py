@@ -1,0 +1,203 @@
+"""The command line: its three exit statuses, what stands on standard output, and what a wrong call is told."""
+
+import json
+import runpy
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import funcnn as fnn
+from funcnn.gradcheck.command import main
+from funcnn.gradcheck.report import GradientReport
+from tests.cases import KEY, WIDEST, cast
+
+MINE = """
+import jax.numpy as jnp
+from sibling import twice
+
+X, Y = jnp.array([[1.0, 2.0], [3.0, 5.0]], jnp.float32), jnp.ones(2, jnp.float32)
+W = jnp.ones(2, jnp.float32)
+number = 3
+
+def loss(w, x, y):
+    print("computing")
+    return ((x @ w - y) ** 2).mean()
+
+def half(w, x, y):
+    return x.T @ (x @ w - y) / len(y)
+
+def right(): return loss, lambda w, x, y: twice(half(w, x, y)), W, (X, Y)
+def wrong(): return loss, half, W, (X, Y)
+def without_args(): return lambda w: loss(w, X, Y), lambda w: 2 * half(w, X, Y), W
+def needs(x): return loss, half, W, (x, Y)
+def nothing(): pass
+def two(): return loss, half
+def array_for_args(): return loss, half, W, X
+def no_function(): return loss, half(W, X, Y), W, (X, Y)
+def vector(): return lambda w: w, lambda w: w, W
+
+def failing():
+    def loss(w):
+        raise ZeroDivisionError("nothing to divide by")
+    return loss, half, W
+"""
+
+
+@pytest.fixture
+def mine(tmp_path):
+    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "sibling.py").write_text("def twice(x):\n    return 2 * x\n")
+    (tmp_path / "ends.py").write_text("import sys\n\nsys.exit(0)\n")
+    (tmp_path / "broken.py").write_text("x = 1\ndef (:\n")
+    return tmp_path
+
+
+def test_a_right_gradient_is_0_and_json_has_standard_output_for_itself(mine, capsys):
+    path, modules = list(sys.path), set(sys.modules)
+    assert main(["gradcheck", f"{mine / 'mine.py'}:right", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["ok"] is True
+    assert "computing" in err
+    assert sys.path == path
+    assert not {name for name in set(sys.modules) - modules if "mine" in name or "sibling" in name}
+
+
+def test_a_wrong_gradient_is_1_with_a_report_and_a_page(mine, capsys):
+    assert main(["gradcheck", f"{mine / 'mine.py'}:wrong", "--html", str(mine / "report.html")]) == 1
+    assert "scaled" in capsys.readouterr().out
+    assert "Gradient check: wrong" in (mine / "report.html").read_text(encoding="utf-8")
+
+
+def test_further_arguments_may_be_left_out(mine):
+    assert main(["gradcheck", f"{mine / 'mine.py'}:without_args"]) == 0
+
+
+def test_a_model_of_funcnn_is_checked_in_the_dtype_that_is_asked_for(capsys):
+    options = "--sizes 2,1 --loss mean_squared_error --dtype float64 --batch-size 3 --json"
+    assert main(["gradcheck", *options.split()]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [(leaf["path"], leaf["dtype"]) for leaf in report["leaves"]] == [
+        ("[0].kernel", "float64"),
+        ("[0].bias", "float64"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "model", "loss"),
+    [
+        (
+            "--sizes 3,4,2 --normalization batch --dropout 0.5 --activation leaky_relu",
+            fnn.mlp((3, 4, 2), fnn.leaky_relu(), normalization=fnn.batch_norm, dropout=0.5),
+            fnn.softmax_cross_entropy,
+        ),
+        (
+            "--sizes 3,4,4,1 --loss mean_squared_error --skip --activation gelu_tanh",
+            fnn.mlp((3, 4, 4, 1), fnn.gelu_tanh, skip=True),
+            fnn.mean_squared_error,
+        ),
+        ("--sizes 2,2 --loss binary_cross_entropy", fnn.mlp((2, 2), output=fnn.sigmoid), fnn.binary_cross_entropy),
+        ("--sizes 2,3 --loss categorical_cross_entropy", fnn.mlp((2, 3), output=fnn.softmax),
+         fnn.categorical_cross_entropy),
+        (
+            "--sizes 2,3,1 --loss sigmoid_cross_entropy --normalization layer --output tanh",
+            fnn.mlp((2, 3, 1), output=fnn.tanh, normalization=fnn.layer_norm),
+            fnn.sigmoid_cross_entropy,
+        ),
+    ],
+)  # fmt: skip
+def test_names_become_the_model_the_loss_and_data_that_fits_them(options, model, loss, monkeypatch):
+    asked = []
+
+    def check_model(*args, key):
+        asked.append(args)
+        return GradientReport(True, (), "")
+
+    monkeypatch.setattr(fnn, "check_model", check_model)
+    assert main(["gradcheck", *options.split(), "--batch-size", "5"]) == 0
+    ((asked_model, asked_loss, batch),) = asked
+    params, state = model.init(KEY)
+    assert jax.tree.map(jnp.shape, asked_model.init(KEY)) == jax.tree.map(jnp.shape, (params, state))
+    assert asked_loss == loss
+    assert batch.x.dtype == jnp.float32
+    x, y = cast(batch, WIDEST)
+    expected = loss.forward(model.forward(params, state, x, train=True, key=KEY)[0], y)[0]
+    got = loss.forward(asked_model.forward(params, state, x, train=True, key=KEY)[0], y)[0]
+    assert got == expected
+    assert jnp.isfinite(got)
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ("mine.py:absent", "none of that name; the file defines loss, half, right"),
+        ("mine.py:number", "expected a function without arguments, got a value of type int"),
+        ("mine.py:needs", "got needs(x)"),
+        ("mine.py:nothing", "(loss_fn, grad_fn, params, args), got a value of type NoneType"),
+        ("mine.py:two", "got 2 values"),
+        ("mine.py:array_for_args", "A single one is (x,)"),
+        ("mine.py:no_function", "got a grad_fn of type ArrayImpl"),
+        ("mine.py:vector", "scalar"),
+        ("mine.py:failing", "mine.py:28, in loss: ZeroDivisionError: nothing to divide by"),
+        ("mine.py", "expected FILE.py:NAME"),
+        ("absent.py:right", "expected an existing file"),
+        ("ends.py:right", "ends.py:3, in <module>: SystemExit"),
+        ("broken.py:right", "broken.py:2: SyntaxError"),
+        ("mine.py:right --sizes 3,2", "expected either FILE.py:NAME"),
+        ("mine.py:right --skip --batch-size 3", "--batch-size, --skip: expected together with --sizes"),
+        ("mine.py:right --html absent/report.html", "existing folder"),
+    ],
+)
+def test_a_wrong_file_is_2_with_a_sentence(target, told, mine, monkeypatch, capsys):
+    monkeypatch.chdir(mine)
+    assert main(["gradcheck", *target.split()]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert told in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.usefixtures("as_for_users")
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("", "got neither"),
+        ("--sizes 3", "at least two positive integers"),
+        ("--sizes 3,0", "got '3,0'"),
+        ("--sizes 3,x", "got '3,x'"),
+        ("--sizes 3,2 --batch-size 0", "--batch-size: expected a positive integer"),
+        ("--sizes 3,2 --activation relo", "relo"),
+        ("--sizes 3,2 --dropout 1", "[0, 1)"),
+        ("--sizes 3,1", "For a single output take --loss sigmoid_cross_entropy"),
+        ("--sizes 3,2 --loss categorical_cross_entropy --output identity", "expected values in [0, 1]"),
+        ("--sizes 3,2 --seed x", "x"),
+    ],
+)
+def test_a_wrong_model_is_2_with_a_sentence(options, told, capsys):
+    assert main(["gradcheck", *options.split()]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert told in err
+
+
+def test_a_page_that_cannot_be_made_is_2(mine, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    assert main(["gradcheck", f"{mine / 'mine.py'}:right", "--html", str(mine / "report.html")]) == 2
+    assert "pip install 'funcnn[report]'" in capsys.readouterr().err
+
+
+def test_alone_it_shows_its_help():
+    ended = subprocess.run([sys.executable, "-m", "funcnn"], capture_output=True, text=True, check=True)
+    assert "gradcheck" in ended.stdout
+    assert ended.stderr == ""
+
+
+def test_without_tyro_it_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tyro", None)
+    monkeypatch.delitem(sys.modules, "funcnn.gradcheck.command")
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module("funcnn", run_name="__main__")
+    assert end.value.code == 2
+    assert "pip install 'funcnn[report]'" in capsys.readouterr().err
