@@ -15,20 +15,21 @@ nox.options.error_on_missing_interpreters = False
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
 TEST_TOOLS = nox.project.dependency_groups(PROJECT, "test")
+EXTRAS = "experiments,report"
 WORKERS = ("--numprocesses", "2")
 
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """The whole test suite in float64, on every Python of the classifiers that is installed."""
-    session.install(".[experiments]", *TEST_TOOLS)
+    session.install(f".[{EXTRAS}]", *TEST_TOOLS)
     session.run("pytest", *WORKERS, *session.posargs)
 
 
 @nox.session
 def tests_x32(session: nox.Session) -> None:
     """The library's tests in float32, JAX's default; the experiments set a precision of their own."""
-    session.install(".[experiments]", *TEST_TOOLS)
+    session.install(f".[{EXTRAS}]", *TEST_TOOLS)
     without = (f"--ignore=tests/test_{name}.py" for name in ("chapter", "experiments", "readme"))
     session.run("pytest", *WORKERS, *without, *session.posargs, env={"JAX_ENABLE_X64": "0"})
 
@@ -44,14 +45,14 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typecheck(session: nox.Session) -> None:
     """Static types, by mypy."""
-    session.install(".[experiments]", *nox.project.dependency_groups(PROJECT, "types"))
+    session.install(f".[{EXTRAS}]", *nox.project.dependency_groups(PROJECT, "types"))
     session.run("mypy")
 
 
 @nox.session(default=False)
 def coverage(session: nox.Session) -> None:
     """Which lines and branches of funcnn the tests reach."""
-    session.install("-e", ".[experiments]", *TEST_TOOLS)
+    session.install("-e", f".[{EXTRAS}]", *TEST_TOOLS)
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "pytest", *session.posargs)
     session.run("coverage", "combine")
@@ -62,7 +63,8 @@ def coverage(session: nox.Session) -> None:
 def minimums(session: nox.Session) -> None:
     """The test suite on the lowest versions that pyproject.toml admits, on the lowest Python that is found."""
     project = PROJECT["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["experiments"], *TEST_TOOLS]
+    extras = [line for extra in EXTRAS.split(",") for line in project["optional-dependencies"][extra]]
+    wanted = [*project["dependencies"], *extras, *TEST_TOOLS]
     session.install(*(_lowest(Requirement(line)) for line in wanted))
     session.install("--no-deps", ".")
     # The newest NumPy and SciPy deprecate what old releases of JAX still call; only our own warnings are errors here.
@@ -84,7 +86,7 @@ def experiments(session: nox.Session) -> None:
 @nox.session(default=False)
 def gradcheck(session: nox.Session) -> None:
     """Every hand-written gradient against autodiff, and 200 networks drawn at random in each dtype."""
-    session.install(".[experiments]", *TEST_TOOLS)
+    session.install(f".[{EXTRAS}]", *TEST_TOOLS)
     session.run(
         "pytest", *WORKERS, "tests/layers/test_every_layer.py", "tests/test_losses.py", "tests/test_backprop.py",
         *session.posargs, env={"HYPOTHESIS_PROFILE": "thorough"},
@@ -94,7 +96,7 @@ def gradcheck(session: nox.Session) -> None:
 @nox.session(default=False)
 def optax_suite(session: nox.Session) -> None:
     """Optax's own tests of its optimizers, with ours in their place."""
-    session.install(".[experiments]", *TEST_TOOLS)
+    session.install(f".[{EXTRAS}]", *TEST_TOOLS)
     session.run(
         "pytest", *WORKERS, "-o", "filterwarnings=default", "-o", "python_files=optax_suite.py", "tests/optax_suite.py",
         *session.posargs, env={"OPTAX_SUITE": "1"},
@@ -104,6 +106,6 @@ def optax_suite(session: nox.Session) -> None:
 @nox.session(default=False)
 def gpu(session: nox.Session) -> None:
     """The test suite on an NVIDIA GPU, with JAX's CUDA build."""
-    session.install(".[cuda,experiments]", *TEST_TOOLS)
+    session.install(f".[cuda,{EXTRAS}]", *TEST_TOOLS)
     session.run("python", "-c", "import jax; assert jax.devices('gpu'), 'JAX finds no GPU'")
     session.run("pytest", *session.posargs, env={"JAX_PLATFORMS": "cuda"})

@@ -110,8 +110,9 @@ def compare(pair: Pair, tolerance: Tolerance) -> LeafReport:
     )
 
 
-def distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def distances(first: ArrayLike, second: ArrayLike) -> np.ndarray:
     """Entry by entry; equal infinities are no distance apart."""
+    first, second = np.asarray(first), np.asarray(second)
     with np.errstate(invalid="ignore"):
         return np.where(first == second, 0.0, np.abs(first - second))
 

@@ -84,7 +84,8 @@ def examine(
 def _split(name, evaluated: Evaluated):
     by_hand, taps = split_taps(evaluated.by_hand, evaluated.params)
     check_same_structure(f"{name}(grad_fn)", by_hand, evaluated.params, "the parameters")
-    return evaluated._replace(by_hand=by_hand), taps
+    gradient = evaluated.gradient
+    return evaluated._replace(by_hand=by_hand, gradient=lambda params: split_taps(gradient(params), params)[0]), taps
 
 
 def _pairs(own: Evaluated, judged: Judged) -> list[Pair]:
@@ -177,4 +178,9 @@ def _diagnosed(judged, pairs, rows, kinks) -> list[LeafReport]:
         return [named(row, number) for number, row in enumerate(rows)]
 
     with lenient():
-        return min(map(by, references), key=lambda found: sum(row.cause == "unknown" for row in found))
+        return min(map(by, references), key=_unexplained)
+
+
+def _unexplained(rows):
+    """How much a diagnosis leaves open: leaves without a cause, and then how many causes it needs."""
+    return sum(row.cause == "unknown" for row in rows), len({row.cause for row in rows})

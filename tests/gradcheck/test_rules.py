@@ -1,0 +1,172 @@
+"""Functions of any output, and rules registered with JAX."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import funcnn as fnn
+from tests.cases import KEY, WIDEST
+
+X = jax.random.normal(KEY, (4, 3), WIDEST)
+Y = jax.random.normal(jax.random.key(3), (4, 3), WIDEST)
+
+
+def product(x, y, power):
+    return {"product": x * y**power, "sum": (x + y).sum(axis=1)}
+
+
+def product_vjp(x, y, power, factor=1.0):
+    def pullback(cotangent):
+        dproduct, dsum = cotangent["product"], cotangent["sum"][:, None]
+        dx = dproduct * y**power + dsum
+        dy = factor * power * dproduct * x * y ** (power - 1) + dsum
+        return dx, dy, None
+
+    return product(x, y, power), pullback
+
+
+def test_a_vjp_by_hand_against_a_random_cotangent():
+    report = fnn.check_vjp(product, product_vjp, X, Y, 2)
+    assert report.ok, str(report)
+    assert [leaf.path for leaf in report.leaves] == ["[0]", "[1]"]
+    wrong = fnn.check_vjp(product, functools.partial(product_vjp, factor=2.0), X, Y, 2)
+    assert [leaf.path for leaf in wrong.leaves if not leaf.ok] == ["[1]"]
+
+
+def test_a_vjp_that_is_not_linear_is_found_though_its_values_are_right():
+    def clipped(x):
+        return 3 * x, lambda dy: (3 * jnp.clip(dy, -4, 4),)
+
+    report = fnn.check_vjp(lambda x: 3 * x, clipped, X)
+    assert [entry.name for entry in report.properties if not entry.ok] == ["linear in the cotangent"]
+
+
+def test_an_output_that_is_not_the_function_s():
+    report = fnn.check_vjp(lambda x: x * x, lambda x: (x, lambda dy: (2 * x * dy,)), X)
+    assert [entry.name for entry in report.properties if not entry.ok] == ["in its output"]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: fnn.check_vjp(jnp.sin, lambda x: jnp.cos(x), X), TypeError, r"expected \(output, pullback\) from vjp"),
+        (
+            lambda: fnn.check_vjp(jnp.sin, lambda x: (x, lambda dy: dy), X),
+            ValueError,
+            "expected a tuple of 1 gradients",
+        ),
+        (lambda: fnn.check_vjp(jnp.sin, jnp.sin, 3), TypeError, "expected at least one floating array"),
+        (lambda: fnn.check_custom_vjp(jnp.sin, X, reference=lambda x: (x, x)), ValueError, "the reference's output"),
+        (lambda: fnn.check_custom_vjp("sin", X), TypeError, r"check_custom_vjp\(function\): expected a function"),
+    ],
+    ids=["no pair", "no tuple", "nothing floating", "reference", "no function"],
+)
+def test_bad_calls_are_errors(call, error, message, as_for_users):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def ruled(backward):
+    @jax.custom_vjp
+    def scaled_sine(x, y, count):
+        return jnp.sin(x) * count, x + y
+
+    scaled_sine.defvjp(lambda x, y, count: (scaled_sine(x, y, count), (x, count)), backward)
+    return scaled_sine
+
+
+def test_rules_of_custom_vjp():
+    right = ruled(lambda r, dy: (dy[0] * jnp.cos(r[0]) * r[1] + dy[1], dy[1], None))
+    report = fnn.check_custom_vjp(right, X, Y, 3)
+    assert report.ok, str(report)
+    assert {entry.name for entry in report.properties} >= {
+        "linear in the cotangent",
+        "zero for a zero cotangent",
+        "under jit",
+        "under vmap",
+        "for each argument alone",
+        "for each output alone",
+    }
+    forgetful = ruled(lambda r, dy: (dy[0] * jnp.cos(r[0]) * r[1], dy[1], None))
+    report = fnn.check_custom_vjp(forgetful, X, Y, 3)
+    assert [leaf.path for leaf in report.leaves if not leaf.ok] == ["[0]"]
+    minus = ruled(lambda r, dy: (dy[0] * jnp.cos(r[0]) * r[1] + dy[1], -dy[1], None))
+    assert fnn.check_custom_vjp(minus, X, Y, 3).leaves[1].cause == "sign"
+
+
+def test_a_rule_against_a_reference():
+    right = ruled(lambda r, dy: (dy[0] * jnp.cos(r[0]) * r[1] + dy[1], dy[1], None))
+    assert fnn.check_custom_vjp(right, X, Y, 3, reference=lambda x, y, n: (jnp.sin(x) * n, x + y)).ok
+    other = fnn.check_custom_vjp(right, X, Y, 3, reference=lambda x, y, n: (jnp.cos(x) * n, x + y))
+    assert "in its output" in [entry.name for entry in other.properties if not entry.ok]
+
+
+def test_rules_of_custom_jvp_are_checked_forward_too():
+    def softplus(slope):
+        @jax.custom_jvp
+        def function(x):
+            return jnp.log1p(jnp.exp(x))
+
+        function.defjvp(lambda primals, tangents: (function(*primals), tangents[0] * slope(primals[0])))
+        return function
+
+    report = fnn.check_custom_vjp(softplus(jax.nn.sigmoid), X)
+    assert report.ok, str(report)
+    assert "in forward mode" in [entry.name for entry in report.properties]
+    assert not fnn.check_custom_vjp(softplus(jnp.tanh), X).ok
+
+
+def repeated(power):
+    """x⁴ by a loop that JAX can't differentiate backward; ``power`` of x in its rule."""
+
+    @jax.custom_vjp
+    def fourth(x):
+        return jax.lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] * x), (0, x))[1]
+
+    fourth.defvjp(lambda x: (fourth(x), x), lambda x, dy: (4 * x**power * dy,))
+    return fourth
+
+
+@pytest.mark.skipif(jnp.float64 != WIDEST, reason="measured slopes need float64")
+def test_code_that_autodiff_cannot_take_is_measured():
+    x = X[0]
+    assert fnn.check_custom_vjp(repeated(3), x).ok
+    report = fnn.check_custom_vjp(repeated(2), x)
+    assert not report.ok
+    assert fnn.check_custom_vjp(repeated(3), x, reference=lambda x: x**4).ok
+    with pytest.raises(ValueError, match=r"expected at most 1024 entries to measure, got 2000"):
+        fnn.check_custom_vjp(repeated(3), jnp.ones(2000, WIDEST))
+
+
+def test_more_that_is_asked_of_a_gradient(as_for_users):
+    def loss(w):
+        return jnp.tanh(w).sum()
+
+    def gradient(w):
+        return 1 - jnp.tanh(w) ** 2
+
+    report = fnn.check_gradients(loss, gradient, X, also=("jit", "vmap", "second_order"))
+    assert report.ok, str(report)
+    assert len(report.properties) == 4
+
+    def by_numpy(w):
+        return np.asarray(gradient(np.asarray(w)))
+
+    report = fnn.check_gradients(loss, by_numpy, X, also=("jit",))
+    assert [(entry.name, entry.ok) for entry in report.properties] == [("the same twice", True), ("under jit", False)]
+    with pytest.raises(ValueError, match=r"check_gradients\(also\): expected some of"):
+        fnn.check_gradients(loss, gradient, X, also=("hessian",))
+
+
+def test_a_gradient_that_changes_from_call_to_call():
+    calls = []
+
+    def gradient(w):
+        calls.append(w)
+        return (2 + 1e-3 * len(calls)) * w
+
+    report = fnn.check_gradients(lambda w: (w**2).sum(), gradient, X)
+    assert "the same twice" in [entry.name for entry in report.properties if not entry.ok]
