@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from funcnn._checks import check_same_structure
+from funcnn._checks import check_same_structure, numeric_array
 from funcnn.gradcheck.comparison import Pair, Tolerance, compare, noise_tolerances, relative_tolerances, wide
 from funcnn.gradcheck.diagnosis import Facts, Leaf, diagnose, loosened
 from funcnn.gradcheck.kinks import Kinks, find_kinks
@@ -63,7 +63,7 @@ def examine(
             rows = judge_stability(own, judged, pairs, rows)
             rows = _diagnosed(judged, pairs, rows, kinks)
             steps = (*(tapped_steps(judged, grad_fn, taps) if taps else ()), *walked(judged))
-            properties = (*asked_properties(judged, also), *further(judged))
+            properties = (*asked_properties(own, judged, also), *further(judged))
     ok = all(row.ok for row in rows) and all(row.ok for row in steps) and all(entry.ok for entry in properties)
     if not ok and decision.verdict == "agrees":
         decision = other_fault(rows, steps, properties)
@@ -84,6 +84,9 @@ def examine(
 def _split(name, evaluated: Evaluated):
     by_hand, taps = split_taps(evaluated.by_hand, evaluated.params)
     check_same_structure(f"{name}(grad_fn)", by_hand, evaluated.params, "the parameters")
+    for leaf in jax.tree.leaves(by_hand):
+        if not isinstance(leaf, jax.Array):
+            numeric_array(f"{name}(grad_fn)", leaf)
     gradient = evaluated.gradient
     return evaluated._replace(by_hand=by_hand, gradient=lambda params: split_taps(gradient(params), params)[0]), taps
 

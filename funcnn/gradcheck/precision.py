@@ -71,7 +71,7 @@ def evaluate(loss_fn: Callable[..., Any], grad_fn: Callable[..., Any], arguments
 
     def counted_loss(params):
         calls["loss"] += is_concrete(*jax.tree.leaves(params))
-        return loss(params)
+        return loss_fn(params, *copied(arguments[1:]))
 
     def gradient(params):
         calls["gradient"] += is_concrete(*jax.tree.leaves(params))
@@ -117,14 +117,14 @@ def _in_double_precision(loss_fn, grad_fn, own):
         return own, ""
     try:
         wide = evaluate(loss_fn, grad_fn, wider, own.calls)
-        program = recorded(wide.loss, wide.params)
     except Exception as error:  # whatever the caller's functions raise
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:100]
         return None, f"the functions don't take float64 ({reason})"
     ours, theirs = complex(wide.value), complex(own.value)
     dtype = jnp.result_type(own.value)
     apart = abs(ours - theirs) > float(jnp.finfo(dtype).eps) ** 0.25 * max(abs(ours), abs(theirs))
-    if apart and program is not None and primitives(program.jaxpr) & _RANDOM:
+    program = recorded(wide.loss, wide.params) if apart else None
+    if program is not None and primitives(program.jaxpr) & _RANDOM:
         losses = f"where the loss is {ours.real:.6g} and not {theirs.real:.6g}"
         return None, f"the random numbers are others in float64, {losses}"
     return wide, ""

@@ -37,7 +37,8 @@ Cause: TypeAlias = Literal[
 - ``element``: a few entries are wrong, the rest is right;
 - ``unit``: whole rows or columns are wrong, the rest is right;
 - ``subset_of_batch``: the gradient of some samples only;
-- ``offset_by_parameter``: off by a multiple of the parameter, as where weight decay is left out or added twice;
+- ``offset_by_parameter``: off by a multiple of the parameter or of its sign, as where weight decay is left out or
+  added twice;
 - ``unstable``: right in float64, but digits are lost in the caller's own dtype;
 - ``unknown``: none of these.
 

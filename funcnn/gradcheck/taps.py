@@ -35,6 +35,7 @@ def tap(name: str, value: Value) -> Value:
 
     Example:
         >>> import jax.numpy as jnp
+        >>> from funcnn.gradcheck import check_gradients
         >>> def loss(w, x):
         ...     z = tap("z", x @ w)
         ...     return (z**2).sum()
