@@ -140,7 +140,8 @@ def _decided(judged, pairs, rows, kinks: Kinks | None) -> tuple[list[LeafReport]
                 Tolerance(rows[number].tolerance, rows[number].tolerance_origin),
             )
             if moved.ok:
-                detail = f"between the one-sided derivatives of {kinks}"
+                low, high = kinks.sides_at(number, rows[number].worst)
+                detail = f"between {low:.4g} and {high:.4g}, the one-sided derivatives of {kinks}"
                 rows[number] = rows[number]._replace(ok=True, cause="kink", detail=detail, differences=())
         disputed = [number for number in disputed if not rows[number].ok]
         if not disputed:

@@ -74,6 +74,13 @@ class Kinks(NamedTuple):
         corner = self.gradient([kink for kink, share in zip(self.kinks, shares, strict=True) if share > 0.5])
         return min(between, corner, key=lambda leaves: _gap(leaves, by_hand))
 
+    def sides_at(self, leaf: int, index: tuple[int, ...]) -> tuple[float, float]:
+        """The least and the largest that an entry can be between the sides of every kink."""
+        lower, steps = self.lower[leaf][index].real, [kink.step[leaf][index].real for kink in self.kinks]
+        return float(lower + sum(min(step, 0.0) for step in steps)), float(
+            lower + sum(max(step, 0.0) for step in steps)
+        )
+
     def __str__(self) -> str:
         return " and ".join(map(str, self.kinks[:3])) + (" and more" if len(self.kinks) > 3 else "")
 

@@ -20,7 +20,7 @@ try:
 except ImportError:  # releases of JAX before 0.8
     from jax.experimental import enable_x64  # type: ignore[attr-defined, no-redef]
 
-_RANDOM = {"random_bits", "threefry2x32", "rng_bit_generator"}
+RANDOM = {"random_bits", "threefry2x32", "rng_bit_generator"}
 
 
 class Evaluated(NamedTuple):
@@ -122,9 +122,9 @@ def _in_double_precision(loss_fn, grad_fn, own):
         return None, f"the functions don't take float64 ({reason})"
     ours, theirs = complex(wide.value), complex(own.value)
     dtype = jnp.result_type(own.value)
-    apart = abs(ours - theirs) > float(jnp.finfo(dtype).eps) ** 0.25 * max(abs(ours), abs(theirs))
+    apart = abs(ours - theirs) > float(jnp.finfo(dtype).eps) ** 0.5 * max(abs(ours), abs(theirs))
     program = recorded(wide.loss, wide.params) if apart else None
-    if program is not None and primitives(program.jaxpr) & _RANDOM:
+    if program is not None and primitives(program.jaxpr) & RANDOM:
         losses = f"where the loss is {ours.real:.6g} and not {theirs.real:.6g}"
         return None, f"the random numbers are others in float64, {losses}"
     return wide, ""

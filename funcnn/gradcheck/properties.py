@@ -10,6 +10,7 @@ from jaxtyping import PyTree
 
 from funcnn.gradcheck.comparison import distances, largest, wide
 from funcnn.gradcheck.precision import Evaluated, Judged
+from funcnn.gradcheck.program import as_it_is
 from funcnn.gradcheck.report import PropertyReport
 
 Property: TypeAlias = Literal["jit", "vmap", "second_order"]
@@ -24,11 +25,21 @@ def check_also(name: str, also: Sequence[str]) -> None:
 
 
 def asked_properties(own: Evaluated, judged: Judged, also: Sequence[Property]) -> tuple[PropertyReport, ...]:
-    """The gradient's determinism, in the caller's own dtype, and what else was asked for."""
+    """What every gradient owes, to be the same twice and when it is traced, and what else was asked for."""
     evaluated, spacing = judged.evaluated, judged.spacing
     dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves(own.params)]
     own_spacing = max([spacing, *(float(jnp.finfo(dtype).eps) for dtype in dtypes)])
     asked = [agreement("the same twice", lambda: own.gradient(own.params), own.by_hand, own_spacing)]
+    if judged.gradient_program is not None and "jit" not in also:
+        traced = judged.gradient_program
+        asked.append(
+            agreement(
+                "the same traced, as under jit",
+                lambda: traced.run(evaluated.params, as_it_is),
+                evaluated.by_hand,
+                spacing,
+            )
+        )
     if "jit" in also:
         asked.append(
             agreement("under jit", lambda: jax.jit(evaluated.gradient)(evaluated.params), evaluated.by_hand, spacing)

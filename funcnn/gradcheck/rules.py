@@ -11,7 +11,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 from funcnn._checks import check_callable, check_key, check_same_structure, is_concrete, same_structure
 from funcnn.gradcheck.examination import examine
 from funcnn.gradcheck.precision import Judged
-from funcnn.gradcheck.program import bound, is_opened, recorded
+from funcnn.gradcheck.program import as_it_is, recorded
 from funcnn.gradcheck.properties import Property, agreement, check_also, linearity
 from funcnn.gradcheck.report import GradientReport, PropertyReport
 from funcnn.gradcheck.slopes import measured_slope
@@ -291,9 +291,7 @@ def _without_rules(function):
         program = recorded(lambda floating: function(*apart.filled(floating)), apart.floating)
         if program is None:
             return function(*args)
-        return program.run(
-            apart.floating, lambda equation, values, place: None if is_opened(equation) else bound(equation, values)
-        )
+        return program.run(apart.floating, as_it_is)
 
     return plain
 

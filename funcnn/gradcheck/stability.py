@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnn.gradcheck.comparison import Pair, distances, largest, wide
-from funcnn.gradcheck.precision import Evaluated, Judged, evaluate
+from funcnn.gradcheck.precision import RANDOM, Evaluated, Judged, evaluate
+from funcnn.gradcheck.program import primitives
 from funcnn.gradcheck.report import LeafReport
 
 _SIGNS = np.random.default_rng(3).integers(0, 2, size=1009)
@@ -41,11 +42,12 @@ def rounded_data(judged: Judged, pairs: list[Pair], rows: list[LeafReport]) -> l
 def judge_stability(own: Evaluated, judged: Judged, pairs: list[Pair], rows: list[LeafReport]) -> list[LeafReport]:
     """Mark the rows, right in float64, that lose more digits in the caller's dtype than its conditioning explains.
 
-    A leaf that is off by less than √ε of its largest entry is left alone. Beyond that, what the same gradient moves by
-    when the parameters and the data are rounded once is conditioning; what autodiff loses as well is the loss's own.
+    A loss that draws random numbers isn't judged. A leaf off by less than √ε of its largest entry is left alone.
+    Beyond that, what the same gradient moves by when the parameters and the data are rounded once is conditioning; what
+    autodiff loses as well is the loss's own, unless next to nothing is left.
     """
-    if judged.evaluated is own:
-        return rows
+    if judged.evaluated is own or (judged.program and primitives(judged.program.jaxpr) & RANDOM):
+        return rows  # in float64 JAX draws other random numbers
     own_autodiff = [wide(leaf) for leaf in jax.tree.leaves(own.by_autodiff)]
     conditioning: list[float] | None = None
     is_lost = not abs(complex(own.value) - complex(judged.evaluated.value)) <= 1e-3 * abs(complex(own.value))

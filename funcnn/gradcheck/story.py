@@ -48,7 +48,12 @@ def _findings(leaves: Iterable[LeafReport]) -> list[str]:
 
 
 def _first_step(report: GradientReport) -> list[str]:
+    """The first wrong step on the way back, and which gradients of the same layer are right."""
     first = next((step for step in report.steps if not step.ok), None)
     if first is None:
         return []
-    return [f"Going backward, the first wrong step is {first.path}: {first.cause}: {first.detail}."]
+    layer, _, name = first.path.rpartition(": ")
+    beside = [step for step in report.steps if layer and step.path.startswith(f"{layer}: ") and step.ok]
+    right = f"; {', '.join(step.path.removeprefix(f'{layer}: ') for step in beside)} right" if beside else ""
+    where = f"{layer}: {name} wrong" if layer else name
+    return [f"Going backward, the first wrong step is {where} ({first.cause}: {first.detail}){right}"]
