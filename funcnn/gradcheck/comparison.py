@@ -4,6 +4,7 @@ import math
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -86,7 +87,9 @@ def compare(pair: Pair, tolerance: Tolerance) -> LeafReport:
             difference = 0.0
         exact = bool(np.array_equal(pair.by_hand, pair.reference))
         given = getattr(pair.own, "dtype", pair.dtype)  # a Python number has none, and takes any
-        if given != pair.dtype:
+        # NumPy computes in float64 whatever JAX is set to: more digits than the value's are no mistake of NumPy's.
+        is_wider = isinstance(pair.own, np.ndarray | np.generic) and np.promote_types(given, pair.dtype) == given
+        if given != pair.dtype and not (is_wider and jnp.issubdtype(given, jnp.inexact)):
             cause, detail = "dtype", f"dtype {given} where the value has {pair.dtype}"
         elif not difference <= tolerance.size:
             cause = "unknown"

@@ -122,15 +122,17 @@ def _swapped(leaf, position, facts) -> Finding | None:
 
 
 def _offset(leaf) -> Finding | None:
-    if leaf.param is None or leaf.param.shape != leaf.by_hand.shape or leaf.param.size < 2:
+    if leaf.param is None or leaf.param.shape != leaf.by_hand.shape or not leaf.param.size:
         return None
     difference = leaf.by_hand - leaf.reference
     for name, direction in {"the parameter": leaf.param, "the parameter's sign": np.sign(leaf.param)}.items():
-        if np.ptp(direction.real) == 0:
+        if direction is not leaf.param and np.ptp(direction.real) == 0:
             continue  # a constant is an offset, but not by the parameter
         coefficient = _factor(difference, direction)
         slack = leaf.tolerance + 1e-9 * largest(difference)
-        if coefficient and _close(difference, coefficient * direction, slack):
+        # One entry is off by a multiple of any parameter: only a plain number says anything.
+        is_plain = leaf.param.size > 1 or _fraction(coefficient, 1e-9) is not None
+        if coefficient and is_plain and _close(difference, coefficient * direction, slack):
             what = "left out" if coefficient < 0 else "put in, or counted twice"
             return "offset_by_parameter", (
                 f"autodiff's gradient plus {_readable(coefficient, 1e-8)} times {name}: "
@@ -202,7 +204,7 @@ def _same_units(wrong, position, facts):
 
 def _subset(leaf, contributions) -> Finding | None:
     """The gradient of some samples: by least squares where it has more entries than samples, else the likely ones."""
-    if contributions is None or leaf.by_hand.size < 2:
+    if contributions is None:
         return None
     samples = len(contributions)
     rows, wanted = contributions.reshape(samples, -1), leaf.by_hand.ravel()
@@ -211,7 +213,8 @@ def _subset(leaf, contributions) -> Finding | None:
     if not share or not _close(together, leaf.reference.ravel(), 1e-6 * largest(leaf.reference)):
         return None  # the loss isn't a mean over samples
     # A subset explains the difference, and isn't just as near as the whole batch is.
-    slack = min(leaf.tolerance + 1e-6 * largest(leaf.by_hand), 0.05 * largest(leaf.by_hand - leaf.reference))
+    loose = 1e-6 if leaf.by_hand.size > 2 else 1e-10
+    slack = min(leaf.tolerance + loose * largest(leaf.by_hand), 0.05 * largest(leaf.by_hand - leaf.reference))
     chosen = _by_least_squares(rows, wanted, share, slack)
     chosen = _likely_subset(rows, wanted, share, slack) if chosen is None else chosen
     if chosen is None:
@@ -242,6 +245,9 @@ def _likely_subset(rows, wanted, share, slack):
         (rows, np.ones(samples), lambda n: numbers == n),
         (whole - rows, np.full(samples, samples - 1), lambda n: numbers != n),
     ]
+    even = rows[::2].sum(axis=0)[None]
+    candidates += [(even, np.array([len(rows[::2])]), lambda n: numbers % 2 == 0)]
+    candidates += [(whole - even, np.array([len(rows[1::2])]), lambda n: numbers % 2 == 1)]
     for sums, counts, chosen in candidates:
         for divisor in (np.ones(len(sums)), samples / counts, np.full(len(sums), samples)):
             gaps = np.abs(share * divisor[:, None] * sums - wanted).max(axis=1)
@@ -329,7 +335,7 @@ def _too_little(word):
 
 
 def _fraction(factor, slack):
-    fraction = Fraction(factor).limit_denominator(1000)
+    fraction = Fraction(factor).limit_denominator(1000 if slack < 1e-8 else 20)
     return fraction if fraction != 0 and abs(float(fraction) / factor - 1) <= slack else None
 
 

@@ -6,6 +6,7 @@ tie decided one way and then the other. Each gradient in between is right, and n
 gradient may do at a kink is a choice of sides, not any number.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from funcnn.gradcheck.program import Place
 from funcnn.gradcheck.ties import coupled_ties, find_ties, gradient_by_side
 
 _MOST_KINKS = 6
+_MOST_TIES = 16
 
 
 class Kink(NamedTuple):
@@ -43,43 +45,62 @@ class Kink(NamedTuple):
 
 
 class Kinks(NamedTuple):
-    """The kinks of a loss at one point; its gradient with every tie on its lower side, and with some on the other."""
+    """The kinks of a loss at one point; its gradient with every tie on its lower side, and on any other.
+
+    ``gradient`` takes how far each kink is to its upper side: a number from 0 to 1, or one for each of its entries.
+    """
 
     kinks: tuple[Kink, ...]
     lower: list[np.ndarray]
-    gradient: Callable[[Sequence[Kink]], list[np.ndarray]]
-
-    @property
-    def upper(self) -> list[np.ndarray]:
-        """The gradient with every kink on its upper side."""
-        return self.gradient(self.kinks)
+    upper: list[np.ndarray]
+    gradient: Callable[[Sequence[float | np.ndarray]], list[np.ndarray]]
 
     def nearest(self, by_hand: list[np.ndarray]) -> list[np.ndarray]:
-        """The gradient nearest to the hand-written one among those between the sides of the kinks."""
-        scales = [max(map(_largest, kink.step)) or 1.0 for kink in self.kinks]
-        columns = np.stack([_flat(kink.step) / scale for kink, scale in zip(self.kinks, scales, strict=True)], axis=1)
+        """The gradient nearest to the hand-written one among those between the sides of the kinks.
+
+        Conventions come first: every tie to one side, to the other, or half. Then a share for each kink, by least
+        squares, and where its ties are few a share for each of them.
+        """
+        count = len(self.kinks)
+        tried = [self.lower, self.upper, self.gradient([0.5] * count)]
+        scale = max(map(_largest, by_hand), default=0.0)
+        if min(_gap(leaves, by_hand) for leaves in tried) > 1e-9 * scale:
+            tried += self._fitted([kink.step for kink in self.kinks], by_hand, lambda shares: list(shares))
+        ties = [len(kink.entries) for kink in self.kinks]
+        if min(_gap(leaves, by_hand) for leaves in tried) > 1e-9 * scale and count < sum(ties) <= _MOST_TIES:
+            ends = np.cumsum([0, *ties])
+
+            def by_kink(shares):
+                return [np.asarray(shares[start:end]) for start, end in itertools.pairwise(ends)]
+
+            moved = [self.gradient(by_kink(row)) for row in np.eye(ends[-1])]
+            steps = [[after - before for before, after in zip(self.lower, one, strict=True)] for one in moved]
+            tried += self._fitted(steps, by_hand, by_kink)
+        return min(tried, key=lambda leaves: _gap(leaves, by_hand))
+
+    def _fitted(self, steps, by_hand, by_kink) -> list[list[np.ndarray]]:
+        """The lower side plus shares of the steps, by least squares, and the gradient with just those shares."""
+        scales = np.array([max(map(_largest, step)) or 1.0 for step in steps])
+        columns = np.stack([_flat(step) for step in steps], axis=1) / scales
         wanted = _flat([hand - lower for hand, lower in zip(by_hand, self.lower, strict=True)])
         rows = columns.any(axis=1) & np.isfinite(columns).all(axis=1) & np.isfinite(wanted)
         if not rows.any():
-            return self.lower
-        shares = lsq_linear(columns[rows], wanted[rows], bounds=(0, np.array(scales)), method="bvls").x / scales
+            return []
+        shares = lsq_linear(columns[rows], wanted[rows], bounds=(0, scales), method="bvls").x / scales
         # A side is a side to the last bit; least squares only comes near it.
         halves = np.round(2 * shares) / 2
         shares = np.where(np.abs(shares - halves) < 1e-6, halves, shares)
         between = [
-            lower + sum(share * kink.step[leaf] for share, kink in zip(shares, self.kinks, strict=True))
+            lower + sum(share * step[leaf] for share, step in zip(shares, steps, strict=True))
             for leaf, lower in enumerate(self.lower)
         ]
-        # Where kinks follow one another, the gradient isn't linear in the shares: the corner itself may be meant.
-        corner = self.gradient([kink for kink, share in zip(self.kinks, shares, strict=True) if share > 0.5])
-        return min(between, corner, key=lambda leaves: _gap(leaves, by_hand))
+        # Where kinks follow one another, the gradient isn't linear in the shares.
+        return [between, self.gradient(by_kink(shares)), self.gradient(by_kink(np.round(shares)))]
 
     def sides_at(self, leaf: int, index: tuple[int, ...]) -> tuple[float, float]:
-        """The least and the largest that an entry can be between the sides of every kink."""
-        lower, steps = self.lower[leaf][index].real, [kink.step[leaf][index].real for kink in self.kinks]
-        return float(lower + sum(min(step, 0.0) for step in steps)), float(
-            lower + sum(max(step, 0.0) for step in steps)
-        )
+        """An entry with every kink on its lower side and on its upper one, the smaller first."""
+        low, high = sorted((float(self.lower[leaf][index].real), float(self.upper[leaf][index].real)))
+        return low, high
 
     def __str__(self) -> str:
         return " and ".join(map(str, self.kinks[:3])) + (" and more" if len(self.kinks) > 3 else "")
@@ -94,22 +115,52 @@ def find_kinks(judged: Judged) -> Kinks | None:
     by_side = gradient_by_side(program, params, ties)
     groups = coupled_ties(program, params, ties, judged.spacing)
 
-    def gradient(kinks):
-        raised = [kink.sides for kink in kinks]
-        return by_side({place: up == (group in raised) for group in groups for place, up in group.items()})
+    def gradient_of(groups, shares, others=0.0):
+        sides = dict.fromkeys(ties, others)
+        for group, share in zip(groups, shares, strict=True):
+            for place, same in group.items():
+                side = share if same else 1 - share
+                if np.ndim(side):
+                    spread = np.zeros(ties[place].mask.shape)
+                    spread[ties[place].mask] = side
+                    side = spread
+                sides[place] = side
+        return by_side(sides)
 
-    lower = gradient([])
+    lower = gradient_of(groups, [0.0] * len(groups))
+    upper = gradient_of(groups, [1.0] * len(groups))
     paths = [jax.tree_util.keystr(path).lstrip(".") for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     kinks = []
-    for group in groups[:_MOST_KINKS]:
-        tie = ties[next(iter(group))]
-        entries = tuple(tuple(map(int, entry)) for entry in np.argwhere(tie.mask))
-        kink = Kink(tie.name, entries, (), group, [])
-        step = [after - before for before, after in zip(lower, gradient([kink]), strict=True)]
-        felt = [path for path, part, before in zip(paths, step, lower, strict=True) if not _is_rounding(part, before)]
-        if felt:
-            kinks.append(kink._replace(leaves=tuple(felt), step=step))
-    return Kinks(tuple(kinks), lower, gradient) if kinks else None
+    for number, group in enumerate(groups[:_MOST_KINKS]):
+        alone = [float(number == other) for other in range(len(groups))]
+        step = _difference(lower, gradient_of(groups, alone))
+        if not _felt(step, lower, paths):
+            # Behind another kink's lower side nothing is felt: ask from the upper one.
+            step = _difference(gradient_of(groups, [1 - share for share in alone]), upper)
+        if felt := _felt(step, lower, paths):
+            tie = ties[next(iter(group))]
+            entries = tuple(tuple(map(int, entry)) for entry in np.argwhere(tie.mask))
+            kinks.append(Kink(tie.name, entries, felt, group, step))
+    if not kinks:
+        return None
+    sides = [kink.sides for kink in kinks]
+    rest = [group for group in groups if group not in sides]
+
+    def gradient(shares):
+        whole = [share for share in shares if not np.ndim(share)]
+        # What wasn't found to matter goes along with the rest, as a convention has it.
+        along = whole[0] if whole and len(set(whole)) == 1 and len(whole) == len(shares) else 0.0
+        return gradient_of([*sides, *rest], [*shares, *[along] * len(rest)])
+
+    return Kinks(tuple(kinks), lower, upper, gradient)
+
+
+def _difference(before, after):
+    return [after_leaf - before_leaf for before_leaf, after_leaf in zip(before, after, strict=True)]
+
+
+def _felt(step, before, paths) -> tuple[str, ...]:
+    return tuple(path for path, part, leaf in zip(paths, step, before, strict=True) if not _is_rounding(part, leaf))
 
 
 def _is_rounding(step, before):

@@ -114,8 +114,8 @@ def _differences_after_a_move(program, params, ties, spacing, seed):
 
     def moved(leaf):
         array = np.asarray(leaf)
-        size = np.sqrt(np.mean(np.abs(array) ** 2)) if array.size else 0.0
-        return leaf + jnp.asarray(random.standard_normal(array.shape) * (size or 1.0) * spacing**0.5, leaf.dtype)
+        size = float(np.max(np.abs(array), initial=0.0)) or 1.0
+        return leaf + jnp.asarray(random.standard_normal(array.shape) * size * spacing**0.5, leaf.dtype)
 
     def rule(equation, arguments, place):
         if is_opened(equation):
@@ -137,8 +137,10 @@ def _sign_between(first, second):
     return cosine > 0 if abs(abs(cosine) - 1) < 1e-9 else None
 
 
-def gradient_by_side(program: Program, params: PyTree, ties: Ties) -> Callable[[dict[Place, bool]], list[np.ndarray]]:
-    """The program's gradient with its ties decided: from whether each is on its upper side."""
+def gradient_by_side(
+    program: Program, params: PyTree, ties: Ties
+) -> Callable[[dict[Place, float | np.ndarray]], list[np.ndarray]]:
+    """The program's gradient with its ties decided: from how far each is to its upper side, 0 to 1, by entry or not."""
     opened = {place[:end] for place in ties for end in range(1, len(place))}
 
     def gradient(sides):
@@ -152,23 +154,34 @@ def gradient_by_side(program: Program, params: PyTree, ties: Ties) -> Callable[[
     return gradient
 
 
-def _decided(equation, arguments, mask, upper):
-    """The equation's output, as if the difference that decides its side were just above 0, or just below."""
+def _decided(equation, arguments, mask, share):
+    """The equation's output, as if the difference that decides its side were just above 0 (1), just below (0), or both.
+
+    A comparison has no middle: it is above from one half on.
+    """
     name, (output,) = equation.primitive.name, bound(equation, arguments)
     if name in _COMPARISONS:
-        return jnp.where(mask, upper == (name in ("gt", "ge")), output)
+        return jnp.where(mask, (np.asarray(share) >= 0.5) == (name in ("gt", "ge")), output)
+    if name in _EXTREMES:
+        return _chosen(arguments[0], output, mask, equation.params["axes"], share)
     if name in ("max", "min"):
-        return jnp.where(mask, arguments[0 if upper == (name == "max") else 1], output)
-    if name == "abs":
-        return jnp.where(mask, arguments[0] if upper else -arguments[0], output)
-    if name == "clamp":
+        above, below = arguments if name == "max" else arguments[::-1]
+    elif name == "abs":
+        above, below = arguments[0], -arguments[0]
+    else:
         low, middle, high = arguments
         at_low = mask & np.asarray(jax.lax.stop_gradient(middle == low))
-        return jnp.where(mask, jnp.where(at_low == upper, middle, jnp.where(at_low, low, high)), output)
-    axes = equation.params["axes"]
+        above, below = jnp.where(at_low, middle, high), jnp.where(at_low, low, middle)
+    return jnp.where(mask, (share * above + (1 - share) * below).astype(output.dtype), output)
+
+
+def _chosen(array, output, mask, axes, share):
+    """The first of equal extremes (0), the last (1), or some of both."""
     backward = tuple(np.s_[::-1] for _ in mask.shape)
-    chosen = _first(mask[backward], axes)[backward] if upper else _first(mask, axes)
-    return jnp.where(mask.any(axis=axes), jnp.where(chosen, arguments[0], 0.0).sum(axis=axes), output)
+    share = float(np.mean(share))
+    weight = (1 - share) * _first(mask, axes) + share * _first(mask[backward], axes)[backward]
+    weighed = jnp.where(mask, array, 0.0) * jnp.asarray(weight, array.dtype)
+    return jnp.where(mask.any(axis=axes), weighed.sum(axis=axes), output)
 
 
 def _first(mask, axes):

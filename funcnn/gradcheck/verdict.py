@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnn.gradcheck.comparison import Pair
+from funcnn.gradcheck.comparison import Pair, largest
 from funcnn.gradcheck.kinks import Kinks
 from funcnn.gradcheck.precision import Judged
 from funcnn.gradcheck.program import Program, bound, is_opened, primitives
@@ -16,7 +16,7 @@ from funcnn.gradcheck.slopes import Slope, measured_slope
 
 _CONFIRMED = 3e-4  # two gradients that share no code agree already: this is a third opinion, and has to be cheap
 _MOST_LEAVES = 8
-_MOST_ENTRIES = 12
+_MOST_ENTRIES = 64
 
 
 class Decision(NamedTuple):
@@ -266,8 +266,8 @@ def _uphill(direction, gradient) -> list[np.ndarray]:
 
 
 def _size(param) -> float:
-    root = float(np.sqrt(np.mean(np.abs(param.astype(np.complex128)) ** 2))) if param.size else 0.0
-    return root if np.isfinite(root) and root else 1.0
+    peak = largest(param)
+    return peak * float(np.sqrt(np.mean(np.abs(param / peak) ** 2))) if peak and np.isfinite(param).all() else 1.0
 
 
 def _dot(gradient, direction) -> tuple[float, float]:
