@@ -28,9 +28,16 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def tests_x32(session: nox.Session) -> None:
-    """The library's tests in float32, JAX's default; the experiments set a precision of their own."""
+    """The library's tests in float32, JAX's default; what sets or chooses a precision of its own is left out."""
     session.install(f".[{EXTRAS}]", *TEST_TOOLS)
-    without = (f"--ignore=tests/test_{name}.py" for name in ("chapter", "experiments", "readme"))
+    own_precision = (
+        "test_chapter",
+        "test_experiments",
+        "test_readme",
+        "gradcheck/test_steps",
+        "gradcheck/test_command",
+    )
+    without = (f"--ignore=tests/{name}.py" for name in own_precision)
     session.run("pytest", *WORKERS, *without, *session.posargs, env={"JAX_ENABLE_X64": "0"})
 
 

@@ -39,7 +39,7 @@ def xor_gradient(side=0.0, factor=2.0, sign=1.0):
     return gradient
 
 
-@pytest.mark.parametrize("side", [0.0, 0.3, 0.5, 1.0])
+@pytest.mark.parametrize("side", [0.0, 0.3, 1.0])
 def test_at_a_kink_every_side_is_right_and_the_report_says_where(side):
     report = fnn.check_gradients(xor_loss, xor_gradient(side), CORNER, *XOR)
     assert report.ok, str(report)
