@@ -1,9 +1,9 @@
 """One question put to all witnesses: the comparison, the verdict and the diagnosis, in the order that they need."""
 
+import functools
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from funcnn.gradcheck.diagnosis import Facts, Leaf, diagnose, loosened
 from funcnn.gradcheck.kinks import Kinks, find_kinks
 from funcnn.gradcheck.precision import Evaluated, Judged, evaluate, judging, lenient
 from funcnn.gradcheck.problem import contributions, known_sizes
-from funcnn.gradcheck.properties import Property, asked_properties
+from funcnn.gradcheck.properties import Property, asked_properties, repeated
 from funcnn.gradcheck.report import Cost, GradientReport, LeafReport, PropertyReport
 from funcnn.gradcheck.stability import judge_stability, rounded_data
 from funcnn.gradcheck.steps import other_fault, tapped_steps
@@ -56,6 +56,7 @@ def examine(
     started, calls = time.perf_counter(), Counter[str]()
     with jax.default_matmul_precision("highest"):
         own, taps = _split(name, evaluate(loss_fn, grad_fn, arguments, calls))
+        twice = repeated(own)
         with judging(loss_fn, lambda *at: split_taps(grad_fn(*at), at[0])[0], own, settled) as judged:
             pairs = _pairs(own, judged)
             kinks = find_kinks(judged)
@@ -63,7 +64,8 @@ def examine(
             rows = judge_stability(own, judged, pairs, rows)
             rows = _diagnosed(judged, pairs, rows, kinks)
             steps = (*(tapped_steps(judged, grad_fn, taps) if taps else ()), *walked(judged))
-            properties = (*asked_properties(own, judged, also), *further(judged))
+            rounding = functools.cache(lambda: [4 * tolerance.size for tolerance in noise_tolerances(judged, pairs)])
+            properties = (twice, *asked_properties(judged, also, rounding), *further(judged))
     ok = all(row.ok for row in rows) and all(row.ok for row in steps) and all(entry.ok for entry in properties)
     if not ok and decision.verdict == "agrees":
         decision = other_fault(rows, steps, properties)
@@ -122,6 +124,8 @@ def _compared(judged, pairs, kinks) -> list[LeafReport]:
 
 def _decided(judged, pairs, rows, kinks: Kinks | None) -> tuple[list[LeafReport], Decision]:
     """The rows with what kinks and the third witness clear of them, and the verdict."""
+    if not rows:
+        return rows, Decision("agrees", "there is nothing to compare", {})
     disputed = [number for number, row in enumerate(rows) if row.cause == "unknown"]
     if not disputed:
         if any(not row.ok for row in rows):
@@ -164,12 +168,14 @@ def _diagnosed(judged, pairs, rows, kinks) -> list[LeafReport]:
     sizes = known_sizes(judged)
     params = [np.asarray(leaf) for leaf in jax.tree.leaves(judged.evaluated.params)]
 
+    of_samples = functools.cache(functools.partial(contributions, judged))
+
     def by(reference):
         leaves = [
             Leaf(pair.path, pair.by_hand, expected, param, row.tolerance)
             for pair, expected, param, row in zip(pairs, reference, params, rows, strict=True)
         ]
-        facts = Facts(leaves, sizes, partial(contributions, judged))
+        facts = Facts(leaves, sizes, of_samples)
         loose = loosened(facts, max((float(jnp.finfo(pair.dtype).eps) for pair in pairs), default=0.0))
 
         def named(row, number):

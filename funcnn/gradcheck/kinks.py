@@ -19,7 +19,7 @@ from funcnn.gradcheck.program import Place
 from funcnn.gradcheck.ties import coupled_ties, find_ties, gradient_by_side
 
 _MOST_KINKS = 6
-_MOST_TIES = 16
+_MOST_TIES = 64
 
 
 class Kink(NamedTuple):

@@ -194,9 +194,9 @@ def check_model(
     arguments = (params, state, batch, step_key)
     # Outside jit, where the values of targets and probabilities can be read and refused.
     loss.forward(prediction(*arguments), batch.y)
-    if not same_structure(jax.eval_shape(gradient, *arguments), params):
+    if not _fits(gradient, arguments):
         for row in _rows(parts(*arguments), float(jnp.finfo(batch.x.dtype).eps)):
-            if row.cause == "structure":
+            if row.cause in ("structure", "shape"):
                 raise ValueError(f"check_model(model): {row.path}: backward returned {row.detail}.")
     return examine(
         "check_model", value, gradient, arguments, also,
@@ -227,6 +227,14 @@ def _model_functions(model: Layer, loss: Loss) -> tuple[Callable, Callable, Call
         return [first, *_walk(_Visit("", model, params, state, batch.x, True, key), dprediction)[0]]
 
     return jax.jit(value), jax.jit(gradient), jax.jit(prediction), jax.jit(parts)
+
+
+def _fits(gradient, arguments) -> bool:
+    """Whether the backward passes fit each other, and the gradients the parameters."""
+    try:
+        return same_structure(jax.eval_shape(gradient, *arguments), arguments[0])
+    except (TypeError, ValueError):
+        return False
 
 
 def _rows(steps: list[_Step], spacing: float) -> tuple[LeafReport, ...]:
@@ -270,7 +278,13 @@ def _walk(visit: _Visit, dy: Array) -> tuple[list[_Step], tuple[Params, Array]]:
 
 def _own_step(visit, dy, expected, is_whole) -> _Step:
     name = f"{visit.place.rstrip('.')} {_name_of(visit.layer)}".strip()
-    return _Step(name, is_whole, visit.layer.backward(_run(visit)[2], dy), expected, dy)
+    try:
+        given = visit.layer.backward(_run(visit)[2], dy)
+    except (TypeError, ValueError):
+        if not is_whole:
+            raise
+        given = None  # a part of it gives what the next can't take; the part is named
+    return _Step(name, is_whole, given, expected, dy)
 
 
 def _walk_serial(visit, layers, dy):

@@ -120,9 +120,11 @@ def _in_double_precision(loss_fn, grad_fn, own):
     except Exception as error:  # whatever the caller's functions raise
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:100]
         return None, f"the functions don't take float64 ({reason})"
-    ours, theirs = complex(wide.value), complex(own.value)
+    ours, theirs = np.complex128(wide.value), np.complex128(own.value)
     dtype = jnp.result_type(own.value)
-    apart = abs(ours - theirs) > float(jnp.finfo(dtype).eps) ** 0.5 * max(abs(ours), abs(theirs))
+    with np.errstate(all="ignore"):
+        gap, size = np.abs(ours - theirs), np.maximum(np.abs(ours), np.abs(theirs))
+    apart = gap > float(jnp.finfo(dtype).eps) ** 0.5 * size
     program = recorded(wide.loss, wide.params) if apart else None
     if program is not None and primitives(program.jaxpr) & RANDOM:
         losses = f"where the loss is {ours.real:.6g} and not {theirs.real:.6g}"

@@ -50,7 +50,9 @@ def judge_stability(own: Evaluated, judged: Judged, pairs: list[Pair], rows: lis
         return rows  # in float64 JAX draws other random numbers
     own_autodiff = [wide(leaf) for leaf in jax.tree.leaves(own.by_autodiff)]
     conditioning: list[float] | None = None
-    is_lost = not abs(complex(own.value) - complex(judged.evaluated.value)) <= 1e-3 * abs(complex(own.value))
+    value, in_float64 = np.complex128(own.value), np.complex128(judged.evaluated.value)
+    with np.errstate(all="ignore"):
+        is_lost = not np.abs(value - in_float64) <= 1e-3 * np.abs(value)
     judged_rows = []
     for number, (row, pair) in enumerate(zip(rows, pairs, strict=True)):
         spacing = float(jnp.finfo(pair.dtype).eps)

@@ -42,7 +42,10 @@ def confirm(judged: Judged, pairs: list[Pair], kinks: Kinks | None) -> Decision:
         if _stops(judged) and measured and not _is_near(*measured):
             measured = _measured(judged, gradient, direction, share=_CONFIRMED)
         if measured is None:
-            return Decision("agrees", "by hand and autodiff agree; the loss can't be measured there", {})
+            unmeasured = "the loss can't be measured there"
+            if not np.isfinite(np.asarray(judged.evaluated.value)):
+                unmeasured = f"but the loss is {judged.evaluated.value} there, and has no slope"
+            return Decision("agrees", f"by hand and autodiff agree; {unmeasured}", {})
         slope, predicted, size = measured
         if _is_near(slope, predicted, size):
             trust = (abs(slope.value - predicted) + slope.error) / size if size else 0.0
@@ -180,7 +183,7 @@ def _one_sided(judged, pairs, leaves) -> bool:
     if len(entries) > _MOST_ENTRIES or any(np.iscomplexobj(pairs[number].by_hand) for number in leaves):
         return False
     for number, index in entries:
-        direction = [np.zeros_like(pair.by_hand) for pair in pairs]
+        direction = [np.zeros_like(pair.reference) for pair in pairs]
         direction[number][index] = 1.0
         slope = _slope_of(judged, direction)
         if slope is None or not slope.holds(float(pairs[number].by_hand[index])):
@@ -248,7 +251,9 @@ def _toward(judged, pairs, differences) -> list[np.ndarray]:
     peak = max(float(np.max(np.abs(difference), initial=0.0)) for difference in differences.values())
     size = max(_size(params[number]) for number in differences)
     return [
-        np.asarray(np.conj(differences[number]) / peak * size) if number in differences else np.zeros_like(pair.by_hand)
+        np.asarray(np.conj(differences[number]) / peak * size)
+        if number in differences
+        else np.zeros_like(pair.reference)
         for number, pair in enumerate(pairs)
     ]
 
@@ -272,7 +277,9 @@ def _size(param) -> float:
 
 def _dot(gradient, direction) -> tuple[float, float]:
     """The slope along a direction, Σ Re(g d) by JAX's convention for complex numbers, and Σ |g d|."""
-    products = [np.real(slope * step) for slope, step in zip(gradient, direction, strict=True) if step.any()]
+    pairs = zip(gradient, direction, strict=True)
+    # A gradient of another shape has been found wrong already.
+    products = [np.real(slope * step) for slope, step in pairs if step.any() and slope.shape == step.shape]
     return sum((float(p.sum()) for p in products), 0.0), sum((float(np.abs(p).sum()) for p in products), 0.0)
 
 

@@ -92,6 +92,14 @@ def test_a_backward_of_another_structure_is_an_error_that_names_the_layer():
         fnn.check_model(model, fnn.mean_squared_error, (X, jnp.zeros((6, 3), WIDEST)))
 
 
+@pytest.mark.parametrize("give", [lambda dp, dx: (dp, dx.sum(axis=0)), lambda dp, dx: (dp, dx, None)])
+def test_a_backward_that_the_next_layer_cannot_take_is_named(give):
+    odd = fnn.linear(3, 3)._replace(backward=lambda residuals, dy: give(*fnn.linear_backward(residuals, dy)))
+    model = fnn.serial(fnn.linear(4, 3), odd, fnn.tanh)
+    with pytest.raises(ValueError, match=r"check_model\(model\): layers\[1\] linear"):
+        fnn.check_model(model, fnn.mean_squared_error, (X, jnp.zeros((6, 3), WIDEST)))
+
+
 def tapped_loss(params, x, y):
     z1 = fnn.tap("z1", x @ params["w1"])
     a1 = fnn.tap("a1", jnp.tanh(z1))

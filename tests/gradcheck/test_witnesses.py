@@ -243,6 +243,19 @@ def test_digits_that_the_loss_loses_too_are_told_but_no_mistake():
     assert report.ok, str(report)
 
 
+def test_a_loss_that_overflows_is_no_error_of_ours():
+    w = jnp.full(3, 800.0, WIDEST)
+    for _ in range(2):
+        assert fnn.check_gradients(lambda w: jnp.log(w).sum(), lambda w: 1 / w, jnp.zeros(3, WIDEST)).ok is not None
+        report = fnn.check_gradients(lambda w: jnp.exp(w).sum() - jnp.exp(w).sum(), jnp.zeros_like, w)
+        assert "nan there, and has no slope" in report.reason or not report.ok
+
+
+def test_nothing_to_compare():
+    report = fnn.check_gradients(lambda _: jnp.zeros((), WIDEST), lambda _: {}, {})
+    assert (report.ok, report.verdict) == (True, "agrees")
+
+
 def test_labels_that_are_probabilities_to_seven_digits():
     y = jax.nn.softmax(jax.random.normal(KEY, (5, 3), jnp.float32))
     z = jax.random.normal(jax.random.key(2), (5, 3), jnp.float32)
