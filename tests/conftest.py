@@ -18,7 +18,7 @@ collect_ignore = [] if "OPTAX_SUITE" in os.environ else ["optax_suite.py"]
 
 # XLA compiles every network that is drawn: no deadline, no search for a smaller failure, few examples.
 # `nox -s gradcheck` asks for more.
-for name, examples in {"lean": 12, "thorough": 200}.items():
+for name, examples in {"lean": 8, "thorough": 200}.items():
     hypothesis.settings.register_profile(
         name,
         max_examples=examples,
