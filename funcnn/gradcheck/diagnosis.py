@@ -215,8 +215,7 @@ def _subset(leaf, contributions) -> Finding | None:
     if not share or not _close(together, leaf.reference.ravel(), 1e-6 * largest(leaf.reference)):
         return None  # the loss isn't a mean over samples
     # A subset explains the difference, and isn't just as near as the whole batch is.
-    loose = 1e-6 if leaf.by_hand.size > 2 else 1e-10
-    slack = min(leaf.tolerance + loose * largest(leaf.by_hand), 0.05 * largest(leaf.by_hand - leaf.reference))
+    slack = min(leaf.tolerance + 1e-10 * largest(leaf.by_hand), 1e-3 * largest(leaf.by_hand - leaf.reference))
     chosen = _by_least_squares(rows, wanted, share, slack)
     chosen = _likely_subset(rows, wanted, share, slack) if chosen is None else chosen
     if chosen is None:
