@@ -61,12 +61,17 @@ def noise_tolerances(judged: Judged, pairs: list[Pair]) -> list[Tolerance]:
     if autodiff_program is None or judged.gradient_program is None:
         tree = 16 * judged.spacing * max((largest(pair.reference) for pair in pairs), default=0.0)
         sizes = [largest(pair.reference) for pair in pairs]
-        floors = [max(f, tree if size <= tree else min(tree, size / 2)) for f, size in zip(floors, sizes, strict=True)]
+        floors = [max(floor, shared_floor(tree, size)) for floor, size in zip(floors, sizes, strict=True)]
         origin = "16 ε of the tree's largest entry"
     return [
         Tolerance(relative.size + floor, f"{relative.origin}, and {origin}")
         for relative, floor in zip(base, floors, strict=True)
     ]
+
+
+def shared_floor(floor: float, size: float) -> float:
+    """What the rounding of other leaves adds to a leaf's tolerance: no more than half of a leaf that is larger."""
+    return floor if size <= floor else min(floor, size / 2)
 
 
 def compare(pair: Pair, tolerance: Tolerance) -> LeafReport:

@@ -1,6 +1,7 @@
 """Is this vjp right? One written beside a function of any output, or one registered by ``custom_vjp``."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -211,7 +212,7 @@ class _Question(NamedTuple):
         filled = _Arguments(floating, whole).filled(floating)
         output, spacing = self.function(*filled), judged.spacing
         other = _like(self.cotangents()[1], cotangent)
-        pull = lambda dy: self.pulled(floating, whole, dy)  # noqa: E731
+        pull = partial(self.pulled, floating, whole)
         return (
             agreement("in its output", lambda: self.vjp(*filled)[0], output, spacing),
             linearity(pull, cotangent, other, spacing),
@@ -221,7 +222,10 @@ class _Question(NamedTuple):
     def rule_properties(self, function, judged: Judged) -> Sequence[PropertyReport]:
         floating, whole, cotangent = judged.evaluated.arguments
         spacing, expected = judged.spacing, judged.evaluated.by_hand
-        pull = lambda at, dy: self.pulled(at, whole, dy)  # noqa: E731
+
+        def pull(at, dy):
+            return self.pulled(at, whole, dy)
+
         batch = jax.tree.map(lambda leaf: jnp.stack([leaf, 0.9 * leaf]), floating)
         each = [pull(jax.tree.map(lambda leaf, n=n: leaf[n], batch), cotangent) for n in range(2)]
         stacked = jax.tree.map(lambda *parts: jnp.stack(parts), *each)
@@ -246,7 +250,10 @@ def _one_at_a_time(function, floating, whole, cotangent, expected, spacing):
         return jax.grad(projection)(leaves[number])
 
     if len(leaves) > 1:
-        alone = lambda: jax.tree.unflatten(structure, [of_leaf(n) for n in range(len(leaves))])  # noqa: E731
+
+        def alone():
+            return jax.tree.unflatten(structure, [of_leaf(number) for number in range(len(leaves))])
+
         yield agreement("for each argument alone", alone, expected, spacing)
 
     parts = jax.tree.leaves(cotangent)
@@ -260,7 +267,10 @@ def _one_at_a_time(function, floating, whole, cotangent, expected, spacing):
 
     used = [n for n, part in enumerate(parts) if jnp.issubdtype(part.dtype, jnp.inexact)]
     if len(used) > 1:
-        summed = lambda: jax.tree.map(lambda *gs: sum(gs), *map(of_output, used))  # noqa: E731
+
+        def summed():
+            return jax.tree.map(lambda *parts: sum(parts), *map(of_output, used))
+
         yield agreement("for each output alone", summed, expected, spacing)
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnn._checks import describe, same_structure
-from funcnn.gradcheck.comparison import Pair, Tolerance, compare, largest, wide
+from funcnn.gradcheck.comparison import Pair, Tolerance, compare, largest, shared_floor, wide
 from funcnn.gradcheck.diagnosis import Facts, Leaf, diagnose
 from funcnn.gradcheck.precision import Judged
 from funcnn.gradcheck.problem import known_sizes
@@ -30,7 +30,7 @@ def judged_together(
     rows = []
     for pair in pairs:
         size = largest(pair.reference)
-        allowed = spacing**0.75 * size + (floor if size <= floor else min(floor, size / 2))
+        allowed = spacing**0.75 * size + shared_floor(floor, size)
         rows.append(compare(pair, Tolerance(allowed, origin)))
     leaves = [Leaf(p.path, p.by_hand, p.reference, None, row.tolerance) for p, row in zip(pairs, rows, strict=True)]
     facts = Facts(leaves, sizes)
