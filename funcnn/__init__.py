@@ -109,6 +109,9 @@ from funcnn.preprocessing import (
     standard_scaler as standard_scaler,
 )
 from funcnn.training import (
+    CheckpointError as CheckpointError,
+    Checkpoints as Checkpoints,
+    DivergenceError as DivergenceError,
     History as History,
     Progress as Progress,
     Trained as Trained,

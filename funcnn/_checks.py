@@ -16,7 +16,7 @@ from jaxtyping import Array, PyTree
 from funcnn.types import Layer, Loss
 
 
-def is_concrete(*arrays: Array) -> bool:
+def is_concrete(*arrays: Any) -> bool:
     """Whether the values can be read: none of the arrays is being traced."""
     return not any(isinstance(array, jax.core.Tracer) for array in arrays)
 

@@ -80,12 +80,12 @@ BAD_FITS = {
     "a NaN in x": (
         {"x": NAN},
         ValueError,
-        r"train\(data\): x: expected finite .*, got nan at index \(4, 1\) \(1 such in all\)",
+        r"fit\(data\): x: expected finite .*, got nan at index \(4, 1\) \(1 such in all\)",
     ),
     "an infinity in y": (
         {"y": X[:, :2].at[0, 0].set(jnp.inf), "loss": fnn.mean_squared_error},
         ValueError,
-        r"train\(data\): y: expected finite values, got inf at index \(0, 0\)",
+        r"fit\(data\): y: expected finite values, got inf at index \(0, 0\)",
     ),
     "a NaN in the validation data": (
         {"validation": (NAN, LABELS)},
@@ -127,10 +127,10 @@ BAD_FITS = {
     "a batch larger than the data": (
         {"batch_size": 7},
         ValueError,
-        r"train\(batch_size\): expected at most the 6 samples there are, got 7",
+        r"fit\(batch_size\): expected at most the 6 samples there are, got 7",
     ),
-    "a batch of nothing": ({"batch_size": 0}, ValueError, r"train\(batch_size\): expected a positive integer, got 0"),
-    "half a batch": ({"batch_size": 2.5}, TypeError, r"train\(batch_size\): expected a positive integer, got 2.5"),
+    "a batch of nothing": ({"batch_size": 0}, ValueError, r"fit\(batch_size\): expected a positive integer, got 0"),
+    "half a batch": ({"batch_size": 2.5}, TypeError, r"fit\(batch_size\): expected a positive integer, got 2.5"),
     "no epoch": ({"epochs": 0}, ValueError, r"fit\(epochs\): expected a positive integer, got 0"),
     "three arrays": (
         {"validation": (X, LABELS, X)},
@@ -151,12 +151,12 @@ BAD_FITS = {
     "parameters of another model": (
         {"params": fnn.mlp((3, 5, 2)).init(KEY)[0]},
         ValueError,
-        r"train\(params\): expected float\d+ of shape \(3, 4\) at \[0\]\.kernel, .*got float\d+ of shape \(3, 5\)",
+        r"fit\(params\): expected float\d+ of shape \(3, 4\) at \[0\]\.kernel, .*got float\d+ of shape \(3, 5\)",
     ),
     "state of another model": (
         {"state": ()},
         ValueError,
-        r"train\(state\): expected the tree structure of what the model's init returns",
+        r"fit\(state\): expected the tree structure of what the model's init returns",
     ),
     "a gradient of another structure": (
         {"grad": wrong_gradient(lambda grads: list(grads))},
@@ -176,37 +176,37 @@ BAD_FITS = {
     "an optimizer that wasn't called": (
         {"optimizer": fnn.adam},
         TypeError,
-        r"train\(optimizer\): expected an optax transformation, got <function adam.*Call the constructor",
+        r"fit\(optimizer\): expected an optax transformation, got <function adam.*Call the constructor",
     ),
     "a model that wasn't called": (
         {"model": fnn.mlp},
         TypeError,
-        r"train\(model\): expected a layer, got <function mlp",
+        r"fit\(model\): expected a layer, got <function mlp",
     ),
-    "a list for a model": ({"model": [fnn.relu]}, TypeError, r"train\(model\): expected a layer, got \["),
+    "a list for a model": ({"model": [fnn.relu]}, TypeError, r"fit\(model\): expected a layer, got \["),
     "a loss that is a function": (
         {"loss": fnn.mean_squared_error_forward},
         TypeError,
-        r"train\(loss\): expected a Loss\(forward, backward\), got <function",
+        r"fit\(loss\): expected a Loss\(forward, backward\), got <function",
     ),
     "a loss of every sample": (
         {"loss": fnn.Loss(lambda p, y: (p, p), lambda r, d: r)},
         ValueError,
-        r"train\(data\): the loss: expected a floating scalar, got float\d+ of shape \(6, 2\)",
+        r"fit\(data\): the loss: expected a floating scalar, got float\d+ of shape \(6, 2\)",
     ),
-    "a seed for a key": ({"key": 0}, TypeError, r"train\(key\): expected one random key, got 0.*jax\.random\.key\(0\)"),
-    "keys for a key": ({"key": jax.random.split(KEY)}, TypeError, r"train\(key\): expected one random key.*vmap"),
+    "a seed for a key": ({"key": 0}, TypeError, r"fit\(key\): expected one random key, got 0.*jax\.random\.key\(0\)"),
+    "keys for a key": ({"key": jax.random.split(KEY)}, TypeError, r"fit\(key\): expected one random key.*vmap"),
     "a gradient that is a name": ({"grad": "manual"}, TypeError, r"train\(grad\): expected a function, got 'manual'"),
     "words for targets": (
         {"y": ["a"] * 6},
         TypeError,
-        r"train\(data\): y: expected an array of numbers, got list of dtype",
+        r"fit\(data\): y: expected an array of numbers, got list of dtype",
     ),
-    "nothing for targets": ({"y": None}, TypeError, r"train\(data\): y: expected an array of numbers, got NoneType"),
+    "nothing for targets": ({"y": None}, TypeError, r"fit\(data\): y: expected an array of numbers, got NoneType"),
     "integers for parameters": (
         {"params": jax.tree.map(lambda leaf: leaf.astype(int), CLASSIFIER.init(KEY)[0])},
         TypeError,
-        r"train\(params\): expected floating parameters, got int\d+ at \[0\]\.kernel",
+        r"fit\(params\): expected floating parameters, got int\d+ at \[0\]\.kernel",
     ),
     "a state of another dtype": (
         {

@@ -27,6 +27,7 @@ from funcnn.gradcheck.properties import Property, check_also, linearity
 from funcnn.gradcheck.report import GradientReport, LeafReport
 from funcnn.gradcheck.steps import against, judged_together, other_structure
 from funcnn.layers.combinators import SkipParts, composition, split_key
+from funcnn.layers.walk import layer_name
 from funcnn.types import Batch, Layer, Loss, Params, State
 
 
@@ -277,7 +278,7 @@ def _walk(visit: _Visit, dy: Array) -> tuple[list[_Step], tuple[Params, Array]]:
 
 
 def _own_step(visit, dy, expected, is_whole) -> _Step:
-    name = f"{visit.place.rstrip('.')} {_name_of(visit.layer)}".strip()
+    name = f"{visit.place.rstrip('.')} {layer_name(visit.layer)}".strip()
     try:
         given = visit.layer.backward(_run(visit)[2], dy)
     except (TypeError, ValueError):
@@ -334,19 +335,6 @@ def _walk_skip(visit, layers, dy):
 
 def _run(visit: _Visit) -> tuple[Array, State, Any]:
     return visit.layer.forward(visit.params, visit.state, visit.x, train=visit.train, key=visit.key)
-
-
-def _name_of(layer: Layer) -> str:
-    """A layer's name, from the names of the functions that it is packed of: ``linear``, ``batch_norm``, ``relu``."""
-    functions: list[Callable] = [layer.init, layer.forward, layer.backward]
-    functions += [inner for function in functions if isinstance(function, partial) for inner in function.args]
-    for function in functions:
-        plain = function.func if isinstance(function, partial) else function
-        name = getattr(plain, "__name__", "").lstrip("_")
-        for ending in ("_init", "_forward", "_backward"):
-            if name.endswith(ending) and name.removesuffix(ending) not in ("layer", ""):
-                return name.removesuffix("_layer" + ending).removesuffix(ending)
-    return type(layer).__name__.lower()
 
 
 @memoised

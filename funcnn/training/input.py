@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from funcnn._checks import (
     check_callable,
@@ -14,12 +16,16 @@ from funcnn._checks import (
     check_key,
     check_same_tree,
     check_scalar,
+    describe,
     feature_array,
     is_concrete,
     numeric_array,
     positive_integer,
 )
-from funcnn.types import Batch
+from funcnn.types import Batch, Scalar
+
+Metric: TypeAlias = Callable[[Array, Array], Scalar]
+Data: TypeAlias = Batch | tuple[Any, Any]
 
 INIT = "what the model's init returns"
 PROBE = 64
@@ -35,31 +41,38 @@ def forward(params, state, x, key, *, model, train):
     return model.forward(params, state, x, train=train, key=key)[0]
 
 
-def check_recipe(model, loss, optimizer, key, grad) -> None:
+def check_recipe(name, model, loss, optimizer, key, grad) -> None:
     """Refuse what isn't a layer, a loss, an optimizer, a key or a maker of gradient functions."""
-    check_is_layer("train(model)", model)
-    check_is_loss("train(loss)", loss)
+    check_is_layer(f"{name}(model)", model)
+    check_is_loss(f"{name}(loss)", loss)
     if not all(callable(getattr(optimizer, field, None)) for field in ("init", "update")):
         raise TypeError(
-            f"train(optimizer): expected an optax transformation, got {optimizer!r}. "
+            f"{name}(optimizer): expected an optax transformation, got {optimizer!r}. "
             "Call the constructor: adam(1e-3), or one of optax's."
         )
-    check_key("train(key)", key)
-    check_callable("train(grad)", grad, "Pass manual_value_and_grad or autodiff_value_and_grad themselves.")
+    check_key(f"{name}(key)", key)
+    check_callable(f"{name}(grad)", grad, "Pass manual_value_and_grad or autodiff_value_and_grad themselves.")
 
 
-def starting_point(model, key, params, state):
+def beginning(name, model, loss, optimizer, key, grad, params, state):
+    """The checked parameters and state to begin with, and the key of the loop."""
+    check_recipe(name, model, loss, optimizer, key, grad)
+    init_key, loop_key = jax.random.split(key)
+    return *starting_point(name, model, init_key, params, state), loop_key
+
+
+def starting_point(name, model, key, params, state):
     """Parameters and state to begin with: the given ones, or drawn; the state in the parameters' dtype."""
     expected_params, expected_state = initialise.eval_shape(key, model=model)
     if params is None or state is None:
         drawn_params, drawn_state = initialise(key, model=model)
     if params is None:
         params = drawn_params
-    check_same_tree("train(params)", params, expected_params, INIT, dtypes=False)
+    check_same_tree(f"{name}(params)", params, expected_params, INIT, dtypes=False)
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             raise TypeError(
-                f"train(params): expected floating parameters, got {jnp.result_type(leaf)} "
+                f"{name}(params): expected floating parameters, got {jnp.result_type(leaf)} "
                 f"at {jax.tree_util.keystr(path)}."
             )
     dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves(params)}
@@ -71,7 +84,7 @@ def starting_point(model, key, params, state):
             drawn_state,
             expected_state,
         )
-    check_same_tree("train(state)", state, expected_state, INIT, dtypes=False)
+    check_same_tree(f"{name}(state)", state, expected_state, INIT, dtypes=False)
     return params, state
 
 
@@ -98,19 +111,24 @@ def checked_data(name, model, loss, params, state, data) -> Batch:
     prediction = forward.eval_shape(params, state, x, jax.random.key(0), model=model, train=True)
     value, _ = jax.eval_shape(loss.forward, prediction, y)
     check_scalar(f"{name}: the loss", value)
-    if is_concrete(x, y, *jax.tree.leaves((params, state))):
-        # The loss checks every target beside the model's own predictions, those of the first samples over and over.
-        probe = forward(params, state, x[:PROBE], None, model=model, train=False)
-        loss.forward(jnp.resize(probe, prediction.shape), y)
+    check_targets(model, loss, params, state, Batch(x, y))
     return Batch(x, y)
 
 
-def samples_a_step(batch_size, samples) -> int:
+def check_targets(model, loss, params, state, batch) -> None:
+    """Let the loss see every target beside the model's own predictions, those of the first samples over and over."""
+    x, y = batch
+    if is_concrete(x, y, *jax.tree.leaves((params, state))):
+        probe = forward(params, state, x[:PROBE], None, model=model, train=False)
+        loss.forward(jnp.resize(probe, (len(x), *probe.shape[1:])), y)
+
+
+def samples_a_step(name, batch_size, samples) -> int:
     """The batch size in samples, at most all of them."""
-    size = samples if batch_size is None else positive_integer("train(batch_size)", batch_size)
+    size = samples if batch_size is None else positive_integer(f"{name}(batch_size)", batch_size)
     if size > samples:
         raise ValueError(
-            f"train(batch_size): expected at most the {samples} samples there are, got {size}. "
+            f"{name}(batch_size): expected at most the {samples} samples there are, got {size}. "
             "For all of them at once, leave batch_size=None."
         )
     return size
@@ -136,15 +154,44 @@ def check_scalar_metrics(metrics, model, params, state, batch) -> None:
         check_scalar(f"metrics: {name}", jax.eval_shape(metric, prediction, batch.y), floating=False)
 
 
-def checked_callbacks(callbacks, data, key) -> tuple[Callable, ...]:
-    """The callbacks as a tuple; refused where there is nothing to tell them yet: under ``jit``."""
+def batch_checker(model, loss, params, state) -> Callable[[Any], Batch]:
+    """A function that checks the batches of an iterable: the first one wholly, the others against it."""
+    firsts: list[Batch] = []
+
+    def checked(found) -> Batch:
+        if not firsts:
+            firsts.append(checked_data("fit(data): a batch", model, loss, params, state, _pair(found)))
+            return firsts[0]
+        x, y = (
+            numeric_array(f"fit(data): {name} of a batch", part) for name, part in zip("xy", _pair(found), strict=True)
+        )
+        for name, part, first in (("x", x, firsts[0].x), ("y", y, firsts[0].y)):
+            if part.dtype != first.dtype or part.shape[1:] != first.shape[1:] or not part.size:
+                raise ValueError(
+                    f"fit(data): expected {name} of every batch like the first's, {describe(first)}, "
+                    f"got {describe(part)}."
+                )
+            check_finite(f"fit(data): {name} of a batch", part)
+        if len(x) != len(y):
+            raise ValueError(f"fit(data): expected a target for each of a batch's {len(x)} samples, got {len(y)}.")
+        check_targets(model, loss, params, state, Batch(x, y))
+        return Batch(x, y)
+
+    return checked
+
+
+def _pair(found):
+    """A batch as a tuple: some loaders give lists."""
+    return tuple(found) if isinstance(found, list) else found
+
+
+def checked_callbacks(callbacks) -> tuple[Callable, ...]:
+    """The callbacks as a tuple."""
     if callable(callbacks) or not isinstance(callbacks, Iterable):
         raise TypeError(f"fit(callbacks): expected a sequence of functions, such as [print], got {callbacks!r}.")
     kept = tuple(callbacks)
     for callback in kept:
         check_callable("fit(callbacks)", callback, "A callback is (progress) -> None.")
-    if kept and not is_concrete(key, *jax.tree.leaves(data)):
-        raise ValueError("fit(callbacks): expected none under jit or vmap, where no epoch has ended; use train.")
     return kept
 
 

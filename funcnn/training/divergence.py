@@ -1,0 +1,149 @@
+"""What is said when a run diverges: at which step, what had grown how large, and what to try."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from funcnn.layers.walk import in_order, layer_names, replaced
+from funcnn.losses import binary_cross_entropy, categorical_cross_entropy
+from funcnn.training.results import Trained
+from funcnn.training.steps import Carry, Recipe
+from funcnn.types import Layer, Loss
+
+LARGE = 1e3
+"""Inputs and activations beyond this are worth a word: weights of order 1 make sums of order 1 of scaled inputs."""
+
+
+class Largest(NamedTuple):
+    """The largest entry of a kind, in absolute value, and where it is. NaN counts as the largest."""
+
+    name: str
+    value: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3g} in {self.name}"
+
+
+class DivergenceError(FloatingPointError):
+    """The loss or a parameter is no longer finite; training has stopped.
+
+    Attributes:
+        step: the step, counted from 1 over all epochs, whose loss or update wasn't finite.
+        epoch: its epoch, from 1.
+        trained: the last finite parameters, state and optimizer state, and the history up to them.
+        activation, gradient, parameter: the ``Largest`` of each at that step, by name.
+    """
+
+    def __init__(self, message: str, step: int, epoch: int, trained: Trained, sizes: "Sizes"):
+        super().__init__(message)
+        self.step, self.epoch, self.trained = step, epoch, trained
+        self.activation, self.gradient, self.parameter = sizes.activation, sizes.gradient, sizes.parameter
+
+
+class Sizes(NamedTuple):
+    """How large everything is at one step."""
+
+    loss: float
+    input: float
+    activation: Largest
+    gradient: Largest
+    parameter: Largest
+
+
+def are_finite(tree: PyTree) -> bool:
+    """Whether every floating entry of a tree is finite."""
+    return bool(_are_finite(tree))
+
+
+@jax.jit
+def _are_finite(tree):
+    floating = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.array([jnp.isfinite(leaf).all() for leaf in floating]).all() if floating else jnp.array(True)
+
+
+def last_finite(again: Any, carry: Carry, start: int, stop: int) -> tuple[Carry, int]:
+    """The newest carry between two positions whose parameters are finite, found by halving the distance.
+
+    Args:
+        again: ``(carry, start, stop) -> carry``, the steps done again.
+        carry: the finite carry at ``start``.
+        start, stop: positions; the carry may be broken at ``stop``.
+    """
+    newest = again(carry, start, stop)
+    if are_finite(newest.params):
+        return newest, stop
+    while stop - start > 1:
+        middle = (start + stop) // 2
+        between = again(carry, start, middle)
+        if are_finite(between.params):
+            carry, start = between, middle
+        else:
+            stop = middle
+    return carry, start
+
+
+def measured_sizes(recipe: Recipe, carry: Carry, batch: Any, key: Array) -> Sizes:
+    """How large activations, gradients and parameters are at one step."""
+    loss, activations, gradients = _figures(carry, batch, key, recipe=recipe)
+    activation = _largest(dict(zip(layer_names(recipe.model), map(float, activations), strict=True)))
+    return Sizes(
+        float(loss), float(jnp.abs(batch.x).max()),
+        activation, _largest(_by_path(gradients)), _largest(_by_path(carry.params)),
+    )  # fmt: skip
+
+
+def told(loss: Loss, sizes: Sizes, step: int, epoch: int) -> str:
+    """The message of the error."""
+    first = f"the loss is {sizes.loss:.3g}" if not np.isfinite(sizes.loss) else "its update isn't finite"
+    remedies = ["a smaller learning rate (a tenth)", "clipping: optax.chain(clip_by_global_norm(1.0), optimizer)"]
+    if sizes.input > LARGE:
+        remedies.insert(0, f"scaled inputs (standard_scaler; the largest is {sizes.input:.3g})")
+    if sizes.activation.value > LARGE * max(sizes.input, 1.0):
+        remedies.append("smaller kernels at the start (kernel_init=None chooses by the activation), or a normalization")
+    if loss in (binary_cross_entropy, categorical_cross_entropy):
+        remedies.append("a loss on logits instead of probabilities (softmax_cross_entropy, sigmoid_cross_entropy)")
+    return (
+        f"fit: training diverged at step {step}, in epoch {epoch}: {first}. The largest activation there is "
+        f"{sizes.activation}, the largest gradient {sizes.gradient}, the largest parameter {sizes.parameter}. "
+        f"Try {'; or '.join(remedies)}. The last finite parameters are in this error's .trained."
+    )
+
+
+@partial(jax.jit, static_argnames="recipe")
+def _figures(carry, batch, key, *, recipe):
+    (loss, _), gradients = recipe.grad(recipe.model, recipe.loss)(carry.params, carry.state, batch, key=key)
+    watched = replaced(recipe.model, _keeping_largest)
+    _, _, activations = watched.forward(carry.params, carry.state, batch.x, train=True, key=key)
+    return loss, in_order(recipe.model, activations, lambda peak: peak), jax.tree.map(_peak, gradients)
+
+
+def _keeping_largest(layer: Layer) -> Layer:
+    """The layer with the size of its largest output for residuals."""
+
+    def forward(params, state, x, *, train, key=None):
+        y, new_state, _ = layer.forward(params, state, x, train=train, key=key)
+        return y, new_state, _peak(y)
+
+    return layer._replace(forward=forward)
+
+
+def _peak(array):
+    return jnp.abs(array).max() if array.size else jnp.zeros((), array.real.dtype)
+
+
+def _by_path(tree) -> dict[str, float]:
+    return {
+        jax.tree_util.keystr(path) or "the root": float(np.abs(np.asarray(leaf, np.float64)).max(initial=0.0))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def _largest(sizes: dict[str, float]) -> Largest:
+    if not sizes:
+        return Largest("nothing", 0.0)
+    name = max(sizes, key=lambda name: np.inf if np.isnan(sizes[name]) else sizes[name])
+    return Largest(name, sizes[name])

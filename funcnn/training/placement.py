@@ -1,0 +1,102 @@
+"""How a mesh of devices shares the work of training: the batch is split, parameters are copied, wide kernels split.
+
+XLA partitions the one program that a single device runs (GSPMD): sums over the batch, batch normalization's statistics
+among them, are sums over the whole batch wherever its samples lie.
+
+Source:
+    Xu et al., "GSPMD: general and scalable parallelization for ML computation graphs", 2021.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+
+from funcnn.types import Batch
+
+WIDE = 128
+"""Kernels with fewer columns are copied to every device: exchanging their parts would cost more than it saves."""
+
+
+class Placement(NamedTuple):
+    """A mesh whose first axis splits the batch and whose second, if there is one, splits wide kernels by columns."""
+
+    mesh: Mesh
+
+    def split_batch(self, batch: Batch) -> Batch:
+        """Give every device its part of the batch; a last, short batch that can't be split evenly is copied."""
+        axis = self.mesh.axis_names[0]
+
+        def split(array):
+            is_even = array.shape[0] % self.mesh.shape[axis] == 0
+            return lax.with_sharding_constraint(array, self._sharding(axis) if is_even else self._sharding())
+
+        return jax.tree.map(split, batch)
+
+    def keep(self, tree: PyTree) -> PyTree:
+        """Hold every array of a carry where ``put`` put it."""
+        return jax.tree.map(lambda leaf: lax.with_sharding_constraint(leaf, self.sharding_of(leaf)), tree)
+
+    def put(self, tree: PyTree) -> PyTree:
+        """A carry's arrays on the mesh: copied to every device, wide kernels split by columns.
+
+        Across processes each gives the same values.
+        """
+        return jax.tree.map(lambda leaf: jax.device_put(leaf, self.sharding_of(leaf)), tree)
+
+    def copy(self, tree: PyTree) -> PyTree:
+        """Arrays copied to every device of the mesh."""
+        return jax.tree.map(lambda leaf: jax.device_put(leaf, self._sharding()), tree)
+
+    def assemble(self, batch: Batch) -> Batch:
+        """A global batch from the part that this process read."""
+        sharding = self._sharding(self.mesh.axis_names[0])
+        return jax.tree.map(
+            lambda part: jax.make_array_from_process_local_data(sharding, np.asarray(part)), batch
+        )  # fmt: skip
+
+    def sharding_of(self, leaf: Any) -> NamedSharding:
+        """Where an array of the carry lies."""
+        axes = self.mesh.axis_names
+        if len(axes) == 1 or leaf.ndim < 2 or leaf.shape[-1] < WIDE or leaf.shape[-1] % self.mesh.shape[axes[1]]:
+            return self._sharding()
+        return self._sharding(*(None,) * (leaf.ndim - 1), axes[1])
+
+    @property
+    def everywhere(self) -> NamedSharding:
+        """A copy on every device."""
+        return self._sharding()
+
+    def _sharding(self, *axes):
+        return NamedSharding(self.mesh, PartitionSpec(*axes))
+
+
+def placement_on(mesh: Mesh | None, batch_size: int | None) -> Placement | None:
+    """The placement on a mesh, ``None`` without one.
+
+    Raises:
+        TypeError: mesh isn't a ``jax.sharding.Mesh``.
+        ValueError: the mesh has more than two axes, or the batch can't be split evenly over the first.
+    """
+    if mesh is None:
+        return None
+    if not isinstance(mesh, Mesh):
+        raise TypeError(
+            f"fit(mesh): expected a jax.sharding.Mesh, got {mesh!r}. Make one: jax.make_mesh((8,), ('data',))."
+        )
+    if len(mesh.axis_names) not in (1, 2):
+        raise ValueError(
+            f"fit(mesh): expected one axis, for the batch, or two, for the batch and the kernels' columns, "
+            f"got {mesh.axis_names}. Reshape its devices."
+        )
+    shards = mesh.shape[mesh.axis_names[0]]
+    if batch_size is not None and batch_size % shards:
+        raise ValueError(
+            f"fit(batch_size): expected a multiple of the {shards} devices along the mesh's axis "
+            f"{mesh.axis_names[0]!r}, got {batch_size}. Take {max(batch_size // shards, 1) * shards}."
+        )
+    # Sharding by constraint, whatever kind of axes the caller's JAX makes by default.
+    return Placement(Mesh(mesh.devices, mesh.axis_names))
