@@ -1,0 +1,305 @@
+"""Weights in a file, and back: parameters and running statistics alone, as safetensors.
+
+Nothing in such a file is ever executed, unlike a pickle, and other libraries read it. Metadata of our own hold a
+version and a SHA-256 over all tensors, so that damage is found before it is trained on.
+"""
+
+import hashlib
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from funcnn._checks import check_is_layer, describe
+from funcnn.types import Layer, Params, State
+
+_MARK = "funcnn.weights"
+_VERSION = 1
+_DTYPES = {
+    "BOOL": jnp.bool_,
+    "I8": jnp.int8, "I16": jnp.int16, "I32": jnp.int32, "I64": jnp.int64,
+    "U8": jnp.uint8, "U16": jnp.uint16, "U32": jnp.uint32, "U64": jnp.uint64,
+    "F8_E4M3": jnp.float8_e4m3fn, "F8_E5M2": jnp.float8_e5m2,
+    "F16": jnp.float16, "BF16": jnp.bfloat16, "F32": jnp.float32, "F64": jnp.float64,
+}  # fmt: skip
+_NAMES = {np.dtype(dtype).name for dtype in _DTYPES.values()}
+
+
+def save(path: str | os.PathLike[str], params: Params, state: State = ()) -> None:
+    """Write parameters and running statistics to one safetensors file, whole or not at all.
+
+    A temporary file in the same folder takes the place of the old one only when it is complete and on the disk: a
+    process that is killed on the way leaves the old file. Equal weights give equal files. The tensors are called by
+    their place in the trees, ``params.0.kernel``, ``params.2.inner.1.bias``, ``state.1.mean``: ``safetensors.torch``
+    reads them, and a kernel is the transpose of PyTorch's ``Linear.weight``.
+
+    With several processes every one makes the call and process 0 alone writes; the arrays must be whole on each, and
+    another process that reads the file has to wait for it (``jax.experimental.multihost_utils.sync_global_devices``).
+
+    Args:
+        path: the file; an old one is replaced.
+        params, state: trees of arrays, of any floating dtype of at least 8 bits that safetensors knows, integers or
+            bools. They are kept to the bit.
+
+    Raises:
+        ModuleNotFoundError: safetensors isn't installed; ``pip install 'funcnn[training]'``.
+        FileNotFoundError, IsADirectoryError: the folder doesn't exist, or path is a folder.
+        TypeError: a leaf isn't an array of such numbers (random keys aren't), or is being traced.
+        ValueError: two leaves have one name, or a part of an array is on another process.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from funcnn.layers.linear import linear
+        >>> layer = linear(3, 2)
+        >>> params, state = layer.init(jax.random.key(0))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save(pathlib.Path(folder, "linear.safetensors"), params, state)
+        ...     loaded, _ = load(pathlib.Path(folder, "linear.safetensors"), layer)
+        >>> bool((loaded.kernel == params.kernel).all())
+        True
+
+    Source:
+        The format: https://huggingface.co/docs/safetensors.
+    """
+    _safetensors("save")
+    file = _file("save(path)", path)
+    if not file.parent.is_dir():
+        raise FileNotFoundError(f"save(path): expected an existing folder, got {file.parent}. Make it first.")
+    leaves = _named("save(params, state)", params, state)
+    for name, leaf in leaves.items():
+        _check_values("save", name, leaf)
+    if jax.process_index() == 0:
+        _replace(file, _encoded({name: _host_array(leaf) for name, leaf in leaves.items()}))
+
+
+def load(path: str | os.PathLike[str], model: Layer) -> tuple[Params, State]:
+    """Read the parameters and running statistics of a model, as ``save`` or another library wrote them.
+
+    The containers are the model's, the dtypes the file's: a model trained in bfloat16 comes back in bfloat16. Files
+    without our metadata are read where names and shapes are the model's, and have no checksum that could tell damage.
+
+    Args:
+        path: a safetensors file.
+        model: the layer whose ``init`` returns such trees; nothing of it is run.
+
+    Returns:
+        ``(params, state)``.
+
+    Raises:
+        ModuleNotFoundError: safetensors isn't installed; ``pip install 'funcnn[training]'``.
+        FileNotFoundError, IsADirectoryError: there is no such file, or it is a folder.
+        ValueError: the file is damaged; it is another model's (the first difference is told); its dtypes are of 64
+            bits and JAX's aren't enabled.
+        TypeError: model isn't a layer, or has leaves that a file of tensors can't hold.
+
+    Example:
+        See ``save``.
+    """
+    check_is_layer("load(model)", model)
+    _safetensors("load")
+    file = _file("load(path)", path)
+    if not file.is_file():
+        raise FileNotFoundError(f"load(path): expected an existing file, got {file}. Is the path right?")
+    trees = jax.eval_shape(model.init, jax.random.key(0))
+    expected = _named("load(model)", *trees)
+    for name, like in expected.items():
+        _check_dtype("load(model)", name, like)
+    tensors = _decoded(file, file.read_bytes())
+    _check_same_tensors(file, tensors, expected)
+    arrays = [jnp.asarray(tensors[name]) for name in expected]
+    return jax.tree.unflatten(jax.tree.structure(trees), arrays)
+
+
+def _safetensors(caller: str):
+    try:
+        import safetensors.numpy
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{caller}: expected safetensors, got no such module. Install it: pip install 'funcnn[training]'.",
+            name=error.name,
+        ) from error
+    return safetensors
+
+
+def _file(name: str, path: Any) -> Path:
+    """The file that path leads to, through symbolic links."""
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"{name}: expected a path, got {path!r} of type {type(path).__name__}.")
+    file = Path(os.path.realpath(path))
+    if file.is_dir():
+        raise IsADirectoryError(f"{name}: expected a file, got the folder {file}. Add a name: 'model.safetensors'.")
+    return file
+
+
+def _named(caller: str, params: PyTree, state: PyTree) -> dict[str, Any]:
+    """The leaves by their place, ``params.0.kernel``, in the order of ``jax.tree.leaves((params, state))``."""
+    named: dict[str, Any] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path({"params": params, "state": state}):
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        if name in named:
+            raise ValueError(
+                f"{caller}: expected a name for each leaf, got two called {name!r}. Rename one of the keys."
+            )
+        named[name] = leaf
+    return named
+
+
+def _check_dtype(caller: str, name: str, leaf: Any) -> None:
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        raise TypeError(
+            f"{caller}: expected arrays of numbers, got a random key at {name}. "
+            "Keep keys as numbers, jax.random.key_data(key), or outside the state."
+        )
+    if np.dtype(leaf.dtype).name not in _NAMES:
+        raise TypeError(
+            f"{caller}: expected one of the dtypes {', '.join(sorted(_NAMES))}, got {leaf.dtype} at {name}. "
+            "Convert it first; a complex array as its real and imaginary parts."
+        )
+
+
+def _check_values(caller: str, name: str, leaf: Any) -> None:
+    if isinstance(leaf, jax.core.Tracer):
+        raise TypeError(f"{caller}: expected arrays with values, got a traced one at {name}. Call it outside jit.")
+    if not isinstance(leaf, jax.Array | np.ndarray | np.generic):
+        raise TypeError(
+            f"{caller}: expected arrays, got {leaf!r} of type {type(leaf).__name__} at {name}. "
+            "Make an array of it, jnp.asarray(value), or leave it out."
+        )
+    _check_dtype(caller, name, leaf)
+    if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+        raise ValueError(
+            f"{caller}: expected whole arrays on every process, got one in parts at {name}. "
+            "Gather it first: jax.experimental.multihost_utils.process_allgather(tree, tiled=True)."
+        )
+
+
+def _host_array(leaf: Any) -> np.ndarray:
+    """A leaf as the rows of bytes that a file holds: contiguous, little-endian."""
+    array = np.asarray(leaf)
+    return np.asarray(array, dtype=np.dtype(array.dtype.name), order="C")
+
+
+def _digest(tensors: dict[str, np.ndarray]) -> str:
+    """SHA-256 over the names, dtypes, shapes and bytes of all tensors, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, array in sorted(tensors.items()):
+        digest.update(json.dumps([name, array.dtype.name, array.shape]).encode() + b"\n")
+        digest.update(memoryview(array.reshape(-1).view(np.uint8)))
+    return digest.hexdigest()
+
+
+def _encoded(tensors: dict[str, np.ndarray]) -> bytes:
+    # One entry: safetensors writes several in an order that changes from call to call.
+    mark = json.dumps({"version": _VERSION, "sha256": _digest(tensors)})
+    return _safetensors("save").numpy.save(tensors, metadata={_MARK: mark})
+
+
+def _replace(file: Path, content: bytes) -> None:
+    temporary = file.parent / f".{uuid.uuid4().hex}.tmp"
+    try:
+        with temporary.open("xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if hasattr(os, "O_DIRECTORY"):  # The new name is on the disk only when the folder is; Windows sees to it itself.
+        folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _decoded(file: Path, content: bytes) -> dict[str, np.ndarray]:
+    """The tensors of a file by name, their checksum verified where there is one."""
+    safetensors = _safetensors("load")
+    metadata = _metadata(file, content)
+    try:
+        entries = safetensors.deserialize(content)
+    except safetensors.SafetensorError as error:
+        raise _damaged(file, f"a broken header ({error})") from error
+    tensors = {}
+    for name, entry in entries:
+        if entry["dtype"] not in _DTYPES:
+            raise ValueError(f"load(path): expected dtypes among {', '.join(_DTYPES)}, got {entry['dtype']} at {name}.")
+        tensors[name] = np.frombuffer(entry["data"], _DTYPES[entry["dtype"]]).reshape(entry["shape"])
+    if _MARK in metadata:
+        _check_mark(file, metadata[_MARK], tensors)
+    return tensors
+
+
+def _metadata(file: Path, content: bytes) -> dict[str, str]:
+    """What the header says beside the tensors; the file is at least as long as the header promises."""
+    length = int.from_bytes(content[:8], "little")
+    if len(content) < 8 or 8 + length > len(content):
+        raise _damaged(file, f"{len(content)} bytes, too few for its header: truncated, or no safetensors file")
+    try:
+        header = json.loads(content[8 : 8 + length])
+        metadata = dict(header.pop("__metadata__", {}))
+        promised = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        missing = int(promised) - len(content)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise _damaged(file, f"a broken header ({type(error).__name__}: {error})") from error
+    if missing > 0:
+        raise _damaged(file, f"{missing} bytes less than its header promises: truncated")
+    return metadata
+
+
+def _check_mark(file: Path, mark: str, tensors: dict[str, np.ndarray]) -> None:
+    try:
+        found = json.loads(mark)
+        version, sha256 = found["version"], found["sha256"]
+    except (ValueError, TypeError, LookupError) as error:
+        raise _damaged(file, "a broken checksum in its header") from error
+    if version != _VERSION:
+        raise ValueError(
+            f"load(path): expected weights of version {_VERSION}, got {version!r} in {file}. "
+            "A newer funcnn wrote it, or it is damaged: upgrade, or copy the file again."
+        )
+    if sha256 != _digest(tensors):
+        raise _damaged(file, "tensors that don't have the checksum in its header: at least one byte is wrong")
+
+
+def _damaged(file: Path, reason: str) -> ValueError:
+    return ValueError(
+        f"load(path): expected an undamaged safetensors file, got {file} with {reason}. Copy it or save it again."
+    )
+
+
+def _check_same_tensors(file: Path, tensors: dict[str, np.ndarray], expected: dict[str, Any]) -> None:
+    """Refuse a file whose names, shapes or kinds of numbers aren't the model's, with the first difference."""
+
+    def refuse(wanted: str, came: str, advice: str = "Load it into the model that it was saved from.") -> ValueError:
+        return ValueError(f"load(model): expected {wanted}, got {came} in {file}. {advice}")
+
+    for name, like in expected.items():
+        if name not in tensors:
+            rest = ", ".join(sorted(set(tensors) - set(expected))[:3]) or "none that the model hasn't"
+            raise refuse(f"{name}, {describe(like)}", f"no such tensor (others: {rest})")
+        array = tensors[name]
+        if array.shape != like.shape:
+            transposed = array.ndim == 2 and array.shape[::-1] == like.shape
+            advice = ["Transpose it: PyTorch keeps (out_features, in_features)."] if transposed else []
+            raise refuse(f"{name} of shape {like.shape}", str(array.shape), *advice)
+        if _kind(array.dtype) != _kind(like.dtype):
+            raise refuse(f"{name} as {like.dtype}", str(array.dtype))
+        if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
+            raise refuse(
+                f"{name} of at most 32 bits", str(array.dtype),
+                "Enable 64-bit types, jax.config.update('jax_enable_x64', True), or save it in a narrower dtype.",
+            )  # fmt: skip
+    for name in sorted(set(tensors) - set(expected)):
+        raise refuse("the model's tensors alone", f"{name}, {describe(tensors[name])}, too")
+
+
+def _kind(dtype: Any) -> str:
+    kinds = {"floating": jnp.floating, "integer": jnp.integer}
+    return next((kind for kind, family in kinds.items() if jnp.issubdtype(dtype, family)), "bool")
