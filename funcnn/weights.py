@@ -190,7 +190,7 @@ def _digest(tensors: dict[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
     for name, array in sorted(tensors.items()):
         digest.update(json.dumps([name, array.dtype.name, array.shape]).encode() + b"\n")
-        digest.update(memoryview(array.reshape(-1).view(np.uint8)))
+        digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
