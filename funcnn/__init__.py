@@ -9,6 +9,11 @@ from funcnn.backprop import (
     autodiff_value_and_grad as autodiff_value_and_grad,
     manual_value_and_grad as manual_value_and_grad,
 )
+from funcnn.ensembles import (
+    mean_over_members as mean_over_members,
+    predict_ensemble as predict_ensemble,
+    train_ensemble as train_ensemble,
+)
 from funcnn.gradcheck import (
     GradientReport as GradientReport,
     LeafReport as LeafReport,
@@ -108,6 +113,7 @@ from funcnn.preprocessing import (
     min_max_scaler as min_max_scaler,
     standard_scaler as standard_scaler,
 )
+from funcnn.summary import LayerSummary as LayerSummary, Summary as Summary, summarize as summarize
 from funcnn.training import (
     CheckpointError as CheckpointError,
     Checkpoints as Checkpoints,
@@ -121,3 +127,4 @@ from funcnn.training import (
     train as train,
 )
 from funcnn.types import Batch as Batch, GradFn as GradFn, Layer as Layer, Loss as Loss
+from funcnn.weights import load as load, save as save

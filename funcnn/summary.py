@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 
 from funcnn._checks import check_is_layer, positive_integer
 from funcnn.gradcheck.display import _MOST_ROWS, _aligned, _Table
-from funcnn.gradcheck.layers import _name_of
+from funcnn.layers.walk import layer_name
 from funcnn.layers.combinators import SkipParts, composition
 from funcnn.types import Layer, Params, State
 
@@ -84,7 +84,7 @@ class _Visit(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"{self.place.rstrip('.')} {_name_of(self.layer)}".strip()
+        return f"{self.place.rstrip('.')} {layer_name(self.layer)}".strip()
 
 
 def summarize(model: Layer, input_shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Summary:

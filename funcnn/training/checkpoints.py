@@ -99,6 +99,7 @@ class Store:
             "leaves": {name: [list(leaf.shape), str(leaf.dtype)] for name, leaf in plain.items()},
             "fingerprints": fingerprints(plain),
         }
+        whole = json.loads(json.dumps(whole))  # tuples become lists now, not on the way
         args = self._orbax.args
         self._manager.save(
             step,

@@ -1,0 +1,161 @@
+"""Whether training survives: a run killed at random moments and begun again, and checkpoints with a broken byte.
+
+``python -m experiments.benchmarks.survival`` trains one network to its end, then again and again while it kills the
+process with SIGKILL at random moments and starts it anew until it is done, and compares the parameters to the last bit.
+Then it changes, or takes away, one byte in copies of a finished run's checkpoints and of its weights' file, and counts
+what refuses to load, what loads right, and what loads silently wrong.
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+import tyro
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from sklearn.datasets import load_digits
+
+import funcnn as fnn
+from experiments.console import console, table
+
+COMMAND = "python -m experiments.benchmarks.survival"
+COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurvivalSettings:
+    """Kills and broken bytes."""
+
+    kills: int = 50
+    """How often the process is killed, over as many runs as that takes."""
+    bytes: int = 200
+    """How many checkpoint files get a flipped or a missing byte."""
+    epochs: int = 400
+    """Passes over the data in a run that is killed."""
+    seed: int = 0
+    """Where the random moments and places begin."""
+    out: Path = Path("report")
+    """The folder for survival.json."""
+
+
+def train(folder: Path, epochs: int, **settings) -> fnn.Trained:
+    """The run that is killed: dropout, batch normalization, Adam, a short last batch, early stopping's best figures."""
+    x, y = load_digits(return_X_y=True)
+    x, y = (x / 16).astype(np.float32)[:1000], y[:1000]
+    model = fnn.mlp((64, 32, 10), normalization=fnn.batch_norm, dropout=0.2)
+    return fnn.fit(
+        model, fnn.softmax_cross_entropy, fnn.adam(1e-3), (x[:900], y[:900]), epochs=epochs, batch_size=64,
+        key=jax.random.key(0), validation=(x[900:], y[900:]), validate_every=2, patience=10**6,
+        checkpoints=fnn.Checkpoints(folder, every=37, **settings),
+    )  # fmt: skip
+
+
+def fingerprint(trained: fnn.Trained) -> list[bytes]:
+    """Every bit of what a run leaves, its history included."""
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(trained)]
+
+
+def in_a_process(folder: Path, epochs: int) -> subprocess.Popen:
+    code = f"from experiments.benchmarks.survival import train; train({os.fspath(folder)!r}, {epochs})"
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def killed(settings: SurvivalSettings, folder: Path) -> dict[str, int]:
+    """Kill the process again and again; how many kills it took, and how many finished runs were the same bit by bit."""
+    moments = random.Random(settings.seed)
+    expected = fingerprint(train(folder / "undisturbed", settings.epochs))
+    begun = time.monotonic()
+    process = in_a_process(folder / "timed", settings.epochs)
+    process.wait()
+    whole = time.monotonic() - begun
+    tally = Counter(runs=0, kills=0, equal=0)
+    with Progress(*COLUMNS, console=console, transient=True) as bar:
+        task = bar.add_task("kills", total=settings.kills)
+        while tally["kills"] < settings.kills:
+            tally["runs"] += 1
+            place = folder / f"run{tally['runs']}"
+            while True:
+                process = in_a_process(place, settings.epochs)
+                try:
+                    process.wait(moments.uniform(0.2, 1.0) * whole)
+                    break
+                except subprocess.TimeoutExpired:
+                    process.send_signal(signal.SIGKILL)
+                    process.wait()
+                    tally["kills"] += 1
+                    bar.advance(task)
+            if process.returncode:
+                raise RuntimeError(f"the run ended by itself with status {process.returncode}")
+            tally["equal"] += fingerprint(train(place, settings.epochs)) == expected
+            shutil.rmtree(place)
+    return dict(tally)
+
+
+def broken(settings: SurvivalSettings, folder: Path) -> dict[str, int]:
+    """Break one byte of one file of the newest checkpoint; what going on from it does."""
+    places = random.Random(settings.seed)
+    whole = folder / "whole"
+    expected = fingerprint(train(whole, 3))
+    newest = max(path for path in whole.iterdir() if path.name.isdecimal())
+    files = [path.relative_to(whole) for path in sorted(newest.rglob("*")) if path.is_file() and path.stat().st_size]
+    tally = Counter(refused=0, harmless=0, silently_wrong=0)
+    with Progress(*COLUMNS, console=console, transient=True) as bar, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for number in bar.track(range(settings.bytes), description="broken bytes"):
+            copy = folder / f"broken{number}"
+            shutil.copytree(whole, copy)
+            break_a_byte(copy / places.choice(files), places)
+            tally[outcome(lambda copy=copy: fingerprint(train(copy, 3)) == expected)] += 1
+            shutil.rmtree(copy)
+    return dict(tally)
+
+
+def break_a_byte(file: Path, places: random.Random) -> None:
+    """Flip a bit of one byte, or take the byte away."""
+    content = bytearray(file.read_bytes())
+    place = places.randrange(len(content))
+    if places.random() < 0.5:
+        content[place] ^= 1 << places.randrange(8)
+    else:
+        del content[place]
+    file.write_bytes(content)
+
+
+def outcome(is_right) -> str:
+    """Whether something refuses, or gives what is right, or what is wrong."""
+    try:
+        return "harmless" if is_right() else "silently_wrong"
+    except fnn.CheckpointError:
+        return "refused"
+
+
+def run(settings: SurvivalSettings) -> dict[str, dict[str, int]]:
+    console.rule("[bold]Whether training survives")
+    with tempfile.TemporaryDirectory() as folder:
+        found = {"broken bytes": broken(settings, Path(folder)), "kills": killed(settings, Path(folder))}
+    shown = table("", "figure")
+    for title, tally in found.items():
+        for name, count in tally.items():
+            shown.add_row(f"{title}: {name.replace('_', ' ')}", str(count))
+    console.print(shown)
+    settings.out.mkdir(parents=True, exist_ok=True)
+    path = settings.out / "survival.json"
+    path.write_text(json.dumps({"command": COMMAND, "jax": jax.__version__} | found, indent=1), encoding="utf-8")
+    console.print(f"written: {path}", highlight=False)
+    return found
+
+
+if __name__ == "__main__":
+    tally = run(tyro.cli(SurvivalSettings, prog=COMMAND))
+    sys.exit(bool(tally["broken bytes"]["silently_wrong"]) or tally["kills"]["equal"] != tally["kills"]["runs"])

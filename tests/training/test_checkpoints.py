@@ -1,0 +1,203 @@
+"""Checkpoints: a run that was cut anywhere ends as one that never was; what is broken or foreign is refused."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import funcnn as fnn
+from experiments.benchmarks.survival import break_a_byte
+from funcnn.training.fingerprint import fingerprints
+from tests.cases import WIDEST
+from tests.training.runs import MODEL, X, Y, bits, run, stream
+
+EARLY = {"validation": (X, Y), "patience": 50}
+
+
+class Killed(BaseException):
+    """What ends a run from inside, at a callback."""
+
+
+def cut(function, after, **changes):
+    """The run ended after some epochs, as by a kill: nothing is saved on the way out."""
+
+    def kill(progress):
+        if progress.epoch == after:
+            raise Killed
+
+    with pytest.raises(Killed):
+        function(callbacks=[kill], **changes)
+
+
+def newest(folder):
+    return max(path for path in folder.iterdir() if path.name.isdecimal())
+
+
+@pytest.mark.parametrize("function", [run, stream])
+@pytest.mark.parametrize("every", [1, 2, 4, None])
+def test_a_run_cut_twice_ends_bit_by_bit_as_one_that_never_was(tmp_path, function, every):
+    saved = fnn.Checkpoints(tmp_path, every=every)
+    expected = function(**EARLY)
+    cut(function, 2, checkpoints=saved, **EARLY)
+    cut(function, 5, checkpoints=saved, **EARLY)
+    assert bits(function(checkpoints=saved, **EARLY)) == bits(expected)
+    # Once it is done it is done: the same comes back at once.
+    assert bits(function(checkpoints=saved, **EARLY)) == bits(expected)
+
+
+def test_more_epochs_go_on_from_where_fewer_ended(tmp_path):
+    run(epochs=2, checkpoints=tmp_path)
+    assert bits(run(checkpoints=tmp_path)) == bits(run())
+
+
+def test_as_many_are_kept_as_asked(tmp_path):
+    run(checkpoints=fnn.Checkpoints(tmp_path, every=2, keep=2))
+    assert sorted(int(path.name) for path in tmp_path.iterdir()) == [16, 18]
+
+
+def test_a_killed_process_goes_on(tmp_path):
+    """The whole trial, fifty kills, is ``python -m experiments.benchmarks.survival``."""
+    code = "import sys; from experiments.benchmarks.survival import train; train(sys.argv[1], 200)"
+    environment = os.environ | {"JAX_ENABLE_X64": "0", "PYTHONPATH": os.pathsep.join(sys.path)}
+    place = tmp_path / "killed"
+    with subprocess.Popen([sys.executable, "-c", code, str(place)], env=environment) as process:
+        wait_for(lambda: place.is_dir() and any(path.name.isdecimal() for path in place.iterdir()), process)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    for folder in (place, tmp_path / "whole"):
+        subprocess.run([sys.executable, "-c", code, str(folder)], env=environment, check=True)
+    with jax.enable_x64(False):
+        from experiments.benchmarks.survival import fingerprint, train
+
+        assert fingerprint(train(place, 200)) == fingerprint(train(tmp_path / "whole", 200))
+
+
+def wait_for(condition, process, seconds=120):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, "the run ended before it was killed"
+        assert time.monotonic() < until, "nothing was saved"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(("number", "leaves"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_interrupts_save_and_leave(tmp_path, number, leaves):
+    saved = fnn.Checkpoints(tmp_path, every=100)
+    with pytest.raises(leaves):
+        run(
+            checkpoints=saved, callbacks=[lambda progress: signal.raise_signal(number) if progress.epoch == 3 else None]
+        )
+    assert int(newest(tmp_path).name) == 9
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert bits(run(checkpoints=saved)) == bits(run())
+
+
+class TestBroken:
+    def test_two_hundred_broken_bytes_and_none_goes_on_wrong(self, tmp_path, monkeypatch):
+        """In each of a checkpoint's files, flipped bits and missing bytes; all are refused or do no harm."""
+        whole, places = tmp_path / "whole", random.Random(0)
+        expected = bits(run(epochs=2, checkpoints=fnn.Checkpoints(whole, every=100)))
+        files = [path.relative_to(whole) for path in sorted(whole.rglob("*")) if path.is_file() and path.stat().st_size]
+        assert len(files) >= 5
+        refused = 0
+        for number in range(24):
+            copy = tmp_path / str(number)
+            shutil.copytree(whole, copy)
+            break_a_byte(copy / files[number % len(files)], places)
+            try:
+                assert bits(run(epochs=2, checkpoints=fnn.Checkpoints(copy, every=100))) == expected
+            except fnn.CheckpointError as error:
+                assert "got a damaged one" in str(error) or "of another" in str(error)
+                refused += 1
+        assert refused >= 4
+
+    def test_the_one_before_is_used_when_asked(self, tmp_path):
+        expected = run(epochs=4, checkpoints=tmp_path)
+        damage(newest(tmp_path))
+        with pytest.raises(fnn.CheckpointError, match=r"step 12 in .*damaged='previous'"):
+            run(epochs=4, checkpoints=tmp_path)
+        with pytest.warns(UserWarning, match="the one before it is asked for"):
+            again = run(epochs=4, checkpoints=fnn.Checkpoints(tmp_path, damaged="previous"))
+        assert bits(again) == bits(expected)
+
+    def test_damaged_ones_only_are_refused_either_way(self, tmp_path):
+        run(epochs=1, checkpoints=tmp_path)
+        damage(newest(tmp_path))
+        with (
+            pytest.warns(UserWarning, match="is deleted"),
+            pytest.raises(fnn.CheckpointError, match="got damaged ones only: 3"),
+        ):
+            run(epochs=1, checkpoints=fnn.Checkpoints(tmp_path, damaged="previous"))
+
+
+def damage(checkpoint):
+    """A bit of the description of the arrays."""
+    file = checkpoint / "about" / "metadata"
+    file.write_bytes(file.read_bytes().replace(b'"epoch"', b'"epocH"', 1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": fnn.mlp((3, 4, 1), fnn.tanh, normalization=fnn.batch_norm, dropout=0.1)}, "params.0.kernel was"),
+        ({"optimizer": fnn.sgd(0.1)}, None),
+        ({"optimizer": fnn.momentum(0.1)}, "opt_state.0.trace.0.kernel was missing"),
+        ({"key": jax.random.key(1)}, "key was"),
+        ({"data": (X + 1, Y)}, "x was"),
+        ({"batch_size": 4}, "batch_size was 8 and is 4"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, changes, message):
+    run(epochs=1, checkpoints=tmp_path)
+    if message is None:  # what isn't in the new run's arrays isn't missed there
+        message = "opt_state.0.count"
+    with pytest.raises(fnn.CheckpointError, match=message):
+        run(checkpoints=tmp_path, **changes)
+
+
+def test_random_keys_in_a_state_come_back_as_keys(tmp_path):
+    def forward(params, state, x, *, train, key=None):
+        drawn, kept = jax.random.split(state)
+        return x + jax.random.normal(drawn, x.shape, x.dtype) / 100, kept, ()
+
+    noisy = fnn.Layer(lambda key: ((), key), forward, lambda residuals, dy: ((), dy))
+    model = fnn.serial(noisy, fnn.linear(3, 1))
+    cut(run, 2, model=model, checkpoints=tmp_path)
+    resumed, whole = run(model=model, checkpoints=tmp_path), run(model=model)
+    assert bits(resumed.params) == bits(whole.params)
+    assert jax.random.key_data(resumed.state[0]).tolist() == jax.random.key_data(whole.state[0]).tolist()
+
+
+def test_narrow_dtypes_come_back(tmp_path):
+    model = fnn.mlp((3, 8, 1), fnn.tanh)
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), model.init(jax.random.key(0))[0])
+    narrow = {"model": model, "params": params, "data": (X.astype(jnp.bfloat16), Y.astype(jnp.bfloat16))}
+    cut(run, 2, checkpoints=tmp_path, **narrow)
+    assert bits(run(checkpoints=tmp_path, **narrow)) == bits(run(**narrow))
+
+
+def test_fingerprints_tell_any_bit_place_dtype_apart():
+    values = [jnp.arange(5, dtype=dtype) for dtype in (WIDEST, jnp.bfloat16, jnp.int32, jnp.int8, jnp.bool_)]
+    values += [jnp.arange(5, dtype=jnp.complex64), jnp.zeros(5, WIDEST), jnp.zeros((), WIDEST), values[0][::-1]]
+    assert len({fingerprints(value) for value in values}) == len(values)
+    base = np.arange(64, dtype=np.float32)
+    told = fingerprints(jnp.asarray(base))
+    for place in range(0, 64 * 32, 97):
+        flipped = base.copy()
+        flipped.view(np.uint32)[place // 32] ^= np.uint32(1 << place % 32)
+        assert fingerprints(jnp.asarray(flipped)) != told
+
+
+def test_without_orbax_it_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "orbax", None)
+    monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'funcnn\[training\]'"):
+        run(checkpoints=tmp_path, model=MODEL)
