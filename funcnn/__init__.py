@@ -106,7 +106,21 @@ from funcnn.metrics import (
     confusion_matrix as confusion_matrix,
 )
 from funcnn.models import mlp as mlp, perceptron as perceptron
-from funcnn.optimizers import adam as adam, momentum as momentum, nesterov as nesterov, sgd as sgd
+from funcnn.optimizers import (
+    adagrad as adagrad,
+    adam as adam,
+    adamax as adamax,
+    adamw as adamw,
+    add_decayed_weights as add_decayed_weights,
+    clip_by_global_norm as clip_by_global_norm,
+    clip_by_value as clip_by_value,
+    lion as lion,
+    momentum as momentum,
+    nadam as nadam,
+    nesterov as nesterov,
+    rmsprop as rmsprop,
+    sgd as sgd,
+)
 from funcnn.preprocessing import (
     Scaler as Scaler,
     Scaling as Scaling,
