@@ -36,7 +36,7 @@ def check_decay(name: str, value: Any) -> None:
     """Refuse a decay with which a mean would stand still or grow without end."""
     if _is_readable(name, value) and not 0 <= value < 1:
         raise ValueError(
-            f"{name}: expected a decay in [0, 1), got {value}. It is the share that stays at a step: 0.9 for nine in ten."
+            f"{name}: expected a decay in [0, 1), got {value}. It is the share that stays at a step; 0.9 is usual."
         )
 
 

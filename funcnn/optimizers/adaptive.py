@@ -31,8 +31,8 @@ def adagrad(
 
     An entry whose gradient is rarely nonzero keeps large steps; every other slows down for good, for s never shrinks.
     ε and the s that it starts from both tame the first steps. Keras has the same form and the same defaults. PyTorch
-    starts from s = 0 and has its ε of 1e-10 outside the root, u = −α g/(√s + ε): the two meet at ε = 0 and equal initial
-    values.
+    starts from s = 0 and has its ε of 1e-10 outside the root, u = −α g/(√s + ε): the two meet at ε = 0 and equal
+    initial values.
 
     Args:
         learning_rate: α, a number or an optax schedule of the step count.

@@ -42,16 +42,7 @@ def clip_by_value(max_delta: ArrayLike) -> optax.GradientTransformation:
         Mikolov, "Statistical language models based on neural networks", PhD thesis, 2012.
     """
     check_bound("clip_by_value(max_delta)", max_delta)
-
-    def update(gradients, state, params=None):
-        if any(jnp.iscomplexobj(g) for g in jax.tree.leaves(gradients)):
-            raise TypeError(
-                "clip_by_value: expected real gradients, got complex ones, which have no order. "
-                "Use clip_by_global_norm, which clips their size."
-            )
-        return map_leaves(lambda g: jnp.clip(g, -max_delta, max_delta), gradients), state
-
-    return transformation(_no_state, update)
+    return _clip_entries(max_delta)
 
 
 @memoised
@@ -84,19 +75,7 @@ def clip_by_global_norm(max_norm: ArrayLike) -> optax.GradientTransformation:
         Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks", 2013, algorithm 1.
     """
     check_bound("clip_by_global_norm(max_norm)", max_norm)
-
-    def update(gradients, state, params=None):
-        squares = [jnp.sum(squared_size(g)) for g in jax.tree.leaves(gradients)]
-        norm = jnp.sqrt(functools.reduce(operator.add, squares, 0.0))
-
-        def clip(g):
-            # The bound in g's dtype: one that a schedule made in another would widen every leaf.
-            bound = jnp.asarray(max_norm, g.dtype)
-            return jnp.where(norm < max_norm, g, (g / norm.astype(g.dtype)) * bound)
-
-        return map_leaves(clip, gradients), state
-
-    return transformation(_no_state, update)
+    return _clip_norm(max_norm)
 
 
 @memoised
@@ -133,6 +112,33 @@ def add_decayed_weights(weight_decay: WeightDecay = 0.0, mask: Mask | None = Non
     check_weight_decay("add_decayed_weights(weight_decay)", weight_decay)
     decayed = _decay(weight_decay)
     return decayed if mask is None else optax.masked(decayed, mask)
+
+
+def _clip_entries(max_delta):
+    def update(gradients, state, params=None):
+        if any(jnp.iscomplexobj(g) for g in jax.tree.leaves(gradients)):
+            raise TypeError(
+                "clip_by_value: expected real gradients, got complex ones, which have no order. "
+                "Use clip_by_global_norm, which clips their size."
+            )
+        return map_leaves(lambda g: jnp.clip(g, -max_delta, max_delta), gradients), state
+
+    return transformation(_no_state, update)
+
+
+def _clip_norm(max_norm):
+    def update(gradients, state, params=None):
+        squares = [jnp.sum(squared_size(g)) for g in jax.tree.leaves(gradients)]
+        norm = jnp.sqrt(functools.reduce(operator.add, squares, 0.0))
+
+        def clip(g):
+            # The bound in g's dtype: one that a schedule made in another would widen every leaf.
+            bound = jnp.asarray(max_norm, g.dtype)
+            return jnp.where(norm < max_norm, g, (g / norm.astype(g.dtype)) * bound)
+
+        return map_leaves(clip, gradients), state
+
+    return transformation(_no_state, update)
 
 
 def _decay(weight_decay):

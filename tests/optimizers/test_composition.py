@@ -1,0 +1,101 @@
+"""Ours as parts of optax's transformations, and optax's beside ours."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+import funcnn as fnn
+from tests.cases import WIDEST, relative_gap
+from tests.optimizers.cases import FALLING, PAIRS, SCHEDULE, TIGHT, assert_close
+
+PARAMS = {"w": jnp.array([1.0, -2.0, 3.0], WIDEST), "b": jnp.array(0.5, WIDEST)}
+NOT_NUMBERS = {"mask", "mu_dtype", "accumulator_dtype"}
+
+
+@pytest.fixture(autouse=True)
+def standard_promotion():
+    """Optax's own parts promote."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def compositions(adam, sgd, clip, decay):
+    return {
+        "chain": optax.chain(clip(0.5), decay(0.1), adam(1e-2)),
+        "masked": optax.masked(adam(1e-2), {"w": True, "b": False}),
+        "several": optax.multi_transform({"a": adam(SCHEDULE), "s": sgd(0.1, momentum=0.9)}, {"w": "a", "b": "s"}),
+        "MultiSteps": optax.MultiSteps(adam(1e-2), every_k_schedule=2).gradient_transformation(),
+        "apply_if_finite": optax.apply_if_finite(adam(1e-2), 2),
+        "inject_hyperparams": optax.inject_hyperparams(adam)(learning_rate=SCHEDULE, b1=0.8),
+        "inject_hyperparams of a bound": optax.chain(optax.inject_hyperparams(clip)(max_norm=FALLING), sgd(0.1)),
+        "inject_hyperparams of a decay": optax.chain(optax.inject_hyperparams(decay)(weight_decay=FALLING), sgd(0.1)),
+    }
+
+
+def three_steps(optimizers):
+    """Updates and states of all of them, in one program."""
+
+    def step(states, scale):
+        gradients = {name: scale * jnp.cos(p) for name, p in PARAMS.items()}
+        taken = [
+            optimizer.update(gradients, state, PARAMS) for optimizer, state in zip(optimizers, states, strict=True)
+        ]
+        return [state for _, state in taken], taken
+
+    start = [optimizer.init(PARAMS) for optimizer in optimizers]
+    return jax.jit(lambda scales: jax.lax.scan(step, start, scales)[1])(jnp.array([1.0, -0.1, 3.0], WIDEST))
+
+
+def test_they_compose_with_optax():
+    theirs = compositions(optax.adam, optax.sgd, optax.clip_by_global_norm, optax.add_decayed_weights)
+    ours = compositions(fnn.adam, fnn.sgd, fnn.clip_by_global_norm, fnn.add_decayed_weights)
+    ours_after_theirs = compositions(fnn.adam, fnn.sgd, optax.clip_by_global_norm, optax.add_decayed_weights)
+    theirs_after_ours = compositions(optax.adam, optax.sgd, fnn.clip_by_global_norm, fnn.add_decayed_weights)
+    expected, *others = (three_steps([*made.values()]) for made in (theirs, ours, ours_after_theirs, theirs_after_ours))
+    for made in others:
+        assert jax.tree.structure(made) == jax.tree.structure(expected)
+        assert_close(made, expected, TIGHT)
+
+
+def test_every_number_may_be_a_tracer():
+    def injected(side):
+        return [
+            optax.inject_hyperparams(
+                constructor, static_args=NOT_NUMBERS & {*inspect.signature(constructor).parameters}
+            )(**pair.settings)
+            for pair in PAIRS
+            for constructor in [pair.constructors[side]]
+        ]
+
+    ours, theirs = three_steps(injected(0)), three_steps(injected(1))
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    assert_close(ours, theirs, TIGHT)
+
+
+def test_under_vmap_and_grad():
+    """Many learning rates at once, and the derivative of a training by its learning rate."""
+
+    def loss_after(rate):
+        optimizer = fnn.adamw(rate, weight_decay=0.1, eps_root=1e-8)
+
+        def step(carry, _):
+            params, state = carry
+            updates, state = optimizer.update(params, state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        (params, _), _ = jax.lax.scan(step, (PARAMS, optimizer.init(PARAMS)), length=3)
+        return sum(jnp.sum(p**2) for p in params.values())
+
+    rates, h = jnp.array([0.01, 0.1], WIDEST), 1e-3
+    slopes, above, below = jax.jit(
+        lambda rates: (
+            jax.vmap(jax.grad(loss_after))(rates),
+            jax.vmap(loss_after)(rates + h),
+            jax.vmap(loss_after)(rates - h),
+        )
+    )(rates)
+    # A central difference errs by h², and in float32 by 1e-7/h.
+    assert relative_gap(slopes, (above - below) / (2 * h)) <= 1e-3
