@@ -55,7 +55,7 @@ def start_count():
 
 def squared_size(g):
     """|g|², real where g is complex."""
-    return (g * g.conj()).real
+    return (g * jnp.conj(g)).real
 
 
 def moving_mean(gradients, mean, decay):

@@ -86,8 +86,8 @@ def rmsprop(
         momentum                   w ← d + μ w,    u = w,  or d + μ w for Nesterov's
 
     ``centered`` puts the variance v − |m|² in v's place, with m ← (1 − β) g + β m. Where gradients hardly vary it may
-    round to less than −ε, and its root to NaN, as everywhere else: use a larger ε. ``bias_correction`` divides m and v
-    by 1 − βᵗ before use.
+    round to less than −ε, and its root to NaN, in every library: use a larger ε. ``bias_correction`` divides m and v by
+    1 − βᵗ before use; with both, the variance is 0 at the first step, where one gradient is all there is.
 
     Keras is the same with ``eps=1e-7``. PyTorch's defaults are ``decay=0.99, eps_in_sqrt=False``; it has no Nesterov's
     momentum and no correction, and applies α after the momentum instead of before: the same as long as α is constant.
