@@ -165,7 +165,7 @@ def _decay(weight_decay):
 def _schedule_state(schedule):
     """Optax's state of a scheduled decay, which it doesn't export; a schedule's usual state before optax 0.2.6."""
     state = optax.add_decayed_weights(schedule).init(())
-    return state if hasattr(state, "count") else optax.ScaleByScheduleState(count=start_count())
+    return state if "count" in state._fields else optax.ScaleByScheduleState(count=start_count())
 
 
 def _no_state(params):

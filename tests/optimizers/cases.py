@@ -79,7 +79,7 @@ PAIRS = [
 ]
 
 # Before 0.2.6 optax took a weight decay for a number.
-if hasattr(optax.add_decayed_weights(FALLING).init(()), "count"):
+if "count" in optax.add_decayed_weights(FALLING).init(())._fields:
     PAIRS += [
         pair("adamw", "scheduled decay", learning_rate=1e-2, weight_decay=FALLING),
         pair("add_decayed_weights", "schedule, mask", weight_decay=FALLING, mask=kernels),
@@ -93,6 +93,7 @@ def assert_close(trees, expected, tolerance):
         array, wanted = np.asarray(array), np.asarray(wanted)
         if array.dtype.itemsize < 4:
             array, wanted = array.astype(np.float32), wanted.astype(np.float32)
+        # Infinities of one sign differ by NaN.
         with np.errstate(invalid="ignore"):
             scale = np.max(np.abs(wanted), axis=0, initial=0.0, where=np.isfinite(wanted))
             close = np.abs(array - wanted) <= tolerance * np.maximum(np.abs(wanted), scale)

@@ -99,3 +99,12 @@ def test_under_vmap_and_grad():
     )(rates)
     # A central difference errs by h², and in float32 by 1e-7/h.
     assert relative_gap(slopes, (above - below) / (2 * h)) <= 1e-3
+
+
+def test_a_scheduled_decay_counts_the_steps_with_any_optax():
+    decay = fnn.add_decayed_weights(lambda count: 0.5 * count)
+    state = decay.init(PARAMS)
+    for share in (0.0, 0.5, 1.0):
+        updates, state = decay.update(jax.tree.map(jnp.zeros_like, PARAMS), state, PARAMS)
+        assert_close(updates, jax.tree.map(lambda p, share=share: share * p, PARAMS), TIGHT)
+    assert state.count == 3
