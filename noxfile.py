@@ -15,7 +15,7 @@ nox.options.error_on_missing_interpreters = False
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
 TEST_TOOLS = nox.project.dependency_groups(PROJECT, "test")
-EXTRAS = "experiments,report"
+EXTRAS = "experiments,report,training"
 WORKERS = ("--numprocesses", "2")
 
 
@@ -107,6 +107,16 @@ def optax_suite(session: nox.Session) -> None:
     session.run(
         "pytest", *WORKERS, "-o", "filterwarnings=default", "-o", "python_files=optax_suite.py", "tests/optax_suite.py",
         *session.posargs, env={"OPTAX_SUITE": "1"},
+    )  # fmt: skip
+
+
+@nox.session(default=False)
+def distributed(session: nox.Session) -> None:
+    """Training on eight virtual devices and in two processes, beside one device."""
+    session.install(f".[{EXTRAS}]", *TEST_TOOLS)
+    session.run(
+        "pytest", "tests/distributed", *session.posargs,
+        env={"DISTRIBUTED_SUITE": "1", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from matplotlib.figure import Figure
 from rich.progress import Progress as ProgressBar
 from scipy import stats
@@ -17,12 +18,13 @@ from sklearn.model_selection import train_test_split
 
 import funcnn as fnn
 from experiments.console import GRADIENTS, Settings, console, save, table
+from experiments.distributed import DistributedSettings
 
 BY_HAND, BY_AUTODIFF = "#1f4e79", "#c58b2a"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierSettings(Settings):
+class ClassifierSettings(Settings, DistributedSettings):
     """What an image classifier can be told."""
 
     batch_size: int = 64
@@ -69,7 +71,7 @@ def split_and_scale(name: str, x: np.ndarray, y: np.ndarray, seed: int, side: in
     )
 
 
-def train_twins(model: fnn.Layer, images: Images, settings: ClassifierSettings) -> Twins:
+def train_twins(model: fnn.Layer, images: Images, settings: ClassifierSettings, mesh: Mesh | None) -> Twins:
     """Train with both gradients from the same start, and keep every epoch's parameters to compare."""
     key = jax.random.key(settings.seed)
     start = model.init(key)
@@ -87,10 +89,11 @@ def train_twins(model: fnn.Layer, images: Images, settings: ClassifierSettings) 
                 model, fnn.softmax_cross_entropy, fnn.adam(settings.learning_rate), images.training,
                 epochs=settings.epochs, batch_size=settings.batch_size, key=key, grad=grad,
                 params=start[0], state=start[1], validation=images.test, metrics={"accuracy": fnn.accuracy},
-                callbacks=[on_epoch],
+                callbacks=[on_epoch], mesh=mesh,
             )  # fmt: skip
     gaps = [largest_gap(*pair) for pair in zip(visited["manual"], visited["autodiff"], strict=True)]
-    return Twins(start, trained, gaps)
+    # On a mesh the arrays are those of all processes together; from here each works on its own copy.
+    return Twins(start, jax.device_get(trained), gaps)
 
 
 def largest_gap(first: Any, second: Any) -> float:
@@ -124,8 +127,10 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def run(title: str, sizes: tuple[int, ...], images: Images, settings: ClassifierSettings) -> dict[str, Any]:
-    """The whole experiment; returns its figures and prints them on the way."""
+def run(
+    title: str, sizes: tuple[int, ...], images: Images, settings: ClassifierSettings, mesh: Mesh | None = None
+) -> dict[str, Any]:
+    """The whole experiment; returns its figures and prints them on the way. A mesh shares the twins' training."""
     model = fnn.mlp(sizes)
     layers = "-".join(map(str, sizes))
     console.print(
@@ -133,7 +138,7 @@ def run(title: str, sizes: tuple[int, ...], images: Images, settings: Classifier
         f"{layers}, ReLU, softmax cross-entropy, Adam, mini-batches\n",
         highlight=False,
     )
-    twins = train_twins(model, images, settings)
+    twins = train_twins(model, images, settings, mesh)
     first_batch = fnn.Batch(*(part[: settings.batch_size] for part in images.training))
     chosen = twins.trained[settings.grad]
     points = {"before the first step": twins.start, "after the last step": (chosen.params, chosen.state)}

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 import funcnn as fnn
+from experiments.distributed import is_first
 
 console = Console()
 
@@ -50,8 +51,12 @@ class Settings(CommonSettings):
 
 
 def begin(title: str, settings: Settings) -> None:
-    """Set the precision, make the folder for the pictures, and print the title and what the figures depend on."""
+    """Set the precision, make the folder for the pictures, and print the title and what the figures depend on.
+
+    Of several processes the first one prints.
+    """
     jax.config.update("jax_enable_x64", settings.precision == "float64")
+    console.quiet = not is_first()
     settings.out.mkdir(parents=True, exist_ok=True)
     console.rule(f"[bold]{title}")
     shown = asdict(settings) | {"jax": jax.__version__, "device": jax.devices()[0].device_kind}
@@ -70,6 +75,7 @@ def table(*columns: str, title: str | None = None) -> Table:
 def save(figure: Figure, settings: Settings, name: str) -> Path:
     """Write a figure into the folder for pictures and say where."""
     path = settings.out / f"{name}.png"
-    figure.savefig(path, dpi=150, bbox_inches="tight")
+    if is_first():
+        figure.savefig(path, dpi=150, bbox_inches="tight")
     console.print(f"picture: {path}", highlight=False)
     return path

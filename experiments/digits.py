@@ -14,6 +14,7 @@ from sklearn.datasets import load_digits
 from experiments import classification
 from experiments.classification import ClassifierSettings
 from experiments.console import begin
+from experiments.distributed import join
 
 SIZES = (64, 128, 64, 10)
 
@@ -27,10 +28,11 @@ class DigitsSettings(ClassifierSettings):
 
 
 def run(settings: DigitsSettings) -> dict[str, Any]:
+    mesh = join(settings)
     begin("Handwritten digits", settings)
     x, y = load_digits(return_X_y=True)
     images = classification.split_and_scale("digits", x, y, settings.seed, side=8)
-    return classification.run("Digits", SIZES, images, settings)
+    return classification.run("Digits", SIZES, images, settings, mesh)
 
 
 if __name__ == "__main__":

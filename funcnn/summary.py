@@ -14,8 +14,8 @@ from jax.typing import DTypeLike
 
 from funcnn._checks import check_is_layer, positive_integer
 from funcnn.gradcheck.display import _MOST_ROWS, _aligned, _Table
-from funcnn.layers.walk import layer_name
 from funcnn.layers.combinators import SkipParts, composition
+from funcnn.layers.walk import layer_name
 from funcnn.types import Layer, Params, State
 
 Abstract = jax.ShapeDtypeStruct

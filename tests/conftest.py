@@ -15,6 +15,8 @@ jax.config.update("jax_disable_most_optimizations", True)
 
 # Optax's own tests want settings of their own, and a session of their own: `nox -s optax_suite`.
 collect_ignore = [] if "OPTAX_SUITE" in os.environ else ["optax_suite.py"]
+# Eight devices and second processes, likewise: `nox -s distributed`.
+collect_ignore += [] if "DISTRIBUTED_SUITE" in os.environ else ["distributed"]
 
 # XLA compiles every network that is drawn: no deadline, no search for a smaller failure, few examples.
 # `nox -s gradcheck` asks for more.

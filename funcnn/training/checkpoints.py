@@ -13,12 +13,13 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Sharding, SingleDeviceSharding
 from jaxtyping import Array
 
 from funcnn._checks import positive_integer
 from funcnn._optional import needed
-from funcnn.training.fingerprint import fingerprints, key_data
+from funcnn.training.fingerprint import fingerprints, host_fingerprint, key_data
 
 FORMAT = 1
 
@@ -88,16 +89,25 @@ class Store:
     def __init__(self, settings: Checkpoints, manager: Any, orbax: Any, elsewhere: Sharding):
         self._settings, self._manager, self._orbax, self._elsewhere = settings, manager, orbax, elsewhere
 
-    def save(self, step: int, arrays: dict[str, Array], about: dict[str, Any]) -> None:
-        """Write a checkpoint while training goes on; it takes its place when all of it is on disk, never in part."""
+    def save(self, step: int, arrays: dict[str, Array], history: dict[str, np.ndarray], about: dict[str, Any]) -> None:
+        """Write a checkpoint while training goes on; it takes its place when all of it is on disk, never in part.
+
+        Args:
+            step: steps done.
+            arrays: what the run goes on from, by name.
+            history: what grows while it lasts, by name.
+            about: what else is told, as JSON has it.
+        """
         if step in self._manager.all_steps():
             return
         plain = {name: key_data(jnp.asarray(leaf)) for name, leaf in arrays.items()}
+        told = fingerprints(plain) | {name: host_fingerprint(array) for name, array in history.items()}
+        plain |= {name: jax.device_put(array, self._elsewhere) for name, array in history.items()}
         whole = about | {
             "format": FORMAT,
             "step": step,
             "leaves": {name: [list(leaf.shape), str(leaf.dtype)] for name, leaf in plain.items()},
-            "fingerprints": fingerprints(plain),
+            "fingerprints": told,
         }
         whole = json.loads(json.dumps(whole))  # tuples become lists now, not on the way
         args = self._orbax.args
@@ -151,7 +161,8 @@ class Store:
                 for name, (shape, dtype) in about["leaves"].items()
             }
             found = self._manager.restore(step, args=args.Composite(arrays=args.StandardRestore(target))).arrays
-            told = fingerprints(found)
+            told = fingerprints({name: leaf for name, leaf in found.items() if name in known})
+            told |= {name: host_fingerprint(np.asarray(leaf)) for name, leaf in found.items() if name not in known}
             wrong = sorted(name for name, value in about["fingerprints"].items() if told[name] != value)
             if wrong:
                 raise DamagedCheckpointError(f"{wrong[0]} isn't what was written")

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -220,8 +219,7 @@ def save(run: Run, standing: Standing) -> None:
     arrays = _named(standing.carry)
     if best is not None:
         arrays |= named_leaves("best.params", best.params) | named_leaves("best.state", best.state)
-    placement = run.recipe.placement
-    kept = {f"history.{name}": jnp.asarray(array) for name, array in history.items()}
+    grown = {f"history.{name}": array for name, array in history.items()}
     about = {
         "configuration": run.configuration,
         "epoch": standing.epoch,
@@ -231,7 +229,7 @@ def save(run: Run, standing: Standing) -> None:
         "best": None if best is None else [best.figure, best.waited],
         "is_over": standing.is_over,
     }
-    run.store.save(standing.position, arrays | (kept if placement is None else placement.copy(kept)), about)
+    run.store.save(standing.position, arrays, grown, about)
 
 
 def resumed(run: Run, fresh: Standing) -> Standing:

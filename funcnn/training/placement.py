@@ -15,6 +15,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
+from funcnn.training.fingerprint import key_data
 from funcnn.types import Batch
 
 WIDE = 128
@@ -45,11 +46,11 @@ class Placement(NamedTuple):
 
         Across processes each gives the same values.
         """
-        return jax.tree.map(lambda leaf: jax.device_put(leaf, self.sharding_of(leaf)), tree)
+        return jax.tree.map(lambda leaf: _placed(leaf, self.sharding_of(leaf)), tree)
 
     def copy(self, tree: PyTree) -> PyTree:
         """Arrays copied to every device of the mesh."""
-        return jax.tree.map(lambda leaf: jax.device_put(leaf, self._sharding()), tree)
+        return jax.tree.map(lambda leaf: _placed(leaf, self._sharding()), tree)
 
     def assemble(self, batch: Batch) -> Batch:
         """A global batch from the part that this process read."""
@@ -72,6 +73,13 @@ class Placement(NamedTuple):
 
     def _sharding(self, *axes):
         return NamedSharding(self.mesh, PartitionSpec(*axes))
+
+
+def _placed(leaf, sharding):
+    """An array where a sharding puts it; typed keys by their words, which is how JAX moves them between processes."""
+    words = key_data(leaf)
+    placed = jax.device_put(words, sharding)
+    return placed if words is leaf else jax.random.wrap_key_data(placed, impl=jax.random.key_impl(leaf))
 
 
 def placement_on(mesh: Mesh | None, batch_size: int | None) -> Placement | None:

@@ -156,7 +156,8 @@ def run_steps(
 
     losses = jnp.full(capacity, jnp.nan, loss.dtype)
     loop = lax.while_loop(is_going, epoch, _Loop(start, carry, losses, jnp.array(True)))
-    return loop.carry, loop.losses, loop.position
+    carry = loop.carry if recipe.placement is None else recipe.placement.keep(loop.carry)
+    return carry, loop.losses, loop.position
 
 
 @partial(jax.jit, static_argnames="recipe")
