@@ -1,0 +1,133 @@
+"""Rules on what goes in: features that need scaling, and targets that the loss or the output layer can't meet."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from funcnn.health.course import LEARNS, Course, figure, outcome
+from funcnn.health.kinds import Finding
+from funcnn.health.record import ON_BITS, ON_CLASSES, HealthRecord, LayerFacts, RecipeFacts, TargetFacts
+
+LARGE_SCALE, SMALL_SCALE = 5.0, 0.1
+"""Root mean square of the features. Initializations are made for 1; the largest step that descends goes with its
+inverse square, so at 5 it is 25 times smaller than elsewhere, and at 0.1 the same step does a hundredth."""
+
+OFF_CENTRE = 5.0
+"""Norm of the features' means over that of their spreads. The loss is then 1 + 5² times steeper along the mean than
+along any other direction (LeCun, Bottou, Orr and Müller 1998, section 4.3): one learning rate can't serve both."""
+
+UNEVEN = 30.0
+"""The largest feature's root mean square over the middle one's: 900 times steeper along that feature."""
+
+LARGE_TARGETS = 10.0
+"""Root mean square of a regression's targets. The output begins near 0 with spread 1 and has to get there first."""
+
+BEYOND = 0.1
+"""How far outside the output's range targets may lie, in their standard deviations: less is noise."""
+
+EXTREME, EXTREMELY_WELL = 10.0, 0.9
+"""Features ten times beyond those bounds hinder also a run that explains something, short of nine tenths."""
+
+_ON_LOGITS = ("softmax_cross_entropy", "sigmoid_cross_entropy")
+
+
+def unscaled_input(record: HealthRecord, facts: RecipeFacts, course: Course) -> Iterator[Finding]:
+    """Features far from mean 0 and spread 1, where the run doesn't learn."""
+    mean, spread = record.input
+    size = np.sqrt(mean**2 + spread**2)
+    scale = float(np.sqrt((size**2).mean()))
+    off_centre = float(np.linalg.norm(mean) / max(np.linalg.norm(spread), 1e-300))
+    uneven = float(size.max() / max(float(np.median(size[size > 0])) if (size > 0).any() else 0.0, 1e-300))
+    largest = int(size.argmax())
+    beyond, seen = max(
+        (scale / LARGE_SCALE, f"The features' root mean square is {figure(scale)}"),
+        (SMALL_SCALE / max(scale, 1e-300), f"The features' root mean square is {figure(scale)}"),
+        (off_centre / OFF_CENTRE, f"The features' means are {figure(off_centre)} times their spreads"),
+        (uneven / UNEVEN, f"Feature {largest} is {figure(uneven)} times as large as the middle one"),
+    )
+    if beyond <= 1 or course.explained >= (EXTREMELY_WELL if beyond > EXTREME else LEARNS):
+        return
+    yield Finding(
+        "unscaled input",
+        record.names[0],
+        int(record.steps[0]),
+        f"{seen} (the largest, feature {largest}: mean {figure(mean[largest])}, spread {figure(spread[largest])}), "
+        f"where initializations expect mean 0 and spread 1; {outcome(course)}.",
+        "Scale the features with standard_scaler, fitted on the training data.",
+    )
+
+
+def unfit_labels(record: HealthRecord, facts: RecipeFacts, course: Course) -> Iterator[Finding]:
+    """Targets that the output layer or the loss can't meet, however long the run."""
+    for misfit in (_of_output, _of_range, _of_targets, _of_values):
+        found = misfit(record.target, facts.layers[-1], course)
+        if found is not None:
+            yield Finding("labels that don't fit the loss", facts.layers[-1].name, int(record.steps[0]), *found)
+            return
+
+
+def _of_output(target: TargetFacts, output: LayerFacts, course: Course) -> tuple[str, str] | None:
+    """An output layer that the loss contains already, or lacks one that the loss needs."""
+    if target.loss in _ON_LOGITS and output.family == "saturating":
+        return (
+            f"{target.loss} takes logits and contains the output layer already: after {output.name} they lie in "
+            f"[{output.lowest:g}, {output.highest:g}], and the loss can't get near 0.",
+            "Leave the output layer out (output=identity), or take the loss on probabilities.",
+        )
+    if target.loss == "sigmoid_cross_entropy" and output.lowest == 0:
+        return (
+            f"After {output.name} no logit is negative, so no probability is below ½.",
+            "Leave the output layer out: output=identity.",
+        )
+    if output.name.endswith("softmax") and len(target.balance) == 1:
+        return (
+            f"{output.name} has one output, which is 1 whatever the input.",
+            "Use sigmoid for one output, or an output for each class.",
+        )
+    return None
+
+
+def _of_range(target: TargetFacts, output: LayerFacts, course: Course) -> tuple[str, str] | None:
+    """Targets outside what the loss or the output layer can be."""
+    span = f"The targets go from {figure(target.lowest)} to {figure(target.highest)}"
+    if target.loss in ON_CLASSES + ON_BITS and target.form != "labels" and (target.lowest < 0 or target.highest > 1):
+        return f"{span}; {target.loss} takes 0 and 1, or probabilities.", "Turn −1 and 1 into 0 and 1: (y + 1) / 2."
+    margin = BEYOND * target.variance**0.5
+    if target.form != "labels" and (target.lowest < output.lowest - margin or target.highest > output.highest + margin):
+        return (
+            f"{span}, but {output.name} stays in [{output.lowest:g}, {output.highest:g}].",
+            "Leave the output layer out (output=identity), or scale the targets into its range.",
+        )
+    return None
+
+
+def _of_targets(target: TargetFacts, output: LayerFacts, course: Course) -> tuple[str, str] | None:
+    """Targets that are all the same, or rows of several classes at once."""
+    if (target.form in ("labels", "one-hot") and target.balance.max() == 1) or target.variance == 0:
+        return "All targets are the same, so there is nothing to tell apart.", "Check how the targets were read."
+    if target.loss in ON_CLASSES and target.form == "values":
+        return (
+            f"{target.loss} takes one class for each sample, but the rows of the targets sum to "
+            f"{figure(float(target.balance.sum()))} on average.",
+            "For several labels at once use sigmoid_cross_entropy.",
+        )
+    return None
+
+
+def _of_values(target: TargetFacts, output: LayerFacts, course: Course) -> tuple[str, str] | None:
+    """A squared error on class numbers or on large values, where the run doesn't learn."""
+    if target.loss != "mean_squared_error" or course.learns:
+        return None
+    size = float(np.sqrt((target.balance**2).mean() + target.variance))
+    if size > LARGE_TARGETS:
+        return (
+            f"The targets' root mean square is {figure(size)}, and the output begins near 0; {outcome(course)}.",
+            "Scale the targets with standard_scaler, and the predictions back.",
+        )
+    if target.whole and len(target.balance) == 1 and target.lowest == 0 and target.highest >= 2:
+        return (
+            f"The targets are the whole numbers from 0 to {target.highest:g}; if they number classes, a squared error "
+            f"takes class 2 for twice class 1. {outcome(course).capitalize()}.",
+            "For classes use softmax_cross_entropy with an output for each and integer labels.",
+        )
+    return None

@@ -1,0 +1,59 @@
+"""What is wrong with a run: rules over its record, causes before consequences.
+
+Each rule looks for one mechanism, with a threshold from theory where there is one. Most also ask whether the run
+learns: a layer of which half is dead, in a run that explains what there is to explain, is no sickness.
+"""
+
+from funcnn.health.course import course_of
+from funcnn.health.data import unfit_labels, unscaled_input
+from funcnn.health.kinds import Finding as Finding, Kind as Kind
+from funcnn.health.pace import no_fall, rate_too_high, rate_too_low
+from funcnn.health.record import HealthRecord, RecipeFacts
+from funcnn.health.signal import dead_units, exploding, saturation, vanishing
+
+_RULES = (
+    unfit_labels, unscaled_input, exploding, dead_units, saturation, vanishing, rate_too_high, rate_too_low, no_fall,
+)  # fmt: skip
+
+
+def diagnose_health(record: HealthRecord, facts: RecipeFacts) -> tuple[Finding, ...]:
+    """What is wrong with a run, and what to try.
+
+    The rules are fixed: the same record gives the same findings. What comes first is the likelier cause; what comes
+    after it is often its consequence.
+
+    Args:
+        record: the run's figures.
+        facts: what is known of its recipe, from ``recipe_facts``.
+
+    Returns:
+        The findings; none for a healthy run.
+
+    Raises:
+        ValueError: the record's names aren't those of the facts' layers, or it has no step.
+
+    Example:
+        >>> import numpy as np
+        >>> from funcnn.health.measures import LayerMeasures
+        >>> from funcnn.health.record import input_facts, recipe_facts, target_facts
+        >>> from funcnn.losses import sigmoid_cross_entropy
+        >>> from funcnn.models import perceptron
+        >>> facts, ones = recipe_facts(perceptron(2), 4), np.ones((1, 2))
+        >>> record = HealthRecord(
+        ...     tuple(layer.name for layer in facts.layers), np.arange(1), LayerMeasures(*[ones] * 8), 1e-3 * ones,
+        ...     np.array([0.7]), np.array([]), input_facts([[0.0, 1.0], [1.0, 0.0]]),
+        ...     target_facts(np.array([[0.0], [1.0]]), sigmoid_cross_entropy),
+        ... )
+        >>> diagnose_health(record, facts)[0].remedy
+        'Leave the output layer out (output=identity), or take the loss on probabilities.'
+    """
+    names = tuple(layer.name for layer in facts.layers)
+    if record.names != names:
+        raise ValueError(
+            f"diagnose_health(record): expected the layers of the facts, {names}, got {record.names}. "
+            "Make both from the same model: layer_names(model), recipe_facts(model, batch_size)."
+        )
+    if not len(record.steps) or not len(record.step_losses):
+        raise ValueError("diagnose_health(record): expected at least one step, got none. Train before you ask.")
+    course = course_of(record)
+    return tuple(finding for rule in _RULES for finding in rule(record, facts, course))

@@ -1,0 +1,95 @@
+"""Rules on the steps: too large, too small, or without effect."""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from funcnn.health.course import Course, figure, has_parameters, outcome, percent, since, usual
+from funcnn.health.kinds import Finding
+from funcnn.health.record import HealthRecord, RecipeFacts
+
+LARGE = 0.05
+"""Steps that move a layer by this share of its own norm: fifty times the usual 10⁻³. Twenty of them replace it."""
+
+TEARS = 0.5
+"""A step that moves a layer by half of its norm: what the initialization provided for is gone with two of them."""
+
+SHORT_WAY = 0.1
+"""A run that moved every layer by less than this share of its norm in all, had every step gone the same way, is still
+near its initial parameters: what it predicts is nearly linear in the few changes that it made."""
+
+JUMPY = 0.3
+"""Mean change of the loss from step to step over the loss. A mini-batch of 32 changes it by about 0.2."""
+
+NOTHING = 0.1
+"""A run that explains less than a tenth of what the best constant prediction leaves has learned next to nothing."""
+
+
+def rate_too_high(record: HealthRecord, facts: RecipeFacts, course: Course) -> Iterator[Finding]:
+    """The loss diverges, or is no better and jumps, while the steps are large beside the parameters."""
+    rows = has_parameters(record)
+    if course.learns or not rows.any():
+        return
+    ratios = np.asarray(record.update_ratios, np.float64)[:, rows]
+    ratios = np.where(np.isfinite(ratios), ratios, np.inf)
+    early = ratios[: max(1, len(ratios) // 4)]
+    largest = early.max()
+    diverges = course.broke_at is not None or course.end > 2 * max(course.constant, 0.0)
+    lasts = np.median(ratios.max(axis=1)) >= LARGE
+    if largest < LARGE or not (diverges or lasts or course.jumps > JUMPY or largest >= TEARS):
+        return
+    sample, column = np.unravel_index(early.argmax(), early.shape)
+    name = record.names[np.flatnonzero(rows)[column]]
+    step = int(record.steps[sample])
+    moved = "by more than numbers can say" if math.isinf(largest) else f"by {figure(largest)} of its own norm"
+    yield Finding(
+        "learning rate too high",
+        name,
+        since(record, (ratios >= LARGE).any(axis=1)) if course.broke_at is None else min(step, course.broke_at),
+        f"Step {step} moves {name} {moved}, where 0.001 is usual; {outcome(course)}"
+        + (f", and changes by {percent(min(course.jumps, 1))} from step to step." if course.jumps > JUMPY else "."),
+        "Divide the learning rate by 10 until the loss falls steadily.",
+    )
+
+
+def rate_too_low(record: HealthRecord, facts: RecipeFacts, course: Course) -> Iterator[Finding]:
+    """All steps together, had they gone one way, would have moved no layer far."""
+    rows = has_parameters(record)
+    if course.learns or course.broke_at is not None or not rows.any():
+        return
+    ratios = np.asarray(record.update_ratios, np.float64)[:, rows]
+    if not np.isfinite(ratios).all():
+        return
+    steps = len(np.ravel(record.step_losses))
+    ways = ratios.mean(axis=0) * steps
+    farthest = int(ways.argmax())
+    if ways[farthest] >= SHORT_WAY or ways[farthest] == 0:
+        return
+    name = record.names[np.flatnonzero(rows)[farthest]]
+    yield Finding(
+        "learning rate too low",
+        name,
+        int(record.steps[0]),
+        f"A step moves even {name}, the quickest layer, by {figure(usual(ratios)[farthest])} of its own norm, where "
+        f"0.001 is usual: {percent(ways[farthest])} in {steps} steps; {outcome(course)}.",
+        "Multiply the learning rate by 10 until the loss falls or begins to jump, then go one step back.",
+    )
+
+
+def no_fall(record: HealthRecord, facts: RecipeFacts, course: Course) -> Iterator[Finding]:
+    """The run ends no better than a constant prediction, in training or on data that it didn't see."""
+    validation = np.asarray(record.validation_losses, np.float64)
+    at_end = f"After {len(np.ravel(record.step_losses))} steps {outcome(course)}"
+    remedy = (
+        "Check that the rows of x and y still belong together, that the gradients reach the optimizer, and whether the "
+        "features can tell the targets at all: try to learn twenty samples by heart."
+    )
+    if course.explained < NOTHING:
+        yield Finding("loss doesn't fall", None, int(record.steps[0]), f"{at_end}.", remedy)
+    elif len(validation) and math.isfinite(record.target.constant_loss):
+        possible = record.target.constant_loss - record.target.lowest_loss
+        best = float(np.min(validation, initial=math.inf, where=np.isfinite(validation)))
+        if possible > 0 and (record.target.constant_loss - best) / possible < NOTHING:
+            sentence = f"{at_end}, but on the validation data it never got below {figure(best)}: it learned by heart."
+            yield Finding("loss doesn't fall", None, int(record.steps[0]), sentence, remedy)

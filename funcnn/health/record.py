@@ -1,0 +1,202 @@
+"""What a run leaves for the doctor: the figures of its steps, and what was known of its data and recipe before."""
+
+import math
+from typing import Any, Literal, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from funcnn.health.measures import Family, LayerMeasures, family_of, layer_names, leaf_layers
+from funcnn.layers.activations import elu, relu, sigmoid, softmax, softplus, tanh
+from funcnn.types import Layer, Loss
+
+# What a layer's outputs can be, by its backward; a linear layer's can be anything.
+_RANGES = {
+    sigmoid.backward: (0.0, 1.0),
+    softmax.backward: (0.0, 1.0),
+    tanh.backward: (-1.0, 1.0),
+    relu.backward: (0.0, math.inf),
+    softplus.backward: (0.0, math.inf),
+    elu.backward: (-1.0, math.inf),
+}
+
+ON_CLASSES = ("softmax_cross_entropy", "categorical_cross_entropy")
+ON_BITS = ("sigmoid_cross_entropy", "binary_cross_entropy")
+
+_SUMS_TO_ONE = 1e-3
+"""How far a row of probabilities in bfloat16, the coarsest dtype, is from 1."""
+
+
+class InputFacts(NamedTuple):
+    """The features before training: the mean and the standard deviation of each, ``(features,)``."""
+
+    mean: np.ndarray
+    spread: np.ndarray
+
+
+class TargetFacts(NamedTuple):
+    """The targets before training, and what their loss can be.
+
+    Fields:
+        loss: the loss's name, ``softmax_cross_entropy``; another loss's own name.
+        dtype: the targets' dtype.
+        form: integer class ``labels``, ``one-hot`` rows, rows of ``probabilities``, or any ``values``.
+        lowest, highest: the range of their entries.
+        balance: the share of each class, ``(classes,)``; of values, the mean of each output.
+        variance: the mean over the outputs of their variance.
+        whole: whether every entry is a whole number.
+        constant_loss: the loss of the best prediction that doesn't look at x; NaN where the loss isn't one of
+            funcnn's or the targets lie outside its range.
+        lowest_loss: the loss of a prediction that equals the targets; 0 where they are values, labels or one-hot.
+    """
+
+    loss: str
+    dtype: str
+    form: Literal["labels", "one-hot", "probabilities", "values"]
+    lowest: float
+    highest: float
+    balance: np.ndarray
+    variance: float
+    whole: bool
+    constant_loss: float
+    lowest_loss: float
+
+
+class LayerFacts(NamedTuple):
+    """A leaf layer: its name, what can go wrong with its units, and the range of its outputs."""
+
+    name: str
+    family: Family
+    lowest: float
+    highest: float
+
+
+class RecipeFacts(NamedTuple):
+    """What is known of a run without running it: the leaf layers in forward order, and the samples of a step."""
+
+    layers: tuple[LayerFacts, ...]
+    batch_size: int
+
+
+class HealthRecord(NamedTuple):
+    """What a run leaves for ``diagnose_health``.
+
+    Fields:
+        names: of the leaf layers, from ``layer_names``.
+        steps: the numbers of the sampled steps, from 0, ascending, ``(sampled,)``.
+        measures: ``LayerMeasures`` of arrays ``(sampled, layers)``.
+        update_ratios: of the same steps, ``(sampled, layers)``.
+        step_losses: the loss of every step before its update, ``(steps,)``.
+        validation_losses: of every epoch, or empty.
+        input: the features' facts.
+        target: the targets' facts.
+    """
+
+    names: tuple[str, ...]
+    steps: np.ndarray
+    measures: LayerMeasures
+    update_ratios: Float[Array, "sampled layers"] | np.ndarray
+    step_losses: Float[Array, " steps"] | np.ndarray
+    validation_losses: Float[Array, " epochs"] | np.ndarray
+    input: InputFacts
+    target: TargetFacts
+
+
+def recipe_facts(model: Layer, batch_size: int) -> RecipeFacts:
+    """What is known of a run without running it.
+
+    Args:
+        model: any layer.
+        batch_size: samples a step.
+
+    Returns:
+        The facts.
+
+    Example:
+        >>> from funcnn.models import perceptron
+        >>> recipe_facts(perceptron(2), 16).layers[1]
+        LayerFacts(name='layers[1] sigmoid', family='saturating', lowest=0.0, highest=1.0)
+    """
+    unbounded = (-math.inf, math.inf)
+    layers = [
+        LayerFacts(name, family_of(layer), *_RANGES.get(layer.backward, unbounded))
+        for name, (_, layer) in zip(layer_names(model), leaf_layers(model), strict=True)
+    ]
+    return RecipeFacts(tuple(layers), batch_size)
+
+
+def input_facts(x: Any) -> InputFacts:
+    """The features' means and standard deviations over all samples.
+
+    Args:
+        x: features, ``(samples, ...)``; those of a sample are taken as one row.
+
+    Returns:
+        The facts, in float64.
+
+    Example:
+        >>> print(*input_facts([[1.0, 0.0], [3.0, 0.0]]))
+        [2. 0.] [1. 0.]
+    """
+    rows = _rows(x)
+    return InputFacts(rows.mean(axis=0), rows.std(axis=0))
+
+
+def target_facts(y: Any, loss: Loss) -> TargetFacts:
+    """The targets' form and range, and the loss of the best constant prediction.
+
+    Args:
+        y: targets, ``(samples,)`` as labels or ``(samples, ...)``.
+        loss: the loss that they are for.
+
+    Returns:
+        The facts. For K balanced classes the constant prediction's cross-entropy is log K.
+
+    Example:
+        >>> from funcnn.losses import softmax_cross_entropy
+        >>> facts = target_facts(jnp.array([0, 1, 2, 3]), softmax_cross_entropy)
+        >>> facts.form, round(facts.constant_loss, 4)
+        ('labels', 1.3863)
+    """
+    dtype, name = str(jnp.result_type(y)), _loss_name(loss)
+    is_labels = jnp.ndim(y) == 1 and jnp.issubdtype(jnp.result_type(y), jnp.integer)
+    rows = np.eye(int(np.max(y)) + 1)[np.asarray(y)] if is_labels and np.min(y) >= 0 else _rows(y)
+    lowest, highest = float(np.min(y)), float(np.max(y))
+    form: Literal["labels", "one-hot", "probabilities", "values"] = "values"
+    if is_labels:
+        form = "labels"
+    elif rows.shape[1] > 1 and rows.min() >= 0 and np.abs(rows.sum(axis=1) - 1).max() < _SUMS_TO_ONE * rows.shape[1]:
+        form = "one-hot" if set(np.unique(rows)) <= {0.0, 1.0} else "probabilities"
+    constant, own = _losses(name, rows)
+    whole = bool(np.all(np.asarray(y, np.float64) == np.round(np.asarray(y, np.float64))))
+    variance = float(rows.var(axis=0).mean())
+    return TargetFacts(name, dtype, form, lowest, highest, rows.mean(axis=0), variance, whole, constant, own)
+
+
+def _losses(name: str, rows: np.ndarray) -> tuple[float, float]:
+    """The loss of the best constant prediction, and that of the targets themselves."""
+    if name == "mean_squared_error":
+        return float(rows.var(axis=0).mean()), 0.0
+    if name not in ON_CLASSES + ON_BITS or rows.min() < 0 or rows.max() > 1:
+        return math.nan, 0.0
+    if name in ON_CLASSES:
+        return float(_entropy(rows.mean(axis=0)).sum()), float(_entropy(rows).sum(axis=1).mean())
+    mean = rows.mean(axis=0)
+    return float((_entropy(mean) + _entropy(1 - mean)).mean()), float((_entropy(rows) + _entropy(1 - rows)).mean())
+
+
+def _entropy(shares: np.ndarray) -> np.ndarray:
+    """−p log p, entry by entry, 0 at 0."""
+    return -shares * np.log(np.where(shares > 0, shares, 1.0))
+
+
+def _rows(array: Any) -> np.ndarray:
+    """An array as one float64 row for each sample."""
+    wide = np.asarray(array, np.float64)
+    return wide.reshape(wide.shape[0], -1)
+
+
+def _loss_name(loss: Loss) -> str:
+    name = getattr(loss.forward, "__name__", type(loss.forward).__name__)
+    return name.removesuffix("_forward")

@@ -1,0 +1,124 @@
+"""Rules on what gets through the layers: gradients that vanish or explode, units that are dead or saturated."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from funcnn.health.course import Course, figure, has_parameters, outcome, percent, sampled, since, usual
+from funcnn.health.kinds import Finding
+from funcnn.health.record import HealthRecord, RecipeFacts
+
+VANISHED = 1e-3
+"""The share of the output's gradient that is left at a layer. Initializations that keep the variance (Glorot and Bengio
+2010, He et al. 2015) leave about 1; below this a layer learns a thousand times slower than the last one."""
+
+EXPLODED = 30.0
+"""How often a later layer's gradient is found at an earlier one. Initializations that keep the variance leave about 1;
+ten layers would each have to be 1.4 times too large to get here."""
+
+MOST = 0.5
+"""A layer of which more than half is dead or saturated works with less than half of its width."""
+
+NEARLY_ALL = 0.9
+"""Of a layer this dead there is no way back, learned or not: its units get no gradient."""
+
+FEW_SAMPLES = 8
+"""In smaller batches healthy units are off for every sample too often: 2⁻⁸ of them at this size, for units that are on
+half of the time."""
+
+
+def dead_units(record: HealthRecord, facts: RecipeFacts, course: Course) -> Iterator[Finding]:
+    """Rectifying units that are off for every sample of a batch, in the last half of the run."""
+    rows = [row for row, layer in enumerate(facts.layers) if layer.family == "rectifying"]
+    needed = NEARLY_ALL if course.learns else MOST
+    if facts.batch_size < FEW_SAMPLES:
+        needed = 1.0
+    dead = sampled(record, "dead")
+    late = np.median(dead[len(dead) // 2 :], axis=0)
+    for row in rows:
+        if late[row] >= needed:
+            more = sum(bool(late[other] >= needed) for other in rows) - 1
+            yield Finding(
+                "dead units",
+                record.names[row],
+                since(record, dead[:, row] >= needed),
+                f"{percent(late[row])} of the units of {record.names[row]} are off for every sample of a batch"
+                + (f", and so it is in {more} more layer{'s' * (more > 1)}" if more else "")
+                + "; a unit that is off for all gets no gradient and stays off.",
+                "Lower the learning rate, start with biases of 0 and He's kernels, or use leaky_relu or gelu.",
+            )
+            return
+
+
+def saturation(record: HealthRecord, facts: RecipeFacts, course: Course) -> Iterator[Finding]:
+    """Sigmoid or tanh units in their flat tails; those of the output layer only where the run learned nothing."""
+    if course.learns:
+        return
+    saturated = usual(sampled(record, "saturated"))
+    for row, layer in enumerate(facts.layers):
+        is_output = row == len(facts.layers) - 1
+        if layer.family == "saturating" and saturated[row] >= (NEARLY_ALL if is_output else MOST):
+            yield Finding(
+                "saturation",
+                layer.name,
+                since(record, sampled(record, "saturated")[:, row] >= MOST),
+                f"{percent(saturated[row])} of the outputs of {layer.name} lie in the flat tails, where the slope is "
+                f"below a twentieth of its maximum; {outcome(course)}.",
+                "Start with smaller kernels (xavier, the default) and biases of 0, scale the input to mean 0 and "
+                "spread 1, or put batch_norm before the activation.",
+            )
+            return
+
+
+def vanishing(record: HealthRecord, facts: RecipeFacts, course: Course) -> Iterator[Finding]:
+    """Next to nothing of the output's gradient reaches a layer with parameters."""
+    relative, rows = sampled(record, "relative_cotangent"), has_parameters(record)
+    if course.learns or not rows.any():
+        return
+    for window in (slice(0, max(1, len(relative) // 4)), slice(None)):
+        left = usual(relative[window])
+        weakest, worst = int(np.flatnonzero(rows)[left[rows].argmin()]), int(_change(left).argmin())
+        measure = {"rectifying": "dead", "saturating": "saturated"}.get(facts.layers[worst].family)
+        if left[weakest] >= VANISHED or (measure and usual(sampled(record, measure)[window])[worst] >= MOST):
+            continue  # a layer that is mostly dead or saturated has a finding of its own, which says why
+        yield Finding(
+            "vanishing gradients",
+            record.names[worst],
+            since(record, relative[:, weakest] < VANISHED),
+            f"The gradient at {record.names[weakest]} is {figure(left[weakest])} of that at the output; most is lost "
+            f"in {record.names[worst]}, which passes on {figure(_change(left)[worst])}. {_sentence(outcome(course))}",
+            "Use relu, gelu or tanh for sigmoid, kernels that keep the variance (xavier, he), batch_norm or skip=True.",
+        )
+        return
+
+
+def exploding(record: HealthRecord, facts: RecipeFacts, course: Course) -> Iterator[Finding]:
+    """The gradient grows on its way back, at the start of the run."""
+    relative = sampled(record, "relative_cotangent")[0]
+    first = relative if np.isfinite(relative).all() else np.full(len(relative), np.inf)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        grown = np.nan_to_num(first / np.minimum.accumulate(first[::-1])[::-1], nan=1.0, posinf=np.inf)
+    strongest = int(grown.argmax())
+    if course.learns or grown[strongest] <= EXPLODED:
+        return
+    worst = int(_change(first).argmax())
+    yield Finding(
+        "exploding gradients",
+        record.names[worst],
+        int(record.steps[0]),
+        f"The gradient at {record.names[strongest]} is {figure(grown[strongest])} times that at a layer nearer the "
+        f"output; it grows most in {record.names[worst]}, {figure(_change(first)[worst])} times. "
+        f"{_sentence(outcome(course))}",
+        "Use kernels that keep the variance (xavier, he), batch_norm or layer_norm, or clip the gradients' norm.",
+    )
+
+
+def _change(relative: np.ndarray) -> np.ndarray:
+    """What each layer makes of the gradient: that at the layer before over its own; 1 for the first, and 0 over 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        change = np.append(1.0, relative[:-1] / relative[1:])
+    return np.where(np.isnan(change), 1.0, change)
+
+
+def _sentence(clause: str) -> str:
+    return clause[0].upper() + clause[1:] + "."

@@ -1,0 +1,214 @@
+"""A small healthy run gives no finding; with one thing broken it gives the right one, with its layer and figures."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import funcnn as fnn
+from funcnn.health import (
+    HealthRecord,
+    Kind,
+    LayerMeasures,
+    diagnose_health,
+    health_report,
+    input_facts,
+    layer_names,
+    monitored_value_and_grad,
+    recipe_facts,
+    target_facts,
+    update_ratios,
+)
+from tests.cases import WIDEST
+
+STEPS, EVERY, BATCH = 200, 10, 32
+X = jax.random.normal(jax.random.key(0), (128, 2), WIDEST)
+Y = (X[:, :1] * X[:, 1:] > 0).astype(WIDEST)
+COINS = jax.random.bernoulli(jax.random.key(1), shape=(128, 1)).astype(WIDEST)
+RELU, TANH = fnn.mlp((2, 32, 32, 32, 1), fnn.relu), fnn.mlp((2, 32, 32, 32, 1), fnn.tanh)
+SIGMOID_TWICE = fnn.mlp((2, 32, 32, 32, 1), fnn.tanh, fnn.sigmoid)
+LOSS = fnn.sigmoid_cross_entropy
+
+
+@partial(jax.jit, static_argnames="model")
+def trained(params, x, y, rate, *, model):
+    optimizer, value_and_grad = fnn.momentum(rate), monitored_value_and_grad(model, LOSS)
+    _, state = model.init(jax.random.key(0))
+
+    def step(carry, number):
+        params, opt_state = carry
+        rows = (number * BATCH + jnp.arange(BATCH)) % len(x)
+        (value, _), gradients, measures = value_and_grad(params, state, (x[rows], y[rows]))
+        updates, opt_state = optimizer.update(gradients, opt_state, params)
+        figures = (value, measures, update_ratios(model, updates, params))
+        return (optax.apply_updates(params, updates), opt_state), figures
+
+    return jax.lax.scan(step, (params, optimizer.init(params)), jnp.arange(STEPS))[1]
+
+
+def run(model, change=None, x=X, y=Y, rate=0.1, validation=()):
+    """The record of a run from changed initial parameters, and its facts."""
+    params, _ = model.init(jax.random.key(2))
+    losses, *watched = trained(change(params) if change else params, x, y, jnp.asarray(rate, WIDEST), model=model)
+    measures, ratios = jax.tree.map(lambda figures: figures[::EVERY], watched)
+    record = HealthRecord(
+        layer_names(model), np.arange(0, STEPS, EVERY), measures, ratios, losses, np.asarray(validation),
+        input_facts(x), target_facts(y, LOSS),
+    )  # fmt: skip
+    return record, recipe_facts(model, BATCH)
+
+
+def kernels(factor):
+    return lambda params: tuple(p and p._replace(kernel=factor * p.kernel) for p in params)
+
+
+def bias_of_second(value):
+    return lambda params: (*params[:2], params[2]._replace(bias=jnp.full_like(params[2].bias, value)), *params[3:])
+
+
+def kernel_of_third(factor):
+    return lambda params: (*params[:4], params[4]._replace(kernel=factor * params[4].kernel), *params[5:])
+
+
+HEALTHY = {"relu": (RELU, {}), "tanh": (TANH, {})}
+SICK: dict[Kind, list] = {
+    "vanishing gradients": [(TANH, {"change": kernels(0.02)}, None)],
+    "exploding gradients": [
+        (RELU, {"change": kernels(8)}, None),
+        (RELU, {"change": kernel_of_third(200)}, "layers[4] linear"),
+    ],
+    "dead units": [(RELU, {"change": bias_of_second(-30)}, "layers[3] relu")],
+    "saturation": [(TANH, {"change": bias_of_second(30)}, "layers[3] tanh")],
+    "learning rate too high": [(RELU, {"rate": 10.0}, None)],
+    "learning rate too low": [(RELU, {"rate": 1e-5}, None)],
+    "unscaled input": [
+        (RELU, {"x": 1000 * X}, "layers[0] linear"),
+        (TANH, {"x": X + 100}, "layers[0] linear"),
+        (RELU, {"x": X / 1000}, "layers[0] linear"),
+    ],
+    "loss doesn't fall": [(TANH, {"y": COINS}, None)],
+    "labels that don't fit the loss": [(SIGMOID_TWICE, {}, "layers[7] sigmoid")],
+}
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_a_healthy_run_has_no_finding(name):
+    model, options = HEALTHY[name]
+    report = health_report(*run(model, **options))
+    assert report.findings == ()
+    assert report.ok
+    assert str(report).startswith("Nothing wrong was found in 200 steps: the loss ended at 0.")
+
+
+@pytest.mark.parametrize("kind", SICK)
+def test_a_run_with_one_thing_broken_has_the_right_finding(kind):
+    for model, options, layer in SICK[kind]:
+        report = health_report(*run(model, **options))
+        found = [finding for finding in report.findings if finding.kind == kind]
+        assert len(found) == 1, report.findings
+        assert not report.ok
+        assert found[0].since_step in range(0, STEPS, EVERY)
+        assert found[0].remedy
+        if kind != "labels that don't fit the loss":
+            assert any(letter.isdigit() for letter in found[0].sentence)
+        if layer is not None:
+            assert found[0].layer == layer
+        assert kind in str(report)
+        assert max(map(len, str(report).splitlines())) < 120
+
+
+def facts_of(y, loss, model):
+    """The findings of a run that learned nothing, whose figures are all usual."""
+    facts = recipe_facts(model, BATCH)
+    usual = np.full((20, len(facts.layers)), 0.01)
+    measures = LayerMeasures(*[usual] * len(LayerMeasures._fields))._replace(relative_cotangent=100 * usual)
+    target = target_facts(y, loss)
+    losses = np.full(200, target.constant_loss if np.isfinite(target.constant_loss) else 1.0)
+    record = HealthRecord(
+        layer_names(model), np.arange(20), measures, usual, losses, np.array([]), input_facts(np.eye(2)), target
+    )
+    return [finding for finding in diagnose_health(record, facts) if finding.kind != "loss doesn't fall"]
+
+
+def net(output, outputs=1):
+    return fnn.mlp((2, outputs), output=output)
+
+
+CLASSES = jnp.arange(6) % 3
+VALUES = jnp.linspace(-2.0, 2.0, 6)[:, None]
+BITS = (CLASSES[:, None] > 0).astype(WIDEST)
+
+
+@pytest.mark.parametrize(
+    ("y", "loss", "model", "words"),
+    [
+        (VALUES, fnn.mean_squared_error, net(fnn.sigmoid), "stays in [0, 1]"),
+        (VALUES, fnn.mean_squared_error, net(fnn.tanh), "stays in [-1, 1]"),
+        (VALUES, fnn.mean_squared_error, net(fnn.relu), "stays in [0, inf]"),
+        (2 * BITS - 1, fnn.sigmoid_cross_entropy, net(fnn.identity), "from -1 to 1"),
+        (BITS, fnn.sigmoid_cross_entropy, net(fnn.relu), "no probability is below ½"),
+        (CLASSES, fnn.softmax_cross_entropy, net(fnn.softmax, 3), "contains the output layer already"),
+        (BITS, fnn.mean_squared_error, net(fnn.softmax), "1 whatever the input"),
+        (jnp.zeros(6, int), fnn.softmax_cross_entropy, net(fnn.identity, 2), "the same"),
+        (jnp.hstack([BITS, BITS, 1 - BITS]), fnn.softmax_cross_entropy, net(fnn.identity, 3), "sum to 1.7"),
+        (100 + VALUES, fnn.mean_squared_error, net(fnn.identity), "root mean square is 100"),
+        (CLASSES[:, None].astype(WIDEST), fnn.mean_squared_error, net(fnn.identity), "whole numbers from 0 to 2"),
+    ],
+)
+def test_targets_that_can_not_be_met_are_named(y, loss, model, words):
+    (finding,) = facts_of(y, loss, model)
+    assert finding.kind == "labels that don't fit the loss"
+    assert words in finding.sentence
+
+
+@pytest.mark.parametrize(
+    ("y", "loss", "model"),
+    [
+        (VALUES, fnn.mean_squared_error, net(fnn.identity)),
+        (VALUES / 2, fnn.mean_squared_error, net(fnn.tanh)),
+        (BITS, fnn.mean_squared_error, net(fnn.sigmoid)),
+        (BITS, fnn.binary_cross_entropy, net(fnn.sigmoid)),
+        (BITS, fnn.sigmoid_cross_entropy, net(fnn.identity)),
+        (CLASSES, fnn.softmax_cross_entropy, net(fnn.identity, 3)),
+        (CLASSES, fnn.categorical_cross_entropy, net(fnn.softmax, 3)),
+        (jax.nn.one_hot(CLASSES, 3, dtype=WIDEST), fnn.softmax_cross_entropy, net(fnn.identity, 3)),
+        (jax.nn.softmax(jnp.outer(VALUES[:, 0], jnp.arange(3.0))), fnn.softmax_cross_entropy, net(fnn.identity, 3)),
+    ],
+)
+def test_targets_that_fit_are_not(y, loss, model):
+    assert facts_of(y, loss, model) == []
+
+
+def test_the_constant_loss_is_the_entropy_or_the_variance():
+    assert target_facts(CLASSES, fnn.softmax_cross_entropy).constant_loss == pytest.approx(np.log(3))
+    assert target_facts(BITS, fnn.sigmoid_cross_entropy).constant_loss == pytest.approx(np.log(3) - 2 / 3 * np.log(2))
+    assert target_facts(VALUES, fnn.mean_squared_error).constant_loss == pytest.approx(float(VALUES.var()))
+    soft = target_facts(jnp.full((6, 2), 0.5, WIDEST), fnn.softmax_cross_entropy)
+    assert (soft.form, soft.lowest_loss) == ("probabilities", pytest.approx(np.log(2)))
+
+
+def test_a_run_that_learns_by_heart_is_told_from_one_that_learns():
+    learned, facts = run(TANH, validation=[0.9, 0.1])
+    by_heart = learned._replace(validation_losses=np.array([0.9, 0.8]))
+    assert diagnose_health(learned, facts) == ()
+    (finding,) = diagnose_health(by_heart, facts)
+    assert finding.kind == "loss doesn't fall"
+    assert "learned by heart" in finding.sentence
+
+
+def test_a_loss_that_is_no_number_is_a_finding_whatever_the_figures():
+    record, facts = run(TANH)
+    broken = record._replace(step_losses=np.where(np.arange(STEPS) < 50, record.step_losses, np.nan))
+    kinds = [finding.kind for finding in diagnose_health(broken, facts)]
+    assert "loss doesn't fall" in kinds
+
+
+def test_records_that_do_not_fit_are_refused():
+    record, facts = run(TANH)
+    with pytest.raises(ValueError, match=r"diagnose_health\(record\): expected the layers of the facts"):
+        diagnose_health(record._replace(names=("linear",)), facts)
+    with pytest.raises(ValueError, match="at least one step"):
+        diagnose_health(record._replace(steps=np.array([], int)), facts)

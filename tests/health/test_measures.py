@@ -1,0 +1,211 @@
+"""The figures are NumPy's, the gradients are the GradFn's, the names are check_model's, and a scan can stack them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import funcnn as fnn
+from funcnn.gradcheck.layers import _model_functions
+from funcnn.health.measures import LayerMeasures, layer_names, monitored_value_and_grad, update_ratios
+from tests.cases import WIDEST, largest_gap
+
+TOLERANCE = 1e-12 if WIDEST == jnp.float64 else 1e-5
+"""A few thousand sums of numbers near 1 in the dtype of the run."""
+
+
+def nested_block():
+    return fnn.serial(fnn.linear(4, 4), fnn.batch_norm(4), fnn.tanh, fnn.dropout(0.3))
+
+
+NESTED = fnn.serial(
+    fnn.linear(3, 4), fnn.skip(nested_block()), fnn.repeat(fnn.skip(nested_block()), 3), fnn.linear(4, 2)
+)
+
+
+@pytest.fixture(scope="module")
+def nested():
+    params, state = NESTED.init(jax.random.key(0))
+    keys = jax.random.split(jax.random.key(1), 2)
+    batch = (jax.random.normal(keys[0], (6, 3), WIDEST), jnp.array([0, 1, 1, 0, 1, 0]))
+    return params, state, batch, keys[1]
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A network whose first hidden unit is dead and whose tanh is partly flat, with its figures by NumPy."""
+    model = fnn.serial(fnn.linear(2, 3), fnn.relu, fnn.linear(3, 3), fnn.tanh, fnn.linear(3, 2), fnn.softmax)
+    params, state = model.init(jax.random.key(3))
+    dead = params[0]._replace(bias=jnp.array([-50.0, 0.5, 0.5], WIDEST))
+    params = (dead, (), params[2]._replace(kernel=6 * params[2].kernel), *params[3:])
+    batch = (jax.random.normal(jax.random.key(4), (5, 2), WIDEST), jnp.array([0, 1, 1, 0, 1]))
+    return model, params, state, batch
+
+
+def by_numpy(params, x, labels):
+    """Outputs, cotangents and parameter gradients of the small network, layer by layer, in plain NumPy."""
+    (k0, b0), _, (k1, b1), _, (k2, b2), _ = jax.tree.map(np.asarray, params)
+    z0 = x @ k0 + b0
+    a0 = np.maximum(z0, 0)
+    z1 = a0 @ k1 + b1
+    a1 = np.tanh(z1)
+    z2 = a1 @ k2 + b2
+    p = np.exp(z2 - z2.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    y = np.eye(2)[labels]
+    dp = -y / p / len(x)
+    dz2 = (p - y) / len(x)
+    da1 = dz2 @ k2.T
+    dz1 = da1 * (1 - a1**2)
+    da0 = dz1 @ k1.T
+    dz0 = da0 * (z0 > 0)
+    norms = [np.sqrt((f.T @ d) ** 2).ravel() for f, d in ((x, dz0), (a0, dz1), (a1, dz2))]
+    biases = [d.sum(axis=0) for d in (dz0, dz1, dz2)]
+    gradients = [np.linalg.norm([*kernel, *bias]) for kernel, bias in zip(norms, biases, strict=True)]
+    return [z0, a0, z1, a1, z2, p], [dz0, da0, dz1, da1, dz2, dp], gradients
+
+
+def test_the_figures_are_those_of_plain_numpy(small):
+    model, params, state, batch = small
+    _, _, measures = monitored_value_and_grad(model, fnn.categorical_cross_entropy)(params, state, batch)
+    outputs, cotangents, gradients = by_numpy(params, np.asarray(batch[0]), np.asarray(batch[1]))
+    root_mean_squares = [np.sqrt((dy**2).mean()) for dy in cotangents]
+    a0, a1, p = outputs[1], outputs[3], outputs[5]
+    weights = [np.linalg.norm([*np.ravel(params[row].kernel), *params[row].bias]) for row in (0, 2, 4)]
+    expected = LayerMeasures(
+        mean=[y.mean() for y in outputs],
+        spread=[y.std() for y in outputs],
+        saturated=[0, 0, 0, (1 - a1**2 < 0.05).mean(), 0, (p * (1 - p) < 0.05 / 4).mean()],
+        dead=[0, (a0 == 0).all(axis=0).mean(), 0, 0, 0, 0],
+        cotangent=root_mean_squares,
+        relative_cotangent=np.array(root_mean_squares) / root_mean_squares[-1],
+        gradient_norm=[gradients[0], 0, gradients[1], 0, gradients[2], 0],
+        parameter_norm=[weights[0], 0, weights[1], 0, weights[2], 0],
+    )
+    assert 0 < expected.saturated[3] < 1
+    assert expected.dead[1] == pytest.approx(1 / 3)
+    for name, by_hand, figures in zip(measures._fields, measures, expected, strict=True):
+        assert by_hand.shape == (6,)
+        assert by_hand.dtype == WIDEST
+        np.testing.assert_allclose(by_hand, figures, rtol=TOLERANCE, atol=TOLERANCE, err_msg=name)
+
+
+@pytest.mark.parametrize("grad", [fnn.manual_value_and_grad, fnn.autodiff_value_and_grad])
+def test_loss_state_and_gradients_are_those_of_the_gradient_function(nested, grad):
+    params, state, batch, key = nested
+    monitored = jax.jit(monitored_value_and_grad(NESTED, fnn.softmax_cross_entropy, grad))
+    *watched, measures = monitored(params, state, batch, key=key)
+    alone = jax.jit(grad(NESTED, fnn.softmax_cross_entropy))(params, state, batch, key=key)
+    assert jax.tree.structure(tuple(watched)) == jax.tree.structure(alone)
+    assert largest_gap(tuple(watched), alone) < TOLERANCE
+    assert {figures.shape for figures in measures} == {(len(layer_names(NESTED)),)}
+
+
+def test_the_figures_are_the_same_beside_another_gradient_function(nested):
+    params, state, batch, key = nested
+
+    def lost(model, loss):
+        def value_and_grad(params, state, batch, *, key=None):
+            value_and_state, grads = fnn.manual_value_and_grad(model, loss)(params, state, batch, key=key)
+            return value_and_state, jax.tree.map(jnp.zeros_like, grads)
+
+        return value_and_grad
+
+    by_hand, beside = (
+        jax.jit(monitored_value_and_grad(NESTED, fnn.softmax_cross_entropy, grad))(params, state, batch, key=key)
+        for grad in (fnn.manual_value_and_grad, lost)
+    )
+    assert largest_gap(by_hand[2], beside[2]) < TOLERANCE
+    assert not any(leaf.any() for leaf in jax.tree.leaves(beside[1]))
+
+
+def test_a_repeated_layer_has_a_row_for_every_repetition(nested):
+    params, state, batch, key = nested
+    names = layer_names(NESTED)
+    assert len(names) == 1 + 5 + 3 * 5 + 1
+    measures = jax.jit(monitored_value_and_grad(NESTED, fnn.softmax_cross_entropy))(params, state, batch, key=key)[2]
+    for number in range(3):
+        row = names.index(f"layers[2].repeat[{number}].inner.layers[0] linear")
+        kernel, bias = (leaf[number] for leaf in params[2].inner[0])
+        assert float(measures.parameter_norm[row]) == pytest.approx(
+            float(jnp.sqrt((kernel**2).sum() + (bias**2).sum())), rel=1e-5
+        )
+    rows = [names.index(f"layers[2].repeat[{number}].shortcut identity") for number in range(3)]
+    assert len({float(measures.cotangent[row]) for row in rows}) == 3
+
+
+def test_the_names_are_those_that_check_model_gives(nested):
+    params, state, batch, key = nested
+    parts, named = _model_functions(NESTED, fnn.softmax_cross_entropy)[3], []
+
+    def read(*arguments):
+        named.extend(step.name for step in parts(*arguments) if not step.is_whole)
+
+    jax.eval_shape(read, params, state, fnn.Batch(*batch), key)
+    assert set(named) - {"loss: dprediction"} == set(layer_names(NESTED))
+    assert layer_names(fnn.linear(2, 1)) == ("linear",)
+
+
+def test_update_ratios_are_norms_over_norms_also_inside_repeat(nested):
+    params = nested[0]
+    names = layer_names(NESTED)
+    shares = jnp.arange(1.0, 4.0, dtype=WIDEST)
+    updates = jax.tree.map(lambda leaf: leaf / 4, params)
+    third = jax.tree.map(lambda leaf: leaf * shares.reshape(3, *[1] * (leaf.ndim - 1)), params[2])
+    ratios = update_ratios(NESTED, (*updates[:2], third, updates[3]), params)
+    expected = {name: 0.0 for name in names if not name.endswith(("linear", "batch_norm"))}
+    expected |= {name: 0.25 for name in names if name not in expected}
+    expected |= {name: 1.0 + int(name[17]) for name in names if name.startswith("layers[2]") and expected[name]}
+    np.testing.assert_allclose(ratios, [expected[name] for name in names], rtol=1e-5)
+
+
+def test_a_scan_with_a_step_in_three_monitored_trains_as_one_without(small):
+    model, params, state, batch = small
+    optimizer, loss = fnn.adam(0.01), fnn.categorical_cross_entropy
+    plain, monitored = fnn.manual_value_and_grad(model, loss), monitored_value_and_grad(model, loss)
+    nothing = jax.tree.map(jnp.zeros_like, monitored(params, state, batch)[2])
+
+    def step(carry, number, is_monitored):
+        params, opt_state = carry
+        (value, _), gradients = plain(params, state, batch)
+        figures = nothing
+        if is_monitored:
+            figures = jax.lax.cond(
+                number % 3 == 0, lambda params: monitored(params, state, batch)[2], lambda params: nothing, params
+            )
+        updates, opt_state = optimizer.update(gradients, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), (
+            value,
+            figures,
+            update_ratios(model, updates, params),
+        )
+
+    @jax.jit
+    def runs(params):
+        start, numbers = (params, optimizer.init(params)), jnp.arange(9)
+        return [jax.lax.scan(lambda c, n, m=m: step(c, n, m), start, numbers) for m in (True, False)]
+
+    (watched, (losses, figures, ratios)), (alone, _) = runs(params)
+    assert largest_gap(watched, alone) == 0
+    assert figures.spread.shape == ratios.shape == (9, 6)
+    assert losses[-1] < losses[0]
+    np.testing.assert_array_equal((figures.spread > 0).any(axis=1), np.arange(9) % 3 == 0)
+
+
+def test_bfloat16_is_measured_in_float32(small):
+    model, params, state, batch = small
+    params, x = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), (params, batch[0]))
+    _, gradients, measures = monitored_value_and_grad(model, fnn.categorical_cross_entropy)(
+        params, state, (x, batch[1])
+    )
+    assert {figures.dtype for figures in measures} == {jnp.dtype("float32")}
+    assert {leaf.dtype for leaf in jax.tree.leaves(gradients)} == {jnp.dtype("bfloat16")}
+
+
+def test_bad_arguments_are_refused(small, as_for_users):
+    model, params, _, _ = small
+    with pytest.raises(TypeError, match=r"monitored_value_and_grad\(grad\): expected a function"):
+        monitored_value_and_grad(model, fnn.softmax_cross_entropy, "manual")
+    with pytest.raises(ValueError, match=r"update_ratios\(updates\)"):
+        update_ratios(model, params[:2], params)
