@@ -9,8 +9,8 @@ from funcnn.health.course import Course, figure, has_parameters, outcome, percen
 from funcnn.health.kinds import Finding
 from funcnn.health.record import HealthRecord, RecipeFacts
 
-LARGE = 0.05
-"""Steps that move a layer by this share of its own norm: fifty times the usual 10⁻³. Twenty of them replace it."""
+LARGE = 0.1
+"""Steps that move a layer by this share of its own norm: a hundred times the usual 10⁻³. Ten of them replace it."""
 
 TEARS = 0.5
 """A step that moves a layer by half of its norm: what the initialization provided for is gone with two of them."""
@@ -19,8 +19,9 @@ SHORT_WAY = 0.1
 """A run that moved every layer by less than this share of its norm in all, had every step gone the same way, is still
 near its initial parameters: what it predicts is nearly linear in the few changes that it made."""
 
-JUMPY = 0.3
-"""Mean change of the loss from step to step over the loss. A mini-batch of 32 changes it by about 0.2."""
+JUMPY = 3.2
+"""Mean change of the loss from step to step over the loss, times √batch. The mean of n squared normal errors changes by
+2/√π √(2/n) = 1.6/√n of itself from one mini-batch to the next; this is twice as much."""
 
 NOTHING = 0.1
 """A run that explains less than a tenth of what the best constant prediction leaves has learned next to nothing."""
@@ -36,8 +37,9 @@ def rate_too_high(record: HealthRecord, facts: RecipeFacts, course: Course) -> I
     early = ratios[: max(1, len(ratios) // 4)]
     largest = early.max()
     diverges = course.broke_at is not None or course.end > 2 * max(course.constant, 0.0)
+    jumpy = course.jumps * facts.batch_size**0.5 > JUMPY
     lasts = np.median(ratios.max(axis=1)) >= LARGE
-    if largest < LARGE or not (diverges or lasts or course.jumps > JUMPY or largest >= TEARS):
+    if largest < LARGE or not (diverges or lasts or jumpy or largest >= TEARS):
         return
     sample, column = np.unravel_index(early.argmax(), early.shape)
     name = record.names[np.flatnonzero(rows)[column]]
@@ -48,7 +50,7 @@ def rate_too_high(record: HealthRecord, facts: RecipeFacts, course: Course) -> I
         name,
         since(record, (ratios >= LARGE).any(axis=1)) if course.broke_at is None else min(step, course.broke_at),
         f"Step {step} moves {name} {moved}, where 0.001 is usual; {outcome(course)}"
-        + (f", and changes by {percent(min(course.jumps, 1))} from step to step." if course.jumps > JUMPY else "."),
+        + (f", and changes by {percent(min(course.jumps, 1))} from step to step." if jumpy else "."),
         "Divide the learning rate by 10 until the loss falls steadily.",
     )
 
@@ -80,12 +82,15 @@ def rate_too_low(record: HealthRecord, facts: RecipeFacts, course: Course) -> It
 def no_fall(record: HealthRecord, facts: RecipeFacts, course: Course) -> Iterator[Finding]:
     """The run ends no better than a constant prediction, in training or on data that it didn't see."""
     validation = np.asarray(record.validation_losses, np.float64)
-    at_end = f"After {len(np.ravel(record.step_losses))} steps {outcome(course)}"
+    steps = len(np.ravel(record.step_losses))
+    at_end = f"After {steps} steps {outcome(course)}"
     remedy = (
         "Check that the rows of x and y still belong together, that the gradients reach the optimizer, and whether the "
         "features can tell the targets at all: try to learn twenty samples by heart."
     )
-    if course.explained < NOTHING:
+    if has_parameters(record).any() and not np.any(record.update_ratios):
+        yield Finding("loss doesn't fall", None, int(record.steps[0]), f"In {steps} steps no parameter moved.", remedy)
+    elif course.explained < NOTHING:
         yield Finding("loss doesn't fall", None, int(record.steps[0]), f"{at_end}.", remedy)
     elif len(validation) and math.isfinite(record.target.constant_loss):
         possible = record.target.constant_loss - record.target.lowest_loss
