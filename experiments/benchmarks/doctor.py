@@ -64,9 +64,9 @@ class Visit(NamedTuple):
 def examine(settings: DoctorSettings) -> tuple[list[Visit], list[str]]:
     """The runs that count, examined; and, by name, those that don't and why."""
     sick = SICK[::6] if settings.quick else SICK
-    twins = {patient.twin for patient in sick}
-    healthy = [recipe for place, recipe in enumerate(HEALTHY) if not settings.quick or place % 6 == 0]
-    others = [recipe for recipe in HEALTHY if recipe not in healthy and recipe.name in twins]
+    twins = {patient.twin.name for patient in sick}
+    healthy = [patient for place, patient in enumerate(HEALTHY) if not settings.quick or place % 6 == 0]
+    others = [patient for patient in HEALTHY if patient not in healthy and patient.name in twins]
     visits, left_out, qualities = [], [], {}
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True) as progress:
@@ -90,7 +90,7 @@ def _does_not_count(recipe: Recipe, run: Run, qualities: dict[str, float]) -> st
     needed = DATA[recipe.data]().quality
     if not recipe.kinds:
         return "" if run.quality >= needed else f"not healthy, {run.quality:.2f} of {needed}"
-    twin = qualities[recipe.twin]
+    twin = qualities[recipe.twin.name]
     if twin < needed:
         return f"its twin isn't healthy, {twin:.2f} of {needed}"
     return "" if run.quality <= twin - CLEARLY else f"not sick, {run.quality:.2f} beside {twin:.2f}"

@@ -43,7 +43,7 @@ class Recipe(NamedTuple):
         seed: of the initial parameters and the batches.
         kinds: the findings that are right; empty for a healthy run.
         layer: the layer that was broken, where it was one.
-        twin: the healthy recipe's name.
+        twin: the healthy recipe that it was made of.
         break_data, break_params: what was done to the data or to the initial parameters.
         is_frozen: whether the gradients are lost on their way to the optimizer.
     """
@@ -57,7 +57,7 @@ class Recipe(NamedTuple):
     seed: int
     kinds: tuple[Kind, ...] = ()
     layer: str = ""
-    twin: str = ""
+    twin: "Recipe | None" = None
     break_data: Callable[[Data], Data] | None = None
     break_params: Callable | None = None
     is_frozen: bool = False

@@ -34,17 +34,18 @@ _ON_LOGITS = ("softmax_cross_entropy", "sigmoid_cross_entropy")
 def unscaled_input(record: HealthRecord, facts: RecipeFacts, course: Course) -> Iterator[Finding]:
     """Features far from mean 0 and spread 1, where the run doesn't learn."""
     mean, spread = record.input
-    size = np.sqrt(mean**2 + spread**2)
+    size: np.ndarray = np.sqrt(mean**2 + spread**2)
     scale = float(np.sqrt((size**2).mean()))
-    off_centre = float(np.linalg.norm(mean) / max(np.linalg.norm(spread), 1e-300))
-    uneven = float(size.max() / max(float(np.median(size[size > 0])) if (size > 0).any() else 0.0, 1e-300))
+    off_centre = float(np.linalg.norm(mean)) / max(float(np.linalg.norm(spread)), 1e-300)
+    uneven = float(size.max()) / float(np.median(size[size > 0])) if size.any() else 1.0
     largest = int(size.argmax())
-    beyond, seen = max(
+    signs: list[tuple[float, str]] = [
         (scale / LARGE_SCALE, f"The features' root mean square is {figure(scale)}"),
         (SMALL_SCALE / max(scale, 1e-300), f"The features' root mean square is {figure(scale)}"),
         (off_centre / OFF_CENTRE, f"The features' means are {figure(off_centre)} times their spreads"),
         (uneven / UNEVEN, f"Feature {largest} is {figure(uneven)} times as large as the middle one"),
-    )
+    ]
+    beyond, seen = max(signs)
     if beyond <= 1 or course.explained >= (EXTREMELY_WELL if beyond > EXTREME else LEARNS):
         return
     yield Finding(

@@ -88,7 +88,9 @@ def monitored_value_and_grad(
     Returns:
         ``(params, state, batch, *, key=None) -> ((loss, new_state), grads, measures)``, in training mode. The measures
         are ``LayerMeasures`` of arrays ``(layers,)`` in the order of ``layer_names(model)``, in the outputs' dtype or
-        float32, whichever is wider. It works under ``jit``, ``vmap``, ``lax.scan`` and ``lax.cond``.
+        float32, whichever is wider. It works under ``jit``, ``vmap``, ``lax.scan`` and ``lax.cond``. In a scan that
+        measures some steps only, keep the gradients of all steps outside ``lax.cond`` and take the measures alone in
+        it: what a branch returns is copied.
 
     Raises:
         TypeError: model isn't a layer, loss isn't a loss, or grad isn't a function.
@@ -101,7 +103,8 @@ def monitored_value_and_grad(
         >>> model = mlp((2, 3, 1))
         >>> params, state = model.init(jax.random.key(0))
         >>> batch = (jnp.ones((4, 2)), jnp.zeros((4, 1)))
-        >>> (value, state), grads, measures = monitored_value_and_grad(model, mean_squared_error)(params, state, batch)
+        >>> step = jax.jit(monitored_value_and_grad(model, mean_squared_error))
+        >>> (value, state), grads, measures = step(params, state, batch)
         >>> measures.spread.shape, layer_names(model)
         ((3,), ('layers[0] linear', 'layers[1] relu', 'layers[2] linear'))
     """
@@ -211,7 +214,7 @@ def _watched(layer: Layer) -> Layer:
     parts = map(_watched, made_of.layers)
     if made_of.kind == "repeat":
         return repeat(next(parts), len(made_of.layers))
-    return {"serial": serial, "skip": skip}[made_of.kind](*parts)
+    return skip(*parts) if made_of.kind == "skip" else serial(*parts)
 
 
 def _watched_forward(layer, params, state, x, *, train, key: PRNGKeyArray | None = None):

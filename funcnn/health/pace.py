@@ -48,7 +48,9 @@ def rate_too_high(record: HealthRecord, facts: RecipeFacts, course: Course) -> I
     yield Finding(
         "learning rate too high",
         name,
-        since(record, (ratios >= LARGE).any(axis=1)) if course.broke_at is None else min(step, course.broke_at),
+        since(record, np.asarray((ratios >= LARGE).any(axis=1)))
+        if course.broke_at is None
+        else min(step, course.broke_at),
         f"Step {step} moves {name} {moved}, where 0.001 is usual; {outcome(course)}"
         + (f", and changes by {percent(min(course.jumps, 1))} from step to step." if jumpy else "."),
         "Divide the learning rate by 10 until the loss falls steadily.",

@@ -32,6 +32,38 @@ def nested():
     return params, state, batch, keys[1]
 
 
+def lost(model, loss):
+    """A gradient function that isn't manual_value_and_grad: the right loss, and zeros."""
+
+    def value_and_grad(params, state, batch, *, key=None):
+        value_and_state, grads = fnn.manual_value_and_grad(model, loss)(params, state, batch, key=key)
+        return value_and_state, jax.tree.map(jnp.zeros_like, grads)
+
+    return value_and_grad
+
+
+GRADS = {"manual": fnn.manual_value_and_grad, "autodiff": fnn.autodiff_value_and_grad, "lost": lost}
+
+
+@pytest.fixture(scope="module")
+def nested_runs(nested):
+    """By whose gradients: a monitored step, and one without, compiled together."""
+    params, state, batch, key = nested
+    loss = fnn.softmax_cross_entropy
+
+    @jax.jit
+    def steps(*arguments):
+        return {
+            name: (
+                monitored_value_and_grad(NESTED, loss, grad)(*arguments, key=key),
+                grad(NESTED, loss)(*arguments, key=key),
+            )
+            for name, grad in GRADS.items()
+        }
+
+    return steps(params, state, batch)
+
+
 @pytest.fixture(scope="module")
 def small():
     """A network whose first hidden unit is dead and whose tanh is partly flat, with its figures by NumPy."""
@@ -68,7 +100,7 @@ def by_numpy(params, x, labels):
 
 def test_the_figures_are_those_of_plain_numpy(small):
     model, params, state, batch = small
-    _, _, measures = monitored_value_and_grad(model, fnn.categorical_cross_entropy)(params, state, batch)
+    _, _, measures = jax.jit(monitored_value_and_grad(model, fnn.categorical_cross_entropy))(params, state, batch)
     outputs, cotangents, gradients = by_numpy(params, np.asarray(batch[0]), np.asarray(batch[1]))
     root_mean_squares = [np.sqrt((dy**2).mean()) for dy in cotangents]
     a0, a1, p = outputs[1], outputs[3], outputs[5]
@@ -91,46 +123,27 @@ def test_the_figures_are_those_of_plain_numpy(small):
         np.testing.assert_allclose(by_hand, figures, rtol=TOLERANCE, atol=TOLERANCE, err_msg=name)
 
 
-@pytest.mark.parametrize("grad", [fnn.manual_value_and_grad, fnn.autodiff_value_and_grad])
-def test_loss_state_and_gradients_are_those_of_the_gradient_function(nested, grad):
-    params, state, batch, key = nested
-    monitored = jax.jit(monitored_value_and_grad(NESTED, fnn.softmax_cross_entropy, grad))
-    *watched, measures = monitored(params, state, batch, key=key)
-    alone = jax.jit(grad(NESTED, fnn.softmax_cross_entropy))(params, state, batch, key=key)
-    assert jax.tree.structure(tuple(watched)) == jax.tree.structure(alone)
-    assert largest_gap(tuple(watched), alone) < TOLERANCE
-    assert {figures.shape for figures in measures} == {(len(layer_names(NESTED)),)}
+def test_loss_state_and_gradients_are_those_of_the_gradient_function(nested_runs):
+    for (*watched, measures), alone in nested_runs.values():
+        assert jax.tree.structure(tuple(watched)) == jax.tree.structure(alone)
+        assert largest_gap(tuple(watched), alone) < TOLERANCE
+        assert {figures.shape for figures in measures} == {(len(layer_names(NESTED)),)}
 
 
-def test_the_figures_are_the_same_beside_another_gradient_function(nested):
-    params, state, batch, key = nested
-
-    def lost(model, loss):
-        def value_and_grad(params, state, batch, *, key=None):
-            value_and_state, grads = fnn.manual_value_and_grad(model, loss)(params, state, batch, key=key)
-            return value_and_state, jax.tree.map(jnp.zeros_like, grads)
-
-        return value_and_grad
-
-    by_hand, beside = (
-        jax.jit(monitored_value_and_grad(NESTED, fnn.softmax_cross_entropy, grad))(params, state, batch, key=key)
-        for grad in (fnn.manual_value_and_grad, lost)
-    )
+def test_the_figures_are_the_same_beside_another_gradient_function(nested_runs):
+    by_hand, by_autodiff, beside = (nested_runs[grad][0] for grad in GRADS)
+    assert largest_gap(by_hand[2], by_autodiff[2]) < TOLERANCE
     assert largest_gap(by_hand[2], beside[2]) < TOLERANCE
     assert not any(leaf.any() for leaf in jax.tree.leaves(beside[1]))
 
 
-def test_a_repeated_layer_has_a_row_for_every_repetition(nested):
-    params, state, batch, key = nested
-    names = layer_names(NESTED)
+def test_a_repeated_layer_has_a_row_for_every_repetition(nested, nested_runs):
+    params, measures, names = nested[0], nested_runs["manual"][0][2], layer_names(NESTED)
     assert len(names) == 1 + 5 + 3 * 5 + 1
-    measures = jax.jit(monitored_value_and_grad(NESTED, fnn.softmax_cross_entropy))(params, state, batch, key=key)[2]
     for number in range(3):
         row = names.index(f"layers[2].repeat[{number}].inner.layers[0] linear")
-        kernel, bias = (leaf[number] for leaf in params[2].inner[0])
-        assert float(measures.parameter_norm[row]) == pytest.approx(
-            float(jnp.sqrt((kernel**2).sum() + (bias**2).sum())), rel=1e-5
-        )
+        kernel, bias = (np.asarray(leaf[number]) for leaf in params[2].inner[0])
+        assert float(measures.parameter_norm[row]) == pytest.approx(np.linalg.norm([*kernel.ravel(), *bias]), rel=1e-5)
     rows = [names.index(f"layers[2].repeat[{number}].shortcut identity") for number in range(3)]
     assert len({float(measures.cotangent[row]) for row in rows}) == 3
 
@@ -164,7 +177,8 @@ def test_a_scan_with_a_step_in_three_monitored_trains_as_one_without(small):
     model, params, state, batch = small
     optimizer, loss = fnn.adam(0.01), fnn.categorical_cross_entropy
     plain, monitored = fnn.manual_value_and_grad(model, loss), monitored_value_and_grad(model, loss)
-    nothing = jax.tree.map(jnp.zeros_like, monitored(params, state, batch)[2])
+    like = jax.eval_shape(monitored, params, state, batch)[2]
+    nothing = jax.tree.map(lambda figures: jnp.zeros(figures.shape, figures.dtype), like)
 
     def step(carry, number, is_monitored):
         params, opt_state = carry
@@ -196,9 +210,8 @@ def test_a_scan_with_a_step_in_three_monitored_trains_as_one_without(small):
 def test_bfloat16_is_measured_in_float32(small):
     model, params, state, batch = small
     params, x = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), (params, batch[0]))
-    _, gradients, measures = monitored_value_and_grad(model, fnn.categorical_cross_entropy)(
-        params, state, (x, batch[1])
-    )
+    step = monitored_value_and_grad(model, fnn.categorical_cross_entropy)
+    _, gradients, measures = jax.eval_shape(step, params, state, (x, batch[1]))
     assert {figures.dtype for figures in measures} == {jnp.dtype("float32")}
     assert {leaf.dtype for leaf in jax.tree.leaves(gradients)} == {jnp.dtype("bfloat16")}
 
