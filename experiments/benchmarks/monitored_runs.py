@@ -77,7 +77,7 @@ def train(recipe: Recipe) -> Run:
     if recipe.break_data is not None:
         data = recipe.break_data(data)
     x, y = jnp.asarray(data.x, jnp.float32), _as_targets(data.y, recipe)
-    params, state = recipe.model.init(jax.random.key(recipe.seed))
+    params, state = jax.tree.map(lambda leaf: leaf.astype(x.dtype), recipe.model.init(jax.random.key(recipe.seed)))
     if recipe.break_params is not None:
         params = recipe.break_params(params)
     rows = np.random.default_rng(recipe.seed).integers(0, len(x), (STEPS, BATCH_SIZE))

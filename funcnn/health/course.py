@@ -98,5 +98,5 @@ def percent(share: float) -> str:
 def outcome(course: Course) -> str:
     """How the run ended, as a clause."""
     if not math.isfinite(course.end):
-        return "the loss is no longer a number"
+        return f"the loss is no finite number from step {course.broke_at} on"
     return f"the loss ended at {figure(course.end)}, where a constant prediction has {figure(course.constant)}"

@@ -56,4 +56,7 @@ def diagnose_health(record: HealthRecord, facts: RecipeFacts) -> tuple[Finding, 
     if not len(record.steps) or not len(record.step_losses):
         raise ValueError("diagnose_health(record): expected at least one step, got none. Train before you ask.")
     course = course_of(record)
-    return tuple(finding for rule in _RULES for finding in rule(record, facts, course))
+    found = tuple(finding for rule in _RULES for finding in rule(record, facts, course))
+    if len(found) > 1 and found[-1].kind == "loss doesn't fall":
+        return (*found[:-1], found[-1]._replace(remedy="What stands before this may be why: mend that first."))
+    return found

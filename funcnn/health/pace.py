@@ -33,6 +33,7 @@ def rate_too_high(record: HealthRecord, facts: RecipeFacts, course: Course) -> I
     if course.learns or not rows.any():
         return
     ratios = np.asarray(record.update_ratios, np.float64)[:, rows]
+    is_number = np.asarray(np.isfinite(ratios).all(axis=1))
     ratios = np.where(np.isfinite(ratios), ratios, np.inf)
     early = ratios[: max(1, len(ratios) // 4)]
     largest = early.max()
@@ -41,17 +42,17 @@ def rate_too_high(record: HealthRecord, facts: RecipeFacts, course: Course) -> I
     lasts = np.median(ratios.max(axis=1)) >= LARGE
     if largest < LARGE or not (diverges or lasts or jumpy or largest >= TEARS):
         return
-    sample, column = np.unravel_index(early.argmax(), early.shape)
+    # The step that shows it best: the largest that still is a number.
+    readable = np.where(is_number[: len(early), None], early, -1.0)
+    sample, column = np.unravel_index(readable.argmax(), early.shape)
     name = record.names[np.flatnonzero(rows)[column]]
-    step = int(record.steps[sample])
-    moved = "by more than numbers can say" if math.isinf(largest) else f"by {figure(largest)} of its own norm"
+    first = since(record, np.asarray((ratios >= LARGE).any(axis=1)))
+    step, moved = int(record.steps[sample]), figure(early[sample, column])
     yield Finding(
         "learning rate too high",
         name,
-        since(record, np.asarray((ratios >= LARGE).any(axis=1)))
-        if course.broke_at is None
-        else min(step, course.broke_at),
-        f"Step {step} moves {name} {moved}, where 0.001 is usual; {outcome(course)}"
+        first if course.broke_at is None else min(first, course.broke_at),
+        f"Step {step} moves {name} by {moved} times its own norm, where 0.001 is usual; {outcome(course)}"
         + (f", and changes by {percent(min(course.jumps, 1))} from step to step." if jumpy else "."),
         "Divide the learning rate by 10 until the loss falls steadily.",
     )

@@ -84,5 +84,6 @@ def _table(record: HealthRecord, blamed: set) -> list[str]:
         "  ".join([cells[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True))])
         for cells in lines
     ]
+    legend = "gradient: ∂L/∂y over the last layer's. by weights: the gradient's norm. update: over the weights' norm."
     note = [f"{len(rows) - len(shown)} more layers are left out."] if len(shown) < len(rows) else []
-    return [f"step {record.steps[last]}:", *(line.rstrip() for line in aligned), *note]
+    return [f"step {record.steps[last]}:", *(line.rstrip() for line in aligned), *note, legend]

@@ -43,7 +43,7 @@ def dead_units(record: HealthRecord, facts: RecipeFacts, course: Course) -> Iter
                 record.names[row],
                 since(record, dead[:, row] >= needed),
                 f"{percent(late[row])} of the units of {record.names[row]} are off for every sample of a batch"
-                + (f", and so it is in {more} more layer{'s' * (more > 1)}" if more else "")
+                + (f" (and in {more} more layer{'s' * (more > 1)})" if more else "")
                 + "; a unit that is off for all gets no gradient and stays off.",
                 "Lower the learning rate, start with biases of 0 and He's kernels, or use leaky_relu or gelu.",
             )
@@ -94,8 +94,13 @@ def vanishing(record: HealthRecord, facts: RecipeFacts, course: Course) -> Itera
 
 def exploding(record: HealthRecord, facts: RecipeFacts, course: Course) -> Iterator[Finding]:
     """The gradient grows on its way back, at the start of the run."""
-    relative = sampled(record, "relative_cotangent")[0]
-    first = relative if np.isfinite(relative).all() else np.full(len(relative), np.inf)
+    first = sampled(record, "relative_cotangent")[0]
+    remedy = "Use kernels that keep the variance (xavier, he), batch_norm or layer_norm, or clip the gradients' norm."
+    if not np.isfinite(first).all():
+        name, step = record.names[np.flatnonzero(~np.isfinite(first))[-1]], int(record.steps[0])
+        sentence = f"The gradient at {name} is no finite number at step {step}. {_sentence(outcome(course))}"
+        yield Finding("exploding gradients", name, step, sentence, remedy)
+        return
     with np.errstate(divide="ignore", invalid="ignore"):
         grown = np.nan_to_num(first / np.minimum.accumulate(first[::-1])[::-1], nan=1.0, posinf=np.inf)
     strongest = int(grown.argmax())
@@ -109,7 +114,7 @@ def exploding(record: HealthRecord, facts: RecipeFacts, course: Course) -> Itera
         f"The gradient at {record.names[strongest]} is {figure(grown[strongest])} times that at a layer nearer the "
         f"output; it grows most in {record.names[worst]}, {figure(_change(first)[worst])} times. "
         f"{_sentence(outcome(course))}",
-        "Use kernels that keep the variance (xavier, he), batch_norm or layer_norm, or clip the gradients' norm.",
+        remedy,
     )
 
 

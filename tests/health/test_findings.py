@@ -110,8 +110,8 @@ def test_a_run_with_one_thing_broken_has_the_right_finding(kind):
         found = [finding for finding in report.findings if finding.kind == kind]
         assert len(found) == 1, report.findings
         assert not report.ok
-        assert found[0].since_step in range(0, STEPS, EVERY)
-        assert found[0].remedy
+        assert found[0].since_step in range(STEPS)
+        assert found[0].remedy not in found[0].sentence
         if kind != "labels that don't fit the loss":
             assert any(letter.isdigit() for letter in found[0].sentence)
         if layer is not None:
