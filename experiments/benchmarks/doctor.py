@@ -1,8 +1,8 @@
 """What the doctor finds: sick training runs named right, and healthy ones left in peace.
 
-``python -m experiments.benchmarks.doctor`` trains every recipe of ``sick_runs``, monitored, and asks
-``diagnose_health`` about each. A healthy run counts only where it reached its data set's quality, a sick one only where
-its twin did and it ended clearly worse. Thresholds were chosen by the development half alone.
+``python -m experiments.benchmarks.doctor`` trains every recipe of ``sick_runs`` and ``unseen_runs``, monitored, and
+asks ``diagnose_health`` about each. A healthy run counts only where it reached its data set's quality, a sick one only
+where its twin did and it ended clearly worse. The rules were written by ``sick_runs`` alone, the development half.
 """
 
 import json
@@ -22,11 +22,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import funcnn as fnn
 from experiments.benchmarks.monitored_runs import DATA, Recipe, Run, train
-from experiments.benchmarks.sick_runs import HEALTHY, SICK, is_development
+from experiments.benchmarks.sick_runs import HEALTHY, SICK
+from experiments.benchmarks.unseen_runs import UNSEEN_HEALTHY, UNSEEN_SICK
 from experiments.console import console, table
 from funcnn.health.findings import Finding, diagnose_health
 from funcnn.health.measures import monitored_value_and_grad, update_ratios
 
+DEVELOPMENT = {patient.name for patient in (*HEALTHY, *SICK)}
 CLEARLY = 0.1
 """A sick run has to end with an accuracy, or an R², this much below its twin's."""
 
@@ -63,10 +65,10 @@ class Visit(NamedTuple):
 
 def examine(settings: DoctorSettings) -> tuple[list[Visit], list[str]]:
     """The runs that count, examined; and, by name, those that don't and why."""
-    sick = SICK[::6] if settings.quick else SICK
-    twins = {patient.twin.name for patient in sick}
-    healthy = [patient for place, patient in enumerate(HEALTHY) if not settings.quick or place % 6 == 0]
-    others = [patient for patient in HEALTHY if patient not in healthy and patient.name in twins]
+    every = 6 if settings.quick else 1
+    sick, healthy = (*SICK[::every], *UNSEEN_SICK[::every]), (*HEALTHY[::every], *UNSEEN_HEALTHY[::every])
+    names = {patient.name for patient in healthy}
+    others = list({patient.twin.name: patient.twin for patient in sick if patient.twin.name not in names}.values())
     visits, left_out, qualities = [], [], {}
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True) as progress:
@@ -81,7 +83,7 @@ def examine(settings: DoctorSettings) -> tuple[list[Visit], list[str]]:
                 left_out.append(f"{recipe.name}: {reason}")
             elif recipe not in others:
                 findings = diagnose_health(run.record, run.facts)
-                visits.append(Visit(recipe, run.quality, is_development(recipe), findings))
+                visits.append(Visit(recipe, run.quality, recipe.name in DEVELOPMENT, findings))
     return visits, left_out
 
 
@@ -116,12 +118,10 @@ def row(visits: list[Visit]) -> tuple[str, ...]:
 
 def show(visits: list[Visit], left_out: list[str]) -> None:
     """The table of both halves and of all, that of the kinds, and every run that the doctor was wrong about."""
-    halves = table(
-        "runs", "detected", "right layer", "false alarms", "findings a sick run", title="What the doctor finds"
-    )
+    halves = table("runs", "detected", "right layer", "false alarms", "findings each", title="What the doctor finds")
     for name, chosen in (
-        ("development half", [visit for visit in visits if visit.is_development]),
-        ("held-out half", [visit for visit in visits if not visit.is_development]),
+        ("development", [visit for visit in visits if visit.is_development]),
+        ("held out", [visit for visit in visits if not visit.is_development]),
         ("all", visits),
     ):
         halves.add_row(name, *row(chosen))

@@ -1,7 +1,8 @@
-"""The doctor's patients by name: ``HEALTHY`` recipes over data sets, networks and optimizers, and ``SICK`` ones.
+"""The doctor's patients by which its rules were written: ``HEALTHY`` recipes, and ``SICK`` ones.
 
 A sick recipe is a healthy one, its twin, with one thing broken. Whether it is truly sick is measured, not declared:
-``doctor`` counts it only where its twin reaches the quality that its data set asks for and it ends clearly worse.
+``doctor`` counts it only where its twin reaches the quality that its data set asks for and it ends clearly worse. The
+held-out patients stand in ``unseen_runs``.
 """
 
 import jax
@@ -20,20 +21,6 @@ OPTIONS = {
     "skip": {"skip": True},
     "dropout": {"dropout": 0.1},
 }
-SEEDS = (0, 1)
-CHANGED_A_RULE = {
-    "noisy_sine-2xtanh-momentum-0", "vanishing_gradients:small_kernels:xor-4xrelu-momentum-0",
-    "exploding_gradients:one_large_kernel:moons-4xrelu-momentum-0",
-    "learning_rate_too_high:rate_x100:digits-2xrelu-adam-0", "unscaled_input:raw:wine-2xsigmoid-adam-0",
-    "learning_rate_too_high:rate_x100:diabetes-3xgelu-adam-0", "loss_doesn't_fall:gradients_lost:sine-1xtanh-adam-0",
-}  # fmt: skip
-"""Runs by which a rule was changed: of the development half, wherever their names stand."""
-
-
-def is_development(patient: Recipe) -> bool:
-    """Whether thresholds may have been chosen by this run: every other name of its kind, in alphabetical order."""
-    names = sorted(other.name for other in (*HEALTHY, *SICK) if other.kinds == patient.kinds)
-    return patient.name in CHANGED_A_RULE or names.index(patient.name) % 2 == 0
 
 
 def recipe(data: str, depth: int, activation: str, optimizer: str, option: str = "", seed: int = 0) -> Recipe:
@@ -309,6 +296,6 @@ SICK = [
     for faults in (_vanishing, _exploding, _dead, _saturation, _rates, _unscaled, _no_fall, _labels)
     for patient in faults()
 ]
-_specified = [recipe(*specification, seed=seed) for seed in SEEDS for specification in HEALTHY_SPECIFICATIONS]
+_specified = [recipe(*specification) for specification in HEALTHY_SPECIFICATIONS]
 HEALTHY = list({patient.name: patient for patient in (*_specified, *(patient.twin for patient in SICK))}.values())
 """The specified recipes and the twins of the sick ones."""

@@ -11,6 +11,9 @@ LEARNS = 0.5
 """A run that explains half of what the best constant prediction leaves is on its way: a sign that would explain why it
 doesn't learn has nothing to explain."""
 
+EXTREME, LEARNS_WELL = 10.0, 0.9
+"""A sign ten times beyond its threshold may hinder also a run on its way, as long as a tenth is left unexplained."""
+
 _END = 0.1
 _START = 0.02
 
@@ -38,6 +41,10 @@ class Course(NamedTuple):
     @property
     def learns(self) -> bool:
         return self.explained >= LEARNS
+
+    def has_room_for(self, beyond: float) -> bool:
+        """Whether a sign ``beyond`` times its threshold may be what hinders this run."""
+        return bool(beyond > 1 and self.explained < (LEARNS_WELL if beyond >= EXTREME else LEARNS))
 
 
 def course_of(record: HealthRecord) -> Course:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from funcnn.health.course import LEARNS, Course, figure, outcome
+from funcnn.health.course import Course, figure, outcome
 from funcnn.health.kinds import Finding
 from funcnn.health.record import ON_BITS, ON_CLASSES, HealthRecord, LayerFacts, RecipeFacts, TargetFacts
 
@@ -25,9 +25,6 @@ LARGE_TARGETS = 10.0
 BEYOND = 0.1
 """How far outside the output's range targets may lie, in their standard deviations: less is noise."""
 
-EXTREME, EXTREMELY_WELL = 10.0, 0.9
-"""Features ten times beyond those bounds hinder also a run that explains something, short of nine tenths."""
-
 _ON_LOGITS = ("softmax_cross_entropy", "sigmoid_cross_entropy")
 
 
@@ -46,7 +43,7 @@ def unscaled_input(record: HealthRecord, facts: RecipeFacts, course: Course) -> 
         (uneven / UNEVEN, f"Feature {largest} is {figure(uneven)} times as large as the middle one"),
     ]
     beyond, seen = max(signs)
-    if beyond <= 1 or course.explained >= (EXTREMELY_WELL if beyond > EXTREME else LEARNS):
+    if not course.has_room_for(beyond):
         return
     yield Finding(
         "unscaled input",

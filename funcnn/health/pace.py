@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from funcnn.health.course import Course, figure, has_parameters, outcome, percent, since, usual
+from funcnn.health.course import Course, figure, has_parameters, outcome, percent, sampled, since, usual
 from funcnn.health.kinds import Finding
 from funcnn.health.record import HealthRecord, RecipeFacts
 
@@ -23,14 +23,15 @@ JUMPY = 3.2
 """Mean change of the loss from step to step over the loss, times √batch. The mean of n squared normal errors changes by
 2/√π √(2/n) = 1.6/√n of itself from one mini-batch to the next; this is twice as much."""
 
-NOTHING = 0.1
-"""A run that explains less than a tenth of what the best constant prediction leaves has learned next to nothing."""
+LITTLE = 0.2
+"""A run that explains less than a fifth of what the best constant prediction leaves: as much is learned by heart."""
 
 
 def rate_too_high(record: HealthRecord, facts: RecipeFacts, course: Course) -> Iterator[Finding]:
     """The loss diverges, or is no better and jumps, while the steps are large beside the parameters."""
-    rows = has_parameters(record)
-    if course.learns or not rows.any():
+    # A layer that begins at 0 moves by many times its own norm until it has one.
+    rows = has_parameters(record) & (sampled(record, "parameter_norm")[0] != 0)
+    if not rows.any():
         return
     ratios = np.asarray(record.update_ratios, np.float64)[:, rows]
     is_number = np.asarray(np.isfinite(ratios).all(axis=1))
@@ -40,7 +41,7 @@ def rate_too_high(record: HealthRecord, facts: RecipeFacts, course: Course) -> I
     diverges = course.broke_at is not None or course.end > 2 * max(course.constant, 0.0)
     jumpy = course.jumps * facts.batch_size**0.5 > JUMPY
     lasts = np.median(ratios.max(axis=1)) >= LARGE
-    if largest < LARGE or not (diverges or lasts or jumpy or largest >= TEARS):
+    if not course.has_room_for(largest / LARGE) or not (diverges or lasts or jumpy or largest >= TEARS):
         return
     # The step that shows it best: the largest that still is a number.
     readable = np.where(is_number[: len(early), None], early, -1.0)
@@ -61,7 +62,7 @@ def rate_too_high(record: HealthRecord, facts: RecipeFacts, course: Course) -> I
 def rate_too_low(record: HealthRecord, facts: RecipeFacts, course: Course) -> Iterator[Finding]:
     """All steps together, had they gone one way, would have moved no layer far."""
     rows = has_parameters(record)
-    if course.learns or course.broke_at is not None or not rows.any():
+    if course.broke_at is not None or not rows.any():
         return
     ratios = np.asarray(record.update_ratios, np.float64)[:, rows]
     if not np.isfinite(ratios).all():
@@ -69,7 +70,7 @@ def rate_too_low(record: HealthRecord, facts: RecipeFacts, course: Course) -> It
     steps = len(np.ravel(record.step_losses))
     ways = ratios.mean(axis=0) * steps
     farthest = int(ways.argmax())
-    if ways[farthest] >= SHORT_WAY or ways[farthest] == 0:
+    if ways[farthest] == 0 or not course.has_room_for(SHORT_WAY / ways[farthest]):
         return
     name = record.names[np.flatnonzero(rows)[farthest]]
     yield Finding(
@@ -93,11 +94,11 @@ def no_fall(record: HealthRecord, facts: RecipeFacts, course: Course) -> Iterato
     )
     if has_parameters(record).any() and not np.any(record.update_ratios):
         yield Finding("loss doesn't fall", None, int(record.steps[0]), f"In {steps} steps no parameter moved.", remedy)
-    elif course.explained < NOTHING:
+    elif course.explained < LITTLE:
         yield Finding("loss doesn't fall", None, int(record.steps[0]), f"{at_end}.", remedy)
     elif len(validation) and math.isfinite(record.target.constant_loss):
         possible = record.target.constant_loss - record.target.lowest_loss
         best = float(np.min(validation, initial=math.inf, where=np.isfinite(validation)))
-        if possible > 0 and (record.target.constant_loss - best) / possible < NOTHING:
+        if possible > 0 and (record.target.constant_loss - best) / possible < LITTLE:
             sentence = f"{at_end}, but on the validation data it never got below {figure(best)}: it learned by heart."
             yield Finding("loss doesn't fall", None, int(record.steps[0]), sentence, remedy)

@@ -51,13 +51,11 @@ def dead_units(record: HealthRecord, facts: RecipeFacts, course: Course) -> Iter
 
 
 def saturation(record: HealthRecord, facts: RecipeFacts, course: Course) -> Iterator[Finding]:
-    """Sigmoid or tanh units in their flat tails; those of the output layer only where the run learned nothing."""
-    if course.learns:
-        return
+    """Sigmoid or tanh units in their flat tails; at the output only where nearly all are and the run doesn't learn."""
     saturated = usual(sampled(record, "saturated"))
     for row, layer in enumerate(facts.layers):
         is_output = row == len(facts.layers) - 1
-        if layer.family == "saturating" and saturated[row] >= (NEARLY_ALL if is_output else MOST):
+        if not course.learns and layer.family == "saturating" and saturated[row] >= (NEARLY_ALL if is_output else MOST):
             yield Finding(
                 "saturation",
                 layer.name,
@@ -73,13 +71,15 @@ def saturation(record: HealthRecord, facts: RecipeFacts, course: Course) -> Iter
 def vanishing(record: HealthRecord, facts: RecipeFacts, course: Course) -> Iterator[Finding]:
     """Next to nothing of the output's gradient reaches a layer with parameters."""
     relative, rows = sampled(record, "relative_cotangent"), has_parameters(record)
-    if course.learns or not rows.any():
+    if not rows.any():
         return
-    for window in (slice(0, max(1, len(relative) // 4)), slice(None)):
+    # First the very start: where next to nothing gets through, units are soon dead or saturated as well.
+    for window in (slice(0, 1), slice(0, max(1, len(relative) // 4)), slice(None)):
         left = usual(relative[window])
         weakest, worst = int(np.flatnonzero(rows)[left[rows].argmin()]), int(_change(left).argmin())
         measure = {"rectifying": "dead", "saturating": "saturated"}.get(facts.layers[worst].family)
-        if left[weakest] >= VANISHED or (measure and usual(sampled(record, measure)[window])[worst] >= MOST):
+        beyond = VANISHED / max(left[weakest], 1e-300)
+        if not course.has_room_for(beyond) or (measure and usual(sampled(record, measure)[window])[worst] >= MOST):
             continue  # a layer that is mostly dead or saturated has a finding of its own, which says why
         yield Finding(
             "vanishing gradients",
@@ -104,7 +104,7 @@ def exploding(record: HealthRecord, facts: RecipeFacts, course: Course) -> Itera
     with np.errstate(divide="ignore", invalid="ignore"):
         grown = np.nan_to_num(first / np.minimum.accumulate(first[::-1])[::-1], nan=1.0, posinf=np.inf)
     strongest = int(grown.argmax())
-    if course.learns or grown[strongest] <= EXPLODED:
+    if not course.has_room_for(grown[strongest] / EXPLODED):
         return
     worst = int(_change(first).argmax())
     yield Finding(

@@ -8,24 +8,23 @@ import pytest
 from experiments.benchmarks import doctor
 from experiments.benchmarks.doctor import Visit, _does_not_count, row
 from experiments.benchmarks.monitored_runs import DATA, train
-from experiments.benchmarks.sick_runs import HEALTHY, SICK, is_development
+from experiments.benchmarks.sick_runs import HEALTHY, SICK
+from experiments.benchmarks.unseen_runs import UNSEEN_HEALTHY, UNSEEN_SICK
 from funcnn.health import Finding, Kind, diagnose_health
 
 
-def test_every_kind_has_ten_patients_and_names_are_unique():
-    names = [patient.name for patient in (*HEALTHY, *SICK)]
-    assert len(set(names)) == len(names)
-    counted = Counter(patient.kinds[0] for patient in SICK)
+@pytest.mark.parametrize(("healthy", "sick"), [(HEALTHY, SICK), (UNSEEN_HEALTHY, UNSEEN_SICK)])
+def test_every_kind_has_ten_patients(healthy, sick):
+    counted = Counter(patient.kinds[0] for patient in sick)
     assert set(counted) == set(get_args(Kind))
     assert min(counted.values()) >= 10
-    assert len(HEALTHY) >= 60
-    assert {patient.twin.name for patient in SICK} <= {patient.name for patient in HEALTHY}
+    assert len(healthy) >= 60
+    assert {patient.twin.name for patient in sick} <= {patient.name for patient in healthy}
 
 
-@pytest.mark.parametrize("patients", [HEALTHY, SICK])
-def test_the_halves_are_halves(patients):
-    development = sum(map(is_development, patients))
-    assert 0.45 < development / len(patients) < 0.6
+def test_no_patient_is_seen_twice():
+    names = [patient.name for patient in (*HEALTHY, *SICK, *UNSEEN_HEALTHY, *UNSEEN_SICK)]
+    assert len(set(names)) == len(names)
 
 
 def test_a_twin_is_healthy_and_its_sick_run_clearly_worse(untouched_configuration):
