@@ -125,11 +125,15 @@ def monitored_value_and_grad(
         relative = _ratio(measures.cotangent, jnp.broadcast_to(last, measures.cotangent.shape))
         return (value, new_state), _gradients(model, measured), measures._replace(relative_cotangent=relative)
 
+    if grad is manual_value_and_grad:
+        return by_hand
+    value_and_grad = grad(model, loss)
+
     def beside(params, state, batch, *, key=None):
-        value_and_state, grads = grad(model, loss)(params, state, batch, key=key)
+        value_and_state, grads = value_and_grad(params, state, batch, key=key)
         return value_and_state, grads, by_hand(params, state, batch, key=key)[2]
 
-    return by_hand if grad is manual_value_and_grad else beside
+    return beside
 
 
 @memoised
