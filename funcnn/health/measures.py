@@ -88,9 +88,9 @@ def monitored_value_and_grad(
     Returns:
         ``(params, state, batch, *, key=None) -> ((loss, new_state), grads, measures)``, in training mode. The measures
         are ``LayerMeasures`` of arrays ``(layers,)`` in the order of ``layer_names(model)``, in the outputs' dtype or
-        float32, whichever is wider. It works under ``jit``, ``vmap``, ``lax.scan`` and ``lax.cond``. In a scan that
-        measures some steps only, keep the gradients of all steps outside ``lax.cond`` and take the measures alone in
-        it: what a branch returns is copied.
+        float32, whichever is wider. It works under ``jit``, ``vmap``, ``lax.scan`` and ``lax.cond``. To measure
+        every n-th step of a scan, scan over blocks of a measured step and n − 1 others: ``lax.cond`` copies what its
+        branches return, at every step.
 
     Raises:
         TypeError: model isn't a layer, loss isn't a loss, or grad isn't a function.
