@@ -8,7 +8,6 @@ are; ``findings`` asks them all; ``report`` says it.
 from funcnn.health.findings import Finding as Finding, Kind as Kind, diagnose_health as diagnose_health
 from funcnn.health.measures import (
     LayerMeasures as LayerMeasures,
-    layer_names as layer_names,
     monitored_value_and_grad as monitored_value_and_grad,
     update_ratios as update_ratios,
 )
@@ -23,3 +22,4 @@ from funcnn.health.record import (
     target_facts as target_facts,
 )
 from funcnn.health.report import HealthReport as HealthReport, health_report as health_report
+from funcnn.layers.walk import layer_names as layer_names

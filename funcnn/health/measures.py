@@ -16,9 +16,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from funcnn._checks import check_callable, check_is_layer, check_is_loss, check_same_tree, check_scalar
 from funcnn._memoise import memoised
 from funcnn.backprop import manual_value_and_grad
-from funcnn.gradcheck.layers import _name_of
 from funcnn.layers.activations import elu, gelu, gelu_tanh, leaky_relu, relu, sigmoid, silu, softmax, softplus, tanh
-from funcnn.layers.combinators import SkipParts, composition, repeat, serial, skip
+from funcnn.layers.combinators import SkipParts, composition
+from funcnn.layers.walk import in_order, replaced
 from funcnn.types import GradFn, Layer, Loss, Params, Scalar, State
 
 Family: TypeAlias = Literal["saturating", "rectifying", "other"]
@@ -120,7 +120,7 @@ def monitored_value_and_grad(
         check_scalar("monitored_value_and_grad(loss)", value)
         dprediction = loss.backward(loss_residuals, jnp.ones_like(value))
         measured, _ = watched.backward(residuals, dprediction)
-        measures = _gathered(model, measured)
+        measures = in_order(model, measured, lambda leaf: leaf.measures)
         last = _root_mean_square(dprediction, measures.cotangent.dtype)
         relative = _ratio(measures.cotangent, jnp.broadcast_to(last, measures.cotangent.shape))
         return (value, new_state), _gradients(model, measured), measures._replace(relative_cotangent=relative)
@@ -134,39 +134,6 @@ def monitored_value_and_grad(
         return value_and_state, grads, by_hand(params, state, batch, key=key)[2]
 
     return beside
-
-
-@memoised
-def layer_names(model: Layer) -> tuple[str, ...]:
-    """The names of a model's leaf layers in forward order, as ``check_model`` names them.
-
-    Args:
-        model: any layer.
-
-    Returns:
-        A name for each: its place in the model and the function that it is packed of.
-
-    Example:
-        >>> from funcnn.layers.combinators import repeat, serial, skip
-        >>> from funcnn.layers.linear import linear
-        >>> layer_names(serial(linear(2, 2), repeat(skip(linear(2, 2)), 2)))[2:]
-        ('layers[1].repeat[0].shortcut identity', 'layers[1].repeat[1].inner linear', 'layers[1].repeat[1].shortcut identity')
-    """  # noqa: E501
-    return tuple(f"{place.rstrip('.')} {_name_of(layer)}".strip() for place, layer in leaf_layers(model))
-
-
-def leaf_layers(model: Layer, place: str = "") -> tuple[tuple[str, Layer], ...]:
-    """The leaf layers of a model in forward order, each with its place; a repeated one as often as it is repeated."""
-    made_of = composition(model)
-    if made_of is None:
-        return ((place, model),)
-    if made_of.kind == "skip":
-        places: tuple[str, ...] = SkipParts._fields
-    else:
-        word = {"serial": "layers", "repeat": "repeat"}[made_of.kind]
-        places = tuple(f"{word}[{number}]" for number in range(len(made_of.layers)))
-    inside = [leaf_layers(part, f"{place}{name}.") for name, part in zip(places, made_of.layers, strict=True)]
-    return tuple(leaf for leaves in inside for leaf in leaves)
 
 
 def family_of(layer: Layer) -> Family:
@@ -210,15 +177,12 @@ def update_ratios(model: Layer, updates: Params, params: Params) -> Float[Array,
 
 
 @memoised
-def _watched(layer: Layer) -> Layer:
-    """The layer with every leaf of it wrapped; it takes the same parameters and state."""
-    made_of = composition(layer)
-    if made_of is None:
-        return Layer(layer.init, partial(_watched_forward, layer), partial(_watched_backward, layer))
-    parts = map(_watched, made_of.layers)
-    if made_of.kind == "repeat":
-        return repeat(next(parts), len(made_of.layers))
-    return skip(*parts) if made_of.kind == "skip" else serial(*parts)
+def _watched(model: Layer) -> Layer:
+    """The model with every leaf of it wrapped; it takes the same parameters and state."""
+    return replaced(
+        model,
+        lambda leaf: Layer(leaf.init, partial(_watched_forward, leaf), partial(_watched_backward, leaf)),
+    )  # fmt: skip
 
 
 def _watched_forward(layer, params, state, x, *, train, key: PRNGKeyArray | None = None):
@@ -251,18 +215,6 @@ def _slopes(layer, residuals, y):
     if layer.backward == softmax.backward:
         return y * (1 - y)
     return layer.backward(residuals, jnp.ones_like(y))[1]
-
-
-def _gathered(layer: Layer, measured) -> LayerMeasures:
-    """The figures of all leaves along the last axis; before it, the repetitions of a ``repeat`` around the layer."""
-    made_of = composition(layer)
-    if made_of is None:
-        return jax.tree.map(lambda figure: figure[..., None], measured.measures)
-    if made_of.kind == "repeat":
-        stacked = _gathered(made_of.layers[0], measured)
-        return jax.tree.map(lambda figure: figure.reshape(*figure.shape[:-2], -1), stacked)
-    parts = [_gathered(part, inner) for part, inner in zip(made_of.layers, measured, strict=True)]
-    return jax.tree.map(lambda *figures: jnp.concatenate(figures, axis=-1), *parts)
 
 
 def _gradients(layer: Layer, measured) -> Params:

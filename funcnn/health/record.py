@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from funcnn.health.measures import Family, LayerMeasures, family_of, layer_names, leaf_layers
+from funcnn.health.measures import Family, LayerMeasures, family_of
 from funcnn.layers.activations import elu, relu, sigmoid, softmax, softplus, tanh
+from funcnn.layers.walk import layer_names, leaf_layers
 from funcnn.types import Layer, Loss
 
 # What a layer's outputs can be, by its backward; a linear layer's can be anything.

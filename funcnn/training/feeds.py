@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from funcnn.training.steps import Carry, Plan, Recipe, batch_of, run_batch, run_steps
+from funcnn.training.steps import Carry, Figures, Plan, Recipe, batch_of, run_batch, run_steps
 from funcnn.types import Batch
 
 READ_AHEAD = 2
@@ -20,12 +20,21 @@ WINDOW = 16
 
 
 class Stretch(NamedTuple):
-    """What some steps left: the carry, the losses and sizes of their batches, and the positions where epochs ended."""
+    """What some steps left.
+
+    Fields:
+        losses, sizes: of every step's batch.
+        ends: the positions where epochs ended.
+        watched: the numbers of the watched steps.
+        figures: theirs, ``(watched, layers)`` each.
+    """
 
     carry: Carry
     losses: np.ndarray
     sizes: np.ndarray
     ends: tuple[int, ...]
+    watched: np.ndarray
+    figures: Figures | tuple[()]
 
 
 class ArrayFeed:
@@ -40,14 +49,16 @@ class ArrayFeed:
         """Steps ``position`` to ``stop``, or up to the first loss that isn't finite."""
         stop = min(stop, position + self._longest) if self._longest else stop
         capacity = self._longest or stop - position
-        carry, losses, reached = run_steps(
+        ran = run_steps(
             carry, self._data, self._key, np.int32(position), np.int32(stop), capacity=capacity, recipe=self._recipe
         )
-        reached = int(reached)
+        reached, every = int(ran.position), self._recipe.watched
         numbers = np.arange(position, reached) % self.steps
         sizes = np.where(numbers < self.plan.full_steps, self.plan.batch_size, self.plan.left_over)
         ends = range((position // self.steps + 1) * self.steps, reached + 1, self.steps)
-        return Stretch(carry, np.asarray(losses)[: reached - position], sizes, tuple(ends))
+        watched = np.arange(-(-position // every) * every, reached, every) if every else np.zeros(0, int)
+        figures = jax.tree.map(lambda kept: np.asarray(kept)[: len(watched)], ran.figures)
+        return Stretch(ran.carry, np.asarray(ran.losses)[: reached - position], sizes, tuple(ends), watched, figures)
 
     def again(self, carry: Carry, position: int, stop: int) -> Carry:
         """The carry after steps that ``run`` has done before."""
@@ -84,11 +95,14 @@ class StreamFeed:
 
     def run(self, carry: Carry, position: int, stop: int) -> Stretch:
         """At most ``WINDOW`` steps, none beyond the end of the epoch."""
-        self._window, self._begins, losses = [], position, []
+        self._window, self._begins, losses, watched, figures = [], position, [], [], []
         while position + len(losses) < stop and len(losses) < WINDOW and self._fill():
             batch, self._taken = self._ahead.popleft()
             self._window.append(batch)
-            carry, value = run_batch(carry, batch, self._key, np.int32(position + len(losses)), recipe=self._recipe)
+            carry, value, measured = self._step(carry, batch, position + len(losses))
+            if measured:
+                watched.append(position + len(losses))
+                figures.append(measured)
             losses.append(value)
         if not losses:
             raise ValueError(
@@ -96,18 +110,24 @@ class StreamFeed:
                 "Pass a list, a loader, or a function of the epoch that makes an iterable."
             )
         sizes = np.array([len(batch.x) for batch in self._window], int)
-        measured = np.array([np.asarray(value) for value in losses], losses[0].dtype if losses else np.float32)
+        values = np.array([np.asarray(value) for value in losses], losses[0].dtype if losses else np.float32)
         ends = ()
         if not self._fill():
             ends, self._batches, self._taken = (position + len(losses),), None, None
             self._epoch += 1
-        return Stretch(carry, measured, sizes, ends)
+        stacked = jax.tree.map(lambda *parts: np.stack(parts), *figures) if figures else ()
+        return Stretch(carry, values, sizes, ends, np.array(watched, int), stacked)
+
+    def _step(self, carry, batch, number):
+        every = self._recipe.watched
+        is_watched = bool(every) and number % every == 0
+        return run_batch(carry, batch, self._key, np.int32(number), recipe=self._recipe, is_watched=is_watched)
 
     def again(self, carry: Carry, position: int, stop: int) -> Carry:
         """The carry after steps of the newest stretch."""
         for number in range(position, stop):
             batch = self._window[number - self._begins]
-            carry, _ = run_batch(carry, batch, self._key, np.int32(number), recipe=self._recipe)
+            carry, _, _ = self._step(carry, batch, number)
         return carry
 
     def batch_at(self, position: int) -> tuple[Batch, PRNGKeyArray]:

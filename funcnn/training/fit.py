@@ -21,6 +21,16 @@ from jaxtyping import PRNGKeyArray
 from funcnn._checks import is_concrete, positive_integer
 from funcnn._memoise import memoised
 from funcnn.backprop import manual_value_and_grad
+from funcnn.health import (
+    HealthRecord,
+    HealthReport,
+    LayerMeasures,
+    health_report,
+    input_facts,
+    layer_names,
+    recipe_facts,
+    target_facts,
+)
 from funcnn.training.checkpoints import Checkpoints, checked_checkpoints, opened
 from funcnn.training.feeds import ArrayFeed, StreamFeed, is_stream
 from funcnn.training.fingerprint import fingerprints, key_data
@@ -35,14 +45,17 @@ from funcnn.training.input import (
     checked_metrics,
     samples_a_step,
 )
-from funcnn.training.loop import Run, begun, carried_out, checked_early, longest_stretch, resumed
+from funcnn.training.loop import Run, begun, carried_out, checked_early, left, longest_stretch, resumed
 from funcnn.training.placement import placement_on
 from funcnn.training.predict import evaluate_batches, evaluate_checked
-from funcnn.training.results import Progress, Trained, as_trained
+from funcnn.training.results import Progress, Trained
 from funcnn.training.steps import Carry, Plan, Recipe
 from funcnn.training.train import train
 from funcnn.training.watchers import Tell, interruptible, json_lines, progress_bar, tensorboard_files
 from funcnn.types import GradFn, Layer, Loss, Params, State
+
+WATCHED_EVERY = 15
+"""Steps between two that ``monitor`` measures: a measured one costs about half as much again."""
 
 
 @memoised
@@ -84,6 +97,7 @@ def fit(
     tensorboard: str | os.PathLike | None = None,
     checkpoints: Checkpoints | str | os.PathLike | None = None,
     mesh: Mesh | None = None,
+    monitor: bool | int = False,
 ) -> Trained:
     """``train`` for a run that is watched: validation, early stopping, checkpoints, data larger than memory, a mesh.
 
@@ -118,9 +132,11 @@ def fit(
         checkpoints: a folder of the run's own, or ``Checkpoints(folder, every=…, keep=…, damaged=…)``.
         mesh: devices to share the work: its first axis splits the batch, a second one splits wide kernels by columns.
             The result is that of one device, to rounding.
+        monitor: whether to measure what every layer does at every 15th step, or at every n-th, and to say at the end in
+            ``health`` whether the run was well: ``print(trained.health)``.
 
     Returns:
-        The trained parameters, state, optimizer state and history.
+        The trained parameters, state, optimizer state, history, and with ``monitor`` the run's health.
 
     Raises:
         ValueError: as ``train``; also metrics or patience without validation data, validation data that doesn't fit, a
@@ -165,7 +181,8 @@ def fit(
             grad=grad, params=params, state=state,
         )  # fmt: skip
     params, state, loop_key = beginning("fit", model, loss, optimizer, key, grad, params, state)
-    recipe = Recipe(model, loss, accumulated(optimizer, accumulate), grad, 0, placement_on(mesh, batch_size))
+    watched = _watched_every(monitor)
+    recipe = Recipe(model, loss, accumulated(optimizer, accumulate), grad, 0, placement_on(mesh, batch_size), watched)
     longest = partial(
         longest_stretch, epochs=epochs, validate_every=validate_every if validation is not None else None,
         looks_every_epoch=bool(callbacks or any(watching) or (settings and settings.every is None)),
@@ -183,16 +200,14 @@ def fit(
             store=stack.enter_context(opened(settings, elsewhere)), save_every=settings and settings.every,
             configuration=configuration, tells=(), has_bar=progress,
             interrupted=stack.enter_context(interruptible(settings is not None)), began=time.monotonic(),
+            diagnose=partial(_health, recipe, data, validate_every) if watched else None,
         )  # fmt: skip
         standing = resumed(run, standing)
         if isinstance(feed, StreamFeed) and standing.epoch < epochs:
             feed.first()
         run = run._replace(tells=tuple(_tells(stack, watching, run, standing)))
         standing = carried_out(run, standing)
-    carry, best = standing.carry, standing.best
-    if best is not None:
-        carry = carry._replace(params=best.params, state=best.state)
-    return as_trained(carry, standing.ledger.history())
+    return left(run, standing)
 
 
 def _is_concrete(key, data) -> bool:
@@ -228,7 +243,30 @@ def _configuration(key, data, recipe) -> dict[str, Any]:
     if not is_stream(data):
         told = (fingerprints(jnp.asarray(part)) for part in data)
         configuration |= dict(zip("xy", told, strict=True)) | {"batch_size": recipe.batch_size}
-    return configuration
+    return configuration | {"monitor": recipe.watched}
+
+
+def _watched_every(monitor) -> int:
+    """The distance between two watched steps, 0 for none."""
+    if isinstance(monitor, bool):
+        return WATCHED_EVERY if monitor else 0
+    return positive_integer("fit(monitor)", monitor)
+
+
+def _health(recipe, data, validate_every, ledger) -> HealthReport:
+    """What the watched steps of a run say of it; of an iterable's data the first batch stands for all."""
+    if is_stream(data):
+        data = next(iter(data(0) if callable(data) else data), None)
+    x, y = (np.asarray(part) for part in data)
+    figures = {name: np.concatenate(pieces) for name, pieces in ledger.figures.items()}
+    losses = np.concatenate(ledger.losses).astype(np.float64)
+    held_out = ledger.validation.get("loss", []) if validate_every == 1 else []
+    ratios = figures.pop("update_ratios")
+    record = HealthRecord(
+        layer_names(recipe.model), np.concatenate(ledger.watched), LayerMeasures(**figures), ratios, losses,
+        np.array(held_out, np.float64), input_facts(x), target_facts(y, recipe.loss),
+    )  # fmt: skip
+    return health_report(record, recipe_facts(recipe.model, int(np.concatenate(ledger.sizes).max())))
 
 
 def _validation(recipe, measures, validation, params, state):

@@ -8,10 +8,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jax import Array
 
+from funcnn.health import HealthReport
 from funcnn.training.checkpoints import Store, as_text, expected_leaf, from_text, named_leaves, with_leaves
 from funcnn.training.divergence import DivergenceError, are_finite, last_finite, measured_sizes, told
 from funcnn.training.feeds import ArrayFeed, StreamFeed, Stretch
-from funcnn.training.results import Ledger, Progress, as_trained, new_ledger
+from funcnn.training.results import Ledger, Progress, Trained, as_trained, new_ledger
 from funcnn.training.steps import Carry, Recipe
 from funcnn.training.watchers import Moment, Tell
 from funcnn.types import Params, State
@@ -76,6 +77,7 @@ class Run(NamedTuple):
     has_bar: bool
     interrupted: Callable[[], int]
     began: float
+    diagnose: Callable[[Ledger], HealthReport] | None
 
     @property
     def looks_every_epoch(self) -> bool:
@@ -139,9 +141,7 @@ def longest_stretch(
 def _after(run: Run, standing: Standing, stretch: Stretch, seconds: float) -> Standing:
     """Where the run stands after a stretch; validation, early stopping and whoever looks on."""
     ledger = standing.ledger
-    ledger.losses.append(stretch.losses)
-    ledger.sizes.append(stretch.sizes)
-    ledger.ends.extend(stretch.ends)
+    ledger.add(stretch, len(stretch.losses))
     pace = standing.pace * 2 if seconds < QUICK else max(standing.pace // 2, 1) if seconds > SLOW else standing.pace
     standing = standing._replace(
         carry=stretch.carry, position=standing.position + len(stretch.losses),
@@ -191,19 +191,25 @@ def _diverged(run: Run, standing: Standing, stretch: Stretch) -> DivergenceError
     stop = standing.position + (int(broken[0]) if broken.size else len(stretch.losses))
     carry, position = last_finite(run.feed.again, standing.carry, standing.position, stop)
     sizes = measured_sizes(run.recipe, carry, *run.feed.batch_at(position))
-    done, ledger = position - standing.position, standing.ledger
-    ledger.losses.append(stretch.losses[:done])
-    ledger.sizes.append(stretch.sizes[:done])
-    ends = [end for end in stretch.ends if end <= position]
-    ledger.ends.extend(ends)
-    standing = standing._replace(carry=carry, position=position, epoch=standing.epoch + len(ends))
+    ledger = standing.ledger
+    ledger.add(stretch, position - standing.position)
+    standing = standing._replace(carry=carry, position=position, epoch=len(ledger.ends))
     if run.store is not None and position:
         save(run, standing)
         run.store.wait()
     step, epoch = position + 1, standing.epoch + 1
     return DivergenceError(
-        told(run.recipe.loss, sizes, step, epoch), step, epoch, as_trained(carry, ledger.history()), sizes
+        told(run.recipe.loss, sizes, step, epoch), step, epoch, left(run, standing._replace(best=None)), sizes
     )
+
+
+def left(run: Run, standing: Standing) -> Trained:
+    """What a run leaves where it stands: the best parameters, where some were kept, and else the newest."""
+    carry, best, ledger = standing.carry, standing.best, standing.ledger
+    if best is not None:
+        carry = carry._replace(params=best.params, state=best.state)
+    health = run.diagnose(ledger) if run.diagnose and ledger.watched else None
+    return as_trained(carry, ledger.history(), health)
 
 
 def _is_save_due(run: Run, standing: Standing, stretch: Stretch) -> bool:
@@ -216,6 +222,9 @@ def save(run: Run, standing: Standing) -> None:
     ledger, best = standing.ledger, standing.best
     history = {"losses": np.concatenate(ledger.losses), "sizes": np.concatenate(ledger.sizes).astype(np.int32)}
     history |= {f"validation.{name}": np.stack(figures) for name, figures in ledger.validation.items()}
+    if ledger.watched:
+        history["watched"] = np.concatenate(ledger.watched).astype(np.int32)
+        history |= {f"figures.{name}": np.concatenate(figures) for name, figures in ledger.figures.items()}
     arrays = _named(standing.carry)
     if best is not None:
         arrays |= named_leaves("best.params", best.params) | named_leaves("best.state", best.state)
@@ -264,7 +273,11 @@ def resumed(run: Run, fresh: Standing) -> Standing:
         for name, figures in past.items()
         if name.startswith("validation.")
     }
-    ledger = Ledger([past["losses"]], [past["sizes"].astype(int)], about["ends"], validation, about["validated"])
+    figures = {name.removeprefix("figures."): [of] for name, of in past.items() if name.startswith("figures.")}
+    watched = [past["watched"].astype(int)] if "watched" in past else []
+    ledger = Ledger(
+        [past["losses"]], [past["sizes"].astype(int)], about["ends"], validation, about["validated"], watched, figures
+    )  # fmt: skip
     position, epoch = about["step"], about["epoch"]
     if isinstance(run.feed, StreamFeed):
         run.feed.skip_to(epoch, position - (ledger.ends[-1] if ledger.ends else 0), from_text(about["reading"]))

@@ -7,7 +7,9 @@ import optax
 from jax import numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from funcnn.training.steps import Carry
+from funcnn.health import HealthReport
+from funcnn.training.feeds import Stretch
+from funcnn.training.steps import Carry, Figures
 from funcnn.types import Params, State
 
 
@@ -30,12 +32,16 @@ class History(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """What training leaves: the parameters, the running statistics, the optimizer's state and the history."""
+    """What training leaves: the parameters, the running statistics, the optimizer's state and the history.
+
+    ``health`` is what ``fit(monitor=True)`` saw, and ``None`` without it.
+    """
 
     params: Params
     state: State
     opt_state: optax.OptState
     history: History
+    health: HealthReport | None = None
 
 
 class Progress(NamedTuple):
@@ -70,6 +76,8 @@ class Ledger(NamedTuple):
         ends: the position, in steps, at which each epoch ended.
         validation: figures by name.
         validated: the epochs after which they were measured.
+        watched: the numbers of the watched steps.
+        figures: by name, what every layer did at them, ``(steps, layers)``.
     """
 
     losses: list[np.ndarray]
@@ -77,12 +85,28 @@ class Ledger(NamedTuple):
     ends: list[int]
     validation: dict[str, list]
     validated: list[int]
+    watched: list[np.ndarray]
+    figures: dict[str, list[np.ndarray]]
 
     def newest_epoch_loss(self) -> float:
         """Mean over the samples of the newest whole epoch: the last short batch weighs as much as it holds."""
         first, last = (self.ends[-2] if len(self.ends) > 1 else 0), self.ends[-1]
         losses, sizes = _newest(self.losses, last - first), _newest(self.sizes, last - first)
         return float((losses.astype(np.float64) * sizes).sum() / sizes.sum())
+
+    def add(self, stretch: Stretch, done: int) -> None:
+        """Take what the first ``done`` steps of a stretch left."""
+        begins = sum(map(len, self.losses)) if done < len(stretch.losses) else 0
+        ends = begins + done
+        self.losses.append(stretch.losses[:done])
+        self.sizes.append(stretch.sizes[:done])
+        is_whole = done == len(stretch.losses)
+        self.ends.extend(stretch.ends if is_whole else [end for end in stretch.ends if end <= ends])
+        if len(stretch.watched):
+            kept = len(stretch.watched) if is_whole else int((stretch.watched < ends).sum())
+            self.watched.append(stretch.watched[:kept])
+            for name, figures in named_figures(stretch.figures).items():
+                self.figures.setdefault(name, []).append(figures[:kept])
 
     def history(self) -> History:
         losses, sizes = _joined(self.losses), _joined(self.sizes)
@@ -100,8 +124,12 @@ class Ledger(NamedTuple):
         return History(jnp.asarray(means), jnp.asarray(rows), validation, jnp.asarray(self.validated, jnp.int32))
 
 
+def named_figures(figures: Figures) -> dict[str, np.ndarray]:
+    return {**figures.measures._asdict(), "update_ratios": figures.update_ratios}
+
+
 def new_ledger() -> Ledger:
-    return Ledger([], [], [], {}, [])
+    return Ledger([], [], [], {}, [], [], {})
 
 
 def scanned_history(step_losses: Array, sizes: np.ndarray) -> History:
@@ -111,8 +139,8 @@ def scanned_history(step_losses: Array, sizes: np.ndarray) -> History:
     return History((step_losses * shares[None, :]).sum(axis=-1), step_losses, {}, nothing)
 
 
-def as_trained(carry: Carry, history: History) -> Trained:
-    return Trained(*carry, history=history)
+def as_trained(carry: Carry, history: History, health: HealthReport | None = None) -> Trained:
+    return Trained(*carry, history=history, health=health)
 
 
 def _joined(pieces):

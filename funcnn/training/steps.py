@@ -15,6 +15,7 @@ from jax import lax
 from jaxtyping import Array, PRNGKeyArray
 
 from funcnn._checks import check_same_tree
+from funcnn.health.measures import LayerMeasures, monitored_value_and_grad, update_ratios
 from funcnn.training.placement import Placement
 from funcnn.types import Batch, GradFn, Layer, Loss, Params, Scalar, State
 
@@ -30,7 +31,8 @@ class Carry(NamedTuple):
 class Recipe(NamedTuple):
     """What is fixed while a network trains. Equal recipes are compiled once.
 
-    ``batch_size`` is in samples; ``placement`` says how a mesh of devices shares the work, ``None`` for one device.
+    ``batch_size`` is in samples; ``placement`` says how a mesh of devices shares the work, ``None`` for one device;
+    ``watched`` is the distance in steps between two whose layers are measured, 0 for none.
     """
 
     model: Layer
@@ -39,6 +41,7 @@ class Recipe(NamedTuple):
     grad: Callable[[Layer, Loss], GradFn]
     batch_size: int
     placement: Placement | None = None
+    watched: int = 0
 
 
 class Plan(NamedTuple):
@@ -71,16 +74,38 @@ class _Drawn(NamedTuple):
     keys: PRNGKeyArray
 
 
+class Figures(NamedTuple):
+    """What every layer did at a watched step; an array of each, ``(layers,)``."""
+
+    measures: LayerMeasures
+    update_ratios: Array
+
+
 def one_step(recipe: Recipe, carry: Carry, batch: Batch, key: PRNGKeyArray | None) -> tuple[Carry, Scalar]:
     """The carry after one update, and the batch's loss before it."""
-    if recipe.placement is not None:
-        batch = recipe.placement.split_batch(batch)
     value_and_grad = recipe.grad(recipe.model, recipe.loss)
-    (value, state), gradients = value_and_grad(carry.params, carry.state, batch, key=key)
+    (value, state), gradients = value_and_grad(carry.params, carry.state, _split(recipe, batch), key=key)
+    return _updated(recipe, carry, gradients, state)[0], value
+
+
+def watched_step(recipe: Recipe, carry: Carry, batch: Batch, key: PRNGKeyArray | None) -> tuple[Carry, Scalar, Figures]:
+    """``one_step``, and what every layer did at it."""
+    value_and_grad = monitored_value_and_grad(recipe.model, recipe.loss, recipe.grad)
+    batch = _split(recipe, batch)
+    (value, state), gradients, measures = value_and_grad(carry.params, carry.state, batch, key=key)
+    after, updates = _updated(recipe, carry, gradients, state)
+    return after, value, Figures(measures, update_ratios(recipe.model, updates, carry.params))
+
+
+def _split(recipe, batch):
+    return batch if recipe.placement is None else recipe.placement.split_batch(batch)
+
+
+def _updated(recipe, carry, gradients, state):
     check_same_tree("train(grad)", gradients, carry.params, "the parameters")
     updates, opt_state = recipe.optimizer.update(gradients, carry.opt_state, carry.params)
     carry = Carry(optax.apply_updates(carry.params, updates), state, opt_state)
-    return (carry if recipe.placement is None else recipe.placement.keep(carry)), value
+    return (carry if recipe.placement is None else recipe.placement.keep(carry)), updates
 
 
 @partial(jax.jit, static_argnames=("epochs", "recipe"))
@@ -110,62 +135,114 @@ class _Loop(NamedTuple):
     position: Array
     carry: Carry
     losses: Array
+    figures: Figures | tuple[()]
     finite: Array
+
+
+class Ran(NamedTuple):
+    """What a stretch of steps left: the losses ``(capacity,)``, the watched steps' figures, the position reached."""
+
+    carry: Carry
+    losses: Array
+    figures: Figures | tuple[()]
+    position: Array
 
 
 @partial(jax.jit, static_argnames=("capacity", "recipe"))
 def run_steps(
     carry: Carry, data: Batch, key: PRNGKeyArray, start: Array, stop: Array, *, capacity: int, recipe: Recipe
-) -> tuple[Carry, Array, Array]:
+) -> Ran:
     """Steps ``start`` to ``stop`` of the run, counted over all epochs, or up to the first loss that isn't finite.
 
     One program serves every stretch of at most ``capacity`` steps, so that the arithmetic of a step doesn't depend on
     where a run is cut.
-
-    Returns:
-        The carry, the losses ``(capacity,)``, and the position reached.
     """
     plan = Plan(data.x.shape[0], recipe.batch_size)
-    loss = jax.eval_shape(partial(one_step, recipe), carry, _first_batch(plan, data), key)[1]
 
-    def is_going(loop):
-        return (loop.position < stop) & loop.finite
+    def is_going(loop, end):
+        return (loop.position < end) & loop.finite
 
-    def stepped(loop, batch, step_key):
-        after, value = one_step(recipe, loop.carry, batch, step_key)
+    def stepped(loop, part, is_watched):
+        batch, step_key = part
+        figures = loop.figures
+        if is_watched:
+            after, value, measured = watched_step(recipe, loop.carry, batch, step_key)
+            figures = jax.tree.map(
+                lambda kept, new: kept.at[(loop.position - first_watched) // recipe.watched].set(new), figures, measured
+            )
+        else:
+            after, value = one_step(recipe, loop.carry, batch, step_key)
         losses = loop.losses.at[loop.position - start].set(value)
-        return _Loop(loop.position + 1, after, losses, jnp.isfinite(value))
+        return _Loop(loop.position + 1, after, losses, figures, jnp.isfinite(value))
+
+    def maybe_watched(loop, part):
+        """One step that is watched where its number says so. A branch copies the carry: not for every step."""
+        if not recipe.watched:
+            return stepped(loop, part, False)
+        is_due = loop.position % recipe.watched == 0
+        return lax.cond(is_due, partial(stepped, is_watched=True), partial(stepped, is_watched=False), loop, part)
+
+    def steps_until(loop, end, part_at):
+        """Blocks of one step that may be watched and, up to the next such one, steps that aren't."""
+        if not recipe.watched:
+            return lax.while_loop(
+                lambda loop: is_going(loop, end), lambda loop: stepped(loop, part_at(loop.position), False), loop
+            )
+
+        def block(loop):
+            block_end = jnp.minimum(end, (loop.position // recipe.watched + 1) * recipe.watched)
+            loop = maybe_watched(loop, part_at(loop.position))
+            return lax.while_loop(
+                lambda loop: is_going(loop, block_end),
+                lambda loop: stepped(loop, part_at(loop.position), False),
+                loop,
+            )
+
+        return lax.while_loop(lambda loop: is_going(loop, end), block, loop)
 
     def epoch(loop):
         number = loop.position // plan.steps
         drawn, first = _draw(plan, key, number), number * plan.steps
-        if plan.steps == 1:
-            return stepped(loop, data, drawn.keys[0])
-
-        def full_step(loop):
-            step = loop.position - first
-            return stepped(loop, _full_batch(plan, data, drawn, step), drawn.keys[step])
-
         last = jnp.minimum(stop, first + plan.full_steps)
-        loop = lax.while_loop(lambda loop: (loop.position < last) & loop.finite, full_step, loop)
+        loop = steps_until(loop, last, lambda at: (_full_batch(plan, data, drawn, at - first), drawn.keys[at - first]))
         if not plan.left_over:
             return loop
-        is_due = is_going(loop) & (loop.position == first + plan.full_steps)
-        short, short_key = _short_batch(plan, data, drawn), drawn.keys[plan.full_steps]
-        return lax.cond(is_due, lambda loop: stepped(loop, short, short_key), lambda loop: loop, loop)
+        is_due = is_going(loop, stop) & (loop.position == first + plan.full_steps)
+        short = (_short_batch(plan, data, drawn), drawn.keys[plan.full_steps])
+        return lax.cond(is_due, maybe_watched, lambda loop, part: loop, loop, short)
 
-    losses = jnp.full(capacity, jnp.nan, loss.dtype)
-    loop = lax.while_loop(is_going, epoch, _Loop(start, carry, losses, jnp.array(True)))
+    first_watched = -(-start // recipe.watched) * recipe.watched if recipe.watched else start
+    begun = _begun(recipe, plan, carry, data, key, start, capacity)
+    if plan.steps == 1:
+        loop = steps_until(begun, stop, lambda at: (data, _draw(plan, key, at).keys[0]))
+    else:
+        loop = lax.while_loop(lambda loop: is_going(loop, stop), epoch, begun)
     carry = loop.carry if recipe.placement is None else recipe.placement.keep(loop.carry)
-    return carry, loop.losses, loop.position
+    return Ran(carry, loop.losses, loop.figures, loop.position)
 
 
-@partial(jax.jit, static_argnames="recipe")
+def _begun(recipe, plan, carry, data, key, start, capacity) -> _Loop:
+    """The loop before its first step, with room for what its steps leave."""
+    batch = jax.tree.map(lambda array: array[: plan.batch_size], data)
+    loss = jax.eval_shape(partial(one_step, recipe), carry, batch, key)[1]
+    losses = jnp.full(capacity, jnp.nan, loss.dtype)
+    figures: Figures | tuple[()] = ()
+    if recipe.watched:
+        measured = jax.eval_shape(partial(watched_step, recipe), carry, batch, key)[2]
+        most = capacity // recipe.watched + 1
+        figures = jax.tree.map(lambda leaf: jnp.zeros((most, *leaf.shape), leaf.dtype), measured)
+    return _Loop(start, carry, losses, figures, jnp.array(True))
+
+
+@partial(jax.jit, static_argnames=("recipe", "is_watched"))
 def run_batch(
-    carry: Carry, batch: Batch, key: PRNGKeyArray, position: Array, *, recipe: Recipe
-) -> tuple[Carry, Scalar]:
+    carry: Carry, batch: Batch, key: PRNGKeyArray, position: Array, *, recipe: Recipe, is_watched: bool = False
+) -> tuple[Carry, Scalar, Figures | tuple[()]]:
     """One step on a batch that came from outside; its key is folded from the run's key and the step's number."""
-    return one_step(recipe, carry, batch, jax.random.fold_in(key, position))
+    step_key = jax.random.fold_in(key, position)
+    if is_watched:
+        return watched_step(recipe, carry, batch, step_key)
+    return *one_step(recipe, carry, batch, step_key), ()
 
 
 @partial(jax.jit, static_argnames="recipe")
@@ -196,7 +273,3 @@ def _full_batch(plan, data, drawn, step) -> Batch:
 def _short_batch(plan, data, drawn) -> Batch:
     rows = drawn.order[plan.full_steps * plan.batch_size :]
     return jax.tree.map(lambda array: array[rows], data)
-
-
-def _first_batch(plan, data) -> Batch:
-    return jax.tree.map(lambda array: array[: plan.batch_size], data)
