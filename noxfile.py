@@ -121,6 +121,13 @@ def distributed(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def survival(session: nox.Session) -> None:
+    """A training killed at fifty random moments, and two hundred checkpoints with a broken byte."""
+    session.install(".[experiments,training]")
+    session.run("python", "-m", "experiments.benchmarks.survival", *session.posargs)
+
+
+@nox.session(default=False)
 def gpu(session: nox.Session) -> None:
     """The test suite on an NVIDIA GPU, with JAX's CUDA build."""
     session.install(f".[cuda,{EXTRAS}]", *TEST_TOOLS)

@@ -87,7 +87,7 @@ def replaced(layer: Layer, change: Callable[[Layer], Layer]) -> Layer:
     if made_of.kind == "repeat":
         return repeat(replaced(made_of.layers[0], change), len(made_of.layers))
     parts = [replaced(part, change) for part in made_of.layers]
-    return {"serial": serial, "skip": skip}[made_of.kind](*parts)
+    return skip(*parts) if made_of.kind == "skip" else serial(*parts)
 
 
 def in_order(layer: Layer, kept: Any, figures_of: Callable[[Any], PyTree[Array]]) -> PyTree[Array]:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from funcnn.training.steps import Carry, Figures, Plan, Recipe, batch_of, run_batch, run_steps
-from funcnn.types import Batch
+from funcnn.types import Batch, Scalar
 
 READ_AHEAD = 2
 """Batches on their way to the device while it computes."""
@@ -89,13 +89,18 @@ class StreamFeed:
     ):
         self._source, self._key, self._recipe, self._checked = source, key, recipe, checked
         self.steps = None
-        self._epoch, self._ahead, self._window, self._begins = 0, deque(), [], 0
-        self._batches: Iterator | None = None
+        self._epoch, self._begins = 0, 0
+        self._ahead: deque[tuple[Batch, Any]] = deque()
+        self._window: list[Batch] = []
+        self._batches: Any = None
         self._taken: Any = None
 
     def run(self, carry: Carry, position: int, stop: int) -> Stretch:
         """At most ``WINDOW`` steps, none beyond the end of the epoch."""
-        self._window, self._begins, losses, watched, figures = [], position, [], [], []
+        self._window, self._begins = [], position
+        losses: list[Scalar] = []
+        watched: list[int] = []
+        figures: list[Figures] = []
         while position + len(losses) < stop and len(losses) < WINDOW and self._fill():
             batch, self._taken = self._ahead.popleft()
             self._window.append(batch)
@@ -111,9 +116,10 @@ class StreamFeed:
             )
         sizes = np.array([len(batch.x) for batch in self._window], int)
         values = np.array([np.asarray(value) for value in losses], losses[0].dtype if losses else np.float32)
-        ends = ()
-        if not self._fill():
-            ends, self._batches, self._taken = (position + len(losses),), None, None
+        is_last = not self._fill()
+        ends = (position + len(losses),) if is_last else ()
+        if is_last:
+            self._batches, self._taken = None, None
             self._epoch += 1
         stacked = jax.tree.map(lambda *parts: np.stack(parts), *figures) if figures else ()
         return Stretch(carry, values, sizes, ends, np.array(watched, int), stacked)
@@ -157,6 +163,11 @@ class StreamFeed:
         if not self._fill():
             raise ValueError("fit(data): expected an iterable of batches (x, y), got an empty one.")
         return self._ahead[0][0]
+
+    def any_batch(self) -> Batch:
+        """A batch of a run that is done: the first of the first epoch."""
+        source = self._source(0) if callable(self._source) else self._source
+        return self._checked(next(iter(source)))
 
     def _begin(self) -> None:
         self._batches = iter(self._source(self._epoch) if callable(self._source) else self._source)

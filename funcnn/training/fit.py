@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -173,12 +173,12 @@ def fit(
     settings = checked_checkpoints(checkpoints)
     watching = _Watching(progress, log, tensorboard)
     accumulate = positive_integer("fit(accumulate)", accumulate)
-    if not _is_concrete(key, data):
-        if validation is not None or callbacks or settings or mesh is not None or any(watching):
+    if not is_stream(data) and not is_concrete(key, *jax.tree.leaves(data)):
+        if validation is not None or callbacks or settings or mesh is not None or any(watching) or monitor:
             raise ValueError("fit: expected concrete arrays, got tracers: under jit and vmap no epoch ends; use train.")
         return train(
-            model, loss, accumulated(optimizer, accumulate), data, epochs=epochs, batch_size=batch_size, key=key,
-            grad=grad, params=params, state=state,
+            model, loss, accumulated(optimizer, accumulate), cast(Data, data), epochs=epochs, batch_size=batch_size,
+            key=key, grad=grad, params=params, state=state,
         )  # fmt: skip
     params, state, loop_key = beginning("fit", model, loss, optimizer, key, grad, params, state)
     watched = _watched_every(monitor)
@@ -199,20 +199,16 @@ def fit(
             recipe, feed, epochs, validate, validate_every, early, callbacks,
             store=stack.enter_context(opened(settings, elsewhere)), save_every=settings and settings.every,
             configuration=configuration, tells=(), has_bar=progress,
-            interrupted=stack.enter_context(interruptible(settings is not None)), began=time.monotonic(),
-            diagnose=partial(_health, recipe, data, validate_every) if watched else None,
+            interrupted=stack.enter_context(interruptible(settings is not None)), began=time.monotonic(), diagnose=None,
         )  # fmt: skip
         standing = resumed(run, standing)
-        if isinstance(feed, StreamFeed) and standing.epoch < epochs:
-            feed.first()
-        run = run._replace(tells=tuple(_tells(stack, watching, run, standing)))
+        sample = data
+        if isinstance(feed, StreamFeed):
+            sample = feed.first() if standing.epoch < epochs else feed.any_batch()
+        diagnose = partial(_health, recipe, sample, validate_every) if watched else None
+        run = run._replace(tells=tuple(_tells(stack, watching, run, standing)), diagnose=diagnose)
         standing = carried_out(run, standing)
     return left(run, standing)
-
-
-def _is_concrete(key, data) -> bool:
-    """Whether nothing is traced."""
-    return is_concrete(key, *(() if is_stream(data) else jax.tree.leaves(data)))
 
 
 def _feed(recipe, data, batch_size, epochs, key, params, state, longest):
@@ -254,16 +250,15 @@ def _watched_every(monitor) -> int:
 
 
 def _health(recipe, data, validate_every, ledger) -> HealthReport:
-    """What the watched steps of a run say of it; of an iterable's data the first batch stands for all."""
-    if is_stream(data):
-        data = next(iter(data(0) if callable(data) else data), None)
+    """What the watched steps of a run say of it; of an iterable's data one batch stands for all."""
     x, y = (np.asarray(part) for part in data)
     figures = {name: np.concatenate(pieces) for name, pieces in ledger.figures.items()}
     losses = np.concatenate(ledger.losses).astype(np.float64)
     held_out = ledger.validation.get("loss", []) if validate_every == 1 else []
     ratios = figures.pop("update_ratios")
+    measures = LayerMeasures(**{name: jnp.asarray(array) for name, array in figures.items()})
     record = HealthRecord(
-        layer_names(recipe.model), np.concatenate(ledger.watched), LayerMeasures(**figures), ratios, losses,
+        layer_names(recipe.model), np.concatenate(ledger.watched), measures, ratios, losses,
         np.array(held_out, np.float64), input_facts(x), target_facts(y, recipe.loss),
     )  # fmt: skip
     return health_report(record, recipe_facts(recipe.model, int(np.concatenate(ledger.sizes).max())))

@@ -56,8 +56,9 @@ class Early(NamedTuple):
     watch: str
     better: Literal["lower", "higher"]
 
-    def is_better(self, figure: float, best: Best | None) -> bool:
-        return best is None or (figure < best.figure if self.better == "lower" else figure > best.figure)
+    def is_better(self, figure: float, best: float) -> bool:
+        """Whether a figure beats the best so far; any number beats NaN."""
+        return np.isnan(best) > np.isnan(figure) or (figure < best if self.better == "lower" else figure > best)
 
 
 class Run(NamedTuple):
@@ -104,8 +105,8 @@ def carried_out(run: Run, standing: Standing) -> Standing:
         standing = _after(run, standing, stretch, time.monotonic() - began)
         came = run.interrupted()
         if run.store is not None and (came or _is_save_due(run, standing, stretch)):
-            save(run, standing)
-        if came:
+            save(run, run.store, standing)
+        if run.store is not None and came:
             run.store.wait()
             word = f"training was interrupted after step {standing.position}, which is saved; run it again to go on"
             raise KeyboardInterrupt(word) if came == signal.SIGINT else SystemExit(128 + came)
@@ -150,27 +151,26 @@ def _after(run: Run, standing: Standing, stretch: Stretch, seconds: float) -> St
     ended = None
     if stretch.ends:
         if run.validate and (standing.epoch % run.validate_every == 0 or standing.epoch == run.epochs):
-            standing = _validated(run, standing)
+            standing = _validated(run, run.validate(standing.carry), standing)
         if run.callbacks or run.tells:
             ended = _progress(run, standing)
     moment = Moment(standing.position, standing.epoch, float(stretch.losses[-1]), ended)
     for tell in run.tells:
         tell(moment)
-    for callback in run.callbacks if ended else ():
-        if callback(ended) is True:
-            standing = standing._replace(is_over=True)
+    if ended is not None:
+        answers = [callback(ended) for callback in run.callbacks]
+        standing = standing._replace(is_over=standing.is_over or any(answer is True for answer in answers))
     return standing
 
 
-def _validated(run: Run, standing: Standing) -> Standing:
-    measured = run.validate(standing.carry)
-    for name, figure in measured.items():
-        standing.ledger.validation.setdefault(name, []).append(np.asarray(figure))
+def _validated(run: Run, measured: dict[str, Array], standing: Standing) -> Standing:
+    for name, value in measured.items():
+        standing.ledger.validation.setdefault(name, []).append(np.asarray(value))
     standing.ledger.validated.append(standing.epoch)
     if run.early is None:
         return standing
     figure, best = float(measured[run.early.watch]), standing.best
-    if run.early.is_better(figure, best):
+    if best is None or run.early.is_better(figure, best.figure):
         return standing._replace(best=Best(figure, 0, standing.carry.params, standing.carry.state))
     best = best._replace(waited=best.waited + 1)
     return standing._replace(best=best, is_over=best.waited >= run.early.patience)
@@ -195,7 +195,7 @@ def _diverged(run: Run, standing: Standing, stretch: Stretch) -> DivergenceError
     ledger.add(stretch, position - standing.position)
     standing = standing._replace(carry=carry, position=position, epoch=len(ledger.ends))
     if run.store is not None and position:
-        save(run, standing)
+        save(run, run.store, standing)
         run.store.wait()
     step, epoch = position + 1, standing.epoch + 1
     return DivergenceError(
@@ -217,7 +217,7 @@ def _is_save_due(run: Run, standing: Standing, stretch: Stretch) -> bool:
     return is_last or (bool(stretch.ends) if run.save_every is None else standing.position % run.save_every == 0)
 
 
-def save(run: Run, standing: Standing) -> None:
+def save(run: Run, store: Store, standing: Standing) -> None:
     """Write a checkpoint of where the run stands."""
     ledger, best = standing.ledger, standing.best
     history = {"losses": np.concatenate(ledger.losses), "sizes": np.concatenate(ledger.sizes).astype(np.int32)}
@@ -238,7 +238,7 @@ def save(run: Run, standing: Standing) -> None:
         "best": None if best is None else [best.figure, best.waited],
         "is_over": standing.is_over,
     }
-    run.store.save(standing.position, arrays, grown, about)
+    store.save(standing.position, arrays, grown, about)
 
 
 def resumed(run: Run, fresh: Standing) -> Standing:
@@ -264,7 +264,8 @@ def resumed(run: Run, fresh: Standing) -> Standing:
     best = None
     if about["best"] is not None:
         params = with_leaves("best.params", fresh.carry.params, arrays)
-        best = Best(*about["best"], params, with_leaves("best.state", fresh.carry.state, arrays))
+        figure, waited = about["best"]
+        best = Best(figure, waited, params, with_leaves("best.state", fresh.carry.state, arrays))
     past = {
         name.removeprefix("history."): np.asarray(leaf) for name, leaf in arrays.items() if name.startswith("history.")
     }
@@ -292,7 +293,7 @@ def _named(carry: Carry) -> dict[str, Array]:
 
 
 def checked_early(
-    patience: int | None, watch: str, better: str, measured: Iterable[str], has_validation: bool
+    patience: int | None, watch: str, better: Any, measured: Iterable[str], has_validation: bool
 ) -> Early | None:
     """When to stop early; ``None`` for never.
 

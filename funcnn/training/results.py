@@ -102,7 +102,7 @@ class Ledger(NamedTuple):
         self.sizes.append(stretch.sizes[:done])
         is_whole = done == len(stretch.losses)
         self.ends.extend(stretch.ends if is_whole else [end for end in stretch.ends if end <= ends])
-        if len(stretch.watched):
+        if stretch.figures:
             kept = len(stretch.watched) if is_whole else int((stretch.watched < ends).sum())
             self.watched.append(stretch.watched[:kept])
             for name, figures in named_figures(stretch.figures).items():

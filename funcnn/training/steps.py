@@ -250,7 +250,7 @@ def batch_of(data: Batch, key: PRNGKeyArray, position: Array, *, recipe: Recipe)
     """The full batch and the key that ``run_steps`` takes at a position; the short one's samples lead it."""
     plan = Plan(data.x.shape[0], recipe.batch_size)
     drawn, step = _draw(plan, key, position // plan.steps), position % plan.steps
-    if plan.steps == 1:
+    if drawn.order is None:
         return data, drawn.keys[0]
     rows = lax.dynamic_slice_in_dim(jnp.pad(drawn.order, (0, plan.batch_size)), step * plan.batch_size, plan.batch_size)
     return jax.tree.map(lambda array: array[rows], data), drawn.keys[step]

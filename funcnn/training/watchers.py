@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
+import jax
 import numpy as np
 
 from funcnn._optional import needed
@@ -119,10 +120,11 @@ def interruptible(is_wanted: bool) -> Iterator[Callable[[], int]]:
     """While it lasts, the first Ctrl-C or SIGTERM is only noted, for the run to be saved; the second one acts.
 
     Gives a function that says which signal came, 0 where none did. Handlers are the main thread's: elsewhere nothing
-    is changed.
+    is changed. Nor is it in one of several processes, which can only save together: there a signal acts at once.
     """
     came: list[int] = []
-    if not is_wanted or threading.current_thread() is not threading.main_thread():
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_wanted or not is_main or jax.process_count() > 1:
         yield lambda: 0
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
