@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import PyTree
 
 from funcnn._checks import describe
@@ -97,7 +96,9 @@ def check_optimizer(candidate: Any, reference: Any, params: PyTree) -> Optimizer
     with lenient():
         with enable_x64(True):
             wide = widened(params)
-            makers = tuple(_maker(one, name, has_rate) for one, name in zip((candidate, reference), _NAMES, strict=True))
+            makers = tuple(
+                _maker(one, name, has_rate) for one, name in zip((candidate, reference), _NAMES, strict=True)
+            )
             beside, refused = _takes_any_tree(makers, wide)
             problem = awkward(wide, beside=beside)
             asked, properties = _in_float64(makers, problem, has_rate)
@@ -158,7 +159,9 @@ def _maker(one, name, has_rate) -> Callable[[Any], Any]:
             try:
                 made = one(learning_rate)
             except Exception as error:  # whatever the caller's function raises
-                raise ValueError(f"{name}: expected an optimizer of the learning rate, but it raised {reason(error)}.") from error
+                raise ValueError(
+                    f"{name}: expected an optimizer of the learning rate, but it raised {reason(error)}."
+                ) from error
             if not all(callable(getattr(made, part, None)) for part in ("init", "update")):
                 raise TypeError(
                     f"{name}: expected a function of the learning rate that returns an optimizer with init and update, "
@@ -197,7 +200,10 @@ def _in_float64(makers, problem, has_rate) -> tuple[Asked, list[PropertyReport]]
             _part(
                 makers,
                 dropped,
-                lambda make, name: (*phases_of(name, make(_RATE), half), *phases_of(name, make(_DROPPED), STEPS - half)),
+                lambda make, name: (
+                    *phases_of(name, make(_RATE), half),
+                    *phases_of(name, make(_DROPPED), STEPS - half),
+                ),
             )
         )
         scheduled = changing._replace(names=tuple(f"{name}, under a schedule" for name in _CHANGING))
@@ -207,10 +213,12 @@ def _in_float64(makers, problem, has_rate) -> tuple[Asked, list[PropertyReport]]
             parts.append(_part(makers, scheduled, lambda make, name: phases_of(name, make(_schedule), STEPS)))
         else:
             word = "candidate" if refusals[0] else "reference"
-            detail = f"not asked, for the {word} takes none ({refusals[0] or refusals[1]}); the rate was dropped halfway"
+            detail = (
+                f"not asked, for the {word} takes none ({refusals[0] or refusals[1]}); the rate was dropped halfway"
+            )
             properties.append(PropertyReport("a schedule of the learning rate", True, detail))
     else:
-        detail = "not asked, for both were built already; pass functions of the learning rate: optax.adam, not optax.adam(1e-3)"
+        detail = "not asked, for both were built already; pass optax.adam, not optax.adam(1e-3), to have that too"
         properties.append(PropertyReport("a changing learning rate", True, detail))
     properties += _kept(parts, "float64")
     if parts[0].runs[0][0].why_python:
@@ -287,7 +295,10 @@ def _in_lower(makers, problem, dtype, wide: np.ndarray) -> tuple[SequenceReport,
     allowed = np.where(np.isfinite(reference), allowed, np.inf)
     part = Asked(rounded, candidate, reference, np.zeros(len(candidate), int), ((runs[0], runs[1]),))
     rows = compared(candidate, reference, allowed, rounded)
-    worst = next((row for row in rows if not row.ok), max(rows, key=lambda row: row.difference / row.tolerance if row.tolerance else 0.0))
+    worst = next(
+        (row for row in rows if not row.ok),
+        max(rows, key=lambda row: row.difference / row.tolerance if row.tolerance else 0.0),
+    )
     which = worst.name if not worst.ok else f"all {len(rows)}"
     return worst._replace(name=f"{which}, in {name}"), _kept([part], name)
 
@@ -303,16 +314,20 @@ def _reported(asked: Asked, rows, properties, began) -> OptimizerReport:
         finding = diagnose(recipe, asked.problem, asked.candidate, asked.reference, asked.spacing)
     elif not ok:
         broken = [item for item in properties if not item.ok]
-        detail = broken[0].detail if broken else f"right in float64, but digits are lost in {wrong[0].name.rsplit(' ', 1)[-1]}"
+        detail = (
+            broken[0].detail
+            if broken
+            else f"right in float64, but digits are lost in {wrong[0].name.rsplit(' ', 1)[-1]}"
+        )
         finding = Finding("dtype" if broken else "unstable", detail)
-    share, origin = share_of(asked.spacing)
+    origin = share_of(asked.spacing)[1]
     tolerance = (
         f"{origin} of the entry's largest update so far, 16 ε of the leaf's and 2 ε of its largest parameter; "
         "in float32 and bfloat16 √ε, and 16 × what the reference loses there"
     )
     return OptimizerReport(
-        ok, rows, finding and finding.cause, finding.detail if finding else "", _paragraph(rows, properties, finding, recipe),
-        properties, tolerance, time.perf_counter() - began,
+        ok, rows, finding.cause if finding else None, finding.detail if finding else "",
+        _paragraph(rows, finding, recipe), properties, tolerance, time.perf_counter() - began,
     )  # fmt: skip
 
 
@@ -323,14 +338,14 @@ def _recipe(asked: Asked) -> Recipe | None:
     return identified(Observed(asked.problem, asked.reference, asked.groups, before, after, reference.spacing))
 
 
-def _paragraph(rows, properties, finding, recipe) -> str:
+def _paragraph(rows, finding, recipe) -> str:
     if finding is None:
         return f"The candidate takes the reference's steps: all of {len(rows)} rows agree."
     wrong = [row for row in rows if not row.ok]
     lines = []
     if wrong:
         first, (candidate, reference) = wrong[0], display.pair(wrong[0])
-        where = f"{first.path or 'the root'}{list(first.index) if first.index else ''}"
+        where = f"{first.path or 'the root'}{list(first.entry) if first.entry else ''}"
         lines.append(
             f"The candidate differs in {len(wrong)} of {len(rows)} rows, first in {first.name!r} at step {first.step}: "
             f"{where} moves by {candidate} where the reference moves by {reference}."

@@ -59,10 +59,8 @@ def compared(
 ) -> tuple[SequenceReport, ...]:
     """A row for each sequence."""
     apart = gaps(candidate, reference)
-    return tuple(
-        _row(name, *(array[number] for array in (candidate, reference, apart, allowed)), problem)
-        for number, name in enumerate(problem.names)
-    )
+    rows = zip(problem.names, candidate, reference, apart, allowed, strict=True)
+    return tuple(_row(*row, problem) for row in rows)
 
 
 def _row(name, candidate, reference, apart, allowed, problem) -> SequenceReport:

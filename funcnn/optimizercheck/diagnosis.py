@@ -4,11 +4,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from funcnn.optimizercheck.comparison import gaps, tolerances
+from funcnn.optimizercheck.comparison import agree
+from funcnn.optimizercheck.fitting import fitted
 from funcnn.optimizercheck.recipes import Recipe, simulate
 from funcnn.optimizercheck.report import OptimizerCause
 from funcnn.optimizercheck.sequences import Problem
-from funcnn.optimizercheck.slips import Slip, fitted, slips
+from funcnn.optimizercheck.slips import Slip, slips
 
 _QUICK = ("random", "zero", "tiny", "huge")
 _QUICK_STEPS = 4
@@ -22,7 +23,9 @@ class Finding(NamedTuple):
     detail: str
 
 
-def diagnose(recipe: Recipe | None, problem: Problem, candidate: np.ndarray, reference: np.ndarray, spacing: float) -> Finding:
+def diagnose(
+    recipe: Recipe | None, problem: Problem, candidate: np.ndarray, reference: np.ndarray, spacing: float
+) -> Finding:
     """The cause of a difference in float64.
 
     Args:
@@ -34,24 +37,22 @@ def diagnose(recipe: Recipe | None, problem: Problem, candidate: np.ndarray, ref
     if recipe is None:
         if multiple:
             return multiple
-        return Finding("unknown", "the reference follows no recipe that is known here, so none of its slips can be tried")
+        return Finding(
+            "unknown", "the reference follows no recipe that is known here, so none of its slips can be tried"
+        )
     found = [slip for slip in slips(recipe) if _reproduces(slip.recipe, problem, candidate, spacing)]
     found = found or list(fitted(recipe, problem, candidate, spacing))
     if found:
-        first, *others = found
-        others += [multiple] if multiple and first.cause not in ("sign", "rate_scaled") else []
-        also = list(dict.fromkeys(slip.detail for slip in others if slip.detail != first.detail))[: _MOST_NAMED - 1]
-        return Finding(first.cause, "; or, which comes to the same here, ".join([first.detail, *also]))
+        cause, detail = found[0].cause, found[0].detail
+        others = [slip.detail for slip in found[1:]]
+        others += [multiple.detail] if multiple and cause not in ("sign", "rate_scaled") else []
+        also = [other for other in dict.fromkeys(others) if other != detail][: _MOST_NAMED - 1]
+        return Finding(cause, "; or, which comes to the same here, ".join([detail, *also]))
     pair = _two(recipe, problem, candidate, spacing)
     if pair:
         first, second = pair
         return Finding("several", f"two things: {first.detail}; and {second.detail} ({first.cause}, {second.cause})")
     return Finding("unknown", "no single slip that is known here gives the candidate's updates")
-
-
-def explains(simulated: np.ndarray, candidate: np.ndarray, problem: Problem, spacing: float) -> bool:
-    """Whether simulated updates are a candidate's, to rounding."""
-    return bool((gaps(candidate, simulated) <= tolerances(simulated, problem, spacing)).all())
 
 
 def _reproduces(recipe, problem, candidate, spacing) -> bool:
@@ -62,14 +63,14 @@ def _reproduces(recipe, problem, candidate, spacing) -> bool:
         steps = int(np.argmin(known))
         simulated, candidate = simulated[:, :steps], candidate[:, :steps]
         problem = problem._replace(gradients=problem.gradients[:, :steps])
-    return explains(simulated, candidate, problem, spacing)
+    return agree(candidate, simulated, problem, spacing)
 
 
 def _multiple(problem, candidate, reference, spacing) -> Finding | None:
     """Whether every update is the reference's times one number: no recipe is needed to see that."""
     finite = np.isfinite(candidate) & np.isfinite(reference) & (reference != 0)
     factor = float(np.median(candidate[finite] / reference[finite])) if finite.any() else 0.0
-    if not factor or not explains(factor * reference, candidate, problem, spacing):
+    if not factor or not agree(candidate, factor * reference, problem, spacing):
         return None
     return Finding("sign" if factor < 0 else "rate_scaled", f"every update is {factor:.6g} times the reference's")
 
@@ -83,7 +84,7 @@ def _two(recipe, problem, candidate, spacing) -> tuple[Slip, Slip] | None:
     for first in slips(recipe):
         for second in slips(first.recipe):
             quick = second.recipe._replace(rates=second.recipe.rates[rows, :_QUICK_STEPS])
-            if explains(simulate(quick, few).updates, wanted, few, spacing) and _reproduces(
+            if agree(wanted, simulate(quick, few).updates, few, spacing) and _reproduces(
                 second.recipe, problem, candidate, spacing
             ):
                 return first, second

@@ -68,7 +68,7 @@ def _table(report: "OptimizerReport", width: int | float) -> _Table:
         "ok": ["yes" if row.ok else "NO" for row in rows],
         "step": [str(row.step or "") for row in rows],
         "leaf": [row.path or "." for row in rows],
-        "at": [str(list(row.index)) if row.index else "" for row in rows],
+        "at": [str(list(row.entry)) if row.entry else "" for row in rows],
         "candidate": [candidate for candidate, _ in pairs],
         "reference": [reference for _, reference in pairs],
         "difference": [_size(row.difference) for row in rows],

@@ -100,7 +100,11 @@ def _families(observed, plain) -> Iterator[Recipe]:
     if first is None:
         coupled = np.zeros_like(p)
         if second_name == "sum_of_squares":
-            yield plain._replace(second="sum", start=nice(start), coupled=_per_leaf(observed, np.sqrt(np.abs(second[zero, 0] - start)) / p))
+            yield plain._replace(
+                second="sum",
+                start=nice(start),
+                coupled=_per_leaf(observed, np.sqrt(np.abs(second[zero, 0] - start)) / p),
+            )
             return
         b2 = np.median(second[zero, 0] / start) if start else 1 - np.median(second[small, 0] / g**2)
         b2 = nice(b2, digits)
@@ -112,7 +116,7 @@ def _families(observed, plain) -> Iterator[Recipe]:
         return
     share = np.median(first[small, 0] / g)
     coupled = _per_leaf(observed, first[zero, 0] / (share * p))
-    if second is None and "trace" in observed.after or abs(share - 1) < 1e-5:
+    if abs(share - 1) < 1e-5:
         moved = observed.path[small, 1] * coupled
         b1 = nice(np.median((first[small, 1] - g - moved) / first[small, 0]), digits)
         for nesterov in ("none", "ahead"):
@@ -130,7 +134,10 @@ def _families(observed, plain) -> Iterator[Recipe]:
     growing = observed.row("growing")
     eps = np.median(second[growing, 0] - np.abs(observed.problem.gradients[growing, 0]))
     zero_second = second[zero, :2].mean(axis=-1)
-    b2 = nice(np.median(second[observed.row("one step, then zero"), 1] / second[observed.row("one step, then zero"), 0]), digits)
+    b2 = nice(
+        np.median(second[observed.row("one step, then zero"), 1] / second[observed.row("one step, then zero"), 0]),
+        digits,
+    )
     eps = nice(zero_second[0], 8) if zero_second[0] else nice(max(eps, 0.0), 8)
     yield adam._replace(second="maximum", b2=b2, eps=eps, corrected_first=0)
 
@@ -177,7 +184,7 @@ def _epsilons(observed, recipe) -> Iterator[tuple[Recipe, float]]:
     names = ("parameters at zero", "vanishing", "small, parameters at zero", "huge")
     plain, vanishing, small, huge = (_first_steps(observed, simulated, name) for name in names)
     if recipe.second in ("none", "maximum"):
-        yield recipe, float(np.median(plain[0] * (plain[1] if recipe.second == "maximum" else 1.0)) ** -1)
+        yield recipe, float(np.median(plain[1] / plain[0]))
         return
     (inverse, v), (inverse_0, v_0) = plain, vanishing
     digits = 8 if recipe.start else 12

@@ -226,7 +226,9 @@ def described(recipe: Recipe) -> str:
         name = {"none": "gradient descent", "sum": "momentum", "lion": "Lion"}.get(recipe.first, "momentum")
         numbers = {"μ": recipe.b1} if recipe.first == "sum" else numbers
     else:
-        name = {"sum": "Adagrad", "maximum": "Adamax"}.get(recipe.second, "RMSprop" if recipe.first == "none" else "Adam")
+        name = {"sum": "Adagrad", "maximum": "Adamax"}.get(
+            recipe.second, "RMSprop" if recipe.first == "none" else "Adam"
+        )
     name = f"Nesterov's {name}" if recipe.nesterov != "none" else name
     rates = np.unique(recipe.rates[0])
     numbers |= {"μ of the velocity": recipe.after, "a start of": recipe.start}
@@ -235,5 +237,9 @@ def described(recipe: Recipe) -> str:
         numbers |= {f"{kind} weight decay": float(np.max(np.abs(decay), initial=0.0))}
     if recipe.clip != "none":
         numbers |= {f"clipping by {recipe.clip} at": recipe.bound}
-    shown = ", ".join(f"{word} {'' if ' at' in word or 'of' in word.split() else '= '}{value:.6g}" for word, value in numbers.items() if value)
+    shown = ", ".join(
+        f"{word} {'' if ' at' in word or 'of' in word.split() else '= '}{value:.6g}"
+        for word, value in numbers.items()
+        if value
+    )
     return f"{name} with {shown}" if shown else name

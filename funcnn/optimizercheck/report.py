@@ -83,7 +83,7 @@ class SequenceReport(NamedTuple):
         name: of the sequence; those in a lower dtype have it behind.
         ok: whether the candidate's updates are the reference's.
         step: the first step that differs, counted from 1; ``None`` where none does.
-        path, index: the leaf and the entry that differs most at that step; else the nearest to its tolerance.
+        path, entry: the leaf and the place in it that differs most at that step; else the nearest to its tolerance.
         candidate, reference: both updates there.
         difference: their distance; ``tolerance``: the largest one that rounding explains.
     """
@@ -92,7 +92,7 @@ class SequenceReport(NamedTuple):
     ok: bool
     step: int | None
     path: str
-    index: tuple[int, ...]
+    entry: tuple[int, ...]
     candidate: float
     reference: float
     difference: float

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from jaxtyping import PyTree
 
-from funcnn._checks import check_same_structure, check_same_tree, describe, is_concrete
+from funcnn._checks import check_same_structure, check_same_tree, describe, is_concrete, same_structure
 from funcnn.gradcheck.program import recorded
 from funcnn.gradcheck.rounding import rounded_to
 
@@ -77,7 +77,6 @@ def run(name: str, phases: Phases, params: PyTree, gradients: PyTree, *, with_st
 
 def takes(transformation: Any, params: PyTree) -> str:
     """Why an optimizer can't take a tree; empty where it can."""
-
 
     def updates(params):
         gradients = jax.tree.map(jnp.ones_like, params)
@@ -158,7 +157,8 @@ def _walked(name, phases, params, gradients, *, jit) -> tuple[PyTree, tuple[str,
     """Step by step in Python; ``jit`` compiles the single step."""
     steps = [(transformation, count, jax.jit(transformation.update) if jit else transformation.update)
              for transformation, count in phases]  # fmt: skip
-    sequences, changes = [], dict.fromkeys(())
+    sequences: list = []
+    changes: dict[str, None] = {}
     for number in range(len(jax.tree.leaves(params)[0])):
         current, done, row = _at(params, number), 0, []
         try:
@@ -198,8 +198,10 @@ def _stepped(name, where, update: Callable, gradient, state, params):
 
 def _changes(what, before, after) -> tuple[str, ...]:
     """How a tree isn't like another: its structure, else the first leaf of another shape or dtype."""
-    if jax.tree.structure(before) != jax.tree.structure(after):
-        return (f"the {what} come back in another structure" if what == "updates" else "the state changes its structure",)
+    if not same_structure(before, after):
+        return (
+            f"the {what} come back in another structure" if what == "updates" else "the state changes its structure",
+        )
     leaves = zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True)
     for (path, old), new in leaves:
         given, wanted = jnp.result_type(new), jnp.result_type(old)

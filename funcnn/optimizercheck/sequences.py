@@ -8,7 +8,6 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-
 STEPS = 20
 BESIDE = {"scalar": (), "nested": {"matrix": [(2, 3)]}}
 """Shapes of what stands beside the caller's own tree, so that a scalar and a nested tree are always there."""
@@ -66,9 +65,7 @@ class Problem(NamedTuple):
     def _tree(self, rows, dtype):
         # In NumPy: JAX would compile a program for every slice of every leaf.
         parts = iter(np.split(rows.astype(dtype), self.starts[1:], axis=-1))
-        return jax.tree.map(
-            lambda shape: next(parts).reshape(*rows.shape[:-1], *shape), self.shapes, is_leaf=_is_shape
-        )
+        return jax.tree.map(lambda shape: next(parts).reshape(*rows.shape[:-1], *shape), self.shapes, is_leaf=_is_shape)
 
 
 def flattened(tree: PyTree, axes: int = 2) -> np.ndarray:

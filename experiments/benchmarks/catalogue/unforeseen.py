@@ -1,0 +1,174 @@
+"""Slips of optimizers written after the checker was: what it makes of mistakes that nobody had in mind."""
+
+import jax
+import jax.numpy as jnp
+
+from experiments.benchmarks.catalogue.hand_rolled import (
+    RATE,
+    adam,
+    after,
+    by_norm,
+    corrected,
+    descent,
+    rmsprop,
+    transformation,
+    tree_map,
+    velocity,
+    zeros,
+)
+from experiments.benchmarks.catalogue.optimizers import (
+    ADAM,
+    ADAMW,
+    CLIPPED,
+    DECAYED,
+    MOMENTUM,
+    NESTEROV,
+    RMSPROP,
+    cases,
+)
+
+
+def first_gradient_undampened():
+    """PyTorch's dampening: the velocity begins as the first gradient, all of it."""
+
+    def init(params):
+        return {"v": zeros(params), "begun": jnp.zeros((), bool)}
+
+    def update(grads, state, params=None):
+        v = tree_map(lambda v, g: jnp.where(state["begun"], 0.9 * v + 0.1 * g, g), state["v"], grads)
+        return tree_map(lambda v: -RATE * v, v), {"v": v, "begun": jnp.ones((), bool)}
+
+    return transformation(init, update)
+
+
+def count_of_every_leaf():
+    """Adam whose loop over the parameters counts a step at each of them."""
+
+    def init(params):
+        return {"t": jnp.zeros((), jnp.int32), "m": zeros(params), "v": zeros(params)}
+
+    def update(grads, state, params=None):
+        leaves, structure = jax.tree.flatten(grads)
+        moments = zip(leaves, jax.tree.leaves(state["m"]), jax.tree.leaves(state["v"]), strict=True)
+        t, rows = state["t"], []
+        for g, m, v in moments:
+            t = t + 1
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+            root = jnp.sqrt(corrected(v, 0.999, t)) + 1e-8
+            rows.append(((-RATE * corrected(m, 0.9, t) / root).astype(g.dtype), m, v))
+        updates, m, v = (jax.tree.unflatten(structure, column) for column in zip(*rows, strict=True))
+        return updates, {"t": t, "m": m, "v": v}
+
+    return transformation(init, update)
+
+
+def largest_square():
+    """AMSGrad: divided by the largest v̂ so far."""
+
+    def init(params):
+        return {"t": jnp.zeros((), jnp.int32), "m": zeros(params), "v": zeros(params), "top": zeros(params)}
+
+    def update(grads, state, params=None):
+        t = state["t"] + 1
+        m = tree_map(lambda m, g: 0.9 * m + 0.1 * g, state["m"], grads)
+        v = tree_map(lambda v, g: 0.999 * v + 0.001 * g**2, state["v"], grads)
+        top = tree_map(lambda top, v: jnp.maximum(top, corrected(v, 0.999, t).astype(v.dtype)), state["top"], v)
+        updates = tree_map(lambda m, top: -RATE * corrected(m, 0.9, t).astype(m.dtype) / (jnp.sqrt(top) + 1e-8), m, top)
+        return updates, {"t": t, "m": m, "v": v, "top": top}
+
+    return transformation(init, update)
+
+
+def mean_of_squared_means():
+    """v gathers m², not g²."""
+
+    def init(params):
+        return {"t": jnp.zeros((), jnp.int32), "m": zeros(params), "v": zeros(params)}
+
+    def update(grads, state, params=None):
+        t = state["t"] + 1
+        m = tree_map(lambda m, g: 0.9 * m + 0.1 * g, state["m"], grads)
+        v = tree_map(lambda v, m: 0.999 * v + 0.001 * m**2, state["v"], m)
+        hats = tree_map(lambda m, v: (corrected(m, 0.9, t), corrected(v, 0.999, t)), m, v)
+        updates = tree_map(lambda g, hat: (-RATE * hat[0] / (jnp.sqrt(hat[1]) + 1e-8)).astype(g.dtype), grads, hats)
+        return updates, {"t": t, "m": m, "v": v}
+
+    return transformation(init, update)
+
+
+UNFORESEEN = (
+    *cases(
+        "unforeseen",
+        MOMENTUM,
+        {
+            "velocity_and_gradient_both_decay": (
+                {"unknown", "rate_scaled"},
+                velocity(gather=lambda v, g, rate: 0.9 * (v + g)),
+            ),
+            "velocity_begins_undampened": ({"unknown", "dampening"}, first_gradient_undampened()),
+            "velocity_subtracts": ({"unknown", "coefficient"}, velocity(gather=lambda v, g, rate: g - 0.9 * v)),
+        },
+    ),
+    *cases(
+        "unforeseen",
+        NESTEROV,
+        {"nesterov_looks_back": ({"nesterov_form"}, velocity(direction=lambda v, g, rate: rate * (g - 0.9 * v)))},
+    ),
+    *cases(
+        "unforeseen",
+        ADAM,
+        {
+            "adam_both_corrected_by_b1": (
+                {"unknown", "bias_correction_missing"},
+                adam(square_hat=lambda v, b, t: v / (1 - 0.9**t)),
+            ),
+            "adam_counts_every_leaf": ({"unknown", "bias_correction_shifted"}, count_of_every_leaf()),
+            "adam_of_the_largest_square": ({"unknown", "accumulation"}, largest_square()),
+            "adam_squares_its_mean": ({"unknown", "square_missing"}, mean_of_squared_means()),
+            "adam_epsilon_as_a_floor": (
+                {"unknown", "epsilon_inside_root"},
+                adam(divided=lambda m, v, eps, t: m / jnp.maximum(jnp.sqrt(v), eps)),
+            ),
+            "adam_uncorrected_and_epsilon_inside": (
+                {"several"},
+                adam(mean_hat=lambda m, b, t: m, divided=lambda m, v, eps, t: m / jnp.sqrt(v + eps)),
+            ),
+            "adam_of_a_clipped_gradient": ({"clipping_missing"}, after(by_norm, adam())),
+        },
+    ),
+    *cases(
+        "unforeseen",
+        ADAMW,
+        {
+            "adamw_decays_by_the_sign": (
+                {"unknown"},
+                adam(leaving=lambda u, p, rate: rate * (u + 0.1 * jnp.sign(p))),
+            ),
+        },
+    ),
+    *cases(
+        "unforeseen",
+        DECAYED,
+        {
+            "decay_of_the_new_parameters": (
+                {"unknown", "several"},
+                descent(lambda g, p: -RATE * (g + 0.1 * (p - RATE * g))),
+            )
+        },
+    ),
+    *cases(
+        "unforeseen",
+        RMSPROP,
+        {"rmsprop_leaf_by_leaf": ({"unknown"}, rmsprop(square=lambda v, g, b: b * v + (1 - b) * (g**2).mean()))},
+    ),
+    *cases(
+        "unforeseen",
+        CLIPPED,
+        {
+            "clipped_by_mean_square": (
+                {"clipping_bound", "clipping_kind"},
+                after(lambda tree: by_norm(tree, sum(leaf.size for leaf in jax.tree.leaves(tree)) ** 0.5), velocity()),
+            ),
+        },
+    ),
+)
