@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,54 +19,74 @@ _SIZES = (*np.arange(-12.0, 2.0, 0.5),)
 _DECAYS = (0.3, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999)
 
 
+class _Place(NamedTuple):
+    """A number of a recipe that may be another, and how to say so."""
+
+    field: str
+    cause: OptimizerCause
+    words: str
+    recipe: Recipe
+
+
 def fitted(recipe: Recipe, problem: Problem, updates: np.ndarray, spacing: float) -> Iterator[Slip]:
     """The recipe with another number in one place, where some number gives a candidate's updates."""
     few = problem.chosen([name for name in _TOLD_BY if name in problem.names], _TOLD_IN)
     rows = [problem.names.index(name) for name in few.names]
     wanted = updates[rows, :_TOLD_IN]
-    for field, (cause, words) in _NUMBERS.items():
-        old = getattr(recipe, field)
-        if not _has(recipe, field):
-            continue
-        start = recipe._replace(rates=recipe.rates[rows, :_TOLD_IN])
-        for number in _fits(start, field, few, wanted):
-            changed = _with(recipe, field, number)
+    for field, cause, words, start in _places(recipe):
+        for number in _fits(start._replace(rates=recipe.rates[rows, :_TOLD_IN]), field, few, wanted):
+            changed = _with(start, field, number)
             if agree(updates, simulate(changed, problem).updates, problem, spacing):
-                if field == "rates" and number < 0:
-                    yield Slip("sign", f"the candidate's updates are {number:.6g} times the reference's", changed)
-                elif field == "rates":
-                    yield Slip(cause, f"the learning rate is {number:.6g} times the reference's", changed)
-                else:
-                    before = float(np.max(np.abs(old), initial=0.0))
-                    yield Slip(cause, f"{words} is {number:.6g} where the reference has {before:.6g}", changed)
+                yield Slip("sign" if field == "rates" and number < 0 else cause, words.format(number), changed)
                 break
 
 
-_NUMBERS: dict[str, tuple[OptimizerCause, str]] = {
-    "rates": ("rate_scaled", "the learning rate"),
-    "eps": ("epsilon_size", "ε"),
-    "eps_root": ("epsilon_size", "ε inside the root"),
-    "b1": ("coefficient", "β₁ (or μ)"),
-    "b2": ("coefficient", "β₂"),
-    "after": ("coefficient", "μ of the velocity"),
-    "coupled": ("decay_size", "the weight decay"),
-    "decoupled": ("decay_size", "the weight decay"),
-    "bound": ("clipping_bound", "the bound of the clipping"),
-    "start": ("initial_accumulator", "the second moment's start"),
-}
+def _places(recipe) -> Iterator[_Place]:
+    """Every number that plays a part in the recipe, and those of the lines that it hasn't."""
+    yield _Place("rates", "rate_scaled", "the learning rate is {:.6g} times the reference's", recipe)
+    if recipe.second != "none":
+        field = "eps_root" if recipe.eps_root else "eps"
+        inside = " inside the root" if recipe.eps_root else ""
+        words = f"ε{inside} is {{:.6g}} where the reference has {getattr(recipe, field):g}"
+        yield _Place(field, "epsilon_size", words, recipe)
+    has_b2 = recipe.second in ("mean", "leaky sum", "maximum") or recipe.first == "lion"
+    decays = {"b1": ("β₁ (or μ)", recipe.first != "none"), "b2": ("β₂", has_b2), "after": ("μ", recipe.after)}
+    for field, (name, plays) in decays.items():
+        if plays:
+            words = f"{name} is {{:.6g}} where the reference has {getattr(recipe, field):g}"
+            yield _Place(field, "coefficient", words, recipe)
+    if recipe.second not in ("none", "maximum"):
+        words = f"the second moment begins at {{:.6g}} where the reference's begins at {recipe.start:g}"
+        yield _Place("start", "initial_accumulator", words, recipe)
+    if recipe.second == "sum":
+        words = "v is a mean of squares with β₂ = {:.6g}, as in RMSprop, not their sum"
+        for start in dict.fromkeys((recipe.start, 0.0)):
+            yield _Place("b2", "accumulation", words, recipe._replace(second="mean", start=start))
+    yield from _decays(recipe)
+    yield from _bounds(recipe)
 
 
-def _has(recipe, field) -> bool:
-    """Whether a number plays a part in a recipe."""
-    if field == "b1":
-        return recipe.first != "none"
-    if field == "b2":
-        return recipe.second in ("mean", "leaky sum", "maximum") or recipe.first == "lion"
-    if field == "start":
-        return recipe.second not in ("none", "maximum")
-    if field == "eps":
-        return recipe.second != "none" and not recipe.eps_root
-    return field == "rates" or bool(np.any(getattr(recipe, field)))
+def _decays(recipe) -> Iterator[_Place]:
+    for field in ("coupled", "decoupled"):
+        old = getattr(recipe, field)
+        if np.any(old):
+            words = f"the weight decay is {{:.6g}} where the reference has {np.max(np.abs(old)):g}"
+            yield _Place(field, "decay_size", words, recipe)
+    if not np.any(recipe.coupled) and not np.any(recipe.decoupled):
+        words = "a weight decay of {:.6g} is in the gradient, where the reference has none"
+        yield _Place("coupled", "decay_added", words, recipe)
+        if recipe.first != "none" or recipe.second != "none":
+            yield _Place("decoupled", "decay_added", words.replace("in the gradient", "beside the moments"), recipe)
+
+
+def _bounds(recipe) -> Iterator[_Place]:
+    if recipe.clip != "none":
+        words = f"gradients are clipped at {{:.6g}} where the reference clips at {recipe.bound:g}"
+        yield _Place("bound", "clipping_bound", words, recipe)
+        return
+    for kind in ("global norm", "value", "leaf norm"):
+        words = f"gradients are clipped by {kind} at {{:.6g}}, where the reference clips none"
+        yield _Place("bound", "clipping_added", words, recipe._replace(clip=kind))
 
 
 def _fits(recipe, field, problem, wanted) -> Iterator[float]:

@@ -17,10 +17,10 @@ each other's place, ``lion`` is a mean of which the direction is a sign."""
 Second: TypeAlias = Literal["none", "mean", "sum", "leaky sum", "maximum", "exchanged"]
 """How squares are gathered: ``sum`` is v ← v + g², ``leaky sum`` v ← β₂ v + g², ``maximum`` v ← max(β₂ v, |g| + ε)."""
 
-Nesterov: TypeAlias = Literal["none", "ahead", "same step", "bare gradient", "added", "damped", "twice"]
+Nesterov: TypeAlias = Literal["none", "ahead", "same step", "bare gradient", "added", "damped", "twice", "behind"]
 """The direction made of m and g: ``ahead`` is Sutskever's g + μ m, or Dozat's with m corrected for step t + 1;
 ``same step`` corrects both for t, ``bare gradient`` only m; ``added`` is g + μ m̂ of a mean, ``damped`` (1−μ) g + μ m of
-a sum, ``twice`` β₁ (β₁ m + (1−β₁) g) + (1−β₁) g."""
+a sum, ``twice`` β₁ (β₁ m + (1−β₁) g) + (1−β₁) g, ``behind`` g − μ v."""
 
 Clip: TypeAlias = Literal["none", "value", "global norm", "leaf norm", "always", "squared norm"]
 """How gradients are clipped: ``always`` scales to the global norm also from below, ``squared norm`` lacks its root."""
@@ -49,6 +49,13 @@ class Recipe(NamedTuple):
         late: a moment is used before it takes in the gradient: ``first``, ``second``.
         clips_updates: what is clipped is the update.
         decays_before_clip: coupled weight decay is added before the clipping.
+        decays_by_sign: weight decay takes the parameters' signs.
+        squares: what the second moment is made of: ``gradient``, the first ``moment``, or the ``leaf``'s mean square.
+        keeps_largest: the direction is divided by the root of the largest second moment so far.
+        eps_floor: ε is the least that the root may be.
+        corrected_by_first: the second moment is corrected with β₁.
+        counts_leaves: the count goes on at every leaf.
+        begins_whole: the first moment begins as the first gradient.
     """
 
     rates: np.ndarray
@@ -76,6 +83,13 @@ class Recipe(NamedTuple):
     late: tuple[str, ...] = ()
     clips_updates: bool = False
     decays_before_clip: bool = False
+    decays_by_sign: bool = False
+    squares: Literal["gradient", "moment", "leaf"] = "gradient"
+    keeps_largest: bool = False
+    eps_floor: bool = False
+    corrected_by_first: bool = False
+    counts_leaves: bool = False
+    begins_whole: bool = False
 
 
 class Simulated(NamedTuple):
@@ -95,36 +109,60 @@ def simulate(recipe: Recipe, problem: Problem, path: np.ndarray | None = None) -
         path: the parameters at every step, where they aren't to follow the recipe's own updates.
     """
     params, steps = problem.params, problem.gradients.shape[1]
-    first, velocity = np.zeros_like(params), np.zeros_like(params)
-    second = np.full_like(params, recipe.start)
+    velocity, memory = np.zeros_like(params), _begun(recipe, params)
     outputs: tuple[list, list, list] = [], [], []
     with np.errstate(all="ignore"):
         for step in range(steps):
             params = params if path is None else path[:, step]
-            rate = recipe.rates[:, step, None]
-            g = _prepared(recipe, problem.gradients[:, step], params, problem.starts)
-            kept_first = np.zeros_like(first) if "first" in recipe.forgets else first
-            kept_second = np.full_like(second, recipe.start) if "second" in recipe.forgets else second
-            first = _first(recipe, kept_first, g, rate)
-            second = _second(recipe, kept_second, g)
-            t = 1 if "count" in recipe.forgets else step + 1
-            used_first, used_second = (
-                (kept_first if "first" in recipe.late else first),
-                (kept_second if "second" in recipe.late else second),
-            )
-            numerator, scale = _numerator(recipe, used_first, kept_first, g, rate, t)
-            corrected = used_second / _correction(recipe.b2, recipe.corrected_second, t)
-            direction = numerator / _denominator(recipe, used_second, corrected, t)
-            velocity = scale * direction + (recipe.after * velocity if recipe.after else 0.0)
+            rate, decayed = recipe.rates[:, step, None], np.sign(params) if recipe.decays_by_sign else params
+            g = _prepared(recipe, problem.gradients[:, step], decayed, problem.starts)
+            numerator, corrected, denominator, scale, memory = _moved(recipe, memory, g, rate, step, problem.starts)
+            velocity = scale * numerator / denominator + (recipe.after * velocity if recipe.after else 0.0)
             update = -velocity
             if recipe.clips_updates:
                 update = clipped(recipe.clip, recipe.bound, update, problem.starts)
             if np.any(recipe.decoupled) or np.any(recipe.unscaled):
-                update = update - (rate * recipe.decoupled + recipe.unscaled) * params
+                update = update - (rate * recipe.decoupled + recipe.unscaled) * decayed
             for output, value in zip(outputs, (update, numerator, corrected), strict=True):
                 output.append(value)
             params = params + update
     return Simulated(*(np.stack(output, axis=1) for output in outputs))
+
+
+class _Memory(NamedTuple):
+    """Both moments, and the largest second one so far."""
+
+    first: np.ndarray
+    second: np.ndarray
+    largest: np.ndarray
+
+
+def _begun(recipe, params) -> _Memory:
+    zeros = np.zeros_like(params)
+    return _Memory(zeros, np.full_like(params, recipe.start), zeros)
+
+
+def _moved(recipe, memory, g, rate, step, starts):
+    """One step of the moments: numerator, corrected second moment, denominator, what is left to multiply by, memory."""
+    begun = _begun(recipe, g)
+    kept_first = begun.first if "first" in recipe.forgets else memory.first
+    kept_second = begun.second if "second" in recipe.forgets else memory.second
+    first = g if recipe.begins_whole and step == 0 else _first(recipe, kept_first, g, rate)
+    squared = first if recipe.squares == "moment" else g
+    second = _second(recipe, kept_second, squared, starts)
+    t = 1 if "count" in recipe.forgets else step + 1
+    if recipe.counts_leaves:
+        sizes = np.diff([*starts, g.shape[1]])
+        t = np.repeat(step * len(starts) + 1 + np.arange(len(starts)), sizes)
+    used_first = kept_first if "first" in recipe.late else first
+    used_second = kept_second if "second" in recipe.late else second
+    numerator, scale = _numerator(recipe, used_first, kept_first, g, rate, t)
+    decay = recipe.b1 if recipe.corrected_by_first else recipe.b2
+    corrected = used_second / _correction(decay, recipe.corrected_second, t)
+    largest = np.maximum(memory.largest, corrected)
+    corrected = largest if recipe.keeps_largest else corrected
+    denominator = _denominator(recipe, used_second, corrected, t)
+    return numerator, corrected, denominator, scale, _Memory(first, second, largest)
 
 
 def clipped(kind: Clip, bound: float, g: np.ndarray, starts: np.ndarray) -> np.ndarray:
@@ -169,8 +207,11 @@ def _first(recipe, m, g, rate):
     return rules[recipe.first]()
 
 
-def _second(recipe, v, g):
+def _second(recipe, v, g, starts):
     b2, square = recipe.b2, np.abs(g) ** recipe.power
+    if recipe.squares == "leaf":
+        sizes = np.diff([*starts, g.shape[1]])
+        square = np.repeat(np.add.reduceat(square, starts, axis=1) / sizes, sizes, axis=1)
     rules: dict[str, Callable[[], np.ndarray]] = {
         "none": lambda: np.ones_like(g),
         "mean": lambda: b2 * v + (1 - b2) * square,
@@ -183,7 +224,7 @@ def _second(recipe, v, g):
 
 
 def _correction(decay, offset, t):
-    return 1.0 if offset is None else np.float64(1 - decay ** (t + offset))
+    return 1.0 if offset is None else 1 - np.float64(decay) ** (t + offset)
 
 
 def _numerator(recipe, m, kept, g, rate, t):
@@ -197,6 +238,7 @@ def _numerator(recipe, m, kept, g, rate, t):
     ahead = _correction(b1, None if offset is None else offset + 1, t)
     if recipe.first in ("none", "sum"):
         directions = {"none": m / now, "ahead": g + b1 * m, "damped": (1 - b1) * g + b1 * m, "added": g + m}
+        directions |= {"behind": g - b1 * m}
     else:
         directions = {
             "none": m / now,
@@ -215,6 +257,8 @@ def _denominator(recipe, second, corrected, t):
     if recipe.eps_before:
         correction = _correction(recipe.b2, recipe.corrected_second, t)
         return (np.sqrt(second + recipe.eps_root) + recipe.eps) / np.sqrt(correction)
+    if recipe.eps_floor:
+        return np.maximum(np.sqrt(corrected + recipe.eps_root), recipe.eps)
     inside = corrected + recipe.eps_root
     return (np.sqrt(inside) if recipe.root else inside) + recipe.eps
 

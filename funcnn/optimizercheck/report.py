@@ -12,6 +12,7 @@ OptimizerCause: TypeAlias = Literal[
     "epsilon_inside_root",
     "epsilon_before_correction",
     "epsilon_size",
+    "epsilon_floor",
     "rate_inside_velocity",
     "dampening",
     "factor_missing",
@@ -21,6 +22,8 @@ OptimizerCause: TypeAlias = Literal[
     "decay_coupling",
     "decay_unscaled",
     "decay_missing",
+    "decay_added",
+    "decay_form",
     "decay_size",
     "decay_masking",
     "decay_and_clipping_order",
@@ -28,10 +31,12 @@ OptimizerCause: TypeAlias = Literal[
     "coefficient",
     "root_missing",
     "square_missing",
+    "squared_otherwise",
     "accumulation",
     "initial_accumulator",
     "clipping_kind",
     "clipping_missing",
+    "clipping_added",
     "clipping_bound",
     "clipping_place",
     "state_reset",
@@ -48,23 +53,25 @@ OptimizerCause: TypeAlias = Literal[
 candidate's updates on every sequence:
 
 - ``bias_correction_missing``: of m, of v or of both, or there where the reference has none;
-- ``bias_correction_shifted``: by βᵗ⁻¹ or βᵗ⁺¹, of m, of v or of both;
+- ``bias_correction_shifted``: by βᵗ⁻¹ or βᵗ⁺¹, of m, of v or of both; by a count that goes on at every leaf; with the
+  other β;
 - ``epsilon_inside_root``: √(v + ε) for √v + ε, or the reverse;
 - ``epsilon_before_correction``: √v + ε corrected afterwards, Keras' form, or the reverse;
-- ``epsilon_size``: none, or another number;
+- ``epsilon_size``: none, or another number; ``epsilon_floor``: max(√v, ε);
 - ``rate_inside_velocity``: v ← μ v − α g, which differs once α changes, or the reverse;
 - ``dampening``: v ← μ v + (1−μ) g, or the reverse;
 - ``factor_missing``: g or g² enters a mean without its 1 − β; ``factors_exchanged``: β and 1 − β in each other's place;
 - ``nesterov``: against plain; ``nesterov_form``: another direction made of the gradient and the velocity;
 - ``decay_coupling``: weight decay in the gradient for beside it, or the reverse; ``decay_unscaled``: without α;
-  ``decay_missing``; ``decay_size``: another number, or the other sign; ``decay_masking``: on all leaves, where the
-  reference leaves some out; ``decay_and_clipping_order``: added before the clipping for after, or the reverse;
+  ``decay_missing``; ``decay_added``: where the reference has none; ``decay_size``: another number, or the other sign;
+  ``decay_form``: of the parameters' signs; ``decay_masking``: on all leaves, where the reference leaves some out;
+  ``decay_and_clipping_order``: added before the clipping for after, or the reverse;
 - ``betas_exchanged``: β₁ and β₂; ``coefficient``: another β or μ;
-- ``root_missing``; ``square_missing``: |g| for g²;
-- ``accumulation``: a sum of squares for their mean (Adagrad for RMSprop), or the reverse;
+- ``root_missing``; ``square_missing``: |g| for g²; ``squared_otherwise``: m² for g², or a leaf's mean square;
+- ``accumulation``: a sum of squares for their mean (Adagrad for RMSprop), or the reverse, or a maximum;
 - ``initial_accumulator``: v begins at another number;
-- ``clipping_kind``: by value, by global norm, by each leaf's norm; ``clipping_missing``; ``clipping_bound``;
-  ``clipping_place``: the update for the gradient;
+- ``clipping_kind``: by value, by global norm, by each leaf's norm; ``clipping_missing``; ``clipping_added``, where the
+  reference clips nothing; ``clipping_bound``; ``clipping_place``: the update for the gradient;
 - ``state_reset``: a moment or the count begins anew at every step; ``state_late``: a moment is used before it takes in
   the gradient;
 - ``rate_scaled``: every update times a factor; ``sign``: ascent;

@@ -57,7 +57,11 @@ def _rates(recipe) -> Iterator[Slip]:
 def _first_moment(recipe) -> Iterator[Slip]:
     m = "v" if recipe.second == "none" else "m"
     if recipe.first == "sum":
-        yield Slip("dampening", "v ← μ v + (1−μ) g, where the reference has v ← μ v + g", recipe._replace(first="mean"))
+        dampened, words = recipe._replace(first="mean"), "v ← μ v + (1−μ) g, where the reference has v ← μ v + g"
+        yield Slip("dampening", words, dampened)
+        begun = dampened._replace(begins_whole=True)
+        yield Slip("dampening", f"{words}; it begins as the first gradient, all of it, as PyTorch's does", begun)
+        yield Slip("coefficient", "v ← g − μ v: μ has the other sign", recipe._replace(b1=-recipe.b1))
         if np.ptp(recipe.rates, axis=1).any() and not recipe.rate_inside:
             words = "the learning rate is inside the velocity, v ← μ v − α g, which differs once it changes"
             yield Slip("rate_inside_velocity", words, recipe._replace(rate_inside=True))
@@ -89,20 +93,13 @@ def _second_moment(recipe) -> Iterator[Slip]:
         yield Slip("factors_exchanged", words, recipe._replace(second="exchanged"))
         maximum = recipe._replace(second="maximum", corrected_second=None)
         yield Slip("accumulation", "v is the largest |g| of late, as in Adamax, not a mean of squares", maximum)
-        for decay in (0.9, 0.99, 0.999):
-            if recipe.first == "sum" and recipe.b2 != decay:
-                yield Slip("coefficient", f"β₂ is {decay}", recipe._replace(b2=decay))
-    if recipe.second == "sum":
-        for decay in (0.9, 0.95, 0.99, 0.999):
-            mean = recipe._replace(second="mean", b2=decay)
-            words = f"v is a mean of squares with β₂ = {decay}, as in RMSprop, not their sum"
-            yield Slip("accumulation", words, mean)
-            yield Slip("accumulation", words, mean._replace(start=0.0))
     if recipe.start:
         yield Slip("initial_accumulator", f"v begins at 0, not at {recipe.start:g}", recipe._replace(start=0.0))
-    elif recipe.second != "maximum":
-        for start in (0.1, 1.0):
-            yield Slip("initial_accumulator", f"v begins at {start:g}, not at 0", recipe._replace(start=start))
+    largest = "the direction is divided by the root of the largest v so far, as in AMSGrad"
+    yield Slip("accumulation", largest, recipe._replace(keeps_largest=True))
+    if recipe.first != "none":
+        yield Slip("squared_otherwise", "v gathers m², not g²", recipe._replace(squares="moment"))
+    yield Slip("squared_otherwise", "v gathers the mean of each leaf's squares", recipe._replace(squares="leaf"))
 
 
 def _corrections(recipe) -> Iterator[Slip]:
@@ -122,6 +119,12 @@ def _corrections(recipe) -> Iterator[Slip]:
         for words, changes in _parts(recipe, offset, only_corrected=True):
             detail = f"{words} corrected by 1 − β^({name}): the count is one step {'ahead' if offset > 0 else 'behind'}"
             yield Slip("bias_correction_shifted", detail, recipe._replace(**changes))
+    if m is not None and v is not None:
+        yield Slip(
+            "bias_correction_shifted", "v is corrected with β₁, as m is", recipe._replace(corrected_by_first=True)
+        )
+    words = "the count goes on at every leaf, not at every step"
+    yield Slip("bias_correction_shifted", words, recipe._replace(counts_leaves=True))
     # One minus β itself, whatever the step.
     yield Slip("state_reset", "the count begins anew at every step", recipe._replace(forgets=("count",)))
 
@@ -157,13 +160,15 @@ def _epsilons(recipe) -> Iterator[Slip]:
             words = "ε is inside the root and before the correction: √(v + ε)/√(1 − β₂ᵗ)"
             yield Slip("epsilon_before_correction", words, recipe._replace(eps_before=True, eps=0.0, eps_root=eps))
     yield Slip("epsilon_size", "there is no ε", recipe._replace(eps=0.0, eps_root=0.0))
+    if eps:
+        yield Slip("epsilon_floor", f"ε is a floor, max(√{hat}, ε)", recipe._replace(eps_floor=True))
 
 
 def _direction(recipe) -> Iterator[Slip]:
     if recipe.first not in ("sum", "mean"):
         return
     forms = (
-        ("ahead", "damped", "added")
+        ("ahead", "damped", "added", "behind")
         if recipe.first == "sum"
         else ("ahead", "same step", "bare gradient", "added", "twice")
     )
@@ -173,6 +178,7 @@ def _direction(recipe) -> Iterator[Slip]:
         "bare gradient": "β₁ m/(1 − β₁ᵗ⁺¹) + (1−β₁) g",
         "added": "g + v" if recipe.first == "sum" else "g + β₁ m̂",
         "damped": "(1−μ) g + μ v",
+        "behind": "g − μ v",
         "twice": "(β₁ (β₁ m + (1−β₁) g) + (1−β₁) g)/(1 − β₁ᵗ)",
     }
     if recipe.nesterov != "none":
@@ -189,18 +195,6 @@ def _direction(recipe) -> Iterator[Slip]:
 def _decay(recipe) -> Iterator[Slip]:
     coupled, decoupled = np.any(recipe.coupled), np.any(recipe.decoupled)
     if not coupled and not decoupled:
-        for decay in (1e-4, 5e-4, 1e-3, 1e-2, 0.1):
-            yield Slip(
-                "decay_size",
-                f"a weight decay of {decay:g} in the gradient, where the reference has none",
-                recipe._replace(coupled=decay),
-            )
-            if recipe.first != "none" or recipe.second != "none":
-                yield Slip(
-                    "decay_size",
-                    f"a weight decay of {decay:g} beside the gradient, where the reference has none",
-                    recipe._replace(decoupled=decay),
-                )
         return
     decay = recipe.coupled if coupled else recipe.decoupled
     none = recipe._replace(coupled=0.0, decoupled=0.0)
@@ -217,6 +211,7 @@ def _decay(recipe) -> Iterator[Slip]:
     yield Slip("decay_size", "weight decay has the other sign", recipe._replace(**{field: -decay}))
     for factor, words in ((2.0, "twice"), (0.5, "half")):
         yield Slip("decay_size", f"weight decay is {words} the reference's", recipe._replace(**{field: factor * decay}))
+    yield Slip("decay_form", "weight decay takes the parameters' signs", recipe._replace(decays_by_sign=True))
     if np.ndim(decay):
         everywhere = float(np.max(decay))
         yield Slip(
@@ -235,13 +230,6 @@ def _decay(recipe) -> Iterator[Slip]:
 
 def _clipping(recipe) -> Iterator[Slip]:
     if recipe.clip == "none":
-        for bound in (0.5, 1.0, 5.0, 10.0):
-            for kind in ("value", "global norm", "leaf norm"):
-                yield Slip(
-                    "clipping_missing",
-                    f"gradients are clipped by {kind} at {bound:g}, where the reference clips none",
-                    recipe._replace(clip=kind, bound=bound),
-                )
         return
     yield Slip("clipping_missing", "gradients aren't clipped", recipe._replace(clip="none"))
     words = {

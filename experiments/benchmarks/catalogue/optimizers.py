@@ -83,7 +83,7 @@ SLIPS = (
         {
             "sgd_climbs": ({"sign"}, descent(lambda g, p: RATE * g)),
             "sgd_rate_of_tenfold_size": ({"rate_scaled"}, descent(lambda g, p: -0.1 * g)),
-            "sgd_decays_unasked": ({"decay_size"}, descent(lambda g, p: -RATE * (g + 1e-3 * p))),
+            "sgd_decays_unasked": ({"decay_added"}, descent(lambda g, p: -RATE * (g + 1e-3 * p))),
         },
     ),
     *cases(

@@ -105,8 +105,8 @@ UNFORESEEN = (
                 {"unknown", "rate_scaled"},
                 velocity(gather=lambda v, g, rate: 0.9 * (v + g)),
             ),
-            "velocity_begins_undampened": ({"unknown", "dampening"}, first_gradient_undampened()),
-            "velocity_subtracts": ({"unknown", "coefficient"}, velocity(gather=lambda v, g, rate: g - 0.9 * v)),
+            "velocity_begins_undampened": ({"dampening"}, first_gradient_undampened()),
+            "velocity_subtracts": ({"coefficient"}, velocity(gather=lambda v, g, rate: g - 0.9 * v)),
         },
     ),
     *cases(
@@ -119,21 +119,21 @@ UNFORESEEN = (
         ADAM,
         {
             "adam_both_corrected_by_b1": (
-                {"unknown", "bias_correction_missing"},
+                {"bias_correction_shifted"},
                 adam(square_hat=lambda v, b, t: v / (1 - 0.9**t)),
             ),
-            "adam_counts_every_leaf": ({"unknown", "bias_correction_shifted"}, count_of_every_leaf()),
-            "adam_of_the_largest_square": ({"unknown", "accumulation"}, largest_square()),
-            "adam_squares_its_mean": ({"unknown", "square_missing"}, mean_of_squared_means()),
+            "adam_counts_every_leaf": ({"bias_correction_shifted"}, count_of_every_leaf()),
+            "adam_of_the_largest_square": ({"accumulation"}, largest_square()),
+            "adam_squares_its_mean": ({"squared_otherwise"}, mean_of_squared_means()),
             "adam_epsilon_as_a_floor": (
-                {"unknown", "epsilon_inside_root"},
+                {"epsilon_floor"},
                 adam(divided=lambda m, v, eps, t: m / jnp.maximum(jnp.sqrt(v), eps)),
             ),
             "adam_uncorrected_and_epsilon_inside": (
                 {"several"},
                 adam(mean_hat=lambda m, b, t: m, divided=lambda m, v, eps, t: m / jnp.sqrt(v + eps)),
             ),
-            "adam_of_a_clipped_gradient": ({"clipping_missing"}, after(by_norm, adam())),
+            "adam_of_a_clipped_gradient": ({"clipping_added"}, after(by_norm, adam())),
         },
     ),
     *cases(
@@ -141,7 +141,7 @@ UNFORESEEN = (
         ADAMW,
         {
             "adamw_decays_by_the_sign": (
-                {"unknown"},
+                {"decay_form"},
                 adam(leaving=lambda u, p, rate: rate * (u + 0.1 * jnp.sign(p))),
             ),
         },
@@ -159,7 +159,12 @@ UNFORESEEN = (
     *cases(
         "unforeseen",
         RMSPROP,
-        {"rmsprop_leaf_by_leaf": ({"unknown"}, rmsprop(square=lambda v, g, b: b * v + (1 - b) * (g**2).mean()))},
+        {
+            "rmsprop_leaf_by_leaf": (
+                {"squared_otherwise"},
+                rmsprop(square=lambda v, g, b: b * v + (1 - b) * (g**2).mean()),
+            )
+        },
     ),
     *cases(
         "unforeseen",
