@@ -2,7 +2,8 @@
 
 ``python -m experiments.benchmarks.detection`` asks every checker about every case of the catalogue, in float64 and in
 float32, and prints what each caught, what it took for wrong though it is right, and whether funcnn's names the cause.
-``--verify`` holds the catalogue itself against what it promises, by measures that no checker here uses.
+``--verify`` holds the catalogue itself against what it promises, by measures that no checker here uses. ``--optimizers``
+asks about hand-rolled optimizers instead.
 """
 
 import json
@@ -22,6 +23,7 @@ import tyro
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from experiments.benchmarks import optimizer_detection
 from experiments.benchmarks.catalogue import BUGS, CASES, RIGHT, Case
 from experiments.benchmarks.catalogue.verification import verify
 from experiments.benchmarks.checkers import ABSENT, CHECKERS, TITLES
@@ -53,13 +55,18 @@ class DetectionSettings:
     """Write the table into README.md, between its markers."""
     verify: bool = False
     """Check the catalogue instead of the checkers."""
+    optimizers: bool = False
+    """Ask about optimizers beside optax's instead of gradients."""
 
     def __post_init__(self):
-        unknown = set(self.only) - {case.name for case in CASES} - {case.theme for case in CASES}
+        cases = optimizer_detection.CASES if self.optimizers else CASES
+        unknown = set(self.only) - {case.name for case in cases} - {case.theme for case in cases}
         if unknown:
             raise ValueError(f"--only: no case or theme is called {', '.join(sorted(unknown))}.")
-        if self.readme and (self.only or self.verify):
-            raise ValueError("--readme: the table is that of the whole catalogue; leave --only and --verify out.")
+        if self.readme and (self.only or self.verify or self.optimizers):
+            raise ValueError(
+                "--readme: the table is that of all gradients; leave --only, --verify and --optimizers out."
+            )
 
     def chosen(self) -> tuple[Case, ...]:
         return tuple(case for case in CASES if not self.only or {case.name, case.theme} & set(self.only))
@@ -238,6 +245,8 @@ def verify_all(cases: tuple[Case, ...]) -> int:
 
 def run(settings: DetectionSettings) -> int:
     """Ask, print and write; the number of failures where only the catalogue is verified."""
+    if settings.optimizers:
+        return optimizer_detection.run(settings.only, settings.out)
     # Where the parameters are float32 they stay so; without it nothing could be float64.
     jax.config.update("jax_enable_x64", True)
     console.rule("[bold]What gradient checkers find")

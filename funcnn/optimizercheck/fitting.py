@@ -62,6 +62,8 @@ def _places(recipe) -> Iterator[_Place]:
         words = "v is a mean of squares with β₂ = {:.6g}, as in RMSprop, not their sum"
         for start in dict.fromkeys((recipe.start, 0.0)):
             yield _Place("b2", "accumulation", words, recipe._replace(second="mean", start=start))
+        words = "the sum of squares decays, by β₂ = {:.6g} a step"
+        yield _Place("b2", "accumulation", words, recipe._replace(second="leaky sum"))
     yield from _decays(recipe)
     yield from _bounds(recipe)
 

@@ -22,8 +22,9 @@ Nesterov: TypeAlias = Literal["none", "ahead", "same step", "bare gradient", "ad
 ``same step`` corrects both for t, ``bare gradient`` only m; ``added`` is g + μ m̂ of a mean, ``damped`` (1−μ) g + μ m of
 a sum, ``twice`` β₁ (β₁ m + (1−β₁) g) + (1−β₁) g, ``behind`` g − μ v."""
 
-Clip: TypeAlias = Literal["none", "value", "global norm", "leaf norm", "always", "squared norm"]
-"""How gradients are clipped: ``always`` scales to the global norm also from below, ``squared norm`` lacks its root."""
+Clip: TypeAlias = Literal["none", "value", "global norm", "leaf norm", "always", "squared norm", "padded norm"]
+"""How gradients are clipped: ``always`` scales to the global norm also from below, ``squared norm`` lacks its root,
+``padded norm`` has PyTorch's 10⁻⁶ added."""
 
 
 class Recipe(NamedTuple):
@@ -181,6 +182,8 @@ def clipped(kind: Clip, bound: float, g: np.ndarray, starts: np.ndarray) -> np.n
     else:
         norms = np.sqrt(squares.sum(axis=1, keepdims=True)) * unit
     norms = norms**2 if kind == "squared norm" else norms
+    if kind == "padded norm":
+        return g * np.minimum(1, bound / (norms + 1e-6))
     return g * (bound / norms) if kind == "always" else np.where(norms > bound, g / norms * bound, g)
 
 

@@ -238,6 +238,7 @@ def _clipping(recipe) -> Iterator[Slip]:
         "leaf norm": "each leaf's own norm is clipped",
         "always": "gradients are always scaled to the bound, also from below",
         "squared norm": "the norm lacks its root",
+        "padded norm": "the norm of the whole tree has 10⁻⁶ added, as PyTorch's",
     }
     for kind, said in words.items():
         if kind != recipe.clip:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from experiments.benchmarks.catalogue.hand_rolled import (
     RATE,
+    adagrad,
     adam,
     after,
     by_norm,
@@ -17,10 +18,12 @@ from experiments.benchmarks.catalogue.hand_rolled import (
     zeros,
 )
 from experiments.benchmarks.catalogue.optimizers import (
+    ADAGRAD,
     ADAM,
     ADAMW,
     CLIPPED,
     DECAYED,
+    LION,
     MOMENTUM,
     NESTEROV,
     RMSPROP,
@@ -96,13 +99,71 @@ def mean_of_squared_means():
     return transformation(init, update)
 
 
+def corrected_means_kept():
+    """Adam whose state holds m̂ and v̂."""
+
+    def init(params):
+        return {"t": jnp.zeros((), jnp.int32), "m": zeros(params), "v": zeros(params)}
+
+    def update(grads, state, params=None):
+        t = state["t"] + 1
+        m = tree_map(lambda m, g: corrected(0.9 * m + 0.1 * g, 0.9, t).astype(g.dtype), state["m"], grads)
+        v = tree_map(lambda v, g: corrected(0.999 * v + 0.001 * g**2, 0.999, t).astype(g.dtype), state["v"], grads)
+        updates = tree_map(lambda m, v: -RATE * m / (jnp.sqrt(v) + 1e-8), m, v)
+        return updates, {"t": t, "m": m, "v": v}
+
+    return transformation(init, update)
+
+
+def last_gradient_ahead():
+    """Nesterov's momentum that looks along the gradient of the step before."""
+
+    def update(grads, state, params=None):
+        v = tree_map(lambda v, g: 0.9 * v + g, state["v"], grads)
+        return tree_map(lambda v, g: -RATE * (g + 0.9 * v), v, state["g"]), {"v": v, "g": grads}
+
+    return transformation(lambda params: {"v": zeros(params), "g": zeros(params)}, update)
+
+
+def centered_rmsprop():
+    """Divided by the deviation, √(v − m²)."""
+
+    def update(grads, state, params=None):
+        m = tree_map(lambda m, g: 0.9 * m + 0.1 * g, state["m"], grads)
+        v = tree_map(lambda v, g: 0.9 * v + 0.1 * g**2, state["v"], grads)
+        updates = tree_map(lambda g, m, v: -RATE * g / jnp.sqrt(v - m**2 + 1e-8), grads, m, v)
+        return updates, {"m": m, "v": v}
+
+    return transformation(lambda params: {"m": zeros(params), "v": zeros(params)}, update)
+
+
+def signs_of_momentum():
+    """Lion whose direction is the sign of what it keeps."""
+
+    def update(grads, m, params=None):
+        m = tree_map(lambda m, g: 0.99 * m + 0.01 * g, m, grads)
+        return tree_map(lambda m, p: -RATE * (jnp.sign(m) + 1e-3 * p), m, params), m
+
+    return transformation(zeros, update)
+
+
+def by_norm_of_the_first_leaf(tree):
+    norm = jnp.sqrt((jax.tree.leaves(tree)[0] ** 2).sum())
+    return tree_map(lambda leaf: leaf * jnp.where(norm > 1, 1 / norm, 1).astype(leaf.dtype), tree)
+
+
+def by_norm_as_in_pytorch(tree):
+    norm = jnp.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(tree)))
+    return tree_map(lambda leaf: leaf * jnp.minimum(1, 1 / (norm + 1e-6)).astype(leaf.dtype), tree)
+
+
 UNFORESEEN = (
     *cases(
         "unforeseen",
         MOMENTUM,
         {
             "velocity_and_gradient_both_decay": (
-                {"unknown", "rate_scaled"},
+                {"rate_scaled"},
                 velocity(gather=lambda v, g, rate: 0.9 * (v + g)),
             ),
             "velocity_begins_undampened": ({"dampening"}, first_gradient_undampened()),
@@ -174,6 +235,64 @@ UNFORESEEN = (
                 {"clipping_bound", "clipping_kind"},
                 after(lambda tree: by_norm(tree, sum(leaf.size for leaf in jax.tree.leaves(tree)) ** 0.5), velocity()),
             ),
+        },
+    ),
+    *cases(
+        "unforeseen, later",
+        MOMENTUM,
+        {
+            "velocity_decays_twice": (
+                {"coefficient"},
+                velocity(keep=lambda old, new: tree_map(lambda v: 0.9 * v, new)),
+            ),
+            "velocity_updates_in_float32": (
+                {"dtype"},
+                velocity(direction=lambda v, g, rate: (rate * v).astype(jnp.promote_types(v.dtype, jnp.float32))),
+            ),
+        },
+    ),
+    *cases("unforeseen, later", NESTEROV, {"nesterov_of_the_last_gradient": ({"unknown"}, last_gradient_ahead())}),
+    *cases(
+        "unforeseen, later",
+        ADAM,
+        {
+            "adam_first_step_uncorrected": (
+                {"bias_correction_shifted"},
+                adam(
+                    mean_hat=lambda m, b, t: m / jnp.where(t > 1, 1 - b ** (t - 1), 1),
+                    square_hat=lambda v, b, t: v / jnp.where(t > 1, 1 - b ** (t - 1), 1),
+                ),
+            ),
+            "adam_corrects_by_the_root_of_nothing": (
+                {"bias_correction_shifted"},
+                adam(square_hat=lambda v, b, t: v / (1 - b**t) ** 2),
+            ),
+            "adam_keeps_corrected_means": ({"unknown"}, corrected_means_kept()),
+        },
+    ),
+    *cases(
+        "unforeseen, later",
+        ADAMW,
+        {
+            "adamw_decay_times_the_rate_squared": (
+                {"decay_size"},
+                adam(leaving=lambda u, p, rate: rate * (u + rate * 0.1 * p)),
+            ),
+        },
+    ),
+    *cases("unforeseen, later", LION, {"lion_of_its_momentum": ({"coefficient"}, signs_of_momentum())}),
+    *cases("unforeseen, later", RMSPROP, {"rmsprop_centered": ({"unknown"}, centered_rmsprop())}),
+    *cases(
+        "unforeseen, later",
+        ADAGRAD,
+        {"adagrad_decays_its_sum": ({"accumulation", "factor_missing"}, adagrad(square=lambda v, g, b: b * v + g**2))},
+    ),
+    *cases(
+        "unforeseen, later",
+        CLIPPED,
+        {
+            "clipped_by_the_first_leaf": ({"clipping_kind"}, after(by_norm_of_the_first_leaf, velocity())),
+            "clipped_as_in_pytorch": ({"clipping_kind"}, after(by_norm_as_in_pytorch, velocity())),
         },
     ),
 )
