@@ -2,8 +2,8 @@
 
 ``python -m experiments.benchmarks.detection`` asks every checker about every case of the catalogue, in float64 and in
 float32, and prints what each caught, what it took for wrong though it is right, and whether funcnn's names the cause.
-``--verify`` holds the catalogue itself against what it promises, by measures that no checker here uses. ``--optimizers``
-asks about hand-rolled optimizers instead.
+``--verify`` holds the catalogue itself against what it promises, by measures that no checker here uses;
+``--optimizers`` asks about hand-rolled optimizers instead.
 """
 
 import json

@@ -278,15 +278,11 @@ def described(recipe: Recipe) -> str:
         )
     name = f"Nesterov's {name}" if recipe.nesterov != "none" else name
     rates = np.unique(recipe.rates[0])
-    numbers |= {"μ of the velocity": recipe.after, "a start of": recipe.start}
+    numbers |= {"μ of the velocity": recipe.after, "v at the start": recipe.start}
     numbers |= {"α": rates[0]} if rates.size == 1 else {}
     for kind, decay in {"coupled": recipe.coupled, "decoupled": recipe.decoupled}.items():
         numbers |= {f"{kind} weight decay": float(np.max(np.abs(decay), initial=0.0))}
     if recipe.clip != "none":
         numbers |= {f"clipping by {recipe.clip} at": recipe.bound}
-    shown = ", ".join(
-        f"{word} {'' if ' at' in word or 'of' in word.split() else '= '}{value:.6g}"
-        for word, value in numbers.items()
-        if value
-    )
+    shown = ", ".join(f"{word} = {value:.6g}" for word, value in numbers.items() if value)
     return f"{name} with {shown}" if shown else name

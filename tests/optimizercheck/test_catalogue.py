@@ -1,0 +1,61 @@
+"""Every planted slip is caught and named, every right optimizer passes, and no wrong name is ever given."""
+
+import jax
+import optax
+import pytest
+
+import funcnn as fnn
+from experiments.benchmarks.catalogue.optimizers import PARAMS, RATE, RIGHT_OPTIMIZERS, SLIPS
+from experiments.benchmarks.catalogue.unforeseen import UNFORESEEN
+from funcnn.optimizercheck import check_optimizer
+
+NAMES = ["sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adam", "adamw", "nadam", "adamax", "lion"]
+BY_OPTAX = {
+    "momentum": lambda rate: optax.sgd(rate, momentum=0.9),
+    "nesterov": lambda rate: optax.sgd(rate, momentum=0.9, nesterov=True),
+}
+OURS = [name for name in NAMES if hasattr(fnn, name)]
+# Those that follow no recipe take longest, and say least; the benchmark asks about them.
+NAMED = [case for case in UNFORESEEN if "unknown" not in case.causes]
+
+
+def by_name(cases):
+    return pytest.mark.parametrize("case", cases, ids=[case.name for case in cases])
+
+
+def test_names_are_unique():
+    names = [case.name for case in (*SLIPS, *UNFORESEEN, *RIGHT_OPTIMIZERS)]
+    assert len(set(names)) == len(names)
+
+
+@by_name(SLIPS)
+def test_slips_are_caught_and_named(case):
+    report = check_optimizer(case.candidate, case.reference, PARAMS)
+    assert not report.ok
+    assert report.cause in case.causes, report.detail
+
+
+@by_name(RIGHT_OPTIMIZERS)
+def test_right_ones_pass(case):
+    report = check_optimizer(case.candidate, case.reference, PARAMS)
+    assert report.ok, report.to_text()
+
+
+@by_name(NAMED)
+def test_unforeseen_slips_are_caught_and_never_misnamed(case):
+    report = check_optimizer(case.candidate, case.reference, PARAMS)
+    assert not report.ok
+    assert report.cause in case.causes | {"unknown"}, report.detail
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_funcnn_s_are_optax_s(name):
+    report = check_optimizer(getattr(fnn, name), BY_OPTAX.get(name) or getattr(optax, name), PARAMS)
+    assert report.ok, report.to_text()
+
+
+@pytest.mark.parametrize("name", ["adafactor", "lamb", "amsgrad", "noisy_sgd"])
+def test_optax_s_are_themselves_though_no_recipe_is_known(name):
+    settings = {"key": jax.random.key(0), "eta": 0.01, "gamma": 0.5} if name == "noisy_sgd" else {}
+    optimizer = getattr(optax, name)(RATE, **settings)
+    assert check_optimizer(optimizer, optimizer, PARAMS).ok

@@ -1,0 +1,183 @@
+"""What a comparison of optimizers reports, asks and refuses; that it leaves the caller's configuration alone."""
+
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from experiments.benchmarks.catalogue.hand_rolled import adam, descent, transformation, tree_map, velocity, zeros
+from experiments.benchmarks.catalogue.optimizers import ADAM, MOMENTUM, PARAMS, RATE, SGD
+from funcnn.gradcheck.precision import enable_x64
+from funcnn.optimizercheck import check_optimizer
+from funcnn.optimizercheck.identification import Observed, identified, moments
+from funcnn.optimizercheck.recipes import described, simulate
+from funcnn.optimizercheck.runs import phases_of, run
+from funcnn.optimizercheck.sequences import STEPS, awkward, flattened
+
+
+@pytest.fixture(scope="module")
+def dampened():
+    return check_optimizer(velocity(gather=lambda v, g, rate: 0.9 * v + 0.1 * g), MOMENTUM, PARAMS)
+
+
+def test_rows_say_where_the_two_part(dampened):
+    row = dampened.sequences[0]
+    assert (row.name, row.ok, row.step) == ("constant", False, 1)
+    assert row.candidate == pytest.approx(0.1 * row.reference, rel=1e-12)
+    assert row.difference == pytest.approx(abs(row.candidate - row.reference))
+    assert 0 < row.tolerance < 1e-10
+    zero = next(row for row in dampened.sequences if row.name == "zero")
+    assert (zero.ok, zero.step, zero.difference) == (True, None, 0.0)
+
+
+def test_the_report_as_text(dampened):
+    text = dampened.to_text()
+    for words in (
+        "constant",
+        "step",
+        "tolerance",
+        "dampening: v ← μ v + (1−μ) g",
+        "The reference is momentum with μ = 0.9",
+    ):
+        assert words in text
+    assert max(map(len, text.splitlines())) <= 110
+    assert str(dampened) == text
+
+
+def test_the_report_as_json(dampened):
+    record = json.loads(dampened.to_json())
+    assert record["cause"] == "dampening"
+    assert record["sequences"][0]["step"] == 1
+    assert set(record) == {"ok", "sequences", "cause", "detail", "diagnosis", "properties", "tolerance", "seconds"}
+    nothing = check_optimizer(adam(eps=0.0), ADAM, PARAMS)
+    assert "nan" in [row["candidate"] for row in json.loads(nothing.to_json())["sequences"]]
+
+
+def test_built_ones_say_what_was_not_asked(dampened):
+    [found] = [item for item in dampened.properties if item.name == "a changing learning rate"]
+    assert found.ok
+    assert "pass optax.adam, not optax.adam(1e-3)" in found.detail
+
+
+def settings():
+    return jax.config.jax_enable_x64, jax.config.jax_numpy_dtype_promotion, jax.config.jax_numpy_rank_promotion
+
+
+def test_the_caller_s_configuration_is_the_same_afterwards():
+    before = settings()
+    assert check_optimizer(SGD, SGD, jnp.ones(2, jnp.float32)).ok
+    assert settings() == before
+    with pytest.raises(ValueError, match="raised ZeroDivisionError"):
+        check_optimizer(transformation(zeros, lambda g, s, p: 1 / 0), SGD, PARAMS)
+    assert settings() == before
+
+
+def test_a_state_that_grows_in_dtype_is_wrong():
+    def update(grads, v, params=None):
+        v = tree_map(lambda v, g: 0.9 * v + g.astype(jnp.promote_types(g.dtype, jnp.float32)), v, grads)
+        return tree_map(lambda v, g: (-RATE * v).astype(g.dtype), v, grads), v
+
+    report = check_optimizer(transformation(zeros, update), MOMENTUM, PARAMS)
+    assert (report.ok, report.cause) == (False, "dtype")
+    assert "state: float32" in report.detail
+
+
+def test_large_trees_are_cut_to_their_corners():
+    params = {"kernel": jnp.ones((300, 100)), "bias": jnp.zeros(100)}
+    problem = awkward(params, beside=False)
+    assert problem.params.shape[1] == 4 * 4 + 4
+    assert problem.params.all(axis=1).any()
+    assert np.isfinite(problem.gradients).all()
+
+
+# What the reference is taken for, and what it is.
+RECIPES = {
+    "Adam with β₁ = 0.8, β₂ = 0.99, ε = 1e-06, α = 0.01": optax.adam(RATE, b1=0.8, b2=0.99, eps=1e-6),
+    "Adam with β₁ = 0.9, β₂ = 0.999, ε = 1e-05, ε inside the root = 1e-06, α = 0.01": optax.adam(
+        RATE, eps=1e-5, eps_root=1e-6
+    ),
+    "Nesterov's Adam with β₁ = 0.9, β₂ = 0.999, ε = 1e-08, α = 0.01": optax.nadam(RATE),
+    "Adamax with β₁ = 0.9, β₂ = 0.999, ε = 1e-08, α = 0.01": optax.adamax(RATE),
+    "RMSprop with β₂ = 0.9, ε inside the root = 1e-08, μ of the velocity = 0.5, α = 0.01": optax.rmsprop(
+        RATE, momentum=0.5
+    ),
+    "Lion with β₁ = 0.9, β₂ = 0.99, α = 0.01, decoupled weight decay = 0.001": optax.lion(RATE),
+    "momentum with μ = 0.9, α = 0.01, coupled weight decay = 0.1, clipping by value at = 2": optax.chain(
+        optax.clip(2.0), optax.add_decayed_weights(0.1), optax.sgd(RATE, momentum=0.9)
+    ),
+    "Nesterov's momentum with μ = 0.9": optax.sgd(lambda t: RATE / (1 + 0.1 * t), momentum=0.9, nesterov=True),
+}
+
+
+@pytest.mark.parametrize(("words", "optimizer"), RECIPES.items(), ids=[words.split()[0] for words in RECIPES])
+def test_references_are_taken_apart(words, optimizer):
+    with enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        problem = awkward(PARAMS, beside=False)
+        found = run("reference", phases_of("reference", optimizer, STEPS), *problem.trees(np.float64), with_states=True)
+    entries = problem.params.shape[1]
+    before, after = moments(found.initial, entries, 1), moments(found.states, entries, 2)
+    updates = flattened(found.updates)
+    groups = np.zeros(len(updates), int)
+    recipe = identified(Observed(problem, updates, groups, before, after, found.spacing))
+    assert described(recipe) == words
+    scale = np.maximum(np.abs(updates).max(axis=(1, 2), keepdims=True), 1e-300)
+    np.testing.assert_allclose(simulate(recipe, problem).updates / scale, updates / scale, rtol=0, atol=1e-12)
+
+
+def test_an_optimizer_that_follows_no_recipe_has_no_known_slips():
+    report = check_optimizer(optax.lamb(RATE), optax.lars(RATE), PARAMS)
+    assert (report.ok, report.cause) == (False, "unknown")
+    assert "the reference follows no recipe" in report.detail
+
+
+def test_a_multiple_of_any_optimizer_is_seen():
+    report = check_optimizer(optax.chain(optax.amsgrad(RATE), optax.scale(-2.0)), optax.amsgrad(RATE), PARAMS)
+    assert (report.cause, report.detail) == ("sign", "every update is -2 times the reference's")
+
+
+def another_tree(grads, state, params=None):
+    return {"w": grads["w"]}, state
+
+
+def fails_later(grads, state, params=None):
+    if int(state["t"]) == 2:
+        raise RuntimeError("out of luck")
+    return grads, {"t": state["t"] + 1}
+
+
+BAD_CALLS = {
+    "no update": (TypeError, "candidate.*init and update", lambda: ("adam", SGD, PARAMS)),
+    "two kinds": (TypeError, "two of a kind", lambda: (optax.adam, SGD, PARAMS)),
+    "a function of something else": (TypeError, "returns an optimizer", lambda: (math.sqrt, optax.sgd, PARAMS)),
+    "a function that fails": (ValueError, "of the learning rate, but it raised", lambda: (list, optax.sgd, PARAMS)),
+    "integers": (TypeError, "floating parameters", lambda: (SGD, SGD, {"w": jnp.arange(3)})),
+    "complex numbers": (TypeError, "real floating", lambda: (SGD, SGD, jnp.ones(2, jnp.complex64))),
+    "nothing": (ValueError, "at least one number", lambda: (SGD, SGD, {})),
+    "another tree": (
+        ValueError,
+        "candidate.*tree structure",
+        lambda: (transformation(zeros, another_tree), SGD, PARAMS),
+    ),
+    "another shape": (ValueError, "candidate.*expected", lambda: (descent(lambda g, p: g.sum()), SGD, PARAMS)),
+    "one output": (
+        ValueError,
+        "return .updates, state",
+        lambda: (transformation(zeros, lambda g, s, p: g), SGD, PARAMS),
+    ),
+    "raises": (
+        ValueError,
+        r"candidate.*update, at step 3 raised RuntimeError: out of luck",
+        lambda: (transformation(lambda params: {"t": 0}, fails_later), SGD, PARAMS),
+    ),
+    "arguments": (ValueError, "reference.*raised TypeError", lambda: (SGD, optax.polyak_sgd(), PARAMS)),
+}
+
+
+@pytest.mark.parametrize(("error", "words", "call"), BAD_CALLS.values(), ids=BAD_CALLS)
+def test_bad_calls_are_refused(error, words, call):
+    with pytest.raises(error, match=words):
+        check_optimizer(*call())
