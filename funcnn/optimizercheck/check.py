@@ -2,48 +2,23 @@
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import PyTree
 
 from funcnn._checks import describe
 from funcnn.gradcheck.check import floating_tree
 from funcnn.gradcheck.precision import enable_x64, lenient, widened
-from funcnn.gradcheck.report import PropertyReport
 from funcnn.optimizercheck import display
-from funcnn.optimizercheck.comparison import compared, gaps, share_of, tolerances
+from funcnn.optimizercheck.asking import LOWER, Asked, Party, in_float64, in_lower, problem_for, reference_on_rounded
+from funcnn.optimizercheck.comparison import share_of
 from funcnn.optimizercheck.diagnosis import Finding, diagnose
 from funcnn.optimizercheck.identification import Observed, identified, moments
 from funcnn.optimizercheck.recipes import Recipe, described
-from funcnn.optimizercheck.report import OptimizerReport, SequenceReport
-from funcnn.optimizercheck.runs import Phases, Run, phases_of, reason, run, takes
-from funcnn.optimizercheck.sequences import STEPS, Problem, awkward, flattened
-
-_RATE, _DROPPED = 0.05, 0.005
-_CHANGING = ("random", "alternating")
-_LOWER = (jnp.float32, jnp.bfloat16)
-_NAMES = "check_optimizer(candidate)", "check_optimizer(reference)"
-
-
-class Asked(NamedTuple):
-    """Both optimizers on some sequences.
-
-    ``groups`` numbers the learning rates; ``runs`` are the candidate's and the reference's, one for each part.
-    """
-
-    problem: Problem
-    candidate: np.ndarray
-    reference: np.ndarray
-    groups: np.ndarray
-    runs: tuple[tuple[Run, Run], ...]
-
-    @property
-    def spacing(self) -> float:
-        """ε of the coarsest floats inside either."""
-        return max(one.spacing for pair in self.runs for one in pair)
+from funcnn.optimizercheck.report import OptimizerReport
+from funcnn.optimizercheck.runs import reason
 
 
 def check_optimizer(candidate: Any, reference: Any, params: PyTree) -> OptimizerReport:
@@ -96,22 +71,24 @@ def check_optimizer(candidate: Any, reference: Any, params: PyTree) -> Optimizer
     params = floating_tree("check_optimizer(params)", params)
     _check_params(params)
     has_rate = _is_function_of_rate(candidate, reference)
+    first, second = (
+        Party(word, _maker(one, f"check_optimizer({word})", has_rate))
+        for word, one in {"candidate": candidate, "reference": reference}.items()
+    )
+    parties = first, second
     with lenient():
         with enable_x64(True):
-            wide = widened(params)
-            makers = tuple(
-                _maker(one, name, has_rate) for one, name in zip((candidate, reference), _NAMES, strict=True)
-            )
-            beside, refused = _takes_any_tree(makers, wide)
-            problem = awkward(wide, beside=beside)
-            asked, properties = _in_float64(makers, problem, has_rate)
-            rows = _rows(asked)
+            problem, properties = problem_for(parties, widened(params))
+            asked, found = in_float64(parties, problem, has_rate)
+            rows = asked.rows()
             # What is another optimizer in float64 is none the wiser for being asked in fewer digits.
-            dtypes = _LOWER if all(row.ok for row in rows) else ()
-            wide_updates = [_updates(makers[1], _NAMES[1], problem.rounded(dtype), jnp.float64) for dtype in dtypes]
-        lower = [_in_lower(makers, problem, *given) for given in zip(dtypes, wide_updates, strict=True)]
-    properties = [*([refused] if refused else []), *properties, *(prop for _, found in lower for prop in found)]
-    return _reported(asked, (*rows, *(row for row, _ in lower)), tuple(properties), began)
+            dtypes = LOWER if all(row.ok for row in rows) else ()
+            rounded = [reference_on_rounded(parties[1], problem, dtype) for dtype in dtypes]
+        properties += found
+        for dtype, updates in zip(dtypes, rounded, strict=True):
+            row, found = in_lower(parties, problem, dtype, asked, updates)
+            rows, properties = (*rows, row), properties + found
+    return _reported(asked, rows, tuple(properties), began)
 
 
 def _check_params(params):
@@ -132,7 +109,8 @@ def _check_params(params):
 def _is_function_of_rate(candidate, reference) -> bool:
     """Whether both are functions of the learning rate; refuse anything but two of a kind."""
     kinds = []
-    for one, name in zip((candidate, reference), _NAMES, strict=True):
+    for word, one in {"candidate": candidate, "reference": reference}.items():
+        name = f"check_optimizer({word})"
         is_built = not isinstance(one, type) and all(callable(getattr(one, part, None)) for part in ("init", "update"))
         if not is_built and not callable(one):
             raise TypeError(
@@ -176,143 +154,12 @@ def _maker(one, name, has_rate) -> Callable[[Any], Any]:
     return make
 
 
-def _takes_any_tree(makers, params) -> tuple[bool, PropertyReport | None]:
-    """Whether both take a scalar and a nested tree beside the parameters; if not, who and why."""
-    problem = awkward(params, beside=True)
-    tree = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), problem.trees(jnp.float64)[0])
-    for make, word in zip(makers, ("candidate", "reference"), strict=True):
-        why = takes(make(_RATE), tree)
-        if why:
-            detail = f"not asked, for the {word} takes no tree but yours ({why})"
-            return False, PropertyReport("a scalar and a nested tree beside yours", True, detail)
-    return True, None
-
-
-def _schedule(count):
-    return 0.1 / (1 + 0.25 * count)
-
-
-def _in_float64(makers, problem, has_rate) -> tuple[Asked, list[PropertyReport]]:
-    """Every sequence, and where the learning rate can be chosen, some while it changes."""
-    parts, properties = [_part(makers, problem, lambda make, name: phases_of(name, make(_RATE), STEPS))], []
-    if has_rate:
-        changing = problem.chosen(_CHANGING)
-        half = STEPS // 2
-        dropped = changing._replace(names=tuple(f"{name}, the rate dropped" for name in _CHANGING))
-        parts.append(
-            _part(
-                makers,
-                dropped,
-                lambda make, name: (
-                    *phases_of(name, make(_RATE), half),
-                    *phases_of(name, make(_DROPPED), STEPS - half),
-                ),
-            )
-        )
-        scheduled = changing._replace(names=tuple(f"{name}, under a schedule" for name in _CHANGING))
-        tree = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), changing.trees(jnp.float64)[0])
-        refusals = [_refusal(make, tree) for make in makers]
-        if not any(refusals):
-            parts.append(_part(makers, scheduled, lambda make, name: phases_of(name, make(_schedule), STEPS)))
-        else:
-            word = "candidate" if refusals[0] else "reference"
-            detail = (
-                f"not asked, for the {word} takes none ({refusals[0] or refusals[1]}); the rate was dropped halfway"
-            )
-            properties.append(PropertyReport("a schedule of the learning rate", True, detail))
-    else:
-        detail = "not asked, for both were built already; pass optax.adam, not optax.adam(1e-3), to have that too"
-        properties.append(PropertyReport("a changing learning rate", True, detail))
-    properties += _kept(parts, "float64")
-    if parts[0].runs[0][0].why_python:
-        detail = f"step by step in Python, for {parts[0].runs[0][0].why_python}"
-        properties.append(PropertyReport("how the candidate ran", True, detail))
-    return _together(parts), properties
-
-
-def _refusal(make, tree) -> str:
-    try:
-        return takes(make(_schedule), tree)
-    except ValueError as error:
-        return reason(error)
-
-
-def _part(makers, problem, phases: Callable[[Any, str], Phases]) -> Asked:
-    params, gradients = problem.trees(jnp.float64)
-    runs = tuple(
-        run(name, phases(make, name), params, gradients, with_states=number == 1)
-        for number, (make, name) in enumerate(zip(makers, _NAMES, strict=True))
-    )
-    candidate, reference = (flattened(one.updates) for one in runs)
-    return Asked(problem, candidate, reference, np.zeros(len(candidate), int), ((runs[0], runs[1]),))
-
-
-def _together(parts) -> Asked:
-    problem = parts[0].problem._replace(
-        names=tuple(name for part in parts for name in part.problem.names),
-        params=np.concatenate([part.problem.params for part in parts]),
-        gradients=np.concatenate([part.problem.gradients for part in parts]),
-    )
-    candidate = np.concatenate([part.candidate for part in parts])
-    reference = np.concatenate([part.reference for part in parts])
-    groups = np.concatenate([np.full(len(part.candidate), number) for number, part in enumerate(parts)])
-    return Asked(problem, candidate, reference, groups, tuple(pair for part in parts for pair in part.runs))
-
-
-def _rows(asked: Asked) -> tuple[SequenceReport, ...]:
-    allowed = tolerances(asked.reference, asked.problem, asked.spacing)
-    return compared(asked.candidate, asked.reference, allowed, asked.problem)
-
-
-def _kept(parts, dtype) -> list[PropertyReport]:
-    """What the candidate's updates and state don't keep, where the reference's do."""
-    mine = dict.fromkeys(change for part in parts for change in part.runs[0][0].changes)
-    theirs = {change for part in parts for change in part.runs[0][1].changes}
-    changes = [change for change in mine if change not in theirs]
-    return [PropertyReport(f"dtypes of updates and state, in {dtype}", not changes, "; ".join(changes))]
-
-
-def _run(make, name, problem, dtype, *, with_states=False) -> Run:
-    return run(name, phases_of(name, make(_RATE), STEPS), *problem.trees(dtype), with_states=with_states)
-
-
-def _updates(make, name, problem, dtype) -> np.ndarray:
-    return flattened(_run(make, name, problem, dtype, with_states=True).updates)  # with them, it is compiled already
-
-
-def _in_lower(makers, problem, dtype, wide: np.ndarray) -> tuple[SequenceReport, list[PropertyReport]]:
-    """One row for a lower dtype: its worst sequence. ``wide`` are the reference's updates on the same in float64."""
-    name = jnp.dtype(dtype).name
-    rounded = problem.rounded(dtype)
-    params, gradients = problem.trees(dtype)
-    runs = [
-        run(word, phases_of(word, make(_RATE), STEPS), params, gradients)
-        for make, word in zip(makers, _NAMES, strict=True)
-    ]
-    candidate, reference = (flattened(one.updates) for one in runs)
-    spacing = float(jnp.finfo(dtype).eps)
-    with np.errstate(all="ignore"):
-        lost = gaps(reference, wide)
-        allowed = tolerances(reference, rounded, spacing, lost)
-    # Where the reference's own digits are gone, a candidate that has a number is no worse.
-    allowed = np.where(np.isfinite(reference), allowed, np.inf)
-    part = Asked(rounded, candidate, reference, np.zeros(len(candidate), int), ((runs[0], runs[1]),))
-    rows = compared(candidate, reference, allowed, rounded)
-    worst = next(
-        (row for row in rows if not row.ok),
-        max(rows, key=lambda row: row.difference / row.tolerance if row.tolerance else 0.0),
-    )
-    which = worst.name if not worst.ok else f"all {len(rows)}"
-    return worst._replace(name=f"{which}, in {name}"), _kept([part], name)
-
-
 def _reported(asked: Asked, rows, properties, began) -> OptimizerReport:
     wrong = [row for row in rows if not row.ok]
     ok = not wrong and all(item.ok for item in properties)
-    in_float64 = rows[: len(asked.problem.names)]
     finding: Finding | None = None
     recipe: Recipe | None = None
-    if not all(row.ok for row in in_float64):
+    if not all(row.ok for row in rows[: len(asked.problem.names)]):
         recipe = _recipe(asked)
         finding = diagnose(recipe, asked.problem, asked.candidate, asked.reference, asked.spacing)
     elif not ok:

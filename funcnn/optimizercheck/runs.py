@@ -39,7 +39,7 @@ class Run(NamedTuple):
     changes: tuple[str, ...]
 
 
-def phases_of(name: str, transformation: Any, steps: int) -> Phases:
+def phases_of(transformation: Any, steps: int) -> Phases:
     """One phase. Plain functions are passed on as they are, so that equal calls find what JAX compiled."""
     init, update = transformation.init, transformation.update
     if not (inspect.isfunction(init) and inspect.isfunction(update)):
@@ -48,7 +48,9 @@ def phases_of(name: str, transformation: Any, steps: int) -> Phases:
     return ((optax.GradientTransformation(init, update), steps),)
 
 
-def run(name: str, phases: Phases, params: PyTree, gradients: PyTree, *, with_states: bool = False) -> Run:
+def run(
+    name: str, phases: Phases, params: PyTree, gradients: PyTree, *, with_states: bool = False, known: bool = False
+) -> Run:
     """The updates on every sequence, from parameters that follow the optimizer's own updates.
 
     Args:
@@ -57,12 +59,13 @@ def run(name: str, phases: Phases, params: PyTree, gradients: PyTree, *, with_st
         params: leaves of shape ``(sequences, *shape)``.
         gradients: leaves of shape ``(sequences, steps, *shape)``.
         with_states: whether to keep every state.
+        known: whether it is known to be the same program every time that JAX traces it.
 
     Raises:
         ValueError: it raises, or returns another tree than the parameters'.
     """
     first, gradient = _at(params, 0), _at(gradients, (0, 0))
-    facts = _traced(name, phases, first, gradient)
+    facts = _traced(name, phases, first, gradient, times=1 if known else 2)
     if facts is None:
         updates, changes = _walked(name, phases, params, gradients, jit=False)
         spacing = max([_spacing(leaf.dtype) for leaf in jax.tree.leaves(updates)], default=0.0)
@@ -123,7 +126,7 @@ def _scanned(phases: Phases, with_states: bool, params: PyTree, gradients: PyTre
     return jax.lax.map(sequence, (params, gradients))
 
 
-def _traced(name, phases, params, gradient) -> tuple[float, tuple[str, ...], bool] | None:
+def _traced(name, phases, params, gradient, times) -> tuple[float, tuple[str, ...], bool] | None:
     """ε of its arithmetic, what an update changes, and whether the state is kept; ``None`` where it can't be traced.
 
     Traced twice: an optimizer that counts its steps on itself is another program the second time, and one that keeps
@@ -135,9 +138,9 @@ def _traced(name, phases, params, gradient) -> tuple[float, tuple[str, ...], boo
     except Exception:  # whatever the caller's function raises at a tracer; in Python it may not
         return None
     given = gradient, state, params
-    programs = [recorded(lambda given: transformation.update(*given), given) for _ in range(2)]
+    programs = [recorded(lambda given: transformation.update(*given), given) for _ in range(times)]
     program = programs[0]
-    if program is None or programs[1] is None or _text(program) != _text(programs[1]):
+    if program is None or any(again is None or _text(again) != _text(program) for again in programs[1:]):
         return None
     if not is_concrete(*program.jaxpr.consts):
         return None

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import PyTree
 
 STEPS = 20
-BESIDE = {"scalar": (), "nested": {"matrix": [(2, 3)]}}
-"""Shapes of what stands beside the caller's own tree, so that a scalar and a nested tree are always there."""
+BESIDE = {"nested": [{"scalar": ()}]}
+"""Shapes of what stands beside the caller's own tree, so that a scalar and nested containers are always there."""
 
 _LARGEST_TREE = 2048
 _SHORTEST_AXIS = 4
@@ -24,7 +24,7 @@ class Problem(NamedTuple):
 
     Fields:
         names: what each sequence is called.
-        shapes: a tree of the parameters' shapes; ``paths`` are the leaves' places in it.
+        shapes: a tree of the parameters' shapes; ``paths`` are the leaves' places in it, ``starts`` in a row.
         params: ``(sequences, entries)``.
         gradients: ``(sequences, steps, entries)``.
     """
@@ -32,14 +32,9 @@ class Problem(NamedTuple):
     names: tuple[str, ...]
     shapes: PyTree
     paths: tuple[str, ...]
+    starts: np.ndarray
     params: np.ndarray
     gradients: np.ndarray
-
-    @property
-    def starts(self) -> np.ndarray:
-        """Where each leaf begins in a row."""
-        sizes = [math.prod(shape) for shape in _shapes(self.shapes)]
-        return np.cumsum([0, *sizes])[:-1]
 
     def chosen(self, names: Sequence[str], steps: int = STEPS) -> "Problem":
         """Some of the sequences, some of the steps."""
@@ -96,8 +91,10 @@ def awkward(params: PyTree, *, beside: bool) -> Problem:
     # A parameter at 0 wouldn't show how it decays.
     start = np.where(np.isfinite(start) & (start != 0), start, drawn)
     sequences = _sequences(random, start.size)
-    starts = np.stack([np.zeros_like(start) if name in _AT_ZERO else start for name in sequences])
-    return Problem(tuple(sequences), shapes, tuple(paths), starts, np.stack(list(sequences.values())))
+    begun = np.stack([np.zeros_like(start) if name in _AT_ZERO else start for name in sequences])
+    ends = np.cumsum([math.prod(shape) for shape in _shapes(shapes)])
+    places = np.concatenate([[0], ends[:-1]])
+    return Problem(tuple(sequences), shapes, tuple(paths), places, begun, np.stack(list(sequences.values())))
 
 
 def _sequences(random, size) -> dict[str, np.ndarray]:

@@ -117,7 +117,7 @@ RECIPES = {
 def test_references_are_taken_apart(words, optimizer):
     with enable_x64(True), jax.numpy_dtype_promotion("standard"):
         problem = awkward(PARAMS, beside=False)
-        found = run("reference", phases_of("reference", optimizer, STEPS), *problem.trees(np.float64), with_states=True)
+        found = run("reference", phases_of(optimizer, STEPS), *problem.trees(np.float64), with_states=True)
     entries = problem.params.shape[1]
     before, after = moments(found.initial, entries, 1), moments(found.states, entries, 2)
     updates = flattened(found.updates)
