@@ -1,5 +1,7 @@
 """Every planted slip is caught and named, every right optimizer passes, and no wrong name is ever given."""
 
+import os
+
 import optax
 import pytest
 
@@ -14,8 +16,9 @@ BY_OPTAX = {
     "nesterov": lambda rate: optax.sgd(rate, momentum=0.9, nesterov=True),
 }
 OURS = [name for name in NAMES if hasattr(fnn, name)]
-# Those that follow no recipe take longest, and say least; the benchmark asks about them.
-NAMED = [case for case in UNFORESEEN if "unknown" not in case.causes]
+# Some in every run, the rest with the many networks of `nox -s gradcheck`. What has no name takes longest to find none.
+SOME = 1 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else 3
+NAMED = [case for case in UNFORESEEN if "unknown" not in case.causes][::SOME]
 
 
 def by_name(cases):
@@ -58,7 +61,7 @@ def test_funcnn_s_follow_a_rate_that_changes():
     assert check_optimizer(fnn.nesterov, BY_OPTAX["nesterov"], PARAMS).ok
 
 
-@pytest.mark.parametrize("name", ["adafactor", "lamb", "amsgrad"])
+@pytest.mark.parametrize("name", ["adafactor", "amsgrad"])
 def test_optax_s_are_themselves_though_no_recipe_is_known(name):
     optimizer = getattr(optax, name)(RATE)
     assert check_optimizer(optimizer, optimizer, PARAMS).ok

@@ -73,7 +73,7 @@ MASKED_DECAY = optax.adamw(RATE, weight_decay=0.1, mask=lambda params: tree_map(
 
 
 def every_two_steps():
-    return optax.MultiSteps(optax.adam(RATE), every_k_schedule=2).gradient_transformation()
+    return optax.MultiSteps(momentum_by_optax(RATE), every_k_schedule=2).gradient_transformation()
 
 
 SLIPS = (
