@@ -222,6 +222,11 @@ def _at(tree, place):
 
 
 def _raised(name, where, error) -> ValueError:
+    if isinstance(error, jax.errors.UnexpectedTracerError):
+        return ValueError(
+            f"{name}: expected a state that goes in and comes out, but {where} met arrays that it kept elsewhere when "
+            "JAX traced it. Put them in the state that init and update return, or make them anew in init."
+        )
     return ValueError(
         f"{name}: expected an optimizer that runs on these parameters, but {where} raised {reason(error)}. "
         "init takes params; update takes (gradients, state, params) and returns (updates, state)."

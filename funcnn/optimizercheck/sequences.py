@@ -12,7 +12,7 @@ STEPS = 20
 BESIDE = {"nested": [{"scalar": ()}]}
 """Shapes of what stands beside the caller's own tree, so that a scalar and nested containers are always there."""
 
-_LARGEST_TREE = 2048
+_LARGEST_TREE = 256
 _SHORTEST_AXIS = 4
 
 _AT_ZERO = ("vanishing", "huge", "parameters at zero", "small, parameters at zero")
@@ -24,7 +24,8 @@ class Problem(NamedTuple):
 
     Fields:
         names: what each sequence is called.
-        shapes: a tree of the parameters' shapes; ``paths`` are the leaves' places in it, ``starts`` in a row.
+        shapes: a tree of the parameters' shapes.
+        paths: of the leaves that hold a number; ``starts`` is where each begins in a row.
         params: ``(sequences, entries)``.
         gradients: ``(sequences, steps, entries)``.
     """
@@ -53,13 +54,14 @@ class Problem(NamedTuple):
     def place(self, entry: int) -> tuple[str, tuple[int, ...]]:
         """The path of the leaf to which an entry belongs, and the index in it."""
         leaf = int(np.searchsorted(self.starts, entry, side="right")) - 1
-        shape = _shapes(self.shapes)[leaf]
+        shape = [shape for shape in _shapes(self.shapes) if math.prod(shape)][leaf]
         index = np.unravel_index(entry - self.starts[leaf], shape) if shape else ()
         return self.paths[leaf], tuple(int(i) for i in index)
 
     def _tree(self, rows, dtype):
         # In NumPy: JAX would compile a program for every slice of every leaf.
-        parts = iter(np.split(rows.astype(dtype), self.starts[1:], axis=-1))
+        ends = np.cumsum([math.prod(shape) for shape in _shapes(self.shapes)])
+        parts = iter(np.split(rows.astype(dtype), ends[:-1], axis=-1))
         return jax.tree.map(lambda shape: next(parts).reshape(*rows.shape[:-1], *shape), self.shapes, is_leaf=_is_shape)
 
 
@@ -92,8 +94,9 @@ def awkward(params: PyTree, *, beside: bool) -> Problem:
     start = np.where(np.isfinite(start) & (start != 0), start, drawn)
     sequences = _sequences(random, start.size)
     begun = np.stack([np.zeros_like(start) if name in _AT_ZERO else start for name in sequences])
-    ends = np.cumsum([math.prod(shape) for shape in _shapes(shapes)])
-    places = np.concatenate([[0], ends[:-1]])
+    sizes = np.array([math.prod(shape) for shape in _shapes(shapes)])
+    paths = [path for path, size in zip(paths, sizes, strict=True) if size]
+    places = np.cumsum([0, *sizes[sizes > 0]])[:-1]
     return Problem(tuple(sequences), shapes, tuple(paths), places, begun, np.stack(list(sequences.values())))
 
 

@@ -9,7 +9,16 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.benchmarks.catalogue.hand_rolled import adam, descent, transformation, tree_map, velocity, zeros
+from experiments.benchmarks.catalogue.hand_rolled import (
+    adam,
+    after,
+    by_leaf,
+    descent,
+    transformation,
+    tree_map,
+    velocity,
+    zeros,
+)
 from experiments.benchmarks.catalogue.optimizers import ADAM, MOMENTUM, PARAMS, RATE, SGD
 from funcnn.gradcheck.precision import enable_x64
 from funcnn.optimizercheck import check_optimizer
@@ -86,6 +95,13 @@ def test_a_state_that_grows_in_dtype_is_wrong():
     assert "state: float32" in report.detail
 
 
+def test_leaves_without_numbers_are_no_obstacle():
+    params = {"empty": jnp.zeros((0, 2)), "w": jnp.ones(3), "z": None}
+    report = check_optimizer(after(by_leaf, adam()), optax.chain(optax.clip_by_global_norm(1.0), ADAM), params)
+    assert report.cause == "clipping_kind"
+    assert "empty" not in report.to_text()
+
+
 def test_large_trees_are_cut_to_their_corners():
     params = {"kernel": jnp.ones((300, 100)), "bias": jnp.zeros(100)}
     problem = awkward(params, beside=False)
@@ -149,7 +165,21 @@ def fails_later(grads, state, params=None):
     return grads, {"t": state["t"] + 1}
 
 
+class KeepsItsVelocity:
+    """On itself, from one call of init to the next."""
+
+    velocity = 0.0
+
+    def init(self, params):
+        return ()
+
+    def update(self, grads, state, params=None):
+        self.velocity = tree_map(lambda g: 0.9 * self.velocity + g, grads)["b"].sum()
+        return tree_map(lambda g: -RATE * self.velocity * g, grads), state
+
+
 BAD_CALLS = {
+    "no state": (ValueError, "candidate.*goes in and comes out", lambda: (KeepsItsVelocity(), SGD, PARAMS)),
     "no update": (TypeError, "candidate.*init and update", lambda: ("adam", SGD, PARAMS)),
     "two kinds": (TypeError, "two of a kind", lambda: (optax.adam, SGD, PARAMS)),
     "a function of something else": (TypeError, "returns an optimizer", lambda: (math.sqrt, optax.sgd, PARAMS)),
