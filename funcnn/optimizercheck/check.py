@@ -11,6 +11,7 @@ from jaxtyping import PyTree
 from funcnn._checks import describe
 from funcnn.gradcheck.check import floating_tree
 from funcnn.gradcheck.precision import enable_x64, lenient, widened
+from funcnn.gradcheck.report import PropertyReport
 from funcnn.optimizercheck import display
 from funcnn.optimizercheck.asking import LOWER, Asked, Party, in_float64, in_lower, problem_for, reference_on_rounded
 from funcnn.optimizercheck.comparison import share_of
@@ -27,8 +28,8 @@ def check_optimizer(candidate: Any, reference: Any, params: PyTree) -> Optimizer
     Both get the same gradients: constant, alternating, random, sparse, zero, tiny, huge, growing, shrinking. The
     parameters are the caller's, none of them zero, so that weight decay shows; beside them stand a scalar and a nested
     tree, where both optimizers take any tree. Leaves of large trees are stood in for by their first rows and columns.
-    The updates are compared in float64 whatever JAX is set to, then in float32 and in bfloat16, where updates and state
-    have to keep their dtypes. The caller's configuration is the same afterwards.
+    The updates are compared in float64 whatever JAX is set to; where they agree, in float32 and bfloat16 too, where updates
+    and state have to keep their dtypes. The caller's configuration is the same afterwards.
 
     Where they differ the reference is taken apart: its state and its answers to plain gradients give a textbook recipe,
     which counts if its simulation gives the reference's updates everywhere. The cause is the change of one line with
@@ -85,6 +86,8 @@ def check_optimizer(candidate: Any, reference: Any, params: PyTree) -> Optimizer
             dtypes = LOWER if all(row.ok for row in rows) else ()
             rounded = [reference_on_rounded(parties[1], problem, dtype) for dtype in dtypes]
         properties += found
+        if not dtypes:
+            properties.append(PropertyReport("float32 and bfloat16", True, "not asked, for the two differ in float64"))
         for dtype, updates in zip(dtypes, rounded, strict=True):
             row, found = in_lower(parties, problem, dtype, asked, updates)
             rows, properties = (*rows, row), properties + found
