@@ -26,10 +26,10 @@ def check_optimizer(candidate: Any, reference: Any, params: PyTree) -> Optimizer
     """Compare an optimizer with another that is trusted, step by step, and say what it does otherwise.
 
     Both get the same gradients: constant, alternating, random, sparse, zero, tiny, huge, growing, shrinking. The
-    parameters are the caller's, none of them zero, so that weight decay shows; beside them stand a scalar and a nested
-    tree, where both optimizers take any tree. Leaves of large trees are stood in for by their first rows and columns.
-    The updates are compared in float64 whatever JAX is set to; where they agree, in float32 and bfloat16 too, where updates
-    and state have to keep their dtypes. The caller's configuration is the same afterwards.
+    parameters are the caller's, numbers in the place of zeros, so that weight decay shows; beside them stands a scalar
+    in nested containers, where both optimizers take any tree. Leaves of large trees are stood in for by their first
+    rows and columns. The updates are compared in float64 whatever JAX is set to; where they agree, in float32 and
+    bfloat16 too, where updates and state have to keep their dtypes. The caller's configuration is the same afterwards.
 
     Where they differ the reference is taken apart: its state and its answers to plain gradients give a textbook recipe,
     which counts if its simulation gives the reference's updates everywhere. The cause is the change of one line with
