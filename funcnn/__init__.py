@@ -106,6 +106,7 @@ from funcnn.metrics import (
     confusion_matrix as confusion_matrix,
 )
 from funcnn.models import mlp as mlp, perceptron as perceptron
+from funcnn.optimizercheck import OptimizerReport as OptimizerReport, check_optimizer as check_optimizer
 from funcnn.optimizers import (
     adagrad as adagrad,
     adam as adam,

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from funcnn._checks import check_is_layer, positive_integer
-from funcnn.gradcheck.display import _MOST_ROWS, _aligned, _Table
+from funcnn._tables import MOST_ROWS, Table, aligned
 from funcnn.layers.combinators import SkipParts, composition
 from funcnn.layers.walk import layer_name
 from funcnn.types import Layer, Params, State
@@ -54,16 +54,14 @@ class Summary(NamedTuple):
     total: LayerSummary
 
     def __str__(self) -> str:
-        shown = [*self.rows[:_MOST_ROWS], self.total]
+        shown = [*self.rows[:MOST_ROWS], self.total]
         names = ("parameters", "forward FLOPs", "backward FLOPs", "residual bytes")
         columns = {"layer": [row.name for row in shown], "output": [str(row.output_shape) for row in shown]}
         for name, figures in zip(names, zip(*(row[2:] for row in shown), strict=True), strict=True):
-            cells = [f"{figure:,}" for figure in figures]
-            width = max(map(len, (name, *cells)))
-            columns[name.rjust(width)] = [cell.rjust(width) for cell in cells]
+            columns[name] = [f"{figure:,}" for figure in figures]
         left_out = len(self.rows) - len(shown) + 1
         note = f"{left_out} more layers, counted in the total, are left out." if left_out else ""
-        return "\n".join(line.rstrip() for line in _aligned(_Table("", (), columns, note)).splitlines())
+        return aligned(Table("", columns, names, note=note))
 
 
 class _Cost(NamedTuple):

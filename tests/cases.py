@@ -110,7 +110,7 @@ def drawn(case: LayerCase, dtype=WIDEST, batch=BATCH):
 
 def largest(tree) -> float:
     """The largest absolute entry of a tree; NaN where there is one, which Python's max would pass over."""
-    return float(np.max([jnp.abs(leaf.astype(WIDEST)).max() for leaf in jax.tree.leaves(tree)], initial=0.0))
+    return float(np.max([jnp.abs(leaf.astype(WIDEST)).max(initial=0.0) for leaf in jax.tree.leaves(tree)], initial=0.0))
 
 
 def largest_gap(first, second) -> float:

@@ -196,7 +196,7 @@ BAD_FITS = {
     ),
     "a seed for a key": ({"key": 0}, TypeError, r"fit\(key\): expected one random key, got 0.*jax\.random\.key\(0\)"),
     "keys for a key": ({"key": jax.random.split(KEY)}, TypeError, r"fit\(key\): expected one random key.*vmap"),
-    "a gradient that is a name": ({"grad": "manual"}, TypeError, r"train\(grad\): expected a function, got 'manual'"),
+    "a gradient that is a name": ({"grad": "manual"}, TypeError, r"fit\(grad\): expected a function, got 'manual'"),
     "words for targets": (
         {"y": ["a"] * 6},
         TypeError,

@@ -4,6 +4,7 @@ import json
 import math
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from funcnn._tables import plain_data
 from funcnn.gradcheck import display
 
 Cause: TypeAlias = Literal[
@@ -137,7 +138,7 @@ class GradientReport(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """The report as dictionaries, lists, strings and numbers; complex numbers and NaN as strings."""
-        return _plain_data(self)
+        return plain_data(self)
 
     def to_json(self, **options: Any) -> str:
         """The report as JSON; ``options`` are ``json.dumps``'s.
@@ -158,13 +159,3 @@ class GradientReport(NamedTuple):
             ModuleNotFoundError: jinja2 and matplotlib aren't installed; ``pip install 'funcnn[report]'``.
         """
         display.write_html(self, path)
-
-
-def _plain_data(value):
-    if hasattr(value, "_asdict"):
-        return {name: _plain_data(field) for name, field in value._asdict().items()}
-    if isinstance(value, tuple | list):
-        return [_plain_data(item) for item in value]
-    if isinstance(value, complex) or (isinstance(value, float) and not math.isfinite(value)):
-        return str(value)
-    return value

@@ -98,6 +98,7 @@ def monitored_value_and_grad(
 
     Example:
         >>> import jax, jax.numpy as jnp
+        >>> from funcnn.layers.walk import layer_names
         >>> from funcnn.losses import mean_squared_error
         >>> from funcnn.models import mlp
         >>> model = mlp((2, 3, 1))

@@ -54,7 +54,7 @@ def rate_too_high(record: HealthRecord, facts: RecipeFacts, course: Course) -> I
         name,
         first if course.broke_at is None else min(first, course.broke_at),
         f"Step {step} moves {name} by {moved} times its own norm, where 0.001 is usual; {outcome(course)}"
-        + (f", and changes by {percent(min(course.jumps, 1))} from step to step." if jumpy else "."),
+        + (f", and changes by {percent(min(course.jumps, 1.0))} from step to step." if jumpy else "."),
         "Divide the learning rate by 10 until the loss falls steadily.",
     )
 

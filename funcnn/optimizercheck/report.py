@@ -3,7 +3,8 @@
 import json
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from funcnn.gradcheck.report import PropertyReport, _plain_data
+from funcnn._tables import plain_data
+from funcnn.gradcheck.report import PropertyReport
 from funcnn.optimizercheck import display
 
 OptimizerCause: TypeAlias = Literal[
@@ -138,7 +139,7 @@ class OptimizerReport(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """The report as dictionaries, lists, strings and numbers; NaN and infinities as strings."""
-        return _plain_data(self)
+        return plain_data(self)
 
     def to_json(self, **options: Any) -> str:
         """The report as JSON; ``options`` are ``json.dumps``'s.

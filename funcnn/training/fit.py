@@ -133,10 +133,10 @@ def fit(
         mesh: devices to share the work: its first axis splits the batch, a second one splits wide kernels by columns.
             The result is that of one device, to rounding.
         monitor: whether to measure what every layer does at every 15th step, or at every n-th, and to say at the end in
-            ``health`` whether the run was well: ``print(trained.health)``.
+            the history whether the run was well: ``print(trained.history.health)``.
 
     Returns:
-        The trained parameters, state, optimizer state, history, and with ``monitor`` the run's health.
+        The trained parameters, state, optimizer state and history.
 
     Raises:
         ValueError: as ``train``; also metrics or patience without validation data, validation data that doesn't fit, a

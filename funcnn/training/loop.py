@@ -209,7 +209,7 @@ def left(run: Run, standing: Standing) -> Trained:
     if best is not None:
         carry = carry._replace(params=best.params, state=best.state)
     health = run.diagnose(ledger) if run.diagnose and ledger.watched else None
-    return as_trained(carry, ledger.history(), health)
+    return as_trained(carry, ledger.history()._replace(health=health))
 
 
 def _is_save_due(run: Run, standing: Standing, stretch: Stretch) -> bool:

@@ -23,25 +23,23 @@ class History(NamedTuple):
         validation: by name, ``(validations,)``: ``loss`` and the metrics given to ``fit``; empty without validation
             data.
         validation_epochs: the epochs, from 1, after which it was measured, ``(validations,)``.
+        health: what ``fit(monitor=True)`` saw, ``None`` without it.
     """
 
     loss: Float[Array, " epochs"]
     step_loss: Float[Array, "epochs steps"]
     validation: dict[str, Array]
     validation_epochs: Int[Array, " validations"]
+    health: HealthReport | None = None
 
 
 class Trained(NamedTuple):
-    """What training leaves: the parameters, the running statistics, the optimizer's state and the history.
-
-    ``health`` is what ``fit(monitor=True)`` saw, and ``None`` without it.
-    """
+    """What training leaves: the parameters, the running statistics, the optimizer's state and the history."""
 
     params: Params
     state: State
     opt_state: optax.OptState
     history: History
-    health: HealthReport | None = None
 
 
 class Progress(NamedTuple):
@@ -139,8 +137,8 @@ def scanned_history(step_losses: Array, sizes: np.ndarray) -> History:
     return History((step_losses * shares[None, :]).sum(axis=-1), step_losses, {}, nothing)
 
 
-def as_trained(carry: Carry, history: History, health: HealthReport | None = None) -> Trained:
-    return Trained(*carry, history=history, health=health)
+def as_trained(carry: Carry, history: History) -> Trained:
+    return Trained(*carry, history=history)
 
 
 def _joined(pieces):

@@ -185,7 +185,7 @@ def test_narrow_dtypes_come_back(tmp_path):
 
 
 def test_fingerprints_tell_any_bit_place_dtype_apart():
-    values = [jnp.arange(5, dtype=dtype) for dtype in (WIDEST, jnp.bfloat16, jnp.int32, jnp.int8, jnp.bool_)]
+    values = [jnp.arange(5).astype(dtype) for dtype in (WIDEST, jnp.bfloat16, jnp.int32, jnp.int8, jnp.bool_)]
     values += [jnp.arange(5, dtype=jnp.complex64), jnp.zeros(5, WIDEST), jnp.zeros((), WIDEST), values[0][::-1]]
     assert len({fingerprints(value) for value in values}) == len(values)
     base = np.arange(64, dtype=np.float32)
