@@ -17,7 +17,7 @@ MODEL = fnn.mlp((3, 128, 1), fnn.tanh, normalization=fnn.batch_norm, dropout=0.1
 
 
 def data():
-    x = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
+    x = np.random.default_rng(0).normal(size=(64, 3))
     return x, np.sin(x.sum(axis=1, keepdims=True))
 
 
