@@ -1,5 +1,6 @@
 """Is this function's gradient right? The loss and its gradient may be anybody's."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,12 @@ from funcnn._checks import check_callable, describe, is_concrete, numeric_array
 from funcnn.gradcheck.examination import examine
 from funcnn.gradcheck.properties import Property, check_also
 from funcnn.gradcheck.report import GradientReport
+
+_EXCHANGED = "That is a tree like the parameters: were loss_fn and grad_fn exchanged? The loss comes first."
+_NO_SCALAR = (
+    "It has to be real and floating: take the mean or the sum over the samples. "
+    "For functions of another output there is check_vjp."
+)
 
 
 def check_gradients(
@@ -47,7 +54,7 @@ def check_gradients(
         JAX's convention, in which the gradient of |z|² is twice the conjugate of z.
 
     Raises:
-        TypeError: a parameter isn't floating; loss_fn or grad_fn isn't a function.
+        TypeError: a parameter isn't floating; loss_fn or grad_fn isn't a function, or not one of these arguments.
         ValueError: the loss isn't a scalar, the gradient has another tree structure than the parameters, or a gradient
             is given for a value that the loss doesn't tap.
 
@@ -72,15 +79,42 @@ def check_gradients(
     check_also("check_gradients", also)
     params = floating_tree("check_gradients(params)", params)
     try:
+        _check_scalar(loss_fn, params, args)
+        return examine("check_gradients", loss_fn, grad_fn, (params, *args), also)
+    except TypeError as error:
+        for name, function in (("loss_fn", loss_fn), ("grad_fn", grad_fn)):
+            _check_arguments(f"check_gradients({name})", function, (params, *args), error)
+        raise
+
+
+def _check_scalar(loss_fn, params, args):
+    try:
         value = jax.eval_shape(lambda params: loss_fn(params, *args), params)
     except jax.errors.ConcretizationTypeError:  # a loss that asks `if x > 0` runs under jax.grad, but not under jit
         value = jnp.asarray(loss_fn(params, *args))
-    if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
+    shape = getattr(value, "shape", None)
+    if shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
+        is_gradient = shape != () and jax.tree.map(jnp.shape, value) == jax.tree.map(jnp.shape, params)
         raise ValueError(
-            f"check_gradients(loss_fn): expected a function that returns a scalar, got {value}. It has to be real and "
-            "floating: take the mean or the sum over the samples. For functions of another output there is check_vjp."
+            f"check_gradients(loss_fn): expected a function that returns a scalar, got {value}. "
+            + (_EXCHANGED if is_gradient else _NO_SCALAR)
         )
-    return examine("check_gradients", loss_fn, grad_fn, (params, *args), also)
+
+
+def _check_arguments(name, function, arguments, error):
+    """Say so, where a function raised because it takes other arguments than were passed."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # functions written in C may have none
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError as unfit:
+        raise TypeError(
+            f"{name}: expected a function of params and the {len(arguments) - 1} arguments after them, got one of "
+            f"{signature}: {unfit}. Pass check_gradients(loss_fn, grad_fn, params, *args): were params forgotten, or "
+            "an argument?"
+        ) from error
 
 
 def floating_tree(name: str, params: PyTree) -> PyTree:

@@ -151,7 +151,8 @@ def _partly(leaf, position, facts) -> Finding | None:
         return None
     if wrong.ndim >= 2 and (found := _slices(leaf, wrong)):
         return found
-    if wrong.ndim == 1 and (sibling := _same_units(wrong, position, facts)):
+    is_formula = 2 * count > size and not _one_way(leaf, wrong.nonzero()[0], 0)
+    if wrong.ndim == 1 and not is_formula and (sibling := _same_units(wrong, position, facts)):
         return "unit", f"{_listed('entry', 'entries', np.flatnonzero(wrong))} wrong, as the same units of {sibling} are"
     if count <= max(1, size // (4 if wrong.ndim < 2 else 20)):
         places = [tuple(int(i) for i in place) for place in np.argwhere(wrong)[:4]]
@@ -183,13 +184,18 @@ def _slices(leaf, wrong) -> Finding | None:
     one, many = names.get(axis, (f"axis {axis}: slice", f"axis {axis}: slices"))
     if axis == 0 and leaf.path in ("x", "dx"):
         return "subset_of_batch", f"{_listed('sample', 'samples', indices)} wrong, the rest right"
-    part = leaf._replace(by_hand=leaf.by_hand.take(indices, axis), reference=leaf.reference.take(indices, axis))
-    found = _zero(part) or _scaled(part, [])
+    found = _one_way(leaf, indices, axis)
     # Where most rows are wrong in no one way, a whole formula is, and the right ones are so by chance.
     if not found and 2 * len(indices) > wrong.shape[axis]:
         return None
     there = f": there {found[1]}" if found else ""
     return "unit", f"{_listed(one, many, indices)} wrong, the rest right{there}"
+
+
+def _one_way(leaf, indices, axis) -> Finding | None:
+    """What all of some rows or columns have in common: zero, or a factor."""
+    part = leaf._replace(by_hand=leaf.by_hand.take(indices, axis), reference=leaf.reference.take(indices, axis))
+    return _zero(part) or _scaled(part, [])
 
 
 def _same_units(wrong, position, facts):

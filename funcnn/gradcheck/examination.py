@@ -19,7 +19,8 @@ from funcnn.gradcheck.precision import Evaluated, Judged, evaluate, judging, len
 from funcnn.gradcheck.problem import contributions, known_sizes
 from funcnn.gradcheck.properties import Property, asked_properties, repeated
 from funcnn.gradcheck.report import Cost, GradientReport, LeafReport, PropertyReport
-from funcnn.gradcheck.stability import judge_stability, rounded_data
+from funcnn.gradcheck.rounding import rounds_coarser
+from funcnn.gradcheck.stability import judge_stability, rounded_constants, rounded_data
 from funcnn.gradcheck.steps import other_fault, tapped_steps
 from funcnn.gradcheck.story import told
 from funcnn.gradcheck.taps import split_taps
@@ -114,6 +115,7 @@ def _compared(judged, pairs, kinks) -> list[LeafReport]:
     with lenient():
         tolerances = noise_tolerances(judged, pairs)
     wider = [compare(*both) for both in zip(pairs, tolerances, strict=True)]
+    wider = rounded_constants(judged, pairs, wider)
     wider = wider if kinks else rounded_data(judged, pairs, wider)
     detail = "the difference is rounding, measured in the arithmetic of both"
     return [
@@ -183,12 +185,22 @@ def _diagnosed(judged, pairs, rows, kinks) -> list[LeafReport]:
                 return row
             found = (diagnose(number, facts), diagnose(number, loose))
             cause, detail = next((known for known in found if known[0] != "unknown"), found[0])
+            detail += _coarse_steps(judged, row) if cause == "unknown" else ""
             return row._replace(cause=cause, detail=detail)
 
         return [named(row, number) for number, row in enumerate(rows)]
 
     with lenient():
         return min(map(by, references), key=_unexplained)
+
+
+def _coarse_steps(judged, row):
+    """That a gradient, right to some digits, rounds to the dtype of those on its way, where the loss doesn't."""
+    program = judged.gradient_program
+    for dtype in rounds_coarser(program, judged.spacing) if program else ():
+        if row.relative_difference <= float(jnp.finfo(dtype).eps) ** 0.75:
+            return f"; by hand it is rounded to {dtype} on the way, and right to the digits of that"
+    return ""
 
 
 def _unexplained(rows):

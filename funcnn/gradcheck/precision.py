@@ -96,11 +96,11 @@ def judging(
         stack.enter_context(enable_x64(True))
         wide, reason = _in_double_precision(loss_fn, grad_fn, own)
         if wide is not None:
-            yield _judged(wide, "float64", "", settled)
+            yield _judged(own, wide, "float64", "", settled)
             return
     with lenient():
         dtypes = {str(jnp.result_type(leaf)) for leaf in jax.tree.leaves(own.params)}
-        yield _judged(own, " and ".join(sorted(dtypes)), reason, settled)
+        yield _judged(own, own, " and ".join(sorted(dtypes)), reason, settled)
 
 
 @contextlib.contextmanager
@@ -136,17 +136,18 @@ def _dtype(leaf):
     return getattr(leaf, "dtype", None)
 
 
-def _judged(evaluated, precision, reason, settled):
+def _judged(own, evaluated, precision, reason, settled):
     program = recorded(evaluated.loss, evaluated.params)
     gradient_program = recorded(evaluated.gradient, evaluated.params)
     dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves(evaluated.params)}
+    own_spacing = max((_spacing(jnp.result_type(leaf)) for leaf in jax.tree.leaves(own.params)), default=0.0)
     if program is not None:
         dtypes |= rounded_to(program.jaxpr)
     if gradient_program is not None:
-        # Where the loss keeps more digits, a gradient that rounds to fewer than float32's isn't judged by them.
-        least = max([float(jnp.finfo(jnp.float32).eps), *map(_spacing, dtypes)])
+        # Where the loss keeps more digits, a gradient that rounds to fewer than the caller's own isn't judged by them.
+        least = max([own_spacing, *map(_spacing, dtypes)])
         dtypes |= {dtype for dtype in rounded_to(gradient_program.jaxpr) if _spacing(dtype) <= least}
-    elif precision == "float64" and not _keeps_digits(evaluated):
+    elif own_spacing >= _spacing(jnp.float32) and precision == "float64" and not _keeps_digits(evaluated):
         dtypes.add(jnp.dtype(jnp.float32))
     spacing = max([settled, *map(_spacing, dtypes)])
     return Judged(evaluated, program, gradient_program, spacing, precision, reason)

@@ -33,9 +33,12 @@ class Program(NamedTuple):
         """The function's value at ``tree``, every equation given to ``rule`` first."""
         return jax.tree.unflatten(self.structure, self.outputs(jax.tree.leaves(tree), rule))
 
-    def outputs(self, leaves: Sequence, rule: Rule) -> list:
-        """The leaves of the value, from those of the tree; each may be a tuple, where ``rule`` takes it."""
-        return run(self.jaxpr, leaves, rule)
+    def outputs(self, leaves: Sequence, rule: Rule, constant: Callable[[Any], Any] = lambda value: value) -> list:
+        """The leaves of the value, from those of the tree; each may be a tuple, where ``rule`` takes it.
+
+        ``constant`` stands something else in the place of the program's constants.
+        """
+        return run(self.jaxpr, leaves, rule, (), constant)
 
 
 def as_it_is(equation: Any, arguments: list, place: Place) -> None:
@@ -51,19 +54,19 @@ def recorded(function: Callable[[PyTree], PyTree], tree: PyTree) -> Program | No
     return Program(jaxpr, jax.tree.structure(shapes))
 
 
-def run(jaxpr: Any, inputs: Sequence, rule: Rule, place: Place = ()) -> list:
+def run(jaxpr: Any, inputs: Sequence, rule: Rule, place: Place, constant: Callable[[Any], Any]) -> list:
     """Evaluate a jaxpr, opening what it calls. A value may be a tuple of arrays, where ``rule`` takes it."""
-    jaxpr, constants = getattr(jaxpr, "jaxpr", jaxpr), getattr(jaxpr, "consts", ())
+    jaxpr, constants = getattr(jaxpr, "jaxpr", jaxpr), map(constant, getattr(jaxpr, "consts", ()))
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *inputs], strict=True))
 
     def read(atom):
-        return atom.val if hasattr(atom, "val") else values[atom]
+        return constant(atom.val) if hasattr(atom, "val") else values[atom]
 
     for number, equation in enumerate(jaxpr.eqns):
         here, arguments = (*place, number), [read(atom) for atom in equation.invars]
         outputs = rule(equation, arguments, here)
         if outputs is None:
-            outputs = _opened(equation, arguments, rule, here)
+            outputs = _opened(equation, arguments, rule, here, constant)
         values.update(zip(equation.outvars, outputs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
@@ -99,6 +102,16 @@ def equations(jaxpr: Any):
             yield from equations(part)
 
 
+def constants_in(jaxpr: Any) -> list:
+    """The constants of a jaxpr and of all that it calls, those written into its equations too."""
+    inner = getattr(jaxpr, "jaxpr", jaxpr)
+    found = [*getattr(jaxpr, "consts", ()), *(atom.val for atom in inner.outvars if hasattr(atom, "val"))]
+    for equation in inner.eqns:
+        found += [atom.val for atom in equation.invars if hasattr(atom, "val")]
+        found += [constant for part in called_by(equation) for constant in constants_in(part)]
+    return found
+
+
 def called_by(equation: Any) -> list:
     """Every jaxpr among an equation's parameters: what it calls, its branches, its loop's body."""
     parts = jax.tree.leaves(tuple(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns"))
@@ -110,19 +123,19 @@ def primitives(jaxpr: Any) -> set[str]:
     return {equation.primitive.name for equation in equations(jaxpr)}
 
 
-def _opened(equation, arguments, rule, place):
+def _opened(equation, arguments, rule, place, constant):
     called = callee(equation)
     if called is not None:
-        return run(called, arguments, rule, place)
+        return run(called, arguments, rule, place, constant)
     if equation.primitive.name == "cond":
         index = int(jax.tree.leaves(arguments[0])[0])
-        return run(equation.params["branches"][index], arguments[1:], rule, place)
+        return run(equation.params["branches"][index], arguments[1:], rule, place, constant)
     if is_opened(equation):
-        return _unrolled(equation, arguments, rule, place)
+        return _unrolled(equation, arguments, rule, place, constant)
     return bound(equation, arguments)
 
 
-def _unrolled(equation, arguments, rule, place):
+def _unrolled(equation, arguments, rule, place, constant):
     """A scan as a loop in Python. Sequences are told from constants by the axis that they have more than the body's."""
     body, length = equation.params["jaxpr"], equation.params["length"]
     inner = getattr(body, "jaxpr", body)
@@ -132,7 +145,7 @@ def _unrolled(equation, arguments, rule, place):
     carry, stacks = arguments[constants : constants + carries], []
     for step in range(length)[:: -1 if equation.params["reverse"] else 1]:
         slices = jax.tree.map(lambda array, step=step: array[step], arguments[constants + carries :])
-        outputs = run(body, [*arguments[:constants], *carry, *slices], rule, (*place, step))
+        outputs = run(body, [*arguments[:constants], *carry, *slices], rule, (*place, step), constant)
         carry = outputs[:carries]
         stacks.append(outputs[carries:])
     ordered = stacks[::-1] if equation.params["reverse"] else stacks

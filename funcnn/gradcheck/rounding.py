@@ -86,9 +86,10 @@ def _rounding_dtypes(equation) -> set[np.dtype]:
     return {dtype for dtype in after if jnp.issubdtype(dtype, jnp.inexact)}
 
 
-def rounds_coarser(program: Program, spacing: float) -> bool:
-    """Whether a program rounds to numbers with a larger ε than ``spacing``."""
-    return any(float(jnp.finfo(dtype).eps) > spacing for dtype in rounded_to(program.jaxpr))
+def rounds_coarser(program: Program, spacing: float) -> list[np.dtype]:
+    """The dtypes with a larger ε than ``spacing`` to which a program rounds, the coarsest first."""
+    coarser = {dtype for dtype in rounded_to(program.jaxpr) if jnp.finfo(dtype).eps > spacing}
+    return sorted(coarser, key=lambda dtype: -float(jnp.finfo(dtype).eps))
 
 
 def _is_narrower(dtype, before):

@@ -11,11 +11,13 @@ from experiments.benchmarks.catalogue import (
     code_and_formulas,
     extremes,
     formulas,
+    gates_and_buffers,
     kinks,
     linear,
     losses,
     normalization,
     precision,
+    programs,
     regularization,
     structure,
     surroundings,
@@ -36,7 +38,8 @@ BUGS = (
     *training.CASES,
     *arrays.CASES,
     *precision.CASES,
+    *gates_and_buffers.CASES,
     *surroundings.CASES,
 )
-RIGHT = (*kinks.CASES, *extremes.CASES, *trees_and_arguments.CASES, *code_and_formulas.CASES)
+RIGHT = (*kinks.CASES, *extremes.CASES, *trees_and_arguments.CASES, *code_and_formulas.CASES, *programs.CASES)
 CASES = (*BUGS, *RIGHT)
