@@ -202,8 +202,23 @@ def test_the_table_shows_every_leaf_and_the_finding():
             "expected floating parameters, got int.* of shape",
         ),
         (lambda: fnn.check_gradients(loss_fn, lambda *_: 1 / 0, PARAMS, X, Y), ZeroDivisionError, "division by zero"),
+        (
+            lambda: fnn.check_gradients(right, loss_fn, PARAMS, X, Y),
+            ValueError,
+            "check_gradients.loss_fn.: .*a tree like the parameters: were loss_fn and grad_fn exchanged",
+        ),
+        (
+            lambda: fnn.check_gradients(loss_fn, right, X, Y),
+            TypeError,
+            r"loss_fn.*of params and the 1 arguments after them, got one of \(params, x, y\).*were params forgotten",
+        ),
+        (
+            lambda: fnn.check_gradients(loss_fn, lambda params, x: params, PARAMS, X, Y),
+            TypeError,
+            r"check_gradients.grad_fn.: .*got one of \(params, x\): too many positional arguments",
+        ),
     ],
-    ids=["not a scalar", "a pair", "structure", "integers", "raises"],
+    ids=["not a scalar", "a pair", "structure", "integers", "raises", "exchanged", "no params", "an argument more"],
 )
 def test_bad_calls_are_errors(call, error, message):
     with pytest.raises(error, match=message):
@@ -269,6 +284,38 @@ def test_functions_that_compute_in_float32_inside_are_judged_by_its_digits():
     assert not fnn.check_gradients(
         pinned, lambda *args: jax.tree.map(lambda g: 1.01 * g, by_hand(*args)), PARAMS, X, Y
     ).ok
+
+
+def rounded_on_the_way(params, x, y):
+    narrow = cast((params, x, y), jnp.float32)
+    return jax.tree.map(lambda g, p: g.astype(p.dtype), right(*narrow), params)
+
+
+def test_a_gradient_that_rounds_to_fewer_digits_than_the_caller_s_is_wrong():
+    report = fnn.check_gradients(loss_fn, rounded_on_the_way, *cast((PARAMS, X, Y), jnp.float32))
+    assert report.ok, str(report)
+    if jnp.float64 == WIDEST:
+        report = fnn.check_gradients(loss_fn, rounded_on_the_way, PARAMS, X / 3, Y)
+        assert not report.ok
+        assert "rounded to float32 on the way, and right to the digits of that" in report.diagnosis
+
+
+@pytest.mark.parametrize("root", [np.float32(2**0.5), jnp.sqrt(jnp.float32(2))], ids=["NumPy's", "JAX's"])
+def test_a_constant_in_the_caller_s_dtype_is_right_to_its_last_digit(root):
+    def loss(w):
+        return jax.nn.gelu(w, approximate=False).sum()
+
+    def gradient(w, root=root):
+        return (1 + jax.scipy.special.erf(w / root)) / 2 + w * jnp.exp(-(w**2) / 2) / (2 * np.pi) ** 0.5
+
+    w = jnp.array([0.5, -1.0, 2.0, 9.0, 0.0], jnp.float32)
+    with jax.numpy_dtype_promotion("standard"):
+        report = fnn.check_gradients(loss, gradient, w)
+        assert report.ok, str(report)
+        assert "the rounding of a constant to float32" in report.leaves[0].detail
+        # Rounding explains no constant that is wrong in its sixth digit.
+        wrong = root * np.float32(1.00001)
+        assert not fnn.check_gradients(loss, lambda w: gradient(w, root=wrong), w).ok
 
 
 def test_a_gradient_by_numpy():

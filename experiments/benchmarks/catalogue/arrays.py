@@ -59,13 +59,6 @@ DTYPES = (
     layer.bug(
         "kernel_through_float16", {"unknown"}, W, dw=lambda x, dz: (x.T @ dz).astype(jnp.float16).astype(x.dtype)
     ),
-    layer.bug(
-        "kernel_through_float32",
-        {"unknown"},
-        W,
-        dw=lambda x, dz: (x.T @ dz).astype(jnp.float32).astype(x.dtype),
-        options={"dtypes": ("float64",)},
-    ),
 )
 
 NONFINITE = (

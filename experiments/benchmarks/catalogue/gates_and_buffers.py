@@ -116,8 +116,9 @@ def on_tokens(mix, right_dvalues) -> Problem:
 
 
 MIXING = (
+    # The last width of the last head is right by chance.
     on_tokens(along_heads, along_heads_backward).bug(
-        "heads_taken_for_their_width", {"unknown"}, dvalues=lambda dv: along_heads_backward(dv, axis=2)
+        "heads_taken_for_their_width", {"unknown", "unit"}, dvalues=lambda dv: along_heads_backward(dv, axis=2)
     ),
     on_tokens(turned, lambda dv: turned(dv, -1)).bug("rotation_not_turned_back", {"unknown"}, dvalues=turned),
     on_tokens(from_the_end, lambda dv: jnp.cumsum(dv, axis=0)).bug(
@@ -243,7 +244,9 @@ network = Problem(THEME, network_loss, network_gradient, network_make)
 
 BUFFERS = (
     network.bug("rectified_in_place", {"unknown"}, "['w1']", rectified=lambda z: np.maximum(z, 0, out=z)),
-    network.bug("one_buffer_for_two_kernels", {"unknown"}, "['w1']", sums=lambda w1, w2: (np.zeros_like(w1),) * 2),
+    network.bug(
+        "one_buffer_for_two_kernels", {"unknown", "unit"}, "['w1']", sums=lambda w1, w2: (np.zeros_like(w1),) * 2
+    ),
 )
 
 CASES = GATES + MIXING + PARTS + EDGES + BUFFERS

@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.benchmarks.catalogue.case import Case
 
-SMALLEST_BUG = 1e-8
+SMALLEST_BUG = 1e-6
 """The least relative change of a leaf that counts as a bug."""
 FLOAT32_ROUNDING = 1e-3
 """How far float32 may lead a right formula astray, relative to the leaf's largest entry."""
