@@ -85,8 +85,7 @@ def compare(pair: Pair, tolerance: Tolerance) -> LeafReport:
     else:
         gaps = distances(pair.by_hand, pair.reference)
         if gaps.size:
-            highest = np.argmax(np.where(np.isnan(gaps), np.inf, gaps))
-            worst = tuple(int(i) for i in np.unravel_index(highest, gaps.shape))
+            worst = tuple(int(i) for i in np.unravel_index(np.argmax(gaps), gaps.shape))  # a NaN before all else
             values, difference = (pair.by_hand[worst].item(), pair.reference[worst].item()), float(gaps[worst])
         else:
             difference = 0.0
@@ -122,7 +121,8 @@ def distances(first: ArrayLike, second: ArrayLike) -> np.ndarray:
     """Entry by entry; equal infinities are no distance apart."""
     first, second = np.asarray(first), np.asarray(second)
     with np.errstate(invalid="ignore"):
-        return np.where(first == second, 0.0, np.abs(first - second))
+        gaps = np.abs(first - second)
+        return gaps if np.isfinite(gaps).all() else np.where(first == second, 0.0, gaps)
 
 
 def _same_numbers(pair):
@@ -157,4 +157,5 @@ def wide(array: Any) -> np.ndarray:
 def largest(array: ArrayLike) -> float:
     """The largest finite absolute entry, 0 where there is none."""
     sizes = np.abs(array)
-    return float(np.max(sizes, initial=0.0, where=np.isfinite(sizes)))
+    peak = np.max(sizes, initial=0.0)
+    return float(peak if np.isfinite(peak) else np.max(sizes, initial=0.0, where=np.isfinite(sizes)))

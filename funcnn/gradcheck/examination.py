@@ -54,11 +54,15 @@ def examine(
     Raises:
         ValueError: the gradient has another tree structure than the parameters.
     """
+
+    def untapped(params, *rest):
+        return split_taps(grad_fn(params, *rest), params)[0]
+
     started, calls = time.perf_counter(), Counter[str]()
     with jax.default_matmul_precision("highest"):
         own, taps = _split(name, evaluate(loss_fn, grad_fn, arguments, calls))
         twice = repeated(own)
-        with judging(loss_fn, lambda *at: split_taps(grad_fn(*at), at[0])[0], own, settled) as judged:
+        with judging(loss_fn, untapped, own, settled, traceable=twice.ok) as judged:
             pairs = _pairs(own, judged)
             kinks = find_kinks(judged)
             rows, decision = _decided(judged, pairs, _compared(judged, pairs, kinks), kinks)

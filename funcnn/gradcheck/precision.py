@@ -85,22 +85,28 @@ def evaluate(loss_fn: Callable[..., Any], grad_fn: Callable[..., Any], arguments
 
 @contextlib.contextmanager
 def judging(
-    loss_fn: Callable[..., Any], grad_fn: Callable[..., Any], own: Evaluated, settled: float = 0.0
+    loss_fn: Callable[..., Any],
+    grad_fn: Callable[..., Any],
+    own: Evaluated,
+    settled: float = 0.0,
+    *,
+    traceable: bool = True,
 ) -> Iterator[Judged]:
     """Everything inside runs in float64; or as the caller has it, where the functions aren't the same there.
 
-    ``settled`` is the least ε to judge by.
+    ``settled`` is the least ε to judge by. Where the gradient isn't ``traceable`` it gets no tracers: one that keeps
+    something between its calls would keep those.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(lenient())
         stack.enter_context(enable_x64(True))
         wide, reason = _in_double_precision(loss_fn, grad_fn, own)
         if wide is not None:
-            yield _judged(own, wide, "float64", "", settled)
+            yield _judged(own, wide, "float64", "", settled, traceable)
             return
     with lenient():
         dtypes = {str(jnp.result_type(leaf)) for leaf in jax.tree.leaves(own.params)}
-        yield _judged(own, own, " and ".join(sorted(dtypes)), reason, settled)
+        yield _judged(own, own, " and ".join(sorted(dtypes)), reason, settled, traceable)
 
 
 @contextlib.contextmanager
@@ -136,9 +142,9 @@ def _dtype(leaf):
     return getattr(leaf, "dtype", None)
 
 
-def _judged(own, evaluated, precision, reason, settled):
+def _judged(own, evaluated, precision, reason, settled, traceable):
     program = recorded(evaluated.loss, evaluated.params)
-    gradient_program = recorded(evaluated.gradient, evaluated.params)
+    gradient_program = recorded(evaluated.gradient, evaluated.params) if traceable else None
     dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves(evaluated.params)}
     own_spacing = max((_spacing(jnp.result_type(leaf)) for leaf in jax.tree.leaves(own.params)), default=0.0)
     if program is not None:

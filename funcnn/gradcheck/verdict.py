@@ -262,6 +262,8 @@ def _uphill(direction, gradient) -> list[np.ndarray]:
     """A direction with the signs of a gradient, so that none of its terms hides another."""
 
     def turned(steps, slopes):
+        if not np.iscomplexobj(slopes) and np.isfinite(slopes).all():
+            return np.where(slopes, np.copysign(steps, slopes), steps)
         sizes = np.abs(slopes)
         known = np.isfinite(sizes) & (sizes > 0)
         signs = np.divide(np.conj(slopes), sizes, out=np.ones_like(slopes), where=known)
@@ -272,7 +274,9 @@ def _uphill(direction, gradient) -> list[np.ndarray]:
 
 def _size(param) -> float:
     peak = largest(param)
-    return peak * float(np.sqrt(np.mean(np.abs(param / peak) ** 2))) if peak and np.isfinite(param).all() else 1.0
+    if not peak or not np.isfinite(param).all():
+        return 1.0
+    return peak * float(np.linalg.norm(param / peak)) / param.size**0.5
 
 
 def _dot(gradient, direction) -> tuple[float, float]:

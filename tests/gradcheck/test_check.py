@@ -300,6 +300,18 @@ def test_a_gradient_that_rounds_to_fewer_digits_than_the_caller_s_is_wrong():
         assert "rounded to float32 on the way, and right to the digits of that" in report.diagnosis
 
 
+def test_a_gradient_that_keeps_the_call_before_is_found():
+    kept = [jax.tree.map(jnp.zeros_like, PARAMS)]
+
+    def late(params, x, y):
+        kept.append(right(params, x, y))
+        return jax.tree.map(lambda grad, param: grad.astype(param.dtype), kept[-2], params)
+
+    report = fnn.check_gradients(loss_fn, late, *cast((PARAMS, X, Y), jnp.float32))
+    assert not report.ok
+    assert not report.properties[0].ok
+
+
 @pytest.mark.parametrize("root", [np.float32(2**0.5), jnp.sqrt(jnp.float32(2))], ids=["NumPy's", "JAX's"])
 def test_a_constant_in_the_caller_s_dtype_is_right_to_its_last_digit(root):
     def loss(w):
