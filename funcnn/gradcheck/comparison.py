@@ -121,7 +121,7 @@ def distances(first: ArrayLike, second: ArrayLike) -> np.ndarray:
     """Entry by entry; equal infinities are no distance apart."""
     first, second = np.asarray(first), np.asarray(second)
     with np.errstate(invalid="ignore"):
-        gaps = np.abs(first - second)
+        gaps = np.asarray(np.abs(first - second))
         return gaps if np.isfinite(gaps).all() else np.where(first == second, 0.0, gaps)
 
 
