@@ -111,7 +111,7 @@ def _check_arguments(name, function, arguments, error):
         signature.bind(*arguments)
     except TypeError as unfit:
         raise TypeError(
-            f"{name}: expected a function of params and the {len(arguments) - 1} arguments after them, got one of "
+            f"{name}: expected a function that takes (params, *args), {len(arguments)} in all, got one of "
             f"{signature}: {unfit}. Pass check_gradients(loss_fn, grad_fn, params, *args): were params forgotten, or "
             "an argument?"
         ) from error

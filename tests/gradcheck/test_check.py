@@ -210,7 +210,7 @@ def test_the_table_shows_every_leaf_and_the_finding():
         (
             lambda: fnn.check_gradients(loss_fn, right, X, Y),
             TypeError,
-            r"loss_fn.*of params and the 1 arguments after them, got one of \(params, x, y\).*were params forgotten",
+            r"loss_fn.*takes .params, .args., 2 in all, got one of \(params, x, y\).*were params forgotten",
         ),
         (
             lambda: fnn.check_gradients(loss_fn, lambda params, x: params, PARAMS, X, Y),
