@@ -25,6 +25,7 @@ from funcnn.gradcheck import (
     check_vjp as check_vjp,
     tap as tap,
 )
+from funcnn.health import Finding as Finding, HealthReport as HealthReport
 from funcnn.layers.activations import (
     activation_layer as activation_layer,
     elu as elu,
