@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from funcnn._checks import check_is_layer, describe
+from funcnn._optional import needed
 from funcnn.types import Layer, Params, State
 
 _MARK = "funcnn.weights"
@@ -68,6 +69,10 @@ def save(path: str | os.PathLike[str], params: Params, state: State = ()) -> Non
         The format: https://huggingface.co/docs/safetensors.
     """
     _safetensors("save")
+    if hasattr(params, "opt_state"):
+        raise TypeError(
+            "save(params): expected the parameters, got a whole Trained. Pass trained.params, trained.state."
+        )
     file = _file("save(path)", path)
     if not file.parent.is_dir():
         raise FileNotFoundError(f"save(path): expected an existing folder, got {file.parent}. Make it first.")
@@ -117,14 +122,8 @@ def load(path: str | os.PathLike[str], model: Layer) -> tuple[Params, State]:
 
 
 def _safetensors(caller: str):
-    try:
-        import safetensors.numpy
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"{caller}: expected safetensors, got no such module. Install it: pip install 'funcnn[training]'.",
-            name=error.name,
-        ) from error
-    return safetensors
+    needed("safetensors.numpy", caller, "training")
+    return needed("safetensors", caller, "training")
 
 
 def _file(name: str, path: Any) -> Path:

@@ -4,6 +4,8 @@ Each rule looks for one mechanism, with a threshold from theory where there is o
 learns: a layer of which half is dead, in a run that explains what there is to explain, is no sickness.
 """
 
+import numpy as np
+
 from funcnn.health.course import course_of
 from funcnn.health.data import unfit_labels, unscaled_input
 from funcnn.health.kinds import Finding as Finding, Kind as Kind
@@ -14,6 +16,12 @@ from funcnn.health.signal import dead_units, exploding, saturation, vanishing
 _RULES = (
     unfit_labels, unscaled_input, exploding, dead_units, saturation, vanishing, rate_too_high, rate_too_low, no_fall,
 )  # fmt: skip
+
+
+FEWEST = 10
+"""In fewer steps no loss can be said not to fall, and no learning rate to be too low."""
+
+_OF_TIME = ("learning rate too low", "loss doesn't fall")
 
 
 def diagnose_health(record: HealthRecord, facts: RecipeFacts) -> tuple[Finding, ...]:
@@ -57,6 +65,8 @@ def diagnose_health(record: HealthRecord, facts: RecipeFacts) -> tuple[Finding, 
         raise ValueError("diagnose_health(record): expected at least one step, got none. Train before you ask.")
     course = course_of(record)
     found = tuple(finding for rule in _RULES for finding in rule(record, facts, course))
+    if np.size(record.step_losses) < FEWEST:
+        found = tuple(finding for finding in found if finding.kind not in _OF_TIME)
     if len(found) > 1 and found[-1].kind == "loss doesn't fall":
         return (*found[:-1], found[-1]._replace(remedy="What stands before this may be why: mend that first."))
     return found

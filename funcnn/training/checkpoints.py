@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -31,8 +32,8 @@ class Checkpoints(NamedTuple):
         directory: a folder for this run alone; it is made where it doesn't exist.
         every: steps between two checkpoints; ``None`` for one after every epoch. The last step is always saved.
         keep: how many of the newest are kept.
-        damaged: what a damaged checkpoint gets: ``"refuse"`` stops with the reason, ``"previous"`` goes on from the one
-            before it and deletes it.
+        damaged: what a damaged checkpoint gets: ``"refuse"`` stops with the reason, ``"previous"`` passes it over for
+            the one before it; it is replaced when the run comes to its step again.
 
     Example:
         >>> Checkpoints("runs/digits", every=100).keep
@@ -88,6 +89,7 @@ class Store:
 
     def __init__(self, settings: Checkpoints, manager: Any, orbax: Any, elsewhere: Sharding):
         self._settings, self._manager, self._orbax, self._elsewhere = settings, manager, orbax, elsewhere
+        self._passed_over: set[int] = set()
 
     def save(self, step: int, arrays: dict[str, Array], history: dict[str, np.ndarray], about: dict[str, Any]) -> None:
         """Write a checkpoint while training goes on; it takes its place when all of it is on disk, never in part.
@@ -98,6 +100,9 @@ class Store:
             history: what grows while it lasts, by name.
             about: what else is told, as JSON has it.
         """
+        if step in self._passed_over:
+            self._passed_over.remove(step)
+            self._manager.delete(step)
         if step in self._manager.all_steps():
             return
         plain = {name: key_data(jnp.asarray(leaf)) for name, leaf in arrays.items()}
@@ -128,20 +133,18 @@ class Store:
         Raises:
             CheckpointError: it is damaged, or of another run.
         """
-        refused = []
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 return self._read(step, expected, maybe, configuration)
             except DamagedCheckpointError as error:
                 if self._settings.damaged == "refuse":
                     raise
-                refused.append((step, error))
-                warnings.warn(f"{error} It is deleted, for the one before it is asked for.", stacklevel=4)
-                self._manager.delete(step)
-        if refused:
+                self._passed_over.add(step)
+                warnings.warn(f"{error} It is passed over, for the one before it is asked for.", stacklevel=4)
+        if self._passed_over:
             raise CheckpointError(
                 f"fit(checkpoints): expected a whole checkpoint in {self._settings.directory}, got damaged ones only: "
-                f"{', '.join(str(step) for step, _ in refused)}. Begin again in another folder."
+                f"{', '.join(map(str, sorted(self._passed_over)))}. Begin again in another folder."
             )
         return None
 
@@ -151,7 +154,7 @@ class Store:
             about = self._manager.restore(step, args=args.Composite(about=args.JsonRestore())).about
             if not isinstance(about, dict) or about.get("sha256") != _seal(_without(about, "sha256")):
                 raise DamagedCheckpointError("its description isn't what was written")
-        self._compare(step, about, expected, configuration)
+        self._compare(step, about, expected, maybe, configuration)
         known = expected | maybe
         with self._naming_damage(step):
             target = {
@@ -169,21 +172,25 @@ class Store:
         arrays = {name: _as_expected(leaf, known.get(name)) for name, leaf in found.items()}
         return Saved(arrays, about)
 
-    def _compare(self, step, about, expected, configuration) -> None:
+    def _compare(self, step, about, expected, maybe, configuration) -> None:
         """Refuse the checkpoint of another run, and say in what it differs."""
         folder = self._settings.directory
         where = f"fit(checkpoints): expected a checkpoint of this run in {folder}, got step {step} of another"
         advice = "Use a folder of its own for each run, or give back what was changed."
-        for name, value in configuration.items():
-            was = about["configuration"].get(name)
-            if was != value:
-                raise CheckpointError(f"{where}: {name} was {was} and is {value}. {advice}")
         for name, leaf in expected.items():
             now = [list(leaf.shape), str(leaf.dtype)]
             if about["leaves"].get(name) != now:
                 was = about["leaves"].get(name)
                 told = "missing" if was is None else f"{was[1]} of shape {tuple(was[0])}"
                 raise CheckpointError(f"{where}: {name} was {told} and is {now[1]} of shape {tuple(now[0])}. {advice}")
+        known = expected.keys() | maybe.keys()
+        more = [name for name in about["leaves"] if name not in known and not name.startswith("history.")]
+        if more:
+            raise CheckpointError(f"{where}: it also holds {more[0]}. {advice}")
+        for name, value in configuration.items():
+            was = about["configuration"].get(name)
+            if not _is_same(was, value):
+                raise CheckpointError(f"{where}: {name} was {was} and is {value}. {advice}")
 
     @contextlib.contextmanager
     def _naming_damage(self, step) -> Iterator[None]:
@@ -252,6 +259,13 @@ def _word(entry):
 
 def _seal(about: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
+def _is_same(was: Any, value: Any) -> bool:
+    """Whether a setting is the same; figures that a device computed may differ by its rounding."""
+    if isinstance(was, float) and isinstance(value, float):
+        return math.isclose(was, value, rel_tol=1e-3)
+    return bool(was == value)
 
 
 def _without(about, name):

@@ -96,8 +96,8 @@ def measured_sizes(recipe: Recipe, carry: Carry, batch: Any, key: Array) -> Size
     )  # fmt: skip
 
 
-def told(loss: Loss, sizes: Sizes, step: int, epoch: int) -> str:
-    """The message of the error."""
+def told(loss: Loss, sizes: Sizes, step: int, epoch: int, saved: int | None = None) -> str:
+    """The message of the error; ``saved`` is the step of the checkpoint that the run left."""
     first = f"the loss is {sizes.loss:.3g}" if not np.isfinite(sizes.loss) else "its update isn't finite"
     remedies = ["a smaller learning rate (a tenth)", "clipping: optax.chain(clip_by_global_norm(1.0), optimizer)"]
     if sizes.input > LARGE:
@@ -106,10 +106,11 @@ def told(loss: Loss, sizes: Sizes, step: int, epoch: int) -> str:
         remedies.append("smaller kernels at the start (kernel_init=None chooses by the activation), or a normalization")
     if loss in (binary_cross_entropy, categorical_cross_entropy):
         remedies.append("a loss on logits instead of probabilities (softmax_cross_entropy, sigmoid_cross_entropy)")
+    kept = "" if saved is None else f" and in the checkpoint of step {saved}; with other settings use another folder"
     return (
         f"fit: training diverged at step {step}, in epoch {epoch}: {first}. The largest activation there is "
         f"{sizes.activation}, the largest gradient {sizes.gradient}, the largest parameter {sizes.parameter}. "
-        f"Try {'; or '.join(remedies)}. The last finite parameters are in this error's .trained."
+        f"Try {'; or '.join(remedies)}. The last finite parameters are in this error's .trained{kept}."
     )
 
 

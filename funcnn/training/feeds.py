@@ -19,6 +19,9 @@ WINDOW = 16
 """Batches kept until their losses are known to be finite, so that a step can be done again."""
 
 
+_NO_MORE = object()
+
+
 class Stretch(NamedTuple):
     """What some steps left.
 
@@ -166,19 +169,28 @@ class StreamFeed:
 
     def any_batch(self) -> Batch:
         """A batch of a run that is done: the first of the first epoch."""
-        source = self._source(0) if callable(self._source) else self._source
-        return self._checked(next(iter(source)))
+        return self._checked(next(iter(self._of_epoch(0))))
 
     def _begin(self) -> None:
-        self._batches = iter(self._source(self._epoch) if callable(self._source) else self._source)
+        self._batches = iter(self._of_epoch(self._epoch))
+
+    def _of_epoch(self, epoch: int) -> Iterable:
+        if not callable(self._source):
+            return self._source
+        made = self._source(epoch)
+        if not isinstance(made, Iterable):
+            raise TypeError(
+                f"fit(data): expected (epoch) -> iterable of batches, got one that returns {type(made).__name__}."
+            )
+        return made
 
     def _fill(self) -> bool:
         """Read ahead; whether there is another batch in this epoch."""
         if self._batches is None:
             self._begin()
         while len(self._ahead) < READ_AHEAD:
-            found = next(self._batches, None)
-            if found is None:
+            found = next(self._batches, _NO_MORE)
+            if found is _NO_MORE:
                 break
             batch = self._checked(found)
             placement = self._recipe.placement

@@ -33,12 +33,13 @@ from funcnn.health import (
 )
 from funcnn.training.checkpoints import Checkpoints, checked_checkpoints, opened
 from funcnn.training.feeds import ArrayFeed, StreamFeed, is_stream
-from funcnn.training.fingerprint import fingerprints, key_data
+from funcnn.training.identity import told_data, told_recipe, told_start
 from funcnn.training.input import (
     Data,
     Metric,
     batch_checker,
     beginning,
+    check_path,
     check_scalar_metrics,
     checked_callbacks,
     checked_data,
@@ -107,14 +108,17 @@ def fit(
 
     The first loss that isn't finite stops training. With ``checkpoints``, a run that was killed and is called again
     with the same arguments goes on from its newest checkpoint and ends with the same parameters to the last bit as one
-    that never stopped; Ctrl-C and SIGTERM save before they leave.
+    that never stopped, where version and device are the same; Ctrl-C and SIGTERM save before they leave, except in one
+    of several processes, which can only save together. What is compared with the checkpoint: key, data and batch size,
+    the shapes of everything, the names and settings of the layers, loss and gradient, the size of the optimizer's first
+    update, and how it is validated; of an iterable's data nothing.
 
     Args:
         model, loss, optimizer, key, grad, params, state: as for ``train``.
         data: ``Batch(x, y)`` or ``(x, y)`` in memory; or an iterable of batches ``(x, y)`` that can be read once an
             epoch (a list, a loader, grain's among them), or ``(epoch) -> iterable``, epochs from 0. Batches of an
-            iterable are read while the device computes, and taken in its order. In several processes each reads its
-            own part of every batch.
+            iterable are read while the device computes, and taken in its order; to go on to the last bit, that order
+            has to be the epoch's alone. In several processes each reads its own part of every batch.
         epochs: passes over the data.
         batch_size: samples a step, ``None`` for all of them; not given for an iterable, whose batches have their own.
         validation: data to evaluate on, in memory or an iterable of batches.
@@ -125,9 +129,10 @@ def fit(
         watch: the validation figure that patience judges by.
         better: whether a lower or a higher figure is better.
         accumulate: steps whose gradients are averaged for one update (``optax.MultiSteps``).
-        callbacks: each called with a ``Progress`` after every epoch; one that returns ``True`` ends training there.
+        callbacks: each called with a ``Progress`` after every epoch; one that returns ``True`` ends training there. In
+            several processes all have to answer alike.
         progress: whether to show a bar with the loss, steps a second and the time left.
-        log: a file for a JSON line after every epoch.
+        log: a file for a JSON line after every epoch; what stands in it is replaced, unless the run goes on.
         tensorboard: a folder for TensorBoard's event files.
         checkpoints: a folder of the run's own, or ``Checkpoints(folder, every=…, keep=…, damaged=…)``.
         mesh: devices to share the work: its first axis splits the batch, a second one splits wide kernels by columns.
@@ -171,6 +176,8 @@ def fit(
     early = checked_early(patience, watch, better, (name for name, _ in measures), validation is not None)
     callbacks = checked_callbacks(callbacks)
     settings = checked_checkpoints(checkpoints)
+    check_path("fit(log)", log)
+    check_path("fit(tensorboard)", tensorboard)
     watching = _Watching(progress, log, tensorboard)
     accumulate = positive_integer("fit(accumulate)", accumulate)
     if not is_stream(data) and not is_concrete(key, *jax.tree.leaves(data)):
@@ -180,6 +187,7 @@ def fit(
             model, loss, accumulated(optimizer, accumulate), cast(Data, data), epochs=epochs, batch_size=batch_size,
             key=key, grad=grad, params=params, state=state,
         )  # fmt: skip
+    given = (params, state)
     params, state, loop_key = beginning("fit", model, loss, optimizer, key, grad, params, state)
     watched = _watched_every(monitor)
     recipe = Recipe(model, loss, accumulated(optimizer, accumulate), grad, 0, placement_on(mesh, batch_size), watched)
@@ -192,7 +200,14 @@ def fit(
     validate = _validation(recipe, measures, validation, params, state)
     carry = Carry(params, state, recipe.optimizer.init(params))
     standing = begun(carry if recipe.placement is None else recipe.placement.put(carry))
-    configuration = _configuration(key, data, recipe) if settings else {}
+    configuration: dict[str, Any] = {}
+    if settings:
+        kept = None if is_stream(data) else cast(Data, data)
+        held_out = None if validation is None or is_stream(validation) else cast(Data, validation)
+        configuration = told_start(key, given) | told_data("data", kept) | told_data("validation", held_out)
+        configuration |= told_recipe(recipe, carry)
+        configuration |= {"validate": [validation is not None, validate_every, sorted(name for name, _ in measures)]}
+        configuration |= {"early": early and list(early)}
     with contextlib.ExitStack() as stack:
         elsewhere = None if recipe.placement is None else recipe.placement.everywhere
         run = Run(
@@ -224,22 +239,13 @@ def _feed(recipe, data, batch_size, epochs, key, params, state, longest):
                 "fit(data): expected an iterable that can be read once an epoch, got an iterator, which is used up "
                 "after one. Pass a list, a loader, or a function of the epoch that makes an iterable."
             )
-        return recipe, StreamFeed(data, key, recipe, batch_checker(model, loss, params, state))
+        return recipe, StreamFeed(data, key, recipe, batch_checker("fit(data)", model, loss, params, state))
     batch = checked_data("fit(data)", model, loss, params, state, data)
     recipe = recipe._replace(batch_size=samples_a_step("fit", batch_size, len(batch.x)))
     if recipe.placement is not None:
         batch, key = recipe.placement.copy(batch), recipe.placement.copy(key)
     steps = Plan(len(batch.x), recipe.batch_size).steps
     return recipe, ArrayFeed(batch, key, recipe, longest(steps))
-
-
-def _configuration(key, data, recipe) -> dict[str, Any]:
-    """What has to be the same for a run to go on from a checkpoint, beside the shapes of its arrays."""
-    configuration = {"key": np.asarray(key_data(key)).ravel().tolist(), "x": None, "y": None}
-    if not is_stream(data):
-        told = (fingerprints(jnp.asarray(part)) for part in data)
-        configuration |= dict(zip("xy", told, strict=True)) | {"batch_size": recipe.batch_size}
-    return configuration | {"monitor": recipe.watched}
 
 
 def _watched_every(monitor) -> int:
@@ -272,8 +278,15 @@ def _validation(recipe, measures, validation, params, state):
     measure = {"model": model, "loss": loss, "metrics": measures}
     if is_stream(validation):
         if isinstance(validation, Iterator) or callable(validation):
-            raise ValueError("fit(validation): expected arrays or an iterable that can be read again, got an iterator.")
-        checked = batch_checker(model, loss, params, state)
+            raise ValueError(
+                "fit(validation): expected arrays or an iterable that can be read again, got an iterator or a "
+                "function. Pass a list or a loader."
+            )
+        checked = batch_checker("fit(validation)", model, loss, params, state)
+        first = next(iter(validation), None)
+        if first is None:
+            raise ValueError("fit(validation): expected an iterable of batches (x, y), got an empty one.")
+        check_scalar_metrics(measures, model, params, state, checked(first))
         return lambda carry: evaluate_batches(carry.params, carry.state, map(checked, validation), **measure)
     held_out = checked_data("fit(validation)", model, loss, params, state, validation)
     check_scalar_metrics(measures, model, params, state, held_out)
@@ -287,7 +300,7 @@ def _tells(stack, watching, run, standing) -> Iterator[Tell]:
     if jax.process_index():
         return
     if watching.progress:
-        yield stack.enter_context(progress_bar(run.epochs, run.feed.steps, standing.position))
+        yield stack.enter_context(progress_bar(run.epochs, run.feed.steps, standing.position, standing.epoch))
     if watching.log is not None:
         yield stack.enter_context(json_lines(watching.log, standing.epoch))
     if watching.tensorboard is not None:

@@ -1,5 +1,6 @@
 """What enters training and evaluation: checked, converted and completed, before anything is trained."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, TypeAlias
@@ -111,16 +112,11 @@ def checked_data(name, model, loss, params, state, data) -> Batch:
     prediction = forward.eval_shape(params, state, x, jax.random.key(0), model=model, train=True)
     value, _ = jax.eval_shape(loss.forward, prediction, y)
     check_scalar(f"{name}: the loss", value)
-    check_targets(model, loss, params, state, Batch(x, y))
-    return Batch(x, y)
-
-
-def check_targets(model, loss, params, state, batch) -> None:
-    """Let the loss see every target beside the model's own predictions, those of the first samples over and over."""
-    x, y = batch
     if is_concrete(x, y, *jax.tree.leaves((params, state))):
+        # The loss checks every target beside the model's own predictions, those of the first samples over and over.
         probe = forward(params, state, x[:PROBE], None, model=model, train=False)
-        loss.forward(jnp.resize(probe, (len(x), *probe.shape[1:])), y)
+        loss.forward(jnp.resize(probe, prediction.shape), y)
+    return Batch(x, y)
 
 
 def samples_a_step(name, batch_size, samples) -> int:
@@ -143,6 +139,8 @@ def checked_metrics(name, metrics) -> tuple[tuple[str, Callable], ...]:
     if "loss" in metrics:
         raise ValueError(f"{name}: the name 'loss' is the loss's own; give the metric another name.")
     for title, metric in metrics.items():
+        if not isinstance(title, str):
+            raise TypeError(f"{name}: expected names that are strings, got {title!r}.")
         check_callable(f"{name}: {title}", metric, "A metric is (prediction, target) -> scalar, in JAX.")
     return tuple(metrics.items())
 
@@ -154,27 +152,33 @@ def check_scalar_metrics(metrics, model, params, state, batch) -> None:
         check_scalar(f"metrics: {name}", jax.eval_shape(metric, prediction, batch.y), floating=False)
 
 
-def batch_checker(model, loss, params, state) -> Callable[[Any], Batch]:
+def batch_checker(name, model, loss, params, state) -> Callable[[Any], Batch]:
     """A function that checks the batches of an iterable: the first one wholly, the others against it."""
     firsts: list[Batch] = []
+    probes: list[Array] = []
 
     def checked(found) -> Batch:
         if not firsts:
-            firsts.append(checked_data("fit(data): a batch", model, loss, params, state, _pair(found)))
-            return firsts[0]
-        x, y = (
-            numeric_array(f"fit(data): {name} of a batch", part) for name, part in zip("xy", _pair(found), strict=True)
-        )
-        for name, part, first in (("x", x, firsts[0].x), ("y", y, firsts[0].y)):
+            batch = checked_data(f"{name}: a batch", model, loss, params, state, _pair(found))
+            probes.append(forward(params, state, batch.x[:PROBE], None, model=model, train=False))
+            firsts.append(batch)
+            return batch
+        pair = _pair(found)
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise TypeError(
+                f"{name}: expected every batch as (x, y), got {type(found).__name__}. Drop what is no batch."
+            )
+        x, y = (numeric_array(f"{name}: {word} of a batch", part) for word, part in zip("xy", pair, strict=True))
+        for word, part, first in (("x", x, firsts[0].x), ("y", y, firsts[0].y)):
             if part.dtype != first.dtype or part.shape[1:] != first.shape[1:] or not part.size:
                 raise ValueError(
-                    f"fit(data): expected {name} of every batch like the first's, {describe(first)}, "
-                    f"got {describe(part)}."
+                    f"{name}: expected {word} of every batch like the first's, {describe(first)}, got {describe(part)}."
                 )
-            check_finite(f"fit(data): {name} of a batch", part)
+            check_finite(f"{name}: {word} of a batch", part)
         if len(x) != len(y):
-            raise ValueError(f"fit(data): expected a target for each of a batch's {len(x)} samples, got {len(y)}.")
-        check_targets(model, loss, params, state, Batch(x, y))
+            raise ValueError(f"{name}: expected a target for each of a batch's {len(x)} samples, got {len(y)}.")
+        # Every target beside the model's own predictions, those of the first batch over and over.
+        loss.forward(jnp.resize(probes[0], (len(x), *probes[0].shape[1:])), y)
         return Batch(x, y)
 
     return checked
@@ -183,6 +187,12 @@ def batch_checker(model, loss, params, state) -> Callable[[Any], Batch]:
 def _pair(found):
     """A batch as a tuple: some loaders give lists."""
     return tuple(found) if isinstance(found, list) else found
+
+
+def check_path(name, path) -> None:
+    """Refuse what is no path; ``None`` is none."""
+    if path is not None and not isinstance(path, str | os.PathLike):
+        raise TypeError(f"{name}: expected a path, got {path!r}.")
 
 
 def checked_callbacks(callbacks) -> tuple[Callable, ...]:

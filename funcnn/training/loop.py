@@ -116,7 +116,7 @@ def carried_out(run: Run, standing: Standing) -> Standing:
 def _next_stop(run: Run, standing: Standing) -> int:
     """The next position at which something outside the compiled loop has to happen."""
     position, steps = standing.position, run.feed.steps
-    stops = [position + standing.pace] if run.has_bar else []
+    stops = [position + standing.pace] if run.has_bar or run.store else []  # Ctrl-C doesn't wait long for a save
     if run.save_every:
         stops.append((position // run.save_every + 1) * run.save_every)
     if steps is not None:
@@ -159,8 +159,12 @@ def _after(run: Run, standing: Standing, stretch: Stretch, seconds: float) -> St
         tell(moment)
     if ended is not None:
         answers = [callback(ended) for callback in run.callbacks]
-        standing = standing._replace(is_over=standing.is_over or any(answer is True for answer in answers))
+        standing = standing._replace(is_over=standing.is_over or any(map(_is_true, answers)))
     return standing
+
+
+def _is_true(answer: Any) -> bool:
+    return isinstance(answer, bool | np.bool_) and bool(answer)
 
 
 def _validated(run: Run, measured: dict[str, Array], standing: Standing) -> Standing:
@@ -198,8 +202,9 @@ def _diverged(run: Run, standing: Standing, stretch: Stretch) -> DivergenceError
         save(run, run.store, standing)
         run.store.wait()
     step, epoch = position + 1, standing.epoch + 1
+    saved = position if run.store is not None and position else None
     return DivergenceError(
-        told(run.recipe.loss, sizes, step, epoch), step, epoch, left(run, standing._replace(best=None)), sizes
+        told(run.recipe.loss, sizes, step, epoch, saved), step, epoch, left(run, standing._replace(best=None)), sizes
     )
 
 
@@ -280,6 +285,8 @@ def resumed(run: Run, fresh: Standing) -> Standing:
         [past["losses"]], [past["sizes"].astype(int)], about["ends"], validation, about["validated"], watched, figures
     )  # fmt: skip
     position, epoch = about["step"], about["epoch"]
+    if epoch > run.epochs:
+        raise ValueError(f"fit(epochs): expected at least the {epoch} that the checkpoint has done, got {run.epochs}.")
     if isinstance(run.feed, StreamFeed):
         run.feed.skip_to(epoch, position - (ledger.ends[-1] if ledger.ends else 0), from_text(about["reading"]))
     return fresh._replace(
@@ -300,6 +307,10 @@ def checked_early(
     Raises:
         ValueError: there is nothing to watch.
     """
+    if patience is None and (watch, better) != ("loss", "lower"):
+        raise ValueError(
+            "fit(watch, better): expected them with patience alone, which judges by them; pass patience=…."
+        )
     if better not in ("lower", "higher"):
         raise ValueError(f"fit(better): expected 'lower' or 'higher', got {better!r}.")
     known = ("loss", *measured)

@@ -53,8 +53,21 @@ class Placement(NamedTuple):
         return jax.tree.map(lambda leaf: _placed(leaf, self._sharding()), tree)
 
     def assemble(self, batch: Batch) -> Batch:
-        """A global batch from the part that this process read."""
-        sharding = self._sharding(self.mesh.axis_names[0])
+        """A global batch from the part that this process read; one that can't be split evenly is copied.
+
+        Raises:
+            ValueError: it can't be split evenly, and other processes have other parts.
+        """
+        axis, processes = self.mesh.axis_names[0], jax.process_count()
+        samples = len(batch.x) * processes
+        if samples % self.mesh.shape[axis]:
+            if processes == 1:
+                return self.copy(batch)
+            raise ValueError(
+                f"fit(data): expected batches that {self.mesh.shape[axis]} devices along {axis!r} can share evenly, "
+                f"got one of {samples} samples in {processes} processes. Drop the remainder in the loader."
+            )
+        sharding = self._sharding(axis)
         return jax.tree.map(
             lambda part: jax.make_array_from_process_local_data(sharding, np.asarray(part)), batch
         )  # fmt: skip

@@ -155,7 +155,7 @@ def run_steps(
     """Steps ``start`` to ``stop`` of the run, counted over all epochs, or up to the first loss that isn't finite.
 
     One program serves every stretch of at most ``capacity`` steps, so that the arithmetic of a step doesn't depend on
-    where a run is cut.
+    where a run is cut. The carry isn't donated: from it the steps are done again when a loss isn't finite.
     """
     plan = Plan(data.x.shape[0], recipe.batch_size)
 

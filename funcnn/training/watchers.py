@@ -39,9 +39,12 @@ Tell: TypeAlias = Callable[[Moment], None]
 
 
 @contextlib.contextmanager
-def progress_bar(epochs: int, steps: int | None, done: int) -> Iterator[Tell]:
-    """A bar with the epoch, the loss, steps a second and the time left; ``steps`` an epoch, where they are known."""
-    rich = needed("rich.progress", "fit(progress)", "report")
+def progress_bar(epochs: int, steps: int | None, done: int, epoch: int) -> Iterator[Tell]:
+    """A bar with the epoch, the loss, steps a second and the time left; ``steps`` an epoch, where they are known.
+
+    ``done`` steps and ``epoch`` epochs stand behind a run that goes on.
+    """
+    rich = needed("rich.progress", "fit(progress)", "training")
     columns = [
         rich.TextColumn("{task.description}"),
         rich.BarColumn(),
@@ -51,15 +54,13 @@ def progress_bar(epochs: int, steps: int | None, done: int) -> Iterator[Tell]:
     ]
     with rich.Progress(*columns) as bar:
         total = None if steps is None else epochs * steps
-        task = bar.add_task(f"epoch 0/{epochs}", total=total, completed=done, rate="")
+        task = bar.add_task(f"epoch {epoch}/{epochs}", total=total, completed=done, rate="")
 
         def tell(moment):
-            held_out = moment.ended.validation if moment.ended else {}
-            words = [f"epoch {moment.epoch}/{epochs}", f"loss {moment.loss:.4g}"]
-            words += [f"validation {name} {value:.4g}" for name, value in held_out.items()]
+            words = f"epoch {moment.epoch}/{epochs}  loss {moment.loss:.4g}"
             speed = bar.tasks[task].speed
             rate = "" if speed is None else f"{speed:,.0f} steps/s"
-            bar.update(task, completed=moment.step, description="  ".join(words), rate=rate)
+            bar.update(task, completed=moment.step, description=words, rate=rate)
 
         yield tell
 
@@ -71,7 +72,7 @@ def json_lines(path: str | os.PathLike, done: int) -> Iterator[Tell]:
     A run that goes on after ``done`` epochs keeps the lines of those and drops what was written of later ones.
     """
     file = Path(path)
-    if not file.parent.is_dir():
+    if not file.parent.is_dir() or file.is_dir():
         raise ValueError(f"fit(log): expected a file in an existing folder, got {file}. Make the folder first.")
     before = file.read_text(encoding="utf-8").splitlines() if done and file.exists() else []
     kept = [line for line in before if _epoch_of(line) <= done]

@@ -104,6 +104,13 @@ def test_a_mesh_that_jax_makes_is_welcome():
     assert largest_gap(jax.device_get(trained.params), jax.device_get(run(epochs=1).params)) <= ROUNDING
 
 
+def test_a_short_last_batch_of_a_stream_is_copied():
+    uneven = [*batches(), (np.asarray(X[:5]), np.asarray(Y[:5]))]
+    settings = {"data": uneven, "batch_size": None, "epochs": 2}
+    together, alone = run(mesh=mesh("8"), **settings), run(**settings)
+    assert largest_gap(jax.device_get(together.params), jax.device_get(alone.params)) <= ROUNDING
+
+
 def test_what_a_mesh_refuses(as_for_users):
     with pytest.raises(ValueError, match=r"multiple of the 8 devices .* 'data', got 12. Take 8"):
         run(mesh=mesh("8"), batch_size=12)

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -88,19 +89,19 @@ def wait_for(condition, process, seconds=120):
 
 @pytest.mark.parametrize(("number", "leaves"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
 def test_interrupts_save_and_leave(tmp_path, number, leaves):
-    saved = fnn.Checkpoints(tmp_path, every=100)
+    saved, handlers = fnn.Checkpoints(tmp_path, every=100), signal.getsignal(signal.SIGINT)
     with pytest.raises(leaves):
         run(
             checkpoints=saved, callbacks=[lambda progress: signal.raise_signal(number) if progress.epoch == 3 else None]
         )
     assert int(newest(tmp_path).name) == 9
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handlers
     assert bits(run(checkpoints=saved)) == bits(run())
 
 
+# Where bytes are broken, Orbax leaves coroutines behind that nobody waits for.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 class TestBroken:
-    # Where bytes are broken, Orbax leaves coroutines behind that nobody waits for.
-    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
     def test_a_broken_byte_anywhere_never_goes_on_wrong(self, tmp_path, monkeypatch):
         """Flipped bits and missing bytes in each file of a checkpoint; two hundred are in the survival benchmark."""
         whole, places = tmp_path / "whole", random.Random(0)
@@ -131,7 +132,7 @@ class TestBroken:
         run(epochs=1, checkpoints=tmp_path)
         damage(newest(tmp_path))
         with (
-            pytest.warns(UserWarning, match="is deleted"),
+            pytest.warns(UserWarning, match="passed over"),
             pytest.raises(fnn.CheckpointError, match="got damaged ones only: 3"),
         ):
             run(epochs=1, checkpoints=fnn.Checkpoints(tmp_path, damaged="previous"))
@@ -147,19 +148,38 @@ def damage(checkpoint):
     ("changes", "message"),
     [
         ({"model": fnn.mlp((3, 4, 1), fnn.tanh, normalization=fnn.batch_norm, dropout=0.1)}, "params.0.kernel was"),
-        ({"optimizer": fnn.sgd(0.1)}, None),
-        ({"optimizer": fnn.momentum(0.1)}, "opt_state.0.trace.0.kernel was missing"),
+        ({"model": fnn.mlp((3, 8, 1), fnn.relu, normalization=fnn.batch_norm, dropout=0.1)}, r"tanh'.* and is .*relu"),
+        ({"model": fnn.mlp((3, 8, 1), fnn.tanh, normalization=fnn.batch_norm, dropout=0.2)}, r"rate=0\.2"),
+        ({"optimizer": fnn.sgd(0.01)}, "it also holds opt_state.0.count"),
+        ({"optimizer": fnn.adam(0.02)}, "first_update was"),
+        ({"grad": fnn.autodiff_value_and_grad}, "grad was manual_value_and_grad"),
         ({"key": jax.random.key(1)}, "key was"),
-        ({"data": (X + 1, Y)}, "x was"),
+        ({"data": (X + 1, Y)}, "data.x was"),
         ({"batch_size": 4}, "batch_size was 8 and is 4"),
+        ({"validation": (X, Y)}, "validation.x was None"),
+        ({"params": jax.tree.map(jnp.zeros_like, MODEL.init(jax.random.key(0))[0])}, "given was"),
     ],
 )
-def test_a_checkpoint_of_another_run_is_refused(tmp_path, changes, message):
+@pytest.mark.parametrize("damaged", ["refuse", "previous"])
+def test_a_checkpoint_of_another_run_is_refused_and_left_alone(tmp_path, changes, message, damaged):
     run(epochs=1, checkpoints=tmp_path)
-    if message is None:  # what isn't in the new run's arrays isn't missed there
-        message = "opt_state.0.count"
-    with pytest.raises(fnn.CheckpointError, match=message):
-        run(checkpoints=tmp_path, **changes)
+    with pytest.raises(fnn.CheckpointError, match="of another: ") as caught:
+        run(checkpoints=fnn.Checkpoints(tmp_path, damaged=damaged), **changes)
+    assert re.search(message, str(caught.value))
+    assert [int(path.name) for path in tmp_path.iterdir()] == [3]
+
+
+def test_what_another_optimizer_left_is_of_another_run(tmp_path):
+    """Its first update may be as large, and its state hold more."""
+    run(epochs=1, optimizer=fnn.momentum(0.1), checkpoints=tmp_path)
+    with pytest.raises(fnn.CheckpointError, match=r"of another: it also holds opt_state.0.trace"):
+        run(optimizer=fnn.sgd(0.1), checkpoints=tmp_path)
+
+
+def test_fewer_epochs_than_are_done_are_refused(tmp_path):
+    run(epochs=2, checkpoints=tmp_path)
+    with pytest.raises(ValueError, match=r"fit\(epochs\): expected at least the 2"):
+        run(epochs=1, checkpoints=tmp_path)
 
 
 def test_random_keys_in_a_state_come_back_as_keys(tmp_path):

@@ -1,0 +1,65 @@
+"""What tells one run from another, beside the shapes of its arrays: what a checkpoint is compared with."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from funcnn.layers.walk import layer_names, leaf_layers
+from funcnn.training.fingerprint import fingerprints, key_data
+from funcnn.training.steps import Carry, Recipe
+from funcnn.types import Batch, Layer
+
+
+def told_recipe(recipe: Recipe, carry: Carry) -> dict[str, Any]:
+    """The recipe in words and figures that are the same in another process, on another device.
+
+    An optimizer is a pair of functions that don't tell their settings. It is asked for its first update, with the
+    parameters for a gradient, and the sum of that stands for it.
+    """
+    updates, _ = recipe.optimizer.update(carry.params, carry.opt_state, carry.params)
+    first_update = sum(float(np.abs(np.asarray(leaf, np.float64)).sum()) for leaf in jax.tree.leaves(updates))
+    return {
+        "model": [f"{name}{_settings(layer)}" for name, (_, layer) in zip(*_layers(recipe.model), strict=True)],
+        "loss": _name(recipe.loss.forward),
+        "grad": _name(recipe.grad),
+        "first_update": first_update,
+        "batch_size": recipe.batch_size,
+        "monitor": recipe.watched,
+    }
+
+
+def told_start(key: jax.Array, given: PyTree) -> dict[str, Any]:
+    """The random key, and the parameters and state that were given, not drawn."""
+    return {"key": np.asarray(key_data(key)).ravel().tolist(), "given": jax.tree.leaves(fingerprints(given))}
+
+
+def told_data(name: str, data: Batch | tuple | None) -> dict[str, Any]:
+    """The fingerprints of arrays; of an iterable nothing is known before it has been read."""
+    if data is None:
+        return {f"{name}.x": None, f"{name}.y": None}
+    return {f"{name}.{part}": fingerprints(jnp.asarray(array)) for part, array in zip("xy", data, strict=True)}
+
+
+def _layers(model: Layer) -> tuple[tuple, tuple]:
+    return layer_names(model), leaf_layers(model)
+
+
+def _settings(layer: Layer) -> str:
+    """The plain settings with which a layer's functions were built: ``(rate=0.1)``."""
+    found: dict[str, Any] = {}
+    for function in layer:
+        if isinstance(function, partial):
+            found |= {name: value for name, value in function.keywords.items() if isinstance(value, int | float | str)}
+            inner = [part for part in function.args if isinstance(part, partial)]
+            found |= {name: value for part in inner for name, value in part.keywords.items() if not callable(value)}
+    return f"({', '.join(f'{name}={value}' for name, value in sorted(found.items()))})" if found else ""
+
+
+def _name(function: Callable) -> str:
+    plain = function.func if isinstance(function, partial) else function
+    return getattr(plain, "__name__", type(plain).__name__)
