@@ -1,5 +1,6 @@
 """Checkpoints: a run that was cut anywhere ends as one that never was; what is broken or foreign is refused."""
 
+import gc
 import os
 import random
 import re
@@ -99,9 +100,12 @@ def test_interrupts_save_and_leave(tmp_path, number, leaves):
     assert bits(run(checkpoints=saved)) == bits(run())
 
 
-# Where bytes are broken, Orbax leaves coroutines behind that nobody waits for.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 class TestBroken:
+    @pytest.fixture(autouse=True)
+    def left_behind(self):
+        yield
+        gc.collect()
+
     def test_a_broken_byte_anywhere_never_goes_on_wrong(self, tmp_path, monkeypatch):
         """Flipped bits and missing bytes in each file of a checkpoint; two hundred are in the survival benchmark."""
         whole, places = tmp_path / "whole", random.Random(0)
