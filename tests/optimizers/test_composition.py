@@ -67,6 +67,8 @@ def test_every_number_may_be_a_tracer():
                 constructor, static_args=NOT_NUMBERS & {*inspect.signature(constructor).parameters}
             )(**pair.settings)
             for pair in PAIRS
+            # With both, the first variance is nothing but rounding, and an ε of 1e-8 makes figures of it.
+            if not (pair.settings.get("centered") and pair.settings.get("bias_correction"))
             for constructor in [pair.constructors[side]]
         ]
 
