@@ -1,0 +1,157 @@
+"""Claims that stand before the measurement, and the verdicts that come after it.
+
+A claim is data: a sentence, a quantity, a threshold. Its verdict is computed from the values of many seeds: it holds
+where the whole 95% interval meets the threshold, fails where none of it does, and is undecided between.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+CONFIDENCE = 0.95
+RESAMPLES = 9_999
+
+Verdict = Literal["holds", "fails", "undecided"]
+
+
+class Section(StrEnum):
+    """The chapter's sections, in their order; every one has a claim."""
+
+    WHAT = "What neural networks are"
+    WHY_APPROXIMATION = "Why they matter: universal approximation"
+    WHY_FEATURES = "Why they matter: feature learning"
+    WHY_STATE_OF_THE_ART = "Why they matter: state of the art"
+    WHY_SCALE = "Why they matter: scale"
+    PERCEPTRON = "1. The perceptron"
+    ACTIVATIONS = "2. Activation functions"
+    MLP = "3. The multi-layer perceptron"
+    FORWARD = "4. Forward propagation"
+    LOSSES = "5. Loss functions"
+    BACKPROPAGATION = "6. Backpropagation"
+    DESCENT = "7. Gradient descent and its variants"
+    VANISHING = "8. Vanishing and exploding gradients"
+    EXAMPLES = "The worked examples"
+    MISTAKE_SIGMOID = "Mistakes: sigmoid in deep networks"
+    MISTAKE_SCALING = "Mistakes: inputs that aren't scaled"
+    MISTAKE_SOFTMAX = "Mistakes: softmax taken for independent probabilities"
+    MISTAKE_MSE = "Mistakes: mean squared error for classification"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """One sentence that a measurement can bear out or refute.
+
+    Fields:
+        name: its anchor, in the report and on the command line.
+        sentence: what is claimed, in our words.
+        section: the part of the chapter that makes it, or that it bears on.
+        source: the paper that makes it, where it isn't the chapter: authors, year, place.
+        quantity: what is measured of every seed, with its unit.
+        at_least, at_most: where the quantity has to lie, decided beforehand.
+        statistic: of the values of all seeds: their mean, their median, the share of seeds that do (values 0 and 1), or
+            ``"exact"`` for one figure in which there is no chance.
+        seeds, quick_seeds: how many of them, in the full and in the quick run.
+    """
+
+    name: str
+    sentence: str
+    section: Section
+    quantity: str
+    source: str = ""
+    at_least: float = -np.inf
+    at_most: float = np.inf
+    statistic: Literal["mean", "median", "share", "exact"] = "mean"
+    seeds: int = 100
+    quick_seeds: int = 20
+
+    def __post_init__(self):
+        if not self.at_least <= self.at_most or (np.isinf(self.at_least) and np.isinf(self.at_most)):
+            raise ValueError(f"Claim {self.name!r}: expected at_least ≤ at_most, got {self.at_least}, {self.at_most}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What was measured of a claim.
+
+    Fields:
+        estimate, low, high: the statistic and its 95% interval.
+        values: those of the seeds.
+        remark: what a reader should know beside the figure: by how much a paper's value isn't met, what was tried.
+    """
+
+    claim: Claim
+    estimate: float
+    low: float
+    high: float
+    verdict: Verdict
+    values: tuple[float, ...] = field(repr=False)
+    remark: str = ""
+
+    @property
+    def seeds(self) -> int:
+        return len(self.values)
+
+
+def judge(claim: Claim, values: ArrayLike, remark: str = "") -> Finding:
+    """The verdict on a claim: its statistic's 95% interval against its threshold.
+
+    Means and medians have a percentile bootstrap interval over seeds. A share has the exact interval of Clopper and
+    Pearson (1934), for the bootstrap's has no width where all seeds agree. An exact figure is its own interval.
+    """
+    values = np.asarray(values, float).ravel()
+    if not values.size or not np.isfinite(values).all():
+        raise ValueError(f"judge({claim.name!r}): expected finite values, got {values}. What does a failed run count?")
+    if claim.statistic == "exact" and values.size != 1:
+        raise ValueError(f"judge({claim.name!r}): expected one exact figure, got {values.size}.")
+    if claim.statistic == "share" and not np.isin(values, (0, 1)).all():
+        raise ValueError(f"judge({claim.name!r}): expected 0 or 1 for every seed, got {np.unique(values)}.")
+    if claim.statistic != "exact" and values.size < 2:
+        raise ValueError(f"judge({claim.name!r}): expected the values of two seeds or more, got one.")
+    low, high = interval(values, claim.statistic)
+    estimate = np.median(values) if claim.statistic == "median" else values.mean()
+    return Finding(
+        claim=claim, estimate=float(estimate), low=low, high=high, verdict=verdict(claim, low, high),
+        values=tuple(values.tolist()), remark=remark,
+    )  # fmt: skip
+
+
+def interval(values: np.ndarray, statistic: str = "mean") -> tuple[float, float]:
+    """The 95% interval of a statistic over seeds."""
+    if statistic == "share":
+        exact = stats.binomtest(int(values.sum()), values.size).proportion_ci(CONFIDENCE, method="exact")
+        return float(exact.low), float(exact.high)
+    if np.ptp(values) == 0:
+        return float(values[0]), float(values[0])
+    measure = np.median if statistic == "median" else np.mean
+    found = stats.bootstrap(
+        (values,), measure, confidence_level=CONFIDENCE, n_resamples=RESAMPLES, method="percentile",
+        rng=np.random.default_rng(0), batch=max(1, 10**6 // values.size),
+    ).confidence_interval  # fmt: skip
+    return float(found.low), float(found.high)
+
+
+def verdict(claim: Claim, low: float, high: float) -> Verdict:
+    if claim.at_least <= low and high <= claim.at_most:
+        return "holds"
+    if high < claim.at_least or claim.at_most < low:
+        return "fails"
+    return "undecided"
+
+
+def threshold(claim: Claim) -> str:
+    """The threshold in words: ``at most 0.01``, ``0.45 to 0.55``."""
+    if np.isinf(claim.at_least):
+        return f"at most {claim.at_most:g}"
+    if np.isinf(claim.at_most):
+        return f"at least {claim.at_least:g}"
+    return f"{claim.at_least:g} to {claim.at_most:g}"
+
+
+def tally(findings: Sequence[Finding]) -> dict[Verdict, int]:
+    """How many of each verdict."""
+    return {word: sum(finding.verdict == word for finding in findings) for word in ("holds", "fails", "undecided")}

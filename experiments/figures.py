@@ -1,0 +1,344 @@
+"""Figures of the report: Vega-Lite charts by Altair, one look for all, every curve hovered for its values.
+
+A figure is a few panels beside each other with a title, a caption, and an alternative text for those who can't see it.
+Colours come from the page, light or dark; a chart names none.
+"""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import altair as alt
+import contourpy
+import numpy as np
+from matplotlib import colormaps
+from numpy.typing import ArrayLike
+from PIL import Image
+
+MOST_POINTS = 200
+HEIGHT = 260
+FORMAT = ".4~g"
+
+
+class Panel(NamedTuple):
+    """A chart as a Vega-Lite specification, and what is written above it."""
+
+    subtitle: str
+    specification: dict[str, Any]
+
+
+class Figure(NamedTuple):
+    """Panels that belong together.
+
+    Fields:
+        title: what is to be seen, as a sentence.
+        alternative: what a reader who can't see the figure has to know: what is drawn, and what it shows.
+        caption: how it was made, and how to read it.
+    """
+
+    title: str
+    alternative: str
+    panels: tuple[Panel, ...]
+    caption: str = ""
+
+
+class Curve(NamedTuple):
+    """A curve, and the band around it where it has one (an interval, a spread)."""
+
+    x: ArrayLike
+    y: ArrayLike
+    low: ArrayLike | None = None
+    high: ArrayLike | None = None
+
+
+def panel(chart: alt.TopLevelMixin, subtitle: str = "") -> Panel:
+    """A chart of one's own in the page's look: as wide as its place."""
+    specification = chart.to_dict()
+    specification.pop("config", None)
+    return Panel(subtitle, {"width": "container", "height": HEIGHT} | specification)
+
+
+def lines(
+    curves: Mapping[str, Curve],
+    *,
+    x: str,
+    y: str,
+    subtitle: str = "",
+    log: str = "",
+    points: bool = False,
+    thresholds: Mapping[str, float] | None = None,
+    range_y: tuple[float, float] | None = None,
+) -> Panel:
+    """Curves over one axis, each with its band; thresholds are horizontal lines.
+
+    ``log`` names the logarithmic axes: ``""``, ``"x"``, ``"y"`` or ``"xy"``; what isn't positive is left out there.
+    """
+    rows = [row for name, curve in curves.items() for row in _curve_rows(name, curve, log)]
+    across = alt.X("x:Q", title=x, scale=_scale("x" in log), axis=_axis("x" in log))
+    vertical = _scale("y" in log, range_y)
+    up = alt.Y("y:Q", title=y, scale=vertical, axis=_axis("y" in log))
+    colour = _colour(list(curves))
+    base = alt.Chart().encode(x=across, color=colour)
+    near = alt.selection_point(nearest=True, on="pointerover", fields=["x", "series"], empty=False, clear="pointerout")
+    hovered = base.mark_point(size=45, filled=True).encode(
+        y=up, opacity=alt.condition(near, alt.value(1), alt.value(0.85 if points else 0)),
+        tooltip=_tooltip(rows, {"series": "", "x": x, "y": y, "low": "from", "high": "to"}, len(curves)),
+    ).add_params(near)  # fmt: skip
+    layers = [base.mark_line(clip=range_y is not None).encode(y=up)]
+    if any("low" in row for row in rows):
+        layers.insert(0, base.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", title=y, scale=vertical), y2="high:Q"))
+    marked = [_threshold(name, value) for name, value in (thresholds or {}).items()]
+    return panel(alt.layer(*layers, *marked, hovered, data=alt.Data(values=rows)), subtitle)
+
+
+def bars(
+    values: Mapping[str, float | tuple[float, float, float]],
+    *,
+    x: str,
+    subtitle: str = "",
+    log: bool = False,
+    thresholds: Mapping[str, float] | None = None,
+) -> Panel:
+    """One dot a name, with the interval where a value is ``(estimate, low, high)``; thresholds are vertical lines."""
+    rows = []
+    for name, value in values.items():
+        estimate, *bounds = np.atleast_1d(np.asarray(value, float)).tolist()
+        rows.append({"name": name, "x": estimate} | dict(zip(("low", "high"), bounds, strict=False)))
+    up = alt.Y("name:N", title=None, sort=None, axis=alt.Axis(labelLimit=260, grid=True))
+    base = alt.Chart().encode(y=up)
+    horizontal = _scale(log)
+    across = alt.X("x:Q", title=x, scale=horizontal, axis=_axis(log))
+    layers = [base.mark_point(filled=True, size=70).encode(
+        x=across, tooltip=_tooltip(rows, {"name": "", "x": x, "low": "from", "high": "to"}))]  # fmt: skip
+    if any("low" in row for row in rows):
+        layers.insert(
+            0, base.mark_rule(strokeWidth=2.5).encode(x=alt.X("low:Q", title=x, scale=horizontal), x2="high:Q")
+        )
+    layers += [_threshold(name, value, upright=True) for name, value in (thresholds or {}).items()]
+    return panel(alt.layer(*layers, data=alt.Data(values=rows)).properties(height=alt.Step(26)), subtitle)
+
+
+def histogram(
+    values: Mapping[str, ArrayLike], *, x: str, subtitle: str = "", bins: int = 40, log: bool = False,
+    thresholds: Mapping[str, float] | None = None,
+) -> Panel:  # fmt: skip
+    """Shares of the values in each bin, on common bins; where ``log``, of equal ratio."""
+    together = np.concatenate([np.ravel(some) for some in values.values()]).astype(float)
+    if log:
+        edges = np.geomspace(together[together > 0].min(), together.max() * (1 + 1e-9), bins + 1)
+    else:
+        edges = np.histogram_bin_edges(together, bins)
+    rows = []
+    for name, some in values.items():
+        counts, _ = np.histogram(np.ravel(some), edges)
+        share = counts / max(1, np.size(some))
+        rows += [
+            {"series": name, "x": _round(left), "to": _round(right), "y": _round(height)}
+            for left, right, height in zip(edges[:-1], edges[1:], share, strict=True)
+            if height
+        ]
+    drawn = alt.Chart(alt.Data(values=rows)).mark_bar(opacity=0.6, binSpacing=0).encode(
+        x=alt.X("x:Q", title=x, scale=_scale(log), axis=_axis(log)), x2="to:Q",
+        y=alt.Y("y:Q", title="share", stack=None), y2=alt.datum(0), color=_colour(list(values)),
+        tooltip=_tooltip(rows, {"series": "", "x": "from", "to": "to", "y": "share"}, len(values)),
+    )  # fmt: skip
+    marked = [_threshold(name, value, upright=True) for name, value in (thresholds or {}).items()]
+    return panel(alt.layer(drawn, *marked), subtitle)
+
+
+def heatmap(
+    values: ArrayLike, *, rows: Sequence[Any], columns: Sequence[Any], x: str, y: str, value: str, subtitle: str = "",
+    log: bool = False, diverging: bool = False,
+) -> Panel:  # fmt: skip
+    """A cell for each row and column, coloured by its value and hovered for it."""
+    cells = [
+        {"row": str(row), "column": str(column), "value": _round(values[i][j])}
+        for i, row in enumerate(rows)
+        for j, column in enumerate(columns)
+    ]
+    kind = "symlog" if log and np.min(values) <= 0 else "log" if log else "linear"
+    middle = {"domainMid": 0} if diverging else {}
+    shade = alt.Color("value:Q", title=value, scale=alt.Scale(type=kind, **middle), legend=alt.Legend(format=FORMAT))
+    drawn = alt.Chart(alt.Data(values=cells)).mark_rect().encode(
+        x=alt.X("column:N", title=x, sort=None), y=alt.Y("row:N", title=y, sort=None), color=shade,
+        tooltip=_tooltip(cells, {"row": y, "column": x, "value": value}),
+    )  # fmt: skip
+    return panel(drawn, subtitle)
+
+
+def scatter(
+    groups: Mapping[str, ArrayLike], *, x: str, y: str, subtitle: str = "", log: str = "", size: int = 30
+) -> Panel:
+    """Points of a few groups, each ``(points, 2)``."""
+    rows = [
+        {"series": name, "x": _round(left), "y": _round(right)}
+        for name, points in groups.items()
+        for left, right in np.asarray(points, float)
+    ]
+    drawn = alt.Chart(alt.Data(values=rows)).mark_point(filled=True, size=size, opacity=0.75).encode(
+        x=alt.X("x:Q", title=x, scale=_scale("x" in log, zero=False), axis=_axis("x" in log)),
+        y=alt.Y("y:Q", title=y, scale=_scale("y" in log, zero=False), axis=_axis("y" in log)),
+        color=_colour(list(groups)), tooltip=_tooltip(rows, {"series": "", "x": x, "y": y}, len(groups)),
+    )  # fmt: skip
+    return panel(drawn, subtitle)
+
+
+def plane(
+    values: ArrayLike, *, across: ArrayLike, up: ArrayLike, x: str, y: str, subtitle: str = "",
+    levels: Sequence[float] = (), shade: tuple[float, float] | None = None,
+    paths: Mapping[str, ArrayLike] | None = None, points: Mapping[str, ArrayLike] | None = None,
+) -> Panel:  # fmt: skip
+    """A function over a plane, ``values[row of up, column of across]``: shaded, with contours, paths and points.
+
+    Args:
+        values: its values on the grid.
+        levels: where contours are drawn.
+        shade: the values that get the two full colours; between them it fades; none given, nothing is shaded.
+        paths: ways through the plane, ``(steps, 2)`` each, their steps hovered.
+        points: labelled points, ``(points, 2)`` each.
+    """
+    values, across, up = (np.asarray(array, float) for array in (values, across, up))
+    scales = {
+        "x": alt.X("x:Q", title=x, scale=alt.Scale(domain=[across[0], across[-1]], nice=False), axis=_axis(False)),
+        "y": alt.Y("y:Q", title=y, scale=alt.Scale(domain=[up[0], up[-1]], nice=False), axis=_axis(False)),
+    }
+    layers = []
+    if shade is not None:
+        corner = {"x": across[0], "y": up[-1], "x2": across[-1], "y2": up[0], "url": _shaded(values, shade)}
+        layers.append(alt.Chart(alt.Data(values=[corner])).mark_image(aspect=False).encode(
+            **scales, x2="x2:Q", y2="y2:Q", url="url:N"))  # fmt: skip
+    if len(levels):
+        found = contourpy.contour_generator(across, up, values)
+        rows = [
+            {"x": _round(left), "y": _round(right), "level": level, "line": f"{level} {number}", "step": step}
+            for level in map(float, levels)
+            for number, line in enumerate(found.lines(level))
+            for step, (left, right) in enumerate(_thinned(line))
+        ]
+        layers.append(alt.Chart(alt.Data(values=rows)).mark_line(style="contour", clip=True).encode(
+            **scales, detail="line:N", order="step:Q", tooltip=[alt.Tooltip("level:Q", format=FORMAT)]))  # fmt: skip
+    if paths:
+        rows = [
+            {"series": name, "x": _round(left), "y": _round(right), "step": step}
+            for name, path in paths.items()
+            for step, (left, right) in _thinned(list(enumerate(np.asarray(path, float).tolist())))
+        ]
+        way = alt.Chart().encode(
+            **scales, order="step:Q", color=_colour(list(paths)),
+            tooltip=_tooltip(rows, {"series": "", "step": "step", "x": x, "y": y}, len(paths)),
+        )  # fmt: skip
+        layers.append(
+            alt.layer(
+                way.mark_line(clip=True), way.mark_point(filled=True, size=28, clip=True), data=alt.Data(values=rows)
+            )
+        )
+    if points:
+        rows = [
+            {"label": label, "x": _round(left), "y": _round(right)}
+            for label, some in points.items()
+            for left, right in np.asarray(some, float)
+        ]
+        spot = alt.Chart(alt.Data(values=rows)).encode(**scales)
+        layers += [spot.mark_point(style="spot", size=260), spot.mark_text(style="spot-label").encode(text="label:N")]
+    return panel(alt.layer(*layers).properties(height=320), subtitle)
+
+
+def images(
+    pictures: ArrayLike, *, subtitle: str = "", columns: int = 8, diverging: bool = True, each: bool = True
+) -> Panel:
+    """Small pictures in a grid, ``(pictures, height, width)``; ``each`` is scaled by itself, or all by one scale."""
+    pictures = np.asarray(pictures, float)
+    count, high, wide = pictures.shape
+    if not diverging:
+        pictures = pictures - pictures.min()
+    bound = np.abs(pictures).max(axis=(1, 2), keepdims=True) if each else np.abs(pictures).max()
+    scaled = pictures / np.where(bound == 0, 1, bound)
+    rows = -(-count // columns)
+    sheet = np.zeros((rows * (high + 1) - 1, columns * (wide + 1) - 1))
+    for number, picture in enumerate(scaled):
+        top, left = number // columns * (high + 1), number % columns * (wide + 1)
+        sheet[top : top + high, left : left + wide] = picture
+    drawn = alt.Chart(alt.Data(values=[{"url": _shaded(sheet[::-1], (-1, 1))}])).mark_image(
+        aspect=True, width=alt.expr("width"), height=alt.expr("height")
+    ).encode(x=alt.value(alt.expr("width / 2")), y=alt.value(alt.expr("height / 2")), url="url:N")  # fmt: skip
+    return panel(drawn.properties(height=int(np.clip(420 * sheet.shape[0] / sheet.shape[1], 40, 420))), subtitle)
+
+
+# What the builders share ----------------------------------------------------------------------------------------------
+
+
+def _curve_rows(name: str, curve: Curve, log: str) -> list[dict[str, Any]]:
+    columns = {"x": curve.x, "y": curve.y, "low": curve.low, "high": curve.high}
+    arrays = {key: np.ravel(np.asarray(column, float)) for key, column in columns.items() if column is not None}
+    drawn = np.all([np.isfinite(array) for array in arrays.values()], axis=0)
+    for axis in log:
+        drawn &= arrays[axis] > 0
+        if axis == "y" and "low" in arrays:
+            arrays["low"] = np.where(arrays["low"] > 0, arrays["low"], arrays["y"])
+    chosen = _chosen(np.flatnonzero(drawn), arrays["x"], "x" in log)
+    return [{"series": name} | {key: _round(array[i]) for key, array in arrays.items()} for i in chosen]
+
+
+def _chosen(places: np.ndarray, x: np.ndarray, log: bool) -> np.ndarray:
+    """At most MOST_POINTS of the places, evenly spread over the axis as it is drawn."""
+    if len(places) <= MOST_POINTS:
+        return places
+    at = np.log(x[places]) if log else x[places]
+    wanted = np.linspace(at.min(), at.max(), MOST_POINTS)
+    return places[np.unique(np.searchsorted(at, wanted, side="left").clip(0, len(places) - 1))]
+
+
+def _thinned(line: Sequence[Any]) -> list[Any]:
+    keep = np.unique(np.linspace(0, len(line) - 1, min(len(line), MOST_POINTS)).astype(int))
+    return [line[i] for i in keep]
+
+
+def _round(value: float) -> float | None:
+    """Four digits are more than an eye can see, and a third of the page's size."""
+    return float(f"{value:.5g}") if np.isfinite(value) else None
+
+
+def _scale(log: bool, domain: tuple[float, float] | None = None, *, zero: bool | None = None) -> alt.Scale:
+    wanted: dict[str, Any] = {"type": "log"} if log else {"type": "linear", "zero": bool(zero)}
+    return alt.Scale(**wanted, **({"domain": list(domain), "nice": False} if domain else {}))
+
+
+def _axis(log: bool) -> alt.Axis:
+    return alt.Axis(format=FORMAT, tickCount=6 if log else 5, labelOverlap=True)
+
+
+def _colour(names: list[str]) -> alt.Color | alt.utils.schemapi.UndefinedType:
+    if len(names) == 1:
+        return alt.Undefined
+    return alt.Color("series:N", title=None, sort=None, scale=alt.Scale(domain=names),
+                     legend=alt.Legend(orient="top", labelLimit=260, columns=3, symbolOpacity=1))  # fmt: skip
+
+
+def _tooltip(rows: list[dict[str, Any]], titles: Mapping[str, str], names: int = 2) -> list[alt.Tooltip]:
+    known = {key for row in rows for key in row}
+    return [
+        alt.Tooltip(f"{key}:{'N' if key in ('series', 'name', 'row', 'column', 'label') else 'Q'}", title=title or " ",
+                    **({} if key in ("series", "name", "row", "column", "label") else {"format": FORMAT}))
+        for key, title in titles.items()
+        if key in known and not (key == "series" and names == 1)
+    ]  # fmt: skip
+
+
+def _threshold(name: str, value: float, *, upright: bool = False) -> alt.LayerChart:
+    """A dashed line across with its name."""
+    data = alt.Chart(alt.Data(values=[{"at": value, "name": name}]))
+    place = {"x": "at:Q"} if upright else {"y": "at:Q"}
+    corner = {"y": alt.value(-7)} if upright else {"x": alt.value(6)}
+    written = data.mark_text(style="threshold-label").encode(**place, **corner, text="name:N")
+    return data.mark_rule(style="threshold").encode(**place) + written
+
+
+def _shaded(values: np.ndarray, shade: tuple[float, float]) -> str:
+    """A picture of values as a data address: full colour at both ends, transparent between, for any background."""
+    place = np.clip((values - shade[0]) / (shade[1] - shade[0]), 0, 1)
+    colours = (colormaps["PuOr_r"](place) * 255).astype(np.uint8)
+    colours[..., 3] = (255 * np.abs(2 * place - 1) ** 0.7).astype(np.uint8)
+    written = io.BytesIO()
+    Image.fromarray(colours[::-1]).save(written, "png", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(written.getvalue()).decode()
