@@ -1,50 +1,99 @@
-"""Every experiment, one after another: ``python -m experiments``."""
+"""Every claim put to the test: ``python -m experiments`` measures, and writes the report."""
 
+import os
+import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
 
 import tyro
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from experiments import chapter, digits, mnist
-from experiments.chapter import ChapterSettings
-from experiments.console import CommonSettings, console
-from experiments.digits import DigitsSettings
-from experiments.mnist import MnistSettings
+from experiments.claims import Section
+from experiments.console import console, table
+from experiments.experiment import Settings
+from experiments.report import readme, write_report
+from experiments.runner import load, run_all, show
 
-EXPERIMENTS = (
-    ("chapter", chapter.run, ChapterSettings()),
-    ("digits", digits.run, DigitsSettings()),
-    ("mnist", mnist.run, MnistSettings()),
-)
+NAMES = (
+    "chapter", "perceptron", "perceptron_history", "activations", "backprop", "digits", "mnist", "descent",
+    "optimizers", "vanishing", "remedies", "scaling_inputs", "classification_loss", "softmax", "approximation",
+    "features", "data_scale", "mnist1d",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
-class AllSettings(CommonSettings):
-    """Every experiment with its own settings, and what is given here."""
+class AllSettings(Settings):
+    """Put the claims of a textbook chapter to the test, and write the report of it.
 
-    epochs: int | None = None
-    """Epochs of every experiment; none given, each takes its own number."""
+    A quick run of few seeds and steps, unless --full is given. What was measured before, with the same settings and the
+    same code, is not measured again; a run that was cut short goes on where it stopped.
+    """
+
+    names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Which experiments; none given, all of them."""
+    quick: bool = False
+    """Few seeds and steps: what is done anyway without --full."""
+    list: bool = False
+    """List the experiments and their claims, and measure nothing."""
+    out: Path = Path("report")
+    """The folder for index.html, results.json and what was measured."""
+    jobs: int = min(2, os.cpu_count() or 1)
+    """Processes that share the work."""
+    readme: bool = False
+    """Write the table of verdicts into README.md too."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.quick and self.full:
+            raise ValueError("--quick and --full: expected one of them, got both.")
+        if self.jobs < 1:
+            raise ValueError(f"--jobs: expected 1 or more, got {self.jobs}.")
+        unknown = [name for name in self.names if name not in NAMES]
+        if unknown:
+            raise ValueError(f"names: expected some of {', '.join(NAMES)}, got {', '.join(unknown)}.")
 
 
-def main(settings: AllSettings) -> None:
-    began = time.monotonic()
-    given = {name: value for name, value in vars(settings).items() if value is not None}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as bar:
-        done = bar.add_task("experiments", total=len(EXPERIMENTS))
-        for name, run, own in EXPERIMENTS:
-            bar.update(done, description=f"experiments: {name}")
-            run(replace(own, **given))
-            bar.advance(done)
-        bar.update(done, description="experiments")
-    pictures = sorted(settings.out.glob("*.png"))
+def main(given: AllSettings) -> int:
+    names = given.names or NAMES
+    if given.list:
+        show_list(names)
+        return 0
+    begun = time.monotonic()
+    settings = Settings(full=given.full, seeds=given.seeds, seed=given.seed, grad=given.grad)
+    run = run_all(
+        names, settings, given.out, jobs=given.jobs, on_progress=lambda records: write_report(records, given.out)
+    )
+    page = write_report(run.records, given.out)
+    show(run.records)
+    if run.interrupted:
+        console.print(f"Stopped. What was finished is in {page}; the same command goes on from there.", highlight=False)
+        return 130
+    if given.readme:
+        readme.write(run.records)
     console.print(
-        f"\nDone in {time.monotonic() - began:.0f} seconds. {len(pictures)} pictures are in "
-        f"[bold]{settings.out.resolve()}[/]",
-        highlight=False, soft_wrap=True,
+        f"{sum(len(part.get('findings', ())) for record in run.records for part in record['parts'])} claims judged in "
+        f"{time.monotonic() - begun:.0f} seconds: [bold]{page.resolve()}[/]", highlight=False, soft_wrap=True,
     )  # fmt: skip
+    for at in run.failures:
+        console.print(f"[red]stopped: {at.name}, part {at.part + 1}[/]; the reason stands above and in the report")
+    return bool(run.failures)
+
+
+def show_list(names: tuple[str, ...]) -> None:
+    shown = table("experiment", "claims", "what is asked")
+    for name in names:
+        experiment = load(name)
+        shown.add_row(name, str(len(experiment.claims)), experiment.title)
+    console.print(shown)
+    claimed = {claim.section for name in NAMES for claim in load(name).claims}
+    console.print(f"{len(claimed)} of the chapter's {len(Section)} sections have a claim.")
 
 
 if __name__ == "__main__":
-    main(tyro.cli(AllSettings, prog="python -m experiments"))
+    try:
+        given = tyro.cli(AllSettings, prog="python -m experiments")
+    except ValueError as error:
+        console.print(f"[red]{error}[/]", soft_wrap=True, highlight=False)
+        sys.exit(2)
+    sys.exit(main(given))

@@ -1,12 +1,10 @@
 """The worked examples of a textbook chapter on neural networks, recomputed: what it prints beside what is true.
 
-``python -m experiments.chapter`` works through them one after another, each with its steps, and counts at the end how
-many of the printed figures are right. A figure is right where the true value, rounded to the digits that are
-printed, is the same number.
+``python -m experiments.chapter`` works through them one after another, each with its steps. A figure is right where
+the true value, rounded to the digits that are printed, is the same number.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,27 +12,42 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
 from jax import lax
 from jaxtyping import Array
-from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
 
 import funcnn as fnn
 from experiments import chapter_examples as examples
-from experiments.chapter_examples import Claim, Example, plain, show
-from experiments.console import Settings, begin, console, save, table
+from experiments.chapter_examples import Example, Printed, plain, show
+from experiments.claims import Claim, Section, judge
+from experiments.experiment import Experiment, Outcome, Part, Result, Settings, Table, checked
+from experiments.figures import Curve, Figure, lines
+from experiments.runner import command_line
 
-BLUE, OCHRE, RED, GREY = "#1f4e79", "#c58b2a", "#a23b3b", "#555555"
+WRONG_FIGURES = "printed figures that are wrong"
 
 
-@dataclass(frozen=True, kw_only=True)
-class ChapterSettings(Settings):
-    """The worked examples of a textbook chapter, recomputed."""
+def all_right(name: str, of_what: str, section: Section = Section.EXAMPLES) -> Claim:
+    return Claim(
+        name=f"printed-{name}", sentence=f"The figures printed for {of_what} are right.", section=section,
+        quantity=WRONG_FIGURES, at_most=0, statistic="exact",
+    )  # fmt: skip
 
-    epochs: int = 10_000
-    """Epochs of the XOR network; the chapter's figures belong to 10,000."""
 
+NEURON = all_right("neuron", "a single neuron")
+TABLE = all_right("activations", "the activations and their derivatives")
+FORWARD = all_right("forward", "forward propagation", Section.FORWARD)
+BACKWARD = all_right("backward", "a step of backpropagation", Section.BACKPROPAGATION)
+XOR = all_right("xor", "XOR")
+XOR_GRADIENT = Claim(
+    name="xor-gradient",
+    sentence="The backward pass of the XOR program is the gradient of the loss that it prints.",
+    section=Section.BACKPROPAGATION,
+    quantity="relative difference between its gradient and the loss's",
+    at_most=1e-9, statistic="exact",
+)  # fmt: skip
+OPTIMIZERS_PRINTED = all_right("optimizers", "three optimizers on x² + 3 y²")
+SOFTMAX = all_right("softmax", "softmax of 2, 1 and 0.1")
+TEN_SIGMOIDS = all_right("sigmoids", "ten sigmoid derivatives multiplied", Section.MISTAKE_SIGMOID)
 
 # XOR ------------------------------------------------------------------------------------------------------------------
 
@@ -107,53 +120,55 @@ def train_as_the_chapter(gradient, params, x, y, *, epochs: int) -> XorRun:
 def train_with_the_whole_gradient(settings: Settings, x, y, params=None) -> XorRun:
     """The same network and learning rate by ``fnn.fit``; without parameters, from a start drawn from the seed."""
     trained = fnn.fit(
-        XOR_NETWORK, fnn.mean_squared_error, fnn.sgd(1.0), (x, y), epochs=settings.epochs,
+        XOR_NETWORK, fnn.mean_squared_error, fnn.sgd(1.0), (x, y), epochs=XOR_EPOCHS,
         key=jax.random.key(settings.seed), grad=settings.value_and_grad, params=params,
     )  # fmt: skip
     prediction = fnn.predict(XOR_NETWORK, trained.params, trained.state, x)
     return XorRun(trained.history.loss, prediction, trained.params)
 
 
-def xor(settings: Settings) -> Example:
+class Xor(NamedTuple):
+    """The example, and what is drawn of it."""
+
+    example: Example
+    runs: dict[str, XorRun]
+    difference: float
+
+
+def xor(settings: Settings) -> Xor:
     x, y = xor_data()
     start, grad = chapter_start(), settings.value_and_grad
     theirs = fnn.check_gradients(chapter_loss, chapter_gradient, start, x, y)
-    ours = fnn.check_gradients(chapter_loss, partial(whole_gradient, grad), start, x, y)
     gradient = chapter_gradient if settings.grad == "manual" else partial(half_gradient, grad)
-    run = train_as_the_chapter(gradient, start, x, y, epochs=settings.epochs)
+    run = train_as_the_chapter(gradient, start, x, y, epochs=XOR_EPOCHS)
     whole, drawn = (train_with_the_whole_gradient(settings, x, y, params) for params in (start, None))
 
     board = f"""\
-2 inputs → 4 hidden units (σ) → 1 output (σ), loss mean((y − a)²), learning rate 1, {settings.epochs:,} epochs
+2 inputs → 4 hidden units (σ) → 1 output (σ), loss mean((y − a)²), learning rate 1, {XOR_EPOCHS:,} epochs
 Is the chapter's backward pass the gradient of the loss that it prints?
 
 {theirs}
 
-And the whole gradient of that loss?
-
-{ours}
-
 So the learning rate 1 acts as ½. The run keeps the chapter's arithmetic as it is written.
 predictions for 00 01 10 11:  {show(run.predictions.T)}"""
-    losses = {epoch: run.losses[epoch] for epoch in XOR_LOSSES if epoch < settings.epochs}
-    claims = [Claim(f"loss at epoch {epoch}", XOR_LOSSES[epoch], loss) for epoch, loss in losses.items()]
-    if settings.epochs == XOR_EPOCHS:
-        claims += [Claim("predictions", XOR_PREDICTIONS, run.predictions)]
-        claims += [Claim("rounded", "0 1 1 0", run.predictions.round())]
+    printed = [Printed(f"loss at epoch {epoch}", loss, run.losses[epoch]) for epoch, loss in XOR_LOSSES.items()]
+    printed += [Printed("predictions", XOR_PREDICTIONS, run.predictions)]
+    printed += [Printed("rounded", "0 1 1 0", run.predictions.round())]
     finding = (
         f"The chapter's net {learned(run, y)}. With the whole gradient the same start {learned(whole, y)}; "
         f"a start drawn from seed {settings.seed} {learned(drawn, y)}."
     )
     true = {
-        "loss_at_epoch": {str(epoch): loss for epoch, loss in losses.items()},
+        "loss_at_epoch": {str(epoch): run.losses[epoch] for epoch in XOR_LOSSES},
         "predictions_in_last_epoch": run.predictions[:, 0],
     }
     runs = {
-        "the chapter's code, half the gradient": (run, BLUE),
-        "the same start, the whole gradient": (whole, OCHRE),
-        f"start from seed {settings.seed}, the whole gradient": (drawn, RED),
+        "the chapter's code, half the gradient": run,
+        "the same start, the whole gradient": whole,
+        f"start from seed {settings.seed}, the whole gradient": drawn,
     }
-    return Example("xor", "XOR", board, tuple(claims), finding, plain(true), picture_xor(runs, run.params))
+    example = Example("XOR", board, tuple(printed), finding, plain(true))
+    return Xor(example, runs, max(leaf.relative_difference for leaf in theirs.leaves))
 
 
 def learned(run: XorRun, y: Array, small: float = 0.01) -> str:
@@ -164,33 +179,20 @@ def learned(run: XorRun, y: Array, small: float = 0.01) -> str:
     return f"{'learns' if all_right else 'does not learn'} XOR ({when})"
 
 
-def picture_xor(runs: dict[str, tuple[XorRun, str]], params) -> Figure:
-    """The losses on a logarithmic axis with the printed ones, and what the chapter's net answers over the plane."""
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(1.4, 1))
-    figure.suptitle("XOR: the losses that the chapter prints are not its network's", fontweight="bold")
-    for label, (run, colour) in runs.items():
-        left.semilogy(run.losses, color=colour, linewidth=1.8, label=label)
-    left.semilogy(list(XOR_LOSSES), [float(loss) for loss in XOR_LOSSES.values()], "x", color=GREY, markersize=8,
-                  markeredgewidth=2, label="printed in the chapter")  # fmt: skip
-    left.set(xlabel="epoch", ylabel="mean squared error")
-    left.grid(alpha=0.25)
-    left.legend(frameon=False)
-    left.spines[["top", "right"]].set_visible(False)
-
-    side = np.linspace(-0.25, 1.25, 201)
-    plane = jnp.stack(jnp.meshgrid(side, side), axis=-1).reshape(-1, 2)
-    answers = fnn.predict(XOR_NETWORK, params, XOR_STATE, plane).reshape(201, 201)
-    colours = LinearSegmentedColormap.from_list("answers", ["#5f86ab", "#f6f3ec", "#d9ab5c"])
-    shaded = right.imshow(answers, origin="lower", extent=(-0.25, 1.25, -0.25, 1.25), cmap=colours, vmin=0, vmax=1)
-    right.contour(side, side, answers, levels=[0.5], colors=GREY, linewidths=1)
-    for point, target in zip(*xor_data(), strict=True):
-        right.text(*point, f"{target[0]:.0f}", ha="center", va="center", fontweight="bold",
-                   bbox={"boxstyle": "circle", "facecolor": "white", "edgecolor": GREY})  # fmt: skip
-    right.set(xlabel="first input", ylabel="second input", xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
-    right.set_title("what its network answers; in the circles, the targets", fontsize="medium")
-    figure.colorbar(shaded, ax=right, label="predicted probability of 1", ticks=[0, 0.25, 0.5, 0.75, 1])
-    return figure
+def picture_xor(runs: dict[str, XorRun]) -> Figure:
+    epochs = np.arange(1, XOR_EPOCHS + 1)
+    curves = {name: Curve(epochs, run.losses) for name, run in runs.items()}
+    curves["printed in the chapter"] = Curve(
+        np.array(list(XOR_LOSSES)) + 1, [float(one) for one in XOR_LOSSES.values()]
+    )
+    return Figure(
+        "The losses that the chapter prints are not its network's",
+        "The loss of the XOR network by epoch on a logarithmic axis. "
+        + " ".join(f"{name}: {float(run.losses[-1]):.5f} after {XOR_EPOCHS:,} epochs." for name, run in runs.items())
+        + f" The chapter prints {XOR_LOSSES[8000]} at epoch 8,000.",
+        (lines(curves, x="epoch", y="mean squared error", log="xy"),),
+        "Gradient descent on all four samples from the chapter's own starting kernels, learning rate 1.",
+    )
 
 
 # Optimizers -----------------------------------------------------------------------------------------------------------
@@ -244,100 +246,105 @@ the first step by hand
   sgd        (4 − 0.1·8, 3 − 0.1·18) = (3.2, 1.2),  f = 10.24 + 4.32 = {show(losses["sgd"][1])}
   momentum   no velocity yet, so the same,          f = {show(losses["momentum"][1])}
   adam       0.1 along each axis, to (3.9, 2.9),    f = 15.21 + 25.23 = {show(losses["adam"][1])}"""
-    claims = [
-        Claim(f"step {step:>2}, {name}", PRINTED_LOSSES[name][position], losses[name][step])
+    printed = [
+        Printed(f"step {step}, {name}", PRINTED_LOSSES[name][position], losses[name][step])
         for position, step in enumerate(PRINTED_STEPS)
         for name in OPTIMIZERS
     ]
     for name, (loss, point) in PRINTED_ENDS.items():
-        claims += [Claim(f"end, {name}", loss, ends[name]), Claim("    its x and y", point, paths[name][-1])]
+        printed += [Printed(f"end, {name}", loss, ends[name]), Printed(f"x and y, {name}", point, paths[name][-1])]
     finding = (
         f"From best to worst: {', '.join(ranking)}. The chapter says {', '.join(reversed(OPTIMIZERS))}, the reverse. "
         "A step of Adam is about as long as the learning rate, however steep the slope: 20 steps of 0.1 carry a "
         "coordinate 2 at most, and f no lower than 2² + 3·1² = 7. Momentum heaps up velocity, overshoots and swings."
     )
     true = {name: {"final_params": paths[name][-1], "losses": losses[name]} for name in OPTIMIZERS}
-    return Example("optimizers", "Optimizers on x² + 3 y²", board, tuple(claims), finding, plain(true),
-                   picture_optimizers(paths, losses))  # fmt: skip
+    return Example("Optimizers on x² + 3 y²", board, tuple(printed), finding, plain(true))
 
 
-def picture_optimizers(paths, losses) -> Figure:
-    """The paths over the bowl's contours, and the losses with the printed ones on a logarithmic axis."""
-    figure = Figure(figsize=(11, 4.8), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
-    figure.suptitle("At the same learning rate plain descent ends lowest and Adam highest", fontweight="bold")
-    across, up = np.linspace(-4, 4.6, 200), np.linspace(-2.8, 3.5, 200)
-    left.contour(across, up, bowl(np.meshgrid(across, up)), levels=range(1, 80, 7), colors="#c4c4c4", linewidths=0.8)
-    left.plot(0, 0, "+", color="black", markersize=12)
-    for name, colour in zip(OPTIMIZERS, (BLUE, OCHRE, RED), strict=True):
-        line = {"color": colour, "markersize": 3.5, "linewidth": 1.4}
-        left.plot(*paths[name].T, "o-", label=name, **line)
-        left.plot(*paths[name][-1], "o", color=colour, markersize=10, markeredgecolor="white")
-        right.semilogy(losses[name], "o-", **line)
-        right.text(20.5, losses[name][-1], name, color=colour, va="center")
-        # A logarithmic axis has no place for the zeros that are printed after 20 steps.
-        printed = [float(loss) for loss in PRINTED_LOSSES[name][:-1]]
-        right.semilogy(PRINTED_STEPS[:-1], printed, "x", color=colour, markersize=8, markeredgewidth=2)
-    left.set(xlabel="x", ylabel="y", aspect="equal")
-    left.set_title("20 steps from (4, 3) to the large dots", fontsize="medium")
-    left.legend(loc="lower right", framealpha=1, edgecolor="white")
-    right.plot([], [], "x", color=GREY, markersize=8, markeredgewidth=2, label="printed in the chapter")
-    right.set(xlabel="step", ylabel="f = x² + 3 y²", xlim=(-0.7, 25.5), xticks=range(0, 21, 5))
-    right.grid(alpha=0.25)
-    right.legend(frameon=False, loc=(0.0, 0.14))
-    right.spines[["top", "right"]].set_visible(False)
-    return figure
+# The parts ------------------------------------------------------------------------------------------------------------
 
 
-# The board ------------------------------------------------------------------------------------------------------------
+def shown(example: Example, claim: Claim | None = None) -> Outcome:
+    """An example on the page: its steps, what is printed beside what is true, and the verdict."""
+    rows = [
+        (printed.quantity, " ".join(one.printed for one in found), " ".join(one.true for one in found), word(found))
+        for printed in example.printed
+        for found in [printed.comparisons()]
+    ]
+    beside = Table("The chapter prints", ("quantity", "printed", "true", ""), tuple(rows))
+    findings = (judge(claim, example.wrong()),) if claim else ()
+    return Outcome(findings, tables=(beside,) if rows else (), text=example.finding, board=example.board)
 
 
-def work_through(settings: Settings) -> Iterator[Example]:
-    yield examples.single_neuron()
-    yield examples.activation_table()
-    yield examples.forward_propagation()
-    yield examples.backpropagation_step()
-    yield xor(settings)
-    yield optimizers(settings)
-    yield examples.input_scaling()
-    yield examples.softmax_reading()
-    yield examples.mse_against_bce()
-    yield examples.sigmoid_derivative_after_10_layers()
+def word(found: list[examples.Comparison]) -> str:
+    wrong = sum(not one.right for one in found)
+    return "right" if not wrong else "wrong" if len(found) == 1 else f"{wrong} of {len(found)} wrong"
 
 
-def put_on_the_board(example: Example, number: int, settings: Settings) -> None:
-    console.print(f"\n[bold]{number}. {example.title}\n")
-    console.print(example.board, markup=False, highlight=False, soft_wrap=True)
-    if example.claims:
-        compared = table("quantity", "the chapter prints", "true", "verdict")
-        for claim in example.claims:
-            compared.add_row(*claim.row())
-        console.print(compared)
-    console.print(f"→ {example.finding}", markup=False, highlight=False)
-    if example.picture:
-        save(example.picture, settings, f"chapter_{example.name}")
+def worked(title: str, work: Callable[[], Example], claim: Claim | None = None) -> Part:
+    return Part(title, (claim,) if claim else (), lambda settings: shown(work(), claim))
 
 
-def summarise(worked: list[Example]) -> None:
-    summary = table("example", "right", "wrong", title="The figures that the chapter prints")
-    counts = np.array([example.count() for example in worked])
-    for example, (right, wrong) in zip(worked, counts, strict=True):
-        summary.add_row(example.title, str(right), str(wrong))
-    summary.add_section()
-    summary.add_row("all", *map(str, counts.sum(axis=0)), style="bold")
-    console.print("", summary, sep="\n")
+def xor_part(settings: Settings) -> Outcome:
+    x, y = xor_data()
+    checked(settings, XOR_NETWORK, fnn.mean_squared_error, fnn.Batch(x, y))
+    found = xor(settings)
+    outcome = shown(found.example, XOR)
+    remark = "It begins with a − y where the derivative of (y − a)² is 2 (a − y): half the gradient, in every leaf."
+    findings = (*outcome.findings, judge(XOR_GRADIENT, found.difference, remark))
+    return outcome._replace(findings=findings, figures=(picture_xor(found.runs),))
 
 
-def run(settings: Settings) -> dict[str, Any]:
-    """Work every example through on the board, and return the true figures by example."""
-    begin("A chapter's worked examples", settings)
-    worked = []
-    for number, example in enumerate(work_through(settings), start=1):
-        put_on_the_board(example, number, settings)
-        worked.append(example)
-    summarise(worked)
-    return {example.name: example.true for example in worked if example.true}
+def optimizers_part(settings: Settings) -> Outcome:
+    return shown(optimizers(settings), OPTIMIZERS_PRINTED)
+
+
+PARTS = (
+    worked("A single neuron", examples.single_neuron, NEURON),
+    worked("Activations and their derivatives", examples.activation_table, TABLE),
+    worked("Forward propagation", examples.forward_propagation, FORWARD),
+    worked("One step of backpropagation", examples.backpropagation_step, BACKWARD),
+    Part("XOR", (XOR, XOR_GRADIENT), xor_part),
+    Part("Optimizers on x² + 3 y²", (OPTIMIZERS_PRINTED,), optimizers_part),
+    worked("Input scaling", examples.input_scaling),
+    worked("What softmax says: one class, not three answers", examples.softmax_reading, SOFTMAX),
+    worked("Squared error beside cross-entropy", examples.mse_against_bce),
+    worked("Ten sigmoids deep", examples.sigmoid_derivative_after_10_layers, TEN_SIGMOIDS),
+)
+
+EXPERIMENT = Experiment(
+    name="chapter",
+    title="Errata: the worked examples recomputed",
+    introduction=(
+        "The chapter works ten examples and prints the figures of most. Each is worked here again, in float64, by the "
+        "layers and losses of funcnn; a printed figure is right where the true one, rounded to as many digits, is the "
+        "same number."
+    ),
+    parts=PARTS,
+    precision="float64",
+)
+
+
+def true_figures(settings: Settings) -> dict[str, Any]:
+    """The true figures of every example that has some, by its name."""
+    worked = {
+        "single_neuron": examples.single_neuron(),
+        "activation_table": examples.activation_table(),
+        "forward_propagation": examples.forward_propagation(),
+        "backpropagation_step": examples.backpropagation_step(),
+        "xor": xor(settings).example,
+        "optimizers": optimizers(settings),
+        "input_scaling": examples.input_scaling(),
+        "mse_against_bce": examples.mse_against_bce(),
+        "sigmoid_derivative_after_10_layers": examples.sigmoid_derivative_after_10_layers(),
+    }
+    return {name: example.true for name, example in worked.items()}
+
+
+def run(settings: Settings) -> Result:
+    return EXPERIMENT.run(settings)
 
 
 if __name__ == "__main__":
-    run(tyro.cli(ChapterSettings, prog="python -m experiments.chapter"))
+    command_line(EXPERIMENT)

@@ -11,13 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.typing import ArrayLike
-from matplotlib.figure import Figure
-from rich.text import Text
 
 import funcnn as fnn
 
 
-class Verdict(NamedTuple):
+class Comparison(NamedTuple):
     """A printed figure, the true one to as many digits, and whether they are the same number."""
 
     printed: str
@@ -25,55 +23,36 @@ class Verdict(NamedTuple):
     right: bool
 
 
-class Claim(NamedTuple):
+class Printed(NamedTuple):
     """Figures that the chapter prints for a quantity, with blanks between them, and the true values in full."""
 
     quantity: str
     printed: str
     true: ArrayLike
 
-    def verdicts(self) -> list[Verdict]:
+    def comparisons(self) -> list[Comparison]:
         pairs = zip(self.printed.split(), np.ravel(self.true), strict=True)
-        return [verdict(printed, float(true)) for printed, true in pairs]
-
-    def row(self) -> tuple[str, Text, Text, Text]:
-        """The quantity, the printed figures, the true ones and the verdict; what is wrong in red."""
-        verdicts = self.verdicts()
-        styles = ["" if one.right else "red" for one in verdicts]
-        printed = Text(" ").join(Text(one.printed, style) for one, style in zip(verdicts, styles, strict=True))
-        true = Text(" ").join(Text(one.true, style) for one, style in zip(verdicts, styles, strict=True))
-        wrong = styles.count("red")
-        if not wrong:
-            return self.quantity, printed, true, Text("right", "green")
-        return (
-            self.quantity,
-            printed,
-            true,
-            Text(f"{wrong} of {len(styles)} wrong" if len(styles) > 1 else "wrong", "red"),
-        )
+        return [compared(printed, float(true)) for printed, true in pairs]
 
 
 class Example(NamedTuple):
-    """An example worked through: the steps for the board, the chapter's claims, what to take home, the true figures."""
+    """An example worked through: its steps on the board, what the chapter prints, what to take home, what is true."""
 
-    name: str
     title: str
     board: str
-    claims: tuple[Claim, ...]
+    printed: tuple[Printed, ...]
     finding: str
     true: dict[str, Any]
-    picture: Figure | None = None
 
-    def count(self) -> tuple[int, int]:
-        """How many of the printed figures are right, and how many wrong."""
-        right = [one.right for claim in self.claims for one in claim.verdicts()]
-        return sum(right), len(right) - sum(right)
+    def wrong(self) -> int:
+        """How many of the printed figures are wrong."""
+        return sum(not one.right for printed in self.printed for one in printed.comparisons())
 
 
-def verdict(printed: str, true: float) -> Verdict:
+def compared(printed: str, true: float) -> Comparison:
     decimals = len(printed.partition(".")[2])
     rounded = f"{true:z.{decimals}f}"
-    return Verdict(printed, rounded, float(printed) == float(rounded))
+    return Comparison(printed, rounded, float(printed) == float(rounded))
 
 
 def plain(tree: Any) -> Any:
@@ -98,13 +77,13 @@ x = {show(x, 1)}    w = {show(w.T, 1)}    b = {show(b, 1)}
 weigh and sum    z = 1·0.2 + 2·0.8 + 3·(−0.5) + 2 = {show(z, 1)}
 then squash      σ(z) = {show(here["sigmoid"])}  max(0, z) = {show(here["relu"])}  tanh(z) = {show(here["tanh"])}
 and for z = −2   σ(z) = {show(there["sigmoid"])}  max(0, z) = {show(there["relu"])}  tanh(z) = {show(there["tanh"])}"""
-    claims = (
-        Claim("z", "2.3", z),
-        Claim("at z = 2.3", "0.9089 2.3000 0.9801", list(here.values())),
-        Claim("at z = −2", "0.1192 0.0000 -0.9640", list(there.values())),
+    printed = (
+        Printed("z", "2.3", z),
+        Printed("at z = 2.3", "0.9089 2.3000 0.9801", list(here.values())),
+        Printed("at z = −2", "0.1192 0.0000 -0.9640", list(there.values())),
     )
     finding = "One weighted sum; what becomes of it is the activation's choice."
-    return Example("single_neuron", "A single neuron", board, claims, finding,
+    return Example("A single neuron", board, printed, finding,
                    plain({"z": z[0, 0], **here, "at_minus_2": there}))  # fmt: skip
 
 
@@ -131,18 +110,18 @@ z        {"  ".join(f"{entry:7g}" for entry in z)}
 ReLU′(z) {"  ".join(f"{entry:7g}" for entry in true["relu_derivative"])}    all or nothing; at the kink 0, by convention
 leaky′   {"  ".join(f"{entry:7g}" for entry in true["leaky_relu_derivative"])}    never nothing
 softmax(2, 1, 0.1) = {show(softmax)}, and the sum is {float(softmax.sum()):.4f}"""
-    claims = (
-        Claim("σ", "0.0474 0.2689 0.5000 0.7311 0.9526", true["sigmoid"]),
-        Claim("σ′", "0.0452 0.1966 0.2500 0.1966 0.0452", true["sigmoid_derivative"]),
-        Claim("ReLU", "-0.0 -0.0 0.0 1.0 3.0", true["relu"]),
-        Claim("ReLU′", "0.0 0.0 0.0 1.0 1.0", true["relu_derivative"]),
-        Claim("leaky ReLU", "-0.0300 -0.0100 0.0000 1.0000 3.0000", true["leaky_relu"]),
-        Claim("leaky ReLU′", "0.01 0.01 0.01 1.00 1.00", true["leaky_relu_derivative"]),
-        Claim("softmax", "0.6590 0.2424 0.0986", softmax),
-        Claim("its sum", "1.0000", softmax.sum()),
+    printed = (
+        Printed("σ", "0.0474 0.2689 0.5000 0.7311 0.9526", true["sigmoid"]),
+        Printed("σ′", "0.0452 0.1966 0.2500 0.1966 0.0452", true["sigmoid_derivative"]),
+        Printed("ReLU", "-0.0 -0.0 0.0 1.0 3.0", true["relu"]),
+        Printed("ReLU′", "0.0 0.0 0.0 1.0 1.0", true["relu_derivative"]),
+        Printed("leaky ReLU", "-0.0300 -0.0100 0.0000 1.0000 3.0000", true["leaky_relu"]),
+        Printed("leaky ReLU′", "0.01 0.01 0.01 1.00 1.00", true["leaky_relu_derivative"]),
+        Printed("softmax", "0.6590 0.2424 0.0986", softmax),
+        Printed("its sum", "1.0000", softmax.sum()),
     )
     finding = "The zeros of ReLU are printed with a minus sign; as numbers they are right."
-    return Example("activation_table", "Activations and their derivatives", board, claims, finding, plain(true))
+    return Example("Activations and their derivatives", board, printed, finding, plain(true))
 
 
 def forward_propagation() -> Example:
@@ -162,18 +141,18 @@ z1 = x W1 + b1 = {show(z1)}      z1[1] = 0.5·0.3 + 0.8·(−0.5) − 0.1 = {sho
 a1 = max(0, z1) = {show(a1)}      the negative one is cut off
 z2 = a1 W2 + b2 = {show(z2)}      0.47·0.7 + 0·(−0.3) + 0.58·0.5 + 0.1
 σ(z2)           = {show(probability)}"""
-    claims = (
-        Claim("z1", "0.4700 -0.2500 0.5800", z1),
-        Claim("a1", "0.4700 0.0000 0.5800", a1),
-        Claim("z2", "0.619", z2),
-        Claim("σ(z2)", "0.6498", probability),
+    printed = (
+        Printed("z1", "0.4700 -0.2500 0.5800", z1),
+        Printed("a1", "0.4700 0.0000 0.5800", a1),
+        Printed("z2", "0.619", z2),
+        Printed("σ(z2)", "0.6498", probability),
     )
     finding = (
         f"Leave the bias out, and z1[1] is {show(without_b1[0, 1])} and z2 is {show(without_b2, 3)}: what the "
         "chapter prints. ReLU hides the first slip, so the second is one of its own; and the last figure doesn't "
         f"follow even from it, for σ({show(without_b2, 3)}) = {show(fnn.sigmoid_forward(without_b2)[0])}."
     )
-    return Example("forward_propagation", "Forward propagation", board, claims, finding,
+    return Example("Forward propagation", board, printed, finding,
                    plain({"z1": z1, "a1": a1, "z2": z2, "output": probability}))  # fmt: skip
 
 
@@ -225,29 +204,29 @@ update, with the learning rate 0.1
   W2 − 0.1 dW2      = {show(true["W2_after"])}
   W1 − 0.1 dW1      = {show(true["W1_after"])}
 beside jax.grad: {report.diagnosis}"""
-    claims = (
-        Claim("z1", "0.65 0.5", true["z1"]),
-        Claim("a1", "0.65 0.5", true["a1"]),
-        Claim("z2", "0.39", true["z2"]),
-        Claim("σ(z2)", "0.5963", true["a2"]),
-        Claim("loss", "0.5173", true["loss"]),
-        Claim("dz2", "-0.4037", true["dz2"]),
-        Claim("dW2", "-0.2624 -0.2019", true["dW2"]),
-        Claim("db2", "-0.4037", true["db2"]),
-        Claim("da1", "-0.2422 0.1615", true["da1"]),
-        Claim("dz1", "-0.2422 0.1615", true["dz1"]),
-        Claim("dW1, first row", "-0.2422 0.1615", true["dW1"][0]),
-        Claim("dW1, second row", "-0.1211 0.0807", true["dW1"][1]),
-        Claim("db1", "-0.2422 0.1615", true["db1"]),
-        Claim("W2 after", "0.6262 -0.3798", true["W2_after"]),
-        Claim("W1 after, first row", "0.3242 0.6838", true["W1_after"][0]),
-        Claim("W1 after, second row", "0.5121 -0.2081", true["W1_after"][1]),
+    printed = (
+        Printed("z1", "0.65 0.5", true["z1"]),
+        Printed("a1", "0.65 0.5", true["a1"]),
+        Printed("z2", "0.39", true["z2"]),
+        Printed("σ(z2)", "0.5963", true["a2"]),
+        Printed("loss", "0.5173", true["loss"]),
+        Printed("dz2", "-0.4037", true["dz2"]),
+        Printed("dW2", "-0.2624 -0.2019", true["dW2"]),
+        Printed("db2", "-0.4037", true["db2"]),
+        Printed("da1", "-0.2422 0.1615", true["da1"]),
+        Printed("dz1", "-0.2422 0.1615", true["dz1"]),
+        Printed("dW1, first row", "-0.2422 0.1615", true["dW1"][0]),
+        Printed("dW1, second row", "-0.1211 0.0807", true["dW1"][1]),
+        Printed("db1", "-0.2422 0.1615", true["db1"]),
+        Printed("W2 after", "0.6262 -0.3798", true["W2_after"]),
+        Printed("W1 after, first row", "0.3242 0.6838", true["W1_after"][0]),
+        Printed("W1 after, second row", "0.5121 -0.2081", true["W1_after"][1]),
     )
     finding = (
         f"The gradients are right. The loss isn't, and W1[0, 1] = {show(true['W1_after'][0, 1], 6)} was cut off after "
         "four digits instead of rounded."
     )
-    return Example("backpropagation_step", "One step of backpropagation", board, claims, finding, plain(true))
+    return Example("One step of backpropagation", board, printed, finding, plain(true))
 
 
 def input_scaling() -> Example:
@@ -269,7 +248,7 @@ A neuron with the weights 0.01, 0.02, 0.03 has, at these two samples, the slope
   σ′(z), raw              {show(slopes[0].T)}    the income alone makes z, and σ is flat there
   σ′(z), standardised     {show(slopes[1].T)}    near the best there is, 0.25"""
     finding = "The chapter prints no figures here. Two samples, standardised, are always −1 and 1, whatever they were."
-    return Example("input_scaling", "Input scaling", board, (), finding, plain(scaled))
+    return Example("Input scaling", board, (), finding, plain(scaled))
 
 
 def softmax_reading() -> Example:
@@ -282,9 +261,9 @@ softmax of all three      {show(exclusive)}    sum {float(exclusive.sum()):.4f}:
 σ of each alone           {show(independent)}    sum {float(independent.sum()):.4f}: three answers, each yes or no
 softmax of scores + 100   {show(shifted)}    moved by {float(abs(shifted - exclusive).max()):.0e}: differences count
 σ of each score + 100     {show(fnn.sigmoid_forward(scores + 100)[0])}    here the level is the answer"""
-    claims = (Claim("softmax", "0.659 0.242 0.099", exclusive),)
+    printed = (Printed("softmax", "0.659 0.242 0.099", exclusive),)
     finding = "Labels that can hold together need a sigmoid each; classes that exclude each other need one softmax."
-    return Example("softmax", "What softmax says: one class, not three answers", board, claims, finding, {})
+    return Example("What softmax says: one class, not three answers", board, printed, finding, {})
 
 
 def mse_against_bce() -> Example:
@@ -313,7 +292,7 @@ def mse_against_bce() -> Example:
         "The chapter prints no figures here, and its claim holds: the more certain the mistake, the less the squared "
         "error corrects it; cross-entropy pushes with the whole error. Its own XOR example trains on the squared error."
     )
-    return Example("mse_against_bce", "Squared error beside cross-entropy", board, (), finding, plain(true))
+    return Example("Squared error beside cross-entropy", board, (), finding, plain(true))
 
 
 def sigmoid_derivative_after_10_layers() -> Example:
@@ -326,10 +305,10 @@ def sigmoid_derivative_after_10_layers() -> Example:
     board = f"""\
 A one goes back through ten sigmoids, each at z = 0 where it is steepest, and leaves as {show(through_sigmoid, 10)}
 Through ten active ReLUs, it leaves as                                                  {show(through_relu, 10)}"""
-    claims = (Claim("0.25^10", "0.000001", through_sigmoid),)
+    printed = (Printed("0.25^10", "0.000001", through_sigmoid),)
     finding = (
         f"Right to the one digit that is printed; the bound is {show(through_sigmoid, 10)}. It holds for the sigmoids' "
         "share alone: the weights in between multiply too."
     )
-    return Example("sigmoid_derivative_after_10_layers", "Ten sigmoids deep", board, claims, finding,
+    return Example("Ten sigmoids deep", board, printed, finding,
                    plain({"bound": through_sigmoid}))  # fmt: skip

@@ -61,12 +61,14 @@ class Outcome(NamedTuple):
     Fields:
         findings: the verdicts on the claims that the part settles.
         text: what was seen, in a paragraph or a few (an empty line between them).
+        board: steps worked through, number by number, set as they are typed.
     """
 
     findings: tuple[Finding, ...] = ()
     figures: tuple[Figure, ...] = ()
     tables: tuple[Table, ...] = ()
     text: str = ""
+    board: str = ""
 
 
 class Part(NamedTuple):

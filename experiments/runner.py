@@ -1,21 +1,159 @@
-"""Running experiments from the command line."""
+"""Running experiments: what was measured before is taken from the store, the rest is shared among processes."""
 
+import contextlib
+import importlib
+import os
+import platform
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from importlib import metadata
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
 import tyro
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
-from experiments.console import console, table
-from experiments.experiment import Experiment, Result, Settings
+from experiments import store
+from experiments.console import console
+from experiments.experiment import Experiment, Settings, WrongGradientError, measured
+
+VERDICT_STYLES = {"holds": "green", "fails": "red", "undecided": "yellow"}
+COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("claims"),
+           TimeElapsedColumn(), TextColumn("[dim]left"), TimeRemainingColumn())  # fmt: skip
+
+
+class Place(NamedTuple):
+    """Which part of which experiment."""
+
+    name: str
+    part: int
+
+
+class Run(NamedTuple):
+    """What a run leaves: a record of each experiment, what failed, and whether somebody stopped it."""
+
+    records: list[store.Record]
+    failures: dict[Place, str]
+    interrupted: bool
+
+
+def load(name: str) -> Experiment:
+    return importlib.import_module(f"experiments.{name}").EXPERIMENT
+
+
+def run_all(
+    names: Sequence[str], settings: Settings, folder: Path, *, jobs: int, on_progress: Callable[[list], None]
+) -> Run:
+    """Measure what the store hasn't yet, part by part; ``on_progress`` gets all records whenever a part is done."""
+    experiments = {name: load(name) for name in names}
+    everything = [Place(name, part) for name in names for part in range(len(experiments[name].parts))]
+    claims = {at: len(experiments[at.name].parts[at.part].claims) for at in everything}
+    found = {at: store.read(store.place(folder, at.name, settings, at.part)) for at in everything}
+    failures: dict[Place, str] = {}
+
+    def records() -> list[store.Record]:
+        return [
+            store.experiment_record(
+                experiment, settings, [found[at] for at in everything if at.name == name],
+                {at.part: why for at, why in failures.items() if at.name == name},
+            )
+            for name, experiment in experiments.items()
+        ]  # fmt: skip
+
+    waiting = [at for at in everything if found[at] is None]
+    with Progress(*COLUMNS, console=console, transient=True) as bar:
+        known = sum(claims[at] for at in everything if found[at])
+        task = bar.add_task("experiments", total=sum(claims.values()), completed=known)
+        try:
+            for at, record, failure in in_processes(waiting, settings, folder, jobs):
+                found[at] = record
+                if failure:
+                    failures[at] = failure
+                    console.print(f"[red]{at.name}, {experiments[at.name].parts[at.part].title}: stopped\n{failure}")
+                bar.update(task, advance=claims[at], description=at.name)
+                on_progress(records())
+        except KeyboardInterrupt:
+            return Run(records(), failures, interrupted=True)
+    return Run(records(), failures, interrupted=False)
+
+
+def in_processes(
+    places: Sequence[Place], settings: Settings, folder: Path, jobs: int
+) -> Iterator[tuple[Place, store.Record | None, str | None]]:
+    """Measure parts in processes of their own, and give each as soon as it is done."""
+    if not places:
+        return
+    workers = ProcessPoolExecutor(min(jobs, len(places)), mp_context=get_context("spawn"), initializer=_leave_ctrl_c)
+    try:
+        waiting = {workers.submit(measure, at, settings, folder): at for at in places}
+        for done in as_completed(waiting):
+            yield waiting[done], *done.result()
+    except BaseException:
+        for process in workers._processes.values():
+            process.terminate()
+        raise
+    finally:
+        workers.shutdown(cancel_futures=True)
+
+
+def measure(at: Place, settings: Settings, folder: Path) -> tuple[store.Record | None, str | None]:
+    """Measure a part and keep it; or the reason why it couldn't be."""
+    experiment = load(at.name)
+    begun = time.monotonic()
+    try:
+        outcome = measured(experiment, experiment.parts[at.part], settings)
+    except WrongGradientError as error:
+        return None, str(error)
+    except Exception:
+        return None, traceback.format_exc()
+    record = store.outcome_record(outcome) | {"seconds": time.monotonic() - begun, "environment": environment()}
+    path = store.place(folder, at.name, settings, at.part)
+    store.write(path, record)
+    return store.read(path), None
+
+
+def environment() -> dict[str, Any]:
+    """What the figures were measured on."""
+    packages = ("funcnn", "jax", "jaxlib", "optax", "numpy", "scikit-learn")
+    versions = {}
+    for package in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    device = jax.devices()[0]
+    return {
+        "device": f"{device.platform} ({device.device_kind})", "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}", "python": platform.python_version(), **versions,
+    }  # fmt: skip
+
+
+def _leave_ctrl_c() -> None:
+    """The process that waits for the others decides what an interruption means."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def command_line(experiment: Experiment) -> None:
-    """What ``python -m experiments.NAME`` does."""
+    """What ``python -m experiments.NAME`` does: measure here and now, keep nothing, print the verdicts."""
     settings = tyro.cli(Settings, prog=f"python -m experiments.{experiment.name}", description=experiment.title)
-    show(experiment.run(settings))
+    parts = [store.outcome_record(outcome) for outcome in experiment.run(settings).outcomes]
+    show([store.experiment_record(experiment, settings, parts, {})])
 
 
-def show(result: Result) -> None:
+def show(records: Sequence[store.Record]) -> None:
     """Print the verdicts."""
-    shown = table("claim", "estimate", "95% interval", "seeds", "verdict", title=result.experiment.title)
-    for finding in result.findings:
-        shown.add_row(finding.claim.sentence, f"{finding.estimate:.4g}", f"{finding.low:.4g} to {finding.high:.4g}",
-                      str(finding.seeds), finding.verdict)  # fmt: skip
-    console.print(shown)
+    for record in records:
+        shown = Table(title=record["title"], title_justify="left", header_style="bold", show_lines=True)
+        for column in ("verdict", "claim", "measured", "allowed"):
+            shown.add_column(column, ratio=5 if column == "claim" else None, no_wrap=column == "verdict")
+        for finding in (finding for part in record["parts"] for finding in part.get("findings", ())):
+            interval = f"\n[dim]{finding['low']:.4g} to {finding['high']:.4g}, {finding['seeds']} seeds"
+            shown.add_row(
+                f"[{VERDICT_STYLES[finding['verdict']]}]{finding['verdict']}", finding["sentence"],
+                f"{finding['estimate']:.4g}{'' if finding['statistic'] == 'exact' else interval}", finding["threshold"],
+            )  # fmt: skip
+        console.print("", shown)

@@ -6,7 +6,10 @@ Then it changes, or takes away, one byte in copies of a finished run's checkpoin
 no harm, and what goes on silently wrong.
 """
 
+import contextlib
+import io
 import json
+import logging
 import os
 import random
 import shutil
@@ -110,8 +113,12 @@ def broken(settings: SurvivalSettings, folder: Path) -> dict[str, int]:
     newest = max(path for path in whole.iterdir() if path.name.isdecimal())
     files = [path.relative_to(whole) for path in sorted(newest.rglob("*")) if path.is_file() and path.stat().st_size]
     tally = Counter(refused=0, harmless=0, silently_wrong=0)
-    with Progress(*COLUMNS, console=console, transient=True) as bar, warnings.catch_warnings():
+    # Orbax writes pages about every file that it can't read; what is refused is counted here.
+    quiet = contextlib.redirect_stderr(io.StringIO())
+    with Progress(*COLUMNS, console=console, transient=True) as bar, warnings.catch_warnings(), quiet:
         warnings.simplefilter("ignore")
+        for name in ("absl", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         for number in bar.track(range(settings.bytes), description="broken bytes"):
             copy = folder / f"broken{number}"
             shutil.copytree(whole, copy)

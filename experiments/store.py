@@ -1,0 +1,112 @@
+"""What was measured is kept, part by part, under the settings and the code that gave it."""
+
+import ast
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from experiments.claims import Finding, threshold
+from experiments.experiment import Experiment, Outcome, Settings
+
+HERE = Path(__file__).parent
+Record = dict[str, Any]  # what a part found, as JSON
+
+
+def digest(name: str, settings: Settings) -> str:
+    """A hash of all that an experiment's figures depend on: its settings, its code, funcnn's, and JAX's release."""
+    found = hashlib.sha256(json.dumps([asdict(settings), metadata.version("jax"), metadata.version("jaxlib")]).encode())
+    for path in [*sources(HERE / f"{name}.py"), *sorted((HERE.parent / "funcnn").rglob("*.py"))]:
+        found.update(path.read_bytes())
+    return found.hexdigest()[:16]
+
+
+def sources(script: Path) -> list[Path]:
+    """A script and every module of experiments that it imports, directly or not."""
+    found, waiting = {script}, [script]
+    while waiting:
+        for node in ast.walk(ast.parse(waiting.pop().read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "experiments":
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+                paths = (HERE.parent / (name.replace(".", "/") + ".py") for name in names)
+                new = {path for path in paths if path.is_file()} - found
+                found |= new
+                waiting += new
+    return sorted(found)
+
+
+def place(folder: Path, name: str, settings: Settings, part: int) -> Path:
+    """The file of a part's record."""
+    return folder / "measured" / f"{name}-{part}-{digest(name, settings)}.json"
+
+
+def read(path: Path) -> Record | None:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def write(path: Path, record: Record) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(record, ensure_ascii=False, allow_nan=False, default=_plain))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """At once or not at all: a run cut short leaves no half a file."""
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def outcome_record(outcome: Outcome) -> Record:
+    return {
+        "findings": [finding_record(finding) for finding in outcome.findings],
+        "figures": [
+            figure._asdict() | {"panels": [panel._asdict() for panel in figure.panels]} for figure in outcome.figures
+        ],
+        "tables": [table._asdict() for table in outcome.tables],
+        "text": outcome.text,
+        "board": outcome.board,
+    }
+
+
+def finding_record(finding: Finding) -> Record:
+    claim = finding.claim
+    finite = {name: bound for name in ("at_least", "at_most") if abs(bound := getattr(claim, name)) != float("inf")}
+    return {
+        "name": claim.name, "sentence": claim.sentence, "section": claim.section.value, "source": claim.source,
+        "quantity": claim.quantity, "statistic": claim.statistic, "threshold": threshold(claim), **finite,
+        "estimate": finding.estimate, "low": finding.low, "high": finding.high, "seeds": finding.seeds,
+        "verdict": finding.verdict, "remark": finding.remark, "values": finding.values,
+    }  # fmt: skip
+
+
+def experiment_record(
+    experiment: Experiment, settings: Settings, parts: Sequence[Record], failures: Mapping[int, str]
+) -> Record:
+    """An experiment as the page shows it: what it asks, what each part found, and which parts found nothing."""
+    return {
+        "name": experiment.name, "title": experiment.title, "introduction": experiment.introduction,
+        "precision": experiment.precision, "settings": asdict(settings), "command": command(experiment.name, settings),
+        "parts": [
+            {"title": part.title, "claims": [claim.sentence for claim in part.claims], "failure": failures.get(index)}
+            | (record or {})
+            for index, (part, record) in enumerate(zip(experiment.parts, parts, strict=True))
+        ],
+    }  # fmt: skip
+
+
+def command(name: str, settings: Settings) -> str:
+    """What to type for the same figures."""
+    given = [
+        f"--{field.name}" + ("" if value is True else f" {value}")
+        for field in fields(settings)
+        if (value := getattr(settings, field.name)) != field.default
+    ]
+    return " ".join(["python -m experiments", name, *given])
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's and JAX's scalars and arrays as JSON's."""
+    return value.tolist()
