@@ -15,6 +15,7 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 RESAMPLES = 9_999
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 Verdict = Literal["holds", "fails", "undecided"]
 
@@ -146,10 +147,19 @@ def verdict(claim: Claim, low: float, high: float) -> Verdict:
 def threshold(claim: Claim) -> str:
     """The threshold in words: ``at most 0.01``, ``0.45 to 0.55``."""
     if np.isinf(claim.at_least):
-        return f"at most {claim.at_most:g}"
+        return f"at most {number(claim.at_most)}"
     if np.isinf(claim.at_most):
-        return f"at least {claim.at_least:g}"
-    return f"{claim.at_least:g} to {claim.at_most:g}"
+        return f"at least {number(claim.at_least)}"
+    return f"{number(claim.at_least)} to {number(claim.at_most)}"
+
+
+def number(value: float) -> str:
+    """A number as people read it: four digits, powers of ten raised, a true minus."""
+    if abs(value) < 1e6 and value == round(value):
+        return f"{value:,.0f}".replace("-", "−")
+    mantissa, _, exponent = f"{value:.4g}".partition("e")
+    power = "·10" + str(int(exponent)).translate(RAISED) if exponent else ""
+    return (mantissa + power).replace("-", "−")
 
 
 def tally(findings: Sequence[Finding]) -> dict[Verdict, int]:

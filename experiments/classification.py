@@ -1,47 +1,52 @@
-"""Images into ten classes: what ``digits`` and ``mnist`` share.
+"""What the digits and the MNIST experiment share: one network trained twice from one start, and many seeds at once."""
 
-The network is trained twice from one start, by the gradients written by hand and by ``jax.grad``, and compared all the
-way; then ten networks are trained at once from ten starts, for an accuracy with an interval.
-"""
-
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
-from matplotlib.figure import Figure
-from rich.progress import Progress as ProgressBar
-from scipy import stats
-from sklearn.model_selection import train_test_split
 
 import funcnn as fnn
-from experiments.console import GRADIENTS, Settings, console, save, table
-from experiments.distributed import DistributedSettings
+from experiments.claims import Claim, Section, judge
+from experiments.data import DataSet
+from experiments.distributed import DistributedSettings, join
+from experiments.experiment import GRADIENTS, Experiment, Outcome, Part, Settings, Table, checked
+from experiments.figures import Curve, Figure, heatmap, images, lines
 
-BY_HAND, BY_AUTODIFF = "#1f4e79", "#c58b2a"
+BATCH_SIZE = 64
+UNITS_SHOWN = 24
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierSettings(Settings, DistributedSettings):
-    """What an image classifier can be told."""
-
-    batch_size: int = 64
-    """Samples a step."""
-    learning_rate: float = 2e-3
-    """Adam's."""
-    seeds: int = 10
-    """Networks trained at once for the accuracy's interval."""
+    """An image classifier, on the devices of one process or of several."""
 
 
-class Images(NamedTuple):
-    """A data set split into a part to train on and a part to judge by, features scaled to [0, 1]."""
+@dataclass(frozen=True, kw_only=True)
+class Classifier:
+    """A network for a data set, and what is claimed of it.
+
+    Fields:
+        side: pixels along an image's edge.
+        epochs: quick and full.
+        largest_gap: between a parameter trained by hand and by autodiff.
+        accuracy: the least, on the test images.
+    """
 
     name: str
-    training: fnn.Batch
-    test: fnn.Batch
+    title: str
+    introduction: str
+    load: Callable[[int], DataSet]
     side: int
+    sizes: tuple[int, ...]
+    learning_rate: float
+    epochs: tuple[int, int]
+    precision: Literal["float32", "float64"]
+    largest_gap: float
+    accuracy: float
+    seeds: tuple[int, int]
 
 
 class Twins(NamedTuple):
@@ -57,40 +62,105 @@ class Twins(NamedTuple):
     gaps: list[float]
 
 
-def split_and_scale(name: str, x: np.ndarray, y: np.ndarray, seed: int, side: int) -> Images:
-    """A fifth of every class is kept for the test; the scaling is measured on the rest."""
-    parts = train_test_split(x, y, test_size=0.2, stratify=y, random_state=seed)
-    x_training, x_test = (jnp.asarray(part, jnp.result_type(float)) for part in parts[:2])
-    y_training, y_test = (jnp.asarray(part) for part in parts[2:])
-    scaling = fnn.min_max_scaler.fit(x_training)
-    return Images(
-        name,
-        fnn.Batch(fnn.min_max_scaler.apply(scaling, x_training), y_training),
-        fnn.Batch(fnn.min_max_scaler.apply(scaling, x_test), y_test),
-        side,
+def experiment(classifier: Classifier) -> Experiment:
+    """The experiment on a classifier: two claims, and what its network has learned."""
+    same = Claim(
+        name=f"{classifier.name}-same",
+        sentence=f"Gradients by hand and by autodiff train the same network on {classifier.title}.",
+        section=Section.BACKPROPAGATION,
+        quantity=f"largest gap of a parameter after any epoch, {classifier.precision}",
+        at_most=classifier.largest_gap, statistic="exact",
+    )  # fmt: skip
+    learned = Claim(
+        name=f"{classifier.name}-learned",
+        sentence=f"A multi-layer perceptron learns {classifier.title}: {classifier.accuracy:.0%} of new images right.",
+        section=Section.WHAT if classifier.name == "digits" else Section.MLP,
+        quantity="test accuracy",
+        at_least=classifier.accuracy, seeds=classifier.seeds[1], quick_seeds=classifier.seeds[0],
+    )  # fmt: skip
+    return Experiment(
+        name=classifier.name,
+        title=f"{classifier.title[0].upper()}{classifier.title[1:]}, by hand and by autodiff",
+        introduction=classifier.introduction,
+        parts=(
+            Part("The same network twice", (same,), lambda settings: twins_part(classifier, same, settings)),
+            Part("Many starts", (learned,), lambda settings: seeds_part(classifier, learned, settings)),
+        ),
+        precision=classifier.precision,
     )
 
 
-def train_twins(model: fnn.Layer, images: Images, settings: ClassifierSettings, mesh: Mesh | None) -> Twins:
+def twins_part(classifier: Classifier, claim: Claim, settings: Settings) -> Outcome:
+    mesh = join(settings) if isinstance(settings, DistributedSettings) else None
+    data = classifier.load(settings.seed)
+    model = fnn.mlp(classifier.sizes)
+    checked(settings, model, fnn.softmax_cross_entropy, few(data.training))
+    twins = train_twins(classifier, model, data, settings, mesh)
+    chosen = twins.trained[settings.grad]
+    # Near saturation mistakes hide that a fresh network shows, and the other way round: both are checked.
+    checked(settings, model, fnn.softmax_cross_entropy, few(data.training), params=chosen.params, state=chosen.state)
+    prediction = fnn.predict(model, chosen.params, chosen.state, data.test.x)
+    confusion = np.asarray(fnn.confusion_matrix(prediction, data.test.y))
+    kernels = (np.asarray(params[0].kernel) for params in (twins.start[0], chosen.params))
+    return Outcome(
+        (judge(claim, max(twins.gaps)),),
+        (picture_curves(twins), picture_confusion(confusion), picture_kernel(*kernels, classifier.side)),
+        (compared(twins),),
+        f"Two networks {'-'.join(map(str, classifier.sizes))} with ReLU begin with the same parameters and see the "
+        f"same mini-batches of {BATCH_SIZE}, one by the backward passes of funcnn, one by jax.grad of the same "
+        f"forward. After the last of {len(twins.gaps)} epochs no parameter differs by more than {twins.gaps[-1]:.1e}. "
+        f"{int(np.trace(confusion))} of {confusion.sum()} test images are named right.",
+    )
+
+
+def seeds_part(classifier: Classifier, claim: Claim, settings: Settings) -> Outcome:
+    data = classifier.load(settings.seed)
+    model = fnn.mlp(classifier.sizes)
+    grad = checked(settings, model, fnn.softmax_cross_entropy, few(data.training))
+
+    @jax.jit
+    @jax.vmap
+    def train_and_judge(key):
+        trained = fnn.train(
+            model, fnn.softmax_cross_entropy, fnn.adam(classifier.learning_rate), data.training,
+            epochs=epochs_of(classifier, settings), batch_size=BATCH_SIZE, key=key, grad=grad,
+        )  # fmt: skip
+        prediction = fnn.predict(model, trained.params, trained.state, data.test.x)
+        return fnn.accuracy(prediction, data.test.y)
+
+    accuracies = np.asarray(train_and_judge(settings.keys_of(claim)))
+    finding = judge(claim, accuracies)
+    text = (
+        f"{finding.seeds} networks, trained at once under vmap on one split: mean test accuracy "
+        f"{finding.estimate:.2%}, 95% interval {finding.low:.2%} to {finding.high:.2%}; the worst "
+        f"{accuracies.min():.2%}, the best {accuracies.max():.2%}. The interval is that of the starts and the "
+        "shuffling, not of the choice of images."
+    )
+    return Outcome((finding,), text=text)
+
+
+def epochs_of(classifier: Classifier, settings: Settings) -> int:
+    quick, full = classifier.epochs
+    return settings.steps(quick=quick, full=full)
+
+
+def few(batch: fnn.Batch) -> fnn.Batch:
+    return fnn.Batch(*(part[:8] for part in batch))
+
+
+def train_twins(classifier: Classifier, model: fnn.Layer, data: DataSet, settings: Settings, mesh) -> Twins:
     """Train with both gradients from the same start, and keep every epoch's parameters to compare."""
     key = jax.random.key(settings.seed)
     start = model.init(key)
     trained, visited = {}, {}
-    with ProgressBar(console=console, transient=True) as bar:
-        for name, grad in GRADIENTS.items():
-            epochs = bar.add_task(f"training by {name} gradients", total=settings.epochs)
-            visited[name] = []
-
-            def on_epoch(progress, epochs=epochs, kept=visited[name]):
-                kept.append(progress.params)
-                bar.update(epochs, completed=progress.epoch)
-
-            trained[name] = fnn.fit(
-                model, fnn.softmax_cross_entropy, fnn.adam(settings.learning_rate), images.training,
-                epochs=settings.epochs, batch_size=settings.batch_size, key=key, grad=grad,
-                params=start[0], state=start[1], validation=images.test, metrics={"accuracy": fnn.accuracy},
-                callbacks=[on_epoch], mesh=mesh,
-            )  # fmt: skip
+    for name, grad in GRADIENTS.items():
+        visited[name] = []
+        trained[name] = fnn.fit(
+            model, fnn.softmax_cross_entropy, fnn.adam(classifier.learning_rate), data.training,
+            epochs=epochs_of(classifier, settings), batch_size=BATCH_SIZE, key=key, grad=grad,
+            params=start[0], state=start[1], validation=data.test, metrics={"accuracy": fnn.accuracy},
+            callbacks=[lambda progress, kept=visited[name]: kept.append(progress.params)], mesh=mesh,
+        )  # fmt: skip
     gaps = [largest_gap(*pair) for pair in zip(visited["manual"], visited["autodiff"], strict=True)]
     # On a mesh the arrays are those of all processes together; from here each works on its own copy.
     return Twins(start, jax.device_get(trained), gaps)
@@ -102,152 +172,70 @@ def largest_gap(first: Any, second: Any) -> float:
     return float(np.max(jax.tree.leaves(gaps)))
 
 
-def accuracies_of_many_seeds(model: fnn.Layer, images: Images, settings: ClassifierSettings) -> np.ndarray:
-    """Test accuracies of ``settings.seeds`` networks, trained at once under ``vmap`` over their keys."""
-
-    @jax.jit
-    @jax.vmap
-    def train_and_judge(key):
-        trained = fnn.train(
-            model, fnn.softmax_cross_entropy, fnn.adam(settings.learning_rate), images.training,
-            epochs=settings.epochs, batch_size=settings.batch_size, key=key, grad=settings.value_and_grad,
-        )  # fmt: skip
-        prediction = fnn.predict(model, trained.params, trained.state, images.test.x)
-        return fnn.accuracy(prediction, images.test.y)
-
-    with console.status(f"training {settings.seeds} networks at once"):
-        return np.asarray(train_and_judge(jax.random.split(jax.random.key(settings.seed), settings.seeds)))
-
-
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """The 95% interval of the mean, by Student's t."""
-    if len(values) < 2:
-        return float("nan"), float("nan")
-    low, high = stats.t.interval(0.95, len(values) - 1, loc=values.mean(), scale=stats.sem(values))
-    return float(low), float(high)
-
-
-def run(
-    title: str, sizes: tuple[int, ...], images: Images, settings: ClassifierSettings, mesh: Mesh | None = None
-) -> dict[str, Any]:
-    """The whole experiment; returns its figures and prints them on the way. A mesh shares the twins' training."""
-    model = fnn.mlp(sizes)
-    layers = "-".join(map(str, sizes))
-    console.print(
-        f"\n[bold]{title}[/]: {len(images.training.x)} images to train on, {len(images.test.x)} to judge by, "
-        f"{layers}, ReLU, softmax cross-entropy, Adam, mini-batches\n",
-        highlight=False,
-    )
-    twins = train_twins(model, images, settings, mesh)
-    first_batch = fnn.Batch(*(part[: settings.batch_size] for part in images.training))
-    chosen = twins.trained[settings.grad]
-    points = {"before the first step": twins.start, "after the last step": (chosen.params, chosen.state)}
-    reports = {
-        when: fnn.check_model(model, fnn.softmax_cross_entropy, first_batch, params=params, state=state)
-        for when, (params, state) in points.items()
-    }
-    show_twins(twins, reports, settings)
-    accuracies = accuracies_of_many_seeds(model, images, settings)
-    low, high = interval(accuracies)
-    spread = f", 95% interval {low:.2%} to {high:.2%} (worst {accuracies.min():.2%}, best {accuracies.max():.2%})"
-    console.print(
-        f"\nMean test accuracy over {settings.seeds} starts, one split, trained at once by {settings.grad} gradients: "
-        f"[bold]{accuracies.mean():.2%}[/]{spread if settings.seeds > 1 else ''}\n",
-        highlight=False,
-    )
-    prediction = fnn.predict(model, chosen.params, chosen.state, images.test.x)
-    confusion = np.asarray(fnn.confusion_matrix(prediction, images.test.y))
-    save(picture_curves(title, twins), settings, f"{images.name}_curves")
-    save(picture_confusion(title, confusion), settings, f"{images.name}_confusion")
-    kernels = (np.asarray(params[0].kernel) for params in (twins.start[0], chosen.params))
-    save(picture_kernel(title, *kernels, images.side), settings, f"{images.name}_kernel")
-    return {"gaps": twins.gaps, "reports": reports, "accuracies": accuracies, "interval": (low, high),
-            "confusion": confusion, "trained": twins.trained}  # fmt: skip
-
-
-def show_twins(twins: Twins, reports: dict[str, fnn.GradientReport], settings: ClassifierSettings) -> None:
-    for when, report in reports.items():
-        console.print(f"Gradients by hand beside jax.grad, {when}", style="bold")
-        console.print(str(report), markup=False, highlight=False, soft_wrap=True)
-        console.print()
-    compared = table("epoch", "test loss by hand", "by autodiff", "accuracy by hand", "by autodiff", "largest gap")
+def compared(twins: Twins) -> Table:
+    """Losses, accuracies and the gap at a few epochs."""
+    last = len(twins.gaps) - 1
     columns = [
-        (twins.trained[name].history.validation[figure], form)
-        for figure, form in (("loss", "{:.6f}"), ("accuracy", "{:.2%}"))
-        for name in ("manual", "autodiff")
+        twins.trained[name].history.validation[figure] for figure in ("loss", "accuracy") for name in twins.trained
     ]
-    for epoch in sorted({0, settings.epochs // 4, settings.epochs // 2, settings.epochs - 1}):
-        row = (form.format(values[epoch]) for values, form in columns)
-        compared.add_row(str(epoch + 1), *row, f"{twins.gaps[epoch]:.1e}")
-    console.print(compared)
-    console.print(
-        f"Largest gap of a parameter between the two trainings: [bold]{np.max(twins.gaps):.1e}[/] after any epoch, "
-        f"{twins.gaps[-1]:.1e} after the last step",
-        highlight=False,
+    rows = [
+        (epoch + 1, *(float(values[epoch]) for values in columns), twins.gaps[epoch])
+        for epoch in sorted({0, last // 4, last // 2, last})
+    ]
+    titles = ("epoch", "test loss by hand", "by autodiff", "accuracy by hand", "by autodiff", "largest gap")
+    return Table("By hand beside autodiff", titles, tuple(rows))
+
+
+def picture_curves(twins: Twins) -> Figure:
+    """Losses and accuracy by epoch of the two trainings, and the gap between their parameters."""
+    epochs = np.arange(1, len(twins.gaps) + 1)
+    losses, accuracies = {}, {}
+    for name, words in (("manual", "by hand"), ("autodiff", "by jax.grad")):
+        history = twins.trained[name].history
+        losses |= {f"test, {words}": Curve(epochs, history.validation["loss"]),
+                   f"training, {words}": Curve(epochs, history.loss)}  # fmt: skip
+        accuracies[words] = Curve(epochs, history.validation["accuracy"])
+    # Two runs that are the same to the last bit have no place on a logarithmic axis: draw them at the smallest gap.
+    gaps = np.maximum(twins.gaps, float(np.finfo(float).eps) / 8)
+    accuracy = float(accuracies["by hand"].y[-1])
+    return Figure(
+        "By hand and by autodiff the network learns the same",
+        "Losses and test accuracy by epoch: the two trainings' curves coincide and end at a test accuracy of "
+        f"{accuracy:.2%}. The largest gap of a parameter stays below {max(twins.gaps):.1e}.",
+        (
+            lines(losses, x="epoch", y="cross-entropy (nats)", log="y", dashed=[one for one in losses if "jax" in one]),
+            lines(accuracies, x="epoch", y="test accuracy", dashed=["by jax.grad"]),
+            lines({"gap": Curve(epochs, gaps)}, x="epoch", y="largest gap of a parameter", log="y"),
+        ),
     )
 
 
-def picture_curves(title: str, twins: Twins) -> Figure:
-    """Losses and accuracy by epoch of the two trainings, and the gap between their parameters."""
-    figure = Figure(figsize=(12, 4), layout="constrained")
-    figure.suptitle(f"{title}: by hand and by autodiff the network learns the same", fontweight="bold")
-    loss_axes, accuracy_axes, gap_axes = figure.subplots(1, 3)
-    styles = {"manual": ("by hand", BY_HAND, "-", 3.2), "autodiff": ("by jax.grad", BY_AUTODIFF, "--", 1.4)}
-    for name, (label, colour, line, width) in styles.items():
-        history = twins.trained[name].history
-        epochs = np.arange(1, len(history.loss) + 1)
-        style = {"color": colour, "linestyle": line, "linewidth": width}
-        loss_axes.semilogy(epochs, history.loss, **style, alpha=0.5, label=f"training, {label}")
-        loss_axes.semilogy(epochs, history.validation["loss"], **style, label=f"test, {label}")
-        accuracy_axes.plot(epochs, 100 * history.validation["accuracy"], **style, label=label)
-    # Two runs that are the same to the last bit have no place on a logarithmic axis: draw them at the smallest gap.
-    floor = float(np.finfo(float).eps) / 8
-    gap_axes.semilogy(np.arange(1, len(twins.gaps) + 1), np.maximum(twins.gaps, floor), color="#555555")
-    loss_axes.set(xlabel="epoch", ylabel="cross-entropy (nats)")
-    accuracy_axes.set(xlabel="epoch", ylabel="test accuracy (%)")
-    gap_axes.set(xlabel="epoch", ylabel="largest gap of a parameter", ylim=(floor / 2, 1))
-    for axes in (loss_axes, accuracy_axes, gap_axes):
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    loss_axes.legend(frameon=False, fontsize="small")
-    accuracy_axes.legend(frameon=False, loc="lower right")
-    return figure
-
-
-def picture_confusion(title: str, confusion: np.ndarray) -> Figure:
-    """Counts of each class (row) taken for which (column), the mistakes coloured."""
-    figure = Figure(figsize=(6, 5.6), layout="constrained")
-    axes = figure.subplots()
+def picture_confusion(confusion: np.ndarray) -> Figure:
+    """Counts of each class (row) taken for which (column): the mistakes alone, or they would not be seen."""
     right, total = int(np.trace(confusion)), int(confusion.sum())
-    axes.set_title(f"{title}: {right} of {total} test images named right", fontweight="bold")
-    classes = np.arange(len(confusion))
     mistakes = np.where(np.eye(len(confusion), dtype=bool), 0, confusion)
-    axes.imshow(mistakes, cmap="Oranges", vmax=2 * max(4, mistakes.max()))
-    for row, column in np.ndindex(confusion.shape):
-        count = confusion[row, column]
-        if count:
-            axes.text(column, row, count, ha="center", va="center", color="black" if row != column else BY_HAND,
-                      fontweight="bold" if row == column else "normal")  # fmt: skip
-    axes.set(xlabel="taken for", ylabel="truly", xticks=classes, yticks=classes)
-    return figure
+    most = np.unravel_index(mistakes.argmax(), mistakes.shape)
+    classes = range(len(confusion))
+    return Figure(
+        f"{total - right} of {total} test images are mistaken, and for what",
+        f"A grid of the mistakes: rows are the true classes, columns what they were taken for. The most frequent: "
+        f"{most[0]} taken for {most[1]}, {mistakes.max()} times.",
+        (heatmap(mistakes, rows=classes, columns=classes, x="taken for", y="truly", value="mistakes"),),
+    )
 
 
-def picture_kernel(title: str, start: np.ndarray, kernel: np.ndarray, side: int) -> Figure:
-    """What units of the first layer look for: their weights as images, and below what training added to the start."""
-    columns, rows = 16, 2
-    learned = kernel - start
-    most_changed = np.argsort(-np.linalg.norm(learned, axis=0))[: columns * rows]
-    figure = Figure(figsize=(12, 4.3), layout="constrained")
-    figure.suptitle(f"{title}: what {len(most_changed)} units of the first layer look for (blue for, red against)",
-                    fontweight="bold")  # fmt: skip
-    for part, weights, caption in zip(
-        figure.subfigures(2, 1), (kernel, learned), ("their weights", "what training added to them"), strict=True
-    ):
-        part.suptitle(caption, fontsize="medium")
-        for axes, unit in zip(part.subplots(rows, columns).flat, most_changed, strict=False):
-            image = weights[:, unit].reshape(side, side)
-            bound = np.abs(image).max() or 1
-            axes.imshow(image, cmap="RdBu", vmin=-bound, vmax=bound)
-        for axes in part.axes:
-            axes.axis("off")
-    return figure
+def picture_kernel(start: np.ndarray, kernel: np.ndarray, side: int) -> Figure:
+    """What units of the first layer look for: their weights as images, and beside them what training added."""
+    added = kernel - start
+    most_changed = np.argsort(-np.linalg.norm(added, axis=0))[:UNITS_SHOWN]
+    panels = (
+        images(np.moveaxis(part[:, most_changed].reshape(side, side, -1), -1, 0), subtitle=subtitle, columns=6)
+        for part, subtitle in ((kernel, "their weights"), (added, "what training added to them"))
+    )
+    return Figure(
+        f"What {len(most_changed)} units of the first layer look for",
+        f"The kernels of the {len(most_changed)} units that training changed most, as images of {side} by {side} "
+        "pixels, beside what training added to their random start: blots and strokes rather than noise.",
+        tuple(panels),
+        "Each image by its own scale: orange where ink speaks for the unit, violet where it speaks against.",
+    )

@@ -42,7 +42,8 @@ def join(settings: DistributedSettings) -> Mesh | None:
         raise ValueError("--distributed: expected all of --coordinator, --processes and --process, or none of them.")
     known = inspect.signature(jax.distributed.initialize).parameters
     patience = {"heartbeat_timeout_seconds": HEARTBEAT} if "heartbeat_timeout_seconds" in known else {}
-    jax.distributed.initialize(*given, **patience)
+    if not jax.distributed.is_initialized():
+        jax.distributed.initialize(*given, **patience)
     return Mesh(np.array(jax.devices()), ("data",))
 
 

@@ -6,7 +6,7 @@ Colours come from the page, light or dark; a chart names none.
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import altair as alt
@@ -18,6 +18,7 @@ from PIL import Image
 
 MOST_POINTS = 200
 HEIGHT = 260
+LEGEND_LETTERS = 40
 FORMAT = ".4~g"
 
 
@@ -69,8 +70,9 @@ def lines(
     points: bool = False,
     thresholds: Mapping[str, float] | None = None,
     range_y: tuple[float, float] | None = None,
+    dashed: Collection[str] = (),
 ) -> Panel:
-    """Curves over one axis, each with its band; thresholds are horizontal lines.
+    """Curves over one axis, each with its band; thresholds are horizontal lines. Curves that coincide: dash one.
 
     ``log`` names the logarithmic axes: ``""``, ``"x"``, ``"y"`` or ``"xy"``; what isn't positive is left out there.
     """
@@ -85,7 +87,10 @@ def lines(
         y=up, opacity=alt.condition(near, alt.value(1), alt.value(0.85 if points else 0)),
         tooltip=_tooltip(rows, {"series": "", "x": x, "y": y, "low": "from", "high": "to"}, len(curves)),
     ).add_params(near)  # fmt: skip
-    layers = [base.mark_line(clip=range_y is not None).encode(y=up)]
+    kinds = (
+        {"strokeDash": alt.StrokeDash("series:N", scale=_dashes(list(curves), dashed), legend=None)} if dashed else {}
+    )
+    layers = [base.mark_line(clip=range_y is not None).encode(y=up, **kinds)]
     if any("low" in row for row in rows):
         layers.insert(0, base.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", title=y, scale=vertical), y2="high:Q"))
     marked = [_threshold(name, value) for name, value in (thresholds or {}).items()]
@@ -311,8 +316,13 @@ def _axis(log: bool) -> alt.Axis:
 def _colour(names: list[str]) -> alt.Color | alt.utils.schemapi.UndefinedType:
     if len(names) == 1:
         return alt.Undefined
+    columns = max(1, LEGEND_LETTERS // (max(map(len, names)) + 4))
     return alt.Color("series:N", title=None, sort=None, scale=alt.Scale(domain=names),
-                     legend=alt.Legend(orient="top", labelLimit=260, columns=3, symbolOpacity=1))  # fmt: skip
+                     legend=alt.Legend(orient="top", labelLimit=260, columns=columns, symbolOpacity=1))  # fmt: skip
+
+
+def _dashes(names: list[str], dashed: Collection[str]) -> alt.Scale:
+    return alt.Scale(domain=names, range=[[5, 4] if name in dashed else [1, 0] for name in names])
 
 
 def _tooltip(rows: list[dict[str, Any]], titles: Mapping[str, str], names: int = 2) -> list[alt.Tooltip]:

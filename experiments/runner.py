@@ -20,8 +20,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from experiments import store
+from experiments.claims import number
 from experiments.console import console
-from experiments.experiment import Experiment, Settings, WrongGradientError, measured
+from experiments.experiment import Experiment, Part, Settings, WrongGradientError, measured
+from experiments.report import write_report
 
 VERDICT_STYLES = {"holds": "green", "fails": "red", "undecided": "yellow"}
 COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("claims"),
@@ -105,14 +107,12 @@ def in_processes(
 def measure(at: Place, settings: Settings, folder: Path) -> tuple[store.Record | None, str | None]:
     """Measure a part and keep it; or the reason why it couldn't be."""
     experiment = load(at.name)
-    begun = time.monotonic()
     try:
-        outcome = measured(experiment, experiment.parts[at.part], settings)
+        record = timed(experiment, experiment.parts[at.part], settings)
     except WrongGradientError as error:
         return None, str(error)
     except Exception:
         return None, traceback.format_exc()
-    record = store.outcome_record(outcome) | {"seconds": time.monotonic() - begun, "environment": environment()}
     path = store.place(folder, at.name, settings, at.part)
     store.write(path, record)
     return store.read(path), None
@@ -137,11 +137,22 @@ def _leave_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def command_line(experiment: Experiment) -> None:
-    """What ``python -m experiments.NAME`` does: measure here and now, keep nothing, print the verdicts."""
-    settings = tyro.cli(Settings, prog=f"python -m experiments.{experiment.name}", description=experiment.title)
-    parts = [store.outcome_record(outcome) for outcome in experiment.run(settings).outcomes]
-    show([store.experiment_record(experiment, settings, parts, {})])
+def command_line(experiment: Experiment, kind: type[Settings] = Settings) -> None:
+    """What ``python -m experiments.NAME`` does: measure here and now, print the verdicts, write a page of its own."""
+    settings = tyro.cli(kind, prog=f"python -m experiments.{experiment.name}", description=experiment.title)
+    parts = [timed(experiment, part, settings) for part in experiment.parts]
+    if jax.process_index() == 0:
+        record = store.experiment_record(experiment, settings, parts, {})
+        show([record])
+        page = write_report([record], Path("report"), experiment.name)
+        console.print(f"figures: [bold]{page}", highlight=False, soft_wrap=True)
+
+
+def timed(experiment: Experiment, part: Part, settings: Settings) -> store.Record:
+    """A part's record, with how long it took and where it was measured."""
+    begun = time.monotonic()
+    outcome = measured(experiment, part, settings)
+    return store.outcome_record(outcome) | {"seconds": time.monotonic() - begun, "environment": environment()}
 
 
 def show(records: Sequence[store.Record]) -> None:
@@ -151,9 +162,9 @@ def show(records: Sequence[store.Record]) -> None:
         for column in ("verdict", "claim", "measured", "allowed"):
             shown.add_column(column, ratio=5 if column == "claim" else None, no_wrap=column == "verdict")
         for finding in (finding for part in record["parts"] for finding in part.get("findings", ())):
-            interval = f"\n[dim]{finding['low']:.4g} to {finding['high']:.4g}, {finding['seeds']} seeds"
+            interval = f"\n[dim]{number(finding['low'])} to {number(finding['high'])}, {finding['seeds']} seeds"
             shown.add_row(
                 f"[{VERDICT_STYLES[finding['verdict']]}]{finding['verdict']}", finding["sentence"],
-                f"{finding['estimate']:.4g}{'' if finding['statistic'] == 'exact' else interval}", finding["threshold"],
+                f"{number(finding['estimate'])}{'' if finding['statistic'] == 'exact' else interval}", finding["threshold"],
             )  # fmt: skip
         console.print("", shown)

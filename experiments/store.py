@@ -49,7 +49,7 @@ def read(path: Path) -> Record | None:
 
 def write(path: Path, record: Record) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(record, ensure_ascii=False, allow_nan=False, default=_plain))
+    write_whole(path, json.dumps(record, ensure_ascii=False, allow_nan=False, default=plain))
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -107,6 +107,6 @@ def command(name: str, settings: Settings) -> str:
     return " ".join(["python -m experiments", name, *given])
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """NumPy's and JAX's scalars and arrays as JSON's."""
     return value.tolist()

@@ -10,8 +10,8 @@ import jinja2
 import vl_convert
 from markupsafe import Markup
 
-from experiments.claims import Section
-from experiments.store import Record, write_whole
+from experiments.claims import Section, number
+from experiments.store import Record, plain, write_whole
 
 HERE = Path(__file__).parent
 WIDTH, HEIGHT, MARGIN = 150.0, 22.0, 6.0
@@ -25,15 +25,12 @@ class Picture(NamedTuple):
     estimate: float
 
 
-def write_report(records: Sequence[Record], folder: Path) -> Path:
-    """The page and the numbers; returns the page's path."""
+def write_report(records: Sequence[Record], folder: Path, name: str = "index") -> Path:
+    """The page, ``name``.html, and the numbers, results.json (or ``name``.json); returns the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
-    findings = [
-        finding | {"experiment": record["name"]}
-        for record in records
-        for part in record["parts"]
-        for finding in part.get("findings", ())
-    ]
+    numbers = "results.json" if name == "index" else f"{name}.json"
+    parts = [part for record in records for part in record["parts"]]
+    findings = [finding for part in parts for finding in part.get("findings", ())]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
@@ -43,32 +40,22 @@ def write_report(records: Sequence[Record], folder: Path) -> Path:
         records=records,
         sections=[(section.value, [one for one in findings if one["section"] == section.value]) for section in Section],
         counts={word: sum(one["verdict"] == word for one in findings) for word in ("holds", "fails", "undecided")},
-        first=next(
-            (part["environment"] for record in records for part in record["parts"] if "environment" in part), {}
-        ),
+        measured_on=next((part["environment"] for part in parts if "environment" in part), {}),
+        numbers=numbers,
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         script=Markup((HERE / "page.js").read_text(encoding="utf-8")),
         vega=Markup(vl_convert.javascript_bundle().replace("</script", "<\\/script")),
         size=(WIDTH, HEIGHT),
     )
-    page = folder / "index.html"
+    page = folder / f"{name}.html"
     write_whole(page, text)
-    write_whole(folder / "results.json", json.dumps(list(records), indent=1, ensure_ascii=False))
+    write_whole(folder / numbers, json.dumps(list(records), indent=1, ensure_ascii=False, default=plain))
     return page
 
 
 def shown(value: Any) -> str:
-    """A number as people read it, four digits; words as they are."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return str(value)
-    if isinstance(value, int) or (abs(value) < 1e6 and value == round(value)):
-        return f"{value:,.0f}".replace("-", "−")
-    mantissa, _, exponent = f"{value:.4g}".partition("e")
-    return (mantissa + (f"·10{exponent_in_superscript(exponent)}" if exponent else "")).replace("-", "−")
-
-
-def exponent_in_superscript(exponent: str) -> str:
-    return str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    """A number as people read it; words as they are."""
+    return number(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
 def paragraphs(text: str) -> list[str]:
@@ -77,7 +64,7 @@ def paragraphs(text: str) -> list[str]:
 
 def embedded(value: Any) -> Markup:
     """JSON that can stand inside a script element."""
-    return Markup(json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/"))
+    return Markup(json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=plain).replace("</", "<\\/"))
 
 
 def picture(finding: Record) -> Picture:

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.claims import Section
-from experiments.report.page import shown
+from experiments.claims import Section, number
 from experiments.store import Record, write_whole
 
 README = Path(__file__).parents[2] / "README.md"
@@ -39,8 +38,8 @@ def table(records: Sequence[Record]) -> str:
 
 
 def row(finding: Record) -> str:
-    interval = "" if finding["statistic"] == "exact" else f" ({shown(finding['low'])} to {shown(finding['high'])})"
+    interval = "" if finding["statistic"] == "exact" else f" ({number(finding['low'])} to {number(finding['high'])})"
     return (
-        f"| {finding['sentence']} | {finding['threshold']} | {shown(finding['estimate'])}{interval} | "
+        f"| {finding['sentence']} | {finding['threshold']} | {number(finding['estimate'])}{interval} | "
         f"{WORDS[finding['verdict']]} |"
     )

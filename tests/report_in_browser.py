@@ -1,0 +1,121 @@
+"""The report in a real browser: it fetches nothing, every picture is drawn, and it can be read on a phone.
+
+``nox -s report`` writes the report and runs this. Screenshots go beside it, into ``screenshots/``.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright isn't installed: nox -s report installs it")
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+BROWSER = os.environ.get("BROWSER_PATH") or next(filter(None, map(shutil.which, BROWSERS)), None)
+PAGE = Path(os.environ.get("REPORT", "report/index.html")).resolve()
+WIDTHS = {"wide": 1280, "phone": 390}
+PATIENCE = 120_000
+
+if BROWSER is None:
+    pytest.skip("no Chromium or Chrome is installed; BROWSER_PATH says where one is", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(
+            executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        )
+        yield opened
+        opened.close()
+
+
+class Opened:
+    """The page in a window, with all that it asked for and all that it complained of."""
+
+    def __init__(self, browser, width, theme):
+        self.page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
+        self.fetched, self.errors = [], []
+        self.page.on("request", lambda request: self.fetched.append(request.url))
+        self.page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.goto(PAGE.as_uri())
+        self.page.wait_for_selector("html[data-drawn=yes]", state="attached", timeout=PATIENCE)
+
+
+@pytest.fixture(scope="module", params=[("wide", "light"), ("wide", "dark"), ("phone", "light"), ("phone", "dark")],
+                ids="-".join)  # fmt: skip
+def opened(request, browser):
+    size, theme = request.param
+    window = Opened(browser, WIDTHS[size], theme)
+    folder = PAGE.parent / "screenshots"
+    folder.mkdir(exist_ok=True)
+    window.page.screenshot(path=folder / f"{size}-{theme}.png")
+    window.page.screenshot(path=folder / f"{size}-{theme}-whole.png", full_page=True)
+    yield window
+    window.page.close()
+
+
+def test_nothing_is_fetched(opened):
+    assert [url for url in opened.fetched if not url.startswith("data:")] == [PAGE.as_uri()]
+
+
+def test_nothing_is_complained_of(opened):
+    assert opened.errors == []
+
+
+def test_every_picture_is_drawn_and_described(opened):
+    charts = opened.page.locator(".chart")
+    assert charts.count() > 0
+    drawn = charts.evaluate_all(
+        """charts => charts.map(chart => ({
+            marks: chart.querySelectorAll("svg path:not(.background), svg image, svg text, svg line").length,
+            width: chart.getBoundingClientRect().width,
+            words: chart.getAttribute("aria-label") ?? "",
+        }))"""
+    )
+    assert all(chart["marks"] > 0 and chart["width"] > 100 and len(chart["words"]) > 40 for chart in drawn), drawn
+
+
+def test_nothing_is_wider_than_the_window(opened):
+    assert opened.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_text_in_pictures_can_be_selected(opened):
+    selectable = """() => {
+        const text = document.querySelector(".chart svg text"), range = document.createRange();
+        range.selectNodeContents(text);
+        getSelection().removeAllRanges();
+        getSelection().addRange(range);
+        return getSelection().toString().length > 0 && getComputedStyle(text).userSelect !== "none";
+    }"""
+    assert opened.page.evaluate(selectable)
+
+
+def test_curves_are_hovered_for_their_values(opened):
+    chart = opened.page.locator(".chart:has(.mark-line)").first
+    chart.scroll_into_view_if_needed()
+    box = chart.locator("svg").bounding_box()
+    for share in (0.3, 0.45, 0.6):
+        opened.page.mouse.move(box["x"] + share * box["width"], box["y"] + 0.5 * box["height"])
+    opened.page.wait_for_selector("#vg-tooltip-element.visible", timeout=5000)
+    assert any(character.isdigit() for character in opened.page.locator("#vg-tooltip-element").inner_text())
+
+
+def test_the_claims_can_be_filtered(opened):
+    page = opened.page
+    for verdict in ("holds", "fails", "undecided"):
+        page.locator(f"button[data-show={verdict}]").click()
+        assert page.locator(f"tr[data-verdict]:not([data-verdict={verdict}]):visible").count() == 0
+    page.locator("button[data-show=all]").click()
+    assert page.locator("tr[data-verdict]:visible").count() == page.locator("tr[data-verdict]").count() > 0
+
+
+def test_light_and_dark_change_places(opened):
+    colour = "getComputedStyle(document.body).backgroundColor"
+    before = opened.page.evaluate(colour)
+    opened.page.locator("#theme").click()
+    assert opened.page.evaluate(colour) != before
+    opened.page.locator("#theme").click()
+    assert opened.page.evaluate(colour) == before
