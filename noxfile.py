@@ -3,6 +3,9 @@
 Each session makes its own environment; nothing has to be installed but nox.
 """
 
+import shutil
+import subprocess
+
 import nox
 from packaging.requirements import Requirement
 
@@ -20,6 +23,16 @@ EXTRAS = "experiments,report,training"
 WORKERS = ("--numprocesses", "2", "--dist", "loadfile")
 
 
+def runs(version: str) -> bool:
+    """Whether a Python answers: where pyenv keeps several, a name on the path may have nothing behind it."""
+    command = shutil.which(f"python{version}")
+    return command is not None and subprocess.run([command, "-c", ""], capture_output=True, check=False).returncode == 0
+
+
+# With the newest Python comes the newest JAX.
+NEWEST = next(filter(runs, reversed(PYTHONS)), None)
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
     """The whole test suite in float64, on the Python that runs nox."""
@@ -34,9 +47,9 @@ def pythons(session: nox.Session) -> None:
     session.run("pytest", *WORKERS, *session.posargs)
 
 
-@nox.session
+@nox.session(python=NEWEST)
 def tests_x32(session: nox.Session) -> None:
-    """Layers, losses, models, optimizers and training in float32, JAX's default.
+    """Layers, losses, models, optimizers and training in float32, JAX's default, on the newest Python that is found.
 
     What sets or chooses a precision of its own is left out: the checkers judge in float64 whatever JAX is set to.
     """
@@ -91,9 +104,17 @@ def _lowest(requirement: Requirement) -> str:
 
 @nox.session(default=False)
 def experiments(session: nox.Session) -> None:
-    """Every experiment; the pictures go to report/."""
+    """Every claim put to the test; the page is report/index.html."""
     session.install(".[experiments]")
     session.run("python", "-m", "experiments", *session.posargs)
+
+
+@nox.session(default=False)
+def report(session: nox.Session) -> None:
+    """The same, and the page opened in a real browser: Chromium or Chrome has to be installed."""
+    session.install(".[experiments]", *nox.project.dependency_groups(PROJECT, "browser"))
+    session.run("python", "-m", "experiments", *session.posargs)
+    session.run("pytest", "-o", "python_files=report_in_browser.py", "tests/report_in_browser.py", "-rs")
 
 
 @nox.session(default=False)

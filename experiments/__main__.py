@@ -91,9 +91,4 @@ def show_list(names: tuple[str, ...]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        given = tyro.cli(AllSettings, prog="python -m experiments")
-    except ValueError as error:
-        console.print(f"[red]{error}[/]", soft_wrap=True, highlight=False)
-        sys.exit(2)
-    sys.exit(main(given))
+    sys.exit(main(tyro.cli(AllSettings, prog="python -m experiments", config=(tyro.conf.FlagCreatePairsOff,))))

@@ -139,7 +139,10 @@ def _leave_ctrl_c() -> None:
 
 def command_line(experiment: Experiment, kind: type[Settings] = Settings) -> None:
     """What ``python -m experiments.NAME`` does: measure here and now, print the verdicts, write a page of its own."""
-    settings = tyro.cli(kind, prog=f"python -m experiments.{experiment.name}", description=experiment.title)
+    settings = tyro.cli(
+        kind, prog=f"python -m experiments.{experiment.name}", description=experiment.title,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )  # fmt: skip
     parts = [timed(experiment, part, settings) for part in experiment.parts]
     if jax.process_index() == 0:
         record = store.experiment_record(experiment, settings, parts, {})
@@ -162,9 +165,10 @@ def show(records: Sequence[store.Record]) -> None:
         for column in ("verdict", "claim", "measured", "allowed"):
             shown.add_column(column, ratio=5 if column == "claim" else None, no_wrap=column == "verdict")
         for finding in (finding for part in record["parts"] for finding in part.get("findings", ())):
-            interval = f"\n[dim]{number(finding['low'])} to {number(finding['high'])}, {finding['seeds']} seeds"
+            low, high, seeds = number(finding["low"]), number(finding["high"]), finding["seeds"]
+            interval = "" if finding["statistic"] == "exact" else f"\n[dim]{low} to {high}, {seeds} seeds"
             shown.add_row(
                 f"[{VERDICT_STYLES[finding['verdict']]}]{finding['verdict']}", finding["sentence"],
-                f"{number(finding['estimate'])}{'' if finding['statistic'] == 'exact' else interval}", finding["threshold"],
+                f"{number(finding['estimate'])}{interval}", finding["threshold"],
             )  # fmt: skip
         console.print("", shown)

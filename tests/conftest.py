@@ -17,6 +17,8 @@ jax.config.update("jax_disable_most_optimizations", True)
 collect_ignore = [] if "OPTAX_SUITE" in os.environ else ["optax_suite.py"]
 # Eight devices and second processes, likewise: `nox -s distributed`.
 collect_ignore += [] if "DISTRIBUTED_SUITE" in os.environ else ["distributed"]
+# The report in a real browser: `nox -s report`.
+collect_ignore += ["report_in_browser.py"]
 
 # XLA compiles every network that is drawn: no deadline, no search for a smaller failure, few examples.
 # `nox -s gradcheck` asks for more.

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from experiments import chapter
+from experiments.experiment import Settings
 
-CHAPTER = json.loads((Path(__file__).parent / "data" / "chapter.json").read_text())
+CHAPTER = json.loads((Path(__file__).parents[1] / "data" / "chapter.json").read_text())
 LARGEST_RELATIVE_ERROR = 1e-12
 
 
 @pytest.fixture(scope="module", params=["manual", "autodiff"])
-def figures(request, tmp_path_factory, untouched_configuration):
-    return chapter.run(chapter.ChapterSettings(grad=request.param, out=tmp_path_factory.mktemp("report")))
+def figures(request):
+    return chapter.true_figures(Settings(grad=request.param))
 
 
 @pytest.mark.parametrize("example", [name for name, entry in CHAPTER.items() if "computed" in entry])
@@ -31,3 +32,10 @@ def test_true_figures(example, figures):
 
 def test_every_example_is_covered(figures):
     assert set(figures) == set(CHAPTER)
+
+
+@pytest.mark.parametrize(
+    ("printed", "true", "right"), [("0.5173", 0.51704, False), ("-0.0", 0.0, True), ("2.3000", 2.3, True)]
+)
+def test_a_printed_figure_is_compared_at_its_own_digits(printed, true, right):
+    assert chapter.examples.compared(printed, true).right is right

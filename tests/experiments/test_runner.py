@@ -1,0 +1,159 @@
+"""What is kept, what is measured again, and what is said when something goes wrong."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import funcnn as fnn
+from experiments import store
+from experiments.__main__ import NAMES, AllSettings, main
+from experiments.claims import Claim, Section, judge
+from experiments.experiment import (
+    Experiment,
+    Outcome,
+    Part,
+    Settings,
+    WrongGradientError,
+    checked,
+    measured,
+)
+from experiments.runner import load
+
+QUICK = Settings()
+CLAIM = Claim(name="one", sentence="One.", section=Section.WHAT, quantity="units", at_most=1, seeds=7, quick_seeds=3)
+
+
+def test_quick_and_full_differ_in_seeds_and_steps():
+    full = Settings(full=True)
+    assert (QUICK.seeds_of(CLAIM), full.seeds_of(CLAIM), Settings(seeds=5).seeds_of(CLAIM)) == (3, 7, 5)
+    assert (QUICK.steps(quick=10, full=100), full.steps(quick=10, full=100)) == (10, 100)
+    assert len(QUICK.keys_of(CLAIM)) == 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_experiment_is_whole(name):
+    experiment = load(name)
+    assert experiment.name == name
+    assert experiment.title
+    assert experiment.introduction
+    assert experiment.claims
+
+
+def test_every_section_of_the_chapter_has_a_claim():
+    assert {claim.section for name in NAMES for claim in load(name).claims} == set(Section)
+
+
+def test_no_two_claims_have_one_name():
+    names = [claim.name for name in NAMES for claim in load(name).claims]
+    assert len(names) == len(set(names))
+
+
+def test_a_part_judges_its_own_claims_and_no_other():
+    silent = Experiment(name="x", title="x", introduction="x", parts=(Part("x", (CLAIM,), lambda settings: Outcome()),))
+    with pytest.raises(ValueError, match="expected verdicts on its own claims"):
+        silent.run(QUICK)
+
+
+def test_a_part_runs_in_its_experiments_precision():
+    def part(settings):
+        return Outcome((judge(CLAIM, [float(jnp.zeros(()).dtype == jnp.float32)] * 2),))
+
+    before = jax.config.jax_enable_x64
+    for precision, expected in (("float32", 1.0), ("float64", 0.0)):
+        one = Part("x", (CLAIM,), part)
+        experiment = Experiment(name="x", title="x", introduction="x", parts=(one,), precision=precision)
+        assert measured(experiment, one, QUICK).findings[0].estimate == expected
+    assert jax.config.jax_enable_x64 == before
+
+
+def test_a_wrong_backward_pass_stops_an_experiment_before_it_trains():
+    relu = fnn.relu
+    wrong = relu._replace(backward=lambda residuals, dy: ((), 2 * relu.backward(residuals, dy)[1]))
+    model = fnn.mlp((3, 4, 2), activation=wrong)
+    batch = fnn.Batch(jnp.arange(12.0).reshape(4, 3) / 12, jnp.array([0, 1, 0, 1]))
+    with pytest.raises(WrongGradientError, match="nothing was trained"):
+        checked(QUICK, model, fnn.softmax_cross_entropy, batch)
+    assert checked(replace(QUICK, grad="autodiff"), model, fnn.softmax_cross_entropy, batch)
+    assert checked(QUICK, fnn.mlp((3, 4, 2)), fnn.softmax_cross_entropy, batch) is fnn.manual_value_and_grad
+
+
+def test_the_store_knows_settings_and_code_apart(tmp_path, monkeypatch):
+    here = store.digest("digits", QUICK)
+    assert store.digest("digits", QUICK) == here
+    assert store.digest("digits", replace(QUICK, seed=1)) != here
+    copy = tmp_path / "experiments"
+    copy.mkdir()
+    for path in store.sources(store.HERE / "digits.py"):
+        (copy / path.name).write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    (copy / "classification.py").write_text("# changed", encoding="utf-8")
+    monkeypatch.setattr(store, "HERE", copy)
+    assert store.digest("digits", QUICK) != here
+
+
+def test_an_experiments_code_is_all_that_it_imports():
+    names = {path.name for path in store.sources(store.HERE / "digits.py")}
+    assert {"digits.py", "classification.py", "data.py", "claims.py", "figures.py"} <= names
+    assert "chapter.py" not in names
+
+
+def test_the_command_to_repeat_a_run_says_what_was_given():
+    assert store.command("xor", QUICK) == "python -m experiments xor"
+    given = replace(QUICK, full=True, seeds=9, grad="autodiff")
+    assert store.command("xor", given) == "python -m experiments xor --full --seeds 9 --grad autodiff"
+
+
+@pytest.fixture(scope="module")
+def measured_once(tmp_path_factory):
+    out = tmp_path_factory.mktemp("report")
+    return out, main(AllSettings(names=("chapter",), out=out, jobs=1))
+
+
+def test_a_second_run_measures_nothing(measured_once, monkeypatch):
+    out, status = measured_once
+    assert status == 0
+    monkeypatch.setattr("experiments.runner.ProcessPoolExecutor", None)
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert main(AllSettings(names=("chapter",), out=out)) == 0
+    assert (out / "index.html").read_text(encoding="utf-8") == page
+
+
+def test_the_numbers_stand_beside_the_page(measured_once):
+    out, _ = measured_once
+    [record] = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    verdicts = {one["name"]: one["verdict"] for part in record["parts"] for one in part["findings"]}
+    assert verdicts["printed-neuron"] == "holds"
+    assert verdicts["printed-optimizers"] == verdicts["xor-gradient"] == "fails"
+
+
+def test_the_page_fetches_nothing_and_says_everything(measured_once):
+    out, _ = measured_once
+    page = (out / "index.html").read_text(encoding="utf-8")
+    before_scripts = page.partition("<footer>")[0]
+    assert 'src="http' not in page
+    assert '<link rel="stylesheet"' not in page
+    for claim in load("chapter").claims:
+        assert claim.sentence in before_scripts
+    assert "python -m experiments chapter" in before_scripts
+
+
+@pytest.mark.parametrize("options", [("--seeds", "1"), ("--quick", "--full"), ("magic",), ("--jobs", "0")])
+def test_wrong_options_are_refused_in_a_sentence(options):
+    refused = subprocess.run(
+        [sys.executable, "-m", "experiments", *options], capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == 2
+    assert "expected" in refused.stdout + refused.stderr
+    assert "Traceback" not in refused.stdout + refused.stderr
+
+
+def test_options_are_named(tmp_path):
+    shown = subprocess.run(
+        [sys.executable, "-m", "experiments", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    for option in ("--full", "--seeds", "--seed", "--grad", "manual", "autodiff", "--out", "--list", "--jobs"):
+        assert option in shown
