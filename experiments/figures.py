@@ -323,7 +323,7 @@ def _colour(names: list[str]) -> alt.Color | alt.utils.schemapi.UndefinedType:
 
 def _dashes(names: list[str], dashed: Collection[str]) -> alt.StrokeDash:
     scale = alt.Scale(domain=names, range=[[5, 4] if name in dashed else [1, 0] for name in names])
-    return alt.StrokeDash("series:N", scale=scale, legend=None)
+    return alt.StrokeDash(field="series", type="nominal", scale=scale, legend=None)
 
 
 def _tooltip(rows: list[dict[str, Any]], titles: Mapping[str, str], names: int = 2) -> list[alt.Tooltip]:
