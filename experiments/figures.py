@@ -87,9 +87,7 @@ def lines(
         y=up, opacity=alt.condition(near, alt.value(1), alt.value(0.85 if points else 0)),
         tooltip=_tooltip(rows, {"series": "", "x": x, "y": y, "low": "from", "high": "to"}, len(curves)),
     ).add_params(near)  # fmt: skip
-    kinds = (
-        {"strokeDash": alt.StrokeDash("series:N", scale=_dashes(list(curves), dashed), legend=None)} if dashed else {}
-    )
+    kinds = {"strokeDash": _dashes(list(curves), dashed)} if dashed else {}
     layers = [base.mark_line(clip=range_y is not None).encode(y=up, **kinds)]
     if any("low" in row for row in rows):
         layers.insert(0, base.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", title=y, scale=vertical), y2="high:Q"))
