@@ -369,9 +369,9 @@ def hidden_layer(settings: Settings) -> Outcome:
         "The others are caught in local minima: some patterns get the same answer, the network settles on the best "
         "compromise for them, and every small change makes it worse. Going on doesn't help: of the networks that "
         f"hadn't learned at half time, the second half freed {freed:.1%}. So the chapter is right that stacking "
-        "neurons solves XOR, but with barely enough neurons it depends on the start. ReLU needs more spare units than the "
-        f"smooth activations ({shares[2, shape['2']]:.0%} with two units, {shares[2, shape['8']]:.0%} with eight): a "
-        "unit that is off for all four patterns gets no gradient and never comes back."
+        "neurons solves XOR, but with barely enough neurons it depends on the start. ReLU needs more spare units than "
+        f"the smooth activations ({shares[2, shape['2']]:.0%} with two units, {shares[2, shape['8']]:.0%} with eight): "
+        "a unit that is off for all four patterns gets no gradient and never comes back."
     )
     return Outcome(
         (
