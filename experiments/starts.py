@@ -1,0 +1,48 @@
+"""Networks at their start, for many seeds at once: kernels drawn by NumPy, everything else as a model begins.
+
+Drawing them here, and not by ``init`` within a compiled program, keeps one program for every initialization, gives
+paired starts to models that differ in something else, and spares XLA the random numbers of every kernel.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import funcnn as fnn
+
+Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+"""``(generator, shape) -> kernels``; the last two axes are the features in and out."""
+
+BEGINS_AT_ONE = ("scale", "variance")
+
+
+def starts(model: fnn.Layer, seeds: int, draw: Draw, seed: int = 0):
+    """Parameters and state of every seed, stacked along a first axis."""
+    generator = np.random.default_rng(seed)
+    params, state = jax.eval_shape(model.init, jax.random.key(0))
+
+    def begin(path, leaf):
+        shape = (seeds, *leaf.shape)
+        name = getattr(path[-1], "name", "")
+        if name == "kernel":
+            return jnp.asarray(draw(generator, shape), leaf.dtype)
+        return jnp.full(shape, float(name in BEGINS_AT_ONE), leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(begin, params), jax.tree_util.tree_map_with_path(begin, state)
+
+
+def he(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """N(0, 2/n) for n features in: He, Zhang, Ren and Sun 2015."""
+    return generator.standard_normal(shape) * np.sqrt(2 / shape[-2])
+
+
+def xavier(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """N(0, 2/(n + m)) for n features in and m out: Glorot and Bengio 2010."""
+    return generator.standard_normal(shape) * np.sqrt(2 / (shape[-2] + shape[-1]))
+
+
+def fan_in_uniform(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """U(−1/√n, 1/√n) for n features in: what was usual before, and still is PyTorch's default."""
+    return generator.uniform(-1, 1, shape) / np.sqrt(shape[-2])
