@@ -1,0 +1,336 @@
+"""Thirty layers that don't learn, and what is said to cure them: one remedy at a time, and together.
+
+All networks have 30 hidden layers of 32 units and learn scikit-learn's digits. Each recipe is given three learning
+rates and judged at its own best one, so that none fails for the sake of a rate that suited another.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+import funcnn as fnn
+from experiments.claims import Claim, Section, interval, judge
+from experiments.data import digits
+from experiments.experiment import Experiment, Outcome, Result, Settings, checked, settles
+from experiments.figures import Curve, Figure, bars, heatmap, lines
+from experiments.runner import command_line
+from experiments.starts import Draw, fan_in_uniform, he, starts, xavier
+
+WIDTH, DEPTH, SAMPLES, BATCH = 32, 30, 640, 16
+RATES = (0.001, 0.005, 0.03)
+LEARNT = 0.9
+SCALES = (0.75, 1.0, 1.5, 2.0)
+FOLDS = 2.0  # how many times as large as He's the kernels are that make gradients explode
+UNCLIPPED = 1e30
+
+
+class Recipe(NamedTuple):
+    """What a network is made with; ``bound`` is the largest norm of the gradient that passes."""
+
+    activation: fnn.Layer
+    draw: Draw
+    normalization: Callable[[int], fnn.Layer] | None = None
+    skip: bool = False
+    bound: float = UNCLIPPED
+
+
+def claim(name: str, sentence: str, source: str = "", *, at_least=LEARNT, at_most=np.inf) -> Claim:
+    """A claim on the accuracy that a recipe reaches on its own training samples."""
+    return Claim(
+        name=f"remedies-{name}", sentence=sentence, section=Section.VANISHING, source=source, seeds=20, quick_seeds=4,
+        quantity="accuracy on the training samples after the last step, at the recipe's best learning rate",
+        at_least=at_least if at_most == np.inf else -np.inf, at_most=at_most,
+    )  # fmt: skip
+
+
+RECIPES = {
+    "sigmoid": Recipe(fnn.sigmoid, fan_in_uniform),
+    "sigmoid, Xavier": Recipe(fnn.sigmoid, xavier),
+    "sigmoid, clipping": Recipe(fnn.sigmoid, fan_in_uniform, bound=1.0),
+    "sigmoid, batch norm": Recipe(fnn.sigmoid, fan_in_uniform, fnn.batch_norm),
+    "sigmoid, layer norm": Recipe(fnn.sigmoid, fan_in_uniform, fnn.layer_norm),
+    "sigmoid, skip": Recipe(fnn.sigmoid, fan_in_uniform, skip=True),
+    "tanh, Xavier": Recipe(fnn.tanh, xavier),
+    "ReLU": Recipe(fnn.relu, fan_in_uniform),
+    "ReLU, He": Recipe(fnn.relu, he),
+    "ReLU, He, skip": Recipe(fnn.relu, he, skip=True),
+    "all together": Recipe(fnn.relu, he, fnn.batch_norm, skip=True, bound=1.0),
+}
+CLAIMS = {
+    "sigmoid": claim(
+        "none", "Thirty sigmoid layers from the usual start don't learn: at most 20% of their own samples right.",
+        at_most=0.2),
+    "sigmoid, Xavier": claim("xavier", "Xavier's initialization alone makes thirty sigmoid layers learn."),
+    "sigmoid, clipping": claim("clipping", "Clipping gradients alone makes thirty sigmoid layers learn."),
+    "sigmoid, batch norm": claim("batch-norm", "Batch normalization alone makes thirty sigmoid layers learn."),
+    "sigmoid, layer norm": claim(
+        "layer-norm", "Layer normalization alone makes thirty sigmoid layers learn.",
+        "Ba, Kiros and Hinton, Layer normalization, 2016"),
+    "sigmoid, skip": claim("skip", "Skip connections alone make thirty sigmoid layers learn."),
+    "tanh, Xavier": claim("tanh-xavier", "Thirty tanh layers learn from Xavier's initialization."),
+    "ReLU": claim("relu", "ReLU alone, from the usual start, makes thirty layers learn."),
+    "ReLU, He": claim("relu-he", "Thirty ReLU layers learn from He's initialization."),
+    "ReLU, He, skip": claim("relu-he-skip", "Thirty ReLU layers learn from He's initialization with skip connections."),
+    "all together": claim("together", "ReLU, He, batch norm, skip connections and clipping together make them learn."),
+}  # fmt: skip
+GROWS = Claim(
+    name="remedies-explode", section=Section.VANISHING, at_least=1.1, quick_seeds=4, seeds=20,
+    sentence="From kernels twice as large as He's, gradients grow exponentially on their way back.",
+    quantity="factor by which the cotangent grows each layer, geometric mean, before any step",
+)  # fmt: skip
+BREAKS = Claim(
+    name="remedies-explode-fails", section=Section.VANISHING, at_least=0.8, statistic="share", quick_seeds=4, seeds=20,
+    sentence="Unclipped, nearly every network from kernels twice as large ends at NaN or no better than guessing.",
+    quantity="the loss isn't finite, or at most 20% of its own samples are right, at rate 0.001",
+)  # fmt: skip
+FINITE = Claim(
+    name="remedies-clip-finite", section=Section.VANISHING, at_least=0.8, statistic="share", quick_seeds=4, seeds=20,
+    sentence="Clipped to norm 1, nearly every such network keeps a finite loss to the end.",
+    quantity="the loss of every epoch is finite, at rate 0.001",
+)  # fmt: skip
+CLIPPED_LEARNS = Claim(
+    name="remedies-clip-learns", section=Section.VANISHING, at_least=LEARNT, quick_seeds=4, seeds=20,
+    sentence="Clipping makes a network learn whose gradients explode.",
+    quantity="accuracy on the training samples from kernels twice as large as He's, at the better rate",
+)  # fmt: skip
+
+
+def block(recipe: Recipe) -> fnn.Layer:
+    norm = [] if recipe.normalization is None else [recipe.normalization(WIDTH)]
+    inner = fnn.serial(fnn.linear(WIDTH, WIDTH), *norm, recipe.activation)
+    return fnn.skip(inner) if recipe.skip else inner
+
+
+def network(recipe: Recipe) -> fnn.Layer:
+    first = fnn.serial(fnn.linear(64, WIDTH), recipe.activation)
+    return fnn.serial(first, fnn.repeat(block(recipe), DEPTH - 1), fnn.linear(WIDTH, 10))
+
+
+def right_gradients(settings: Settings):
+    """The settings' gradients, once every layer and combinator of every recipe is seen to be right, in one network."""
+    inner = fnn.serial(fnn.linear(4, 4), fnn.batch_norm(4), fnn.relu)
+    everything = fnn.serial(
+        fnn.linear(5, 4), fnn.layer_norm(4), fnn.sigmoid, fnn.skip(inner), fnn.tanh,
+        fnn.repeat(fnn.serial(fnn.linear(4, 4), fnn.relu), 2), fnn.linear(4, 3),
+    )  # fmt: skip
+    few = fnn.Batch(jax.random.normal(jax.random.key(1), (6, 5)), jnp.arange(6) % 3)
+    return checked(settings, everything, fnn.softmax_cross_entropy, few)
+
+
+class Learned(NamedTuple):
+    """Accuracy on the training samples and whether the loss stayed finite, ``(seeds, settings)`` each."""
+
+    accuracy: np.ndarray
+    finite: np.ndarray
+
+
+@partial(jax.jit, static_argnames=("model", "grad", "epochs"))
+def learn(params, state, keys, rates, bounds, batch: fnn.Batch, *, model, grad, epochs: int):
+    def one(params, state, key, rate, bound):
+        optimizer = optax.chain(fnn.clip_by_global_norm(bound), fnn.momentum(rate, 0.9))
+        trained = fnn.train(
+            model, fnn.softmax_cross_entropy, optimizer, batch, epochs=epochs, batch_size=BATCH, key=key, grad=grad,
+            params=params, state=state,
+        )  # fmt: skip
+        said = fnn.predict(model, trained.params, trained.state, batch.x)
+        return fnn.accuracy(said, batch.y), jnp.isfinite(trained.history.loss).all() & jnp.isfinite(said).all()
+
+    return jax.vmap(jax.vmap(one, (None, None, None, 0, 0)), (0, 0, 0, None, None))(params, state, keys, rates, bounds)
+
+
+def learned(settings: Settings, recipe: Recipe, seeds: int, grad, rates=RATES, bounds=None) -> Learned:
+    params, state = starts(network(recipe), seeds, recipe.draw, settings.seed)
+    found = learn(
+        params, state, jax.random.split(jax.random.key(settings.seed), seeds), jnp.array(rates),
+        jnp.array(bounds or (recipe.bound,) * len(rates)), samples(), model=network(recipe), grad=grad,
+        epochs=settings.steps(quick=12, full=25),
+    )  # fmt: skip
+    return Learned(*map(np.asarray, found))
+
+
+def samples() -> fnn.Batch:
+    data = digits().training
+    return fnn.Batch(data.x[:SAMPLES], data.y[:SAMPLES])
+
+
+def cotangents(recipe: Recipe, seeds: int, seed: int = 0) -> np.ndarray:
+    """The mean size of the loss's gradient by every hidden layer's output, before any step: ``(seeds, DEPTH)``.
+
+    The layers' own forward and backward passes, with what comes back kept at every layer.
+    """
+    (first, *_, last), middle = (
+        (fnn.serial(fnn.linear(64, WIDTH), recipe.activation), fnn.linear(WIDTH, 10)),
+        block(recipe),
+    )
+    params, state = starts(network(recipe), seeds, recipe.draw, seed)
+    batch, loss = samples(), fnn.softmax_cross_entropy
+
+    def one(params, state):
+        def onward(x, part):
+            y, _, residuals = middle.forward(*part, x, train=True)
+            return y, residuals
+
+        def back(dy, residuals):
+            return middle.backward(residuals, dy)[1], jnp.abs(dy).mean()
+
+        x, _, _ = first.forward(params[0], state[0], batch.x, train=True)
+        x, kept = lax.scan(onward, x, (params[1], state[1]))
+        y, _, kept_last = last.forward(params[2], state[2], x, train=True)
+        value, kept_loss = loss.forward(y, batch.y)
+        dy = last.backward(kept_last, loss.backward(kept_loss, jnp.ones_like(value)))[1]
+        dx, norms = lax.scan(back, dy, kept, reverse=True)
+        return jnp.append(jnp.abs(dx).mean(), norms)
+
+    return np.asarray(jax.jit(jax.vmap(one))(params, state))
+
+
+@settles("One remedy at a time, and together", *CLAIMS.values())
+def remedies(settings: Settings) -> Outcome:
+    grad = right_gradients(settings)
+    found = {
+        name: learned(settings, recipe, settings.seeds_of(CLAIMS[name]), grad).accuracy
+        for name, recipe in RECIPES.items()
+    }
+    best = {name: accuracy[:, accuracy.mean(0).argmax()] for name, accuracy in found.items()}
+    rate = {name: RATES[accuracy.mean(0).argmax()] for name, accuracy in found.items()}
+    findings = tuple(
+        judge(CLAIMS[name], values, f"Best learning rate {rate[name]:g}.") for name, values in best.items()
+    )
+    estimates = {name: finding.estimate for name, finding in zip(best, findings, strict=True)}
+    cured = [name for name, estimate in estimates.items() if estimate >= LEARNT]
+    vanishing = {name: cotangents(RECIPES[name], 10, settings.seed) for name in SHOWN}
+    ratio = {name: np.median(norms[:, 0] / norms[:, -1]) for name, norms in vanishing.items()}
+    words = ", ".join(f"{name} {estimate:.0%}" for name, estimate in estimates.items())
+    return Outcome(
+        findings,
+        (
+            Figure(
+                f"{len(cured)} of {len(RECIPES)} recipes make thirty layers learn",
+                f"Accuracy on the training samples with its 95% interval, by recipe: {words}. Guessing has 10%.",
+                (bars({name: (estimates[name], *interval(values)) for name, values in best.items()},
+                      x="accuracy on training samples", thresholds={"learnt": LEARNT}),),
+                "Each recipe at its own best learning rate of three.",
+            ),
+            Figure(
+                "Does the gradient reach the first layers?",
+                "Mean size of the loss's gradient by each hidden layer's output before any step. From the last layer "
+                "to the first it is multiplied by: "
+                + "; ".join(f"{name} {value:.1e}" for name, value in ratio.items()) + ".",
+                (lines({name: Curve(np.arange(1, DEPTH + 1), *np.quantile(norms, (0.5, 0.1, 0.9), axis=0))
+                        for name, norms in vanishing.items()}, x="hidden layer", y="mean |∂L/∂output|", log="y"),),
+                "Medians of 10 starts, bands from the 10th to the 90th percentile. A level line is a gradient that "
+                "arrives undiminished.",
+            ),
+            Figure(
+                "Most recipes that work do so at some rates only",
+                "Accuracy by recipe and learning rate. " + "; ".join(
+                    f"{name}: best at {rate[name]:g}" for name in cured) + ".",
+                (heatmap(np.array([accuracy.mean(0) for accuracy in found.values()]), rows=list(found), columns=RATES,
+                         x="learning rate", y="", value="accuracy"),),
+                "Mean accuracy on the training samples. A network that broke, NaN, has 0.",
+            ),
+        ),
+        text=told(estimates, ratio, cured),
+    )  # fmt: skip
+
+
+SHOWN = ("sigmoid", "sigmoid, Xavier", "sigmoid, batch norm", "sigmoid, skip", "ReLU", "ReLU, He")
+
+
+def told(estimates: dict[str, float], ratio: dict[str, float], cured: list[str]) -> str:
+    return (
+        f"Thirty sigmoid layers get {estimates['sigmoid']:.0%} of their own training samples right: they have learnt "
+        f"nothing, and the gradient of their first layer is {ratio['sigmoid']:.0e} times that of the last. Recipes "
+        f"that cure it (90% or more): {', '.join(cured) or 'none'}.\n\n"
+        f"For sigmoid Xavier's initialization reaches {estimates['sigmoid, Xavier']:.0%}, clipping "
+        f"{estimates['sigmoid, clipping']:.0%}, layer norm {estimates['sigmoid, layer norm']:.0%}, batch norm "
+        f"{estimates['sigmoid, batch norm']:.0%}, skip connections {estimates['sigmoid, skip']:.0%}. Clipping only "
+        f"ever shortens a gradient, so one that vanished stays so. Xavier's derivation takes a slope of 1 at "
+        f"zero; the sigmoid's is a quarter.\n\n"
+        f"ReLU from the usual start reaches {estimates['ReLU']:.0%}, from He's {estimates['ReLU, He']:.0%}: the "
+        f"activation is one half of that cure and the start the other. Skip connections on top of He's start double "
+        f"what is passed on at each layer, and reach {estimates['ReLU, He, skip']:.0%}; they want a smaller start or a "
+        f"normalization. All remedies together: "
+        f"{estimates['all together']:.0%}."
+    )
+
+
+@settles("Exploding gradients, with and without clipping", GROWS, BREAKS, FINITE, CLIPPED_LEARNS)
+def exploding(settings: Settings) -> Outcome:
+    grad = right_gradients(settings)
+    rates, bounds = (0.001, 0.001, 0.03), (UNCLIPPED, 1.0, 1.0)
+    seeds = settings.seeds_of(BREAKS)
+    scaled = {scale: Recipe(fnn.relu, partial(times, scale)) for scale in SCALES}
+    found = {scale: learned(settings, recipe, seeds, grad, rates, bounds) for scale, recipe in scaled.items()}
+    norms = {scale: cotangents(scaled[scale], settings.seeds_of(GROWS), settings.seed) for scale in SCALES}
+    growth = {scale: (norm[:, 0] / norm[:, -1]) ** (1 / (DEPTH - 1)) for scale, norm in norms.items()}
+    large = found[FOLDS]
+    works = (large.accuracy[:, 0] > 0.2) & large.finite[:, 0]
+    clipped = {scale: some.accuracy[:, 1 + some.accuracy[:, 1:].mean(0).argmax()] for scale, some in found.items()}
+    free = {scale: some.accuracy[:, 0] for scale, some in found.items()}
+    findings = (
+        judge(GROWS, growth[FOLDS]),
+        judge(BREAKS, ~works),
+        judge(FINITE, large.finite[:, 1]),
+        judge(CLIPPED_LEARNS, clipped[FOLDS]),
+    )
+
+    def curve(by_scale: dict[float, np.ndarray]) -> Curve:
+        values = list(by_scale.values())
+        return Curve(SCALES, [some.mean() for some in values], *np.transpose([interval(some) for some in values]))
+
+    return Outcome(
+        findings,
+        (
+            Figure(
+                "The scale of the kernels decides, and clipping doesn't replace it",
+                f"Left: accuracy on the training samples by kernel scale. At He's scale {free[1.0].mean():.0%} without "
+                f"and {clipped[1.0].mean():.0%} with clipping; at twice it {free[FOLDS].mean():.0%} and "
+                f"{clipped[FOLDS].mean():.0%}. Right: the gradient by layer before any step; a layer multiplies it by "
+                + ", ".join(f"{some.mean():.2f} at scale {scale:g}" for scale, some in growth.items()) + ".",
+                (
+                    lines({"no clipping": curve(free), "clipped to norm 1": curve(clipped)},
+                          x="kernel scale (He's = 1)", y="accuracy on training samples", points=True),
+                    lines({f"scale {scale:g}": Curve(np.arange(1, DEPTH + 1), np.median(norm, 0))
+                           for scale, norm in norms.items()}, x="hidden layer", y="mean |∂L/∂output|", log="y"),
+                ),
+                "Thirty ReLU layers; means over seeds with 95% intervals; unclipped at rate 0.001, clipped at the "
+                "better of 0.001 and 0.03.",
+            ),
+        ),
+        text=(
+            f"Kernels twice as large as He's multiply the gradient by {findings[0].estimate:.2f} a layer, "
+            f"{findings[0].estimate ** (DEPTH - 1):.0e} over the network. Unclipped, {findings[1].estimate:.0%} of the "
+            f"networks end at NaN or no better than guessing. Clipped, {findings[2].estimate:.0%} keep a finite loss, "
+            f"and they reach {findings[3].estimate:.0%} of their training samples, where He's start reaches "
+            f"{free[1.0].mean():.0%} without any clipping. Clipping bounds the step; it doesn't repair a forward pass "
+            f"whose outputs are millions of times too large."
+        ),
+    )  # fmt: skip
+
+
+def times(scale: float, generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return scale * he(generator, shape)
+
+
+EXPERIMENT = Experiment(
+    name="remedies",
+    title="Deep networks that don't learn, and their remedies",
+    introduction="Thirty hidden layers of 32 units learn handwritten digits, or don't. Which of the cures in the "
+    "textbooks works by itself, which only together with another, and what does clipping do for those that explode?",
+    parts=(remedies, exploding),
+)
+
+
+def run(settings: Settings) -> Result:
+    return EXPERIMENT.run(settings)
+
+
+if __name__ == "__main__":
+    command_line(EXPERIMENT)
