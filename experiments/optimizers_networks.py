@@ -191,7 +191,8 @@ def measured_on(
     )
     text = f"""{how} With the best rate for each, the test accuracies are {said}. Adam at its default rate, untuned, has
 {default.mean():.1f}%, {findings[0].estimate:+.2f} points from {rival_name}, which validation says is the best of the
-others. Within a point of its own best lie {near[ADAM].mean():.1f} decades of Adam's rates, {near[0].mean():.1f} of
+others: its step moves a weight by about the rate, and {steps:,} steps of 0.001 don't take it far. Within a point of its
+own best lie {near[ADAM].mean():.1f} decades of Adam's rates, {near[0].mean():.1f} of
 plain descent's and {near[1].mean():.1f} of momentum's."""
     columns = ("optimizer", "best rate", "validation, %", "test, %", "decades within a point")
     return Outcome(findings, figures, (Table(f"At the best rates on {where}", columns, rows),), text)
