@@ -464,7 +464,7 @@ def is_right(printed: str, true: float) -> bool:
 @settles("The chapter's XOR network", CHAPTER_LEARNS, CHAPTER_PRINTS, CHAPTER_GRADIENT, CHAPTER_ANY_START)
 def chapter_network(settings: Settings) -> Outcome:
     losses, predictions, params = chapter_runs(settings, settings.keys_of(CHAPTER_ANY_START))
-    right = (predictions > 0.5) == (targets("XOR")[:, 0] > 0.5)
+    right = right_answers(predictions - 0.5, targets("XOR").T)
     whole, half = chapter_gradients(chapter_start())
     lengths = [float(jnp.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(tree)))) for tree in (half, whole)]
 
