@@ -22,52 +22,52 @@ TIMED = HERE | {"statistic": "median", "seeds": 300, "quick_seeds": 60}
 
 RANGES = Claim(
     **EXACT, name="ranges", at_most=0,
-    sentence="Sigmoid lies strictly in (0, 1), tanh in (−1, 1), ReLU in [0, ∞)",
+    sentence="Sigmoid lies strictly in (0, 1), tanh in (−1, 1), ReLU in [0, ∞).",
     quantity="outputs outside, of 100,001 inputs in [−5, 5] each",
 )  # fmt: skip
 RANGES_COMPUTED = Claim(
     **EXACT, name="ranges-computed", at_most=0,
-    sentence="So they do on a computer, however large the input",
+    sentence="So they do on a computer, however large the input.",
     quantity="outputs of sigmoid and tanh that are exactly 0, 1 or −1, of 100,001 inputs in [−100, 100] each",
 )  # fmt: skip
 SATURATION = Claim(
     **EXACT, name="saturation", at_most=0.01,
-    sentence="Sigmoid and tanh saturate: beyond |z| = 5 their slope is under a hundredth",
+    sentence="Sigmoid and tanh saturate: beyond |z| = 5 their slope is under a hundredth.",
     quantity="largest derivative of the two for 5 ≤ |z| ≤ 100",
 )  # fmt: skip
 RELU_SLOPE = Claim(
     **EXACT, name="relu-slope", at_least=1, at_most=1,
-    sentence="ReLU never saturates for positive inputs: its slope stays one",
+    sentence="ReLU never saturates for positive inputs: its slope stays one.",
     quantity="least derivative for 10⁻³⁰ ≤ z ≤ 10³⁰",
 )  # fmt: skip
 COLLAPSE = Claim(
     **HERE, name="layers-collapse", at_most=1e-5, seeds=200,
-    sentence="Without activation functions ten layers are one matrix, to rounding",
+    sentence="Without activation functions ten layers are one matrix, to rounding.",
     quantity="largest difference from one matrix and bias, by the largest output, in single precision",
 )  # fmt: skip
 NONLINEAR = Claim(
     **HERE, name="relu-nonlinear", at_least=0.1, seeds=200,
-    sentence="With ReLU between them, no matrix does what ten layers do",
+    sentence="With ReLU between them, no matrix does what ten layers do.",
     quantity="part of the outputs' variance that the best matrix and bias leaves",
 )  # fmt: skip
 TANH_FASTER = Claim(
     **TRAINED, name="tanh-faster", at_most=1,
-    sentence="tanh trains faster than the sigmoid",
+    sentence="tanh trains faster than the sigmoid.",
     quantity="training loss on digits, tanh's by the sigmoid's, each at its best learning rate",
 )  # fmt: skip
 CENTRE = Claim(
     **TRAINED, name="zero-centre", at_most=1,
-    sentence="The zero centre alone makes tanh faster: tanh + 1, the same curve lifted, is slower",
+    sentence="The zero centre alone makes tanh faster: tanh + 1, the same curve lifted, is slower.",
     quantity="training loss on digits, tanh's by that of tanh + 1, each at its best learning rate",
 )  # fmt: skip
 FAST_ALONE = Claim(
     **TIMED, name="relu-fast", at_least=1.5,
-    sentence="ReLU is fast: by itself the sigmoid takes at least half as long again",
+    sentence="ReLU is fast: by itself the sigmoid takes at least half as long again.",
     quantity="time of a sigmoid by that of a ReLU, forward and backward, 256 × 1,024 entries",
 )  # fmt: skip
 FAST_INSIDE = Claim(
     **TIMED, name="relu-fast-inside", at_least=1.1,
-    sentence="That shortens a network's gradient step by a tenth or more",
+    sentence="That shortens a network's gradient step by a tenth or more.",
     quantity="time of the gradient of a 64-256-256-10 network, sigmoid's by ReLU's, batches of 256",
 )  # fmt: skip
 

@@ -21,47 +21,47 @@ DYING = {"section": Section.ACTIVATIONS, "seeds": 20, "quick_seeds": 5}
 
 NO_GRADIENT = Claim(
     section=Section.ACTIVATIONS, statistic="exact", name="dead-no-gradient", at_most=0,
-    sentence="A dead ReLU unit gets no gradient at all",
+    sentence="A dead ReLU unit gets no gradient at all.",
     quantity="largest gradient of its weights and bias over all training images",
 )  # fmt: skip
 STAYS_FIRST = Claim(
     **DYING, name="dead-first-layer", at_most=0,
-    sentence="Once dead, a unit of the first hidden layer stays dead",
+    sentence="Once dead, a unit of the first hidden layer stays dead.",
     quantity="share of the units found dead after some epoch that live at the end",
 )  # fmt: skip
 STAYS_SECOND = Claim(
     **DYING, name="dead-second-layer", at_most=0,
-    sentence="Once dead, a unit of the second hidden layer stays dead as well",
+    sentence="Once dead, a unit of the second hidden layer stays dead as well.",
     quantity="share of the units found dead after some epoch that live at the end",
 )  # fmt: skip
 RARE = Claim(
     **DYING, name="death-rare", at_most=0.01,
-    sentence="At a learning rate that suits it, hardly a ReLU unit dies",
+    sentence="At a learning rate that suits it, hardly a ReLU unit dies.",
     quantity="share of units that live before training with rate 0.1 and are dead after it",
 )  # fmt: skip
 FAST_KILLS = Claim(
     **DYING, name="death-by-rate", at_least=0.1,
-    sentence="A learning rate ten times as large kills at least a tenth of the units",
+    sentence="A learning rate ten times as large kills at least a tenth of the units.",
     quantity="share of units that live before training with rate 1 and are dead after it",
 )  # fmt: skip
 BIAS_KILLS = Claim(
     **DYING, name="death-by-bias", at_least=0.1,
-    sentence="A starting bias of −2 leaves at least a tenth of the units dead after training",
+    sentence="A starting bias of −2 leaves at least a tenth of the units dead after training.",
     quantity="share of dead units after training with rate 0.1",
 )  # fmt: skip
 BIAS_SAVES = Claim(
     **DYING, name="bias-saves", at_most=-0.01,
-    sentence="A small positive starting bias, 0.1, saves units that a large learning rate kills",
+    sentence="A small positive starting bias, 0.1, saves units that a large learning rate kills.",
     quantity="share of dead units after training with rate 1, less that from a bias of zero",
 )  # fmt: skip
 LEAKY_ALIVE = Claim(
     **DYING, name="leaky-alive", at_most=0.01,
-    sentence="Leaky ReLU cures it: at the large rate hardly a unit ends negative on every image",
+    sentence="Leaky ReLU cures it: at the large rate hardly a unit ends negative on every image.",
     quantity="share of units that no training image makes positive, after training with rate 1",
 )  # fmt: skip
 LEAKY_BETTER = Claim(
     **DYING, name="leaky-better", at_least=0.01,
-    sentence="Where ReLU units die, the leaky network classifies better by a point or more",
+    sentence="Where ReLU units die, the leaky network classifies better by a point or more.",
     quantity="test accuracy on digits after training with rate 1, leaky ReLU's less ReLU's",
 )  # fmt: skip
 

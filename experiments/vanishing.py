@@ -25,62 +25,62 @@ TEN = "decimal logarithm of the size of ∂L/∂z after ten layers, at the first
 
 QUARTER = Claim(
     name="sigmoid-quarter", section=Section.MISTAKE_SIGMOID, statistic="exact", at_most=0.25,
-    sentence="A sigmoid multiplies the gradient by at most a quarter",
+    sentence="A sigmoid multiplies the gradient by at most a quarter.",
     quantity="largest derivative on a million points of [−20, 20], zero among them",
 )  # fmt: skip
 TEN_XAVIER = Claim(
     **DEEP | {"section": Section.MISTAKE_SIGMOID}, name="ten-sigmoids-xavier", quantity=TEN, at_most=-6.02,
-    sentence="Ten sigmoid layers with Xavier kernels leave at most 0.25¹⁰, a millionth, of the gradient",
+    sentence="Ten sigmoid layers with Xavier kernels leave at most 0.25¹⁰, a millionth, of the gradient.",
 )  # fmt: skip
 TEN_CHAPTER = Claim(
     **DEEP | {"section": Section.MISTAKE_SIGMOID}, name="ten-sigmoids-chapter", quantity=TEN, at_least=-7, at_most=-5,
-    sentence="In the chapter's own network, of kernels 0.01·N(0, 1), a millionth is what is left, give or take tenfold",
+    sentence="In the chapter's own network, of kernels 0.01·N(0, 1), a millionth is what is left, give or take tenfold.",
 )  # fmt: skip
 TEN_LARGE = Claim(
     **DEEP | {"section": Section.MISTAKE_SIGMOID}, name="ten-sigmoids-large", quantity=TEN, at_most=-6.02,
-    sentence="Ten sigmoid layers leave at most a millionth however large the kernels are: N(0, 1), say",
+    sentence="Ten sigmoid layers leave at most a millionth however large the kernels are: N(0, 1), say.",
 )  # fmt: skip
 EXPONENTIAL = Claim(
     **DEEP, name="sigmoid-exponential", at_least=0.95, statistic="median",
-    sentence="In a sigmoid network the gradient falls exponentially with depth",
+    sentence="In a sigmoid network the gradient falls exponentially with depth.",
     quantity="R² of a straight line of log ∂L/∂z against depth 2 to 50, Xavier kernels; 0 where it rises",
 )  # fmt: skip
 TANH_VANISHES = Claim(
     **DEEP, name="tanh-vanishes", quantity=FIFTY, at_most=-3,
-    sentence="It vanishes in tanh networks too, to under a thousandth in fifty layers of Xavier kernels",
+    sentence="It vanishes in tanh networks too, to under a thousandth in fifty layers of Xavier kernels.",
 )  # fmt: skip
 XAVIER_SIGMOID = Claim(
     **DEEP, name="xavier-saves-sigmoid", quantity=FIFTY, at_least=-3,
-    sentence="Xavier's initialization keeps a sigmoid network's gradient from vanishing",
+    sentence="Xavier's initialization keeps a sigmoid network's gradient from vanishing.",
 )  # fmt: skip
 RELU_HE = Claim(
     **DEEP | {"seeds": 1000, "quick_seeds": 100}, name="relu-he", statistic="share", at_least=0.9,
-    sentence="ReLU with He's initialization keeps the gradient within a factor of ten over fifty layers",
+    sentence="ReLU with He's initialization keeps the gradient within a factor of ten over fifty layers.",
     quantity="whether the size of ∂L/∂z at the first layer is a tenth to ten times that at the last",
 )  # fmt: skip
 RELU_ALONE = Claim(
     **DEEP, name="relu-alone", quantity=FIFTY, at_least=-3,
-    sentence="ReLU alone keeps it from vanishing, whatever the kernels: 0.01·N(0, 1), say",
+    sentence="ReLU alone keeps it from vanishing, whatever the kernels: 0.01·N(0, 1), say.",
 )  # fmt: skip
 EXPLODES_RELU = Claim(
     **DEEP, name="large-explode-relu", quantity=FIFTY, at_least=3,
-    sentence="Large kernels, N(0, 1), make the gradient of a ReLU network explode",
+    sentence="Large kernels, N(0, 1), make the gradient of a ReLU network explode.",
 )  # fmt: skip
 EXPLODES_SIGMOID = Claim(
     **DEEP, name="large-explode-sigmoid", quantity=FIFTY, at_least=3,
-    sentence="Large kernels, N(0, 1), make the gradient of a sigmoid network explode",
+    sentence="Large kernels, N(0, 1), make the gradient of a sigmoid network explode.",
 )  # fmt: skip
 SIGMOID_STUCK = Claim(
     **MISTAKE, name="sigmoid-stuck", at_most=0.2, quantity="test accuracy on digits",
-    sentence="Ten sigmoid layers with kernels 0.01·N(0, 1) don't learn digits",
+    sentence="Ten sigmoid layers with kernels 0.01·N(0, 1) don't learn digits.",
 )  # fmt: skip
 RELU_LEARNS = Claim(
     **MISTAKE, name="relu-learns", at_least=0.9, quantity="test accuracy on digits",
-    sentence="Ten ReLU layers with He's initialization do",
+    sentence="Ten ReLU layers with He's initialization do.",
 )  # fmt: skip
 RELU_SWAPPED = Claim(
     **MISTAKE, name="relu-swapped", at_least=0.9, quantity="test accuracy on digits",
-    sentence="ReLU in the sigmoid's place is enough: it learns digits with kernels 0.01·N(0, 1) too",
+    sentence="ReLU in the sigmoid's place is enough: it learns digits with kernels 0.01·N(0, 1) too.",
 )  # fmt: skip
 
 ACTIVATIONS = {"sigmoid": fnn.sigmoid, "tanh": fnn.tanh, "ReLU": fnn.relu}

@@ -22,27 +22,27 @@ START = {
 
 JACOBIAN_STANDARD = Claim(
     **START, name="jacobian-standard", at_least=0.45, at_most=0.55,
-    sentence="With U[−1/√n, 1/√n] a layer's Jacobian has a mean singular value of about 0.5",
+    sentence="With U[−1/√n, 1/√n] a layer's Jacobian has a mean singular value of about 0.5.",
     quantity="mean singular value of ∂a₂/∂a₁ and ∂a₅/∂a₄, the hidden layers' activations, at one image",
 )  # fmt: skip
 JACOBIAN_NORMALIZED = Claim(
     **START, name="jacobian-normalized", at_least=0.75, at_most=0.85,
-    sentence="With the normalized initialization (Xavier) that value is about 0.8",
+    sentence="With the normalized initialization (Xavier) that value is about 0.8.",
     quantity="mean singular value of ∂a₂/∂a₁ and ∂a₅/∂a₄, the hidden layers' activations, at one image",
 )  # fmt: skip
 COTANGENTS_SHRINK = Claim(
     **START, name="cotangents-shrink", at_most=0.5,
-    sentence="With U[−1/√n, 1/√n] five layers at least halve the gradient on its way down",
+    sentence="With U[−1/√n, 1/√n] five layers at least halve the gradient on its way down.",
     quantity="standard deviation of ∂L/∂z in the first hidden layer by that in the fifth",
 )  # fmt: skip
 COTANGENTS_KEEP = Claim(
     **START, name="cotangents-keep", at_least=0.5, at_most=2,
-    sentence="With the normalized initialization they keep it within a factor of two",
+    sentence="With the normalized initialization they keep it within a factor of two.",
     quantity="standard deviation of ∂L/∂z in the first hidden layer by that in the fifth",
 )  # fmt: skip
 KERNELS_HIDE = Claim(
     **START, name="kernels-hide", at_least=0.5, at_most=2,
-    sentence="Yet the kernels' gradients are of one size in all layers, so they hide the vanishing",
+    sentence="Yet the kernels' gradients are of one size in all layers, so they hide the vanishing.",
     quantity="standard deviation of ∂L/∂K in the second hidden layer by that in the fifth, with U[−1/√n, 1/√n]",
 )  # fmt: skip
 STANDARD = variance_scaling(1 / 3, "fan_in", "uniform")

@@ -28,12 +28,6 @@ def test_the_chapters_step_number_by_number():
         assert jnp.allclose(value, jnp.asarray(example["computed"][name]), rtol=1e-12, atol=0), name
 
 
-def test_how_many_printed_figures_are_right():
-    forward, step = ([backprop.is_right(*pair) for pair in figures] for figures in backprop.printed_and_true())
-    assert (sum(forward), len(forward)) == (5, 8)
-    assert (sum(step), len(step)) == (23, 25)
-
-
 def test_names_stand_beside_their_parameters():
     sizes = (3, 2, 2)
     params, _ = backprop.sigmoid_network(sizes).init(jax.random.key(0))
