@@ -16,9 +16,9 @@ from experiments.report import readme, write_report
 from experiments.runner import load, run_all, show
 
 NAMES = (
-    "chapter", "perceptron", "perceptron_history", "activations", "backprop", "digits", "mnist", "descent",
-    "optimizers", "vanishing", "remedies", "scaling_inputs", "classification_loss", "softmax", "approximation",
-    "features", "data_scale", "mnist1d",
+    "chapter", "perceptron", "perceptron_history", "activations", "activations_dying", "backprop", "digits", "mnist",
+    "descent", "optimizers", "optimizers_networks", "vanishing", "vanishing_glorot", "remedies", "two_spirals",
+    "scaling_inputs", "classification_loss", "softmax", "approximation", "features", "data_scale", "mnist1d",
 )  # fmt: skip
 
 

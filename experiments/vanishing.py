@@ -34,7 +34,7 @@ TEN_XAVIER = Claim(
 )  # fmt: skip
 TEN_CHAPTER = Claim(
     **DEEP | {"section": Section.MISTAKE_SIGMOID}, name="ten-sigmoids-chapter", quantity=TEN, at_least=-7, at_most=-5,
-    sentence="In the chapter's own network, of kernels 0.01·N(0, 1), a millionth is what is left, give or take tenfold.",
+    sentence="In the chapter's own network, of kernels 0.01·N(0, 1), a millionth is left, give or take tenfold.",
 )  # fmt: skip
 TEN_LARGE = Claim(
     **DEEP | {"section": Section.MISTAKE_SIGMOID}, name="ten-sigmoids-large", quantity=TEN, at_most=-6.02,
