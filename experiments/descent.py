@@ -319,8 +319,8 @@ def by_batch_size(settings: Settings, make: Callable, data: fnn.Batch) -> Outcom
     )  # fmt: skip
     text = f"""With the best rate for each, a training loss of {GOAL} is reached so — {said}. Small batches make more of
 an epoch, for they take more steps in it; large ones make more of a step. A single sample's epoch takes
-{findings[0].estimate:.1f} times as long as one in batches of 32, with this small network on this processor. The larger
-the network and the wider the machine (a GPU), the more time single samples lose.
+{findings[0].estimate:.1f} times as long as one in batches of 32: with this small network, on the processor that
+wrote this page; another machine has another figure.
 
 The best of 32, 128 and 256 is {best_mini}: it takes {findings[4].estimate:.2f} times the seconds of the better extreme
 ({label(best_end)}). At the same rate of 0.1, {single.rises.mean():.0%} of the epochs with single samples end with a
