@@ -1,0 +1,534 @@
+"""How well does a network approximate? Width, random against trained hidden units, and depth, measured.
+
+``python -m experiments.approximation`` fits known functions without noise, so that what is left is the error of the
+approximation: a smooth wave, one with kinks and one with jumps, on a line and in eight dimensions.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array
+from joblib import Parallel, delayed
+from numpy.typing import ArrayLike
+from scipy import linalg
+from threadpoolctl import threadpool_limits
+
+import funcnn as fnn
+from experiments.claims import Claim, Section, judge
+from experiments.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
+from experiments.figures import Curve, Figure, Panel, lines
+from experiments.runner import command_line
+
+BARRON = "Barron, Universal approximation bounds for superpositions of a sigmoidal function, 1993"
+TELGARSKY = "Telgarsky, Benefits of depth in neural networks, 2016"
+UNEXPLAINED = "squared error on new points, as a share of the target's variance"
+
+LINE = Claim(
+    name="continuous_on_a_line",
+    sentence="On a line, 1,024 trained units follow smooth and kinked waves to 1% of their variance.",
+    section=Section.WHY_APPROXIMATION,
+    quantity=f"the worse of the two: {UNEXPLAINED}",
+    at_most=0.01,
+    seeds=20,
+    quick_seeds=3,
+)
+SPACE = Claim(
+    name="continuous_in_space",
+    sentence="In eight dimensions, 1,024 trained units follow smooth and kinked waves to 1% of their variance.",
+    section=Section.WHY_APPROXIMATION,
+    quantity=f"the worse of the two: {UNEXPLAINED}",
+    at_most=0.01,
+    seeds=20,
+    quick_seeds=3,
+)
+JUMP = Claim(
+    name="jump_stays",
+    sentence="Beside a jump the largest error stays near half the jump, even with 1,024 units.",
+    section=Section.WHY_APPROXIMATION,
+    quantity="largest error on a fine grid of the line, in heights of the jump",
+    at_least=0.45,
+    seeds=20,
+    quick_seeds=3,
+)
+BARRON_LINE = Claim(
+    name="barron_on_a_line",
+    sentence="On a line, a trained network's squared error falls at least as fast as 1/units.",
+    section=Section.WHY_APPROXIMATION,
+    source=BARRON,
+    quantity="slope of log squared error over log units, 1 to 1,024, smooth wave",
+    at_most=-1,
+    seeds=20,
+    quick_seeds=3,
+)
+BARRON_SPACE = Claim(
+    name="barron_in_space",
+    sentence="In eight dimensions, a trained network's squared error falls at least as fast as 1/units.",
+    section=Section.WHY_APPROXIMATION,
+    source=BARRON,
+    quantity="slope of log squared error over log units, 1 to 1,024, smooth wave",
+    at_most=-1,
+    seeds=20,
+    quick_seeds=3,
+)
+RANDOM_SPACE = Claim(
+    name="trained_beat_random",
+    sentence="In eight dimensions, trained hidden units are better than as many random ones.",
+    section=Section.WHY_APPROXIMATION,
+    source=BARRON,
+    quantity="factor between the squared errors, random to trained, mean over 16 to 1,024 units in log10",
+    at_least=0,
+    seeds=20,
+    quick_seeds=3,
+)
+RANDOM_LINE = Claim(
+    name="random_suffice_on_a_line",
+    sentence="On a line nothing needs to be trained but the output: random hidden units do as well.",
+    section=Section.WHY_APPROXIMATION,
+    source=BARRON,
+    quantity="factor between the squared errors, random to trained, mean over 16 to 1,024 units in log10",
+    at_most=0,
+    seeds=20,
+    quick_seeds=3,
+)
+DEPTH_TEETH = Claim(
+    name="depth_on_a_sawtooth",
+    sentence="Three hidden layers fit a saw of 16 teeth better than one with as many parameters.",
+    section=Section.MLP,
+    source=TELGARSKY,
+    quantity="factor between the squared errors, one layer to three, log10",
+    at_least=0,
+    seeds=50,
+    quick_seeds=8,
+)
+DEPTH_WAVE = Claim(
+    name="depth_on_a_wave",
+    sentence="Three hidden layers fit a smooth wave better than one with as many parameters.",
+    section=Section.MLP,
+    quantity="factor between the squared errors, one layer to three, log10",
+    at_least=0,
+    seeds=50,
+    quick_seeds=8,
+)
+ANY_PATTERN = Claim(
+    name="one_layer_learns_any_pattern",
+    sentence="One hidden layer of 333 units learns a saw of 16 teeth, which 17 of its units could draw.",
+    section=Section.WHY_APPROXIMATION,
+    quantity=UNEXPLAINED,
+    at_most=0.01,
+    seeds=50,
+    quick_seeds=8,
+)
+
+WIDTHS = (1, 4, 16, 64, 256, 1024)
+DIMENSIONS = 8
+HALF = 3**0.5  # of an interval on which the uniform distribution has variance 1
+TEETH = 16
+
+
+# Targets --------------------------------------------------------------------------------------------------------------
+
+
+def wave(t, frequency):
+    return np.sin(frequency * t)
+
+
+def teeth(t, frequency):
+    """The triangle wave in step with the sine: its kinks where the sine turns."""
+    return 2 / np.pi * np.arcsin(np.sin(frequency * t))
+
+
+def square(t, frequency):
+    return np.where(np.sin(frequency * t) < 0, -1, 1)
+
+
+TARGETS = {"smooth": wave, "kinked": teeth, "jumps": square}
+SAW = partial(teeth, frequency=TEETH * np.pi / (2 * HALF))
+
+
+class Task(NamedTuple):
+    """Points ``(points, 8)`` and the three targets there, ``(3, points)``; on a line all coordinates but one are 0."""
+
+    x: np.ndarray
+    y: np.ndarray
+
+
+def on_a_line(rng: np.random.Generator, points: int) -> Task:
+    t = rng.uniform(-HALF, HALF, points)
+    return Task(np.pad(t[:, None], ((0, 0), (0, DIMENSIONS - 1))), np.stack([f(t, 3) for f in TARGETS.values()]))
+
+
+def in_space(rng: np.random.Generator, points: int) -> Task:
+    """Waves along three random directions at right angles, added: f(x) = Σᵢ g(uᵢ · x)/√3."""
+    x = rng.uniform(-HALF, HALF, (points, DIMENSIONS))
+    directions, _ = np.linalg.qr(rng.normal(size=(DIMENSIONS, 3)))
+    return Task(x, np.stack([f(x @ directions, 1.5).sum(axis=1) / 3**0.5 for f in TARGETS.values()]))
+
+
+def stacked(trees):
+    """Trees of the same form as one, with a new first axis, in float32."""
+    return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves), jnp.float32), *trees)
+
+
+def unexplained(prediction: ArrayLike, y: ArrayLike) -> ArrayLike:
+    """Squared error as a share of the variance; a fit worse than the mean, or one that failed, counts as the mean."""
+    share = ((prediction - y) ** 2).mean(axis=-1) / y.var(axis=-1)
+    return jnp.where(share < 1, share, jnp.ones_like(share))
+
+
+# Networks of all widths, side by side ---------------------------------------------------------------------------------
+
+OWNER = np.repeat(np.arange(len(WIDTHS)), WIDTHS)
+BLOCKS = (OWNER[:, None] == np.arange(len(WIDTHS))).astype(np.float32)
+MODEL = fnn.mlp((DIMENSIONS, sum(WIDTHS), len(WIDTHS)))
+HIDDEN = fnn.serial(fnn.linear(DIMENSIONS, sum(WIDTHS)), fnn.relu)
+
+
+def drawn(rng: np.random.Generator, dimensions: int):
+    """Six networks as one: each output sees the hidden units of its own network, all other weights are 0.
+
+    Directions and offsets of the hidden units are both random. (With offsets that start at 0, as usual, every ReLU has
+    its kink at 0: on a line, all random features would be two.)
+    """
+    hidden, _, output = drawn_layers(rng, (DIMENSIONS, len(OWNER), len(WIDTHS)))
+    inputs = np.arange(DIMENSIONS) < dimensions
+    hidden = hidden._replace(kernel=hidden.kernel * inputs[:, None] * np.sqrt(DIMENSIONS / dimensions))
+    return hidden, (), fnn.LinearParams(BLOCKS * rng.normal(size=BLOCKS.shape) / np.sqrt(WIDTHS), output.bias)
+
+
+def drawn_layers(rng: np.random.Generator, sizes: tuple[int, ...]):
+    """Parameters of an ``mlp``: He's kernels, and hidden biases from N(0, 1), so that the kinks cover the line."""
+    linears = [
+        fnn.LinearParams(rng.normal(size=(before, after)) * np.sqrt(2 / before), rng.normal(size=after))
+        for before, after in pairwise(sizes)
+    ]
+    linears[-1] = linears[-1]._replace(bias=np.zeros(sizes[-1]))
+    return tuple(layer for linear in linears for layer in (linear, ()))[:-1]
+
+
+def within_blocks(updates, params):
+    hidden, activation, output = updates
+    return hidden, activation, output._replace(kernel=output.kernel * BLOCKS)
+
+
+def falling_adam(rate, steps: int) -> optax.GradientTransformation:
+    return fnn.adam(optax.cosine_decay_schedule(rate, steps))
+
+
+def train_widths(key: Array, params, x: Array, y: Array, *, grad: Callable):
+    optimizer = optax.chain(falling_adam(0.01, len(x) // 32), optax.stateless(within_blocks))
+    targets = jnp.tile(y[:, None], (1, len(WIDTHS)))
+    return fnn.train(MODEL, fnn.mean_squared_error, optimizer, (x, targets), epochs=1, batch_size=32, key=key,
+                     grad=grad, params=params, state=((),) * 3).params  # fmt: skip
+
+
+def refitted(features: np.ndarray, y: np.ndarray, new_features: np.ndarray, new_y: np.ndarray) -> np.ndarray:
+    """The unexplained share of targets ``(points, targets)`` by an output layer of least squares, for every width."""
+    features, new_features = (np.asarray(some, float) for some in (features, new_features))
+    middle, level = features.mean(axis=0), y.mean(axis=0)
+    features, new_features = features - middle, new_features - middle
+    shares = []
+    for network in range(len(WIDTHS)):
+        own = features[:, network == OWNER]
+        gram = own.T @ own + 1e-10 * len(own) * np.eye(own.shape[1])
+        weights = linalg.solve(gram, own.T @ (y - level), assume_a="pos", overwrite_a=True)
+        shares.append(unexplained((new_features[:, network == OWNER] @ weights + level).T, new_y.T))
+    return np.array(shares)
+
+
+class Errors(NamedTuple):
+    """Unexplained shares ``(spaces, seeds, targets, widths)``; spaces are the line and eight dimensions.
+
+    ``refitted`` are trained hidden units whose output layer is fitted again by least squares, for the smooth wave.
+    """
+
+    trained: np.ndarray
+    random: np.ndarray
+    refitted: np.ndarray
+    beside_jump: np.ndarray
+    drawn_curves: dict[str, np.ndarray]
+
+
+def measure_widths(settings: Settings, grad: Callable) -> Errors:
+    """Train all widths on all targets at once, and fit output layers to random and to trained hidden units."""
+    keys, new, fitted = settings.keys_of(LINE), 2048, settings.steps(quick=2048, full=4096)
+    samples = settings.steps(quick=2**15, full=2**16)  # each is seen once: none can be learned by heart
+    rngs = [[np.random.default_rng((settings.seed, seed, space)) for seed in range(len(keys))] for space in (1, 2)]
+    starts = stacked(stacked(drawn(r, d) for r in row) for row, d in zip(rngs, (1, DIMENSIONS), strict=True))
+    x, y = stacked(
+        stacked(task(r, new + samples) for r in row) for row, task in zip(rngs, (on_a_line, in_space), strict=True)
+    )
+
+    def train_and_judge(key, start, x, y):
+        params = train_widths(key, start, x[new:], y[new:], grad=grad)
+        predicted = fnn.predict(MODEL, params, ((),) * 3, x[:new])
+        return params, unexplained(predicted.T, y[None, :new])
+
+    @jax.jit
+    def features(params, x):
+        return fnn.predict(HIDDEN, params[:2], ((), ()), x)
+
+    def by_least_squares(params, space, seed, targets):
+        found = np.asarray(features(at(params, space, seed), x[space, seed]))
+        wanted = np.asarray(y[space, seed, targets].T, float)
+        old = slice(new, new + fitted)
+        return refitted(found[old], wanted[old], found[:new], wanted[:new]).T
+
+    over_targets = jax.vmap(train_and_judge, (None, None, None, 0))
+    over_spaces = jax.vmap(jax.vmap(over_targets), (None, 0, 0, 0))
+    params, trained = jax.jit(over_spaces)(keys, starts, x, y)
+    smooth = jax.tree.map(lambda leaf: leaf[:, :, 0], params)
+    places = list(np.ndindex(2, len(keys)))
+    # Threads of linear algebra inside these threads would wait for each other most of the time.
+    with threadpool_limits(1):
+        in_parallel = Parallel(n_jobs=-1, prefer="threads")
+        random = in_parallel(delayed(by_least_squares)(starts, *place, slice(None)) for place in places)
+        again = in_parallel(delayed(by_least_squares)(smooth, *place, slice(1)) for place in places)
+    curves, beside_jump = on_the_grid(params)
+    shape = (2, len(keys), -1, len(WIDTHS))
+    return Errors(np.array(trained), np.reshape(random, shape), np.reshape(again, shape), beside_jump, curves)
+
+
+def at(tree, *place: int):
+    return jax.tree.map(lambda leaf: leaf[place], tree)
+
+
+GRID = np.linspace(-HALF, HALF, 20_001, dtype=np.float32)
+
+
+def on_the_grid(params) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The first seed's networks of 16 and 1,024 units along the line, and every seed's largest error at the jumps."""
+    x = jnp.pad(jnp.asarray(GRID)[:, None], ((0, 0), (0, DIMENSIONS - 1)))
+    on_line = jax.tree.map(lambda leaf: leaf[0, :, 2], params)
+    predicted = jax.jit(partial(jax.lax.map, lambda params: fnn.predict(MODEL, params, ((),) * 3, x)))(on_line)
+    heights = np.abs(np.asarray(predicted) - square(GRID, 3)[:, None]).max(axis=1) / 2
+    curves = {f"{width:,} units": np.asarray(predicted[0, :, WIDTHS.index(width)]) for width in (16, 1024)}
+    return curves, heights
+
+
+def checked_here(settings: Settings, sizes: tuple[int, ...]):
+    """The gradients to train by, once those of a small network of the same form are seen to be right."""
+    rng = np.random.default_rng(settings.seed)
+    batch, params = stacked([(fnn.Batch(*(rng.normal(size=(6, size)) for size in sizes[:: len(sizes) - 1])),
+                              drawn_layers(rng, sizes))])  # fmt: skip
+    state = ((),) * (2 * len(sizes) - 3)
+    return checked(settings, fnn.mlp(sizes), fnn.mean_squared_error, at(batch, 0), params=at(params, 0), state=state)
+
+
+# The parts ------------------------------------------------------------------------------------------------------------
+
+
+def slopes(errors: np.ndarray) -> np.ndarray:
+    """Of log error over log width, by least squares, for errors ``(seeds, widths)``."""
+    return np.polyfit(np.log(WIDTHS), np.log(errors).T, 1)[0]
+
+
+def factors(over: np.ndarray, under: np.ndarray) -> np.ndarray:
+    """Mean log10 ratio of the errors from 16 units on; below, neither has learned much."""
+    return np.log10(over / under)[..., 2:].mean(axis=-1)
+
+
+def over_seeds(x, values: np.ndarray) -> Curve:
+    """Median of the seeds, and where the middle half of them lies."""
+    return Curve(x, *(np.quantile(values, share, axis=0) for share in (0.5, 0.25, 0.75)))
+
+
+@settles("Width", LINE, SPACE, JUMP, BARRON_LINE, BARRON_SPACE, RANDOM_SPACE, RANDOM_LINE)
+def width(settings: Settings) -> Outcome:
+    grad = checked_here(settings, (3, 5, 2))
+    errors = measure_widths(settings, grad)
+    line, space = errors.trained
+    widest = np.median(errors.trained[..., -1], axis=1)
+    beaten = [factors(random, trained)[:, 0] for random, trained in zip(errors.random, errors.trained, strict=True)]
+    smooth = {
+        space: {"trained": errors.trained[i, :, 0], "random, output fitted": errors.random[i, :, 0],
+                "trained, output fitted again": errors.refitted[i, :, 0]}
+        for i, space in enumerate(("on a line", "in eight dimensions"))
+    }  # fmt: skip
+    findings = (
+        judge(LINE, line[:, :2, -1].max(axis=1)),
+        judge(SPACE, space[:, :2, -1].max(axis=1)),
+        judge(JUMP, errors.beside_jump[:, -1]),
+        judge(BARRON_LINE, slopes(line[:, 0])),
+        judge(BARRON_SPACE, slopes(space[:, 0]), "The theorem is about the best network of each width; this is the one "
+              f"that Adam found. With the output layer fitted again: {slopes(errors.refitted[1, :, 0]).mean():.2f}."),
+        judge(RANDOM_SPACE, beaten[1]),
+        judge(RANDOM_LINE, beaten[0]),
+    )  # fmt: skip
+    best = [WIDTHS[np.median(some, axis=0).argmin()] for some in errors.trained[1, :, :2].swapaxes(0, 1)]
+    random_slopes = [slopes(random[:, 0]).mean() for random in errors.random]
+    jump = np.median(errors.beside_jump, axis=0)
+    wider = (
+        f" There the smooth wave is fitted best with {best[0]:,} units, the kinked one with {best[1]:,}: with the "
+        "usual "
+        "initial weights, the more units a network has, the less training turns each."
+    )
+    return Outcome(
+        findings=findings,
+        figures=(
+            Figure(
+                title="Wider networks fit better, smooth and kinked targets most",
+                alternative="Squared error against units, both logarithmic, for three targets on a line and in eight "
+                f"dimensions. At 1,024 units the medians are {widest[0, 0]:.1e}, {widest[0, 1]:.1e} and "
+                f"{widest[0, 2]:.1e} on the line (smooth, kinked, jumps), {widest[1, 0]:.1e}, {widest[1, 1]:.1e} and "
+                f"{widest[1, 2]:.1e} in eight dimensions. A line of slope −1 is drawn beside them.",
+                panels=tuple(errors_panel(of_targets(errors.trained[i]), title) for i, title in enumerate(smooth)),
+                caption=f"All weights trained by Adam, 32 new points a step. Vertical: {UNEXPLAINED}. Medians of the "
+                        "seeds; "
+                "bands hold the middle half of them. Barron's 1/n is a slope here, without his constant.",
+            ),
+            Figure(
+                title="Random hidden units suffice on a line and are lost in eight dimensions",
+                alternative="Squared error of the smooth wave against units for trained networks, random hidden units "
+                "with a fitted output layer, and trained ones whose output layer is fitted again. The random ones' "
+                f"slope is {random_slopes[0]:.2f} on the line and {random_slopes[1]:.2f} in eight dimensions; the "
+                f"trained ones' {slopes(line[:, 0]).mean():.2f} and {slopes(space[:, 0]).mean():.2f}.",
+                panels=tuple(errors_panel(curves, title) for title, curves in smooth.items()),
+                caption="Random: directions and offsets of the hidden units stay as drawn, the output layer is fitted "
+                "by least squares to 4,096 points (quick: 2,048). Fitted again: the same with the hidden units that "
+                "Adam left.",
+            ),
+            Figure(
+                title="Half the jump is always missed",
+                alternative="Left: a square wave and networks of 16 and 1,024 units along the line; the wide one "
+                "follows it but for short slopes at the jumps. Right: the largest error in heights of the jump "
+                f"against units: {jump[0]:.2f} at 1 unit, {jump[-1]:.2f} at 1,024, while the squared error falls to "
+                f"{widest[0, 2]:.3f} of the variance.",
+                panels=(
+                    lines({"target": Curve(GRID, square(GRID, 3.0))}
+                          | {name: Curve(GRID, curve) for name, curve in errors.drawn_curves.items()},
+                          x="x", y="output", subtitle="one seed"),
+                    lines({"largest error, in jumps": over_seeds(WIDTHS, errors.beside_jump),
+                           "squared error, share of variance": over_seeds(WIDTHS, line[:, 2])},
+                          x="hidden units", y="error", log="xy", points=True, thresholds={"half the jump": 0.5}),
+                ),
+                caption="A network of ReLUs is continuous: between the two sides of a jump it takes every value, and "
+                "somewhere there it is half the jump away. Squared error doesn't mind, for that place is narrow.",
+            ),
+        ),
+        text=f"A thousand units do what the theorem promises: on a line {widest[0, 0]:.1e} of a smooth wave's variance "
+        f"is left, of a kinked one's {widest[0, 1]:.1e}. In eight dimensions it is {widest[1, 0]:.1e} and "
+        f"{widest[1, 1]:.1e}.{wider if min(best) < WIDTHS[-1] else ''} The theorem speaks of continuous functions, "
+        "and rightly: at a jump the largest error is "
+        f"{jump[-1]:.2f} jumps with 1,024 units. It also says that a good network exists, not that training finds it: "
+        "fitting the output layer again, with the hidden units as training left them, "
+        f"lowers the error on the line from {widest[0, 0]:.1e} to {np.median(errors.refitted[0, :, 0, -1]):.1e}.\n\n"
+        "Why train the hidden layer at all? On a line there is no need: random units with a fitted output layer are "
+        f"better than trained ones, by a factor of {10 ** -beaten[0].mean():.1f} from 16 units on. In eight dimensions "
+        f"trained ones are better by a factor of {10 ** beaten[1].mean():.1f}: they turn to the three directions that "
+        "matter, and random ones would have to fill the space. That is what Barron proved of fixed bases.",
+    )  # fmt: skip
+
+
+def of_targets(errors: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: errors[:, i] for i, name in enumerate(TARGETS)}
+
+
+def errors_panel(errors: dict[str, np.ndarray], title: str) -> Panel:
+    curves = {name: over_seeds(WIDTHS, values) for name, values in errors.items()}
+    return lines(curves | {"1/n": Curve(WIDTHS, 1 / np.array(WIDTHS))}, x="hidden units", y="squared error", log="xy",
+                 points=True, subtitle=title)  # fmt: skip
+
+
+DEPTHS = {"one hidden layer of 333": (1, 333, 1), "three hidden layers of 21": (1, 21, 21, 21, 1)}
+RATES = (0.01, 0.03)
+SHAPES = {"smooth wave": partial(wave, frequency=3.0), "saw of 16 teeth": SAW}
+
+
+@settles("Depth at equal parameters", DEPTH_TEETH, DEPTH_WAVE, ANY_PATTERN)
+def depth(settings: Settings) -> Outcome:
+    keys, epochs = settings.keys_of(DEPTH_TEETH), settings.steps(quick=8, full=16)
+    x = jnp.linspace(-HALF, HALF, 4096)[:, None]
+    y = jnp.stack([jnp.asarray(shape(np.asarray(x[:, 0]))) for shape in SHAPES.values()])
+    grad = checked_here(settings, (2, 5, 4, 3, 2))
+    errors, fits, chosen = {}, {}, {}
+    for name, sizes in DEPTHS.items():
+        model, state = fnn.mlp(sizes), ((),) * (2 * len(sizes) - 3)
+        start = stacked(drawn_layers(np.random.default_rng((settings.seed, seed)), sizes) for seed in range(len(keys)))
+
+        def outputs(key, start, rate, y, model=model, state=state):
+            params = fnn.train(model, fnn.mean_squared_error, falling_adam(rate, epochs * (len(x) // 32)),
+                               (x, y[:, None]), epochs=epochs, batch_size=32, key=key, grad=grad, params=start,
+                               state=state).params  # fmt: skip
+            return fnn.predict(model, params, state, x)[:, 0]
+
+        over_seeds_and_rates = jax.vmap(jax.vmap(outputs, (0, 0, None, None)), (None, None, 0, None))
+        every = jax.vmap(over_seeds_and_rates, (None, None, None, 0))
+        predicted = jax.jit(every)(keys, start, jnp.array(RATES), y)  # (shapes, rates, seeds, points)
+        shares = np.asarray(unexplained(predicted, y[:, None, None]))
+        best = np.median(shares, axis=2).argmin(axis=1)
+        chosen[name] = [RATES[rate] for rate in best]
+        errors[name] = np.stack([shares[shape, rate] for shape, rate in enumerate(best)])
+        middle = np.argsort(errors[name][1])[len(keys) // 2]
+        fits[name] = np.asarray(predicted[1, best[1], middle])
+    flat, deep = errors.values()
+    gains = np.log10(flat / deep)
+    medians = np.median([flat, deep], axis=2)
+    rows = tuple(
+        (name, *(f"{share:.2g}" for share in np.median(errors[name], axis=1)), *chosen[name]) for name in DEPTHS
+    )
+    return Outcome(
+        findings=(judge(DEPTH_TEETH, gains[1]), judge(DEPTH_WAVE, gains[0]), judge(ANY_PATTERN, flat[1])),
+        figures=(
+            Figure(
+                title=f"Of the saw one hidden layer leaves {medians[0, 1]:.2g}, three leave {medians[1, 1]:.2g}",
+                alternative="Left: the saw of 16 teeth and the two networks of the middle seed. The network with one "
+                f"hidden layer leaves {medians[0, 1]:.2g} of the variance, the one with three {medians[1, 1]:.2g}. "
+                "Right: the distribution of the seeds' errors for both.",
+                panels=(
+                    lines({"target": Curve(x, y[1])} | {name: Curve(x, fit) for name, fit in fits.items()},
+                          x="x", y="output", subtitle="the middle seed"),
+                    spread_panel(errors),
+                ),
+                caption="Both networks have about 1,000 parameters (1,000 and 988) and the better of the learning "
+                        "rates "
+                f"{', '.join(map(str, RATES))} for each target; Adam, {epochs * 128:,} steps of 32 samples.",
+            ),
+        ),
+        tables=(
+            Table("Median share of the variance left, and the learning rate it was reached with",
+                  ("network", *SHAPES, *(f"rate for the {shape}" for shape in SHAPES)), rows),
+        ),
+        text=f"On the saw one hidden layer leaves {medians[0, 1]:.2g} of the variance and three leave "
+        f"{medians[1, 1]:.2g}, with as many parameters; on the smooth wave it is {medians[0, 0]:.1e} and "
+        f"{medians[1, 0]:.1e}. A saw folds the line upon itself, which layers do one after another and one layer has "
+        "to do tooth by tooth. Seventeen units in one layer could draw all the teeth exactly; that 333 trained ones "
+        f"leave {medians[0, 1]:.2g} is the difference between what a network can represent and what it learns.",
+    )  # fmt: skip
+
+
+def spread_panel(errors: dict[str, np.ndarray]) -> Panel:
+    curves = {
+        f"{shape}, {name.split(' hidden')[0]}": Curve(
+            np.sort(values[i]), (np.arange(values[i].size) + 1) / values[i].size
+        )
+        for i, shape in enumerate(SHAPES)
+        for name, values in errors.items()
+    }
+    return lines(curves, x="squared error, share of the variance", y="share of seeds below", log="x",
+                 subtitle="all seeds")  # fmt: skip
+
+
+EXPERIMENT = Experiment(
+    name="approximation",
+    title="What width and depth approximate",
+    introduction="A network with one hidden layer can approximate any continuous function, says the theorem, given "
+    "enough units. How many are enough, for which functions, does training find the good network, need the hidden "
+    "units be trained at all, and are they better placed in several layers?\n\n"
+    "Known functions are fitted without noise: a smooth wave, one with kinks, one with jumps, on a line and in eight "
+    "dimensions, where they vary along three directions that the network has to find.",
+    parts=(width, depth),
+)
+
+
+def run(settings: Settings) -> Result:
+    return EXPERIMENT.run(settings)
+
+
+if __name__ == "__main__":
+    command_line(EXPERIMENT)

@@ -1,0 +1,37 @@
+"""The targets and the fits of ``experiments.approximation``, where they are known exactly."""
+
+import numpy as np
+
+from experiments import approximation
+
+
+def test_the_kinked_wave_is_a_triangle_with_the_teeth_that_its_name_says():
+    np.testing.assert_allclose(approximation.teeth(np.pi * np.array([0, 0.25, 0.5, 1, 1.5]), 1), [0, 0.5, 1, 0, -1],
+                               atol=1e-12)  # fmt: skip
+    x = np.linspace(-approximation.HALF, approximation.HALF, 100_000)
+    turns = np.diff(np.sign(np.diff(approximation.SAW(x)))) != 0
+    assert turns.sum() == approximation.TEETH
+
+
+def test_a_failed_fit_counts_as_the_mean():
+    y = np.array([0.0, 2.0])
+    assert [float(approximation.unexplained(np.array(fit), y)) for fit in ([0, 2], [0, 1], [1, 1], [9, 9])] == [
+        0, 0.5, 1, 1,
+    ]  # fmt: skip
+    assert float(approximation.unexplained(np.array([np.nan, 0.0]), y)) == 1
+
+
+def test_least_squares_finds_a_target_that_is_made_of_a_networks_own_units():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(3000, len(approximation.OWNER)))
+    y = features[:, approximation.OWNER == 2] @ rng.normal(size=(16, 1)) + 5
+    shares = approximation.refitted(features[:2000], y[:2000], features[2000:], y[2000:])[:, 0]
+    assert shares[2] < 1e-12
+    assert (np.delete(shares, 2) > 0.9).all()
+
+
+def test_side_by_side_every_output_sees_its_own_network_alone():
+    hidden, _, output = approximation.drawn(np.random.default_rng(0), 1)
+    assert (np.count_nonzero(output.kernel, axis=0) == approximation.WIDTHS).all()
+    assert not hidden.kernel[1:].any()
+    assert hidden.kernel[0].all()
