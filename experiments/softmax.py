@@ -1,0 +1,523 @@
+"""What softmax's probabilities are: shifts, overflow, temperature, exclusive and joint labels, and calibration.
+
+``python -m experiments.softmax`` asks of handwritten digits whether 66% means right 66 times of a hundred, and what
+becomes of softmax where a picture shows two digits at once, or none.
+"""
+
+from functools import partial
+from itertools import pairwise
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+from scipy import optimize, special
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+import funcnn as fnn
+from experiments.claims import Claim, Section, judge
+from experiments.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
+from experiments.figures import Curve, Figure, histogram, images, lines
+from experiments.runner import command_line
+
+GUO = "Guo, Pleiss, Sun and Weinberger, On calibration of modern neural networks, 2017"
+
+PRINTED = Claim(
+    name="worked_example",
+    sentence="Scores of 2, 1 and 0.1 become 0.6590, 0.2424 and 0.0986, which add up to 1.",
+    section=Section.ACTIVATIONS,
+    quantity="largest distance from the printed figures",
+    at_most=5e-5,
+    statistic="exact",
+)
+SHIFT = Claim(
+    name="shift",
+    sentence="Adding a constant to all scores changes no probability, not in the last bit.",
+    section=Section.ACTIVATIONS,
+    quantity="share of seeds whose ten probabilities stay equal, scores and constant adding without rounding",
+    at_least=0.98,
+    statistic="share",
+    seeds=1000,
+    quick_seeds=200,
+)
+OVERFLOW = Claim(
+    name="overflow",
+    sentence="The plain formula fails once a score passes the logarithm of the largest number.",
+    section=Section.MISTAKE_SOFTMAX,
+    quantity="distance of the last good score from it, in spacings of the number type, worst of four types",
+    at_most=1,
+    statistic="exact",
+)
+STABLE = Claim(
+    name="stable",
+    sentence="With the largest score subtracted first, no scores at all make softmax fail.",
+    section=Section.MISTAKE_SOFTMAX,
+    quantity="share of seeds whose probabilities are right in four number types, scores up to their largest number",
+    at_least=0.98,
+    statistic="share",
+    seeds=1000,
+    quick_seeds=200,
+)
+TEMPERATURE = Claim(
+    name="temperature",
+    sentence="Dividing the scores by a temperature changes how sure softmax is, never of what.",
+    section=Section.ACTIVATIONS,
+    quantity="share of seeds with one winner and an entropy that rises from temperature 0.1 to 100",
+    at_least=0.98,
+    statistic="share",
+    seeds=1000,
+    quick_seeds=200,
+)
+EXCLUSIVE = Claim(
+    name="exclusive_classes",
+    sentence="For exclusive classes, softmax is right more often than ten separate sigmoids.",
+    section=Section.ACTIVATIONS,
+    quantity="difference of the test accuracies on digits, softmax less sigmoids",
+    at_least=0,
+)
+WORD = Claim(
+    name="sixty_six_percent",
+    sentence="Of the predictions that softmax makes with about 66%, about 66% are right.",
+    section=Section.MISTAKE_SOFTMAX,
+    quantity="share that is right of the test predictions made with 56% to 76%",
+    at_least=0.61,
+    at_most=0.71,
+)
+CALIBRATED = Claim(
+    name="calibrated",
+    sentence="Softmax's probabilities are within two points of how often they are right.",
+    section=Section.ACTIVATIONS,
+    quantity="expected calibration error on the test digits, 15 bins",
+    at_most=0.02,
+)
+OVERCONFIDENT = Claim(
+    name="overconfident",
+    sentence="A trained network is surer than it is right.",
+    section=Section.MISTAKE_SOFTMAX,
+    source=GUO,
+    quantity="mean probability of the predicted class less the share that is right, test digits",
+    at_least=0,
+)
+SCALED = Claim(
+    name="temperature_scaling",
+    sentence="One temperature, fitted on held-out samples, brings the probabilities closer to the truth.",
+    section=Section.MISTAKE_SOFTMAX,
+    source=GUO,
+    quantity="by how much it lowers the expected calibration error on other samples",
+    at_least=0,
+)
+JOINT = Claim(
+    name="joint_labels",
+    sentence="Where a picture shows up to two digits, sigmoids name them all more often than softmax.",
+    section=Section.MISTAKE_SOFTMAX,
+    quantity="difference of the shares of test pictures whose set of digits is named, sigmoids less softmax",
+    at_least=0,
+    seeds=20,
+    quick_seeds=5,
+)
+HALF = Claim(
+    name="softmax_read_as_independent",
+    sentence="Read as independent chances, softmax's outputs never name two digits.",
+    section=Section.MISTAKE_SOFTMAX,
+    quantity="share of the test pictures of two digits in which two outputs pass one half",
+    at_most=0.001,
+    seeds=20,
+    quick_seeds=5,
+)
+
+LOGITS, FIGURES = (2.0, 1.0, 0.1), (0.6590, 0.2424, 0.0986)
+TYPES = {"float16": jnp.float16, "bfloat16": jnp.bfloat16, "float32": jnp.float32, "float64": jnp.float64}
+BINS = 15
+
+
+# The function itself --------------------------------------------------------------------------------------------------
+
+
+def softmax(z: Array) -> Array:
+    return fnn.softmax_forward(z)[0]
+
+
+def plain(z: np.ndarray) -> np.ndarray:
+    """The formula as it is written, in NumPy."""
+    with np.errstate(all="ignore"):
+        exponentials = np.exp(z)
+        return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def last_good(dtype, scores_of) -> float:
+    """The largest number z of a type for which the plain formula, of ``scores_of(z)``, still adds up to 1.
+
+    Positive numbers are ordered as their bits are, so the border is found by halving between bit patterns.
+    """
+    bits = {2: np.uint16, 4: np.uint32, 8: np.uint64}[np.dtype(dtype).itemsize]
+    low, high = (int(np.array(edge, dtype).view(bits)) for edge in (1, jnp.finfo(dtype).max))
+    while high - low > 1:
+        middle = (low + high) // 2
+        z = np.array(middle, bits).view(dtype)
+        total = plain(np.array(scores_of(z), dtype)).astype(float).sum()
+        low, high = (middle, high) if abs(total - 1) < 0.1 else (low, middle)
+    return float(np.array(low, bits).view(dtype))
+
+
+def spacings_from(found: float, wanted: float, dtype) -> float:
+    """The distance in spacings that the type's numbers have there."""
+    return abs(found - wanted) / (float(jnp.finfo(dtype).eps) * 2.0 ** np.floor(np.log2(found)))
+
+
+@settles("Shifts, overflow and temperature", PRINTED, SHIFT, OVERFLOW, STABLE, TEMPERATURE)
+def function(settings: Settings) -> Outcome:
+    rng = np.random.default_rng(settings.seed)
+    seeds = settings.seeds_of(SHIFT)
+    example = np.asarray(softmax(jnp.array(LOGITS)))
+    # Multiples of 1/64 and whole constants: their sums are exact.
+    z = rng.integers(-640, 640, (seeds, 10)) / 64
+    shifted = z + rng.integers(-1000, 1000, (seeds, 1))
+    unmoved = (np.asarray(softmax(jnp.asarray(z))) == np.asarray(softmax(jnp.asarray(shifted)))).all(axis=1)
+    edges = {name: last_good(dtype, lambda z: (z, 0)) for name, dtype in TYPES.items()}
+    crowded = {name: last_good(dtype, lambda z: (z,) * 10) for name, dtype in TYPES.items()}
+    below = {name: last_good(dtype, lambda z: (-z, -z)) for name, dtype in TYPES.items()}
+    logarithms = {name: float(np.log(float(jnp.finfo(dtype).max))) for name, dtype in TYPES.items()}
+    distance = max(spacings_from(edges[name], logarithms[name], dtype) for name, dtype in TYPES.items())
+    sound = np.all([is_sound(rng, dtype, settings.seeds_of(STABLE)) for dtype in TYPES.values()], axis=0)
+    temperatures = np.geomspace(0.1, 100, 61)
+    by_temperature = np.asarray(softmax(jnp.asarray(z[None] / temperatures[:, None, None])))
+    entropies = special.entr(by_temperature).sum(axis=-1)
+    z_is_tied = np.sort(z)[:, -1] == np.sort(z)[:, -2]
+    one_winner = (by_temperature.argmax(axis=-1) == z.argmax(axis=-1)).all(axis=0) | z_is_tied
+    rises = (np.diff(entropies, axis=0) > 0).all(axis=0)
+    curves = np.asarray(softmax(jnp.asarray(np.array(LOGITS) / temperatures[:, None])))
+    sharp, flat = (curves[np.abs(np.log(temperatures / at)).argmin()] for at in (0.1, 100))
+    rows = tuple(
+        (name, f"{float(jnp.finfo(dtype).max):.4g}", f"{logarithms[name]:.6g}", f"{edges[name]:.6g}",
+         f"{crowded[name]:.6g}", f"{-below[name]:.6g}")
+        for name, dtype in TYPES.items()
+    )  # fmt: skip
+    return Outcome(
+        findings=(
+            judge(PRINTED, np.abs(example - FIGURES).max()),
+            judge(SHIFT, unmoved),
+            judge(OVERFLOW, distance),
+            judge(STABLE, sound),
+            judge(TEMPERATURE, one_winner & rises),
+        ),
+        figures=(
+            Figure(
+                title="A low temperature makes softmax sure, a high one makes it indifferent",
+                alternative="Probabilities of three classes with scores 2, 1 and 0.1 against the temperature, from 0.1 "
+                f"to 100. At 0.1 they are {sharp[0]:.3f}, {sharp[1]:.3f} and {sharp[2]:.3f}, at 1 {example[0]:.4f}, "
+                f"{example[1]:.4f} and {example[2]:.4f}, at 100 {flat[0]:.3f}, {flat[1]:.3f} and {flat[2]:.3f}; the "
+                "curves never cross.",
+                panels=(
+                    lines({f"score {score:g}": Curve(temperatures, curves[:, i]) for i, score in enumerate(LOGITS)},
+                          x="temperature", y="probability", log="x", thresholds={"a third": 1 / 3}),
+                ),
+                caption="Softmax of the scores divided by the temperature; at 1 it is the chapter's example.",
+            ),
+        ),
+        tables=(
+            Table(
+                "Where the plain formula fails",
+                ("number type", "largest number", "its logarithm", "last good score beside 0", "last good ten equal",
+                 "lowest good two equal"),
+                rows,
+                "Beyond the fourth column an exponential is infinite and the answer is not a number. Beyond the fifth "
+                "each is finite and their sum isn't: all probabilities are 0. Below the last all are 0, and 0/0.",
+            ),
+        ),
+        text=f"The chapter's figures are right to {np.abs(example - FIGURES).max():.1e}. The plain formula breaks at "
+        f"the logarithm of the largest number: at {edges['float16']:.4g} in float16, {edges['bfloat16']:.4g} in "
+        f"bfloat16, {edges['float32']:.5g} in float32, {edges['float64']:.5g} in float64. Ten equal scores break it "
+        f"sooner, at {crowded['float32']:.4g} in float32, for it is the sum that overflows. Subtracting the largest "
+        "score, which changes nothing since only differences of scores matter, removes all three failures.",
+    )  # fmt: skip
+
+
+def is_sound(rng: np.random.Generator, dtype, seeds: int) -> np.ndarray:
+    """Whether softmax gives shares that add up to 1, the most to the largest score, of scores of any size."""
+    largest = float(jnp.finfo(dtype).max)
+    scores = jnp.asarray((rng.uniform(-1, 1, (seeds, 10)) * largest * 10.0 ** -rng.uniform(0, 4, (seeds, 1))), dtype)
+    shares, scores = (np.asarray(some).astype(float) for some in (softmax(scores), scores))
+    winners = np.take_along_axis(shares, scores.argmax(axis=1)[:, None], axis=1)[:, 0]
+    return (np.abs(shares.sum(axis=1) - 1) < 10 * float(jnp.finfo(dtype).eps)) & (winners == shares.max(axis=1))
+
+
+# Exclusive classes, and calibration -----------------------------------------------------------------------------------
+
+
+def checked_here(settings: Settings, loss: fnn.Loss, target: Array):
+    """The gradients to train by: a small network of the form that all have here is checked with the loss."""
+    x = jnp.asarray(np.random.default_rng(settings.seed).normal(size=(len(target), 5)), jnp.float32)
+    params = jax.tree.map(lambda leaf: leaf[0], drawn(1, (5, 7, 10)))
+    return checked(settings, fnn.mlp((5, 7, 10)), loss, (x, target), params=params, state=((),) * 3)
+
+
+class Calibration(NamedTuple):
+    """By bin of equal width: how many predictions, their mean probability, the share of them that is right."""
+
+    counts: np.ndarray
+    stated: np.ndarray
+    right: np.ndarray
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error, Σ counts |stated − right| / Σ counts."""
+        return float((self.counts * np.abs(self.stated - self.right)).sum() / self.counts.sum())
+
+
+def calibration(probabilities: np.ndarray, y: np.ndarray) -> Calibration:
+    """Of the predicted class's probability, as Guo et al. measure it."""
+    stated, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == y
+    place = np.clip((stated * BINS).astype(int), 0, BINS - 1)
+    counts = np.bincount(place, minlength=BINS)
+    sums = (np.bincount(place, weights, BINS) / np.maximum(counts, 1) for weights in (stated, right))
+    return Calibration(counts, *sums)
+
+
+def fitted_temperature(z: np.ndarray, y: np.ndarray) -> float:
+    """The temperature with the least cross-entropy on samples that weren't trained on."""
+
+    def cross_entropy(logarithm):
+        return -special.log_softmax(z / np.exp(logarithm), axis=1)[np.arange(len(y)), y].mean()
+
+    return float(np.exp(optimize.minimize_scalar(cross_entropy, bounds=(-3, 3), method="bounded").x))
+
+
+def halves(seeds: int) -> tuple[Array, Array]:
+    """Digits ``(seeds, 1792, 64)`` and labels, the first half to train on; every seed splits in its own way."""
+    x, y = load_digits(return_X_y=True)
+    x, y = x[:1792], y[:1792]
+    orders = [np.concatenate(train_test_split(np.arange(len(y)), stratify=y, test_size=0.5, random_state=seed))
+              for seed in range(seeds)]  # fmt: skip
+    return jnp.asarray(x[orders] / 16, jnp.float32), jnp.asarray(y[orders])
+
+
+@settles("Exclusive classes", EXCLUSIVE, WORD, CALIBRATED, OVERCONFIDENT, SCALED)
+def exclusive(settings: Settings) -> Outcome:
+    sizes, keys = (64, 32, 10), settings.keys_of(EXCLUSIVE)
+    x, y = halves(len(keys))
+    old, epochs = x.shape[1] // 2, settings.steps(quick=40, full=100)
+    targets = {
+        "softmax": (fnn.softmax_cross_entropy, y),
+        "sigmoids": (fnn.sigmoid_cross_entropy, jnp.eye(10, dtype=jnp.float32)[y]),
+    }
+    scores = {}
+    for name, (loss, target) in targets.items():
+        grad = checked_here(settings, loss, target[0, :6])
+        scores[name] = outputs(sizes, loss, grad, epochs, keys, x[:, :old], target[:, :old], x[:, old:]).astype(float)
+    y = np.asarray(y[:, old:])
+    accuracy = {name: (z.argmax(axis=-1) == y).mean(axis=1) for name, z in scores.items()}
+    chances = special.softmax(scores["softmax"], axis=-1)
+    stated, right = chances.max(axis=-1), chances.argmax(axis=-1) == y
+    near = (stated >= 0.56) & (stated <= 0.76)
+    some = near.any(axis=1)
+    kept = np.array([right[i, near[i]].mean() for i in np.flatnonzero(some)])
+    errors = np.array([calibration(*pair).error for pair in zip(chances, y, strict=True)])
+    half = y.shape[1] // 2
+    temperatures = np.array([fitted_temperature(z[:half], labels[:half])
+                             for z, labels in zip(scores["softmax"], y, strict=True)])  # fmt: skip
+    cooled = special.softmax(scores["softmax"] / temperatures[:, None, None], axis=-1)
+    gains = np.array([
+        calibration(before[half:], labels[half:]).error - calibration(after[half:], labels[half:]).error
+        for before, after, labels in zip(chances, cooled, y, strict=True)
+    ])  # fmt: skip
+    sums = np.abs(special.expit(scores["sigmoids"]).sum(axis=-1) - 1).mean()
+    reliability = {
+        name: pooled(some, y) for name, some in {"as trained": chances, "temperature fitted": cooled}.items()
+    }
+    excess = (stated - right).mean(axis=1)
+    return Outcome(
+        findings=(
+            judge(EXCLUSIVE, accuracy["softmax"] - accuracy["sigmoids"]),
+            judge(WORD, kept, f"{near.sum()} predictions of all seeds, stated at {stated[near].mean():.3f} on average; "
+                  f"pooled, {right[near].mean():.3f} of them are right."
+                  + (f" {(~some).sum()} seeds had none and are left out." if not some.all() else "")),
+            judge(CALIBRATED, errors),
+            judge(OVERCONFIDENT, excess),
+            judge(SCALED, gains, f"Fitted on half of the test samples, judged on the others; mean temperature "
+                  f"{temperatures.mean():.2f}."),
+        ),
+        figures=(
+            Figure(
+                title="How often a stated probability is right",
+                alternative="The share of predictions that is right against the stated probability, and the diagonal "
+                f"where both agree. Of predictions with 56% to 76%, {right[near].mean():.0%} are right. The expected "
+                f"calibration error is {errors.mean():.4f} on average; {share_sure(stated):.0%} of all predictions "
+                "are made with 99% or more.",
+                panels=(
+                    lines({name: reliable(found) for name, found in reliability.items()}
+                          | {"stated = right": Curve([0.2, 1], [0.2, 1])},
+                          x="stated probability", y="share that is right", points=True, subtitle="all seeds together"),
+                    histogram({"right": stated[right], "wrong": stated[~right]}, x="stated probability", bins=20,
+                              subtitle="how sure, where right and where wrong"),
+                ),
+                caption=f"Digits, trained on one half, tested on the other, 64-32-10, {epochs} epochs of Adam; a split "
+                "and a network for every seed. Bands: two standard errors of a share. Bins of fewer than 30 "
+                "predictions are left out.",
+            ),
+        ),
+        text=f"Softmax is right on {accuracy['softmax'].mean():.2%} of the test digits, ten separate sigmoids, of "
+        f"which the largest is taken, on {accuracy['sigmoids'].mean():.2%}. For the choice of one class it hardly "
+        f"matters; but the sigmoids don't add up to 1: they miss it by {sums:.3f} on average.\n\n"
+        f"Can the probability be taken at its word? Of the predictions made with about 66%, {right[near].mean():.0%} "
+        f"are right. Over all predictions the network states {excess.mean():+.2%} more than it earns, and the expected "
+        f"calibration error is {errors.mean():.2%}. A temperature of {temperatures.mean():.2f}, fitted afterwards, "
+        f"changes that error by {-gains.mean():+.2%}. That softmax's outputs add up to 1 makes them shares; whether "
+        "they are true probabilities only a count can tell.",
+    )  # fmt: skip
+
+
+def outputs(sizes: tuple[int, ...], loss: fnn.Loss, grad, epochs: int, keys: Array, x: Array, y: Array, new: Array):
+    """Train a network for each seed on its own data, in float32, and ask it about new ones."""
+    model, state = fnn.mlp(sizes), ((),) * (2 * len(sizes) - 3)
+
+    def one(key, params, x, y, new):
+        trained = fnn.train(model, loss, fnn.adam(0.005), (x, y), epochs=epochs, batch_size=32, key=key, grad=grad,
+                            params=params, state=state)  # fmt: skip
+        return fnn.predict(model, trained.params, trained.state, new)
+
+    return np.asarray(jax.jit(jax.vmap(one))(keys, drawn(len(keys), sizes), x, y, new))
+
+
+def drawn(seeds: int, sizes: tuple[int, ...]):
+    """He's initial parameters of an ``mlp`` for every seed; NumPy draws them at once, XLA would compile for seconds."""
+    rng = np.random.default_rng(0)
+    linears = [
+        fnn.LinearParams(
+            jnp.asarray(rng.normal(size=(seeds, before, after)) * np.sqrt(2 / before), jnp.float32),
+            jnp.zeros((seeds, after), jnp.float32),
+        )
+        for before, after in pairwise(sizes)
+    ]
+    return tuple(layer for linear in linears for layer in (linear, ()))[:-1]
+
+
+def pooled(chances: np.ndarray, y: np.ndarray) -> Calibration:
+    """Over all seeds, without the bins that hold too few."""
+    found = calibration(chances.reshape(-1, 10), y.ravel())
+    return Calibration(*(part[found.counts >= 30] for part in found))
+
+
+def reliable(found: Calibration) -> Curve:
+    spread = 2 * np.sqrt(found.right * (1 - found.right) / found.counts)
+    return Curve(found.stated, found.right, found.right - spread, found.right + spread)
+
+
+def share_sure(stated: np.ndarray) -> float:
+    return float((stated >= 0.99).mean())
+
+
+# Several labels at once -----------------------------------------------------------------------------------------------
+
+
+def pairs(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures of 8 × 16 with a digit or nothing (one in three) on either side, and which digits they show."""
+    chosen = rng.integers(len(y), size=(count, 2))
+    shown = rng.random((count, 2)) < 2 / 3
+    sides = x[chosen].reshape(count, 2, 8, 8) * shown[:, :, None, None]
+    labels = (np.eye(10)[y[chosen]] * shown[:, :, None]).max(axis=1)
+    return np.concatenate([sides[:, 0], sides[:, 1]], axis=2).reshape(count, 128), labels
+
+
+def as_shares(labels: np.ndarray) -> np.ndarray:
+    """What softmax can be asked for: equal shares of the digits shown, of all where there is none."""
+    none = labels.sum(axis=-1, keepdims=True) == 0
+    return np.where(none, 0.1, labels / np.maximum(labels.sum(axis=-1, keepdims=True), 1))
+
+
+def named(outputs: np.ndarray, labels: np.ndarray, threshold: float) -> np.ndarray:
+    """Whether just the digits shown have an output above the threshold."""
+    return ((outputs > threshold) == (labels > 0)).all(axis=-1)
+
+
+@settles("Several labels at once", JOINT, HALF)
+def joint(settings: Settings) -> Outcome:
+    sizes, keys = (128, 64, 10), settings.keys_of(JOINT)
+    x, y = (np.asarray(part) for part in halves(len(keys)))
+    old, epochs = x.shape[1] // 2, settings.steps(quick=6, full=20)
+    rngs = [np.random.default_rng((settings.seed, seed)) for seed in range(len(keys))]
+    train, test = (
+        [np.stack(parts) for parts in zip(*(pairs(rng, *some, count) for rng, *some in zip(rngs, *data, strict=True)),
+                                          strict=True)]
+        for data, count in (((x[:, :old], y[:, :old]), 4000), ((x[:, old:], y[:, old:]), 2000))
+    )  # fmt: skip
+    both = jnp.asarray(np.concatenate([train[0], test[0]], axis=1), jnp.float32)
+    chances = {}
+    for name, loss, target, squash in (
+        ("sigmoids", fnn.sigmoid_cross_entropy, train[1], special.expit),
+        ("softmax", fnn.softmax_cross_entropy, as_shares(train[1]), partial(special.softmax, axis=-1)),
+    ):
+        target = jnp.asarray(target, jnp.float32)
+        grad = checked_here(settings, loss, target[0, :6])
+        chances[name] = squash(outputs(sizes, loss, grad, epochs, keys, both[:, :4000], target, both).astype(float))
+    # Softmax gets the threshold that serves it best on its own training pictures.
+    grid = np.linspace(0.06, 0.6, 55)
+    best = [grid[np.argmax([named(some[:4000], labels, at).mean() for at in grid])]
+            for some, labels in zip(chances["softmax"], train[1], strict=True)]  # fmt: skip
+    rules = {
+        "sigmoids above one half": named(chances["sigmoids"][:, 4000:], test[1], 0.5),
+        "softmax above its best threshold": np.stack([
+            named(some[4000:], labels, at)
+            for some, labels, at in zip(chances["softmax"], test[1], best, strict=True)]),
+        "softmax above one half": named(chances["softmax"][:, 4000:], test[1], 0.5),
+    }  # fmt: skip
+    counts = test[1].sum(axis=-1)
+    table = tuple((name, *(f"{hit[counts == count].mean():.3f}" for count in (0, 1, 2)), f"{hit.mean():.3f}")
+                  for name, hit in rules.items())  # fmt: skip
+    twice = np.array([((some[4000:] > 0.5).sum(axis=1) > 1)[number == 2].mean()
+                      for some, number in zip(chances["softmax"], counts, strict=True)])  # fmt: skip
+    sigmoids, fair, _ = (hit.mean(axis=1) for hit in rules.values())
+    sums = {name: some[:, 4000:].sum(axis=-1) for name, some in chances.items()}
+    means = [[sums[name][counts == count].mean() for count in (0, 1, 2)] for name in sums]
+    return Outcome(
+        findings=(
+            judge(JOINT, sigmoids - fair,
+                  "Softmax is taught equal shares of the digits shown and is read by the threshold "
+                  f"that is best on its training pictures ({np.mean(best):.2f} on average)."),
+            judge(HALF, twice),
+        ),
+        figures=(
+            Figure(
+                title="Pictures with no, one or two digits",
+                alternative="Eight of the pictures: handwritten digits of 8 by 8 pixels, one, two side by side, or "
+                "none. Right: the sum of the ten outputs by the number of digits shown; the sigmoids' sum is "
+                f"{means[0][0]:.2f} for none, {means[0][1]:.2f} for one and {means[0][2]:.2f} for two, softmax's "
+                "always 1.",
+                panels=(
+                    images(test[0][0][:8].reshape(8, 8, 16), columns=4, diverging=False),
+                    lines({name: Curve([0, 1, 2], mean) for name, mean in zip(sums, means, strict=True)},
+                          x="digits shown", y="sum of the outputs", points=True),
+                ),
+                caption="The sum of independent probabilities is how many labels are expected. Softmax can't say none, "
+                "and can't say two: it has one whole to share out.",
+            ),
+        ),
+        tables=(
+            Table("Share of test pictures whose set of digits is named exactly, by how many they show",
+                  ("rule", "none", "one", "two", "all"), table,
+                  f"{len(keys)} networks of 128-64-10, each trained on 4,000 pictures and tested on 2,000."),
+        ),
+        text=f"Sigmoids name the whole set in {sigmoids.mean():.1%} of the pictures. Softmax, taught equal shares and "
+        f"read by its best threshold, does so in {fair.mean():.1%}; read as independent chances, by one half, it finds "
+        f"two digits in {twice.mean():.2%} of the pictures that show two. Its outputs still rank the digits; what "
+        "they can't tell is how many there are, since they share out a whole that is always 1.",
+    )  # fmt: skip
+
+
+EXPERIMENT = Experiment(
+    name="softmax",
+    title="What softmax's probabilities mean",
+    introduction="Softmax turns scores into shares of 1. When does its formula overflow, what does a temperature do, "
+    "are the shares true probabilities, and what becomes of them where labels don't exclude each other?",
+    parts=(function, exclusive, joint),
+    precision="float64",
+)
+
+
+def run(settings: Settings) -> Result:
+    return EXPERIMENT.run(settings)
+
+
+if __name__ == "__main__":
+    command_line(EXPERIMENT)
