@@ -114,13 +114,16 @@ def batch_weights(order: jax.Array, size: jax.Array) -> jax.Array:
     return jnp.zeros_like(inside).at[order].add(inside / inside.sum())
 
 
-def noise(gradients: jax.Array, key: jax.Array) -> jax.Array:
+def drawn_orders(networks: int, seed: int) -> np.ndarray:
+    """Orders of the samples with and without replacement, ``(networks, 2, draws, samples)``."""
+    chance = np.random.default_rng(seed)
+    again = chance.integers(SAMPLES, size=(networks, DRAWS, SAMPLES))
+    once = chance.permuted(np.tile(np.arange(SAMPLES), (networks, DRAWS, 1)), axis=2)
+    return np.stack([again, once], axis=1).astype(np.int32)
+
+
+def noise(gradients: jax.Array, orders: jax.Array) -> jax.Array:
     """Variance of a batch's gradient, summed over the parameters: with and without replacement, ``(2, sizes)``."""
-    first, second = jax.random.split(key)
-    orders = jnp.stack([
-        jax.random.randint(first, (DRAWS, SAMPLES), 0, SAMPLES),
-        jax.vmap(lambda key: jax.random.permutation(key, SAMPLES))(jax.random.split(second, DRAWS)),
-    ])  # fmt: skip
     weights = jax.vmap(jax.vmap(jax.vmap(batch_weights, (None, 0)), (0, None)), (0, None))(
         orders, jnp.asarray(NOISE_SIZES)
     )
@@ -132,12 +135,13 @@ def gradient_noise(settings: Settings, make: Callable, data: fnn.Batch) -> Outco
 
     @jax.jit
     @jax.vmap
-    def measured(key):
+    def measured(key, orders):
         found = fnn.train(MODEL, LOSS, fnn.sgd(0.1), data, epochs=5, batch_size=32, key=key, grad=make)
         gradients = sample_gradients(make(MODEL, LOSS), found.params, found.state, data)
-        return noise(gradients, key), jnp.linalg.norm(gradients.mean(axis=0)), found.history.loss[-1]
+        return noise(gradients, orders), jnp.linalg.norm(gradients.mean(axis=0)), found.history.loss[-1]
 
-    variances, signal, losses = map(np.asarray, measured(settings.keys_of(NOISE_SLOPE)))
+    keys = settings.keys_of(NOISE_SLOPE)
+    variances, signal, losses = map(np.asarray, measured(keys, drawn_orders(len(keys), settings.seed)))
     slopes = np.polyfit(np.log(NOISE_SIZES), np.log(variances[:, 0]).T, 1)[0]
     halves = variances[:, 1, -1] / variances[:, 0, -1]
     ratio = np.sqrt(variances[:, 0, 0]) / signal
