@@ -142,6 +142,10 @@ class WrongGradientError(AssertionError):
     """A model's backward pass isn't the derivative of its forward: what it would learn proves nothing."""
 
 
+# The parts of an experiment train equal models: one check a process is enough.
+_SEEN_RIGHT: set[tuple] = set()
+
+
 def checked(
     settings: Settings, model: fnn.Layer, loss: fnn.Loss, batch: fnn.Batch, *, key: jax.Array | None = None, **given
 ) -> Callable[[fnn.Layer, fnn.Loss], fnn.GradFn]:
@@ -151,8 +155,10 @@ def checked(
     nothing on the batch (a few samples are enough); a wrong backward pass stops the experiment with the report.
     ``given`` are ``params`` and ``state`` where they aren't the model's initial ones.
     """
-    if settings.grad == "manual":
+    asked = (model, loss, batch.x.shape, batch.x.dtype)
+    if settings.grad == "manual" and (given or asked not in _SEEN_RIGHT):
         report = fnn.check_model(model, loss, batch, key=key, **given)
         if not report.ok:
             raise WrongGradientError(f"The gradients written by hand are wrong; nothing was trained.\n\n{report}")
+        _SEEN_RIGHT.add(asked)
     return settings.value_and_grad

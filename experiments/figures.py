@@ -83,14 +83,15 @@ def lines(
     colour = _colour(list(curves))
     base = alt.Chart().encode(x=across, color=colour)
     near = alt.selection_point(nearest=True, on="pointerover", fields=["x", "series"], empty=False, clear="pointerout")
-    hovered = base.mark_point(size=45, filled=True).encode(
+    clip = range_y is not None
+    hovered = base.mark_point(size=45, filled=True, clip=clip).encode(
         y=up, opacity=alt.condition(near, alt.value(1), alt.value(0.85 if points else 0)),
         tooltip=_tooltip(rows, {"series": "", "x": x, "y": y, "low": "from", "high": "to"}, len(curves)),
     ).add_params(near)  # fmt: skip
     kinds = {"strokeDash": _dashes(list(curves), dashed)} if dashed else {}
-    layers = [base.mark_line(clip=range_y is not None).encode(y=up, **kinds)]
+    layers = [base.mark_line(clip=clip).encode(y=up, **kinds)]
     if any("low" in row for row in rows):
-        layers.insert(0, base.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", title=y, scale=vertical), y2="high:Q"))
+        layers.insert(0, base.mark_area(opacity=0.18, clip=clip).encode(y=alt.Y("low:Q", title=y, scale=vertical), y2="high:Q"))
     marked = [_threshold(name, value) for name, value in (thresholds or {}).items()]
     return panel(alt.layer(*layers, *marked, hovered, data=alt.Data(values=rows)), subtitle)
 

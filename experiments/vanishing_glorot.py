@@ -23,12 +23,12 @@ START = {
 JACOBIAN_STANDARD = Claim(
     **START, name="jacobian-standard", at_least=0.45, at_most=0.55,
     sentence="With U[−1/√n, 1/√n] a layer's Jacobian has a mean singular value of about 0.5.",
-    quantity="mean singular value of ∂a₂/∂a₁ and ∂a₅/∂a₄, the hidden layers' activations, at one image",
+    quantity="mean singular value of ∂aᵢ₊₁/∂aᵢ, the hidden layers' activations, over layers 1 to 4, at one image",
 )  # fmt: skip
 JACOBIAN_NORMALIZED = Claim(
     **START, name="jacobian-normalized", at_least=0.75, at_most=0.85,
     sentence="With the normalized initialization (Xavier) that value is about 0.8.",
-    quantity="mean singular value of ∂a₂/∂a₁ and ∂a₅/∂a₄, the hidden layers' activations, at one image",
+    quantity="mean singular value of ∂aᵢ₊₁/∂aᵢ, the hidden layers' activations, over layers 1 to 4, at one image",
 )  # fmt: skip
 COTANGENTS_SHRINK = Claim(
     **START, name="cotangents-shrink", at_most=0.5,
@@ -109,7 +109,7 @@ def at_the_start(params, batch: fnn.Batch):
         activations.append(tanh_kept)
         cotangents.append(fnn.tanh.backward(tanh_kept, dy)[1])
         kernels.append(dlinear.kernel)
-        if layer in (1, HIDDEN - 1):
+        if layer > 0:
             one_image = (linear_kept._replace(x=linear_kept.x[:1]), tanh_kept[:1])
             unit = jax.vmap(lambda dy, block=blocks[layer], kept=one_image: block.backward(kept, dy[None])[1][0])
             jacobians.append(unit(jnp.eye(WIDTH)))
@@ -216,7 +216,7 @@ def glorot(settings: Settings) -> Outcome:
     )  # fmt: skip
     table = Table(
         "Mean singular value of the Jacobian from a hidden layer to the next",
-        ("initialization", "1 → 2", "4 → 5", "both", "paper", "kernel alone", "inputs N(0, 1)"),
+        ("initialization", "1 → 2", "2 → 3", "3 → 4", "4 → 5", "mean", "paper", "kernel alone", "inputs N(0, 1)"),
         tuple((name, *(f"{value:.3f}" for value in (*by_layer[name], jacobian[name].mean())), paper,
                f"{bare[name]:.3f}", f"{on_normal[name]:.3f}")
               for name, paper in (("standard", "0.5"), ("normalized", "0.8"))),
