@@ -91,7 +91,8 @@ def lines(
     kinds = {"strokeDash": _dashes(list(curves), dashed)} if dashed else {}
     layers = [base.mark_line(clip=clip).encode(y=up, **kinds)]
     if any("low" in row for row in rows):
-        layers.insert(0, base.mark_area(opacity=0.18, clip=clip).encode(y=alt.Y("low:Q", title=y, scale=vertical), y2="high:Q"))
+        band = base.mark_area(opacity=0.18, clip=clip)
+        layers.insert(0, band.encode(y=alt.Y("low:Q", title=y, scale=vertical), y2="high:Q"))
     marked = [_threshold(name, value) for name, value in (thresholds or {}).items()]
     return panel(alt.layer(*layers, *marked, hovered, data=alt.Data(values=rows)), subtitle)
 
