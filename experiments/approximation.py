@@ -1,4 +1,4 @@
-"""How well does a network approximate? Width, random against trained hidden units, and depth, measured.
+"""How well does a hidden layer approximate? Width, and random against trained units, measured.
 
 ``python -m experiments.approximation`` fits known functions without noise, so that what is left is the error of the
 approximation: a smooth wave, one with kinks and one with jumps, on a line and in eight dimensions.
@@ -6,7 +6,6 @@ approximation: a smooth wave, one with kinks and one with jumps, on a line and i
 
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
 from typing import NamedTuple
 
 import jax
@@ -21,12 +20,12 @@ from threadpoolctl import threadpool_limits
 
 import funcnn as fnn
 from experiments.claims import Claim, Section, judge
-from experiments.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
+from experiments.experiment import Experiment, Outcome, Result, Settings, checked, settles
 from experiments.figures import Curve, Figure, Panel, lines
+from experiments.initial import initial_params
 from experiments.runner import command_line
 
 BARRON = "Barron, Universal approximation bounds for superpositions of a sigmoidal function, 1993"
-TELGARSKY = "Telgarsky, Benefits of depth in neural networks, 2016"
 UNEXPLAINED = "squared error on new points, as a share of the target's variance"
 
 LINE = Claim(
@@ -96,39 +95,9 @@ RANDOM_LINE = Claim(
     seeds=20,
     quick_seeds=3,
 )
-DEPTH_TEETH = Claim(
-    name="depth_on_a_sawtooth",
-    sentence="Three hidden layers fit a saw of 16 teeth better than one with as many parameters.",
-    section=Section.MLP,
-    source=TELGARSKY,
-    quantity="factor between the squared errors, one layer to three, log10",
-    at_least=0,
-    seeds=50,
-    quick_seeds=8,
-)
-DEPTH_WAVE = Claim(
-    name="depth_on_a_wave",
-    sentence="Three hidden layers fit a smooth wave better than one with as many parameters.",
-    section=Section.MLP,
-    quantity="factor between the squared errors, one layer to three, log10",
-    at_least=0,
-    seeds=50,
-    quick_seeds=8,
-)
-ANY_PATTERN = Claim(
-    name="one_layer_learns_any_pattern",
-    sentence="One hidden layer of 333 units learns a saw of 16 teeth, which 17 of its units could draw.",
-    section=Section.WHY_APPROXIMATION,
-    quantity=UNEXPLAINED,
-    at_most=0.01,
-    seeds=50,
-    quick_seeds=8,
-)
-
 WIDTHS = (1, 4, 16, 64, 256, 1024)
 DIMENSIONS = 8
 HALF = 3**0.5  # of an interval on which the uniform distribution has variance 1
-TEETH = 16
 
 
 # Targets --------------------------------------------------------------------------------------------------------------
@@ -148,7 +117,6 @@ def square(t, frequency):
 
 
 TARGETS = {"smooth": wave, "kinked": teeth, "jumps": square}
-SAW = partial(teeth, frequency=TEETH * np.pi / (2 * HALF))
 
 
 class Task(NamedTuple):
@@ -195,20 +163,11 @@ def drawn(rng: np.random.Generator, dimensions: int):
     Directions and offsets of the hidden units are both random. (With offsets that start at 0, as usual, every ReLU has
     its kink at 0: on a line, all random features would be two.)
     """
-    hidden, _, output = drawn_layers(rng, (DIMENSIONS, len(OWNER), len(WIDTHS)))
+    params = initial_params(rng, (DIMENSIONS, len(OWNER), len(WIDTHS)), bias=1.0)
+    hidden, _, output = jax.tree.map(np.asarray, params)
     inputs = np.arange(DIMENSIONS) < dimensions
     hidden = hidden._replace(kernel=hidden.kernel * inputs[:, None] * np.sqrt(DIMENSIONS / dimensions))
     return hidden, (), fnn.LinearParams(BLOCKS * rng.normal(size=BLOCKS.shape) / np.sqrt(WIDTHS), output.bias)
-
-
-def drawn_layers(rng: np.random.Generator, sizes: tuple[int, ...]):
-    """Parameters of an ``mlp``: He's kernels, and hidden biases from N(0, 1), so that the kinks cover the line."""
-    linears = [
-        fnn.LinearParams(rng.normal(size=(before, after)) * np.sqrt(2 / before), rng.normal(size=after))
-        for before, after in pairwise(sizes)
-    ]
-    linears[-1] = linears[-1]._replace(bias=np.zeros(sizes[-1]))
-    return tuple(layer for linear in linears for layer in (linear, ()))[:-1]
 
 
 def within_blocks(updates, params):
@@ -315,7 +274,7 @@ def checked_here(settings: Settings, sizes: tuple[int, ...]):
     """The gradients to train by, once those of a small network of the same form are seen to be right."""
     rng = np.random.default_rng(settings.seed)
     batch, params = stacked([(fnn.Batch(*(rng.normal(size=(6, size)) for size in sizes[:: len(sizes) - 1])),
-                              drawn_layers(rng, sizes))])  # fmt: skip
+                              initial_params(rng, sizes))])  # fmt: skip
     state = ((),) * (2 * len(sizes) - 3)
     return checked(settings, fnn.mlp(sizes), fnn.mean_squared_error, at(batch, 0), params=at(params, 0), state=state)
 
@@ -435,94 +394,14 @@ def errors_panel(errors: dict[str, np.ndarray], title: str) -> Panel:
                  points=True, subtitle=title)  # fmt: skip
 
 
-DEPTHS = {"one hidden layer of 333": (1, 333, 1), "three hidden layers of 21": (1, 21, 21, 21, 1)}
-RATES = (0.01, 0.03)
-SHAPES = {"smooth wave": partial(wave, frequency=3.0), "saw of 16 teeth": SAW}
-
-
-@settles("Depth at equal parameters", DEPTH_TEETH, DEPTH_WAVE, ANY_PATTERN)
-def depth(settings: Settings) -> Outcome:
-    keys, epochs = settings.keys_of(DEPTH_TEETH), settings.steps(quick=8, full=16)
-    x = jnp.linspace(-HALF, HALF, 4096)[:, None]
-    y = jnp.stack([jnp.asarray(shape(np.asarray(x[:, 0]))) for shape in SHAPES.values()])
-    grad = checked_here(settings, (2, 5, 4, 3, 2))
-    errors, fits, chosen = {}, {}, {}
-    for name, sizes in DEPTHS.items():
-        model, state = fnn.mlp(sizes), ((),) * (2 * len(sizes) - 3)
-        start = stacked(drawn_layers(np.random.default_rng((settings.seed, seed)), sizes) for seed in range(len(keys)))
-
-        def outputs(key, start, rate, y, model=model, state=state):
-            params = fnn.train(model, fnn.mean_squared_error, falling_adam(rate, epochs * (len(x) // 32)),
-                               (x, y[:, None]), epochs=epochs, batch_size=32, key=key, grad=grad, params=start,
-                               state=state).params  # fmt: skip
-            return fnn.predict(model, params, state, x)[:, 0]
-
-        over_seeds_and_rates = jax.vmap(jax.vmap(outputs, (0, 0, None, None)), (None, None, 0, None))
-        every = jax.vmap(over_seeds_and_rates, (None, None, None, 0))
-        predicted = jax.jit(every)(keys, start, jnp.array(RATES), y)  # (shapes, rates, seeds, points)
-        shares = np.asarray(unexplained(predicted, y[:, None, None]))
-        best = np.median(shares, axis=2).argmin(axis=1)
-        chosen[name] = [RATES[rate] for rate in best]
-        errors[name] = np.stack([shares[shape, rate] for shape, rate in enumerate(best)])
-        middle = np.argsort(errors[name][1])[len(keys) // 2]
-        fits[name] = np.asarray(predicted[1, best[1], middle])
-    flat, deep = errors.values()
-    gains = np.log10(flat / deep)
-    medians = np.median([flat, deep], axis=2)
-    rows = tuple(
-        (name, *(f"{share:.2g}" for share in np.median(errors[name], axis=1)), *chosen[name]) for name in DEPTHS
-    )
-    return Outcome(
-        findings=(judge(DEPTH_TEETH, gains[1]), judge(DEPTH_WAVE, gains[0]), judge(ANY_PATTERN, flat[1])),
-        figures=(
-            Figure(
-                title=f"Of the saw one hidden layer leaves {medians[0, 1]:.2g}, three leave {medians[1, 1]:.2g}",
-                alternative="Left: the saw of 16 teeth and the two networks of the middle seed. The network with one "
-                f"hidden layer leaves {medians[0, 1]:.2g} of the variance, the one with three {medians[1, 1]:.2g}. "
-                "Right: the distribution of the seeds' errors for both.",
-                panels=(
-                    lines({"target": Curve(x, y[1])} | {name: Curve(x, fit) for name, fit in fits.items()},
-                          x="x", y="output", subtitle="the middle seed"),
-                    spread_panel(errors),
-                ),
-                caption="Both networks have about 1,000 parameters (1,000 and 988) and the better of the learning "
-                        "rates "
-                f"{', '.join(map(str, RATES))} for each target; Adam, {epochs * 128:,} steps of 32 samples.",
-            ),
-        ),
-        tables=(
-            Table("Median share of the variance left, and the learning rate it was reached with",
-                  ("network", *SHAPES, *(f"rate for the {shape}" for shape in SHAPES)), rows),
-        ),
-        text=f"On the saw one hidden layer leaves {medians[0, 1]:.2g} of the variance and three leave "
-        f"{medians[1, 1]:.2g}, with as many parameters; on the smooth wave it is {medians[0, 0]:.1e} and "
-        f"{medians[1, 0]:.1e}. A saw folds the line upon itself, which layers do one after another and one layer has "
-        "to do tooth by tooth. Seventeen units in one layer could draw all the teeth exactly; that 333 trained ones "
-        f"leave {medians[0, 1]:.2g} is the difference between what a network can represent and what it learns.",
-    )  # fmt: skip
-
-
-def spread_panel(errors: dict[str, np.ndarray]) -> Panel:
-    curves = {
-        f"{shape}, {name.split(' hidden')[0]}": Curve(
-            np.sort(values[i]), (np.arange(values[i].size) + 1) / values[i].size
-        )
-        for i, shape in enumerate(SHAPES)
-        for name, values in errors.items()
-    }
-    return lines(curves, x="squared error, share of the variance", y="share of seeds below", log="x",
-                 subtitle="all seeds")  # fmt: skip
-
-
 EXPERIMENT = Experiment(
     name="approximation",
-    title="What width and depth approximate",
+    title="What a hidden layer approximates",
     introduction="A network with one hidden layer can approximate any continuous function, says the theorem, given "
-    "enough units. How many are enough, for which functions, does training find the good network, need the hidden "
-    "units be trained at all, and are they better placed in several layers?\n\n"
-    "Known functions are fitted without noise: a smooth wave, one with kinks, one with jumps, on a line and in eight "
-    "dimensions, where they vary along three directions that the network has to find.",
-    parts=(width, depth),
+    "enough units. How many are enough, for which functions, does training find the good network, and need the hidden "
+    "units be trained at all?\n\nKnown functions are fitted without noise: a smooth wave, one with kinks, one with "
+    "jumps, on a line and in eight dimensions, where they vary along three directions that the network has to find.",
+    parts=(width,),
 )
 
 

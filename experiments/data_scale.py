@@ -5,7 +5,6 @@ same splits of digits and of MNIST.
 """
 
 import warnings
-from itertools import pairwise
 from typing import NamedTuple
 
 import jax
@@ -26,6 +25,7 @@ import funcnn as fnn
 from experiments.claims import Claim, Section, interval, judge
 from experiments.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
 from experiments.figures import Curve, Figure, bars, lines
+from experiments.initial import initial_params
 from experiments.runner import command_line
 
 RATE = "doublings of accuracy per doubling of data at the last one: log2(error with half / error with all)"
@@ -157,23 +157,10 @@ def network_errors(settings: Settings, pictures: Pictures, training: np.ndarray,
         return fnn.predict(model, trained.params, state, x[test]).argmax(axis=1) != y[test]
 
     keys = jax.random.split(jax.random.key(settings.seed), count * seeds)
-    given = (keys, drawn(settings, count * seeds, sizes), jnp.asarray(rows.reshape(count * seeds, -1)),
-             jnp.asarray(np.tile(test, (count, 1))))  # fmt: skip
+    starts = initial_params(np.random.default_rng(settings.seed), sizes, count * seeds)
+    given = (keys, starts, jnp.asarray(rows.reshape(count * seeds, -1)), jnp.asarray(np.tile(test, (count, 1))))
     wrong = jax.jit(lambda given: jax.lax.map(one, given))(given)
     return error(np.asarray(wrong).reshape(count, seeds, -1))
-
-
-def drawn(settings: Settings, networks: int, sizes: tuple[int, ...]):
-    """He's initial parameters for many networks, by NumPy."""
-    rng = np.random.default_rng(settings.seed)
-    linears = [
-        fnn.LinearParams(
-            jnp.asarray(rng.standard_normal((networks, before, after), np.float32) * np.float32((2 / before) ** 0.5)),
-            jnp.zeros((networks, after), jnp.float32),
-        )
-        for before, after in pairwise(sizes)
-    ]
-    return tuple(layer for linear in linears for layer in (linear, ()))[:-1]
 
 
 def compare(settings: Settings, pictures: Pictures, claimed: tuple[Claim, ...], title: str) -> Outcome:

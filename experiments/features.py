@@ -5,7 +5,6 @@
 
 import warnings
 from functools import cache, partial
-from itertools import pairwise
 from typing import NamedTuple
 
 import jax
@@ -29,6 +28,7 @@ from experiments.claims import Claim, Section, judge
 from experiments.data import DataSet
 from experiments.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
 from experiments.figures import Curve, Figure, bars, images, lines, scatter
+from experiments.initial import initial_params
 from experiments.runner import command_line
 
 ALAIN = "Alain and Bengio, Understanding intermediate layers using linear classifier probes, 2016"
@@ -112,23 +112,12 @@ def mnist(seed: int) -> DataSet:
 # Networks and their layers --------------------------------------------------------------------------------------------
 
 
-def drawn(rng: np.random.Generator, sizes: tuple[int, ...] = SIZES):
-    """He's initial parameters."""
-    linears = [
-        fnn.LinearParams(
-            jnp.asarray(rng.normal(size=(before, after)) * np.sqrt(2 / before), jnp.float32),
-            jnp.zeros(after, jnp.float32),
-        )
-        for before, after in pairwise(sizes)
-    ]
-    return tuple(layer for linear in linears for layer in (linear, ()))[:-1]
-
-
 def checked_here(settings: Settings):
     rng = np.random.default_rng(settings.seed)
     sizes = (9, 7, 6, 5, 4)
     batch = fnn.Batch(jnp.asarray(rng.normal(size=(6, 9)), jnp.float32), jnp.arange(6) % 4)
-    return checked(settings, fnn.mlp(sizes), fnn.softmax_cross_entropy, batch, params=drawn(rng, sizes), state=STATE)
+    params = initial_params(rng, sizes)
+    return checked(settings, fnn.mlp(sizes), fnn.softmax_cross_entropy, batch, params=params, state=STATE)
 
 
 class Networks(NamedTuple):
@@ -141,8 +130,7 @@ class Networks(NamedTuple):
 
 def networks(settings: Settings, data: DataSet) -> Networks:
     keys, grad = settings.keys_of(FIRST), checked_here(settings)
-    starts = [drawn(np.random.default_rng((settings.seed, seed))) for seed in range(len(keys))]
-    before = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
+    before = initial_params(np.random.default_rng(settings.seed), SIZES, len(keys))
     epochs = epochs_of(settings)
 
     def one(given):
@@ -160,6 +148,7 @@ def epochs_of(settings: Settings) -> int:
 
 
 def at(params, seed: int):
+    """One seed's parameters."""
     return jax.tree.map(lambda leaf: leaf[seed], params)
 
 
@@ -378,7 +367,7 @@ def first_layer(settings: Settings) -> Outcome:
 
 def by_epoch(settings: Settings, data: DataSet) -> dict[int, np.ndarray]:
     """The first seed's kernels as pictures ``(units, 28, 28)`` before training and after every epoch."""
-    start = drawn(np.random.default_rng((settings.seed, 0)))
+    start = at(initial_params(np.random.default_rng(settings.seed), SIZES, settings.seeds_of(FIRST)), 0)
     seen = {0: start[0].kernel}
 
     def look(progress: fnn.Progress):

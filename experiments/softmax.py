@@ -1,28 +1,22 @@
-"""What softmax's probabilities are: shifts, overflow, temperature, exclusive and joint labels, and calibration.
+"""What softmax is: shifts, overflow by number type, temperature, and labels that don't exclude each other.
 
-``python -m experiments.softmax`` asks of handwritten digits whether 66% means right 66 times of a hundred, and what
-becomes of softmax where a picture shows two digits at once, or none.
+``python -m experiments.softmax`` asks what becomes of softmax where a picture shows two digits at once, or none.
+Whether its shares are true probabilities is asked by ``experiments.calibration``.
 """
 
 from functools import partial
-from itertools import pairwise
-from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
-from scipy import optimize, special
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
+from scipy import special
 
 import funcnn as fnn
+from experiments.calibration import checked_here, halves, outputs
 from experiments.claims import Claim, Section, judge
-from experiments.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
-from experiments.figures import Curve, Figure, histogram, images, lines
+from experiments.experiment import Experiment, Outcome, Result, Settings, Table, settles
+from experiments.figures import Curve, Figure, images, lines
 from experiments.runner import command_line
-
-GUO = "Guo, Pleiss, Sun and Weinberger, On calibration of modern neural networks, 2017"
 
 PRINTED = Claim(
     name="worked_example",
@@ -70,44 +64,6 @@ TEMPERATURE = Claim(
     seeds=1000,
     quick_seeds=200,
 )
-EXCLUSIVE = Claim(
-    name="exclusive_classes",
-    sentence="For exclusive classes, softmax is right more often than ten separate sigmoids.",
-    section=Section.ACTIVATIONS,
-    quantity="difference of the test accuracies on digits, softmax less sigmoids",
-    at_least=0,
-)
-WORD = Claim(
-    name="sixty_six_percent",
-    sentence="Of the predictions that softmax makes with about 66%, about 66% are right.",
-    section=Section.MISTAKE_SOFTMAX,
-    quantity="share that is right of the test predictions made with 56% to 76%",
-    at_least=0.61,
-    at_most=0.71,
-)
-CALIBRATED = Claim(
-    name="calibrated",
-    sentence="Softmax's probabilities are within two points of how often they are right.",
-    section=Section.ACTIVATIONS,
-    quantity="expected calibration error on the test digits, 15 bins",
-    at_most=0.02,
-)
-OVERCONFIDENT = Claim(
-    name="overconfident",
-    sentence="A trained network is surer than it is right.",
-    section=Section.MISTAKE_SOFTMAX,
-    source=GUO,
-    quantity="mean probability of the predicted class less the share that is right, test digits",
-    at_least=0,
-)
-SCALED = Claim(
-    name="temperature_scaling",
-    sentence="One temperature, fitted on held-out samples, brings the probabilities closer to the truth.",
-    section=Section.MISTAKE_SOFTMAX,
-    source=GUO,
-    quantity="by how much it lowers the expected calibration error on other samples",
-    at_least=0,
-)
 JOINT = Claim(
     name="joint_labels",
     sentence="Where a picture shows up to two digits, sigmoids name them all more often than softmax.",
@@ -129,7 +85,6 @@ HALF = Claim(
 
 LOGITS, FIGURES = (2.0, 1.0, 0.1), (0.6590, 0.2424, 0.0986)
 TYPES = {"float16": jnp.float16, "bfloat16": jnp.bfloat16, "float32": jnp.float32, "float64": jnp.float64}
-BINS = 15
 
 
 # The function itself --------------------------------------------------------------------------------------------------
@@ -243,171 +198,6 @@ def is_sound(rng: np.random.Generator, dtype, seeds: int) -> np.ndarray:
     return (np.abs(shares.sum(axis=1) - 1) < 10 * float(jnp.finfo(dtype).eps)) & (winners == shares.max(axis=1))
 
 
-# Exclusive classes, and calibration -----------------------------------------------------------------------------------
-
-
-def checked_here(settings: Settings, loss: fnn.Loss, target: Array):
-    """The gradients to train by: a small network of the form that all have here is checked with the loss."""
-    x = jnp.asarray(np.random.default_rng(settings.seed).normal(size=(len(target), 5)), jnp.float32)
-    params = jax.tree.map(lambda leaf: leaf[0], drawn(1, (5, 7, 10)))
-    return checked(settings, fnn.mlp((5, 7, 10)), loss, (x, target), params=params, state=((),) * 3)
-
-
-class Calibration(NamedTuple):
-    """By bin of equal width: how many predictions, their mean probability, the share of them that is right."""
-
-    counts: np.ndarray
-    stated: np.ndarray
-    right: np.ndarray
-
-    @property
-    def error(self) -> float:
-        """The expected calibration error, Σ counts |stated − right| / Σ counts."""
-        return float((self.counts * np.abs(self.stated - self.right)).sum() / self.counts.sum())
-
-
-def calibration(probabilities: np.ndarray, y: np.ndarray) -> Calibration:
-    """Of the predicted class's probability, as Guo et al. measure it."""
-    stated, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == y
-    place = np.clip((stated * BINS).astype(int), 0, BINS - 1)
-    counts = np.bincount(place, minlength=BINS)
-    sums = (np.bincount(place, weights, BINS) / np.maximum(counts, 1) for weights in (stated, right))
-    return Calibration(counts, *sums)
-
-
-def fitted_temperature(z: np.ndarray, y: np.ndarray) -> float:
-    """The temperature with the least cross-entropy on samples that weren't trained on."""
-
-    def cross_entropy(logarithm):
-        return -special.log_softmax(z / np.exp(logarithm), axis=1)[np.arange(len(y)), y].mean()
-
-    return float(np.exp(optimize.minimize_scalar(cross_entropy, bounds=(-3, 3), method="bounded").x))
-
-
-def halves(seeds: int) -> tuple[Array, Array]:
-    """Digits ``(seeds, 1792, 64)`` and labels, the first half to train on; every seed splits in its own way."""
-    x, y = load_digits(return_X_y=True)
-    x, y = x[:1792], y[:1792]
-    orders = [np.concatenate(train_test_split(np.arange(len(y)), stratify=y, test_size=0.5, random_state=seed))
-              for seed in range(seeds)]  # fmt: skip
-    return jnp.asarray(x[orders] / 16, jnp.float32), jnp.asarray(y[orders])
-
-
-@settles("Exclusive classes", EXCLUSIVE, WORD, CALIBRATED, OVERCONFIDENT, SCALED)
-def exclusive(settings: Settings) -> Outcome:
-    sizes, keys = (64, 32, 10), settings.keys_of(EXCLUSIVE)
-    x, y = halves(len(keys))
-    old, epochs = x.shape[1] // 2, settings.steps(quick=40, full=100)
-    targets = {
-        "softmax": (fnn.softmax_cross_entropy, y),
-        "sigmoids": (fnn.sigmoid_cross_entropy, jnp.eye(10, dtype=jnp.float32)[y]),
-    }
-    scores = {}
-    for name, (loss, target) in targets.items():
-        grad = checked_here(settings, loss, target[0, :6])
-        scores[name] = outputs(sizes, loss, grad, epochs, keys, x[:, :old], target[:, :old], x[:, old:]).astype(float)
-    y = np.asarray(y[:, old:])
-    accuracy = {name: (z.argmax(axis=-1) == y).mean(axis=1) for name, z in scores.items()}
-    chances = special.softmax(scores["softmax"], axis=-1)
-    stated, right = chances.max(axis=-1), chances.argmax(axis=-1) == y
-    near = (stated >= 0.56) & (stated <= 0.76)
-    some = near.any(axis=1)
-    kept = np.array([right[i, near[i]].mean() for i in np.flatnonzero(some)])
-    errors = np.array([calibration(*pair).error for pair in zip(chances, y, strict=True)])
-    half = y.shape[1] // 2
-    temperatures = np.array([fitted_temperature(z[:half], labels[:half])
-                             for z, labels in zip(scores["softmax"], y, strict=True)])  # fmt: skip
-    cooled = special.softmax(scores["softmax"] / temperatures[:, None, None], axis=-1)
-    gains = np.array([
-        calibration(before[half:], labels[half:]).error - calibration(after[half:], labels[half:]).error
-        for before, after, labels in zip(chances, cooled, y, strict=True)
-    ])  # fmt: skip
-    sums = np.abs(special.expit(scores["sigmoids"]).sum(axis=-1) - 1).mean()
-    reliability = {
-        name: pooled(some, y) for name, some in {"as trained": chances, "temperature fitted": cooled}.items()
-    }
-    excess = (stated - right).mean(axis=1)
-    return Outcome(
-        findings=(
-            judge(EXCLUSIVE, accuracy["softmax"] - accuracy["sigmoids"]),
-            judge(WORD, kept, f"{near.sum()} predictions of all seeds, stated at {stated[near].mean():.3f} on average; "
-                  f"pooled, {right[near].mean():.3f} of them are right."
-                  + (f" {(~some).sum()} seeds had none and are left out." if not some.all() else "")),
-            judge(CALIBRATED, errors),
-            judge(OVERCONFIDENT, excess),
-            judge(SCALED, gains, f"Fitted on half of the test samples, judged on the others; mean temperature "
-                  f"{temperatures.mean():.2f}."),
-        ),
-        figures=(
-            Figure(
-                title="How often a stated probability is right",
-                alternative="The share of predictions that is right against the stated probability, and the diagonal "
-                f"where both agree. Of predictions with 56% to 76%, {right[near].mean():.0%} are right. The expected "
-                f"calibration error is {errors.mean():.4f} on average; {share_sure(stated):.0%} of all predictions "
-                "are made with 99% or more.",
-                panels=(
-                    lines({name: reliable(found) for name, found in reliability.items()}
-                          | {"stated = right": Curve([0.2, 1], [0.2, 1])},
-                          x="stated probability", y="share that is right", points=True, subtitle="all seeds together"),
-                    histogram({"right": stated[right], "wrong": stated[~right]}, x="stated probability", bins=20,
-                              subtitle="how sure, where right and where wrong"),
-                ),
-                caption=f"Digits, trained on one half, tested on the other, 64-32-10, {epochs} epochs of Adam; a split "
-                "and a network for every seed. Bands: two standard errors of a share. Bins of fewer than 30 "
-                "predictions are left out.",
-            ),
-        ),
-        text=f"Softmax is right on {accuracy['softmax'].mean():.2%} of the test digits, ten separate sigmoids, of "
-        f"which the largest is taken, on {accuracy['sigmoids'].mean():.2%}. For the choice of one class it hardly "
-        f"matters; but the sigmoids don't add up to 1: they miss it by {sums:.3f} on average.\n\n"
-        f"Can the probability be taken at its word? Of the predictions made with about 66%, {right[near].mean():.0%} "
-        f"are right. Over all predictions the network states {excess.mean():+.2%} more than it earns, and the expected "
-        f"calibration error is {errors.mean():.2%}. A temperature of {temperatures.mean():.2f}, fitted afterwards, "
-        f"changes that error by {-gains.mean():+.2%}. That softmax's outputs add up to 1 makes them shares; whether "
-        "they are true probabilities only a count can tell.",
-    )  # fmt: skip
-
-
-def outputs(sizes: tuple[int, ...], loss: fnn.Loss, grad, epochs: int, keys: Array, x: Array, y: Array, new: Array):
-    """Train a network for each seed on its own data, in float32, and ask it about new ones."""
-    model, state = fnn.mlp(sizes), ((),) * (2 * len(sizes) - 3)
-
-    def one(key, params, x, y, new):
-        trained = fnn.train(model, loss, fnn.adam(0.005), (x, y), epochs=epochs, batch_size=32, key=key, grad=grad,
-                            params=params, state=state)  # fmt: skip
-        return fnn.predict(model, trained.params, trained.state, new)
-
-    return np.asarray(jax.jit(jax.vmap(one))(keys, drawn(len(keys), sizes), x, y, new))
-
-
-def drawn(seeds: int, sizes: tuple[int, ...]):
-    """He's initial parameters of an ``mlp`` for every seed; NumPy draws them at once, XLA would compile for seconds."""
-    rng = np.random.default_rng(0)
-    linears = [
-        fnn.LinearParams(
-            jnp.asarray(rng.normal(size=(seeds, before, after)) * np.sqrt(2 / before), jnp.float32),
-            jnp.zeros((seeds, after), jnp.float32),
-        )
-        for before, after in pairwise(sizes)
-    ]
-    return tuple(layer for linear in linears for layer in (linear, ()))[:-1]
-
-
-def pooled(chances: np.ndarray, y: np.ndarray) -> Calibration:
-    """Over all seeds, without the bins that hold too few."""
-    found = calibration(chances.reshape(-1, 10), y.ravel())
-    return Calibration(*(part[found.counts >= 30] for part in found))
-
-
-def reliable(found: Calibration) -> Curve:
-    spread = 2 * np.sqrt(found.right * (1 - found.right) / found.counts)
-    return Curve(found.stated, found.right, found.right - spread, found.right + spread)
-
-
-def share_sure(stated: np.ndarray) -> float:
-    return float((stated >= 0.99).mean())
-
-
 # Several labels at once -----------------------------------------------------------------------------------------------
 
 
@@ -507,10 +297,10 @@ def joint(settings: Settings) -> Outcome:
 
 EXPERIMENT = Experiment(
     name="softmax",
-    title="What softmax's probabilities mean",
+    title="What softmax's shares are",
     introduction="Softmax turns scores into shares of 1. When does its formula overflow, what does a temperature do, "
-    "are the shares true probabilities, and what becomes of them where labels don't exclude each other?",
-    parts=(function, exclusive, joint),
+    "and what becomes of the shares where labels don't exclude each other?",
+    parts=(function, joint),
     precision="float64",
 )
 

@@ -1,16 +1,23 @@
 """The targets and the fits of ``experiments.approximation``, where they are known exactly."""
 
+from itertools import pairwise
+
 import numpy as np
 
-from experiments import approximation
+from experiments import approximation, depth
 
 
 def test_the_kinked_wave_is_a_triangle_with_the_teeth_that_its_name_says():
     np.testing.assert_allclose(approximation.teeth(np.pi * np.array([0, 0.25, 0.5, 1, 1.5]), 1), [0, 0.5, 1, 0, -1],
                                atol=1e-12)  # fmt: skip
     x = np.linspace(-approximation.HALF, approximation.HALF, 100_000)
-    turns = np.diff(np.sign(np.diff(approximation.SAW(x)))) != 0
-    assert turns.sum() == approximation.TEETH
+    turns = np.diff(np.sign(np.diff(depth.SAW(x)))) != 0
+    assert turns.sum() == depth.TEETH
+
+
+def test_both_depths_have_about_a_thousand_parameters():
+    counts = {sum((before + 1) * after for before, after in pairwise(sizes)) for sizes in depth.DEPTHS.values()}
+    assert counts == {1000, 988}
 
 
 def test_a_failed_fit_counts_as_the_mean():

@@ -6,6 +6,7 @@ import pytest
 
 import funcnn as fnn
 from experiments import features
+from experiments.initial import initial_params
 
 
 def test_an_edge_is_local_and_noise_and_strokes_are_not():
@@ -25,7 +26,7 @@ def test_smoothness_is_a_correlation_of_neighbours():
 
 
 def test_the_last_layer_read_is_what_the_output_layer_sees():
-    params = features.drawn(np.random.default_rng(0), (5, 4, 3, 2))
+    params = initial_params(np.random.default_rng(0), (5, 4, 3, 2))
     x = jnp.asarray(np.random.default_rng(1).normal(size=(7, 5)), jnp.float32)
     *_, last = features.by_layer(params, x)
     wanted = fnn.predict(fnn.mlp((5, 4, 3, 2)), params, ((),) * 5, x)
