@@ -18,7 +18,8 @@ from experiments.runner import load, run_all, show
 NAMES = (
     "chapter", "perceptron", "perceptron_history", "activations", "activations_dying", "backprop", "digits", "mnist",
     "descent", "optimizers", "optimizers_networks", "vanishing", "vanishing_glorot", "remedies", "two_spirals",
-    "scaling_inputs", "classification_loss", "softmax", "approximation", "features", "data_scale", "mnist1d",
+    "scaling_inputs", "classification_loss", "softmax", "calibration", "approximation", "depth", "features",
+    "data_scale", "mnist1d",
 )  # fmt: skip
 
 

@@ -22,8 +22,8 @@ import funcnn as fnn
 from experiments.claims import Claim, Section, judge
 from experiments.experiment import Experiment, Outcome, Result, Settings, checked, settles
 from experiments.figures import Curve, Figure, Panel, lines
-from experiments.initial import initial_params
 from experiments.runner import command_line
+from experiments.starts import initial_params
 
 BARRON = "Barron, Universal approximation bounds for superpositions of a sigmoidal function, 1993"
 UNEXPLAINED = "squared error on new points, as a share of the target's variance"

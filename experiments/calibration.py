@@ -17,8 +17,8 @@ import funcnn as fnn
 from experiments.claims import Claim, Section, judge
 from experiments.experiment import Experiment, Outcome, Result, Settings, checked, settles
 from experiments.figures import Curve, Figure, histogram, lines
-from experiments.initial import initial_params
 from experiments.runner import command_line
+from experiments.starts import initial_params
 
 GUO = "Guo, Pleiss, Sun and Weinberger, On calibration of modern neural networks, 2017"
 

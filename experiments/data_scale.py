@@ -25,8 +25,8 @@ import funcnn as fnn
 from experiments.claims import Claim, Section, interval, judge
 from experiments.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
 from experiments.figures import Curve, Figure, bars, lines
-from experiments.initial import initial_params
 from experiments.runner import command_line
+from experiments.starts import initial_params
 
 RATE = "doublings of accuracy per doubling of data at the last one: log2(error with half / error with all)"
 LEVEL = 0.1  # a doubling of the data that takes less than 7% off the error

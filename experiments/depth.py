@@ -14,8 +14,8 @@ from experiments.approximation import HALF, UNEXPLAINED, checked_here, falling_a
 from experiments.claims import Claim, Section, judge
 from experiments.experiment import Experiment, Outcome, Result, Settings, Table, settles
 from experiments.figures import Curve, Figure, Panel, lines
-from experiments.initial import initial_params
 from experiments.runner import command_line
+from experiments.starts import initial_params
 
 TELGARSKY = "Telgarsky, Benefits of depth in neural networks, 2016"
 

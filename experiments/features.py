@@ -28,8 +28,8 @@ from experiments.claims import Claim, Section, judge
 from experiments.data import DataSet
 from experiments.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
 from experiments.figures import Curve, Figure, bars, images, lines, scatter
-from experiments.initial import initial_params
 from experiments.runner import command_line
+from experiments.starts import initial_params
 
 ALAIN = "Alain and Bengio, Understanding intermediate layers using linear classifier probes, 2016"
 COUNTS = {"seeds": 20, "quick_seeds": 4}

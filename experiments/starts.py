@@ -5,6 +5,7 @@ paired starts to models that differ in something else, and spares XLA the random
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -46,3 +47,23 @@ def xavier(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray
 def fan_in_uniform(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """U(−1/√n, 1/√n) for n features in: what was usual before, and still is PyTorch's default."""
     return generator.uniform(-1, 1, shape) / np.sqrt(shape[-2])
+
+
+def initial_params(rng: np.random.Generator, sizes: tuple[int, ...], *networks: int, bias: float = 0.0):
+    """He's initial parameters of ``fnn.mlp(sizes)`` in float32, each ``(*networks, …)``.
+
+    Args:
+        rng: where they come from.
+        sizes: as for ``mlp``.
+        networks: how many are drawn, on as many axes as wanted; none for one network.
+        bias: the standard deviation of the hidden layers' biases; the output's are 0.
+    """
+    linears = [
+        fnn.LinearParams(
+            jnp.asarray(he(rng, (*networks, before, after)), jnp.float32),
+            jnp.asarray(rng.normal(size=(*networks, after)) * bias, jnp.float32),
+        )
+        for before, after in pairwise(sizes)
+    ]
+    linears[-1] = linears[-1]._replace(bias=jnp.zeros_like(linears[-1].bias))
+    return tuple(layer for linear in linears for layer in (linear, ()))[:-1]
