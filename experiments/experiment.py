@@ -1,6 +1,7 @@
 """What an experiment is: claims, and parts that measure and judge them. ``run(settings) -> Result`` is pure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -126,16 +127,23 @@ class Result(NamedTuple):
 
 def measured(experiment: Experiment, part: Part, settings: Settings) -> Outcome:
     """Run one part in the experiment's precision, and see that it judged just the claims it says."""
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", experiment.precision == "float64")
-    try:
+    with set_for_now("jax_enable_x64", experiment.precision == "float64"):
         outcome = part.measure(settings)
-    finally:
-        jax.config.update("jax_enable_x64", before)
     judged = [finding.claim.name for finding in outcome.findings]
     if sorted(judged) != sorted(claim.name for claim in part.claims):
         raise ValueError(f"{experiment.name}, {part.title!r}: expected verdicts on its own claims, got {judged}.")
     return outcome
+
+
+@contextmanager
+def set_for_now(option: str, value: bool) -> Iterator[None]:
+    """One of JAX's options, for as long as the block lasts."""
+    before = jax.config.read(option)
+    jax.config.update(option, value)
+    try:
+        yield
+    finally:
+        jax.config.update(option, before)
 
 
 class WrongGradientError(AssertionError):
@@ -157,7 +165,9 @@ def checked(
     """
     asked = (model, loss, batch.x.shape, batch.x.dtype)
     if settings.grad == "manual" and (given or asked not in _SEEN_RIGHT):
-        report = fnn.check_model(model, loss, batch, key=key, **given)
+        # A check compiles two hundred small programs and runs each once: what XLA would spend on making them fast is lost.
+        with set_for_now("jax_disable_most_optimizations", True):
+            report = fnn.check_model(model, loss, batch, key=key, **given)
         if not report.ok:
             raise WrongGradientError(f"The gradients written by hand are wrong; nothing was trained.\n\n{report}")
         _SEEN_RIGHT.add(asked)

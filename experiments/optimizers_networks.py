@@ -207,7 +207,7 @@ def on_both(settings: Settings) -> Outcome:
         measured_on(settings, DIGITS, "8 × 8 digits", small, gradient, settings.steps(quick=8, full=40)),
         measured_on(settings, MNIST, "MNIST", large, gradient, settings.steps(quick=2, full=10)),
     )
-    findings, figures, tables, texts = zip(*outcomes, strict=True)
+    findings, figures, tables, texts, _ = zip(*outcomes, strict=True)
     return Outcome(sum(findings, ()), sum(figures, ()), sum(tables, ()), "\n\n".join(texts))
 
 

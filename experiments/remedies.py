@@ -51,32 +51,32 @@ def claim(name: str, sentence: str, source: str = "", *, at_least=LEARNS, at_mos
 
 RECIPES = {
     "sigmoid": Recipe(fnn.sigmoid, fan_in_uniform),
-    "sigmoid, Xavier": Recipe(fnn.sigmoid, xavier),
-    "sigmoid, clipping": Recipe(fnn.sigmoid, fan_in_uniform, bound=1.0),
-    "sigmoid, batch norm": Recipe(fnn.sigmoid, fan_in_uniform, fnn.batch_norm),
-    "sigmoid, layer norm": Recipe(fnn.sigmoid, fan_in_uniform, fnn.layer_norm),
-    "sigmoid, skip": Recipe(fnn.sigmoid, fan_in_uniform, skip=True),
-    "tanh, Xavier": Recipe(fnn.tanh, xavier),
+    "sigmoid + Xavier": Recipe(fnn.sigmoid, xavier),
+    "sigmoid + clipping": Recipe(fnn.sigmoid, fan_in_uniform, bound=1.0),
+    "sigmoid + batch norm": Recipe(fnn.sigmoid, fan_in_uniform, fnn.batch_norm),
+    "sigmoid + layer norm": Recipe(fnn.sigmoid, fan_in_uniform, fnn.layer_norm),
+    "sigmoid + skip": Recipe(fnn.sigmoid, fan_in_uniform, skip=True),
+    "tanh + Xavier": Recipe(fnn.tanh, xavier),
     "ReLU": Recipe(fnn.relu, fan_in_uniform),
-    "ReLU, He": Recipe(fnn.relu, he),
-    "ReLU, He, skip": Recipe(fnn.relu, he, skip=True),
+    "ReLU + He": Recipe(fnn.relu, he),
+    "ReLU + He + skip": Recipe(fnn.relu, he, skip=True),
     "all together": Recipe(fnn.relu, he, fnn.batch_norm, skip=True, bound=1.0),
 }
 CLAIMS = {
     "sigmoid": claim(
         "none", "Thirty sigmoid layers from the usual start don't learn: at most 20% of their own samples right.",
         at_most=GUESSING),
-    "sigmoid, Xavier": claim("xavier", "Xavier's initialization alone makes thirty sigmoid layers learn."),
-    "sigmoid, clipping": claim("clipping", "Clipping gradients alone makes thirty sigmoid layers learn."),
-    "sigmoid, batch norm": claim("batch-norm", "Batch normalization alone makes thirty sigmoid layers learn."),
-    "sigmoid, layer norm": claim(
+    "sigmoid + Xavier": claim("xavier", "Xavier's initialization alone makes thirty sigmoid layers learn."),
+    "sigmoid + clipping": claim("clipping", "Clipping gradients alone makes thirty sigmoid layers learn."),
+    "sigmoid + batch norm": claim("batch-norm", "Batch normalization alone makes thirty sigmoid layers learn."),
+    "sigmoid + layer norm": claim(
         "layer-norm", "Layer normalization alone makes thirty sigmoid layers learn.",
         "Ba, Kiros and Hinton, Layer normalization, 2016"),
-    "sigmoid, skip": claim("skip", "Skip connections alone make thirty sigmoid layers learn."),
-    "tanh, Xavier": claim("tanh-xavier", "Thirty tanh layers learn from Xavier's initialization."),
+    "sigmoid + skip": claim("skip", "Skip connections alone make thirty sigmoid layers learn."),
+    "tanh + Xavier": claim("tanh-xavier", "Thirty tanh layers learn from Xavier's initialization."),
     "ReLU": claim("relu", "ReLU alone, from the usual start, makes thirty layers learn."),
-    "ReLU, He": claim("relu-he", "Thirty ReLU layers learn from He's initialization."),
-    "ReLU, He, skip": claim("relu-he-skip", "Thirty ReLU layers learn from He's initialization with skip connections."),
+    "ReLU + He": claim("relu-he", "Thirty ReLU layers learn from He's initialization."),
+    "ReLU + He + skip": claim("relu-he-skip", "Thirty ReLU layers learn from He's start with skip connections."),
     "all together": claim(
         "together", "ReLU, He, batch norm, skips and clipping together make them learn 90% of their samples.",
         at_least=WELL),
@@ -240,7 +240,7 @@ def remedies(settings: Settings) -> Outcome:
     )  # fmt: skip
 
 
-SHOWN = ("sigmoid", "sigmoid, Xavier", "sigmoid, batch norm", "sigmoid, skip", "ReLU", "ReLU, He")
+SHOWN = ("sigmoid", "sigmoid + Xavier", "sigmoid + batch norm", "sigmoid + skip", "ReLU", "ReLU + He")
 
 
 def told(estimates: dict[str, float], ratio: dict[str, float], cured: list[str]) -> str:
@@ -248,16 +248,16 @@ def told(estimates: dict[str, float], ratio: dict[str, float], cured: list[str])
         f"Thirty sigmoid layers get {estimates['sigmoid']:.0%} of their own training samples right: they have learnt "
         f"nothing, and the gradient of their first layer is {ratio['sigmoid']:.0e} times that of the last. Recipes "
         f"with which they learn (half of their samples or more): {', '.join(cured) or 'none'}. Well (90% or more): "
-        f"{', '.join(name for name in cured if estimates[name] >= WELL) or 'none'}; the others are only slower.\n\n"
-        f"For sigmoid Xavier's initialization reaches {estimates['sigmoid, Xavier']:.0%}, clipping "
-        f"{estimates['sigmoid, clipping']:.0%}, layer norm {estimates['sigmoid, layer norm']:.0%}, batch norm "
-        f"{estimates['sigmoid, batch norm']:.0%}, skip connections {estimates['sigmoid, skip']:.0%}. Clipping only "
+        f"{', '.join(name for name in cured if estimates[name] >= WELL) or 'none'}; the rest are only slower.\n\n"
+        f"For sigmoid Xavier's start reaches {estimates['sigmoid + Xavier']:.0%}, clipping "
+        f"{estimates['sigmoid + clipping']:.0%}, layer norm {estimates['sigmoid + layer norm']:.0%}, batch norm "
+        f"{estimates['sigmoid + batch norm']:.0%}, skip connections {estimates['sigmoid + skip']:.0%}. Clipping only "
         f"ever shortens a gradient, so one that vanished stays so. Xavier's derivation takes a slope of 1 at "
         f"zero; the sigmoid's is a quarter.\n\n"
-        f"ReLU from the usual start reaches {estimates['ReLU']:.0%}, from He's {estimates['ReLU, He']:.0%}: the "
+        f"ReLU from the usual start reaches {estimates['ReLU']:.0%}, from He's {estimates['ReLU + He']:.0%}: the "
         f"activation is one half of that cure and the start the other. Skip connections on top of He's start double "
-        f"what is passed on at each layer, and reach {estimates['ReLU, He, skip']:.0%}; they want a smaller start or a "
-        f"normalization. All remedies together: "
+        f"what is passed on at each layer, and reach {estimates['ReLU + He + skip']:.0%}; they want a smaller start or "
+        f"a normalization. All remedies together: "
         f"{estimates['all together']:.0%}."
     )
 
