@@ -323,9 +323,9 @@ def width(settings: Settings) -> Outcome:
     random_slopes = [slopes(random[:, 0]).mean() for random in errors.random]
     jump = np.median(errors.beside_jump, axis=0)
     wider = (
-        f" There the smooth wave is fitted best with {best[0]:,} units, the kinked one with {best[1]:,}: with the "
-        "usual "
-        "initial weights, the more units a network has, the less training turns each."
+        f" There the smooth wave is fitted best with {best[0]:,} units, the kinked one with {best[1]:,}. A likely "
+        "reason: "
+        "with the usual initial weights, the more units a network has, the less training turns each."
     )
     return Outcome(
         findings=findings,
