@@ -165,7 +165,7 @@ def checked(
     """
     asked = (model, loss, batch.x.shape, batch.x.dtype)
     if settings.grad == "manual" and (given or asked not in _SEEN_RIGHT):
-        # A check compiles two hundred small programs and runs each once: what XLA would spend on making them fast is lost.
+        # A check compiles two hundred small programs and runs each once: making them fast would take longer.
         with set_for_now("jax_disable_most_optimizations", True):
             report = fnn.check_model(model, loss, batch, key=key, **given)
         if not report.ok:
