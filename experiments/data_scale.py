@@ -72,7 +72,7 @@ def claims(name: str, title: str, seeds: int, quick_seeds: int) -> tuple[Claim, 
 
 
 DIGITS = claims("digits", "digits of 8 × 8 pixels", 20, 4)
-MNIST = claims("mnist", "5,000 images of MNIST", 20, 2)
+MNIST = claims("mnist", "5,000 images of MNIST", 16, 2)
 
 NETWORK = "network"
 CLASSICAL = {
@@ -82,6 +82,7 @@ CLASSICAL = {
     "nearest neighbours": lambda seed: KNeighborsClassifier(),
 }
 DOUBLINGS = 5
+RATE_OF_ADAM = 0.003  # in a trial the network erred less with it than with 0.001
 
 
 class Pictures(NamedTuple):
@@ -145,14 +146,14 @@ def network_errors(settings: Settings, pictures: Pictures, training: np.ndarray,
     model, state = fnn.mlp(sizes), ((),) * 3
     small = fnn.Batch(jnp.asarray(pictures.x[:6, :20]), jnp.asarray(pictures.y[:6]))
     grad = checked(settings, fnn.mlp((20, 7, 10)), fnn.softmax_cross_entropy, small)
-    epochs = settings.steps(quick=12, full=30) * (2 if pictures.batch == 32 else 1)
+    epochs = settings.steps(quick=8, full=12) * (2 if pictures.batch == 32 else 1)
     rows = np.stack([np.tile(training[:, :size], pictures.training // size) for size in pictures.sizes])
     count, seeds, _ = rows.shape
     x, y = jnp.asarray(pictures.x), jnp.asarray(pictures.y)
 
     def one(given):
         key, params, rows, test = given
-        trained = fnn.train(model, fnn.softmax_cross_entropy, fnn.adam(1e-3), (x[rows], y[rows]), epochs=epochs,
+        trained = fnn.train(model, fnn.softmax_cross_entropy, fnn.adam(RATE_OF_ADAM), (x[rows], y[rows]), epochs=epochs,
                             batch_size=pictures.batch, key=key, grad=grad, params=params, state=state)  # fmt: skip
         return fnn.predict(model, trained.params, state, x[test]).argmax(axis=1) != y[test]
 
@@ -201,11 +202,12 @@ def compare(settings: Settings, pictures: Pictures, claimed: tuple[Claim, ...], 
                     lines({name: over_splits(pictures.sizes, found) for name, found in errors.items()},
                           x="training pictures", y="test error", log="xy", points=True, range_y=around(errors)),
                     bars({name: (rates[name].mean(), *interval(rates[name])) for name in errors},
-                         x="log2(error with half / error with all)", thresholds={"level": LEVEL}),
+                         x="log2(error with half / error with all)", thresholds={"levelled off": LEVEL}),
                 ),
                 caption="Every learner sees the same pictures in the same splits, with scikit-learn's own settings. "
                         "The "
-                f"network has one hidden layer of 128 ReLUs and Adam's default rate, and takes as many steps at every "
+                f"network has one hidden layer of 128 ReLUs, learns by Adam at {RATE_OF_ADAM}, and takes as many "
+                "steps at every "
                 f"size. Bands and bars: 95% intervals over {len(test)} splits, of {test.shape[1]} test pictures each.",
             ),
         ),
