@@ -97,8 +97,6 @@ def twins_part(classifier: Classifier, claim: Claim, settings: Settings) -> Outc
     checked(settings, model, fnn.softmax_cross_entropy, few(data.training))
     twins = train_twins(classifier, model, data, settings, mesh)
     chosen = twins.trained[settings.grad]
-    # Near saturation mistakes hide that a fresh network shows, and the other way round: both are checked.
-    checked(settings, model, fnn.softmax_cross_entropy, few(data.training), params=chosen.params, state=chosen.state)
     prediction = fnn.predict(model, chosen.params, chosen.state, data.test.x)
     confusion = np.asarray(fnn.confusion_matrix(prediction, data.test.y))
     kernels = (np.asarray(params[0].kernel) for params in (twins.start[0], chosen.params))

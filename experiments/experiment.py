@@ -155,7 +155,13 @@ _SEEN_RIGHT: set[tuple] = set()
 
 
 def checked(
-    settings: Settings, model: fnn.Layer, loss: fnn.Loss, batch: fnn.Batch, *, key: jax.Array | None = None, **given
+    settings: Settings,
+    model: fnn.Layer,
+    loss: fnn.Loss,
+    batch: tuple[jax.Array, jax.Array],
+    *,
+    key: jax.Array | None = None,
+    **given,
 ) -> Callable[[fnn.Layer, fnn.Loss], fnn.GradFn]:
     """The settings' gradients, for ``fnn.train(grad=…)``, once the model's own are seen to be right.
 
@@ -163,11 +169,12 @@ def checked(
     nothing on the batch (a few samples are enough); a wrong backward pass stops the experiment with the report.
     ``given`` are ``params`` and ``state`` where they aren't the model's initial ones.
     """
-    asked = (model, loss, batch.x.shape, batch.x.dtype)
+    x, y = batch
+    asked = (model, loss, x.shape, x.dtype, y.shape)
     if settings.grad == "manual" and (given or asked not in _SEEN_RIGHT):
         # A check compiles two hundred small programs and runs each once: making them fast would take longer.
         with set_for_now("jax_disable_most_optimizations", True):
-            report = fnn.check_model(model, loss, batch, key=key, **given)
+            report = fnn.check_model(model, loss, (x, y), key=key, **given)
         if not report.ok:
             raise WrongGradientError(f"The gradients written by hand are wrong; nothing was trained.\n\n{report}")
         _SEEN_RIGHT.add(asked)
