@@ -150,12 +150,14 @@ def threshold(claim: Claim) -> str:
         return f"at most {number(claim.at_most)}"
     if np.isinf(claim.at_most):
         return f"at least {number(claim.at_least)}"
+    if claim.at_least == claim.at_most:
+        return f"exactly {number(claim.at_least)}"
     return f"{number(claim.at_least)} to {number(claim.at_most)}"
 
 
 def number(value: float) -> str:
     """A number as people read it: four digits, powers of ten raised, a true minus."""
-    if abs(value) < 1e6 and value == round(value):
+    if abs(value) < 1e6 and (value == round(value) or abs(value) >= 1000):
         return f"{value:,.0f}".replace("-", "−")
     mantissa, _, exponent = f"{value:.4g}".partition("e")
     power = "·10" + str(int(exponent)).translate(RAISED) if exponent else ""

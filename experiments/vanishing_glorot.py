@@ -17,7 +17,7 @@ from experiments.figures import Curve, Figure, Panel, lines
 from experiments.runner import command_line
 
 START = {
-    "section": Section.VANISHING, "source": "Glorot and Bengio 2010, section 4.2", "seeds": 20, "quick_seeds": 2,
+    "section": Section.VANISHING, "source": "Glorot and Bengio 2010, section 4.2", "seeds": 60, "quick_seeds": 2,
 }  # fmt: skip
 
 JACOBIAN_STANDARD = Claim(

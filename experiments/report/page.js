@@ -11,16 +11,16 @@ function look() {
   const font = 'system-ui, -apple-system, "Segoe UI", Roboto, sans-serif';
   const [low, high] = [value("--low"), value("--high")];
   return {
-    background: null, font, padding: 2, view: { stroke: null },
+    background: null, font, padding: 2, view: { stroke: null }, customFormatTypes: true,
     axis: { labelColor: soft, titleColor: soft, gridColor: grid, domainColor: soft, tickColor: soft, labelFontSize: 11,
             titleFontSize: 12, titleFontWeight: 500, titlePadding: 8, labelFont: font, titleFont: font },
-    legend: { labelColor: ink, titleColor: soft, labelFontSize: 12, titleFontSize: 11, titleFontWeight: 500, offset: 8 },
+    legend: { labelColor: ink, titleColor: soft, labelFontSize: 12, titleFontSize: 11, titleFontWeight: 500, offset: 18 },
     range: { category: series, heatmap: [low, high], ramp: [low, high], ordinal: { scheme: "viridis" },
              diverging: [series[1], low, series[0]] },
     line: { strokeWidth: 2, color: series[0] }, point: { color: series[0] }, bar: { color: series[0] },
     area: { color: series[0] }, rule: { color: series[0] }, text: { color: ink, font }, arc: { color: series[0] },
     style: {
-      threshold: { stroke: soft, color: soft, strokeDash: [4, 3], strokeWidth: 1.2 },
+      threshold: { stroke: soft, strokeDash: [4, 3], strokeWidth: 1.2 },
       "threshold-label": { fill: soft, align: "left", baseline: "bottom", dy: -3, fontSize: 11 },
       contour: { stroke: soft, strokeWidth: 0.8, opacity: 0.7 },
       spot: { filled: true, fill: value("--card"), stroke: ink, strokeWidth: 1.2, opacity: 1 },
@@ -30,11 +30,37 @@ function look() {
   };
 }
 
+// Numbers as people read them: 10,000 and 1·10⁻⁵, not 1e+4 and 1e-5.
+function figure(value) {
+  if (typeof value !== "number") return `${value}`;
+  if (value !== 0 && (Math.abs(value) >= 1e6 || Math.abs(value) < 1e-3)) {
+    const [mantissa, exponent] = value.toExponential(3).split("e");
+    const raised = `${+exponent}`.replace(/./g, (digit) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(digit)]);
+    const short = +mantissa;
+    return `${Math.abs(short) === 1 ? (short < 0 ? "−" : "") : `${short}·`.replace("-", "−")}10${raised}`;
+  }
+  return (+value.toPrecision(4)).toLocaleString("en-US", { maximumFractionDigits: 6 }).replace("-", "−");
+}
+
+// Vega-Lite writes a mark's colour into the chart, where a named style can't change it: the style's own goes there too.
+function dress(part, styles) {
+  if (Array.isArray(part)) part.forEach((one) => dress(one, styles));
+  else if (part && typeof part === "object") {
+    if (part.format === ".4~g") Object.assign(part, { formatType: "figure", format: "" });
+    if (part.mark?.style in styles) Object.assign(part.mark, styles[part.mark.style], part.mark.size ? { size: part.mark.size } : {});
+    for (const [name, inner] of Object.entries(part)) if (name !== "data" && name !== "datasets") dress(inner, styles);
+  }
+}
+
 async function draw(chart) {
   const specification = JSON.parse(chart.nextElementSibling.textContent);
+  const config = look();
   specification.description = chart.getAttribute("aria-label");
+  dress(specification, config.style);
   try {
-    await vegaEmbed(chart, specification, { renderer: "svg", actions: false, config: look(), tooltip: { theme: "funcnn" } });
+    await vegaEmbed(chart, specification, {
+      renderer: "svg", actions: false, config, tooltip: { theme: "funcnn" }, expressionFunctions: { figure },
+    });
     chart.dataset.drawn = "yes";
   } catch (error) {
     chart.textContent = `This picture can't be drawn: ${error.message}`;

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +37,7 @@ def write_report(records: Sequence[Record], folder: Path, name: str = "index") -
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     environment.filters |= {"figure": shown, "paragraphs": paragraphs, "json": embedded, "picture": picture}
+    environment.tests["figure"] = is_figure
     text = environment.get_template("page.html.jinja").render(
         records=records,
         sections=[(section.value, [one for one in findings if one["section"] == section.value]) for section in Section],
@@ -54,8 +56,15 @@ def write_report(records: Sequence[Record], folder: Path, name: str = "index") -
 
 
 def shown(value: Any) -> str:
-    """A number as people read it; words as they are."""
-    return number(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+    """A number as people read it; words as they are, a minus as one."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return number(value)
+    return str(value).replace("-", "−") if is_figure(value) else str(value)
+
+
+def is_figure(value: Any) -> bool:
+    """Whether a cell of a table is a number, or a number in words."""
+    return isinstance(value, int | float) or re.fullmatch(r"[+\-−]?[\d.,]+(e[+-]?\d+)?\s?%?", str(value)) is not None
 
 
 def paragraphs(text: str) -> list[str]:
