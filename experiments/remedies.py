@@ -192,7 +192,7 @@ def backwards(params, state, batch: fnn.Batch, *, activation: fnn.Layer, middle:
 
 @settles("One remedy at a time, and together", *CLAIMS.values())
 def remedies(settings: Settings) -> Outcome:
-    grad, epochs = right_gradients(settings), settings.steps(quick=12, full=30)
+    grad, epochs = right_gradients(settings), settings.steps(quick=6, full=30)
     found = {
         name: learned(settings, recipe, settings.seeds_of(CLAIMS[name]), grad, epochs).accuracy
         for name, recipe in RECIPES.items()
@@ -264,7 +264,7 @@ def told(estimates: dict[str, float], ratio: dict[str, float], cured: list[str])
 
 @settles("Exploding gradients, with and without clipping", GROWS, BREAKS, FINITE, CLIPPED_LEARNS)
 def exploding(settings: Settings) -> Outcome:
-    grad, epochs = right_gradients(settings), settings.steps(quick=12, full=20)
+    grad, epochs = right_gradients(settings), settings.steps(quick=6, full=20)
     rates, bounds = (0.001, 0.001, 0.03), (UNCLIPPED, 1.0, 1.0)
     seeds = settings.seeds_of(BREAKS)
     scaled = {scale: Recipe(fnn.relu, partial(times, scale)) for scale in SCALES}
