@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 CONFIDENCE = 0.95
-RESAMPLES = 9_999
+RESAMPLES = 4_999
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 Verdict = Literal["holds", "fails", "undecided"]

@@ -7,7 +7,7 @@ import platform
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib import metadata
 from multiprocessing import get_context
@@ -52,7 +52,7 @@ def load(name: str) -> Experiment:
 def run_all(
     names: Sequence[str], settings: Settings, folder: Path, *, jobs: int, on_progress: Callable[[list], None]
 ) -> Run:
-    """Measure what the store hasn't yet, part by part; ``on_progress`` gets all records whenever a part is done."""
+    """Measure what the store hasn't yet; ``on_progress`` gets all records whenever an experiment is done."""
     experiments = {name: load(name) for name in names}
     everything = [Place(name, part) for name in names for part in range(len(experiments[name].parts))]
     claims = {at: len(experiments[at.name].parts[at.part].claims) for at in everything}
@@ -73,29 +73,36 @@ def run_all(
         known = sum(claims[at] for at in everything if found[at])
         task = bar.add_task("experiments", total=sum(claims.values()), completed=known)
         try:
-            for at, record, failure in in_processes(waiting, settings, folder, jobs):
+            for at, record, failure in in_processes(waiting, claims, settings, folder, jobs):
                 found[at] = record
                 if failure:
                     failures[at] = failure
                     console.print(f"[red]{at.name}, {experiments[at.name].parts[at.part].title}: stopped\n{failure}")
                 bar.update(task, advance=claims[at], description=at.name)
-                on_progress(records())
+                if at.part == len(experiments[at.name].parts) - 1:
+                    on_progress(records())
         except KeyboardInterrupt:
+            found |= {at: store.read(store.place(folder, at.name, settings, at.part)) for at in everything}
             return Run(records(), failures, interrupted=True)
     return Run(records(), failures, interrupted=False)
 
 
 def in_processes(
-    places: Sequence[Place], settings: Settings, folder: Path, jobs: int
+    places: Sequence[Place], claims: Mapping[Place, int], settings: Settings, folder: Path, jobs: int
 ) -> Iterator[tuple[Place, store.Record | None, str | None]]:
-    """Measure parts in processes of their own, and give each as soon as it is done."""
+    """Measure experiments in processes of their own, those of many claims first, and give each when it is done.
+
+    The parts of one experiment stay in one process: what it has compiled for one, the next need not compile again.
+    """
     if not places:
         return
-    workers = ProcessPoolExecutor(min(jobs, len(places)), mp_context=get_context("spawn"), initializer=_leave_ctrl_c)
+    experiments = {name: [at for at in places if at.name == name] for name in dict.fromkeys(at.name for at in places)}
+    order = sorted(experiments.values(), key=lambda parts: -sum(claims[at] for at in parts))
+    workers = ProcessPoolExecutor(min(jobs, len(order)), mp_context=get_context("spawn"), initializer=_leave_ctrl_c)
     try:
-        waiting = {workers.submit(measure, at, settings, folder): at for at in places}
+        waiting = [workers.submit(measure, parts, settings, folder) for parts in order]
         for done in as_completed(waiting):
-            yield waiting[done], *done.result()
+            yield from done.result()
     except BaseException:
         for process in workers._processes.values():
             process.terminate()
@@ -104,8 +111,14 @@ def in_processes(
         workers.shutdown(cancel_futures=True)
 
 
-def measure(at: Place, settings: Settings, folder: Path) -> tuple[store.Record | None, str | None]:
-    """Measure a part and keep it; or the reason why it couldn't be."""
+def measure(
+    places: Sequence[Place], settings: Settings, folder: Path
+) -> list[tuple[Place, store.Record | None, str | None]]:
+    """Measure parts of an experiment and keep each at once; or the reason why one couldn't be."""
+    return [(at, *measure_one(at, settings, folder)) for at in places]
+
+
+def measure_one(at: Place, settings: Settings, folder: Path) -> tuple[store.Record | None, str | None]:
     experiment = load(at.name)
     try:
         record = timed(experiment, experiment.parts[at.part], settings)

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,13 +47,19 @@ def write_report(records: Sequence[Record], folder: Path, name: str = "index") -
         numbers=numbers,
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         script=Markup((HERE / "page.js").read_text(encoding="utf-8")),
-        vega=Markup(vl_convert.javascript_bundle().replace("</script", "<\\/script")),
+        vega=vega(),
         size=(WIDTH, HEIGHT),
     )
     page = folder / f"{name}.html"
     write_whole(page, text)
     write_whole(folder / numbers, json.dumps(list(records), indent=1, ensure_ascii=False, default=plain))
     return page
+
+
+@cache
+def vega() -> Markup:
+    """The library that draws the charts, to stand inside the page."""
+    return Markup(vl_convert.javascript_bundle().replace("</script", "<\\/script"))
 
 
 def shown(value: Any) -> str:
