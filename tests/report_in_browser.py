@@ -44,7 +44,7 @@ class Opened:
         self.page.wait_for_selector("html[data-drawn=yes]", state="attached", timeout=PATIENCE)
 
 
-@pytest.fixture(scope="module", params=[("wide", "light"), ("wide", "dark"), ("phone", "light"), ("phone", "dark")],
+@pytest.fixture(scope="module", params=[("wide", "light"), ("phone", "dark")],
                 ids="-".join)  # fmt: skip
 def opened(request, browser):
     size, theme = request.param

@@ -9,7 +9,15 @@ from experiments.__main__ import NAMES
 from experiments.experiment import Settings, measured
 from experiments.runner import load
 
-TRAIN_NOTHING = set()
+TRAIN_NOTHING = {
+    "chapter": set(range(10)) - {4},
+    "activations": {0, 1, 3},
+    "backprop": {2},
+    "optimizers": {0, 1, 2},
+    "classification_loss": {0},
+    "softmax": {0},
+}
+"""By their places: what is computed without learning, and walks over surfaces that aren't networks."""
 
 
 class CheckedError(Exception):
@@ -33,7 +41,7 @@ def test_nothing_is_trained_before_its_gradients_are_checked(name, monkeypatch):
     for trainer in ("train", "fit", "train_ensemble"):
         monkeypatch.setattr(fnn, trainer, train)
     experiment = load(name)
-    for part in experiment.parts:
-        if (name, part.title) not in TRAIN_NOTHING:
+    for place, part in enumerate(experiment.parts):
+        if place not in TRAIN_NOTHING.get(name, ()):
             with pytest.raises(CheckedError), jax.numpy_dtype_promotion("standard"):
                 measured(experiment, part, Settings(seeds=2))
