@@ -52,7 +52,8 @@ def opened(request, browser):
     folder = PAGE.parent / "screenshots"
     folder.mkdir(exist_ok=True)
     window.page.screenshot(path=folder / f"{size}-{theme}.png")
-    window.page.screenshot(path=folder / f"{size}-{theme}-whole.png", full_page=True)
+    for section in window.page.locator("section.experiment").all():
+        section.screenshot(path=folder / f"{size}-{section.get_attribute('id')}.png", timeout=PATIENCE)
     yield window
     window.page.close()
 

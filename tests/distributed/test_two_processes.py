@@ -38,7 +38,7 @@ def started(folder, *command):
                     env=os.environ | ENVIRONMENT,
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                )  # fmt: skip
+                )
             )
     return processes
 
