@@ -52,8 +52,9 @@ def opened(request, browser):
     folder = PAGE.parent / "screenshots"
     folder.mkdir(exist_ok=True)
     window.page.screenshot(path=folder / f"{size}-{theme}.png")
-    for section in window.page.locator("section.experiment").all():
-        section.screenshot(path=folder / f"{size}-{section.get_attribute('id')}.png", timeout=PATIENCE)
+    for name in window.page.locator("section.experiment").evaluate_all("sections => sections.map(one => one.id)"):
+        window.page.evaluate("name => document.getElementById(name).scrollIntoView({ behavior: 'instant' })", name)
+        window.page.screenshot(path=folder / f"{size}-{theme}-{name}.png")
     yield window
     window.page.close()
 
