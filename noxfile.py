@@ -3,9 +3,6 @@
 Each session makes its own environment; nothing has to be installed but nox.
 """
 
-import shutil
-import subprocess
-
 import nox
 from packaging.requirements import Requirement
 
@@ -23,16 +20,6 @@ EXTRAS = "experiments,report,training"
 WORKERS = ("--numprocesses", "2", "--dist", "loadfile")
 
 
-def runs(version: str) -> bool:
-    """Whether a Python answers: where pyenv keeps several, a name on the path may have nothing behind it."""
-    command = shutil.which(f"python{version}")
-    return command is not None and subprocess.run([command, "-c", ""], capture_output=True, check=False).returncode == 0
-
-
-# With the newest Python comes the newest JAX.
-NEWEST = next(filter(runs, reversed(PYTHONS)), None)
-
-
 @nox.session
 def tests(session: nox.Session) -> None:
     """The whole test suite in float64, on the Python that runs nox."""
@@ -47,9 +34,9 @@ def pythons(session: nox.Session) -> None:
     session.run("pytest", *WORKERS, *session.posargs)
 
 
-@nox.session(python=NEWEST)
+@nox.session
 def tests_x32(session: nox.Session) -> None:
-    """Layers, losses, models, optimizers and training in float32, JAX's default, on the newest Python that is found.
+    """Layers, losses, models, optimizers and training in float32, JAX's default.
 
     What sets or chooses a precision of its own is left out: the checkers judge in float64 whatever JAX is set to.
     """

@@ -17,8 +17,9 @@ PAGE = Path(os.environ.get("REPORT", "report/index.html")).resolve()
 WIDTHS = {"wide": 1280, "phone": 390}
 PATIENCE = 120_000
 
-if BROWSER is None:
-    pytest.skip("no Chromium or Chrome is installed; BROWSER_PATH says where one is", allow_module_level=True)
+pytestmark = pytest.mark.skipif(
+    BROWSER is None, reason="no Chromium or Chrome is installed; BROWSER_PATH says where one is"
+)
 
 
 @pytest.fixture(scope="module")

@@ -50,6 +50,11 @@ def counts(findings: Sequence[Record]) -> list[int]:
 def row(finding: Record) -> str:
     interval = "" if finding["statistic"] == "exact" else f" ({number(finding['low'])} to {number(finding['high'])})"
     return (
-        f"| {finding['sentence']} | {finding['threshold']} | {number(finding['estimate'])}{interval} | "
+        f"| {escaped(finding['sentence'])} | {finding['threshold']} | {number(finding['estimate'])}{interval} | "
         f"{WORDS[finding['verdict']]} |"
     )
+
+
+def escaped(sentence: str) -> str:
+    """A bar in a sentence is no border of a table."""
+    return sentence.replace("|", "\\|")

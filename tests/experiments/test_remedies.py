@@ -10,7 +10,7 @@ from experiments.starts import starts
 
 
 def test_the_first_cotangent_is_that_of_autodiff():
-    recipe = RECIPES["ReLU, He"]
+    recipe = RECIPES["ReLU + He"]
     params, state = jax.tree.map(lambda leaf: leaf[0], starts(network(recipe), 1, recipe.draw))
     batch = samples()
 
