@@ -45,8 +45,3 @@ def join(settings: DistributedSettings) -> Mesh | None:
     if not jax.distributed.is_initialized():
         jax.distributed.initialize(*given, **patience)
     return Mesh(np.array(jax.devices()), ("data",))
-
-
-def is_first() -> bool:
-    """Whether this is the process that prints and draws."""
-    return jax.process_index() == 0
