@@ -74,6 +74,7 @@ from funcnn.layers.linear import (
     linear_backward as linear_backward,
     linear_forward as linear_forward,
 )
+from funcnn.layers.mixed_precision import mixed_precision as mixed_precision
 from funcnn.layers.normalization import (
     BatchNormState as BatchNormState,
     NormalizationParams as NormalizationParams,
@@ -84,6 +85,7 @@ from funcnn.layers.normalization import (
     layer_norm_backward as layer_norm_backward,
     layer_norm_forward as layer_norm_forward,
 )
+from funcnn.layers.recompute import recompute as recompute
 from funcnn.losses import (
     binary_cross_entropy as binary_cross_entropy,
     binary_cross_entropy_backward as binary_cross_entropy_backward,

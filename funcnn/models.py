@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from jax.nn.initializers import Initializer
+from jax.typing import DTypeLike
 
 from funcnn._checks import check_callable, check_is_layer, positive_integer
 from funcnn.layers.activations import elu, gelu, gelu_tanh, identity, leaky_relu, relu, sigmoid, silu, softplus
 from funcnn.layers.combinators import serial, skip as skip_connection
 from funcnn.layers.dropout import dropout as dropout_layer
 from funcnn.layers.linear import he, linear, xavier
+from funcnn.layers.mixed_precision import checked_compute_dtype, mixed_precision
 from funcnn.types import Layer
 
 # By their backward, which leaky ReLUs of every slope share.
@@ -53,6 +55,7 @@ def mlp(
     normalization=None,
     skip: bool = False,
     dropout: float = 0.0,
+    compute_dtype: DTypeLike | None = None,
 ) -> Layer:
     """A multi-layer perceptron: blocks of linear, normalization, activation and dropout, then a linear output layer.
 
@@ -67,13 +70,16 @@ def mlp(
             activation; or ``None``.
         skip: whether every hidden block has a skip connection, with a linear projection where the width changes.
         dropout: the probability to drop a hidden unit, in [0, 1).
+        compute_dtype: what the linear layers compute in, by ``mixed_precision``: ``jnp.bfloat16`` for parameters and
+            all else in float32 beside matrix products in bfloat16; ``None`` for the parameters' dtype.
 
     Returns:
         The model, a ``serial`` from ``(batch, sizes[0])`` to ``(batch, sizes[-1])``.
 
     Raises:
         ValueError, TypeError: fewer than two sizes, a size that isn't a positive integer, a rate outside [0, 1), an
-            activation that isn't a layer, a normalization that isn't a constructor, a skip that isn't a bool.
+            activation that isn't a layer, a normalization that isn't a constructor, a skip that isn't a bool, a
+            compute_dtype that isn't floating.
 
     Example:
         >>> import jax
@@ -100,23 +106,29 @@ def mlp(
         check_callable("mlp(normalization)", normalization, "Pass the constructor itself: normalization=batch_norm.")
     if not isinstance(skip, bool):
         raise TypeError(f"mlp(skip): expected True or False, got {skip!r}.")
+    if compute_dtype is not None:
+        compute_dtype = checked_compute_dtype("mlp(compute_dtype)", compute_dtype)
     dropped = dropout_layer(dropout)
+
+    def affine(*settings):
+        return linear(*settings) if compute_dtype is None else mixed_precision(linear(*settings), compute_dtype)
+
     hidden_init = kernel_init or (he if activation.backward in _RELU_FAMILY else xavier)
     output_init = kernel_init or (he if output.backward in _RELU_FAMILY else xavier)
     layers: list[Layer] = []
     for in_features, out_features in pairwise(sizes[:-1]):
-        block = [linear(in_features, out_features, hidden_init)]
+        block = [affine(in_features, out_features, hidden_init)]
         if normalization is not None:
             block.append(normalization(out_features))
         block.append(activation)
         if dropout != 0:
             block.append(dropped)
         if skip:
-            projection = linear(in_features, out_features, kernel_init or xavier)
+            projection = affine(in_features, out_features, kernel_init or xavier)
             shortcut = identity if in_features == out_features else projection
             block = [skip_connection(serial(*block), shortcut)]
         layers.extend(block)
-    layers.append(linear(sizes[-2], sizes[-1], output_init))
+    layers.append(affine(sizes[-2], sizes[-1], output_init))
     if output != identity:
         layers.append(output)
     return serial(*layers)

@@ -52,6 +52,9 @@ LAYERS = [
     LayerCase("skip", fnn.skip(fnn.serial(fnn.linear(4, 4), fnn.tanh)), 4),
     LayerCase("skip_projected", fnn.skip(fnn.serial(fnn.linear(4, 3), fnn.gelu), fnn.linear(4, 3)), 4),
     LayerCase("repeat", fnn.repeat(fnn.skip(linear_block(4)), 3), 4),
+    LayerCase("recompute", fnn.recompute(linear_block(4)), 4),
+    LayerCase("repeat_recompute", fnn.repeat(fnn.recompute(fnn.skip(linear_block(4))), 3), 4),
+    LayerCase("linear_by_library", fnn.linear(30, 30), 30),
 ]
 
 MODELS = [

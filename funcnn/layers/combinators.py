@@ -9,10 +9,11 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from funcnn._checks import check_is_layer, describe, positive_integer
 from funcnn._memoise import memoised
+from funcnn._static import Static
 from funcnn.layers.activations import identity
 from funcnn.types import Layer, Params, Residuals, State
 
@@ -22,6 +23,24 @@ class SkipParts(NamedTuple):
 
     inner: Params | State | Residuals
     shortcut: Params | State | Residuals
+
+
+class RepeatResiduals(NamedTuple):
+    """What the repeated layers were given, what else each of them kept, stacked, and how a layer's residuals mix both.
+
+    A kernel among the residuals of a scanned layer would be stacked once more, though it is there anyway.
+    """
+
+    given: tuple[Params, State, PRNGKeyArray | None]
+    kept: tuple[Array, ...]
+    mixed: Static
+
+    @property
+    def of_layers(self) -> Residuals:
+        """The layers' own residuals, each array with the layers first."""
+        structure, places = self.mixed.value
+        kept, given = iter(self.kept), jax.tree.leaves(self.given)
+        return jax.tree.unflatten(structure, [next(kept) if place is None else given[place] for place in places])
 
 
 class Composition(NamedTuple):
@@ -196,12 +215,13 @@ def _repeat_forward(layer, n, params, state, x, *, train, key=None):
     def one_layer(x, part):
         layer_params, layer_state, layer_key = part
         y, new_state, residuals = layer.forward(layer_params, layer_state, x, train=train, key=layer_key)
+        _, kept, mixed = _apart(residuals, part)
         if (y.shape, y.dtype) != (x.shape, x.dtype):
             raise ValueError(
                 f"repeat: expected a layer that keeps the shape and dtype of x, {x.dtype} {x.shape}, "
                 f"got {y.dtype} {y.shape}. Use serial for layers of different widths."
             )
-        return y, (new_state, residuals)
+        return y, (new_state, kept, mixed)
 
     for leaf in jax.tree.leaves((params, state)):
         if jnp.shape(leaf)[:1] != (n,):
@@ -209,18 +229,26 @@ def _repeat_forward(layer, n, params, state, x, *, train, key=None):
                 f"repeat(n={n}): expected parameters and a state whose first axis is {n}, got shape {jnp.shape(leaf)}. "
                 "Use what init of this very model returned."
             )
-    keys = None if key is None else jax.random.split(key, n)
-    y, (new_state, residuals) = lax.scan(one_layer, x, (params, state, keys), length=n)
-    return y, new_state, residuals
+    given = (params, state, None if key is None else jax.random.split(key, n))
+    y, (new_state, kept, mixed) = lax.scan(one_layer, x, given, length=n)
+    return y, new_state, RepeatResiduals(given, kept, mixed)
 
 
 def _repeat_backward(layer, n, residuals, dy):
-    def one_layer(dy, kept):
-        dparams, dx = layer.backward(kept, dy)
+    def one_layer(dy, part):
+        dparams, dx = layer.backward(residuals._replace(given=part[0], kept=part[1]).of_layers, dy)
         return dx, dparams
 
-    dx, dparams = lax.scan(one_layer, dy, residuals, length=n, reverse=True)
+    dx, dparams = lax.scan(one_layer, dy, (residuals.given, residuals.kept), length=n, reverse=True)
     return dparams, dx
+
+
+def _apart(residuals, given) -> RepeatResiduals:
+    leaves, structure = jax.tree.flatten(residuals)
+    numbers = {id(leaf): number for number, leaf in enumerate(jax.tree.leaves(given))}
+    places = tuple(numbers.get(id(leaf)) for leaf in leaves)
+    kept = tuple(leaf for leaf, place in zip(leaves, places, strict=True) if place is None)
+    return RepeatResiduals(given, kept, Static((structure, places)))
 
 
 @memoised

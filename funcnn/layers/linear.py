@@ -19,6 +19,10 @@ he = jax.nn.initializers.he_normal()
 """He, Zhang, Ren and Sun 2015, equation 10: for the ReLU family."""
 
 
+TINY = 2048
+"""Multiplications in a matrix product that is quicker as plain sums: measured on CPUs for networks of a few units."""
+
+
 class LinearParams(NamedTuple):
     """``kernel``: ``(in_features, out_features)``; ``bias``: ``(out_features,)``. Also the type of their gradients."""
 
@@ -86,7 +90,7 @@ def linear_forward(
     name, (in_features, out_features) = f"linear{kernel.shape}", kernel.shape
     check_vectors(name, kernel.dtype, out_features, bias=bias)
     x = check_features(name, x, in_features, kernel.dtype)
-    y = x @ kernel + bias[None, :]
+    y = _product(x, kernel) + bias[None, :]
     return y, LinearResiduals(x, kernel)
 
 
@@ -120,10 +124,18 @@ def linear_backward(
         Rumelhart, Hinton and Williams, "Learning representations by back-propagating errors", 1986, equations 6 and 7.
     """
     x, kernel = residuals
-    dkernel = x.T @ dy
+    dkernel = _product(x.T, dy)
     dbias = dy.sum(axis=0)
-    dx = dy @ kernel.T
+    dx = _product(dy, kernel.T)
     return LinearParams(dkernel, dbias), dx
+
+
+def _product(a, b):
+    """The matrix product a b."""
+    if a.shape[0] * a.shape[1] * b.shape[1] > TINY:
+        return a @ b
+    # XLA fuses sums with what comes before and after them; a call of its matrix library takes longer than they do.
+    return (a[:, :, None] * b[None, :, :]).sum(axis=1)
 
 
 def _layer_forward(params, state, x, *, train, key=None):

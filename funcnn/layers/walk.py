@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from funcnn._memoise import memoised
-from funcnn.layers.combinators import SkipParts, composition, repeat, serial, skip
+from funcnn.layers.combinators import RepeatResiduals, SkipParts, composition, repeat, serial, skip
 from funcnn.types import Layer
 
 
@@ -106,7 +106,8 @@ def in_order(layer: Layer, kept: Any, figures_of: Callable[[Any], PyTree[Array]]
     if made_of is None:
         return jax.tree.map(lambda figure: figure[..., None], figures_of(kept))
     if made_of.kind == "repeat":
-        stacked = in_order(made_of.layers[0], kept, figures_of)
+        each = kept.of_layers if isinstance(kept, RepeatResiduals) else kept
+        stacked = in_order(made_of.layers[0], each, figures_of)
         return jax.tree.map(lambda figure: figure.reshape(*figure.shape[:-2], -1), stacked)
     parts = [in_order(part, inner, figures_of) for part, inner in zip(made_of.layers, kept, strict=True)]
     return jax.tree.map(lambda *figures: jnp.concatenate(figures, axis=-1), *parts)

@@ -68,13 +68,21 @@ def moving_mean_of_squares(gradients, mean, decay):
     return map_leaves(lambda g, v: (1 - decay) * squared_size(g) + decay * v, gradients, mean)
 
 
-def correct(mean, decay, count):
-    """A moving mean that started at 0, over 1 − βᵗ: the weights (1 − β) βᵗ⁻ⁱ of what it has seen sum to that.
+def weight_seen(decay, count):
+    """1 − βᵗ, the sum of the weights (1 − β) βᵗ⁻ⁱ of what a moving mean that started at 0 has seen.
 
-    The power is taken in the default precision: in bfloat16, 0.999 is 1, and the sum of the weights 0.
+    The power is taken in the default precision: in bfloat16, 0.999 is 1, and the sum 0.
     """
-    weight = 1 - decay**count
-    return map_leaves(lambda m: m / weight.astype(m.dtype), mean)
+    return 1 - decay**count
+
+
+def correct(mean, decay, count):
+    """A moving mean that started at 0, over the weight of what it has seen.
+
+    The inverse is taken once: a division of every entry costs as much as the rest of Adam's arithmetic.
+    """
+    inverse = 1 / weight_seen(decay, count)
+    return map_leaves(lambda m: m * inverse.astype(m.dtype), mean)
 
 
 def velocity(decay, nesterov, accumulator_dtype=None):

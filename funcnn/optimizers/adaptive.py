@@ -6,7 +6,6 @@ from jax.typing import ArrayLike
 
 from funcnn._memoise import memoised
 from funcnn.optimizers._arithmetic import (
-    correct,
     full_like,
     map_leaves,
     moving_mean,
@@ -16,6 +15,7 @@ from funcnn.optimizers._arithmetic import (
     start_count,
     transformation,
     velocity,
+    weight_seen,
     zeros_like,
 )
 from funcnn.optimizers._settings import LearningRate, check_decay, check_eps, check_learning_rate, check_not_negative
@@ -164,7 +164,11 @@ def _scale_by_root_mean_square(decay, eps, initial_scale, eps_in_sqrt, centered,
             state = state._replace(count=optax.safe_increment(state.count))
 
         def corrected(mean):
-            return correct(mean, decay, state.count) if bias_correction else mean
+            if not bias_correction:
+                return mean
+            # Divided, not multiplied by the inverse: the first variance is 0, and an ulp would show.
+            weight = weight_seen(decay, state.count)
+            return map_leaves(lambda m: m / weight.astype(m.dtype), mean)
 
         size = corrected(state.nu)
         if centered:

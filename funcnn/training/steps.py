@@ -17,6 +17,7 @@ from jaxtyping import Array, PRNGKeyArray
 from funcnn._checks import check_same_tree
 from funcnn.health.measures import LayerMeasures, monitored_value_and_grad, update_ratios
 from funcnn.training.placement import Placement
+from funcnn.training.shuffle import random_order
 from funcnn.types import Batch, GradFn, Layer, Loss, Params, Scalar, State
 
 
@@ -68,10 +69,13 @@ class Plan(NamedTuple):
 
 
 class _Drawn(NamedTuple):
-    """What an epoch draws: the order of its samples and a key for each of its steps."""
+    """What an epoch draws: the order of its samples, and the key of which its steps' keys are folded."""
 
     order: Array | None
-    keys: PRNGKeyArray
+    key: PRNGKeyArray
+
+    def key_of(self, step) -> PRNGKeyArray:
+        return jax.random.fold_in(self.key, step)
 
 
 class Figures(NamedTuple):
@@ -117,14 +121,14 @@ def run_epochs(carry: Carry, data: Batch, key: PRNGKeyArray, *, epochs: int, rec
         drawn = _draw(plan, key, number)
 
         def full_step(carry, step):
-            return one_step(recipe, carry, _full_batch(plan, data, drawn, step), drawn.keys[step])
+            return one_step(recipe, carry, _full_batch(plan, data, drawn, step), drawn.key_of(step))
 
         if plan.steps == 1:
             carry, value = full_step(carry, 0)
             return carry, value[None]
         carry, values = lax.scan(full_step, carry, jnp.arange(plan.full_steps))
         if plan.left_over:
-            carry, value = one_step(recipe, carry, _short_batch(plan, data, drawn), drawn.keys[plan.full_steps])
+            carry, value = one_step(recipe, carry, _short_batch(plan, data, drawn), drawn.key_of(plan.full_steps))
             values = jnp.append(values, value)
         return carry, values
 
@@ -204,17 +208,19 @@ def run_steps(
         number = loop.position // plan.steps
         drawn, first = _draw(plan, key, number), number * plan.steps
         last = jnp.minimum(stop, first + plan.full_steps)
-        loop = steps_until(loop, last, lambda at: (_full_batch(plan, data, drawn, at - first), drawn.keys[at - first]))
+        loop = steps_until(
+            loop, last, lambda at: (_full_batch(plan, data, drawn, at - first), drawn.key_of(at - first))
+        )
         if not plan.left_over:
             return loop
         is_due = is_going(loop, stop) & (loop.position == first + plan.full_steps)
-        short = (_short_batch(plan, data, drawn), drawn.keys[plan.full_steps])
+        short = (_short_batch(plan, data, drawn), drawn.key_of(plan.full_steps))
         return lax.cond(is_due, maybe_watched, lambda loop, part: loop, loop, short)
 
     first_watched = -(-start // recipe.watched) * recipe.watched if recipe.watched else start
     begun = _begun(recipe, plan, carry, data, key, start, capacity)
     if plan.steps == 1:
-        loop = steps_until(begun, stop, lambda at: (data, _draw(plan, key, at).keys[0]))
+        loop = steps_until(begun, stop, lambda at: (data, _draw(plan, key, at).key_of(0)))
     else:
         loop = lax.while_loop(lambda loop: is_going(loop, stop), epoch, begun)
     carry = loop.carry if recipe.placement is None else recipe.placement.keep(loop.carry)
@@ -251,25 +257,25 @@ def batch_of(data: Batch, key: PRNGKeyArray, position: Array, *, recipe: Recipe)
     plan = Plan(data.x.shape[0], recipe.batch_size)
     drawn, step = _draw(plan, key, position // plan.steps), position % plan.steps
     if drawn.order is None:
-        return data, drawn.keys[0]
+        return data, drawn.key_of(0)
     rows = lax.dynamic_slice_in_dim(jnp.pad(drawn.order, (0, plan.batch_size)), step * plan.batch_size, plan.batch_size)
-    return jax.tree.map(lambda array: array[rows], data), drawn.keys[step]
+    return _gathered(data, rows), drawn.key_of(step)
 
 
 def _draw(plan: Plan, key: PRNGKeyArray, number: Array) -> _Drawn:
     shuffle_key, steps_key = jax.random.split(jax.random.fold_in(key, number))
-    if plan.steps == 1:
-        return _Drawn(None, steps_key[None])
-    return _Drawn(jax.random.permutation(shuffle_key, plan.samples), jax.random.split(steps_key, plan.full_steps + 1))
+    return _Drawn(None if plan.steps == 1 else random_order(shuffle_key, plan.samples), steps_key)
 
 
 def _full_batch(plan, data, drawn, step) -> Batch:
     if drawn.order is None:
         return data
-    rows = lax.dynamic_slice_in_dim(drawn.order, step * plan.batch_size, plan.batch_size)
-    return jax.tree.map(lambda array: array[rows], data)
+    return _gathered(data, lax.dynamic_slice_in_dim(drawn.order, step * plan.batch_size, plan.batch_size))
 
 
 def _short_batch(plan, data, drawn) -> Batch:
-    rows = drawn.order[plan.full_steps * plan.batch_size :]
-    return jax.tree.map(lambda array: array[rows], data)
+    return _gathered(data, drawn.order[plan.full_steps * plan.batch_size :])
+
+
+def _gathered(data, rows) -> Batch:
+    return jax.tree.map(lambda array: array.at[rows].get(mode="promise_in_bounds"), data)

@@ -54,6 +54,14 @@ def test_the_program_of_a_repeat_does_not_grow_with_n():
     assert program(3) == program(300)
 
 
+def test_a_repeat_keeps_no_copy_of_its_kernels():
+    model = fnn.repeat(fnn.serial(fnn.linear(4, 4), fnn.tanh), 3)
+    params, state = model.init(KEY)
+    residuals = model.forward(params, state, X, train=True)[2]
+    assert [leaf.shape for leaf in residuals.kept] == [(3, 5, 4), (3, 5, 4)]
+    assert residuals.of_layers[0].kernel is params[0].kernel
+
+
 def test_random_layers_in_a_repeat_get_keys_of_their_own():
     ones = jnp.ones((50, 50), WIDEST)
     model = fnn.repeat(fnn.dropout(0.5), 2)
