@@ -98,7 +98,9 @@ def in_processes(
         return
     experiments = {name: [at for at in places if at.name == name] for name in dict.fromkeys(at.name for at in places)}
     order = sorted(experiments.values(), key=lambda parts: -sum(claims[at] for at in parts))
-    workers = ProcessPoolExecutor(min(jobs, len(order)), mp_context=get_context("spawn"), initializer=_leave_ctrl_c)
+    workers = ProcessPoolExecutor(
+        min(jobs, len(order)), mp_context=get_context("spawn"), initializer=_prepare, initargs=(folder,)
+    )
     try:
         waiting = [workers.submit(measure, parts, settings, folder) for parts in order]
         for done in as_completed(waiting):
@@ -145,9 +147,16 @@ def environment() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _leave_ctrl_c() -> None:
+def _prepare(folder: Path) -> None:
     """The process that waits for the others decides what an interruption means."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep_compiled(folder)
+
+
+def keep_compiled(folder: Path) -> None:
+    """Have XLA keep what it compiles: compiling is most of a quick run, and the next one finds it done."""
+    jax.config.update("jax_compilation_cache_dir", str(folder.resolve() / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def command_line(experiment: Experiment, kind: type[Settings] = Settings) -> None:
@@ -156,11 +165,13 @@ def command_line(experiment: Experiment, kind: type[Settings] = Settings) -> Non
         kind, prog=f"python -m experiments.{experiment.name}", description=experiment.title,
         config=(tyro.conf.FlagCreatePairsOff,),
     )  # fmt: skip
+    report = Path("report")
+    keep_compiled(report)
     parts = [timed(experiment, part, settings) for part in experiment.parts]
     if jax.process_index() == 0:
         record = store.experiment_record(experiment, settings, parts, {})
         show([record])
-        page = write_report([record], Path("report"), experiment.name)
+        page = write_report([record], report, experiment.name)
         console.print(f"figures: [bold]{page}", highlight=False, soft_wrap=True)
 
 
