@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from scipy.optimize import lsq_linear
 
 from funcnn.gradcheck.precision import Judged
 from funcnn.gradcheck.program import Place
@@ -80,6 +79,8 @@ class Kinks(NamedTuple):
 
     def _fitted(self, steps, by_hand, by_kink) -> list[list[np.ndarray]]:
         """The lower side plus shares of the steps, by least squares, and the gradient with just those shares."""
+        from scipy.optimize import lsq_linear  # it takes as long to import as JAX does
+
         scales = np.array([max(map(_largest, step)) or 1.0 for step in steps])
         columns = np.stack([_flat(step) for step in steps], axis=1) / scales
         wanted = _flat([hand - lower for hand, lower in zip(by_hand, self.lower, strict=True)])
