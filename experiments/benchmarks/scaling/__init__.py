@@ -1,0 +1,11 @@
+"""How cost grows: many networks at once, depth, width, precision, the first use and memory.
+
+Every module is a command, ``python -m experiments.benchmarks.scaling.NAME``, that prints a table and writes every raw
+figure as JSON; all of them measure in float32.
+"""
+
+import os
+
+# Tuning of OpenBLAS that someone left in the environment slows NumPy's products; it is read when NumPy loads.
+for _variable in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
+    os.environ.pop(_variable, None)

@@ -1,0 +1,170 @@
+"""What the studies of scaling share: interleaved timing, intervals, a step to train with, and the file of figures."""
+
+import contextlib
+import json
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+import tyro
+
+import funcnn as fnn
+from experiments.claims import interval, number
+from experiments.console import console
+from experiments.runner import environment
+
+PACKAGE = "experiments.benchmarks.scaling"
+VARIABLES = ("XLA_FLAGS", "JAX_PLATFORMS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""What in the environment changes how fast arithmetic is."""
+
+Found = dict[str, Any]
+Estimate = dict[str, float]
+
+
+def command(
+    name: str,
+    kind: type,
+    measure: Callable[[Any], Found],
+    show: Callable[[Found], None],
+    arguments: Sequence[str] | None = None,
+) -> Found:
+    """What ``python -m experiments.benchmarks.scaling.NAME`` does: measure in float32, print, write all figures."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    program = f"python -m {PACKAGE}.{name}"
+    settings = tyro.cli(kind, prog=program, args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
+    console.rule(f"[bold]{(kind.__doc__ or name).splitlines()[0]}")
+    begun = time.monotonic()
+    with single_precision():
+        found = measure(settings)
+    about = {
+        "command": shlex.join([*program.split(), *arguments]), "settings": asdict(settings),
+        "seconds": time.monotonic() - begun, "environment": surroundings(),
+    }  # fmt: skip
+    show(found)
+    settings.out.parent.mkdir(parents=True, exist_ok=True)
+    settings.out.write_text(json.dumps(about | found, indent=1, default=str), encoding="utf-8")
+    console.print(f"written: {settings.out}", highlight=False, soft_wrap=True)
+    return found
+
+
+@contextlib.contextmanager
+def single_precision() -> Iterator[None]:
+    """Everything inside is float32, JAX's default, whatever it was set to."""
+    before = jax.config.read("jax_enable_x64")
+    jax.config.update("jax_enable_x64", False)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_x64", before)
+
+
+def surroundings() -> Found:
+    """What the figures were measured on and with."""
+    versions = {}
+    for package in ("torch", "scipy", "mlxtend"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    facts = {"processor": processor(), "backend": jax.default_backend()}
+    return environment() | versions | facts | {name: os.environ[name] for name in VARIABLES if name in os.environ}
+
+
+def processor() -> str:
+    """The processor's model, where the system tells it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def seconds_of(run: Callable[[], Any], at_least: float = 0.0) -> float:
+    """Seconds that one call takes, from as many calls in a row as fill ``at_least`` seconds."""
+    calls, begun = 0, time.perf_counter()
+    while True:
+        jax.block_until_ready(run())
+        calls, spent = calls + 1, time.perf_counter() - begun
+        if spent >= at_least:
+            return spent / calls
+
+
+def interleaved(
+    runs: Mapping[Any, Callable[[], Any]], repetitions: int, at_least: float = 0.0
+) -> dict[Any, list[float]]:
+    """Seconds a call of each, once a repetition; the order turns with it, so that drift hits all alike.
+
+    Each is called once before, which compiles what there is to compile.
+    """
+    for run in runs.values():
+        jax.block_until_ready(run())
+    measured: dict[Any, list[float]] = {name: [] for name in runs}
+    names = list(runs)
+    for repetition in range(repetitions):
+        turned = repetition % len(names)
+        for name in names[turned:] + names[:turned]:
+            measured[name].append(seconds_of(runs[name], at_least))
+    return measured
+
+
+def estimate(values, statistic: str = "median") -> Estimate:
+    """The median of what the repetitions gave, or the mean, with a 95% bootstrap interval."""
+    values = np.asarray(values, float)
+    low, high = interval(values, statistic)
+    return {"value": float(np.median(values) if statistic == "median" else values.mean()), "low": low, "high": high}
+
+
+def ratio(above, below) -> Estimate:
+    """The median over repetitions of the ratio within each, with its interval."""
+    return estimate(np.asarray(above, float) / np.asarray(below, float))
+
+
+def shown(figure: Estimate, scale: float = 1.0) -> str:
+    """A figure and its interval as text."""
+    value, low, high = (number(figure[part] * scale) for part in ("value", "low", "high"))
+    return f"{value} [dim]({low} to {high})[/]"
+
+
+def training_step(model: fnn.Layer, grad=fnn.manual_value_and_grad) -> Callable:
+    """``(carry, batch) -> (carry, loss)``: one step of Adam on the softmax cross-entropy."""
+    optimizer = fnn.adam(1e-3)
+    value_and_grad = grad(model, fnn.softmax_cross_entropy)
+
+    def step(carry, batch):
+        params, state, opt_state = carry
+        (loss, state), grads = value_and_grad(params, state, batch)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), state, opt_state), loss
+
+    return step
+
+
+def beginning(model: fnn.Layer):
+    """The carry of ``training_step`` before the first step."""
+    params, state = model.init(jax.random.key(0))
+    return params, state, fnn.adam(1e-3).init(params)
+
+
+def samples(count: int, features: int, classes: int, seed: int = 0) -> fnn.Batch:
+    """Normal features, and labels drawn among the classes."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((count, features)).astype(np.float32)
+    return fnn.Batch(jax.numpy.asarray(x), jax.numpy.asarray(rng.integers(classes, size=count).astype(np.int32)))
+
+
+def memory_of(compiled) -> dict[str, int]:
+    """Bytes of a compiled program: what it works with beside what goes in and out; donated arguments count once."""
+    figures = compiled.memory_analysis()
+    parts = {
+        "temporary": figures.temp_size_in_bytes, "arguments": figures.argument_size_in_bytes,
+        "outputs": figures.output_size_in_bytes, "shared": figures.alias_size_in_bytes,
+    }  # fmt: skip
+    return parts | {"total": parts["temporary"] + parts["arguments"] + parts["outputs"] - parts["shared"]}

@@ -1,0 +1,88 @@
+"""How much memory a compiled training step takes, with gradients by hand and by autodiff.
+
+``python -m experiments.benchmarks.scaling.memory`` compiles one step of Adam for each network and asks XLA for its
+bytes; nothing is run, so the figures are exact and the same every time.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+import funcnn as fnn
+from experiments.benchmarks.scaling._shared import Found, beginning, command, memory_of, training_step
+from experiments.claims import number
+from experiments.console import console, table
+
+GRADIENTS = {"manual": fnn.manual_value_and_grad, "autodiff": fnn.autodiff_value_and_grad}
+
+
+class Network(NamedTuple):
+    """A network by what makes it, and the samples of a step."""
+
+    model: fnn.Layer
+    features: int
+    batch_size: int
+
+
+def networks(layers: int = 100) -> dict[str, Network]:
+    """The five of the speed benchmark, and a deep one whose layers are one scan."""
+    block = fnn.serial(fnn.linear(64, 64), fnn.relu)
+    return {
+        "2-4-2": Network(fnn.mlp((2, 4, 2)), 2, 4),
+        "64-128-64-10": Network(fnn.mlp((64, 128, 64, 10)), 64, 64),
+        "784-512-512-10": Network(fnn.mlp((784, 512, 512, 10)), 784, 128),
+        "fifty layers of 64": Network(fnn.mlp((64,) * 51 + (10,)), 64, 32),
+        "four layers of 2,048": Network(fnn.mlp((2048,) * 5), 2048, 512),
+        f"repeat of {layers} layers": Network(fnn.serial(fnn.repeat(block, layers), fnn.linear(64, 10)), 64, 32),
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemorySettings:
+    """Memory of a compiled training step."""
+
+    only: tuple[str, ...] = ()
+    """The networks to ask about; all of them if none is named."""
+    layers: int = 100
+    """Layers of the deep network that is one scan."""
+    out: Path = Path("report/scaling/memory.json")
+    """The file for the figures."""
+
+
+def compiled_step(network: Network, grad):
+    """The compiled step; what it starts from is donated, as a training loop's carry is."""
+    carry = jax.eval_shape(lambda: beginning(network.model))
+    batch = fnn.Batch(
+        jax.ShapeDtypeStruct((network.batch_size, network.features), jnp.float32),
+        jax.ShapeDtypeStruct((network.batch_size,), jnp.int32),
+    )
+    return jax.jit(training_step(network.model, grad), donate_argnums=0).lower(carry, batch).compile()
+
+
+def measure(settings: MemorySettings) -> Found:
+    known = networks(settings.layers)
+    if unknown := set(settings.only) - set(known):
+        raise ValueError(f"--only: expected some of {', '.join(known)}; got {', '.join(sorted(unknown))}.")
+    wanted = settings.only or tuple(known)
+    return {
+        "bytes": {
+            name: {by: memory_of(compiled_step(known[name], grad)) for by, grad in GRADIENTS.items()} for name in wanted
+        }
+    }
+
+
+def show(found: Found) -> None:
+    shown = table("KiB of a compiled step", "manual: working", "total", "autodiff: working", "total", "working, ratio")
+    for name, by in found["bytes"].items():
+        figures = [by[grad][part] for grad in GRADIENTS for part in ("temporary", "total")]
+        between = number(figures[0] / figures[2]) if figures[2] else "–"
+        shown.add_row(name, *(number(round(figure / 1024, 1)) for figure in figures), between)
+    console.print(shown)
+    console.print("working: beside arguments and outputs; total: with them, the donated ones counted once.")
+
+
+if __name__ == "__main__":
+    command("memory", MemorySettings, measure, show)
