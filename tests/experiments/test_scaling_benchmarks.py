@@ -1,0 +1,195 @@
+"""The studies of scaling: their arithmetic on known figures, and each of them on tiny sizes."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import funcnn as fnn
+from experiments.benchmarks.scaling import (
+    _loops,
+    _shared,
+    depth,
+    ensembles,
+    first_use,
+    growth,
+    memory,
+    precision,
+)
+
+pytestmark = pytest.mark.usefixtures("untouched_configuration")
+
+
+def run(module, kind, tmp_path, *arguments):
+    """The command as a shell gives it, and what it wrote."""
+    name = module.__name__.rpartition(".")[2]
+    out = tmp_path / f"{name}.json"
+    _shared.command(name, kind, module.measure, module.show, [*arguments, "--out", str(out)])
+    written = json.loads(out.read_text(encoding="utf-8"))
+    assert written["command"].startswith(f"python -m experiments.benchmarks.scaling.{name} --")
+    assert {"jax", "numpy", "processor", "device", "cores"} <= written["environment"].keys()
+    return written
+
+
+def test_exponents_are_those_of_the_power_law_in_the_larger_half():
+    sizes = (1, 2, 4, 8, 16, 32)
+    powers = np.array([1.5, 2.0])
+    seconds = 3 * np.array(sizes, float)[:, None] ** powers
+    seconds[:3] = 7.0
+    np.testing.assert_allclose(growth.exponents(sizes, seconds), powers)
+    np.testing.assert_allclose(growth.exponents((2, 8), seconds[[1, 3]] * 0 + [[1.0], [4.0]]), [1.0, 1.0])
+
+
+def test_ratios_are_taken_within_a_repetition():
+    slow, fast = [2.0, 4.0, 8.0, 16.0], [1.0, 2.0, 4.0, 8.0]
+    assert _shared.ratio(slow, fast) == {"value": 2.0, "low": 2.0, "high": 2.0}
+    spread = _shared.estimate([1.0, 2.0, 9.0])
+    assert spread["value"] == 2.0
+    assert spread["low"] < 2.0 < spread["high"]
+
+
+def test_every_repetition_calls_each_once_and_the_order_turns():
+    called = []
+    runs = {name: lambda name=name: called.append(name) for name in "ab"}
+    measured = _shared.interleaved(runs, repetitions=3)
+    assert "".join(called) == "ab" + "ab" + "ba" + "ab"
+    assert [len(of) for of in measured.values()] == [3, 3]
+
+
+def test_seconds_are_those_of_one_call():
+    calls = []
+    spent = _shared.seconds_of(lambda: calls.append(0), at_least=0.01)
+    assert len(calls) > 1
+    assert spent * len(calls) >= 0.01
+
+
+@pytest.fixture(scope="module")
+def losses():
+    """By task, of ten full-batch steps from one start: funcnn's, and those of the loops that can begin there."""
+    found = {}
+    with _shared.single_precision():
+        settings = ensembles.EnsemblesSettings(xor_networks=2, xor_epochs=10, digits_networks=2, loop_epochs=100)
+        for name, case in ensembles.cases(settings).items():
+            task = case.task._replace(batch_size=len(case.task.x))
+            params = case.model.init(jax.random.key(0))[0]
+            trained = fnn.train(
+                case.model, case.loss, fnn.adam(task.learning_rate), (task.x, case.target), epochs=10,
+                key=jax.random.key(0), params=params, state=case.model.init(jax.random.key(0))[1],
+            )  # fmt: skip
+            found[name] = {
+                "funcnn": np.asarray(trained.history.loss), "numpy": _loops.numpy_by_hand(task)(10),
+                "numpy together": _loops.numpy_by_hand(ensembles.stacked(task, 2))(10),
+            }  # fmt: skip
+            if (train := _loops.pytorch(task)) is not None:
+                found[name]["pytorch"] = train(10)
+    return found
+
+
+@pytest.mark.parametrize("name", ["XOR 2-4-1", "XOR 2-4-2", "digits 64-128-64-10"])
+def test_the_loops_train_what_funcnn_trains(losses, name):
+    expected = losses[name].pop("funcnn")
+    assert expected[-1] < expected[0]
+    for given in losses[name].values():
+        given = given if given.ndim == 2 else given[:, None]
+        np.testing.assert_allclose(given, np.broadcast_to(expected[:, None], given.shape), rtol=1e-4)
+
+
+def test_an_epoch_of_a_loop_takes_every_sample_once():
+    x = np.arange(6.0, dtype=np.float32)[:, None]
+    task = _loops.Task((1, 1), x, np.arange(6), 2, 0.1, ())
+    taken = list(_loops.batches(task, np.random.default_rng(0)))
+    assert [len(rows) for rows, _ in taken] == [2, 2, 2]
+    assert sorted(np.concatenate([labels for _, labels in taken])) == list(range(6))
+    assert all((rows[:, 0] == labels).all() for rows, labels in taken)
+
+
+def test_ensembles(tmp_path):
+    found = run(
+        ensembles, ensembles.EnsemblesSettings, tmp_path, "--xor-networks", "3", "--xor-epochs", "4",
+        "--digits-networks", "2", "--digits-epochs", "1", "--loop-epochs", "20", "--repetitions", "2",
+    )  # fmt: skip
+    xor = found["networks"]["XOR 2-4-1"]
+    assert xor["network_steps"]["funcnn, all at once"] == 3 * 4
+    assert found["networks"]["digits 64-128-64-10"]["network_steps"]["funcnn, all at once"] == 2 * 28
+    seconds = xor["seconds"]
+    ratios = np.array(seconds[ensembles.HEADLINE]) / seconds["funcnn, all at once"] * 12 / 20
+    assert xor["funcnn_all_at_once_over"][ensembles.HEADLINE]["value"] == pytest.approx(np.median(ratios))
+
+
+def test_depth(tmp_path):
+    found = run(
+        depth, depth.DepthSettings, tmp_path, "--depths", "2", "40", "--width", "12", "--batch-size", "64",
+        "--repetitions", "2", "--seconds", "0",
+    )  # fmt: skip
+    assert all(figures["compile"]["value"] > 0 for figures in found["largest_over_smallest"].values())
+    working = {way: by["40"]["bytes"]["temporary"] for way, by in found["ways"].items()}
+    assert working["manual, recomputed"] < working["manual"]
+    assert working["autodiff, checkpointed"] < working["autodiff"]
+
+
+def test_every_way_of_depth_gives_the_same_gradient():
+    batch = _shared.samples(5, 4, 10)
+    with _shared.single_precision():
+        params, state = depth.network("manual", 3, 4).init(jax.random.key(0))
+        grads = [
+            grad(depth.network(way, 3, 4), fnn.softmax_cross_entropy)(params, state, batch)[1]
+            for way, (grad, _) in depth.WAYS.items()
+        ]
+    for other in grads[1:]:
+        jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-6), grads[0], other)
+
+
+def test_growth(tmp_path):
+    found = run(
+        growth, growth.GrowthSettings, tmp_path, "--batch-sizes", "2", "4", "--widths", "2", "4", "--depths", "1", "2",
+        "--samples", "64", "128", "--seeds", "1", "2", "--steps", "1", "--repetitions", "2", "--seconds", "0",
+    )  # fmt: skip
+    assert found["axes"].keys() == growth.THEORY.keys()
+    samples = found["axes"]["samples"]
+    seconds = np.array(samples["seconds"]["128"]) / samples["seconds"]["64"]
+    np.testing.assert_allclose(samples["exponents"], np.log2(seconds))
+
+
+def test_precision(tmp_path):
+    found = run(
+        precision, precision.PrecisionSettings, tmp_path, "--seeds", "2", "--digits-epochs", "2", "--mnist-epochs", "1",
+        "--repetitions", "2",
+    )  # fmt: skip
+    digits = found["networks"]["digits 64-128-64-10"]
+    differences = np.subtract(digits["accuracies"]["bfloat16"], digits["accuracies"]["float32"])
+    assert digits["bfloat16_minus_float32"]["value"] == pytest.approx(differences.mean())
+    assert min(digits["accuracies"]["bfloat16"]) > 0.3
+
+
+def test_the_large_layer_counts_operations():
+    with _shared.single_precision():
+        found = precision.large_layer(size=16, repetitions=2)
+    seconds, rate = found["bfloat16"]["seconds"], found["bfloat16"]["operations_a_second"]
+    assert rate["layer"]["value"] == pytest.approx(np.median([3 * 2 * 16**3 / spent for spent in seconds["layer"]]))
+
+
+def test_first_use(tmp_path):
+    found = run(first_use, first_use.FirstUseSettings, tmp_path, "--repetitions", "2")
+    counts = found["counts"]
+    assert counts["no cache"]["first fit"]["compilations"][0] > 0
+    assert counts["no cache"]["second fit"]["compilations"] == [0, 0]
+    assert counts["filled cache"]["first fit"]["cache_hits"] == counts["empty cache"]["first fit"]["cache_misses"]
+    assert counts["filled cache"]["first fit"]["cache_misses"] == [0, 0]
+
+
+def test_memory(tmp_path):
+    found = run(memory, memory.MemorySettings, tmp_path, "--only", "2-4-2", "repeat of 3 layers", "--layers", "3")
+    parameters = 2 * 4 + 4 + 4 * 2 + 2
+    assert found["bytes"]["2-4-2"]["manual"]["arguments"] >= 3 * 4 * parameters
+    assert found["bytes"].keys() == {"2-4-2", "repeat of 3 layers"}
+    with pytest.raises(ValueError, match="expected some of"):
+        memory.measure(memory.MemorySettings(only=("2-4-3",)))
+
+
+def test_what_is_measured_is_single_precision():
+    before = jax.config.jax_enable_x64
+    with _shared.single_precision():
+        assert jnp.zeros(()).dtype == jnp.float32
+    assert jax.config.jax_enable_x64 == before
