@@ -22,6 +22,7 @@ import funcnn as fnn
 from experiments.claims import interval, number
 from experiments.console import console
 from experiments.runner import environment
+from experiments.starts import he, starts
 
 PACKAGE = "experiments.benchmarks.scaling"
 VARIABLES = ("XLA_FLAGS", "JAX_PLATFORMS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -122,6 +123,13 @@ def estimate(values, statistic: str = "median") -> Estimate:
     return {"value": float(np.median(values) if statistic == "median" else values.mean()), "low": low, "high": high}
 
 
+def chosen(known: Mapping[str, Any], only: Sequence[str]) -> list[str]:
+    """The names asked for, in their own order; all of them if none is."""
+    if unknown := set(only) - set(known):
+        raise ValueError(f"--only: expected some of {', '.join(known)}; got {', '.join(sorted(unknown))}.")
+    return [name for name in known if not only or name in only]
+
+
 def ratio(above, below) -> Estimate:
     """The median over repetitions of the ratio within each, with its interval."""
     return estimate(np.asarray(above, float) / np.asarray(below, float))
@@ -147,10 +155,16 @@ def training_step(model: fnn.Layer, grad=fnn.manual_value_and_grad) -> Callable:
     return step
 
 
-def beginning(model: fnn.Layer):
-    """The carry of ``training_step`` before the first step."""
-    params, state = model.init(jax.random.key(0))
-    return params, state, fnn.adam(1e-3).init(params)
+def start(model: fnn.Layer):
+    """Parameters and state to begin with."""
+    return jax.tree.map(lambda leaf: leaf[0], starts(model, 1, he))
+
+
+def shapes(model: fnn.Layer, batch_size: int, features: int):
+    """What ``training_step`` takes, without its values."""
+    params, state = jax.eval_shape(model.init, jax.random.key(0))
+    x, y = jax.ShapeDtypeStruct((batch_size, features), np.float32), jax.ShapeDtypeStruct((batch_size,), np.int32)
+    return (params, state, jax.eval_shape(fnn.adam(1e-3).init, params)), fnn.Batch(x, y)
 
 
 def samples(count: int, features: int, classes: int, seed: int = 0) -> fnn.Batch:

@@ -8,23 +8,22 @@ forward again from its input (``funcnn.recompute``; for autodiff ``jax.checkpoin
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 
 import funcnn as fnn
 from experiments.benchmarks.scaling._shared import (
     Found,
-    beginning,
     command,
     estimate,
     interleaved,
     memory_of,
     ratio,
     samples,
+    shapes,
     shown,
+    start,
     training_step,
 )
 from experiments.claims import number
@@ -81,14 +80,10 @@ def network(way: str, depth: int, width: int) -> fnn.Layer:
 def compiled_step(way: str, depth: int, settings: DepthSettings) -> tuple[jax.stages.Compiled, tuple[float, float]]:
     """The step, compiled anew, and the seconds that tracing and lowering it took, and compiling."""
     model = network(way, depth, settings.width)
-    carry = jax.eval_shape(lambda: beginning(model))
-    batch = fnn.Batch(
-        jax.ShapeDtypeStruct((settings.batch_size, settings.width), jnp.float32),
-        jax.ShapeDtypeStruct((settings.batch_size,), jnp.int32),
-    )
+    given = shapes(model, settings.batch_size, settings.width)
     jax.clear_caches()
     begun = time.perf_counter()
-    lowered = jax.jit(training_step(model, WAYS[way][0]), donate_argnums=0).lower(carry, batch)
+    lowered = jax.jit(training_step(model, WAYS[way][0]), donate_argnums=0).lower(*given)
     between = time.perf_counter()
     compiled = lowered.compile()
     return compiled, (between - begun, time.perf_counter() - between)
@@ -96,7 +91,8 @@ def compiled_step(way: str, depth: int, settings: DepthSettings) -> tuple[jax.st
 
 def stepping(way: str, depth: int, compiled, settings: DepthSettings) -> Callable:
     """A function that takes one more step each time it is called."""
-    carry = jax.jit(partial(beginning, network(way, depth, settings.width)))()
+    params, state = start(network(way, depth, settings.width))
+    carry = (params, state, fnn.adam(1e-3).init(params))
     batch = samples(settings.batch_size, settings.width, 10)
 
     def step():
@@ -110,13 +106,13 @@ def stepping(way: str, depth: int, compiled, settings: DepthSettings) -> Callabl
 def measure(settings: DepthSettings) -> Found:
     cells = [(way, depth) for depth in settings.depths for way in WAYS]
     kept, spent = {}, {cell: ([], []) for cell in cells}
-    for repetition in range(settings.repetitions + 1):
+    compiled_step(*cells[0], settings)  # the first of all loads what JAX loads once
+    for repetition in range(settings.repetitions):
         turned = repetition % len(cells)
         for cell in cells[turned:] + cells[:turned]:
             kept[cell], seconds = compiled_step(*cell, settings)
-            if repetition:  # the first of all loads what JAX loads once
-                for part, value in zip(spent[cell], seconds, strict=True):
-                    part.append(value)
+            for part, value in zip(spent[cell], seconds, strict=True):
+                part.append(value)
     stepped = interleaved(
         {cell: stepping(*cell, kept[cell], settings) for cell in cells}, settings.repetitions, settings.seconds
     )

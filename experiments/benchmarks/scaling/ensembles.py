@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 
 import funcnn as fnn
 from experiments.benchmarks.scaling import _loops
-from experiments.benchmarks.scaling._shared import Found, command, estimate, interleaved, ratio, shown
+from experiments.benchmarks.scaling._shared import Found, chosen, command, estimate, interleaved, ratio, shown
 from experiments.console import console, table
 
 HEADLINE = "NumPy by hand"
@@ -39,6 +39,8 @@ class EnsemblesSettings:
     """Epochs of every digits network, 28 steps each."""
     loop_epochs: int = 5000
     """Epochs of one XOR network by which the others' rate is measured; a hundredth as many of one digits network."""
+    only: tuple[str, ...] = ()
+    """The networks to train; all of them if none is named."""
     repetitions: int = 7
     """Measurements of each, interleaved."""
     seed: int = 0
@@ -132,7 +134,9 @@ def solved(case: Case, seed: int) -> float:
 
 def measure(settings: EnsemblesSettings) -> Found:
     found: Found = {"networks": {}, "absent": [] if _loops.torch else ["PyTorch"]}
-    for name, case in cases(settings).items():
+    known = cases(settings)
+    for name in chosen(known, settings.only):
+        case = known[name]
         trains = runs(case, settings.seed)
         seconds = interleaved({key: train for key, (train, _) in trains.items()}, settings.repetitions)
         rates = {key: [trains[key][1] / spent for spent in seconds[key]] for key in seconds}

@@ -14,9 +14,10 @@ import jax
 import numpy as np
 
 import funcnn as fnn
-from experiments.benchmarks.scaling._shared import Found, command, estimate, interleaved, samples, shown
+from experiments.benchmarks.scaling._shared import Found, chosen, command, estimate, interleaved, samples, shown, start
 from experiments.claims import number
 from experiments.console import console, table
+from experiments.starts import he, starts
 
 CLASSES = 10
 THEORY = {
@@ -43,6 +44,8 @@ class GrowthSettings:
     """Samples of an epoch in batches of 64, of 64-128-64-10."""
     seeds: tuple[int, ...] = (4, 8, 16, 32, 64, 128)
     """Networks 64-128-64-10 trained at once, 64 samples a step."""
+    only: tuple[str, ...] = ()
+    """The axes to measure: batch size, width, depth, samples, seeds; all of them if none is named."""
     steps: int = 10
     """Steps of one call, except for the samples' whole epoch."""
     repetitions: int = 7
@@ -71,23 +74,21 @@ def training(model: fnn.Layer, features: int, count: int, epochs: int, batch_siz
         )  # fmt: skip
 
     if seeds == 1:
-        return partial(jax.jit(run), *model.init(key), batch, key)
+        return partial(jax.jit(run), *start(model), batch, key)
     keys = jax.random.split(key, seeds)
-    return partial(jax.jit(jax.vmap(run, in_axes=(0, 0, None, 0))), *jax.vmap(model.init)(keys), batch, keys)
+    return partial(jax.jit(jax.vmap(run, in_axes=(0, 0, None, 0))), *starts(model, seeds, he), batch, keys)
 
 
-def axes(settings: GrowthSettings) -> dict[str, tuple[dict[int, Callable], int]]:
-    """By axis: the calls by size, and how many of what is timed a call does."""
+def axes(settings: GrowthSettings) -> dict[str, tuple[Sequence[int], Callable[[int], Callable], int]]:
+    """By axis: the sizes, what makes the call for a size, and how many of what is timed a call does."""
     digits, steps = fnn.mlp((64, 128, 64, CLASSES)), settings.steps
     return {
-        "batch size": (
-            {size: training(deep(256, 4), 256, size, steps) for size in settings.batch_sizes}, steps,
-        ),
-        "width": ({width: training(deep(width, 4), width, 128, steps) for width in settings.widths}, steps),
-        "depth": ({depth: training(deep(128, depth), 128, 32, steps) for depth in settings.depths}, steps),
-        "samples": ({count: training(digits, 64, count, 1, 64) for count in settings.samples}, 1),
-        "seeds": ({seeds: training(digits, 64, 64, steps, seeds=seeds) for seeds in settings.seeds}, steps),
-    }  # fmt: skip
+        "batch size": (settings.batch_sizes, lambda size: training(deep(256, 4), 256, size, steps), steps),
+        "width": (settings.widths, lambda width: training(deep(width, 4), width, 128, steps), steps),
+        "depth": (settings.depths, lambda depth: training(deep(128, depth), 128, 32, steps), steps),
+        "samples": (settings.samples, lambda count: training(digits, 64, count, 1, 64), 1),
+        "seeds": (settings.seeds, lambda seeds: training(digits, 64, 64, steps, seeds=seeds), steps),
+    }
 
 
 def exponents(sizes: Sequence[int], seconds: np.ndarray) -> np.ndarray:
@@ -104,8 +105,10 @@ def exponents(sizes: Sequence[int], seconds: np.ndarray) -> np.ndarray:
 
 def measure(settings: GrowthSettings) -> Found:
     found: Found = {"axes": {}}
-    for axis, (calls, done) in axes(settings).items():
-        measured = interleaved(calls, settings.repetitions, settings.seconds)
+    known = axes(settings)
+    for axis in chosen(known, settings.only):
+        sizes, call, done = known[axis]
+        measured = interleaved({size: call(size) for size in sizes}, settings.repetitions, settings.seconds)
         seconds = {size: [spent / done for spent in of] for size, of in measured.items()}
         fitted = exponents(list(seconds), np.array(list(seconds.values())))
         found["axes"][axis] = {

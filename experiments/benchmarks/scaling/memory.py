@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 import funcnn as fnn
-from experiments.benchmarks.scaling._shared import Found, beginning, command, memory_of, training_step
+from experiments.benchmarks.scaling._shared import Found, chosen, command, memory_of, shapes, training_step
 from experiments.claims import number
 from experiments.console import console, table
 
@@ -54,22 +53,16 @@ class MemorySettings:
 
 def compiled_step(network: Network, grad):
     """The compiled step; what it starts from is donated, as a training loop's carry is."""
-    carry = jax.eval_shape(lambda: beginning(network.model))
-    batch = fnn.Batch(
-        jax.ShapeDtypeStruct((network.batch_size, network.features), jnp.float32),
-        jax.ShapeDtypeStruct((network.batch_size,), jnp.int32),
-    )
-    return jax.jit(training_step(network.model, grad), donate_argnums=0).lower(carry, batch).compile()
+    given = shapes(network.model, network.batch_size, network.features)
+    return jax.jit(training_step(network.model, grad), donate_argnums=0).lower(*given).compile()
 
 
 def measure(settings: MemorySettings) -> Found:
     known = networks(settings.layers)
-    if unknown := set(settings.only) - set(known):
-        raise ValueError(f"--only: expected some of {', '.join(known)}; got {', '.join(sorted(unknown))}.")
-    wanted = settings.only or tuple(known)
     return {
         "bytes": {
-            name: {by: memory_of(compiled_step(known[name], grad)) for by, grad in GRADIENTS.items()} for name in wanted
+            name: {by: memory_of(compiled_step(known[name], grad)) for by, grad in GRADIENTS.items()}
+            for name in chosen(known, settings.only)
         }
     }
 

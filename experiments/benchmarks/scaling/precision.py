@@ -15,7 +15,7 @@ import numpy as np
 
 import funcnn as fnn
 from experiments import data
-from experiments.benchmarks.scaling._shared import Found, command, estimate, interleaved, ratio, shown
+from experiments.benchmarks.scaling._shared import Found, chosen, command, estimate, interleaved, ratio, shown, start
 from experiments.console import console, table
 
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
@@ -29,6 +29,8 @@ class PrecisionSettings:
 
     seeds: int = 10
     """Networks of each, in pairs that begin alike."""
+    only: tuple[str, ...] = ()
+    """The networks to train; all of them if none is named."""
     digits_epochs: int = 30
     """Epochs of the digits networks."""
     mnist_epochs: int = 5
@@ -78,7 +80,7 @@ def _one_epoch(model: fnn.Layer, training: fnn.Batch):
             params=params, state=state,
         )  # fmt: skip
 
-    return partial(jax.jit(run), *model.init(key), training, key)
+    return partial(jax.jit(run), *start(model), training, key)
 
 
 def large_layer(size: int, repetitions: int) -> Found:
@@ -112,17 +114,14 @@ def large_layer(size: int, repetitions: int) -> Found:
 
 
 def measure(settings: PrecisionSettings) -> Found:
-    found: Found = {
-        "networks": {
-            "digits 64-128-64-10": networks_trained(
-                (64, 128, 64, 10), data.digits(), settings.digits_epochs, settings
-            ),
-            "MNIST 784-300-100-10": networks_trained(
-                (784, 300, 100, 10), data.mnist(), settings.mnist_epochs, settings
-            ),
-        },
-        "large_layer": None,
-    }  # fmt: skip
+    known = {
+        "digits 64-128-64-10": ((64, 128, 64, 10), data.digits, settings.digits_epochs),
+        "MNIST 784-300-100-10": ((784, 300, 100, 10), data.mnist, settings.mnist_epochs),
+    }
+    found: Found = {"networks": {}, "large_layer": None}
+    for name in chosen(known, settings.only):
+        sizes, load, epochs = known[name]
+        found["networks"][name] = networks_trained(sizes, load(), epochs, settings)
     if jax.default_backend() == "gpu":
         found["large_layer"] = large_layer(settings.size, settings.repetitions)
     return found
