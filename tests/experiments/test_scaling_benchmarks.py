@@ -78,11 +78,13 @@ def losses():
         for name in LOOPED:
             case = cases[name]
             task = case.task._replace(batch_size=len(case.task.x))
-            params = case.model.init(jax.random.key(0))[0]
-            trained = fnn.train(
-                case.model, case.loss, fnn.adam(task.learning_rate), (task.x, case.target), epochs=10,
-                key=jax.random.key(0), params=params, state=case.model.init(jax.random.key(0))[1],
-            )  # fmt: skip
+            params, state = case.model.init(jax.random.key(0))
+            trained = jax.jit(
+                lambda data, params, case=case, state=state: fnn.train(
+                    case.model, case.loss, fnn.adam(case.task.learning_rate), data, epochs=10, key=jax.random.key(0),
+                    params=params, state=state,
+                )
+            )((task.x, case.target), params)  # fmt: skip
             found[name] = {
                 "funcnn": np.asarray(trained.history.loss), "numpy": _loops.numpy_by_hand(task)(10),
                 "numpy together": _loops.numpy_by_hand(ensembles.stacked(task, 2))(10),
