@@ -122,7 +122,7 @@ def sizes_left(activation: fnn.Layer, keys: jax.Array) -> jax.Array:
             return jax.vmap(lambda dy: block.backward(kept, dy[None])[1][0])(dy), None
 
         nothing = jnp.zeros((len(PASSED), UNITS))
-        dy, _ = lax.scan(down, nothing, (1 + jnp.arange(max(PASSED)), residuals), reverse=True)
+        dy, _ = lax.scan(down, nothing, (1 + jnp.arange(max(PASSED)), residuals.of_layers), reverse=True)
         return jnp.linalg.norm(dy, axis=-1)
 
     def of_seed(key):
