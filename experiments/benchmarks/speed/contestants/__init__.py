@@ -1,0 +1,29 @@
+"""Who trains: a module each, with ``contestant(network, x, y, start) -> Contestant | None`` (no such network there)."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Contestant(NamedTuple):
+    """A network on the point of training, in one library.
+
+    Fields:
+        train: n further steps, a multiple of ``block``, over the batches in order, cyclically: the losses of the steps,
+            each before its update. It returns when all the work is done.
+        epochs: n passes over freshly shuffled samples, from arrays in memory, as the library's users do it.
+        predict: the outputs of all samples, a batch at a time.
+        block: the steps that ``train`` works in.
+        averaged: how many steps' losses come as their one mean.
+        checked: how many first steps have to give the reference's losses.
+        expected: what the losses so far had to be, where that isn't what the reference gives.
+    """
+
+    train: Callable[[int], np.ndarray]
+    epochs: Callable[[int], object]
+    predict: Callable[[], np.ndarray]
+    block: int = 1
+    averaged: int = 1
+    checked: int = 20
+    expected: Callable[[], np.ndarray] | None = None

@@ -1,0 +1,10 @@
+"""funcnn's hand-written gradients and its Adam in a scan over the batches."""
+
+import funcnn as fnn
+from experiments.benchmarks.speed.contestants import Contestant
+from experiments.benchmarks.speed.contestants.funcnn_model import scanned_by
+from experiments.benchmarks.speed.networks import Network
+
+
+def contestant(network: Network, x, y, start) -> Contestant:
+    return scanned_by(network, x, y, start, fnn.manual_value_and_grad)

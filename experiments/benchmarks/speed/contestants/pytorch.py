@@ -1,0 +1,104 @@
+"""PyTorch, eager: ``nn.Sequential`` and the fused Adam in a plain loop, gradients set to ``None``.
+
+Batches are slices and gathers of tensors in memory, which is faster than a ``DataLoader`` over a ``TensorDataset``.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from experiments.benchmarks.speed.contestants import Contestant
+from experiments.benchmarks.speed.networks import EPSILON, LEARNING_RATE, MEAN_DECAY, SQUARE_DECAY, Network, rows
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+Step = Callable[[Tensor, Tensor], Tensor]
+
+
+class Skip(nn.Module):
+    """y = inner(x) + shortcut(x)."""
+
+    def __init__(self, inner: nn.Module, shortcut: nn.Module):
+        super().__init__()
+        self.inner, self.shortcut = inner, shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x) + self.shortcut(x)
+
+
+def contestant(network: Network, x, y, start) -> Contestant:
+    model = built(network, start)
+    return trained_by(network, x, y, model, step_of(network, model, fused_adam(model)))
+
+
+def built(network: Network, start) -> nn.Sequential:
+    """The model with our parameters; PyTorch keeps its kernels ``(out, in)``."""
+    activation = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid}[network.activation]
+    linears = [_linear(*pair) for pair in start]
+    count = len(network.sizes) - 1
+    blocks: list[nn.Module] = []
+    for layer, linear in enumerate(linears[: count - 1]):
+        norm = [nn.BatchNorm1d(network.sizes[layer + 1])] if network.normalization else []
+        block = [linear, *norm, activation()]
+        if network.skip:
+            is_projected = layer in network.projected
+            shortcut = linears[count + network.projected.index(layer)] if is_projected else nn.Identity()
+            block = [Skip(nn.Sequential(*block), shortcut)]
+        blocks += block
+    return nn.Sequential(*blocks, linears[count - 1]).to(DEVICE)
+
+
+def _linear(kernel: np.ndarray, bias: np.ndarray) -> nn.Linear:
+    linear = nn.Linear(*kernel.shape)
+    with torch.no_grad():
+        linear.weight.copy_(torch.from_numpy(kernel.T.copy()))
+        linear.bias.copy_(torch.from_numpy(bias))
+    return linear
+
+
+def fused_adam(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.Adam(
+        model.parameters(), lr=LEARNING_RATE, betas=(MEAN_DECAY, SQUARE_DECAY), eps=EPSILON, fused=True
+    )
+
+
+def step_of(network: Network, model: nn.Module, optimizer: torch.optim.Optimizer) -> Step:
+    criterion = nn.MSELoss() if network.loss == "mean_squared_error" else nn.CrossEntropyLoss()
+
+    def step(x, y):
+        optimizer.zero_grad(set_to_none=True)
+        loss = criterion(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return step
+
+
+def trained_by(network: Network, x, y, model: nn.Module, step: Step) -> Contestant:
+    x = torch.from_numpy(x).to(DEVICE)
+    y = torch.from_numpy(y if network.loss == "mean_squared_error" else y.astype(np.int64)).to(DEVICE)
+    batches = [(x[rows(network, k)], y[rows(network, k)]) for k in range(network.batches)]
+    position = 0
+
+    def train(steps):
+        nonlocal position
+        losses = [step(*batches[number % network.batches]) for number in range(position, position + steps)]
+        position += steps
+        return torch.stack(losses).cpu().numpy()
+
+    def epochs(number):
+        for _ in range(number):
+            for chosen in torch.randperm(len(x), device=DEVICE).split(network.batch_size):
+                loss = step(x[chosen], y[chosen])
+        return loss.item()
+
+    @torch.inference_mode()
+    def predictions():
+        model.eval()
+        outputs = torch.cat([model(batch) for batch, _ in batches])
+        model.train()
+        return outputs.cpu().numpy()
+
+    return Contestant(train, epochs, predictions)
