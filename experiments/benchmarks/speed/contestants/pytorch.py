@@ -29,7 +29,16 @@ class Skip(nn.Module):
 
 def contestant(network: Network, x, y, start) -> Contestant:
     model = built(network, start)
-    return trained_by(network, x, y, model, step_of(network, model, fused_adam(model)))
+    optimizer, criterion = adam(model, fused=True), criterion_of(network)
+
+    def step(x, y):
+        optimizer.zero_grad(set_to_none=True)
+        loss = criterion(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return trained_by(network, x, y, model, step)
 
 
 def built(network: Network, start) -> nn.Sequential:
@@ -57,23 +66,13 @@ def _linear(kernel: np.ndarray, bias: np.ndarray) -> nn.Linear:
     return linear
 
 
-def fused_adam(model: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.Adam(
-        model.parameters(), lr=LEARNING_RATE, betas=(MEAN_DECAY, SQUARE_DECAY), eps=EPSILON, fused=True
-    )
+def adam(model: nn.Module, **form: bool) -> torch.optim.Adam:
+    decays = (MEAN_DECAY, SQUARE_DECAY)
+    return torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, betas=decays, eps=EPSILON, **form)
 
 
-def step_of(network: Network, model: nn.Module, optimizer: torch.optim.Optimizer) -> Step:
-    criterion = nn.MSELoss() if network.loss == "mean_squared_error" else nn.CrossEntropyLoss()
-
-    def step(x, y):
-        optimizer.zero_grad(set_to_none=True)
-        loss = criterion(model(x), y)
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
-
-    return step
+def criterion_of(network: Network) -> nn.Module:
+    return nn.MSELoss() if network.loss == "mean_squared_error" else nn.CrossEntropyLoss()
 
 
 def trained_by(network: Network, x, y, model: nn.Module, step: Step) -> Contestant:

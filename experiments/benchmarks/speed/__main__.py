@@ -1,0 +1,139 @@
+"""How fast the same networks train in funcnn and elsewhere, each library as its own documentation advises.
+
+``python -m experiments.benchmarks.speed`` trains five networks with every contestant that is installed, in interleaved
+rounds; ``pip install --group bench`` has the packages. The first losses of each have to be the reference's.
+"""
+
+import json
+import shlex
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import tyro
+from rich.markup import escape
+
+from experiments.benchmarks.speed import chart, readme
+from experiments.benchmarks.speed.machine import facts
+from experiments.benchmarks.speed.networks import FIVE, VARIANTS, Network
+from experiments.benchmarks.speed.readme import counted, title
+from experiments.benchmarks.speed.rounds import NEEDS, REFERENCE, Record, measured
+from experiments.benchmarks.speed.summary import geometric_means, summarised
+from experiments.console import console, table
+from experiments.store import write_whole
+
+COMMAND = "python -m experiments.benchmarks.speed"
+COLUMNS = (
+    "contestant", "steps/s", "epochs/s", "samples/s predicted", "first step s", "import s", "peak MB",
+    "over JAX's scan", "share of floor",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedSettings:
+    """The same networks, trained here and elsewhere."""
+
+    networks: tuple[str, ...] = ()
+    """Some of the networks, by name; none given, all five, and with --variants the variants."""
+    contestants: tuple[str, ...] = tuple(NEEDS)
+    """Who takes part; jax_scan, the reference, always does."""
+    rounds: int = 10
+    """How often everyone is timed."""
+    seconds: float = 0.5
+    """How long each trains in a round, about."""
+    variants: bool = False
+    """Also the digits' network with another loss, other activations, batch normalization, skip connections."""
+    out: Path = Path("report/bench.json")
+    """The file for every round's figures; the chart goes beside it."""
+    readme: bool = False
+    """Write the README's table."""
+
+    def chosen(self) -> list[Network]:
+        """The networks.
+
+        Raises:
+            SystemExit: a name is none of a network or a contestant.
+        """
+        known = {network.name: network for network in (*FIVE, *VARIANTS)}
+        for word, given, names in (("networks", self.networks, known), ("contestants", self.contestants, NEEDS)):
+            strange = [name for name in given if name not in names]
+            if strange:
+                raise SystemExit(f"--{word}: expected some of {', '.join(map(repr, names))}, got {strange[0]!r}.")
+        if self.networks:
+            return [known[name] for name in self.networks]
+        return [*FIVE, *(VARIANTS if self.variants else ())]
+
+
+def show(result: Record) -> None:
+    """A table for a network, and a word about everyone who isn't in it."""
+    shown = table(*COLUMNS, title=result["network"]["name"])
+    for name in (name for name in NEEDS if name in result["figures"]):
+        figures = result["figures"][name]
+        share = figures["floor_share"]
+        shown.add_row(
+            title(name),
+            *(counted(figures[f"{kind}_per_second"]["median"]) for kind in ("steps", "epochs", "predicted_samples")),
+            f"{figures['first_step_seconds']:.2f}",
+            f"{figures['import_seconds']:.2f}",
+            f"{figures['peak_megabytes']:.0f}",
+            with_interval(figures["over_reference"]),
+            f"{share['median']:.1%}" if share else "–",
+        )
+    console.print(shown)
+    for name, reason in result["left_out"].items():
+        console.print(f"{name}: left out, {reason}.", highlight=False, markup=False)
+    for name, reason in result["errors"].items():
+        console.print(f"[red]{name}[/]: {escape(reason)}", highlight=False)
+
+
+def with_interval(found: Record) -> str:
+    if found["low"] is None:
+        return f"{found['median']:.3f}"
+    return f"{found['median']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
+
+
+def show_means(means: dict[str, dict[str, float]]) -> None:
+    """Ours over every contestant, the geometric means over the networks."""
+    names = [name for name in NEEDS if any(name in of for of in means.values())]
+    shown = table("geometric mean of the networks, over", *means)
+    for name in names:
+        shown.add_row(title(name), *(f"{of[name]:.2f}" if name in of else "–" for of in means.values()))
+    console.print(shown)
+
+
+def run(settings: SpeedSettings) -> Record:
+    """Measure, print and write."""
+    networks = settings.chosen()
+    if settings.readme:
+        # Before the long run, not after it.
+        readme.around_marks()
+    console.rule("[bold]How fast networks train")
+    record: Record = {
+        "command": shlex.join([*COMMAND.split(), *sys.argv[1:]]),
+        "settings": asdict(settings) | {"out": str(settings.out)},
+        "about": facts(),
+        "reference": REFERENCE,
+        "networks": [],
+    }
+    settings.out.parent.mkdir(parents=True, exist_ok=True)
+    for network in networks:
+        with console.status("") as status:
+            found = measured(network, settings.contestants, settings.rounds, settings.seconds, status.update)
+        result = {"network": network._asdict()} | found | summarised(network, found)
+        record["networks"].append(result)
+        record["geometric_means"] = geometric_means(record["networks"])
+        write_whole(settings.out, json.dumps(record, indent=1))
+        show(result)
+    show_means(record["geometric_means"])
+    console.print("   ".join(f"[dim]{name}[/] {value}" for name, value in record["about"].items()), highlight=False)
+    console.print(f"written: {settings.out}", highlight=False)
+    if chart.write(record["networks"], settings.out.with_suffix(".svg")):
+        console.print(f"written: {settings.out.with_suffix('.svg')}", highlight=False)
+    if settings.readme:
+        readme.write(record)
+    return record
+
+
+if __name__ == "__main__":
+    found = run(tyro.cli(SpeedSettings, prog=COMMAND))
+    sys.exit(any(result["errors"] for result in found["networks"]))

@@ -1,0 +1,36 @@
+"""The chart: every contestant's steps a second relative to funcnn's, a panel a network."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import vl_convert
+
+from experiments import figures
+from experiments.benchmarks.speed.readme import title
+from experiments.benchmarks.speed.rounds import Record
+
+WIDTH = 480
+OURS = "funcnn_scan"
+
+
+def write(results: Sequence[Record], path: Path) -> bool:
+    """Draw into an SVG file; whether there was something to draw."""
+    panels = [panel(result) for result in results if OURS in result["ours_over"]]
+    if panels:
+        drawn = {"vconcat": panels, "config": {"view": {"stroke": None}}, "background": "white"}
+        path.write_text(vl_convert.vegalite_to_svg(drawn), encoding="utf-8")
+    return bool(panels)
+
+
+def panel(result: Record) -> Record:
+    """A dot for each contestant with its interval, where several rounds give one."""
+    values = {title(name): relative(found) for name, found in result["ours_over"][OURS].items()}
+    drawn = figures.bars(values, x="steps a second, as a multiple of funcnn's in a scan", log=True)
+    return drawn.specification | {"width": WIDTH, "title": result["network"]["name"]}
+
+
+def relative(ours_over: Record) -> float | tuple[float, float, float]:
+    """A contestant over ours, from ours over it."""
+    if ours_over["low"] is None:
+        return 1 / ours_over["median"]
+    return 1 / ours_over["median"], 1 / ours_over["high"], 1 / ours_over["low"]

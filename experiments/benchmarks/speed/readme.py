@@ -1,0 +1,90 @@
+"""The README's table of speed, and the words that the tables use."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.benchmarks.speed.rounds import REFERENCE, Record
+from experiments.store import write_whole
+
+README = Path(__file__).parents[3] / "README.md"
+BEGIN, END = "<!-- speed -->", "<!-- /speed -->"
+TITLES = {
+    "funcnn_scan": "funcnn, gradients by hand, in a scan",
+    "funcnn_autodiff": "funcnn, `autodiff_value_and_grad`, in a scan",
+    "funcnn_fit": "`funcnn.fit`, which also shuffles",
+    "jax_scan": "JAX and Optax, in a scan",
+    "jax_step": "JAX and Optax, a call a step",
+    "equinox": "Equinox",
+    "flax_nnx": "Flax NNX",
+    "keras_jax": "Keras on JAX",
+    "pytorch": "PyTorch",
+    "pytorch_compiled": "PyTorch, `torch.compile`",
+    "scikit_learn": "scikit-learn",
+    "numpy_by_hand": "NumPy by hand",
+}
+
+
+def title(name: str) -> str:
+    """For a terminal."""
+    return TITLES[name].replace("`", "")
+
+
+def around_marks(readme: Path = README) -> tuple[str, str]:
+    """What stands before and after the table, the marks included.
+
+    Raises:
+        ValueError: the marks aren't there, once each and in order.
+    """
+    text = readme.read_text(encoding="utf-8")
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise ValueError(
+            f"{readme.name}: expected {BEGIN} and after it {END}, once each. Put them where the table goes."
+        )
+    return text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
+
+
+def write(record: Record, readme: Path = README) -> None:
+    """Put the table between its marks."""
+    before, after = around_marks(readme)
+    write_whole(readme, f"{before}\n{table(record)}\n{after}")
+
+
+def table(record: Record) -> str:
+    """Steps a second of every contestant and network, beside them the ratio to the reference; then what was measured."""
+    results: Sequence[Record] = record["networks"]
+    names = [name for name in TITLES if any(name in result["figures"] for result in results)]
+    lines = ["| steps a second | " + " | ".join(result["network"]["name"] for result in results) + " |"]
+    lines += ["|---|" + "---:|" * len(results)]
+    lines += [f"| {TITLES[name]} | {' | '.join(cell(result, name) for result in results)} |" for name in names]
+    lines += [f"| funcnn in a scan, share of the floor | {' | '.join(map(share, results))} |", ""]
+    means = record["geometric_means"].get("funcnn_scan", {})
+    told = f"funcnn's scan over JAX's: {means[REFERENCE]:.2f}, the geometric mean of the networks. " if means else ""
+    on = record["about"]
+    packages = [name for name in on if name not in ("system", "processor", "cores", "device")]
+    versions = ", ".join(f"{name} {on[name]}" for name in packages if on[name] != "not installed")
+    lines += [
+        f"*`{record['command']}`: medians of {record['settings']['rounds']} interleaved rounds, in brackets as a "
+        f"multiple of JAX and Optax in a scan; float32, Adam, equal starts and batches, the first losses compared. "
+        f"{told}The floor: a step's matrix products and the bytes of Adam, measured alone. {versions}; "
+        f"{on['processor']}, {on['cores']} cores, device {on['device']}.*"
+    ]
+    return "\n".join(lines)
+
+
+def cell(result: Record, name: str) -> str:
+    """Steps a second and the multiple of the reference; a dash for who isn't there."""
+    if name not in result["figures"]:
+        return "–"
+    figures = result["figures"][name]
+    return f"{counted(figures['steps_per_second']['median'])} ({figures['over_reference']['median']:.2f})"
+
+
+def share(result: Record) -> str:
+    found = result["figures"].get("funcnn_scan", {}).get("floor_share")
+    return f"{found['median']:.0%}" if found else "–"
+
+
+def counted(value: float) -> str:
+    """Three digits are all that a timing has: ``1,230,000``, ``45.6``."""
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:,.0f}" if rounded >= 100 else f"{rounded:g}"

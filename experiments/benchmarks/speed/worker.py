@@ -1,0 +1,113 @@
+"""A process of a contestant's own, so that thread pools, imports and memory don't mix. It waits while others run.
+
+``python -m experiments.benchmarks.speed.worker PIPE MODULE BEGUN``, started by ``rounds`` alone. Nothing that a library
+has to import may be imported here: how long that takes is one of the figures.
+"""
+
+import importlib
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import NamedTuple
+
+MINOR = 0.25
+"""The share of a round's seconds that epochs, and that predictions, get each."""
+LARGEST_LEAP = 1000
+
+
+class Task(NamedTuple):
+    """Something done any number of times: ``run(n)``, n a multiple of ``block``, for a share of a round's seconds."""
+
+    run: Callable[[int], object]
+    block: int = 1
+    share: float = 1.0
+
+
+def timed(task: Task, number: int) -> float:
+    """Seconds each."""
+    began = time.perf_counter()
+    task.run(number)
+    return (time.perf_counter() - began) / number
+
+
+def sized(task: Task, seconds: float) -> int:
+    """How many last about so long. What is returned has been done before: a program for it is compiled."""
+    number, wanted = task.block, task.share * seconds
+    while True:
+        task.run(number)
+        each = timed(task, number)
+        if number * each > 0.6 * wanted:
+            return number
+        leap = min(LARGEST_LEAP, round(wanted / (number * each)))
+        number *= max(2, leap)
+
+
+def peak_megabytes() -> float:
+    """The most memory that this process has held; a parent's is counted by ``getrusage`` on Linux, not in /proc."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 1024
+
+
+def begin_training(module, network, x, y, start, seconds: float, begun: float) -> tuple[dict, dict[str, Task]]:
+    """The first steps, their losses, and the tasks of a round; no task where the library has no such network."""
+    contestant = module.contestant(network, x, y, start)
+    if contestant is None:
+        return {"has_network": False}, {}
+    losses = [contestant.train(contestant.block)]
+    facts = {"has_network": True, "first_step_seconds": time.monotonic() - begun, "averaged": contestant.averaged}
+    blocks = -(-contestant.checked // contestant.block)
+    if blocks > 1:
+        losses.append(contestant.train((blocks - 1) * contestant.block))
+    facts["losses"] = [float(loss) for part in losses for loss in part][: contestant.checked]
+    if contestant.expected is not None:
+        facts["expected"] = contestant.expected().tolist()
+    steps = Task(contestant.train, contestant.block)
+    facts["numbers"] = {"steps": sized(steps, seconds)}
+    facts["peak_megabytes"] = peak_megabytes()
+    others = {
+        "epochs": Task(contestant.epochs, share=MINOR),
+        "predictions": Task(lambda number: [contestant.predict() for _ in range(number)], share=MINOR),
+    }
+    facts["numbers"] |= {name: sized(task, seconds) for name, task in others.items()}
+    return facts, {"steps": steps} | others
+
+
+def begin_floor(module, network, seconds: float) -> tuple[dict, dict[str, Task]]:
+    """The floor's parts as tasks, beside the contestants'."""
+    tasks = {name: Task(run) for name, run in module.parts(network).items()}
+    return {"numbers": {name: sized(task, seconds) for name, task in tasks.items()}}, tasks
+
+
+def serve(connection: Connection, name: str, begun: float) -> None:
+    """Import, take the order, train a little; then measure at every request until the pipe is closed."""
+    before = time.perf_counter()
+    module = importlib.import_module(name)
+    imported = time.perf_counter() - before
+    network, x, y, start, seconds = connection.recv()
+    if hasattr(module, "contestant"):
+        facts, tasks = begin_training(module, network, x, y, start, seconds, begun)
+    else:
+        facts, tasks = begin_floor(module, network, seconds)
+    connection.send({"import_seconds": imported, **facts})
+    while True:
+        connection.recv()
+        connection.send({name: timed(task, facts["numbers"][name]) for name, task in tasks.items()})
+
+
+if __name__ == "__main__":
+    pipe, module_name, start_time = sys.argv[1:]
+    with Connection(int(pipe)) as other_end:
+        try:
+            serve(other_end, module_name, float(start_time))
+        except EOFError:
+            pass
+        except Exception:
+            other_end.send({"error": traceback.format_exc()})
