@@ -142,6 +142,13 @@ def survival(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """How fast the same networks train here, in plain JAX, and in other libraries."""
+    session.install(".[experiments]", *nox.project.dependency_groups(PROJECT, "bench"))
+    session.run("python", "-m", "experiments.benchmarks.speed", *session.posargs)
+
+
+@nox.session(default=False)
 def gpu(session: nox.Session) -> None:
     """The test suite on an NVIDIA GPU, with JAX's CUDA build."""
     session.install(f".[cuda,{EXTRAS}]", *TEST_TOOLS)

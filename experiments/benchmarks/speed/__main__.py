@@ -16,7 +16,7 @@ from rich.markup import escape
 from experiments.benchmarks.speed import chart, readme
 from experiments.benchmarks.speed.machine import facts
 from experiments.benchmarks.speed.networks import FIVE, VARIANTS, Network
-from experiments.benchmarks.speed.readme import counted, title
+from experiments.benchmarks.speed.readme import counted
 from experiments.benchmarks.speed.rounds import NEEDS, REFERENCE, Record, measured
 from experiments.benchmarks.speed.summary import geometric_means, summarised
 from experiments.console import console, table
@@ -24,8 +24,7 @@ from experiments.store import write_whole
 
 COMMAND = "python -m experiments.benchmarks.speed"
 COLUMNS = (
-    "contestant", "steps/s", "epochs/s", "samples/s predicted", "first step s", "import s", "peak MB",
-    "over JAX's scan", "share of floor",
+    "contestant", "steps/s", "epochs/s", "predictions/s", "first step s", "import s", "peak MB", "over jax_scan", "floor",
 )  # fmt: skip
 
 
@@ -67,11 +66,12 @@ class SpeedSettings:
 def show(result: Record) -> None:
     """A table for a network, and a word about everyone who isn't in it."""
     shown = table(*COLUMNS, title=result["network"]["name"])
+    shown.columns[0].no_wrap = True
     for name in (name for name in NEEDS if name in result["figures"]):
         figures = result["figures"][name]
         share = figures["floor_share"]
         shown.add_row(
-            title(name),
+            name,
             *(counted(figures[f"{kind}_per_second"]["median"]) for kind in ("steps", "epochs", "predicted_samples")),
             f"{figures['first_step_seconds']:.2f}",
             f"{figures['import_seconds']:.2f}",
@@ -97,7 +97,7 @@ def show_means(means: dict[str, dict[str, float]]) -> None:
     names = [name for name in NEEDS if any(name in of for of in means.values())]
     shown = table("geometric mean of the networks, over", *means)
     for name in names:
-        shown.add_row(title(name), *(f"{of[name]:.2f}" if name in of else "–" for of in means.values()))
+        shown.add_row(name, *(f"{of[name]:.2f}" if name in of else "–" for of in means.values()))
     console.print(shown)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import vl_convert
 
 from experiments import figures
-from experiments.benchmarks.speed.readme import title
+from experiments.benchmarks.speed.readme import TITLES
 from experiments.benchmarks.speed.rounds import Record
 
 WIDTH = 480
@@ -24,7 +24,7 @@ def write(results: Sequence[Record], path: Path) -> bool:
 
 def panel(result: Record) -> Record:
     """A dot for each contestant with its interval, where several rounds give one."""
-    values = {title(name): relative(found) for name, found in result["ours_over"][OURS].items()}
+    values = {TITLES[name].replace("`", ""): relative(found) for name, found in result["ours_over"][OURS].items()}
     drawn = figures.bars(values, x="steps a second, as a multiple of funcnn's in a scan", log=True)
     return drawn.specification | {"width": WIDTH, "title": result["network"]["name"]}
 

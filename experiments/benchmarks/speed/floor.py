@@ -1,7 +1,7 @@
 """The floor of a step: its matrix products, and the bytes that Adam must move, each measured by itself.
 
-The products of a step run in one compiled loop, at their own shapes. Each hands one element to an operand of a later one,
-which is set in place: so XLA can neither hoist a product out of the loop, nor drop one, nor copy an operand.
+The products of a step run in one compiled loop, at their own shapes. Each hands one element to an operand of a later
+one, where it is set in place: so XLA can neither hoist a product out of the loop, nor drop one, nor copy an operand.
 
 Adam reads p, m, v, g and writes p, m, v. A loop that does so in place, leaf by leaf, with the least arithmetic says how
 long these 7 × 4 bytes a parameter take at their size, in the caches or beyond them.

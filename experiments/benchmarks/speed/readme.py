@@ -24,11 +24,6 @@ TITLES = {
 }
 
 
-def title(name: str) -> str:
-    """For a terminal."""
-    return TITLES[name].replace("`", "")
-
-
 def around_marks(readme: Path = README) -> tuple[str, str]:
     """What stands before and after the table, the marks included.
 
@@ -50,7 +45,7 @@ def write(record: Record, readme: Path = README) -> None:
 
 
 def table(record: Record) -> str:
-    """Steps a second of every contestant and network, beside them the ratio to the reference; then what was measured."""
+    """Steps a second of every contestant and network, each with its ratio to the reference; then how it was measured."""
     results: Sequence[Record] = record["networks"]
     names = [name for name in TITLES if any(name in result["figures"] for result in results)]
     lines = ["| steps a second | " + " | ".join(result["network"]["name"] for result in results) + " |"]

@@ -1,4 +1,4 @@
-"""PyTorch by ``torch.compile``: the loss of a batch, with its backward pass, and the optimizer's step, each compiled."""
+"""PyTorch by ``torch.compile``: a batch's loss with its backward pass, and the optimizer's step, each compiled."""
 
 import torch
 
