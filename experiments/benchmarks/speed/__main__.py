@@ -23,9 +23,10 @@ from experiments.console import console, table
 from experiments.store import write_whole
 
 COMMAND = "python -m experiments.benchmarks.speed"
-COLUMNS = (
-    "contestant", "steps/s", "epochs/s", "predictions/s", "first step s", "import s", "peak MB", "over jax_scan", "floor",
-)  # fmt: skip
+RATES = ("contestant", "steps/s", "over jax_scan", "epochs/s", "predictions/s", "floor")
+COSTS = ("contestant", "first step, s", "import, s", "peak MB", "first losses differ by")
+BUSY = 0.3
+"""The load, in processes, from which on the figures of libraries with thread pools are worth little."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,22 +65,20 @@ class SpeedSettings:
 
 
 def show(result: Record) -> None:
-    """A table for a network, and a word about everyone who isn't in it."""
-    shown = table(*COLUMNS, title=result["network"]["name"])
-    shown.columns[0].no_wrap = True
+    """What a network's contestants reach and what they cost, and a word about everyone who isn't there."""
+    rates, costs = table(*RATES, title=result["network"]["name"]), table(*COSTS)
     for name in (name for name in NEEDS if name in result["figures"]):
         figures = result["figures"][name]
-        share = figures["floor_share"]
-        shown.add_row(
-            name,
-            *(counted(figures[f"{kind}_per_second"]["median"]) for kind in ("steps", "epochs", "predicted_samples")),
-            f"{figures['first_step_seconds']:.2f}",
-            f"{figures['import_seconds']:.2f}",
-            f"{figures['peak_megabytes']:.0f}",
-            with_interval(figures["over_reference"]),
-            f"{share['median']:.1%}" if share else "–",
+        steps, epochs, predicted = (
+            counted(figures[f"{kind}_per_second"]["median"]) for kind in ("steps", "epochs", "predicted_samples")
         )
-    console.print(shown)
+        share = f"{figures['floor_share']['median']:.1%}" if figures["floor_share"] else "–"
+        rates.add_row(name, steps, with_interval(figures["over_reference"]), epochs, predicted, share)
+        seconds = (f"{figures[f'{kind}_seconds']:.2f}" for kind in ("first_step", "import"))
+        costs.add_row(name, *seconds, f"{figures['peak_megabytes']:.0f}", f"{figures['deviation']:.0e}")
+    for shown in (rates, costs):
+        shown.columns[0].no_wrap = True
+        console.print(shown)
     for name, reason in result["left_out"].items():
         console.print(f"{name}: left out, {reason}.", highlight=False, markup=False)
     for name, reason in result["errors"].items():
@@ -89,7 +88,7 @@ def show(result: Record) -> None:
 def with_interval(found: Record) -> str:
     if found["low"] is None:
         return f"{found['median']:.3f}"
-    return f"{found['median']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
+    return f"{found['median']:.3f} ({found['low']:.3f}–{found['high']:.3f})"
 
 
 def show_means(means: dict[str, dict[str, float]]) -> None:
@@ -115,6 +114,8 @@ def run(settings: SpeedSettings) -> Record:
         "reference": REFERENCE,
         "networks": [],
     }
+    if record["about"]["load"] > BUSY:
+        console.print(f"[red]The machine is busy[/], load {record['about']['load']}: the figures won't be worth much.")
     settings.out.parent.mkdir(parents=True, exist_ok=True)
     for network in networks:
         with console.status("") as status:

@@ -1,4 +1,4 @@
-"""What the figures depend on: versions, processor, cores, device."""
+"""What the figures depend on: versions, processor, cores, device, and what else ran when they were begun."""
 
 import os
 import platform
@@ -11,9 +11,9 @@ PACKAGES = ("jax", "jaxlib", "optax", "numpy", "equinox", "flax", "keras", "torc
 ASK_JAX = "import jax; print(jax.devices()[0].device_kind)"
 
 
-def facts() -> dict[str, str | int]:
+def facts() -> dict[str, str | float]:
     """By name, for the record and the README."""
-    found: dict[str, str | int] = {}
+    found: dict[str, str | float] = {}
     for package in PACKAGES:
         try:
             found[package] = version(package)
@@ -27,6 +27,7 @@ def facts() -> dict[str, str | int]:
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0,
         "device": device.splitlines()[-1],
+        "load": round(os.getloadavg()[0], 2),
     }
 
 

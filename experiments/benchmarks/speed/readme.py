@@ -45,7 +45,7 @@ def write(record: Record, readme: Path = README) -> None:
 
 
 def table(record: Record) -> str:
-    """Steps a second of every contestant and network, each with its ratio to the reference; then how it was measured."""
+    """Steps a second of every contestant and network, each with its ratio to the reference; how it was measured."""
     results: Sequence[Record] = record["networks"]
     names = [name for name in TITLES if any(name in result["figures"] for result in results)]
     lines = ["| steps a second | " + " | ".join(result["network"]["name"] for result in results) + " |"]
@@ -55,7 +55,7 @@ def table(record: Record) -> str:
     means = record["geometric_means"].get("funcnn_scan", {})
     told = f"funcnn's scan over JAX's: {means[REFERENCE]:.2f}, the geometric mean of the networks. " if means else ""
     on = record["about"]
-    packages = [name for name in on if name not in ("system", "processor", "cores", "device")]
+    packages = [name for name in on if name not in ("system", "processor", "cores", "device", "load")]
     versions = ", ".join(f"{name} {on[name]}" for name in packages if on[name] != "not installed")
     lines += [
         f"*`{record['command']}`: medians of {record['settings']['rounds']} interleaved rounds, in brackets as a "

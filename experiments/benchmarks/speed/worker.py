@@ -61,14 +61,9 @@ def begin_training(module, network, x, y, start, seconds: float, begun: float) -
     contestant = module.contestant(network, x, y, start)
     if contestant is None:
         return {"has_network": False}, {}
-    losses = [contestant.train(contestant.block)]
-    facts = {"has_network": True, "first_step_seconds": time.monotonic() - begun, "averaged": contestant.averaged}
-    blocks = -(-contestant.checked // contestant.block)
-    if blocks > 1:
-        losses.append(contestant.train((blocks - 1) * contestant.block))
-    facts["losses"] = [float(loss) for part in losses for loss in part][: contestant.checked]
-    if contestant.expected is not None:
-        facts["expected"] = contestant.expected().tolist()
+    losses = contestant.train(contestant.block)
+    facts = {"has_network": True, "first_step_seconds": time.monotonic() - begun}
+    facts |= first_losses(contestant, losses)
     steps = Task(contestant.train, contestant.block)
     facts["numbers"] = {"steps": sized(steps, seconds)}
     facts["peak_megabytes"] = peak_megabytes()
@@ -78,6 +73,14 @@ def begin_training(module, network, x, y, start, seconds: float, begun: float) -
     }
     facts["numbers"] |= {name: sized(task, seconds) for name, task in others.items()}
     return facts, {"steps": steps} | others
+
+
+def first_losses(contestant, losses) -> dict:
+    """The losses of the first steps, of which one block has been done, and what they had to be."""
+    blocks = -(-contestant.checked // contestant.block)
+    parts = [losses, *([contestant.train((blocks - 1) * contestant.block)] if blocks > 1 else [])]
+    facts = {"averaged": contestant.averaged, "losses": [float(loss) for part in parts for loss in part]}
+    return facts if contestant.expected is None else facts | {"expected": contestant.expected().tolist()}
 
 
 def begin_floor(module, network, seconds: float) -> tuple[dict, dict[str, Task]]:

@@ -1,0 +1,189 @@
+"""The speed benchmark: equal training wherever a library is installed, its ratios, its words and its table."""
+
+import importlib
+import os
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.benchmarks.speed import readme, rounds
+from experiments.benchmarks.speed.networks import DIGITS, FIVE, VARIANTS, samples, start
+from experiments.benchmarks.speed.rounds import TOLERANCE, Estimate
+from experiments.benchmarks.speed.summary import geometric_means, summarised
+from experiments.benchmarks.speed.worker import first_losses
+
+XOR = FIVE[0]
+JAX_SETTINGS = {
+    "jax_enable_x64": False,
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_numpy_rank_promotion": "allow",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def as_in_a_worker():
+    """float32 and JAX's usual promotion: plain JAX is written as its users write it."""
+    before = {name: getattr(jax.config, name) for name in JAX_SETTINGS}
+    for name, value in JAX_SETTINGS.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def begun(network, name):
+    module = importlib.import_module(f"{rounds.PACKAGE}.contestants.{name}")
+    return module.contestant(network, *samples(network), start(network))
+
+
+@pytest.fixture(scope="module")
+def reference():
+    known = {}
+
+    def losses(network):
+        if network not in known:
+            contestant = begun(network, rounds.REFERENCE)
+            known[network] = first_losses(contestant, contestant.train(contestant.block))["losses"]
+        return known[network]
+
+    return losses
+
+
+def check_first_losses(network, name, reference):
+    contestant = begun(network, name)
+    facts = first_losses(contestant, contestant.train(contestant.block))
+    assert rounds.deviation(facts, reference(network)) < TOLERANCE
+    contestant.epochs(1)
+    prediction = contestant.predict()
+    assert len(prediction) == network.samples
+    assert np.isfinite(prediction).all()
+
+
+@pytest.mark.parametrize("network", [XOR, DIGITS], ids=lambda network: network.name)
+@pytest.mark.parametrize(
+    "name", ["numpy_by_hand", "scikit_learn", "jax_step", "funcnn_scan", "funcnn_autodiff", "funcnn_fit"]
+)
+def test_everyone_trains_to_the_reference_s_losses(network, name, reference):
+    check_first_losses(network, name, reference)
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    ("package", "name"),
+    [("equinox", "equinox"), ("flax", "flax_nnx"), ("keras", "keras_jax"), ("torch", "pytorch")],
+)
+def test_so_do_the_libraries_of_the_bench_group(package, name, reference, monkeypatch):
+    monkeypatch.setitem(os.environ, "KERAS_BACKEND", "jax")
+    pytest.importorskip(package)
+    check_first_losses(DIGITS, name, reference)
+
+
+@pytest.mark.parametrize("network", VARIANTS, ids=lambda network: network.name)
+def test_the_variants_are_the_same_networks(network, reference):
+    check_first_losses(network, "funcnn_scan", reference)
+    if network.is_plain:
+        check_first_losses(network, "numpy_by_hand", reference)
+        check_first_losses(network, "scikit_learn", reference)
+    else:
+        assert begun(network, "numpy_by_hand") is None
+        assert begun(network, "scikit_learn") is None
+
+
+def test_other_losses_are_told_from_the_reference_s():
+    facts = {"losses": [2.0, 1.0], "averaged": 1}
+    assert rounds.deviation(facts, [2.0, 1.0, 0.5]) == 0
+    assert rounds.deviation(facts, [2.0, 1.25]) == pytest.approx(0.2)
+    assert rounds.deviation({"losses": [1.5], "averaged": 2}, [2.0, 1.0]) == 0
+    assert rounds.deviation({"losses": [float("nan")], "averaged": 1}, [2.0]) == float("inf")
+    assert rounds.deviation(facts, [2.0]) == float("inf")
+    assert rounds.deviation(facts | {"expected": [2.0, 0.5]}, [2.0, 1.0]) == 1
+
+
+def timed(*steps):
+    """A contestant's part of a record; an epoch takes ten steps, a prediction one."""
+    facts = {"first_step_seconds": 1.5, "import_seconds": 0.5, "peak_megabytes": 100.0, "deviation": 1e-6}
+    return facts | {"rounds": [{"steps": each, "epochs": 10 * each, "predictions": each} for each in steps]}
+
+
+RECORD = {
+    "contestants": {"jax_scan": timed(2e-3, 4e-3, 8e-3), "funcnn_scan": timed(1e-3, 2e-3, 2e-3)},
+    "left_out": {},
+    "errors": {},
+    "floor": [
+        {"products": 4e-4, "update": 1e-4},
+        {"products": 8e-4, "update": 2e-4},
+        {"products": 9e-4, "update": 1e-4},
+    ],
+}
+
+
+def test_ratios_are_taken_within_the_rounds():
+    found = rounds.ratio(RECORD, "funcnn_scan", "jax_scan")
+    assert found == Estimate(pytest.approx(2), pytest.approx(2), pytest.approx(4))
+    assert rounds.floor_share(RECORD, "funcnn_scan").median == pytest.approx(0.5)
+
+
+def test_a_single_round_has_no_interval():
+    assert rounds.estimate([3.0]) == Estimate(3.0, None, None)
+
+
+def test_an_interval_holds_the_median_and_narrows_with_rounds():
+    values = np.random.default_rng(0).normal(10, 1, 400)
+    few, many = rounds.estimate(values[:10]), rounds.estimate(values)
+    assert many.low < many.median < many.high
+    assert many.high - many.low < (few.high - few.low) / 2
+    assert many == rounds.estimate(values)
+
+
+def test_the_summary_has_rates_and_geometric_means():
+    found = summarised(DIGITS, RECORD)
+    ours = found["figures"]["funcnn_scan"]
+    assert ours["steps_per_second"]["median"] == pytest.approx(500)
+    assert ours["epochs_per_second"]["median"] == pytest.approx(50)
+    assert ours["predicted_samples_per_second"]["median"] == pytest.approx(500 * DIGITS.samples)
+    other = {"ours_over": {"funcnn_scan": {"jax_scan": {"median": 8.0}}}}
+    assert geometric_means([found, other])["funcnn_scan"]["jax_scan"] == pytest.approx(4)
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(rounds.NEEDS, "equinox", ("numpy", "no_such_package"))
+    assert rounds.missing("equinox") == "no_such_package isn't installed: pip install --group bench"
+    assert rounds.missing("numpy_by_hand") is None
+
+
+def test_the_table_stands_between_its_marks(tmp_path):
+    result = {"network": XOR._asdict()} | RECORD | summarised(XOR, RECORD)
+    record = {
+        "command": "python -m experiments.benchmarks.speed",
+        "settings": {"rounds": 3},
+        "about": {"jax": "0.10", "torch": "not installed", "processor": "a processor", "cores": 2, "device": "cpu"},
+        "networks": [result],
+        "geometric_means": geometric_means([result]),
+    }
+    page = tmp_path / "README.md"
+    page.write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n", encoding="utf-8")
+    readme.write(record, page)
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith(f"before\n{readme.BEGIN}\n| steps a second | 2-4-2 |\n")
+    assert text.endswith(f"{readme.END}\nafter\n")
+    assert f"| {readme.TITLES['funcnn_scan']} | 500 (2.00) |" in text
+    assert f"| {readme.TITLES['jax_scan']} | 250 (1.00) |" in text
+    assert "share of the floor | 50% |" in text
+    assert "jax 0.10; a processor, 2 cores" in text
+    assert "old" not in text
+    page.write_text("no marks", encoding="utf-8")
+    with pytest.raises(ValueError, match="once each"):
+        readme.write(record, page)
+
+
+def test_workers_are_measured_in_rounds():
+    """Processes of their own: a contestant, the reference and the floor, which refuses products that XLA dropped."""
+    found = rounds.measured(XOR, ["numpy_by_hand", "scikit_learn"], 2, 0.01, lambda word: None)
+    assert found["errors"] == {}
+    assert set(found["contestants"]) == {"jax_scan", "numpy_by_hand", "scikit_learn"}
+    for facts in found["contestants"].values():
+        assert len(facts["rounds"]) == 2
+        assert all(each > 0 for times in facts["rounds"] for each in times.values())
+    assert [sorted(times) for times in found["floor"]] == [["products", "update"]] * 2
+    assert found["contestants"]["numpy_by_hand"]["peak_megabytes"] < 200
