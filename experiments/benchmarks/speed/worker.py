@@ -20,15 +20,20 @@ LARGEST_LEAP = 1000
 
 
 class Task(NamedTuple):
-    """Something done any number of times: ``run(n)``, n a multiple of ``block``, for a share of a round's seconds."""
+    """Something done any number of times: ``run(n)``, n a multiple of ``block``, for a share of a round's seconds.
+
+    ``prepare`` comes before each run, untimed.
+    """
 
     run: Callable[[int], object]
+    prepare: Callable[[], object] = lambda: None
     block: int = 1
     share: float = 1.0
 
 
 def timed(task: Task, number: int) -> float:
     """Seconds each."""
+    task.prepare()
     began = time.perf_counter()
     task.run(number)
     return (time.perf_counter() - began) / number
@@ -64,11 +69,11 @@ def begin_training(module, network, x, y, start, seconds: float, begun: float) -
     losses = contestant.train(contestant.block)
     facts = {"has_network": True, "first_step_seconds": time.monotonic() - begun}
     facts |= first_losses(contestant, losses)
-    steps = Task(contestant.train, contestant.block)
+    steps = Task(contestant.train, contestant.restart, contestant.block)
     facts["numbers"] = {"steps": sized(steps, seconds)}
     facts["peak_megabytes"] = peak_megabytes()
     others = {
-        "epochs": Task(contestant.epochs, share=MINOR),
+        "epochs": Task(contestant.epochs, contestant.restart, share=MINOR),
         "predictions": Task(lambda number: [contestant.predict() for _ in range(number)], share=MINOR),
     }
     facts["numbers"] |= {name: sized(task, seconds) for name, task in others.items()}

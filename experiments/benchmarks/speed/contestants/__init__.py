@@ -14,6 +14,8 @@ class Contestant(NamedTuple):
             each before its update. It returns when all the work is done.
         epochs: n passes over freshly shuffled samples, from arrays in memory, as the library's users do it.
         predict: the outputs of all samples, a batch at a time.
+        restart: back to the first parameters and an optimizer that has seen nothing. A network that has long learned
+            all there is has gradients too small to be normal numbers, with which processors are slow.
         block: the steps that ``train`` works in.
         averaged: how many steps' losses come as their one mean.
         checked: how many first steps have to give the reference's losses.
@@ -23,6 +25,7 @@ class Contestant(NamedTuple):
     train: Callable[[int], np.ndarray]
     epochs: Callable[[int], object]
     predict: Callable[[], np.ndarray]
+    restart: Callable[[], None]
     block: int = 1
     averaged: int = 1
     checked: int = 20

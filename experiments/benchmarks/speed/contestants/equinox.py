@@ -22,9 +22,11 @@ class Skip(eqx.nn.StatefulLayer):
 
 
 def contestant(network: Network, x, y, start) -> Contestant:
-    model, state = eqx.nn.make_with_state(built)(network, start)
-    opt_state = adam().init(eqx.filter(model, eqx.is_inexact_array))
-    flat, structure = jax.tree.flatten((model, state, opt_state))
+    def begin():
+        model, state = eqx.nn.make_with_state(built)(network, start)
+        return jax.tree.flatten((model, state, adam().init(eqx.filter(model, eqx.is_inexact_array))))
+
+    _, structure = begin()
 
     @eqx.filter_jit(donate="all-except-first")
     def step(batch, flat):
@@ -46,7 +48,7 @@ def contestant(network: Network, x, y, start) -> Contestant:
         model = eqx.nn.inference_mode(model)
         return jax.vmap(lambda x: model(x, state)[0])(x)
 
-    return stepped(network, x, y, flat, lambda flat, x, y: step((x, y), flat), predict)
+    return stepped(network, x, y, lambda: begin()[0], lambda flat, x, y: step((x, y), flat), predict)
 
 
 def built(network: Network, start) -> eqx.nn.Sequential:

@@ -26,10 +26,12 @@ class Skip(nnx.Module):
 
 
 def contestant(network: Network, x, y, start) -> Contestant:
-    model = built(network, start)
-    model.train()
-    optimizer = nnx.Optimizer(model, adam(), wrt=nnx.Param)
-    definition, state = nnx.split((model, optimizer))
+    def begin():
+        model = built(network, start)
+        model.train()
+        return nnx.split((model, nnx.Optimizer(model, adam(), wrt=nnx.Param)))
+
+    definition, _ = begin()
 
     @partial(jax.jit, donate_argnums=0)
     def step(state, x, y):
@@ -44,7 +46,7 @@ def contestant(network: Network, x, y, start) -> Contestant:
         model.eval()
         return model(x)
 
-    return stepped(network, x, y, state, step, predict)
+    return stepped(network, x, y, lambda: begin()[1], step, predict)
 
 
 def built(network: Network, start) -> nnx.Sequential:

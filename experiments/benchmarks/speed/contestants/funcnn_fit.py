@@ -52,4 +52,8 @@ def contestant(network: Network, x, y, start) -> Contestant:
     def predictions():
         return np.concatenate(jax.device_get([fnn.predict(model, params, state, batch) for batch in batches]))
 
-    return Contestant(train, fit, predictions, block=network.batches, expected=expected)
+    def restart():
+        nonlocal params, state
+        params, state, _ = begin(network, start)
+
+    return Contestant(train, fit, predictions, restart, block=network.batches, expected=expected)

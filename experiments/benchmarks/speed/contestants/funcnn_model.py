@@ -1,6 +1,7 @@
 """The network in funcnn, with the parameters that all begin from."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -71,4 +72,4 @@ def scanned_by(network: Network, x, y, start: Start, grad: Callable[[fnn.Layer, 
     def predict(carry, x):
         return model.forward(carry.params, carry.state, x, train=False)[0]
 
-    return scanned(network, x, y, begin(network, start), step_by(network, grad), predict)
+    return scanned(network, x, y, partial(begin, network, start), step_by(network, grad), predict)

@@ -18,16 +18,21 @@ Predict = Callable[[Any, jax.Array], jax.Array]
 
 
 def shuffled(network: Network, random: np.random.Generator, *arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """The batches of an epoch, gathered from NumPy's arrays."""
+    """The batches of an epoch, gathered from NumPy's arrays; an only batch needs no order."""
+    if network.batches == 1:
+        yield arrays
+        return
     order = random.permutation(network.samples)
     for batch in range(network.batches):
         chosen = order[rows(network, batch)]
         yield tuple(array[chosen] for array in arrays)
 
 
-def stepped(network: Network, x: np.ndarray, y: np.ndarray, carry: Any, step: Step, predict: Predict) -> Contestant:
+def stepped(
+    network: Network, x: np.ndarray, y: np.ndarray, begin: Callable[[], Any], step: Step, predict: Predict
+) -> Contestant:
     """A contestant that calls a compiled step for every batch, and waits for the device once at the end."""
-    random = np.random.default_rng(0)
+    carry, random = begin(), np.random.default_rng(0)
     batches = [(jnp.array(x[at]), jnp.array(y[at])) for at in (rows(network, k) for k in range(network.batches))]
     position = 0
 
@@ -51,11 +56,18 @@ def stepped(network: Network, x: np.ndarray, y: np.ndarray, carry: Any, step: St
     def predictions():
         return np.concatenate(jax.device_get([predict(carry, batch) for batch, _ in batches]))
 
-    return Contestant(train, epochs, predictions)
+    def restart():
+        nonlocal carry, position
+        carry, position = begin(), 0
+
+    return Contestant(train, epochs, predictions, restart)
 
 
-def scanned(network: Network, x: np.ndarray, y: np.ndarray, carry: Any, step: Step, predict: Predict) -> Contestant:
+def scanned(
+    network: Network, x: np.ndarray, y: np.ndarray, begin: Callable[[], Any], step: Step, predict: Predict
+) -> Contestant:
     """A contestant that runs any number of epochs in one program, a scan of scans over the batches."""
+    carry = begin()
     shape = (network.batches, network.batch_size)
     data = tuple(jnp.array(array.reshape(*shape, *array.shape[1:])) for array in (x, y))
     flat = jnp.array(x), jnp.array(y)
@@ -75,8 +87,6 @@ def scanned(network: Network, x: np.ndarray, y: np.ndarray, carry: Any, step: St
     def in_fresh_order(carry, arrays, key, *, number):
         def epoch(carry, key):
             order = jax.random.permutation(key, network.samples).reshape(shape)
-            if network.batches == 1:
-                return over_batches(carry, jax.tree.map(lambda array: array[order], arrays))
             return lax.scan(lambda carry, chosen: step(carry, *(array[chosen] for array in arrays)), carry, order)
 
         return lax.scan(epoch, carry, jax.random.split(key, number))
@@ -95,4 +105,9 @@ def scanned(network: Network, x: np.ndarray, y: np.ndarray, carry: Any, step: St
     def predictions():
         return np.concatenate(jax.device_get([predict(carry, data[0][k]) for k in range(network.batches)]))
 
-    return Contestant(train, epochs, predictions, block=network.batches)
+    def restart():
+        nonlocal carry
+        carry = begin()
+
+    shuffles = network.batches > 1
+    return Contestant(train, epochs if shuffles else train, predictions, restart, block=network.batches)

@@ -12,4 +12,4 @@ def contestant(network: Network, x, y, start) -> Contestant:
     def predict(carry, x):
         return outputs(network, carry.params, carry.statistics, x, train=False)[0]
 
-    return scanned(network, x, y, begin(network, start), partial(step, network), predict)
+    return scanned(network, x, y, partial(begin, network, start), partial(step, network), predict)

@@ -16,4 +16,4 @@ def contestant(network: Network, x, y, start) -> Contestant:
         return outputs(network, carry.params, carry.statistics, x, train=False)[0]
 
     compiled = jax.jit(partial(step, network), donate_argnums=0)
-    return stepped(network, x, y, begin(network, start), compiled, predict)
+    return stepped(network, x, y, partial(begin, network, start), compiled, predict)

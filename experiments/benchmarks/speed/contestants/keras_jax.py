@@ -15,6 +15,7 @@ from experiments.benchmarks.speed.networks import EPSILON, LEARNING_RATE, MEAN_D
 
 def contestant(network: Network, x, y, start) -> Contestant:
     model = built(network, start)
+    first = model.get_weights()
     model.compile(
         optimizer=keras.optimizers.Adam(LEARNING_RATE, beta_1=MEAN_DECAY, beta_2=SQUARE_DECAY, epsilon=EPSILON),
         loss="mse" if network.loss == "mean_squared_error" else keras.losses.SparseCategoricalCrossentropy(True),
@@ -35,10 +36,17 @@ def contestant(network: Network, x, y, start) -> Contestant:
         jax.block_until_ready([variable.value for variable in model.variables])
         return losses
 
+    def restart():
+        model.set_weights(first)
+        for variable in model.optimizer.variables:
+            if variable is not model.optimizer.learning_rate:
+                variable.assign(jnp.zeros_like(variable.value))
+
     return Contestant(
         train=train,
-        epochs=lambda number: fit(number, shuffle=True),
+        epochs=lambda number: fit(number, shuffle=network.batches > 1),
         predict=lambda: model.predict(x, batch_size=network.batch_size, verbose=0),
+        restart=restart,
         block=network.batches,
         averaged=network.batches,
     )

@@ -21,13 +21,17 @@ def contestant(network: Network, x, y, start) -> Contestant | None:
         return None
     params, gradients, mean, square, scratch = np.zeros((5, sum(k.size + b.size for k, b in start)), np.float32)
     layers, slopes = _views(network, params), _views(network, gradients)
-    for layer, initial in zip(layers, start, strict=True):
-        for view, value in zip(layer, initial, strict=True):
-            view[...] = value
     activations = [np.empty((network.batch_size, size), np.float32) for size in network.sizes[1:]]
     cotangents = [np.empty_like(a) for a in activations]
     numbers, random = np.arange(network.batch_size), np.random.default_rng(0)
     count = 0
+
+    def restart():
+        nonlocal count
+        count, mean[...], square[...] = 0, 0, 0
+        for layer, initial in zip(layers, start, strict=True):
+            for view, value in zip(layer, initial, strict=True):
+                view[...] = value
 
     def forward(x):
         for layer, ((kernel, bias), a) in enumerate(zip(layers, activations, strict=True)):
@@ -113,7 +117,9 @@ def contestant(network: Network, x, y, start) -> Contestant | None:
     def predictions():
         return np.concatenate([forward(x).copy() for x, _ in batches])
 
-    return Contestant(train, epochs, predictions)
+    restart()
+    # An only batch needs no order.
+    return Contestant(train, epochs if network.batches > 1 else train, predictions, restart)
 
 
 def _views(network: Network, flat: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -38,7 +38,7 @@ def contestant(network: Network, x, y, start) -> Contestant:
         optimizer.step()
         return loss.detach()
 
-    return trained_by(network, x, y, model, step)
+    return trained_by(network, x, y, model, optimizer, step)
 
 
 def built(network: Network, start) -> nn.Sequential:
@@ -75,10 +75,11 @@ def criterion_of(network: Network) -> nn.Module:
     return nn.MSELoss() if network.loss == "mean_squared_error" else nn.CrossEntropyLoss()
 
 
-def trained_by(network: Network, x, y, model: nn.Module, step: Step) -> Contestant:
+def trained_by(network: Network, x, y, model: nn.Module, optimizer: torch.optim.Adam, step: Step) -> Contestant:
     x = torch.from_numpy(x).to(DEVICE)
     y = torch.from_numpy(y if network.loss == "mean_squared_error" else y.astype(np.int64)).to(DEVICE)
     batches = [(x[rows(network, k)], y[rows(network, k)]) for k in range(network.batches)]
+    first = {name: value.clone() for name, value in model.state_dict().items()}
     position = 0
 
     def train(steps):
@@ -100,4 +101,14 @@ def trained_by(network: Network, x, y, model: nn.Module, step: Step) -> Contesta
         model.train()
         return outputs.cpu().numpy()
 
-    return Contestant(train, epochs, predictions)
+    @torch.no_grad()
+    def restart():
+        nonlocal position
+        position = 0
+        model.load_state_dict(first)
+        for moments in optimizer.state.values():
+            for moment in moments.values():
+                moment.zero_()
+
+    # An only batch needs no order.
+    return Contestant(train, epochs if network.batches > 1 else train, predictions, restart)

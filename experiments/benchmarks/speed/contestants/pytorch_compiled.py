@@ -22,4 +22,4 @@ def contestant(network: Network, x, y, start) -> Contestant:
         update()
         return loss.detach()
 
-    return trained_by(network, x, y, model, step)
+    return trained_by(network, x, y, model, optimizer, step)

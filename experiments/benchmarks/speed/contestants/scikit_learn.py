@@ -6,6 +6,7 @@ one logistic output; the squared error is halved, which Adam takes no notice of,
 """
 
 import warnings
+from functools import partial
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -35,7 +36,8 @@ def contestant(network: Network, x, y, start) -> Contestant | None:
     )  # fmt: skip
     # Parameters exist after a first fit only; then ours take their place.
     estimator.fit(x, y)
-    _put(estimator, start, is_binary=network.sizes[-1] == 2 and not is_squared)
+    restart = partial(_put, estimator, start, is_binary=network.sizes[-1] == 2 and not is_squared)
+    restart()
     estimator.set_params(warm_start=True)
     ask = estimator.predict if is_squared else estimator.predict_proba
 
@@ -45,8 +47,9 @@ def contestant(network: Network, x, y, start) -> Contestant | None:
 
     return Contestant(
         train=lambda steps: fit(steps // network.batches, shuffle=False),
-        epochs=lambda number: fit(number, shuffle=True),
+        epochs=lambda number: fit(number, shuffle=network.batches > 1),
         predict=lambda: np.concatenate([ask(x[rows(network, k)]) for k in range(network.batches)]),
+        restart=restart,
         block=network.batches,
         averaged=network.batches,
         # With one output a step of Adam moves half as far as with two.
@@ -55,7 +58,7 @@ def contestant(network: Network, x, y, start) -> Contestant | None:
 
 
 def _put(estimator, start, is_binary):
-    """Our parameters; one logistic output is the difference of two columns."""
+    """Our parameters, for every fit begins its optimizer anew; one logistic output is the difference of two columns."""
     for layer, (kernel, bias) in enumerate(start):
         if is_binary and layer == len(start) - 1:
             kernel, bias = kernel[:, 1:] - kernel[:, :1], bias[1:] - bias[:1]
