@@ -59,8 +59,8 @@ def table(record: Record) -> str:
     versions = ", ".join(f"{name} {on[name]}" for name in packages if on[name] != "not installed")
     lines += [
         f"*`{record['command']}`: medians of {record['settings']['rounds']} interleaved rounds, in brackets as a "
-        f"multiple of JAX and Optax in a scan; float32, Adam, equal starts and batches, the first losses compared; a round begins at the start. "
-        f"{told}The floor: a step's matrix products and the bytes of Adam, measured alone. {versions}; "
+        f"multiple of JAX and Optax in a scan; float32, Adam, equal starts and batches, the first losses compared; a "
+        f"round begins at the start. {told}The floor: a step's matrix products and the bytes of Adam, measured alone. {versions}; "
         f"{on['processor']}, {on['cores']} cores, device {on['device']}.*"
     ]
     return "\n".join(lines)

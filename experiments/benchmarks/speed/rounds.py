@@ -32,8 +32,6 @@ NEEDS = {
     "numpy_by_hand": ("numpy",),
 }
 """Every contestant with the packages that it needs."""
-TOLERANCE = 1e-3
-"""How far, relatively, a loss of the first steps may be from the reference's; float32 leaves about 1e-5."""
 
 Record = dict[str, Any]
 
@@ -93,10 +91,12 @@ def ended(worker: Worker) -> None:
     worker.process.wait()
 
 
-def deviation(facts: Record, reference: Sequence[float]) -> float:
+def deviation(facts: Record, reference: Record) -> float:
     """The largest relative difference between a contestant's first losses and those expected of it."""
     losses, mean_of = np.array(facts["losses"]), facts["averaged"]
-    expected = np.array(facts.get("expected", reference))[: len(losses) * mean_of].reshape(-1, mean_of).mean(axis=1)
+    from_reference = reference["uncorrected_losses" if facts["uncorrected_epsilon"] else "losses"]
+    expected = np.array(facts.get("expected", from_reference))[: len(losses) * mean_of]
+    expected = expected.reshape(-1, mean_of).mean(axis=1)
     if len(expected) != len(losses) or not np.isfinite(losses).all():
         return float("inf")
     return float(np.max(np.abs(losses - expected) / np.abs(expected)))
@@ -112,21 +112,19 @@ def measured(
     try:
         for name in (REFERENCE, *(name for name in names if name != REFERENCE), FLOOR):
             tell(f"{network.name}: {name} begins")
-            _begin(record, workers, name, order)
+            _begin(record, workers, name, network, order)
         random = np.random.default_rng(0)
         for number in range(rounds):
             for name in random.permutation(list(workers)).tolist():
                 tell(f"{network.name}: round {number + 1}, {name}")
-                workers[name].connection.send("round")
-                times = answer(workers[name])
-                (record["floor"] if name == FLOOR else record["contestants"][name]["rounds"]).append(times)
+                _measure(record, workers, name)
     finally:
         for worker in workers.values():
             ended(worker)
     return record
 
 
-def _begin(record: Record, workers: dict[str, Worker], name: str, order: tuple) -> None:
+def _begin(record: Record, workers: dict[str, Worker], name: str, network: Network, order: tuple) -> None:
     """Launch a contestant and check its first losses; one that can't take part leaves a word in the record."""
     reason = missing(name) if name in NEEDS else None
     if reason:
@@ -147,13 +145,29 @@ def _begin(record: Record, workers: dict[str, Worker], name: str, order: tuple) 
         ended(worker)
         return
     reference = facts if name == REFERENCE else record["contestants"][REFERENCE]
-    facts["deviation"] = deviation(facts, reference["losses"])
-    if facts["deviation"] > TOLERANCE:
+    facts["deviation"] = deviation(facts, reference)
+    if facts["deviation"] > network.tolerance:
         record["errors"][name] = f"its first losses differ by {facts['deviation']:.1e} from the reference's: not timed"
         ended(worker)
         return
     workers[name] = worker
     record["contestants"][name] = facts | {"rounds": []}
+
+
+def _measure(record: Record, workers: dict[str, Worker], name: str) -> None:
+    """One round of one worker; a contestant whose process fails is taken out."""
+    workers[name].connection.send("round")
+    try:
+        times = answer(workers[name])
+    except RuntimeError as error:
+        if name == REFERENCE:
+            raise
+        record["errors"][name] = str(error)
+        ended(workers.pop(name))
+        record["floor"] = [] if name == FLOOR else record["floor"]
+        record["contestants"].pop(name, None)
+        return
+    (record["floor"] if name == FLOOR else record["contestants"][name]["rounds"]).append(times)
 
 
 def estimate(values: Sequence[float]) -> Estimate:

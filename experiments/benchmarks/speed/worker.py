@@ -77,6 +77,9 @@ def begin_training(module, network, x, y, start, seconds: float, begun: float) -
         "predictions": Task(lambda number: [contestant.predict() for _ in range(number)], share=MINOR),
     }
     facts["numbers"] |= {name: sized(task, seconds) for name, task in others.items()}
+    if hasattr(module, "uncorrected_losses"):
+        others_losses = module.uncorrected_losses(network, x, y, start, len(facts["losses"]))
+        facts["uncorrected_losses"] = others_losses.tolist()
     return facts, {"steps": steps} | others
 
 
@@ -84,7 +87,8 @@ def first_losses(contestant, losses) -> dict:
     """The losses of the first steps, of which one block has been done, and what they had to be."""
     blocks = -(-contestant.checked // contestant.block)
     parts = [losses, *([contestant.train((blocks - 1) * contestant.block)] if blocks > 1 else [])]
-    facts = {"averaged": contestant.averaged, "losses": [float(loss) for part in parts for loss in part]}
+    facts = {"averaged": contestant.averaged, "uncorrected_epsilon": contestant.uncorrected_epsilon}
+    facts["losses"] = [float(loss) for part in parts for loss in part]
     return facts if contestant.expected is None else facts | {"expected": contestant.expected().tolist()}
 
 

@@ -20,6 +20,7 @@ class Contestant(NamedTuple):
         averaged: how many steps' losses come as their one mean.
         checked: how many first steps have to give the reference's losses.
         expected: what the losses so far had to be, where that isn't what the reference gives.
+        uncorrected_epsilon: whether Adam adds its ε before the second moment is corrected, and not behind that.
     """
 
     train: Callable[[int], np.ndarray]
@@ -30,3 +31,4 @@ class Contestant(NamedTuple):
     averaged: int = 1
     checked: int = 20
     expected: Callable[[], np.ndarray] | None = None
+    uncorrected_epsilon: bool = False

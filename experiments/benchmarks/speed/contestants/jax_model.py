@@ -1,5 +1,6 @@
 """The network in plain JAX, as one writes it without a library: what ``jax_step`` and ``jax_scan`` train."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -33,13 +34,20 @@ def adam() -> optax.GradientTransformation:
     return optax.adam(LEARNING_RATE, b1=MEAN_DECAY, b2=SQUARE_DECAY, eps=EPSILON)
 
 
-def begin(network: Network, start: Start) -> Carry:
+def adam_of_uncorrected_epsilon() -> optax.GradientTransformation:
+    """ε is added before the second moment is corrected, as in Keras and scikit-learn: ε/√(1 − β₂ᵗ) behind it."""
+    return optax.inject_hyperparams(optax.adam)(
+        LEARNING_RATE, b1=MEAN_DECAY, b2=SQUARE_DECAY, eps=lambda t: EPSILON / jnp.sqrt(1 - SQUARE_DECAY ** (t + 1))
+    )
+
+
+def begin(network: Network, start: Start, optimizer: Callable[[], optax.GradientTransformation] = adam) -> Carry:
     pairs = [(jnp.array(kernel), jnp.array(bias)) for kernel, bias in start]
     layers, projections = pairs[: len(network.sizes) - 1], pairs[len(network.sizes) - 1 :]
     widths = network.sizes[1:-1] if network.normalization else ()
     params = Parameters(layers, projections, [(jnp.ones(width), jnp.zeros(width)) for width in widths])
     statistics = [(jnp.zeros(width), jnp.ones(width)) for width in widths]
-    return Carry(params, statistics, adam().init(params))
+    return Carry(params, statistics, optimizer().init(params))
 
 
 def outputs(network: Network, params: Parameters, statistics: Pairs, x: Array, *, train: bool) -> tuple[Array, Pairs]:
@@ -75,7 +83,13 @@ def loss_of(network: Network, prediction: Array, y: Array) -> Array:
     return optax.softmax_cross_entropy_with_integer_labels(prediction, y).mean()
 
 
-def step(network: Network, carry: Carry, x: Array, y: Array) -> tuple[Carry, Array]:
+def step(
+    network: Network,
+    carry: Carry,
+    x: Array,
+    y: Array,
+    optimizer: Callable[[], optax.GradientTransformation] = adam,
+) -> tuple[Carry, Array]:
     """The carry after one update, and the loss before it."""
 
     def loss(params):
@@ -83,5 +97,5 @@ def step(network: Network, carry: Carry, x: Array, y: Array) -> tuple[Carry, Arr
         return loss_of(network, prediction, y), statistics
 
     (value, statistics), gradients = jax.value_and_grad(loss, has_aux=True)(carry.params)
-    updates, opt_state = adam().update(gradients, carry.opt_state, carry.params)
+    updates, opt_state = optimizer().update(gradients, carry.opt_state, carry.params)
     return Carry(optax.apply_updates(carry.params, updates), statistics, opt_state), value

@@ -49,6 +49,7 @@ def contestant(network: Network, x, y, start) -> Contestant:
         restart=restart,
         block=network.batches,
         averaged=network.batches,
+        uncorrected_epsilon=True,
     )
 
 

@@ -52,6 +52,7 @@ def contestant(network: Network, x, y, start) -> Contestant | None:
         restart=restart,
         block=network.batches,
         averaged=network.batches,
+        uncorrected_epsilon=True,
         # With one output a step of Adam moves half as far as with two.
         checked=1 if network.sizes[-1] == 2 else network.batches,
     )
