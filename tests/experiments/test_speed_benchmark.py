@@ -45,7 +45,7 @@ def reference():
     def losses(network):
         if network not in known:
             contestant = begun(network, rounds.REFERENCE)
-            facts = first_losses(contestant, contestant.train(contestant.block))
+            facts = first_losses(network, contestant, contestant.train(contestant.block))
             uncorrected = jax_scan.uncorrected_losses(network, *samples(network), start(network), len(facts["losses"]))
             known[network] = facts | {"uncorrected_losses": uncorrected.tolist()}
         return known[network]
@@ -56,7 +56,7 @@ def reference():
 def check_first_losses(network, name, reference):
     contestant = begun(network, name)
     first = contestant.train(contestant.block)
-    facts = first_losses(contestant, first)
+    facts = first_losses(network, contestant, first)
     assert rounds.deviation(facts, reference(network)) < network.tolerance
     contestant.restart()
     again = contestant.train(contestant.block)

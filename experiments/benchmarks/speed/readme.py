@@ -60,8 +60,8 @@ def table(record: Record) -> str:
     lines += [
         f"*`{record['command']}`: medians of {record['settings']['rounds']} interleaved rounds, in brackets as a "
         f"multiple of JAX and Optax in a scan; float32, Adam, equal starts and batches, the first losses compared; a "
-        f"round begins at the start. {told}The floor: a step's matrix products and the bytes of Adam, measured alone. {versions}; "
-        f"{on['processor']}, {on['cores']} cores, device {on['device']}.*"
+        f"round begins at the start. {told}The floor: a step's matrix products and the bytes of Adam, measured "
+        f"alone. {versions}; {on['processor']}, {on['cores']} cores, device {on['device']}.*"
     ]
     return "\n".join(lines)
 

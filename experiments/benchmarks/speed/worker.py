@@ -68,7 +68,7 @@ def begin_training(module, network, x, y, start, seconds: float, begun: float) -
         return {"has_network": False}, {}
     losses = contestant.train(contestant.block)
     facts = {"has_network": True, "first_step_seconds": time.monotonic() - begun}
-    facts |= first_losses(contestant, losses)
+    facts |= first_losses(network, contestant, losses)
     steps = Task(contestant.train, contestant.restart, contestant.block)
     facts["numbers"] = {"steps": sized(steps, seconds)}
     facts["peak_megabytes"] = peak_megabytes()
@@ -83,9 +83,9 @@ def begin_training(module, network, x, y, start, seconds: float, begun: float) -
     return facts, {"steps": steps} | others
 
 
-def first_losses(contestant, losses) -> dict:
+def first_losses(network, contestant, losses) -> dict:
     """The losses of the first steps, of which one block has been done, and what they had to be."""
-    blocks = -(-contestant.checked // contestant.block)
+    blocks = -(-min(network.checked, contestant.checked) // contestant.block)
     parts = [losses, *([contestant.train((blocks - 1) * contestant.block)] if blocks > 1 else [])]
     facts = {"averaged": contestant.averaged, "uncorrected_epsilon": contestant.uncorrected_epsilon}
     facts["losses"] = [float(loss) for part in parts for loss in part]

@@ -18,7 +18,7 @@ class Contestant(NamedTuple):
             all there is has gradients too small to be normal numbers, with which processors are slow.
         block: the steps that ``train`` works in.
         averaged: how many steps' losses come as their one mean.
-        checked: how many first steps have to give the reference's losses.
+        checked: how many first steps at most have to give the reference's losses.
         expected: what the losses so far had to be, where that isn't what the reference gives.
         uncorrected_epsilon: whether Adam adds its ε before the second moment is corrected, and not behind that.
     """
