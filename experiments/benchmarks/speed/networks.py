@@ -48,7 +48,7 @@ class Network(NamedTuple):
 
     @property
     def checked(self) -> int:
-        """How many first losses are compared. The widest network's fall a thousandfold in 20, where rounding decides."""
+        """How many first losses are compared. The widest network's fall a thousandfold in 20: rounding rules."""
         return 20 if self.sizes[0] < 2048 else self.batches
 
     @property
