@@ -149,8 +149,20 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def scaling(session: nox.Session) -> None:
+    """How cost grows: ensembles, depth, size, precision, memory, the first use, two processes."""
+    session.install(".[experiments]", *nox.project.dependency_groups(PROJECT, "bench"))
+    for study in ("memory", "first_use", "ensembles", "depth", "growth", "precision", "processes"):
+        session.run("python", "-m", f"experiments.benchmarks.scaling.{study}", *session.posargs)
+
+
+@nox.session(default=False)
 def gpu(session: nox.Session) -> None:
-    """The test suite on an NVIDIA GPU, with JAX's CUDA build."""
-    session.install(f".[cuda,{EXTRAS}]", *TEST_TOOLS)
+    """The test suite and the benchmarks of JAX's libraries on an NVIDIA GPU, with JAX's CUDA build."""
+    session.install(f".[cuda,{EXTRAS}]", *TEST_TOOLS, "equinox>=0.13", "flax>=0.12")
     session.run("python", "-c", "import jax; assert jax.devices('gpu'), 'JAX finds no GPU'")
-    session.run("pytest", *session.posargs, env={"JAX_PLATFORMS": "cuda"})
+    on_gpu = {"JAX_PLATFORMS": "cuda"}
+    session.run("pytest", *session.posargs, env=on_gpu)
+    jax_alone = ("funcnn_scan", "funcnn_autodiff", "funcnn_fit", "jax_scan", "jax_step", "equinox", "flax_nnx")
+    session.run("python", "-m", "experiments.benchmarks.speed", "--contestants", *jax_alone, env=on_gpu)
+    session.run("python", "-m", "experiments.benchmarks.scaling.precision", env=on_gpu)

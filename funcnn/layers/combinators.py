@@ -26,21 +26,39 @@ class SkipParts(NamedTuple):
 
 
 class RepeatResiduals(NamedTuple):
-    """What the repeated layers were given, what else each of them kept, stacked, and how a layer's residuals mix both.
+    """What the repeated layers were given, what else each of them kept, and how a layer's residuals mix both.
 
-    A kernel among the residuals of a scanned layer would be stacked once more, though it is there anyway.
+    A kernel among a scanned layer's residuals would be stacked once more, though it is there anyway; so would an
+    output, which is the next layer's input. Fields:
+        given: parameters, states and keys, the layers first.
+        kept: the other residuals, the layers first; where the outputs are left out, the inputs lead them.
+        y: the last layer's output.
+        mixed: the structure of a layer's residuals and where each of them is.
     """
 
     given: tuple[Params, State, PRNGKeyArray | None]
     kept: tuple[Array, ...]
+    y: Array
     mixed: Static
+
+    @property
+    def leaves_out_outputs(self) -> bool:
+        return _OUTPUT in self.mixed.value[1]
+
+    def of_one(self, given, kept, y) -> Residuals:
+        """A layer's own residuals, from what it was given and kept, and its output."""
+        structure, places = self.mixed.value
+        sources = (jax.tree.leaves(given), kept, (y,))
+        return jax.tree.unflatten(structure, [sources[source][number] for source, number in places])
 
     @property
     def of_layers(self) -> Residuals:
         """The layers' own residuals, each array with the layers first."""
-        structure, places = self.mixed.value
-        kept, given = iter(self.kept), jax.tree.leaves(self.given)
-        return jax.tree.unflatten(structure, [next(kept) if place is None else given[place] for place in places])
+        inputs = self.kept[0] if self.leaves_out_outputs else self.y[None]
+        return self.of_one(self.given, self.kept, jnp.concatenate([inputs[1:], self.y[None]]))
+
+
+_GIVEN, _KEPT, _OUTPUT = 0, 1, (2, 0)
 
 
 class Composition(NamedTuple):
@@ -215,7 +233,7 @@ def _repeat_forward(layer, n, params, state, x, *, train, key=None):
     def one_layer(x, part):
         layer_params, layer_state, layer_key = part
         y, new_state, residuals = layer.forward(layer_params, layer_state, x, train=train, key=layer_key)
-        _, kept, mixed = _apart(residuals, part)
+        kept, mixed = _apart(residuals, part, x, y)
         if (y.shape, y.dtype) != (x.shape, x.dtype):
             raise ValueError(
                 f"repeat: expected a layer that keeps the shape and dtype of x, {x.dtype} {x.shape}, "
@@ -231,24 +249,36 @@ def _repeat_forward(layer, n, params, state, x, *, train, key=None):
             )
     given = (params, state, None if key is None else jax.random.split(key, n))
     y, (new_state, kept, mixed) = lax.scan(one_layer, x, given, length=n)
-    return y, new_state, RepeatResiduals(given, kept, mixed)
+    return y, new_state, RepeatResiduals(given, kept, y, mixed)
 
 
 def _repeat_backward(layer, n, residuals, dy):
-    def one_layer(dy, part):
-        dparams, dx = layer.backward(residuals._replace(given=part[0], kept=part[1]).of_layers, dy)
-        return dx, dparams
+    def one_layer(after, part):
+        dy, y = after
+        given, kept = part
+        dparams, dx = layer.backward(residuals.of_one(given, kept, y), dy)
+        return (dx, kept[0] if residuals.leaves_out_outputs else y), dparams
 
-    dx, dparams = lax.scan(one_layer, dy, (residuals.given, residuals.kept), length=n, reverse=True)
+    given_and_kept = (residuals.given, residuals.kept)
+    (dx, _), dparams = lax.scan(one_layer, (dy, residuals.y), given_and_kept, length=n, reverse=True)
     return dparams, dx
 
 
-def _apart(residuals, given) -> RepeatResiduals:
+def _apart(residuals, given, x, y):
+    """Which residuals a scanned layer has to keep, and where all of them are then."""
     leaves, structure = jax.tree.flatten(residuals)
-    numbers = {id(leaf): number for number, leaf in enumerate(jax.tree.leaves(given))}
-    places = tuple(numbers.get(id(leaf)) for leaf in leaves)
-    kept = tuple(leaf for leaf, place in zip(leaves, places, strict=True) if place is None)
-    return RepeatResiduals(given, kept, Static((structure, places)))
+    places: dict[int, tuple[int, int]] = {}
+    kept: list[Array] = []
+    among = {id(leaf) for leaf in leaves}
+    if x is not y and {id(x), id(y)} <= among:
+        kept.append(x)
+        places |= {id(x): (_KEPT, 0), id(y): _OUTPUT}
+    places |= {id(leaf): (_GIVEN, number) for number, leaf in enumerate(jax.tree.leaves(given))}
+    for leaf in leaves:
+        if id(leaf) not in places:
+            places[id(leaf)] = (_KEPT, len(kept))
+            kept.append(leaf)
+    return tuple(kept), Static((structure, tuple(places[id(leaf)] for leaf in leaves)))
 
 
 @memoised

@@ -42,6 +42,11 @@ def forward(params, state, x, key, *, model, train):
     return model.forward(params, state, x, train=train, key=key)[0]
 
 
+@partial(jax.jit, static_argnames="loss")
+def loss_of(prediction, y, *, loss):
+    return loss.forward(prediction, y)[0]
+
+
 def check_recipe(name, model, loss, optimizer, key, grad) -> None:
     """Refuse what isn't a layer, a loss, an optimizer, a key or a maker of gradient functions."""
     check_is_layer(f"{name}(model)", model)
@@ -110,8 +115,7 @@ def checked_data(name, model, loss, params, state, data) -> Batch:
     check_finite(f"{name}: x", x)
     check_finite(f"{name}: y", y)
     prediction = forward.eval_shape(params, state, x, jax.random.key(0), model=model, train=True)
-    value, _ = jax.eval_shape(loss.forward, prediction, y)
-    check_scalar(f"{name}: the loss", value)
+    check_scalar(f"{name}: the loss", loss_of.eval_shape(prediction, y, loss=loss))
     if is_concrete(x, y, *jax.tree.leaves((params, state))):
         # The loss checks every target beside the model's own predictions, those of the first samples over and over.
         probe = forward(params, state, x[:PROBE], None, model=model, train=False)

@@ -42,16 +42,6 @@ class Network(NamedTuple):
         return tuple(layer for layer, (wide, narrow) in hidden if wide != narrow) if self.skip else ()
 
     @property
-    def tolerance(self) -> float:
-        """How far, relatively, first losses may be apart. Many layers without normalization make rounding large."""
-        return 1e-3 if len(self.sizes) < 20 else 1e-2
-
-    @property
-    def checked(self) -> int:
-        """How many first losses are compared. The widest network's fall a thousandfold in 20: rounding rules."""
-        return 20 if self.sizes[0] < 2048 else self.batches
-
-    @property
     def is_plain(self) -> bool:
         """Whether it is linear layers and activations alone."""
         return not (self.normalization or self.skip)

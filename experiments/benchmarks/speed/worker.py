@@ -17,6 +17,8 @@ from typing import NamedTuple
 MINOR = 0.25
 """The share of a round's seconds that epochs, and that predictions, get each."""
 LARGEST_LEAP = 1000
+CHECKED = 20
+"""First losses that are compared."""
 
 
 class Task(NamedTuple):
@@ -77,15 +79,15 @@ def begin_training(module, network, x, y, start, seconds: float, begun: float) -
         "predictions": Task(lambda number: [contestant.predict() for _ in range(number)], share=MINOR),
     }
     facts["numbers"] |= {name: sized(task, seconds) for name, task in others.items()}
-    if hasattr(module, "uncorrected_losses"):
-        others_losses = module.uncorrected_losses(network, x, y, start, len(facts["losses"]))
-        facts["uncorrected_losses"] = others_losses.tolist()
+    for kind in ("uncorrected_losses", "moved_losses"):
+        if hasattr(module, kind):
+            facts[kind] = getattr(module, kind)(network, x, y, start, len(facts["losses"])).tolist()
     return facts, {"steps": steps} | others
 
 
 def first_losses(network, contestant, losses) -> dict:
     """The losses of the first steps, of which one block has been done, and what they had to be."""
-    blocks = -(-min(network.checked, contestant.checked) // contestant.block)
+    blocks = -(-min(CHECKED, contestant.checked) // contestant.block)
     parts = [losses, *([contestant.train((blocks - 1) * contestant.block)] if blocks > 1 else [])]
     facts = {"averaged": contestant.averaged, "uncorrected_epsilon": contestant.uncorrected_epsilon}
     facts["losses"] = [float(loss) for part in parts for loss in part]

@@ -27,6 +27,12 @@ def uncorrected_losses(network: Network, x, y, start, steps: int) -> np.ndarray:
     return trained_by(network, x, y, start, adam_of_uncorrected_epsilon).train(steps)
 
 
+def moved_losses(network: Network, x, y, start, steps: int) -> np.ndarray:
+    """The first losses from kernels moved by one rounding: how far rounding alone may lead."""
+    moved = tuple((np.nextafter(kernel, np.float32(np.inf)), bias) for kernel, bias in start)
+    return trained_by(network, x, y, moved, adam).train(steps)
+
+
 def trained_by(network: Network, x, y, start, optimizer: Callable[[], optax.GradientTransformation]) -> Contestant:
     def predict(carry, x):
         return outputs(network, carry.params, carry.statistics, x, train=False)[0]
