@@ -23,9 +23,9 @@ def opaque(layer):
 
 
 def test_a_linear_layer_by_hand():
-    (row,), total = summarize(fnn.linear(3, 4), (B, 3))
-    product, additions = 2 * B * 3 * 4, B * 4
-    assert row == ("linear", (B, 4), 3 * 4 + 4, product + additions, 2 * product + additions, B * 3 * 4)
+    (row,), total = summarize(fnn.linear(30, 40), (B, 30))
+    product, additions = 2 * B * 30 * 40, B * 40
+    assert row == ("linear", (B, 40), 30 * 40 + 40, product + additions, 2 * product + additions, B * 30 * 4)
     assert total == row._replace(name="total")
 
 

@@ -32,18 +32,14 @@ class RepeatResiduals(NamedTuple):
     output, which is the next layer's input. Fields:
         given: parameters, states and keys, the layers first.
         kept: the other residuals, the layers first; where the outputs are left out, the inputs lead them.
-        y: the last layer's output.
+        y: the last layer's output, where the others are left out.
         mixed: the structure of a layer's residuals and where each of them is.
     """
 
     given: tuple[Params, State, PRNGKeyArray | None]
     kept: tuple[Array, ...]
-    y: Array
+    y: Array | None
     mixed: Static
-
-    @property
-    def leaves_out_outputs(self) -> bool:
-        return _OUTPUT in self.mixed.value[1]
 
     def of_one(self, given, kept, y) -> Residuals:
         """A layer's own residuals, from what it was given and kept, and its output."""
@@ -54,8 +50,8 @@ class RepeatResiduals(NamedTuple):
     @property
     def of_layers(self) -> Residuals:
         """The layers' own residuals, each array with the layers first."""
-        inputs = self.kept[0] if self.leaves_out_outputs else self.y[None]
-        return self.of_one(self.given, self.kept, jnp.concatenate([inputs[1:], self.y[None]]))
+        outputs = None if self.y is None else jnp.concatenate([self.kept[0][1:], self.y[None]])
+        return self.of_one(self.given, self.kept, outputs)
 
 
 _GIVEN, _KEPT, _OUTPUT = 0, 1, (2, 0)
@@ -249,7 +245,8 @@ def _repeat_forward(layer, n, params, state, x, *, train, key=None):
             )
     given = (params, state, None if key is None else jax.random.split(key, n))
     y, (new_state, kept, mixed) = lax.scan(one_layer, x, given, length=n)
-    return y, new_state, RepeatResiduals(given, kept, y, mixed)
+    leaves_out_outputs = _OUTPUT in mixed.value[1]
+    return y, new_state, RepeatResiduals(given, kept, y if leaves_out_outputs else None, mixed)
 
 
 def _repeat_backward(layer, n, residuals, dy):
@@ -257,7 +254,7 @@ def _repeat_backward(layer, n, residuals, dy):
         dy, y = after
         given, kept = part
         dparams, dx = layer.backward(residuals.of_one(given, kept, y), dy)
-        return (dx, kept[0] if residuals.leaves_out_outputs else y), dparams
+        return (dx, None if y is None else kept[0]), dparams
 
     given_and_kept = (residuals.given, residuals.kept)
     (dx, _), dparams = lax.scan(one_layer, (dy, residuals.y), given_and_kept, length=n, reverse=True)
