@@ -60,6 +60,8 @@ def main(given: AllSettings) -> int:
     if given.list:
         show_list(names)
         return 0
+    if given.readme:
+        readme.MARKS.around()
     begun = time.monotonic()
     settings = Settings(full=given.full, seeds=given.seeds, seed=given.seed, grad=given.grad)
     run = run_all(

@@ -28,9 +28,9 @@ from experiments.benchmarks.catalogue import BUGS, CASES, RIGHT, Case
 from experiments.benchmarks.catalogue.verification import verify
 from experiments.benchmarks.checkers import ABSENT, CHECKERS, TITLES
 from experiments.console import console, table
+from experiments.marks import marks
 
-README = Path(__file__).parents[2] / "README.md"
-START, END = "<!-- detection -->", "<!-- /detection -->"
+MARKS = marks("detection")
 COMMAND = "python -m experiments.benchmarks.detection"
 LONG = 10.0
 """A call of so many seconds isn't made twice: what it compiled is little of it."""
@@ -190,25 +190,6 @@ def markdown(rows: list[tuple[str, ...]], facts: dict[str, str]) -> str:
     return "\n".join(lines)
 
 
-def around_markers(readme: Path = README) -> tuple[str, str]:
-    """What stands before and after the table, the markers included.
-
-    Raises:
-        ValueError: the markers aren't there, once each and in order.
-    """
-    page = readme.read_text(encoding="utf-8")
-    if page.count(START) != 1 or page.count(END) != 1 or page.index(START) > page.index(END):
-        raise ValueError(
-            f"{readme.name}: expected {START} and after it {END}, once each. Put them where the table goes."
-        )
-    return page[: page.index(START) + len(START)], page[page.index(END) :]
-
-
-def write_readme(text: str, readme: Path = README) -> None:
-    """Put a text between the markers."""
-    readme.write_text(f"\n{text}\n".join(around_markers(readme)), encoding="utf-8")
-
-
 def by_theme(cases: tuple[Case, ...]):
     """How many bugs and right cases each theme has."""
     counted = table("theme", "planted bugs", "right cases")
@@ -254,7 +235,7 @@ def run(settings: DetectionSettings) -> int:
         return verify_all(settings.chosen())
     if settings.readme:
         # Before the long run, not after it.
-        around_markers()
+        MARKS.around()
     facts = about()
     verdicts = ask_all(settings)
     rows = [row(name, dtype, of_round) for (name, dtype), of_round in verdicts.items()]
@@ -274,7 +255,7 @@ def run(settings: DetectionSettings) -> int:
     path.write_text(json.dumps(as_record(settings, facts, rows, verdicts), indent=1), encoding="utf-8")
     console.print(f"written: {path}", highlight=False)
     if settings.readme:
-        write_readme(markdown(rows, facts))
+        MARKS.write(markdown(rows, facts))
     return 0
 
 

@@ -1,24 +1,18 @@
 """The README's table of claims, written from what was measured."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from experiments.claims import Section, number
-from experiments.store import Record, write_whole
+from experiments.marks import marks
+from experiments.store import Record
 
-README = Path(__file__).parents[2] / "README.md"
-BEGIN, END = "<!-- claims -->", "<!-- /claims -->"
+MARKS = marks("claims")
 WORDS = {"holds": "holds", "fails": "**fails**", "undecided": "*undecided*"}
 
 
 def write(records: Sequence[Record]) -> None:
     """Put the table between its marks."""
-    text = README.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    if not after:
-        raise ValueError(f"README.md: expected the marks {BEGIN} and {END}, got none to write between.")
-    write_whole(README, f"{before}{BEGIN}\n{table(records)}\n{END}{after}")
+    MARKS.write(table(records))
 
 
 def table(records: Sequence[Record]) -> str:

@@ -12,7 +12,7 @@ TEXT = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
 
 def test_every_claim_stands_in_the_readme_with_a_verdict():
-    table = TEXT.partition(readme.BEGIN)[2].partition(readme.END)[0]
+    table = TEXT.partition(readme.MARKS.begin)[2].partition(readme.MARKS.end)[0]
     rows = {sentence.strip(): verdict for sentence, verdict in re.findall(ROW, table, flags=re.MULTILINE)}
     for name in NAMES:
         for claim in load(name).claims:

@@ -3,14 +3,12 @@
 import contextlib
 import json
 import os
-import platform
 import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,6 +17,7 @@ import optax
 import tyro
 
 import funcnn as fnn
+from experiments.benchmarks.speed.machine import processor
 from experiments.claims import interval, number
 from experiments.console import console
 from experiments.runner import environment
@@ -77,15 +76,6 @@ def surroundings() -> Found:
             versions[package] = metadata.version(package)
     facts = {"processor": processor(), "backend": jax.default_backend()}
     return environment() | versions | facts | {name: os.environ[name] for name in VARIABLES if name in os.environ}
-
-
-def processor() -> str:
-    """The processor's model, where the system tells it."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def seconds_of(run: Callable[[], Any], at_least: float = 0.0) -> float:

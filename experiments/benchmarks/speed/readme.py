@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.benchmarks.speed.rounds import REFERENCE, Record
-from experiments.store import write_whole
+from experiments.marks import README, marks
 
-README = Path(__file__).parents[3] / "README.md"
-BEGIN, END = "<!-- speed -->", "<!-- /speed -->"
+MARKS = marks("speed")
 TITLES = {
     "funcnn_scan": "funcnn, gradients by hand, in a scan",
     "funcnn_autodiff": "funcnn, `autodiff_value_and_grad`, in a scan",
@@ -24,24 +23,9 @@ TITLES = {
 }
 
 
-def around_marks(readme: Path = README) -> tuple[str, str]:
-    """What stands before and after the table, the marks included.
-
-    Raises:
-        ValueError: the marks aren't there, once each and in order.
-    """
-    text = readme.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ValueError(
-            f"{readme.name}: expected {BEGIN} and after it {END}, once each. Put them where the table goes."
-        )
-    return text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
-
-
 def write(record: Record, readme: Path = README) -> None:
     """Put the table between its marks."""
-    before, after = around_marks(readme)
-    write_whole(readme, f"{before}\n{table(record)}\n{after}")
+    MARKS.write(table(record), readme)
 
 
 def table(record: Record) -> str:
