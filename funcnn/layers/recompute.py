@@ -47,7 +47,7 @@ def recompute(layer: Layer) -> Layer:
         forward    y, r = f.forward(x)     keep x, forget r
         backward   _, r = f.forward(x)     dθ, dx = f.backward(r, dy)
 
-    The gradients are the same numbers, and a step costs one forward pass more: about a third. n equal layers in
+    The gradients are the same numbers, for one forward pass more. n equal layers in
     ``repeat(recompute(layer), n)`` keep n inputs; cut into √n groups, ``repeat(recompute(repeat(layer, k)), n // k)``,
     they keep √n inputs and the residuals of one group. Random layers draw the same again, for the key is kept.
 
