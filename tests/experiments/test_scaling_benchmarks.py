@@ -180,6 +180,7 @@ def test_first_use(tmp_path, monkeypatch):
     counts = found["counts"]
     assert counts["no cache"]["first fit"]["compilations"][0] > 0
     assert counts["no cache"]["second fit"]["compilations"] == [0]
+    assert counts["empty cache"]["first fit"]["cache_misses"][0] > 0
     assert counts["filled cache"]["first fit"]["cache_hits"] == counts["empty cache"]["first fit"]["cache_misses"]
     assert counts["filled cache"]["first fit"]["cache_misses"] == [0]
 

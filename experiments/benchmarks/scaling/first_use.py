@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.benchmarks.scaling._shared import PACKAGE, Found, command, estimate, ratio, shown
+from experiments.benchmarks.scaling._shared import Found, command, estimate, ratio, shown
 from experiments.console import console, table
 
 ROOT = Path(__file__).parents[3]
@@ -45,9 +45,9 @@ def process(cache: Path | None) -> Found:
         environment |= {"JAX_COMPILATION_CACHE_DIR": str(cache), **CACHED}
     begun = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-m", f"{PACKAGE}._fresh"],
-        cwd=ROOT,
-        env=environment,
+        # By its path: as a module of this package it would have no cache, which the package takes out of its studies.
+        [sys.executable, "-P", str(Path(__file__).with_name("_fresh.py"))],
+        env=environment | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=True,
