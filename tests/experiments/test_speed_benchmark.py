@@ -102,7 +102,7 @@ def test_the_variants_are_the_same_networks(network, reference):
 
 def test_other_losses_are_told_from_the_reference_s():
     facts = {"losses": [2.0, 1.0], "averaged": 1, "uncorrected_epsilon": False}
-    reference = {"losses": [2.0, 1.0, 0.5], "uncorrected_losses": [2.0, 1.25, 1.0], "moved_losses": [2.0, 1.0, 0.5]}
+    reference = {"losses": [2.0, 1.0, 0.5], "uncorrected_losses": [2.0, 1.25, 1.0], "moved_losses": [[2.0, 1.0, 0.5]]}
 
     def apart(**changed):
         return rounds.deviation(facts | changed, reference)[0]
@@ -117,7 +117,7 @@ def test_other_losses_are_told_from_the_reference_s():
 
 def test_rounding_alone_excuses_as_much_as_it_can_do():
     facts = {"losses": [2.0, 1.01, 0.9], "averaged": 1, "uncorrected_epsilon": False}
-    reference = {"losses": [2.0, 1.0, 0.5], "moved_losses": [2.0, 1.002, 0.6]}
+    reference = {"losses": [2.0, 1.0, 0.5], "moved_losses": [[2.0, 1.0, 0.5], [2.0, 1.002, 0.6]]}
     apart, allowed = rounds.deviation(facts, reference)
     assert apart == pytest.approx(0.01)
     assert allowed == pytest.approx(0.02)

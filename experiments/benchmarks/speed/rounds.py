@@ -97,8 +97,9 @@ def ended(worker: Worker) -> None:
 def deviation(facts: Record, reference: Record) -> tuple[float, float]:
     """The largest relative difference between a contestant's first losses and those expected, and what is allowed.
 
-    A start moved by one rounding leads the reference's own losses apart, in a deep network step by step farther. Ten
-    times as far is allowed, and ``ROUNDING`` at least; steps behind which rounding rules are left out.
+    A start moved by one rounding leads the reference's own losses apart: a unit near its kink falls to the other side,
+    and a deep network makes much of it. Ten times as far as the farthest of a few such starts is allowed, and
+    ``ROUNDING`` at least; steps behind which rounding rules are left out.
     """
     losses, mean_of = np.array(facts["losses"]), facts["averaged"]
 
@@ -106,11 +107,11 @@ def deviation(facts: Record, reference: Record) -> tuple[float, float]:
         return np.array(of)[: len(losses) * mean_of].reshape(-1, mean_of).mean(axis=1)
 
     from_reference = reference["uncorrected_losses" if facts["uncorrected_epsilon"] else "losses"]
-    expected, own, moved = map(averaged, (facts.get("expected", from_reference), reference["losses"],
-                                          reference["moved_losses"]))  # fmt: skip
+    expected, own = averaged(facts.get("expected", from_reference)), averaged(reference["losses"])
     if len(expected) != len(losses) or not np.isfinite(losses).all():
         return float("inf"), ROUNDING
-    allowed = np.maximum(ROUNDING, 10 * np.maximum.accumulate(np.abs(moved - own) / own))
+    led_apart = np.max([np.abs(averaged(moved) - own) / own for moved in reference["moved_losses"]], axis=0)
+    allowed = np.maximum(ROUNDING, 10 * np.maximum.accumulate(led_apart))
     compared = (allowed < RULED) | (np.arange(len(allowed)) == 0)
     apart = (np.abs(losses - expected) / np.abs(expected))[compared]
     worst = int(np.argmax(apart / allowed[compared]))

@@ -17,6 +17,9 @@ from experiments.benchmarks.speed.contestants.jax_model import (
 )
 from experiments.benchmarks.speed.networks import Network
 
+MOVED = 5
+"""Starts that are moved by one rounding."""
+
 
 def contestant(network: Network, x, y, start) -> Contestant:
     return trained_by(network, x, y, start, adam)
@@ -28,9 +31,17 @@ def uncorrected_losses(network: Network, x, y, start, steps: int) -> np.ndarray:
 
 
 def moved_losses(network: Network, x, y, start, steps: int) -> np.ndarray:
-    """The first losses from kernels moved by one rounding: how far rounding alone may lead."""
-    moved = tuple((np.nextafter(kernel, np.float32(np.inf)), bias) for kernel, bias in start)
-    return trained_by(network, x, y, moved, adam).train(steps)
+    """The first losses from starts whose kernels are moved up or down by one rounding: how far rounding may lead."""
+    losses = []
+    for seed in range(MOVED):
+        random = np.random.default_rng(seed)
+        moved = [(np.nextafter(kernel, _infinities(random, kernel.shape)), bias) for kernel, bias in start]
+        losses.append(trained_by(network, x, y, moved, adam).train(steps))
+    return np.array(losses)
+
+
+def _infinities(random: np.random.Generator, shape) -> np.ndarray:
+    return np.where(random.random(shape) < 0.5, -np.inf, np.inf).astype(np.float32)
 
 
 def trained_by(network: Network, x, y, start, optimizer: Callable[[], optax.GradientTransformation]) -> Contestant:
