@@ -19,6 +19,7 @@ from funcnn._checks import (
     numeric_array,
     positive_integer,
 )
+from funcnn._cores import on_every_core
 from funcnn._memoise import memoised
 from funcnn.backprop import manual_value_and_grad
 from funcnn.training import Trained, evaluate, predict, train
@@ -37,7 +38,8 @@ def train_ensemble(
     key: PRNGKeyArray,
     grad: Callable[[Layer, Loss], GradFn] = manual_value_and_grad,
 ) -> Trained:
-    """Train many networks at once: ``jax.vmap`` of ``train`` over keys, compiled as one program.
+    """Train many networks at once: ``jax.vmap`` of ``train`` over keys, compiled as one program, which on a CPU every core
+    runs for its share of them.
 
     Member i is, up to rounding, the network that ``train`` gives for ``jax.random.split(key, members)[i]``: each has
     initial parameters, shuffles and dropout masks of its own, all see the same data. A second call with an equal model,
@@ -83,7 +85,7 @@ def train_ensemble(
     evaluate(model, loss, params, state, data)
     batch = Batch(feature_array("train_ensemble(data): x", data[0]), numeric_array("train_ensemble(data): y", data[1]))
     run = _members_training(model, loss, optimizer, epochs, batch_size, grad)
-    return run(batch, jax.random.split(key, members))
+    return on_every_core(run, batch, jax.random.split(key, members))
 
 
 def mean_over_members(predictions: Float[Array, "members ..."]) -> Float[Array, "..."]:

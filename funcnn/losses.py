@@ -11,6 +11,7 @@ from jax import lax
 from jaxtyping import Array, Float, Integer
 
 from funcnn._checks import check_labels, check_unit_interval, describe, floating_array, numeric_array, wide_labels
+from funcnn._tiny import largest, total
 from funcnn.types import Loss, Scalar
 
 Outputs: TypeAlias = Float[Array, "batch ..."]
@@ -281,11 +282,11 @@ def softmax_cross_entropy_forward(
         Bishop 2006, equations 4.104 and 4.108.
     """
     logits, target = _classes("softmax_cross_entropy", prediction, target)
-    shifted = logits - lax.stop_gradient(logits.max(axis=1, keepdims=True))
+    shifted = logits - lax.stop_gradient(largest(logits))
     exponentials = jnp.exp(shifted)
-    total = exponentials.sum(axis=1, keepdims=True)
-    log_probabilities = shifted - jnp.log(total)
-    probabilities = exponentials / total
+    sums = total(exponentials)
+    log_probabilities = shifted - jnp.log(sums)
+    probabilities = exponentials / sums
     if target.ndim == 1:
         return -_at_label(log_probabilities, target).mean(), LabelResiduals(probabilities, target)
     return -(target * log_probabilities).sum(axis=1).mean(), ValueResiduals(probabilities, target)

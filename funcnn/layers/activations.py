@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from funcnn._checks import check_callable, check_real, feature_array, floating_array
 from funcnn._memoise import memoised
+from funcnn._tiny import largest, total
 from funcnn.types import Layer, Residuals
 
 Activations: TypeAlias = Float[Array, "..."]
@@ -562,8 +563,8 @@ def softmax_forward(z: Float[Array, "... classes"]) -> tuple[Float[Array, "... c
         Bridle, "Probabilistic interpretation of feedforward classification network outputs", 1990.
     """
     z = floating_array("softmax", z)
-    exponentials = jnp.exp(z - lax.stop_gradient(z.max(axis=-1, keepdims=True)))
-    a = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    exponentials = jnp.exp(z - lax.stop_gradient(largest(z)))
+    a = exponentials / total(exponentials)
     return a, a
 
 

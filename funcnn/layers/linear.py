@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from funcnn._checks import check_callable, check_features, check_vectors, positive_integer
 from funcnn._memoise import memoised
+from funcnn._tiny import product
 from funcnn.types import Layer, State
 
 xavier = jax.nn.initializers.glorot_uniform()
@@ -17,11 +18,6 @@ xavier = jax.nn.initializers.glorot_uniform()
 
 he = jax.nn.initializers.he_normal()
 """He, Zhang, Ren and Sun 2015, equation 10: for the ReLU family."""
-
-
-TINY, WRITTEN_OUT = 2048, 4
-"""Multiplications in a matrix product that is quicker as plain sums, and the terms of a sum that is quicker written
-out: measured on CPUs for networks of a few units."""
 
 
 class LinearParams(NamedTuple):
@@ -91,7 +87,7 @@ def linear_forward(
     name, (in_features, out_features) = f"linear{kernel.shape}", kernel.shape
     check_vectors(name, kernel.dtype, out_features, bias=bias)
     x = check_features(name, x, in_features, kernel.dtype)
-    y = _product(x, kernel) + bias[None, :]
+    y = product(x, kernel) + bias[None, :]
     return y, LinearResiduals(x, kernel)
 
 
@@ -125,25 +121,10 @@ def linear_backward(
         Rumelhart, Hinton and Williams, "Learning representations by back-propagating errors", 1986, equations 6 and 7.
     """
     x, kernel = residuals
-    dkernel = _product(x.T, dy)
+    dkernel = product(x.T, dy)
     dbias = dy.sum(axis=0)
-    dx = _product(dy, kernel.T)
+    dx = product(dy, kernel.T)
     return LinearParams(dkernel, dbias), dx
-
-
-def _product(a, b):
-    """The matrix product a b.
-
-    A call of XLA's matrix library takes longer than a tiny product does; sums it fuses with what stands around them,
-    and best, for many networks at once too, where they are written out.
-    """
-    inner = a.shape[1]
-    if a.shape[0] * inner * b.shape[1] > TINY:
-        return a @ b
-    terms = a[:, :, None] * b[None, :, :]
-    if inner > WRITTEN_OUT:
-        return terms.sum(axis=1)
-    return sum((terms[:, i] for i in range(1, inner)), start=terms[:, 0])
 
 
 def _layer_forward(params, state, x, *, train, key=None):

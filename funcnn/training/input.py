@@ -37,6 +37,12 @@ def initialise(key, *, model):
     return model.init(key)
 
 
+@partial(jax.jit, static_argnames="model")
+def initial_state(key, *, model):
+    """The state that ``initialise`` draws, without the work of drawing parameters."""
+    return model.init(key)[1]
+
+
 @partial(jax.jit, static_argnames=("model", "train"))
 def forward(params, state, x, key, *, model, train):
     return model.forward(params, state, x, train=train, key=key)[0]
@@ -70,10 +76,10 @@ def beginning(name, model, loss, optimizer, key, grad, params, state):
 def starting_point(name, model, key, params, state):
     """Parameters and state to begin with: the given ones, or drawn; the state in the parameters' dtype."""
     expected_params, expected_state = initialise.eval_shape(key, model=model)
-    if params is None or state is None:
-        drawn_params, drawn_state = initialise(key, model=model)
     if params is None:
-        params = drawn_params
+        params, drawn_state = initialise(key, model=model)
+    elif state is None:
+        drawn_state = initial_state(key, model=model)
     check_same_tree(f"{name}(params)", params, expected_params, INIT, dtypes=False)
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):

@@ -140,7 +140,6 @@ class _Loop(NamedTuple):
     carry: Carry
     losses: Array
     figures: Figures | tuple[()]
-    finite: Array
 
 
 class Ran(NamedTuple):
@@ -164,7 +163,8 @@ def run_steps(
     plan = Plan(data.x.shape[0], recipe.batch_size)
 
     def is_going(loop, end):
-        return (loop.position < end) & loop.finite
+        newest = loop.losses[jnp.maximum(loop.position - start - 1, 0)]
+        return (loop.position < end) & jnp.isfinite(newest)
 
     def stepped(loop, part, is_watched):
         batch, step_key = part
@@ -177,7 +177,7 @@ def run_steps(
         else:
             after, value = one_step(recipe, loop.carry, batch, step_key)
         losses = loop.losses.at[loop.position - start].set(value)
-        return _Loop(loop.position + 1, after, losses, figures, jnp.isfinite(value))
+        return _Loop(loop.position + 1, after, losses, figures)
 
     def maybe_watched(loop, part):
         """One step that is watched where its number says so. A branch copies the carry: not for every step."""
@@ -231,13 +231,13 @@ def _begun(recipe, plan, carry, data, key, start, capacity) -> _Loop:
     """The loop before its first step, with room for what its steps leave."""
     batch = jax.tree.map(lambda array: array[: plan.batch_size], data)
     loss = jax.eval_shape(partial(one_step, recipe), carry, batch, key)[1]
-    losses = jnp.full(capacity, jnp.nan, loss.dtype)
+    losses = jnp.zeros(capacity, loss.dtype)
     figures: Figures | tuple[()] = ()
     if recipe.watched:
         measured = jax.eval_shape(partial(watched_step, recipe), carry, batch, key)[2]
         most = capacity // recipe.watched + 1
         figures = jax.tree.map(lambda leaf: jnp.zeros((most, *leaf.shape), leaf.dtype), measured)
-    return _Loop(start, carry, losses, figures, jnp.array(True))
+    return _Loop(start, carry, losses, figures)
 
 
 @partial(jax.jit, static_argnames=("recipe", "is_watched"))
