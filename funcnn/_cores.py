@@ -1,4 +1,4 @@
-"""Members of an ensemble on all cores of a CPU: XLA gives a small kernel one core, and a thread one program at a time."""
+"""Members of an ensemble on all cores of a CPU: XLA gives a small kernel one core, and a thread one program a time."""
 
 import os
 from collections.abc import Callable
