@@ -38,8 +38,8 @@ def train_ensemble(
     key: PRNGKeyArray,
     grad: Callable[[Layer, Loss], GradFn] = manual_value_and_grad,
 ) -> Trained:
-    """Train many networks at once: ``jax.vmap`` of ``train`` over keys, compiled as one program. On a CPU each core runs it
-    for its share of them.
+    """Train many networks at once: ``jax.vmap`` of ``train`` over keys, compiled as one program. On a CPU each core
+    runs it for its share of them.
 
     Member i is, up to rounding, the network that ``train`` gives for ``jax.random.split(key, members)[i]``: each has
     initial parameters, shuffles and dropout masks of its own, all see the same data. A second call with an equal model,

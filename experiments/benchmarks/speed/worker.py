@@ -17,19 +17,21 @@ from typing import NamedTuple
 MINOR = 0.25
 """The share of a round's seconds that epochs, and that predictions, get each."""
 LARGEST_LEAP = 1000
+LEAST_EPOCHS = 3
+"""Epochs in a call, at least, of what trains whole epochs: nobody calls it for a single one of a few steps."""
 CHECKED = 20
 """First losses that are compared."""
 
 
 class Task(NamedTuple):
-    """Something done any number of times: ``run(n)``, n a multiple of ``block``, for a share of a round's seconds.
+    """Something done any number of times: ``run(n)``, n a multiple of ``least``, for a share of a round's seconds.
 
-    ``prepare`` comes before each run, untimed.
+    ``least`` is the smallest number that is timed; ``prepare`` comes before each run, untimed.
     """
 
     run: Callable[[int], object]
     prepare: Callable[[], object] = lambda: None
-    block: int = 1
+    least: int = 1
     share: float = 1.0
 
 
@@ -43,7 +45,7 @@ def timed(task: Task, number: int) -> float:
 
 def sized(task: Task, seconds: float) -> int:
     """How many last about so long. What is returned has been done before: a program for it is compiled."""
-    number, wanted = task.block, task.share * seconds
+    number, wanted = task.least, task.share * seconds
     while True:
         task.run(number)
         each = timed(task, number)
@@ -71,7 +73,8 @@ def begin_training(module, network, x, y, start, seconds: float, begun: float) -
     losses = contestant.train(contestant.block)
     facts = {"has_network": True, "first_step_seconds": time.monotonic() - begun}
     facts |= first_losses(network, contestant, losses)
-    steps = Task(contestant.train, contestant.restart, contestant.block)
+    least = contestant.block * LEAST_EPOCHS if contestant.block > 1 else 1
+    steps = Task(contestant.train, contestant.restart, least)
     facts["numbers"] = {"steps": sized(steps, seconds)}
     facts["peak_megabytes"] = peak_megabytes()
     others = {
