@@ -17,6 +17,7 @@ from experiments.benchmarks.scaling import (
     growth,
     memory,
     precision,
+    processes,
 )
 
 LOOPED = ("XOR 2-4-1", "digits 64-128-64-10")
@@ -199,3 +200,18 @@ def test_what_is_measured_is_single_precision():
     with _shared.single_precision():
         assert jnp.zeros(()).dtype == jnp.float32
     assert jax.config.jax_enable_x64 == before
+
+
+def test_the_model_of_processes_finds_the_costs_that_made_the_seconds():
+    start, latency, a_byte, compute = 1e-3, 2e-4, 1e-9, 0.02
+
+    def cost(arrays, numbers):
+        return start + arrays * latency + 4 * arrays * numbers * a_byte
+
+    sums = [{"arrays": k, "numbers": n, "seconds": [cost(k, n)] * 3} for k, n in processes.SUMS]
+    together = [compute + start + 6 * latency + 4 * 300_000 * a_byte] * 3
+    network = {"arrays": 6, "parameters": 300_000, "apart": [compute] * 3, "together": together}
+    found = processes.modelled({"sums": sums, "networks": {"one": network}})
+    np.testing.assert_allclose([found["start"], found["latency"], found["seconds_a_byte"]], [start, latency, a_byte])
+    np.testing.assert_allclose(found["sums_model_over_measured"], 1.0)
+    assert found["networks"]["one"]["model_over_measured"]["value"] == pytest.approx(1.0)

@@ -1,12 +1,13 @@
 """What a step costs when processes share a batch: a model of it, and the step of two processes beside it.
 
 ``python -m experiments.benchmarks.scaling.processes`` starts two processes on this machine. With p processes, each of
-which computes its part of the batch, and the gradients of P parameters summed among them in k messages::
+which computes its part of the batch, and the gradients of P parameters in k arrays summed among them at its end::
 
-    seconds a step = compute(batch / p) + k · latency + 4 P · seconds a byte
+    seconds a step = compute(batch / p) + start + k · latency + 4 P · seconds a byte
 
-Latency and seconds a byte are fitted to sums of several sizes, compute is the step on a process's part of the batch
-while the other does the same, neither telling the other anything; all of them in the same two processes.
+XLA sums all gradients in one operation, but array by array. What an operation, an array and a byte cost is fitted to
+sums of few and many arrays, small and large; compute is the step on a process's part of the batch while the other does
+the same, neither telling the other anything; all of them in the same two processes.
 """
 
 import json
@@ -26,6 +27,7 @@ import numpy as np
 from jax import lax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from scipy.optimize import nnls
 
 import funcnn as fnn
 from experiments.benchmarks.scaling._shared import (
@@ -47,8 +49,8 @@ NETWORKS = {
     "784-512-512-10, batch 1,024": ((784, 512, 512, 10), 1024),
     "three layers of 1,024, batch 256": ((1024,) * 4, 256),
 }
-SUMS = (1_000, 10_000, 100_000, 1_000_000, 4_000_000)
-"""Numbers in a sum whose seconds are measured."""
+SUMS = ((1, 1_000), (1, 100_000), (1, 1_000_000), (1, 4_000_000), (4, 1_000), (4, 250_000), (12, 1_000), (12, 80_000))
+"""Arrays that are summed at once, and the numbers in each, whose seconds are measured."""
 PROCESSES, PATIENCE = 2, 900
 
 
@@ -71,11 +73,7 @@ def measure(settings: ProcessesSettings) -> Found:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "found.json"
         words = [str(port), str(settings.repetitions), str(settings.at_least), str(out)]
-        workers = [
-            subprocess.Popen([sys.executable, "-m", f"{PACKAGE}.processes", "--worker", str(number), *words],
-                             env=os.environ | {"JAX_ENABLE_X64": "0", "XLA_FLAGS": ""})
-            for number in range(PROCESSES)
-        ]  # fmt: skip
+        workers = [launched(number, words) for number in range(PROCESSES)]
         try:
             codes = [worker.wait(PATIENCE) for worker in workers]
         finally:
@@ -86,16 +84,34 @@ def measure(settings: ProcessesSettings) -> Found:
         return modelled(json.loads(out.read_text(encoding="utf-8")))
 
 
+def launched(number: int, words: list[str]) -> subprocess.Popen:
+    """A process with a share of the cores to itself, as if it were a machine of its own."""
+    arguments = [sys.executable, "-m", f"{PACKAGE}.processes", "--worker", str(number), *words]
+    environment = os.environ | {"JAX_ENABLE_X64": "0", "XLA_FLAGS": ""}
+    if not hasattr(os, "sched_setaffinity"):
+        return subprocess.Popen(arguments, env=environment)
+    cores = os.sched_getaffinity(0)
+    share = sorted(cores)[number::PROCESSES] or cores
+    os.sched_setaffinity(0, share)
+    try:
+        return subprocess.Popen(arguments, env=environment)
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
 def modelled(told: Found) -> Found:
     """The fitted cost of a sum, and of every network what the model says beside what was measured."""
-    sizes = np.array([int(size) for size in told["sums"]], float)
-    medians = np.array([np.median(of) for of in told["sums"].values()])
-    # Relative errors count, or the largest sum alone would decide.
-    columns = np.stack([np.ones_like(sizes), 4 * sizes], axis=1) / medians[:, None]
-    latency, a_byte = np.maximum(np.linalg.lstsq(columns, np.ones_like(sizes), rcond=None)[0], 0.0)
-    found: Found = {"sums": told["sums"], "latency": latency, "seconds_a_byte": a_byte, "networks": {}}
+    sums = np.array([[of["arrays"], 4 * of["arrays"] * of["numbers"]] for of in told["sums"]], float)
+    medians = np.array([np.median(of["seconds"]) for of in told["sums"]])
+    # Relative errors count, or the largest sum alone would decide; no cost is negative.
+    columns = np.column_stack([np.ones(len(sums)), sums]) / medians[:, None]
+    start, latency, a_byte = nnls(columns, np.ones(len(sums)))[0].tolist()
+    found: Found = {
+        "sums": told["sums"], "start": start, "latency": latency, "seconds_a_byte": a_byte,
+        "sums_model_over_measured": (columns @ [start, latency, a_byte]).tolist(), "networks": {},
+    }  # fmt: skip
     for name, of in told["networks"].items():
-        exchanged = of["messages"] * latency + 4 * of["parameters"] * a_byte
+        exchanged = start + of["arrays"] * latency + 4 * of["parameters"] * a_byte
         predicted = np.asarray(of["apart"]) + exchanged
         found["networks"][name] = of | {
             "apart_ms": estimate(np.asarray(of["apart"]) * 1e3),
@@ -107,16 +123,16 @@ def modelled(told: Found) -> Found:
 
 
 def show(found: Found) -> None:
-    made = table("network", "apart, ms", "exchange", "together", "model over measured", "messages", "MB")
+    made = table("network", "apart, ms", "exchange", "together", "model over measured", "arrays", "MB")
     for name, of in found["networks"].items():
         made.add_row(
             name, shown(of["apart_ms"]), f"{of['exchange_ms']:.3g}", shown(of["together_ms"]),
-            shown(of["model_over_measured"]), str(of["messages"]), f"{4e-6 * of['parameters']:.3g}",
+            shown(of["model_over_measured"]), str(of["arrays"]), f"{4e-6 * of['parameters']:.3g}",
         )  # fmt: skip
     console.print(made)
     console.print(
-        f"a message costs {found['latency'] * 1e6:.0f} microseconds, a byte {found['seconds_a_byte'] * 1e9:.2g} "
-        f"nanoseconds ({1e-9 / max(found['seconds_a_byte'], 1e-15):.2g} GB/s)"
+        f"a sum costs {found['start'] * 1e6:.0f} microseconds, an array in it {found['latency'] * 1e6:.0f}, a byte "
+        f"{found['seconds_a_byte'] * 1e9:.2g} nanoseconds ({1e-9 / max(found['seconds_a_byte'], 1e-15):.2g} GB/s)"
     )
 
 
@@ -128,13 +144,13 @@ def worker(number: str, port: str, repetitions: str, at_least: str, out: str) ->
     facts: Found = {}
     for name, (sizes, batch_size) in NETWORKS.items():
         model, batch = fnn.mlp(sizes), samples(batch_size, sizes[0], sizes[-1])
-        together, program = _trainer(model, batch, mesh)
-        apart, _ = _trainer(model, jax.tree.map(lambda array: array[: len(array) // PROCESSES], batch), None)
+        together = _trainer(model, batch, mesh)
+        apart = _trainer(model, jax.tree.map(lambda array: array[: len(array) // PROCESSES], batch), None)
         runs[name, "together"], runs[name, "apart"] = together, apart
         leaves = jax.tree.leaves(start(model)[0])
-        facts[name] = {"messages": program.count(" all-reduce("), "parameters": sum(leaf.size for leaf in leaves)}
-    for size in SUMS:
-        runs["sum", str(size)] = _summing(size, mesh)
+        facts[name] = {"arrays": len(leaves), "parameters": sum(leaf.size for leaf in leaves)}
+    for arrays, numbers in SUMS:
+        runs["sum", f"{arrays} of {numbers}"] = _summing(arrays, numbers, mesh)
     counts = {what: _calls(run, float(at_least)) for what, run in runs.items()}
     seconds: dict[tuple[str, str], list[float]] = {what: [] for what in runs}
     for _ in range(int(repetitions)):
@@ -146,13 +162,16 @@ def worker(number: str, port: str, repetitions: str, at_least: str, out: str) ->
     if int(number) == 0:
         for name in NETWORKS:
             facts[name] |= {"together": seconds[name, "together"], "apart": seconds[name, "apart"]}
-        sums = {str(size): seconds["sum", str(size)] for size in SUMS}
+        sums = [
+            {"arrays": arrays, "numbers": numbers, "seconds": seconds["sum", f"{arrays} of {numbers}"]}
+            for arrays, numbers in SUMS
+        ]
         Path(out).write_text(json.dumps({"networks": facts, "sums": sums}), encoding="utf-8")
     jax.distributed.shutdown()
 
 
-def _trainer(model, batch, mesh) -> tuple[Callable[[int], object], str]:
-    """``(steps) -> anything``, once all are done, and the compiled program's text; without a mesh in this process."""
+def _trainer(model, batch, mesh) -> Callable[[int], object]:
+    """``(steps) -> anything``, once all are done; without a mesh in this process."""
     params, state = start(model)
     carry = (params, state, fnn.adam(1e-3).init(params))
     if mesh is not None:
@@ -169,19 +188,20 @@ def _trainer(model, batch, mesh) -> tuple[Callable[[int], object], str]:
         return lax.fori_loop(0, count, lambda _, carry: step(carry, batch)[0], carry)
 
     compiled = jax.jit(steps).lower(carry, batch, jnp.int32(1)).compile()
-    return lambda count: jax.block_until_ready(compiled(carry, batch, np.int32(count))), compiled.as_text()
+    return lambda count: jax.block_until_ready(compiled(carry, batch, np.int32(count)))
 
 
-def _summing(size, mesh) -> Callable[[int], object]:
-    """``(count) -> anything`` once as many sums of an array over the processes are done, one after another."""
+def _summing(arrays, numbers, mesh) -> Callable[[int], object]:
+    """``(count) -> anything`` once so many arrays are summed over the processes as often, one time after another."""
     split = NamedSharding(mesh, PartitionSpec("data"))
-    halves = jax.make_array_from_process_local_data(split, np.ones((1, size), np.float32), (PROCESSES, size))
+    shape = (PROCESSES, numbers)
+    halves = [jax.make_array_from_process_local_data(split, np.ones((1, numbers), np.float32), shape)] * arrays
 
-    @jax.jit
-    def sums(halves, count):
-        return lax.fori_loop(0, count, lambda _, halves: halves * 0.5 + 0.25 * halves.sum(axis=0)[None, :], halves)
+    def once(_, halves):
+        return [0.5 * of + 0.25 * of.sum(axis=0)[None, :] for of in halves]
 
-    return lambda count: jax.block_until_ready(sums(halves, np.int32(count)))
+    summed = jax.jit(lambda halves, count: lax.fori_loop(0, count, once, halves))
+    return lambda count: jax.block_until_ready(summed(halves, np.int32(count)))
 
 
 def _calls(run, at_least) -> int:
