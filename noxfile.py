@@ -150,9 +150,9 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def scaling(session: nox.Session) -> None:
-    """How cost grows: ensembles, depth, size, precision, memory, the first use, two processes."""
+    """How cost grows: ensembles, depth, size, precision, memory, the first use, checking gradients, two processes."""
     session.install(".[experiments]", *nox.project.dependency_groups(PROJECT, "bench"))
-    for study in ("memory", "first_use", "ensembles", "depth", "growth", "precision", "processes"):
+    for study in ("memory", "first_use", "ensembles", "depth", "growth", "precision", "checking", "processes"):
         session.run("python", "-m", f"experiments.benchmarks.scaling.{study}", *session.posargs)
 
 

@@ -11,6 +11,7 @@ import funcnn as fnn
 from experiments.benchmarks.scaling import (
     _loops,
     _shared,
+    checking,
     depth,
     ensembles,
     first_use,
@@ -215,3 +216,11 @@ def test_the_model_of_processes_finds_the_costs_that_made_the_seconds():
     np.testing.assert_allclose([found["start"], found["latency"], found["seconds_a_byte"]], [start, latency, a_byte])
     np.testing.assert_allclose(found["sums_model_over_measured"], 1.0)
     assert found["networks"]["one"]["model_over_measured"]["value"] == pytest.approx(1.0)
+
+
+def test_checking_times_every_checker_on_gradients_that_are_right(tmp_path):
+    asked = ("--only", "2-4-2", "--checkers", "funcnn", "np.allclose", "--repetitions", "2")
+    figures = run(checking, checking.CheckingSettings, tmp_path, *asked)["networks"]["2-4-2"]
+    assert figures["parameters"] == 2 * 4 + 4 + 4 * 2 + 2
+    assert figures["flagged"] == {"the gradient itself": None, "funcnn": False, "np.allclose": False}
+    assert all(of["value"] > 0 for of in figures["later_ms"].values())

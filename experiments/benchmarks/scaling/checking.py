@@ -1,0 +1,115 @@
+"""How long checking a network's gradient takes, for each of the checkers that the detection benchmark compares.
+
+``python -m experiments.benchmarks.scaling.checking`` shows every checker the hand-written gradients of three networks,
+which are right, in float64: a first call, which compiles what there is to compile, and later ones. Beside them stands
+the gradient itself. PyTorch's thorough mode evaluates the loss twice for every parameter: not for the large network.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import funcnn as fnn
+from experiments.benchmarks.checkers import ABSENT, CHECKERS
+from experiments.benchmarks.scaling._shared import Found, chosen, command, estimate, interleaved, samples, shown, start
+from experiments.console import console, table
+
+NETWORKS = {
+    "2-4-2": ((2, 4, 2), 4),
+    "64-128-64-10": ((64, 128, 64, 10), 64),
+    "784-512-512-10": ((784, 512, 512, 10), 128),
+}
+"""Sizes and samples."""
+EACH_PARAMETER, MOST = "gradcheck", 20_000
+"""The checker that nudges every parameter, and how many it is given at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckingSettings:
+    """How long checking a gradient takes."""
+
+    only: tuple[str, ...] = ()
+    """The networks; all of them if none is named."""
+    checkers: tuple[str, ...] = tuple(CHECKERS)
+    """Whom to ask."""
+    repetitions: int = 5
+    """Measurements of each, interleaved."""
+    out: Path = Path("report/scaling/checking.json")
+    """The file for the figures."""
+
+
+class Question(NamedTuple):
+    """What a checker is asked: a loss and a gradient of it by its first argument, as a case of the catalogue."""
+
+    loss_fn: Callable
+    grad_fn: Callable
+    leaf: str | None = None
+    causes: tuple[str, ...] = ()
+
+
+def question(sizes: tuple[int, ...], batch_size: int) -> tuple[Question, Any, tuple]:
+    """A network's question, its parameters and its batch, in float64."""
+    model = fnn.mlp(sizes)
+    params, state = start(model)
+    batch = samples(batch_size, sizes[0], sizes[-1])
+    by_hand = fnn.manual_value_and_grad(model, fnn.softmax_cross_entropy)
+
+    def loss(params, x, y):
+        prediction = model.forward(params, state, x, train=True)[0]
+        return fnn.softmax_cross_entropy.forward(prediction, y)[0]
+
+    @jax.jit
+    def gradient(params, x, y):
+        return by_hand(params, state, fnn.Batch(x, y))[1]
+
+    params, x = jax.tree.map(lambda array: array.astype(jnp.float64), (params, batch.x))
+    return Question(loss, gradient), params, (x, batch.y)
+
+
+def checked(sizes: tuple[int, ...], batch_size: int, settings: CheckingSettings) -> Found:
+    """Every checker's seconds on one network, and whether it let the gradient pass."""
+    asked, params, args = question(sizes, batch_size)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
+    calls: dict[str, Callable[[], Any]] = {"the gradient itself": partial(asked.grad_fn, params, *args)}
+    for name in chosen(CHECKERS, settings.checkers):
+        if name not in ABSENT and (name != EACH_PARAMETER or parameters <= MOST):
+            calls[name] = partial(CHECKERS[name], asked, params, args)
+    first, flagged = {}, {}
+    for name, call in calls.items():
+        begun = time.perf_counter()
+        found = jax.block_until_ready(call())
+        first[name] = time.perf_counter() - begun
+        flagged[name] = found[0] if name in CHECKERS else None
+    seconds = interleaved(calls, settings.repetitions)
+    return {
+        "parameters": parameters, "first_seconds": first, "flagged": flagged, "seconds": seconds,
+        "later_ms": {name: estimate(np.asarray(of) * 1e3) for name, of in seconds.items()},
+    }  # fmt: skip
+
+
+def measure(settings: CheckingSettings) -> Found:
+    jax.config.update("jax_enable_x64", True)
+    networks = {name: checked(*NETWORKS[name], settings) for name in chosen(NETWORKS, settings.only)}
+    return {"networks": networks, "absent": sorted(ABSENT)}
+
+
+def show(found: Found) -> None:
+    for name, of in found["networks"].items():
+        made = table("checker", "first call, s", "later, ms", "says", title=f"{name}, {of['parameters']:,} parameters")
+        for checker, first in of["first_seconds"].items():
+            says = {None: "–", True: "wrong", False: "right"}[of["flagged"][checker]]
+            made.add_row(checker, f"{first:.2f}", shown(of["later_ms"][checker]), says)
+        console.print(made)
+    for checker in found["absent"]:
+        console.print(f"{checker}: PyTorch isn't installed: left out.")
+
+
+if __name__ == "__main__":
+    command("checking", CheckingSettings, measure, show)
