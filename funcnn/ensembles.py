@@ -23,6 +23,7 @@ from funcnn._cores import on_every_core
 from funcnn._memoise import memoised
 from funcnn.backprop import manual_value_and_grad
 from funcnn.training import Trained, evaluate, predict, train
+from funcnn.training.input import drawn
 from funcnn.types import Batch, GradFn, Layer, Loss, Params, State
 
 
@@ -81,7 +82,7 @@ def train_ensemble(
     check_is_layer("train_ensemble(model)", model)
     check_key("train_ensemble(key)", key)
     # Under jit train can't read values: those of the data are checked here, beside the outputs of one more network.
-    params, state = _initialise(key, model=model)
+    params, state = drawn(model, key)
     evaluate(model, loss, params, state, data)
     batch = Batch(feature_array("train_ensemble(data): x", data[0]), numeric_array("train_ensemble(data): y", data[1]))
     run = _members_training(model, loss, optimizer, epochs, batch_size, grad)
@@ -139,11 +140,6 @@ def predict_ensemble(
     check_callable("predict_ensemble(average)", average, "It gets the predictions, (members, batch, ...).")
     _check_members(model, params, state)
     return average(_members_prediction(model)(params, state, numeric_array("predict_ensemble(x)", x)))
-
-
-@partial(jax.jit, static_argnames="model")
-def _initialise(key, *, model):
-    return model.init(key)
 
 
 @memoised

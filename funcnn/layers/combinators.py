@@ -94,7 +94,8 @@ def _refuse(name, expected, tree):
 
 
 def _serial_init(layers, key):
-    parts = [layer.init(key) for layer, key in zip(layers, split_key(key, len(layers)), strict=True)]
+    keys = jax.random.split(key, len(layers))
+    parts = [layer.init(lax.dynamic_index_in_dim(keys, at, keepdims=False)) for at, layer in enumerate(layers)]
     return tuple(params for params, _ in parts), tuple(state for _, state in parts)
 
 

@@ -30,16 +30,29 @@ Data: TypeAlias = Batch | tuple[Any, Any]
 
 INIT = "what the model's init returns"
 PROBE = 64
+MOST_DRAWN_AT_ONCE = 16
+"""Arrays of a model up to which one program draws them all sooner than one for each of their shapes."""
 
 
 @partial(jax.jit, static_argnames="model")
-def initialise(key, *, model):
+def _drawn(key, *, model):
     return model.init(key)
+
+
+def drawn(model, key):
+    """``model.init(key)``: of a deep model array by array, for XLA takes seconds for one program of all of them."""
+    leaves = jax.tree.leaves(shapes_of(model))
+    return _drawn(key, model=model) if len(leaves) <= MOST_DRAWN_AT_ONCE else model.init(key)
+
+
+def shapes_of(model):
+    """The shapes and dtypes of a model's parameters and state; of a model that was asked about before, at once."""
+    return _drawn.eval_shape(jax.random.key(0), model=model)
 
 
 @partial(jax.jit, static_argnames="model")
 def initial_state(key, *, model):
-    """The state that ``initialise`` draws, without the work of drawing parameters."""
+    """The state that ``model.init`` gives, without the work of drawing parameters."""
     return model.init(key)[1]
 
 
@@ -75,9 +88,9 @@ def beginning(name, model, loss, optimizer, key, grad, params, state):
 
 def starting_point(name, model, key, params, state):
     """Parameters and state to begin with: the given ones, or drawn; the state in the parameters' dtype."""
-    expected_params, expected_state = initialise.eval_shape(key, model=model)
+    expected_params, expected_state = shapes_of(model)
     if params is None:
-        params, drawn_state = initialise(key, model=model)
+        params, drawn_state = drawn(model, key)
     elif state is None:
         drawn_state = initial_state(key, model=model)
     check_same_tree(f"{name}(params)", params, expected_params, INIT, dtypes=False)
@@ -102,7 +115,7 @@ def starting_point(name, model, key, params, state):
 
 def check_fits(model, params, state, name) -> None:
     """Refuse parameters and a state of another model."""
-    expected_params, expected_state = initialise.eval_shape(jax.random.key(0), model=model)
+    expected_params, expected_state = shapes_of(model)
     check_same_tree(f"{name}(params)", params, expected_params, INIT, dtypes=False)
     check_same_tree(f"{name}(state)", state, expected_state, INIT, dtypes=False)
 

@@ -34,7 +34,7 @@ def model_and_loss(network: Network) -> tuple[fnn.Layer, fnn.Loss]:
 
 def begin(network: Network, start: Start) -> Carry:
     model, _ = model_and_loss(network)
-    params, state = jax.jit(model.init)(jax.random.key(0))
+    params, state = model.init(jax.random.key(0))
     pairs = _in_order(network, start)
     params = jax.tree.map(
         lambda part: fnn.LinearParams(*map(jnp.array, next(pairs))) if isinstance(part, fnn.LinearParams) else part,
