@@ -1,7 +1,6 @@
-"""Members of an ensemble on all cores of a CPU: XLA gives a small kernel one core, and a thread one program a time."""
+"""Members of an ensemble on all cores of a CPU: XLA gives a small kernel one core, a thread's programs run in turn."""
 
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -13,18 +12,19 @@ from jaxtyping import Array
 from funcnn._checks import is_concrete
 
 
-def on_every_core(run: Callable[[Any, Array], Any], shared: Any, members: Array) -> Any:
-    """``run(shared, members)``; on a CPU its first axis is cut into equal parts, one for each core.
+def on_every_core(run: jax.stages.Wrapped, shared: Any, members: Array) -> Any:
+    """``run(shared, members)``; on a CPU the members are cut into equal parts, at most one for each core.
 
     Args:
         run: jitted, its results with the members as their first axis.
-        shared: what all members use.
+        shared: what all members use, a tree of arrays.
         members: an array that is cut along its first axis.
     """
-    cores = min(_cores_for(members), len(members))
+    cores = min(_cores_for(shared, members), len(members))
     if cores == 1:
         return run(shared, members)
     each = -(-len(members) // cores)
+    cores = -(-len(members) // each)
     # Equal parts are one program: the last member fills up the last of them.
     rows = jnp.minimum(jnp.arange(cores * each), len(members) - 1).reshape(cores, each)
     parts = [members[row] for row in rows]
@@ -35,10 +35,13 @@ def on_every_core(run: Callable[[Any, Array], Any], shared: Any, members: Array)
     return _joined(found, count=len(members))
 
 
-def _cores_for(members) -> int:
-    if not is_concrete(members) or {device.platform for device in members.devices()} != {"cpu"}:
+def _cores_for(*given) -> int:
+    """The cores to share the work among: one for what is traced, or doesn't lie on a single CPU device."""
+    leaves = [leaf for leaf in jax.tree.leaves(given) if isinstance(leaf, jax.Array)]
+    if not is_concrete(*leaves):
         return 1
-    if len(members.devices()) > 1:
+    devices = {device for leaf in leaves for device in leaf.devices()}
+    if len(devices) > 1 or {device.platform for device in devices} != {"cpu"}:
         return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

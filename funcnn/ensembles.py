@@ -23,7 +23,7 @@ from funcnn._cores import on_every_core
 from funcnn._memoise import memoised
 from funcnn.backprop import manual_value_and_grad
 from funcnn.training import Trained, evaluate, predict, train
-from funcnn.training.input import drawn
+from funcnn.training.input import drawn, shapes_of
 from funcnn.types import Batch, GradFn, Layer, Loss, Params, State
 
 
@@ -143,7 +143,7 @@ def predict_ensemble(
 
 
 @memoised
-def _members_training(model, loss, optimizer, epochs, batch_size, grad) -> Callable[[Batch, Array], Trained]:
+def _members_training(model, loss, optimizer, epochs, batch_size, grad) -> jax.stages.Wrapped:
     def run(batch, key):
         return train(model, loss, optimizer, batch, epochs=epochs, batch_size=batch_size, key=key, grad=grad)
 
@@ -166,7 +166,7 @@ def _check_members(model: Layer, params: Params, state: State) -> None:
     members = jnp.shape(leaves[0])[:1] or (1,)
     stacked = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(members + leaf.shape, leaf.dtype),
-        jax.eval_shape(model.init, jax.random.key(0)),
+        shapes_of(model),
     )
     for name, tree, like in zip(("params", "state"), (params, state), stacked, strict=True):
         check_same_tree(f"predict_ensemble({name})", tree, like, "what train_ensemble returns", dtypes=False)

@@ -8,6 +8,8 @@ import pytest
 from funcnn import _cores
 from funcnn.gradcheck.precision import enable_x64
 
+on_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="threads share the cores of a CPU alone")
+
 
 @jax.jit
 def _drawn(scale, keys):
@@ -27,17 +29,31 @@ def test_parts_are_put_together_in_order(members):
     assert (found["key"] == expected["key"]).all()
 
 
-def test_every_core_gets_a_part_of_the_same_size(monkeypatch):
+@on_cpu
+@pytest.mark.parametrize(("members", "parts"), [(8, [3, 3, 3]), (4, [2, 2]), (2, [1, 1])])
+def test_parts_have_one_size_and_none_is_of_copies_alone(monkeypatch, members, parts):
     sizes = []
     monkeypatch.setattr(_cores.jax, "block_until_ready", lambda found: sizes.append(len(found["values"])) or found)
-    _cores.on_every_core(_drawn, 2.0, jax.random.split(jax.random.key(0), 8))
-    assert sizes == [3, 3, 3]
+    _cores.on_every_core(_drawn, 2.0, jax.random.split(jax.random.key(0), members))
+    assert sizes == parts
 
 
 def test_settings_of_the_callers_context_hold():
-    with enable_x64(True):
-        found = _cores.on_every_core(_drawn, jnp.array(2.0, jnp.float64), jax.random.split(jax.random.key(0), 6))
-    assert found["values"].dtype == jnp.float64
+    other = not jax.config.read("jax_enable_x64")
+    with enable_x64(other):
+        dtype = jnp.result_type(float)
+        found = _cores.on_every_core(_drawn, jnp.array(2.0), jax.random.split(jax.random.key(0), 6))
+    assert found["values"].dtype == dtype == (jnp.float64 if other else jnp.float32)
+
+
+@on_cpu
+def test_an_error_of_a_part_is_raised(monkeypatch):
+    def fails(found):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(_cores.jax, "block_until_ready", fails)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        _cores.on_every_core(_drawn, 2.0, jax.random.split(jax.random.key(0), 6))
 
 
 def test_traced_members_stay_in_one_program():
@@ -48,14 +64,34 @@ def test_traced_members_stay_in_one_program():
     )  # fmt: skip
 
 
-def test_a_second_call_compiles_nothing():
-    compiled = []
+def test_what_is_shared_may_be_traced():
+    keys = jax.random.split(jax.random.key(0), 6)
+
+    def total(scale):
+        return _cores.on_every_core(_drawn, scale, keys)["values"].sum()
+
+    np.testing.assert_allclose(jax.grad(total)(2.0), total(1.0), rtol=1e-5)
+    np.testing.assert_allclose(jax.vmap(total)(jnp.array([1.0, 2.0])), [total(1.0), total(2.0)], rtol=1e-5)
+
+
+def test_what_lies_on_several_devices_is_one_program(monkeypatch):
+    class Elsewhere:
+        platform = "cpu"
+
+    keys = jax.random.split(jax.random.key(0), 6)
+    assert _cores._cores_for(keys) == (3 if jax.default_backend() == "cpu" else 1)
+    monkeypatch.setattr(type(jnp.zeros(1)), "devices", lambda array: {Elsewhere(), Elsewhere()})
+    assert _cores._cores_for(jnp.zeros(1), keys) == 1
+
+
+def test_a_second_call_compiles_nothing(caplog):
+    def compiled(members):
+        caplog.clear()
+        with jax.log_compiles():
+            _cores.on_every_core(_drawn, 2.0, members)
+        return [said for said in caplog.messages if said.startswith("Compiling")]
+
     keys = jax.random.split(jax.random.key(0), 6)
     _cores.on_every_core(_drawn, 2.0, keys)
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda event, seconds, **_: compiled.append(event) if event.endswith("backend_compile_duration") else None
-    )
-    _cores.on_every_core(_drawn, 2.0, keys)
-    assert not compiled
-    _cores.on_every_core(_drawn, 2.0, jax.random.split(jax.random.key(0), 12))
-    assert compiled
+    assert not compiled(keys)
+    assert compiled(jax.random.split(jax.random.key(0), 12))

@@ -1,4 +1,4 @@
-"""Products, sums and maxima that are written out where they are small are those of NumPy, and have its derivatives."""
+"""Products, sums and maxima that are written out where they are small are NumPy's; the derivatives are theirs."""
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,9 @@ def test_product_is_the_matrix_product(inner):
 @pytest.mark.parametrize("classes", WIDTHS)
 def test_total_and_largest_are_those_of_the_last_axis(classes):
     scores = jax.random.normal(jax.random.key(1), (2, 3, classes))
-    np.testing.assert_allclose(_tiny.total(scores), np.asarray(scores).sum(axis=-1, keepdims=True), rtol=1e-6)
+    total, back = jax.vjp(_tiny.total, scores)
+    np.testing.assert_allclose(total, np.asarray(scores).sum(axis=-1, keepdims=True), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(back(jnp.full((2, 3, 1), 2.0))[0], jnp.full((2, 3, classes), 2.0))
     np.testing.assert_array_equal(_tiny.largest(scores), np.asarray(scores).max(axis=-1, keepdims=True))
 
 

@@ -94,6 +94,7 @@ def _refuse(name, expected, tree):
 
 
 def _serial_init(layers, key):
+    # Not split_key: taking a long array of keys apart is a program of its own, which XLA compiles for most of a second.
     keys = jax.random.split(key, len(layers))
     parts = [layer.init(lax.dynamic_index_in_dim(keys, at, keepdims=False)) for at, layer in enumerate(layers)]
     return tuple(params for params, _ in parts), tuple(state for _, state in parts)

@@ -40,7 +40,10 @@ def _drawn(key, *, model):
 
 
 def drawn(model, key):
-    """``model.init(key)``: of a deep model array by array, for XLA takes seconds for one program of all of them."""
+    """``model.init(key)``: of a deep model array by array, for XLA takes seconds for one program of all of them.
+
+    Equal keys give equal parameters either way, up to a rounding.
+    """
     leaves = jax.tree.leaves(shapes_of(model))
     return _drawn(key, model=model) if len(leaves) <= MOST_DRAWN_AT_ONCE else model.init(key)
 

@@ -163,6 +163,7 @@ def run_steps(
     plan = Plan(data.x.shape[0], recipe.batch_size)
 
     def is_going(loop, end):
+        # Asked of the loss itself: a flag beside it would cost the smallest networks a kernel a step.
         newest = loop.losses[jnp.maximum(loop.position - start - 1, 0)]
         return (loop.position < end) & jnp.isfinite(newest)
 
@@ -231,6 +232,7 @@ def _begun(recipe, plan, carry, data, key, start, capacity) -> _Loop:
     """The loop before its first step, with room for what its steps leave."""
     batch = jax.tree.map(lambda array: array[: plan.batch_size], data)
     loss = jax.eval_shape(partial(one_step, recipe), carry, batch, key)[1]
+    # Zeros: the loop asks whether the newest loss is finite before there is one.
     losses = jnp.zeros(capacity, loss.dtype)
     figures: Figures | tuple[()] = ()
     if recipe.watched:

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import funcnn as fnn
+from funcnn.training.input import drawn, starting_point
 from tests.cases import KEY, WIDEST, largest_gap
 
 X = jax.random.normal(KEY, (10, 3), WIDEST)
@@ -240,3 +241,21 @@ def test_a_state_may_hold_a_key_and_callbacks_may_come_from_a_generator():
     told = []
     run(fnn.fit, model=fnn.serial(keyed, fnn.linear(3, 1)), callbacks=(function for function in [told.append]))
     assert len(told) == 3
+
+
+@pytest.mark.parametrize("hidden", [6, 8])
+def test_parameters_are_the_models_own_however_many_there_are(hidden):
+    # With their biases seven kernels are drawn by one program, nine array by array.
+    model = fnn.mlp((3,) * (hidden + 1) + (2,))
+    found, expected = drawn(model, KEY), model.init(KEY)
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    assert largest_gap(found, expected) <= TIGHT
+
+
+def test_a_state_that_is_not_given_is_the_models_own_beside_given_parameters():
+    model = fnn.serial(fnn.linear(3, 4), fnn.batch_norm(4), fnn.linear(4, 2))
+    params, state = model.init(KEY)
+    found_params, found_state = starting_point("train", model, jax.random.key(7), params, None)
+    assert found_params is params
+    assert jax.tree.structure(found_state) == jax.tree.structure(state)
+    assert largest_gap(found_state, state) == 0

@@ -83,6 +83,7 @@ def checked(sizes: tuple[int, ...], batch_size: int, settings: CheckingSettings)
             calls[name] = partial(CHECKERS[name], asked, params, args)
     first, flagged = {}, {}
     for name, call in calls.items():
+        jax.clear_caches()
         begun = time.perf_counter()
         found = jax.block_until_ready(call())
         first[name] = time.perf_counter() - begun

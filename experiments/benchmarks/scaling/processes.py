@@ -192,7 +192,7 @@ def _trainer(model, batch, mesh) -> Callable[[int], object]:
 
 
 def _summing(arrays, numbers, mesh) -> Callable[[int], object]:
-    """``(count) -> anything`` once so many arrays are summed over the processes as often, one time after another."""
+    """``(count) -> anything`` once the arrays have been summed over the processes ``count`` times."""
     split = NamedSharding(mesh, PartitionSpec("data"))
     shape = (PROCESSES, numbers)
     halves = [jax.make_array_from_process_local_data(split, np.ones((1, numbers), np.float32), shape)] * arrays
