@@ -1,6 +1,7 @@
 """The studies of scaling: their arithmetic on known figures, and each of them on tiny sizes."""
 
 import json
+import os
 
 import jax
 import jax.numpy as jnp
@@ -224,3 +225,14 @@ def test_checking_times_every_checker_on_gradients_that_are_right(tmp_path):
     assert figures["parameters"] == 2 * 4 + 4 + 4 * 2 + 2
     assert figures["flagged"] == {"the gradient itself": None, "funcnn": False, "np.allclose": False}
     assert all(of["value"] > 0 for of in figures["later_ms"].values())
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system gives no process cores of its own")
+def test_processes_get_cores_of_their_own_and_the_parent_keeps_its(monkeypatch):
+    before, shares = os.sched_getaffinity(0), []
+    monkeypatch.setattr(processes.subprocess, "Popen", lambda *_, **__: shares.append(os.sched_getaffinity(0)))
+    for number in range(processes.PROCESSES):
+        processes.launched(number, [])
+    assert os.sched_getaffinity(0) == before
+    assert set.union(*shares) == before
+    assert len(before) < processes.PROCESSES or set.isdisjoint(*shares)

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,7 +13,7 @@ from experiments.benchmarks.speed.contestants import jax_scan
 from experiments.benchmarks.speed.networks import DIGITS, FIVE, VARIANTS, samples, start
 from experiments.benchmarks.speed.rounds import Estimate
 from experiments.benchmarks.speed.summary import geometric_means, summarised
-from experiments.benchmarks.speed.worker import first_losses
+from experiments.benchmarks.speed.worker import first_losses, forget_peak, peak_megabytes
 
 XOR = FIVE[0]
 JAX_SETTINGS = {
@@ -211,3 +212,14 @@ def test_workers_are_measured_in_rounds():
         assert all(each > 0 for times in facts["rounds"] for each in times.values())
     assert [sorted(times) for times in found["floor"]] == [["products", "update"]] * 2
     assert found["contestants"]["numpy_by_hand"]["peak_megabytes"] < 200
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux begins a peak anew")
+def test_a_peak_that_was_forgotten_doesnt_count():
+    forget_peak()
+    before = peak_megabytes()
+    np.ones(2**26).sum()
+    high = peak_megabytes()
+    assert high > before + 256
+    forget_peak()
+    assert peak_megabytes() < high - 256
