@@ -227,7 +227,9 @@ def test_checking_times_every_checker_on_gradients_that_are_right(tmp_path):
     assert all(of["value"] > 0 for of in figures["later_ms"].values())
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system gives no process cores of its own")
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity"), reason="only some systems, Linux among them, let a process choose its cores"
+)
 def test_processes_get_cores_of_their_own_and_the_parent_keeps_its(monkeypatch):
     before, shares = os.sched_getaffinity(0), []
     monkeypatch.setattr(processes.subprocess, "Popen", lambda *_, **__: shares.append(os.sched_getaffinity(0)))

@@ -214,7 +214,10 @@ def test_workers_are_measured_in_rounds():
     assert found["contestants"]["numpy_by_hand"]["peak_megabytes"] < 200
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux begins a peak anew")
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(),
+    reason="only Linux lets a process begin the count of its peak memory anew",
+)
 def test_a_peak_that_was_forgotten_doesnt_count():
     forget_peak()
     before = peak_megabytes()

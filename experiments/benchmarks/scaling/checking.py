@@ -19,14 +19,12 @@ import numpy as np
 import funcnn as fnn
 from experiments.benchmarks.checkers import ABSENT, CHECKERS
 from experiments.benchmarks.scaling._shared import Found, chosen, command, estimate, interleaved, samples, shown, start
+from experiments.benchmarks.speed.networks import FIVE, Network
 from experiments.console import console, table
+from funcnn.gradcheck.precision import enable_x64
 
-NETWORKS = {
-    "2-4-2": ((2, 4, 2), 4),
-    "64-128-64-10": ((64, 128, 64, 10), 64),
-    "784-512-512-10": ((784, 512, 512, 10), 128),
-}
-"""Sizes and samples."""
+NETWORKS = {network.name: network for network in FIVE[:3]}
+"""The smaller ones of the speed benchmark."""
 EACH_PARAMETER, MOST = "gradcheck", 20_000
 """The checker that nudges every parameter, and how many it is given at most."""
 
@@ -54,11 +52,11 @@ class Question(NamedTuple):
     causes: tuple[str, ...] = ()
 
 
-def question(sizes: tuple[int, ...], batch_size: int) -> tuple[Question, Any, tuple]:
+def question(network: Network) -> tuple[Question, Any, tuple]:
     """A network's question, its parameters and its batch, in float64."""
-    model = fnn.mlp(sizes)
+    model = fnn.mlp(network.sizes)
     params, state = start(model)
-    batch = samples(batch_size, sizes[0], sizes[-1])
+    batch = samples(network.batch_size, network.sizes[0], network.sizes[-1])
     by_hand = fnn.manual_value_and_grad(model, fnn.softmax_cross_entropy)
 
     def loss(params, x, y):
@@ -73,9 +71,9 @@ def question(sizes: tuple[int, ...], batch_size: int) -> tuple[Question, Any, tu
     return Question(loss, gradient), params, (x, batch.y)
 
 
-def checked(sizes: tuple[int, ...], batch_size: int, settings: CheckingSettings) -> Found:
+def checked(network: Network, settings: CheckingSettings) -> Found:
     """Every checker's seconds on one network, and whether it let the gradient pass."""
-    asked, params, args = question(sizes, batch_size)
+    asked, params, args = question(network)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
     calls: dict[str, Callable[[], Any]] = {"the gradient itself": partial(asked.grad_fn, params, *args)}
     for name in chosen(CHECKERS, settings.checkers):
@@ -96,8 +94,8 @@ def checked(sizes: tuple[int, ...], batch_size: int, settings: CheckingSettings)
 
 
 def measure(settings: CheckingSettings) -> Found:
-    jax.config.update("jax_enable_x64", True)
-    networks = {name: checked(*NETWORKS[name], settings) for name in chosen(NETWORKS, settings.only)}
+    with enable_x64(True):
+        networks = {name: checked(NETWORKS[name], settings) for name in chosen(NETWORKS, settings.only)}
     return {"networks": networks, "absent": sorted(ABSENT)}
 
 
