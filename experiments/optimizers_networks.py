@@ -8,11 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from sklearn.model_selection import train_test_split
 
 import funcnn as fnn
 from experiments.claims import Claim, Section, judge
-from experiments.data import DataSet, digits, mnist
+from experiments.data import Split, digits, mnist, with_validation
 from experiments.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
 from experiments.figures import Curve, Figure, bars, lines
 from experiments.optimizers import one_of
@@ -56,14 +55,6 @@ HIDDEN = 32
 BATCH_SIZE = 32
 
 
-class Split(NamedTuple):
-    """What is learned from, what the rate is chosen by, what the report is by."""
-
-    training: fnn.Batch
-    validation: fnn.Batch
-    test: fnn.Batch
-
-
 class Grid(NamedTuple):
     """Of every optimizer, rate and seed, ``(optimizers, rates, seeds)``: accuracies in percent, and the training loss.
 
@@ -80,20 +71,6 @@ class Grid(NamedTuple):
     def at_best(self) -> np.ndarray:
         """Test accuracies at the best rates, ``(optimizers, seeds)``."""
         return np.stack([self.test[number, best] for number, best in enumerate(self.best)])
-
-
-def split(data: DataSet, smaller: int = 1) -> Split:
-    """A fifth of the training samples is for validation; pictures are averaged over squares of pixels."""
-    x, y = (np.asarray(array) for array in data.training)
-    chosen = train_test_split(x, y, test_size=0.2, stratify=y, random_state=0)
-    pairs = ((chosen[0], chosen[2]), (chosen[1], chosen[3]), data.test)
-    return Split(*(fnn.Batch(averaged(jnp.asarray(x), smaller), jnp.asarray(y)) for x, y in pairs))
-
-
-def averaged(pictures: jax.Array, smaller: int) -> jax.Array:
-    """Square pictures in rows, every square of ``smaller`` × ``smaller`` pixels replaced by its mean."""
-    side = round(pictures.shape[1] ** 0.5) // smaller
-    return pictures.reshape(-1, side, smaller, side, smaller).mean(axis=(2, 4)).reshape(-1, side * side)
 
 
 def network(data: Split) -> fnn.Layer:
@@ -200,7 +177,7 @@ plain descent's and {near[1].mean():.1f} of momentum's."""
 
 @settles("8 × 8 digits and MNIST", *DIGITS, *MNIST)
 def on_both(settings: Settings) -> Outcome:
-    small, large = split(digits()), split(mnist(), smaller=2)
+    small, large = with_validation(digits()), with_validation(mnist(), smaller=2)
     few = fnn.Batch(*(array[:6] for array in small.training))
     gradient = checked(settings, network(small), fnn.softmax_cross_entropy, few)
     outcomes = (

@@ -20,10 +20,10 @@ from funcnn._checks import (
     positive_integer,
 )
 from funcnn._cores import on_every_core
+from funcnn._draw import drawn, shapes_of
 from funcnn._memoise import memoised
 from funcnn.backprop import manual_value_and_grad
 from funcnn.training import Trained, evaluate, predict, train
-from funcnn.training.input import drawn, shapes_of
 from funcnn.types import Batch, GradFn, Layer, Loss, Params, State
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from funcnn._checks import check_is_layer, positive_integer
+from funcnn._draw import shapes_of
 from funcnn._tables import MOST_ROWS, Table, aligned
 from funcnn.layers.combinators import SkipParts, composition
 from funcnn.layers.walk import layer_name
@@ -122,7 +123,7 @@ def summarize(model: Layer, input_shape: Sequence[int], dtype: DTypeLike = jnp.f
     """
     check_is_layer("summarize(model)", model)
     x = Abstract(_checked_shape(input_shape), _checked_dtype(dtype))
-    trees = jax.eval_shape(model.init, jax.random.key(0))
+    trees = shapes_of(model)
     params, state = jax.tree.map(
         lambda leaf: Abstract(leaf.shape, x.dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, trees
     )

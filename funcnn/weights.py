@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from funcnn._checks import check_is_layer, describe
+from funcnn._draw import shapes_of
 from funcnn._optional import needed
 from funcnn.types import Layer, Params, State
 
@@ -111,7 +112,7 @@ def load(path: str | os.PathLike[str], model: Layer) -> tuple[Params, State]:
     file = _file("load(path)", path)
     if not file.is_file():
         raise FileNotFoundError(f"load(path): expected an existing file, got {file}. Is the path right?")
-    trees = jax.eval_shape(model.init, jax.random.key(0))
+    trees = shapes_of(model)
     expected = _named("load(model)", *trees)
     for name, like in expected.items():
         _check_dtype("load(model)", name, like)

@@ -23,6 +23,7 @@ from funcnn._checks import (
     numeric_array,
     positive_integer,
 )
+from funcnn._draw import drawn, initial_state, shapes_of
 from funcnn.types import Batch, Scalar
 
 Metric: TypeAlias = Callable[[Array, Array], Scalar]
@@ -30,33 +31,6 @@ Data: TypeAlias = Batch | tuple[Any, Any]
 
 INIT = "what the model's init returns"
 PROBE = 64
-MOST_DRAWN_AT_ONCE = 16
-"""Arrays of a model up to which one program draws them all sooner than one for each of their shapes."""
-
-
-@partial(jax.jit, static_argnames="model")
-def _drawn(key, *, model):
-    return model.init(key)
-
-
-def drawn(model, key):
-    """``model.init(key)``: of a deep model array by array, for XLA takes seconds for one program of all of them.
-
-    Equal keys give equal parameters either way, up to a rounding.
-    """
-    leaves = jax.tree.leaves(shapes_of(model))
-    return _drawn(key, model=model) if len(leaves) <= MOST_DRAWN_AT_ONCE else model.init(key)
-
-
-def shapes_of(model):
-    """The shapes and dtypes of a model's parameters and state; of a model that was asked about before, at once."""
-    return _drawn.eval_shape(jax.random.key(0), model=model)
-
-
-@partial(jax.jit, static_argnames="model")
-def initial_state(key, *, model):
-    """The state that ``model.init`` gives, without the work of drawing parameters."""
-    return model.init(key)[1]
 
 
 @partial(jax.jit, static_argnames=("model", "train"))

@@ -9,7 +9,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import funcnn as fnn
-from experiments import backprop
+from experiments import backprop_step
 
 
 def test_the_chapters_step_number_by_number():
@@ -17,7 +17,7 @@ def test_the_chapters_step_number_by_number():
     given = {name: jnp.asarray(value, float) for name, value in example["inputs"].items()}
     params = (fnn.LinearParams(given["W1"], given["b1"]), (), fnn.LinearParams(given["W2"], given["b2"]))
     layers = (fnn.linear(2, 2), fnn.relu, fnn.linear(2, 1))
-    one = backprop.forward_and_back(layers, fnn.sigmoid_cross_entropy, params, given["X"], given["y"])
+    one = backprop_step.forward_and_back(layers, fnn.sigmoid_cross_entropy, params, given["X"], given["y"])
     hidden, _, output = one.gradients
     found = {
         "z1": one.values[1], "a1": one.values[2], "z2": one.values[3], "loss": one.loss, "dz2": one.cotangents[3],
@@ -30,8 +30,8 @@ def test_the_chapters_step_number_by_number():
 
 def test_names_stand_beside_their_parameters():
     sizes = (3, 2, 2)
-    params, _ = backprop.sigmoid_network(sizes).init(jax.random.key(0))
-    names, values = backprop.parameter_names(sizes), ravel_pytree(params)[0]
+    params, _ = backprop_step.sigmoid_network(sizes).init(jax.random.key(0))
+    names, values = backprop_step.parameter_names(sizes), ravel_pytree(params)[0]
     assert len(names) == len(values)
     assert values[names.index("W1[3, 1]")] == params[0].kernel[2, 0]
     assert values[names.index("b1[2]")] == params[0].bias[1]
@@ -40,6 +40,6 @@ def test_names_stand_beside_their_parameters():
 
 def test_central_differences_of_a_square():
     point = {"a": jnp.array([1.0, -2.0]), "b": jnp.array(3.0)}
-    slopes = backprop.central_differences(lambda tree: (tree["a"] ** 2).sum() + tree["b"] ** 2, point)
+    slopes = backprop_step.central_differences(lambda tree: (tree["a"] ** 2).sum() + tree["b"] ** 2, point)
     assert jnp.allclose(slopes["a"], 2 * point["a"], rtol=1e-9)
     assert float(slopes["b"]) == pytest.approx(6.0, rel=1e-9)

@@ -11,7 +11,6 @@ import optax
 
 import funcnn as fnn
 from experiments import optimizers
-from experiments.optimizers_networks import averaged
 
 CHAPTER = json.loads(Path(__file__).parents[1].joinpath("data", "chapter.json").read_text())["optimizers"]
 
@@ -43,8 +42,3 @@ def test_the_chosen_optimizer_steps_as_it_does_alone():
             expected, other = alone.update(single, other, single)
             both, single = optax.apply_updates(both, updates), optax.apply_updates(single, expected)
         chex.assert_trees_all_close(both, single)
-
-
-def test_pictures_are_averaged_over_squares():
-    picture = jnp.arange(16.0).reshape(1, 16)
-    np.testing.assert_array_equal(averaged(picture, 2), [[2.5, 4.5, 10.5, 12.5]])

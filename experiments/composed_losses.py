@@ -1,0 +1,37 @@
+"""Losses made of funcnn's: one of what an activation makes of the logits, and weighted sums of several."""
+
+import jax
+import jax.numpy as jnp
+
+import funcnn as fnn
+
+
+def after(activation: fnn.Layer, loss: fnn.Loss) -> fnn.Loss:
+    """A loss of what an activation makes of the logits."""
+
+    def forward(logits, target):
+        activated, _, kept = activation.forward((), (), logits, train=True)
+        value, residuals = loss.forward(activated, target)
+        return value, (kept, residuals)
+
+    def backward(residuals, dloss):
+        kept, rest = residuals
+        return activation.backward(kept, loss.backward(rest, dloss))[1]
+
+    return fnn.Loss(forward, backward)
+
+
+def weighted(weights: jax.Array, losses: tuple[fnn.Loss, ...]) -> fnn.Loss:
+    """A weighted sum of losses; with the weights of one loss alone, which may be vmapped, it is that loss."""
+
+    def forward(prediction, target):
+        values, residuals = zip(*(loss.forward(prediction, target) for loss in losses), strict=True)
+        return weights @ jnp.stack(values), residuals
+
+    def backward(residuals, dloss):
+        each = [
+            loss.backward(kept, dloss * weight) for loss, kept, weight in zip(losses, residuals, weights, strict=True)
+        ]
+        return sum(each[1:], each[0])
+
+    return fnn.Loss(forward, backward)
