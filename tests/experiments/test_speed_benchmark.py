@@ -3,17 +3,24 @@
 import importlib
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
 from experiments.benchmarks.speed import readme, rounds
-from experiments.benchmarks.speed.contestants import jax_scan
+from experiments.benchmarks.speed.contestants import Contestant, jax_scan
 from experiments.benchmarks.speed.networks import DIGITS, FIVE, VARIANTS, samples, start
 from experiments.benchmarks.speed.rounds import Estimate
 from experiments.benchmarks.speed.summary import geometric_means, summarised
-from experiments.benchmarks.speed.worker import first_losses, forget_peak, peak_megabytes
+from experiments.benchmarks.speed.worker import (
+    LEAST_EPOCHS,
+    begin_training,
+    first_losses,
+    forget_peak,
+    peak_megabytes,
+)
 
 XOR = FIVE[0]
 JAX_SETTINGS = {
@@ -212,6 +219,15 @@ def test_workers_are_measured_in_rounds():
         assert all(each > 0 for times in facts["rounds"] for each in times.values())
     assert [sorted(times) for times in found["floor"]] == [["products", "update"]] * 2
     assert found["contestants"]["numpy_by_hand"]["peak_megabytes"] < 200
+
+
+@pytest.mark.parametrize(("block", "least"), [(4, 4 * LEAST_EPOCHS), (1, 1)])
+def test_whole_epochs_are_timed_some_at_a_time(block, least):
+    contestant = Contestant(np.zeros, lambda number: None, lambda: np.zeros(1), lambda: None, block=block)
+    library = SimpleNamespace(contestant=lambda *start: contestant)
+    facts, tasks = begin_training(library, DIGITS, None, None, None, 0.0, 0.0)
+    assert tasks["steps"].least == facts["numbers"]["steps"] == least
+    assert facts["numbers"]["epochs"] == facts["numbers"]["predictions"] == 1
 
 
 @pytest.mark.skipif(

@@ -201,7 +201,7 @@ def test_a_scan_with_a_step_in_three_monitored_trains_as_one_without(small):
         return [jax.lax.scan(lambda c, n, m=m: step(c, n, m), start, numbers) for m in (True, False)]
 
     (watched, (losses, figures, ratios)), (alone, _) = runs(params)
-    assert largest_gap(watched, alone) == 0
+    assert largest_gap(watched, alone) <= jnp.finfo(WIDEST).eps
     assert figures.spread.shape == ratios.shape == (9, 6)
     assert losses[-1] < losses[0]
     np.testing.assert_array_equal((figures.spread > 0).any(axis=1), np.arange(9) % 3 == 0)
