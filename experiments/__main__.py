@@ -93,5 +93,10 @@ def show_list(names: tuple[str, ...]) -> None:
     console.print(f"{len(claimed)} of the chapter's {len(Section)} sections have a claim.")
 
 
+def asked(options: list[str] | None = None) -> AllSettings:
+    """What the options say, or those of the command line."""
+    return tyro.cli(AllSettings, args=options, prog="python -m experiments", config=(tyro.conf.FlagCreatePairsOff,))
+
+
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(AllSettings, prog="python -m experiments", config=(tyro.conf.FlagCreatePairsOff,))))
+    sys.exit(main(asked()))
