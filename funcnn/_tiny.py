@@ -16,7 +16,8 @@ out: measured on CPUs for networks of a few units."""
 def product(a, b):
     """The matrix product a b."""
     inner = a.shape[1]
-    if a.shape[0] * inner * b.shape[1] > TINY:
+    # XLA's own products and sums of half-precision numbers are taken in float32.
+    if a.shape[0] * inner * b.shape[1] > TINY or a.dtype.itemsize < 4:
         return a @ b
     terms = a[:, :, None] * b[None, :, :]
     if not _is_written_out(inner, terms):
@@ -43,5 +44,4 @@ def _columns(scores):
 
 
 def _is_written_out(terms, array):
-    # XLA's own sums of half-precision numbers are taken in float32.
     return terms <= WRITTEN_OUT and array.dtype.itemsize >= 4

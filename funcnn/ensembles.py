@@ -13,9 +13,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from funcnn._checks import (
     check_callable,
     check_is_layer,
+    check_is_loss,
     check_key,
     check_same_tree,
-    feature_array,
     numeric_array,
     positive_integer,
 )
@@ -23,7 +23,8 @@ from funcnn._cores import on_every_core
 from funcnn._draw import drawn, shapes_of
 from funcnn._memoise import memoised
 from funcnn.backprop import manual_value_and_grad
-from funcnn.training import Trained, evaluate, predict, train
+from funcnn.training import Trained, predict, train
+from funcnn.training.input import checked_data
 from funcnn.types import Batch, GradFn, Layer, Loss, Params, State
 
 
@@ -80,11 +81,10 @@ def train_ensemble(
     """
     members = positive_integer("train_ensemble(members)", members)
     check_is_layer("train_ensemble(model)", model)
+    check_is_loss("train_ensemble(loss)", loss)
     check_key("train_ensemble(key)", key)
     # Under jit train can't read values: those of the data are checked here, beside the outputs of one more network.
-    params, state = drawn(model, key)
-    evaluate(model, loss, params, state, data)
-    batch = Batch(feature_array("train_ensemble(data): x", data[0]), numeric_array("train_ensemble(data): y", data[1]))
+    batch = checked_data("train_ensemble(data)", model, loss, *drawn(model, key), data)
     run = _members_training(model, loss, optimizer, epochs, batch_size, grad)
     return on_every_core(run, batch, jax.random.split(key, members))
 

@@ -38,3 +38,8 @@ def test_half_precision_sums_are_rounded_once():
     scores = jnp.array([[1.0, 2**-9, 2**-9, 2**-9]], jnp.bfloat16)
     assert _tiny.total(scores)[0, 0] == 1 + 2**-7
     assert _tiny.product(scores, jnp.ones((4, 1), jnp.bfloat16))[0, 0] == 1 + 2**-7
+
+
+def test_half_precision_terms_are_not_rounded():
+    large = jnp.array([[300.0, 300.0]], jnp.float16)
+    assert _tiny.product(large, jnp.array([[300.0], [-300.0]], jnp.float16))[0, 0] == 0

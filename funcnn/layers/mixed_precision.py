@@ -109,4 +109,8 @@ def checked_compute_dtype(name: str, dtype) -> jnp.dtype:
         checked = None
     if checked is None or not jnp.issubdtype(checked, jnp.floating):
         raise TypeError(f"{name}: expected a floating dtype, got {dtype!r}. Pass jnp.bfloat16 or jnp.float16.")
+    if jax.dtypes.canonicalize_dtype(checked) != checked:
+        raise TypeError(
+            f"{name}: expected a dtype that JAX is set to, got {checked}. Pass jnp.float32, or enable jax_enable_x64."
+        )
     return checked

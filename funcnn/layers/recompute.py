@@ -32,7 +32,8 @@ def _recompute_forward(layer, params, state, x, *, train, key=None):
 
 
 def _recompute_backward(layer, given, dy):
-    # XLA would see that this is the forward pass once more, and keep the first one's residuals instead.
+    # XLA would see that this is the forward pass once more, and keep the first one's residuals instead. For CPUs it
+    # drops the barrier and does so; in a repeat the two passes stand in loops of their own.
     x, dy = lax.optimization_barrier((given.x, dy))
     _, _, residuals = layer.forward(given.params, given.state, x, train=given.train.value, key=given.key)
     return layer.backward(residuals, dy)
@@ -50,6 +51,9 @@ def recompute(layer: Layer) -> Layer:
     The gradients are the same numbers, for one forward pass more. n equal layers in
     ``repeat(recompute(layer), n)`` keep n inputs; cut into √n groups, ``repeat(recompute(repeat(layer, k)), n // k)``,
     they keep √n inputs and the residuals of one group. Random layers draw the same again, for the key is kept.
+
+    On a CPU it saves memory inside ``repeat`` alone: elsewhere XLA recognises the forward pass and keeps what it left,
+    as it does with ``jax.checkpoint``.
 
     The checks and ``monitor`` take it for one layer; check the layer itself to learn which part is wrong.
 

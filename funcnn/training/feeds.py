@@ -72,7 +72,7 @@ class ArrayFeed:
         size = self.plan.size_of(position % self.steps)
         return jax.tree.map(lambda array: array[:size], batch), key
 
-    def reading(self) -> Any:
+    def reading(self, position: int) -> Any:
         """What has to be known, beside the position, to go on: nothing."""
         return None
 
@@ -96,17 +96,18 @@ class StreamFeed:
         self._ahead: deque[tuple[Batch, Any]] = deque()
         self._window: list[Batch] = []
         self._batches: Any = None
-        self._taken: Any = None
+        self._readings: list[Any] = [None]
 
     def run(self, carry: Carry, position: int, stop: int) -> Stretch:
         """At most ``WINDOW`` steps, none beyond the end of the epoch."""
-        self._window, self._begins = [], position
+        self._window, self._begins, self._readings = [], position, self._readings[-1:]
         losses: list[Scalar] = []
         watched: list[int] = []
         figures: list[Figures] = []
         while position + len(losses) < stop and len(losses) < WINDOW and self._fill():
-            batch, self._taken = self._ahead.popleft()
+            batch, reading = self._ahead.popleft()
             self._window.append(batch)
+            self._readings.append(reading)
             carry, value, measured = self._step(carry, batch, position + len(losses))
             if measured:
                 watched.append(position + len(losses))
@@ -118,11 +119,11 @@ class StreamFeed:
                 "Pass a list, a loader, or a function of the epoch that makes an iterable."
             )
         sizes = np.array([len(batch.x) for batch in self._window], int)
-        values = np.array([np.asarray(value) for value in losses], losses[0].dtype if losses else np.float32)
+        values = np.array([np.asarray(value) for value in losses], losses[0].dtype)
         is_last = not self._fill()
         ends = (position + len(losses),) if is_last else ()
         if is_last:
-            self._batches, self._taken = None, None
+            self._batches, self._readings[-1] = None, None
             self._epoch += 1
         stacked = jax.tree.map(lambda *parts: np.stack(parts), *figures) if figures else ()
         return Stretch(carry, values, sizes, ends, np.array(watched, int), stacked)
@@ -142,9 +143,9 @@ class StreamFeed:
     def batch_at(self, position: int) -> tuple[Batch, PRNGKeyArray]:
         return self._window[position - self._begins], jax.random.fold_in(self._key, position)
 
-    def reading(self) -> Any:
-        """The iterator's own state behind the last batch taken, where it tells one (grain's do)."""
-        return self._taken
+    def reading(self, position: int) -> Any:
+        """The iterator's own state before a step of the newest stretch or behind it, where it tells one (grain's)."""
+        return self._readings[position - self._begins]
 
     def skip_to(self, epoch: int, step: int, reading: Any) -> None:
         """Go on where a run was left: by the iterator's own state, or by reading the batches before once more."""
@@ -155,7 +156,7 @@ class StreamFeed:
                 self._batches.set_state(reading)
             else:
                 deque(itertools.islice(self._batches, step), maxlen=0)
-            self._taken = reading
+            self._readings = [reading]
 
     def first(self) -> Batch:
         """The batch that comes first, checked; it stays in line.

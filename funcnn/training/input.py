@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from funcnn._checks import (
@@ -158,6 +159,11 @@ def batch_checker(name, model, loss, params, state) -> Callable[[Any], Batch]:
     probes: list[Array] = []
 
     def checked(found) -> Batch:
+        if isinstance(found, jax.Array | np.ndarray):
+            raise TypeError(
+                f"{name}: a batch: expected Batch(x, y) or (x, y), got an array of shape {found.shape}. "
+                "A list is taken for batches: pass data in memory as a tuple, (x, y)."
+            )
         if not firsts:
             batch = checked_data(f"{name}: a batch", model, loss, params, state, _pair(found))
             probes.append(forward(params, state, batch.x[:PROBE], None, model=model, train=False))

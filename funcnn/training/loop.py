@@ -31,7 +31,7 @@ class Best(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """Where a run stands: all that a checkpoint has to hold.
+    """Where a run stands: all that a checkpoint has to hold, and the pace, which a run finds anew.
 
     Fields:
         position: steps done.
@@ -239,7 +239,7 @@ def save(run: Run, store: Store, standing: Standing) -> None:
         "epoch": standing.epoch,
         "ends": ledger.ends,
         "validated": ledger.validated,
-        "reading": as_text(run.feed.reading()),
+        "reading": as_text(run.feed.reading(standing.position)),
         "best": None if best is None else [best.figure, best.waited],
         "is_over": standing.is_over,
     }

@@ -82,12 +82,18 @@ def json_lines(path: str | os.PathLike, done: int) -> Iterator[Tell]:
         def tell(moment):
             if moment.ended is not None:
                 ended = moment.ended
+                validation = {name: _or_null(figure) for name, figure in ended.validation.items()}
                 record = {"epoch": ended.epoch, "step": ended.step, "loss": ended.loss,
-                          "validation": ended.validation, "seconds": round(ended.seconds, 3)}  # fmt: skip
+                          "validation": validation, "seconds": round(ended.seconds, 3)}  # fmt: skip
                 lines.write(json.dumps(record) + "\n")
                 lines.flush()
 
         yield tell
+
+
+def _or_null(figure: float) -> float | None:
+    """JSON has no word for what isn't finite."""
+    return figure if np.isfinite(figure) else None
 
 
 def _epoch_of(line: str) -> float:

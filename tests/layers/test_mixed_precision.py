@@ -66,6 +66,12 @@ def test_a_small_update_is_not_rounded_away():
     assert abs(final[0] - final[1]) < abs(final[2] - final[1])
 
 
+@pytest.mark.skipif(jax.config.jax_enable_x64, reason="64-bit types are enabled")
+def test_a_dtype_that_would_be_cut_is_refused():
+    with pytest.raises(TypeError, match="expected a dtype that JAX is set to, got float64"):
+        fnn.mixed_precision(fnn.relu, jnp.float64)
+
+
 @pytest.mark.parametrize("dtype", [jnp.int32, "wide"])
 def test_a_dtype_that_is_not_floating_is_refused(dtype):
     for call in (

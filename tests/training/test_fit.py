@@ -124,6 +124,39 @@ class TestStreams:
         last.rmdir()
         assert bits(stream(data=loader(), epochs=3, checkpoints=saved).params) == bits(whole.params)
 
+    def test_a_diverged_run_goes_on_before_the_batch_that_it_broke_on(self, tmp_path):
+        """Not behind the stretch that was read by then: the bad batch is met again."""
+        good = [(np.asarray(X[i : i + 1]), np.asarray(Y[i : i + 1])) for i in range(20)]
+        good[5] = tuple(part * (float(jnp.finfo(WIDEST).max) / 100) for part in good[5])
+        model = fnn.mlp((3, 8, 1), fnn.relu)
+
+        class Reader:
+            at = 0
+
+            def __iter__(self):
+                return self
+
+            def __next__(self):
+                if self.at == len(good):
+                    raise StopIteration
+                self.at += 1
+                return good[self.at - 1]
+
+            def get_state(self):
+                return {"at": self.at}
+
+            def set_state(self, state):
+                self.at = state["at"]
+
+        class Loader:
+            def __iter__(self):
+                return Reader()
+
+        for _ in range(2):
+            with pytest.raises(fnn.DivergenceError) as broken:
+                stream(model=model, data=Loader(), epochs=2, checkpoints=fnn.Checkpoints(tmp_path / "run", every=50))
+            assert broken.value.step == 6
+
     def test_validation_from_an_iterable_is_the_mean_over_its_samples(self):
         trained = stream(epochs=1, validation=batches(5), metrics={"largest": lambda p, y: jnp.abs(p - y).mean()})
         whole = fnn.evaluate(MODEL, fnn.mean_squared_error, trained.params, trained.state, (X, Y))
@@ -142,7 +175,7 @@ class TestStreams:
             ),
             ({"data": [*batches(), (np.asarray(X) * np.nan, np.asarray(Y))]}, "x of a batch: expected finite values"),
             ({"data": [*batches(), (np.asarray(X), np.asarray(Y)[:3])]}, "a target for each of a batch's 22 samples"),
-            ({"data": [np.asarray(X)]}, "expected Batch"),
+            ({"data": [np.asarray(X), np.asarray(Y)]}, r"A list is taken for batches: pass data in memory as a tuple"),
             ({"data": [*batches(), None]}, r"expected every batch as \(x, y\), got NoneType"),
             ({"data": lambda epoch: None}, r"expected \(epoch\) -> iterable of batches, got one that returns NoneType"),
             ({"validation": iter(batches())}, "iterable that can be read again"),
@@ -169,6 +202,13 @@ def test_the_log_has_a_line_for_every_epoch(tmp_path):
     np.testing.assert_allclose(
         [line["validation"]["loss"] for line in lines], trained.history.validation["loss"], rtol=1e-6
     )
+
+
+def test_what_is_not_finite_is_null_in_the_log(tmp_path):
+    file = tmp_path / "log.jsonl"
+    run(epochs=1, log=file, validation=(X, Y), metrics={"lost": lambda p, y: p.mean() * jnp.nan})
+    (line,) = file.read_text().splitlines()
+    assert json.loads(line, parse_constant=pytest.fail)["validation"]["lost"] is None
 
 
 def test_tensorboard_finds_the_scalars(tmp_path):
