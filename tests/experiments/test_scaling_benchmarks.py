@@ -56,6 +56,26 @@ def test_ratios_are_taken_within_a_repetition():
     assert spread["low"] < 2.0 < spread["high"]
 
 
+def test_a_single_repetition_has_no_interval():
+    assert _shared.estimate([3.0]) == {"value": 3.0, "low": None, "high": None}
+    assert _shared.shown(_shared.estimate([3.0])) == "3"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"repetitions": 0}, "--repetitions: expected 1 or more, got 0"),
+        ({"seconds": -1.0}, "--seconds: expected 0 or more, got -1.0"),
+        ({"batch_sizes": (4,)}, "--batch-sizes: expected two or more rising numbers from 1 on, got 4"),
+        ({"depths": (20, 2)}, "--depths: expected two or more rising numbers from 1 on, got 20, 2"),
+    ],
+)
+def test_settings_that_measure_nothing_are_refused(wrong, message):
+    with pytest.raises(SystemExit, match=message):
+        _shared.check(wrong)
+    _shared.check({"only": (), "repetitions": 1, "seconds": 0.0, "depths": (2, 20)})
+
+
 def test_every_repetition_calls_each_once_and_the_order_turns():
     called = []
     runs = {name: lambda name=name: called.append(name) for name in "ab"}
@@ -99,7 +119,7 @@ def losses():
 
 @pytest.mark.parametrize("name", LOOPED)
 def test_the_loops_train_what_funcnn_trains(losses, name):
-    expected = losses[name].pop("funcnn")
+    expected = losses[name]["funcnn"]
     assert expected[-1] < expected[0]
     for given in losses[name].values():
         given = given if given.ndim == 2 else given[:, None]
@@ -193,7 +213,7 @@ def test_memory(tmp_path):
     parameters = 2 * 4 + 4 + 4 * 2 + 2
     assert found["bytes"]["2-4-2"]["manual"]["arguments"] >= 3 * 4 * parameters
     assert found["bytes"].keys() == {"2-4-2", "repeat of 3 layers"}
-    with pytest.raises(ValueError, match="expected some of"):
+    with pytest.raises(SystemExit, match="expected some of"):
         memory.measure(memory.MemorySettings(only=("2-4-3",)))
 
 

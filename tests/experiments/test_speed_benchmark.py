@@ -10,16 +10,19 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks.speed import readme, rounds
+from experiments.benchmarks.speed.__main__ import SpeedSettings
 from experiments.benchmarks.speed.contestants import Contestant, jax_scan
 from experiments.benchmarks.speed.networks import DIGITS, FIVE, VARIANTS, samples, start
 from experiments.benchmarks.speed.rounds import Estimate
 from experiments.benchmarks.speed.summary import geometric_means, summarised
 from experiments.benchmarks.speed.worker import (
     LEAST_EPOCHS,
+    Task,
     begin_training,
     first_losses,
     forget_peak,
     peak_megabytes,
+    timed as timed_by_worker,
 )
 
 XOR = FIVE[0]
@@ -242,3 +245,38 @@ def test_a_peak_that_was_forgotten_doesnt_count():
     assert high > before + 256
     forget_peak()
     assert peak_megabytes() < high - 256
+
+
+def test_a_contestant_that_fails_leaves_the_others_alone(monkeypatch):
+    """One that can't be imported, and one whose process ends between two rounds."""
+    monkeypatch.setitem(rounds.NEEDS, "no_such_module", ())
+    measure = rounds._measure
+
+    def kill_first(record, workers, name):
+        if name == "numpy_by_hand":
+            workers[name].process.kill()
+            workers[name].process.wait()
+        measure(record, workers, name)
+
+    monkeypatch.setattr(rounds, "_measure", kill_first)
+    found = rounds.measured(DIGITS, ["no_such_module", "numpy_by_hand"], 2, 0.01, lambda word: None)
+    assert "ModuleNotFoundError" in found["errors"]["no_such_module"]
+    assert "ended by itself" in found["errors"]["numpy_by_hand"]
+    assert len(found["contestants"]["jax_scan"]["rounds"]) == 2
+
+
+def test_a_stretch_ends_before_numbers_underflow():
+    runs, prepared = [], []
+    task = Task(runs.append, lambda: prepared.append(None), least=28, most=600)
+    timed_by_worker(task, 28 * 50)
+    assert runs == [588, 588, 224]
+    assert len(prepared) == 3
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [("rounds", 0, "expected 1 or more"), ("seconds", 0.0, "more than 0"), ("out", Path("x.svg"), "ends in .json")],
+)
+def test_settings_that_measure_nothing_are_refused(option, value, message):
+    with pytest.raises(ValueError, match=message):
+        SpeedSettings(**{option: value})

@@ -28,7 +28,7 @@ VARIABLES = ("XLA_FLAGS", "JAX_PLATFORMS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THRE
 """What in the environment changes how fast arithmetic is."""
 
 Found = dict[str, Any]
-Estimate = dict[str, float]
+Estimate = dict[str, float | None]
 
 
 def command(
@@ -42,6 +42,7 @@ def command(
     arguments = sys.argv[1:] if arguments is None else arguments
     program = f"python -m {PACKAGE}.{name}"
     settings = tyro.cli(kind, prog=program, args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
+    check(asdict(settings))
     console.rule(f"[bold]{(kind.__doc__ or name).splitlines()[0]}")
     begun = time.monotonic()
     with single_precision():
@@ -55,6 +56,23 @@ def command(
     settings.out.write_text(json.dumps(about | found, indent=1, default=str), encoding="utf-8")
     console.print(f"written: {settings.out}", highlight=False, soft_wrap=True)
     return found
+
+
+def check(settings: Mapping[str, Any]) -> None:
+    """Refuse numbers that nothing can be measured with.
+
+    Raises:
+        SystemExit: a count below 1, a time below 0, fewer than two sizes, or sizes that don't rise.
+    """
+    for name, value in settings.items():
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(value, int | float) and value < isinstance(value, int):
+            raise SystemExit(f"{option}: expected {int(isinstance(value, int))} or more, got {value}.")
+        is_sizes = isinstance(value, tuple) and all(isinstance(size, int) for size in value) and value
+        if is_sizes and (len(value) < 2 or value[0] < 1 or list(value) != sorted(set(value))):
+            raise SystemExit(
+                f"{option}: expected two or more rising numbers from 1 on, got {', '.join(map(str, value))}."
+            )
 
 
 @contextlib.contextmanager
@@ -107,16 +125,16 @@ def interleaved(
 
 
 def estimate(values, statistic: str = "median") -> Estimate:
-    """The median of what the repetitions gave, or the mean, with a 95% bootstrap interval."""
+    """The median of what the repetitions gave, or the mean, with a 95% bootstrap interval; of a single one none."""
     values = np.asarray(values, float)
-    low, high = interval(values, statistic)
+    low, high = interval(values, statistic) if len(values) > 1 else (None, None)
     return {"value": float(np.median(values) if statistic == "median" else values.mean()), "low": low, "high": high}
 
 
 def chosen(known: Mapping[str, Any], only: Sequence[str]) -> list[str]:
     """The names asked for, in their own order; all of them if none is."""
     if unknown := set(only) - set(known):
-        raise ValueError(f"--only: expected some of {', '.join(known)}; got {', '.join(sorted(unknown))}.")
+        raise SystemExit(f"--only: expected some of {', '.join(known)}; got {', '.join(sorted(unknown))}.")
     return [name for name in known if not only or name in only]
 
 
@@ -127,6 +145,8 @@ def ratio(above, below) -> Estimate:
 
 def shown(figure: Estimate, scale: float = 1.0) -> str:
     """A figure and its interval as text."""
+    if figure["low"] is None:
+        return number(figure["value"] * scale)
     value, low, high = (number(figure[part] * scale) for part in ("value", "low", "high"))
     return f"{value} [dim]({low} to {high})[/]"
 

@@ -48,6 +48,14 @@ class SpeedSettings:
     readme: bool = False
     """Write the README's table."""
 
+    def __post_init__(self):
+        if self.rounds < 1:
+            raise ValueError(f"--rounds: expected 1 or more, got {self.rounds}.")
+        if not self.seconds > 0:
+            raise ValueError(f"--seconds: expected more than 0, got {self.seconds}.")
+        if self.out.suffix != ".json":
+            raise ValueError(f"--out: expected a name that ends in .json, got {self.out}.")
+
     def chosen(self) -> list[Network]:
         """The networks.
 
@@ -115,7 +123,10 @@ def run(settings: SpeedSettings) -> Record:
         "networks": [],
     }
     if record["about"]["load"] > BUSY:
-        console.print(f"[red]The machine is busy[/], load {record['about']['load']}: the figures won't be worth much.")
+        console.print(
+            f"[red]The machine is busy[/], load {record['about']['load']} where at most {BUSY} is fine: the figures won't "
+            "be worth much."
+        )
     settings.out.parent.mkdir(parents=True, exist_ok=True)
     for network in networks:
         with console.status("") as status:
@@ -125,7 +136,8 @@ def run(settings: SpeedSettings) -> Record:
         record["geometric_means"] = geometric_means(record["networks"])
         write_whole(settings.out, json.dumps(record, indent=1))
         show(result)
-    show_means(record["geometric_means"])
+    if record["geometric_means"]:
+        show_means(record["geometric_means"])
     console.print("   ".join(f"[dim]{name}[/] {value}" for name, value in record["about"].items()), highlight=False)
     console.print(f"written: {settings.out}", highlight=False)
     if chart.write(record["networks"], settings.out.with_suffix(".svg")):

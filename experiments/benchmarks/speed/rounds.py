@@ -1,5 +1,6 @@
 """Rounds in which every contestant trains for a moment, in an order drawn anew, so that drift hits all alike."""
 
+import contextlib
 import importlib.util
 import os
 import subprocess
@@ -70,7 +71,9 @@ def launched(name: str, order: tuple) -> Worker:
         [sys.executable, "-m", *arguments], env=environment, pass_fds=[theirs.fileno()], stdout=subprocess.DEVNULL
     )
     theirs.close()
-    ours.send(order)
+    # One that has failed by now has left a word, which is read in its place.
+    with contextlib.suppress(OSError):
+        ours.send(order)
     return Worker(process, ours)
 
 
@@ -82,7 +85,7 @@ def answer(worker: Worker) -> Record:
     """
     try:
         said = worker.connection.recv()
-    except EOFError:
+    except (EOFError, OSError):
         raise RuntimeError(f"the process ended by itself, status {worker.process.wait()}") from None
     if "error" in said:
         raise RuntimeError(said["error"])
@@ -175,8 +178,9 @@ def _begin(record: Record, workers: dict[str, Worker], name: str, order: tuple) 
 
 def _measure(record: Record, workers: dict[str, Worker], name: str) -> None:
     """One round of one worker; a contestant whose process fails is taken out."""
-    workers[name].connection.send("round")
     try:
+        with contextlib.suppress(OSError):
+            workers[name].connection.send("round")
         times = answer(workers[name])
     except RuntimeError as error:
         if name == REFERENCE:

@@ -27,28 +27,36 @@ CHECKED = 20
 class Task(NamedTuple):
     """Something done any number of times: ``run(n)``, n a multiple of ``least``, for a share of a round's seconds.
 
-    ``least`` is the smallest number that is timed; ``prepare`` comes before each run, untimed.
+    ``least`` is the smallest number that is timed, ``most`` the largest at a stretch; ``prepare`` comes before each
+    stretch, untimed.
     """
 
     run: Callable[[int], object]
     prepare: Callable[[], object] = lambda: None
     least: int = 1
+    most: int = sys.maxsize
     share: float = 1.0
 
 
 def timed(task: Task, number: int) -> float:
     """Seconds each."""
-    task.prepare()
-    began = time.perf_counter()
-    task.run(number)
-    return (time.perf_counter() - began) / number
+    longest = max(task.least, task.most // task.least * task.least)
+    seconds, left = 0.0, number
+    while left:
+        stretch = min(left, longest)
+        task.prepare()
+        began = time.perf_counter()
+        task.run(stretch)
+        seconds += time.perf_counter() - began
+        left -= stretch
+    return seconds / number
 
 
 def sized(task: Task, seconds: float) -> int:
     """How many last about so long. What is returned has been done before: a program for it is compiled."""
     number, wanted = task.least, task.share * seconds
     while True:
-        task.run(number)
+        timed(task, number)
         each = timed(task, number)
         if number * each > 0.6 * wanted:
             return number
@@ -83,11 +91,11 @@ def begin_training(module, network, x, y, start, seconds: float, begun: float) -
     facts |= first_losses(network, contestant, losses)
     forget_peak()
     least = contestant.block * LEAST_EPOCHS if contestant.block > 1 else 1
-    steps = Task(contestant.train, contestant.restart, least)
+    steps = Task(contestant.train, contestant.restart, least, contestant.most)
     facts["numbers"] = {"steps": sized(steps, seconds)}
     facts["peak_megabytes"] = max(peak, peak_megabytes())
     others = {
-        "epochs": Task(contestant.epochs, contestant.restart, share=MINOR),
+        "epochs": Task(contestant.epochs, contestant.restart, most=contestant.most // network.batches, share=MINOR),
         "predictions": Task(lambda number: [contestant.predict() for _ in range(number)], share=MINOR),
     }
     facts["numbers"] |= {name: sized(task, seconds) for name, task in others.items()}

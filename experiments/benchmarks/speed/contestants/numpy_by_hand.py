@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from experiments.benchmarks.speed.contestants import Contestant
+from experiments.benchmarks.speed.contestants import BEFORE_UNDERFLOW, Contestant
 from experiments.benchmarks.speed.networks import (
     EPSILON,
     LEARNING_RATE,
@@ -119,7 +119,7 @@ def contestant(network: Network, x, y, start) -> Contestant | None:
 
     restart()
     # An only batch needs no order.
-    return Contestant(train, epochs if network.batches > 1 else train, predictions, restart)
+    return Contestant(train, epochs if network.batches > 1 else train, predictions, restart, BEFORE_UNDERFLOW)
 
 
 def _views(network: Network, flat: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from experiments.benchmarks.speed.contestants import Contestant
+from experiments.benchmarks.speed.contestants import BEFORE_UNDERFLOW, Contestant
 from experiments.benchmarks.speed.networks import EPSILON, LEARNING_RATE, MEAN_DECAY, SQUARE_DECAY, Network, rows
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -111,4 +111,4 @@ def trained_by(network: Network, x, y, model: nn.Module, optimizer: torch.optim.
                 moment.zero_()
 
     # An only batch needs no order.
-    return Contestant(train, epochs if network.batches > 1 else train, predictions, restart)
+    return Contestant(train, epochs if network.batches > 1 else train, predictions, restart, BEFORE_UNDERFLOW)

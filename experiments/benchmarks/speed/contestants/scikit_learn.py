@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
-from experiments.benchmarks.speed.contestants import Contestant
+from experiments.benchmarks.speed.contestants import BEFORE_UNDERFLOW, Contestant
 from experiments.benchmarks.speed.networks import (
     EPSILON,
     LEARNING_RATE,
@@ -50,6 +50,7 @@ def contestant(network: Network, x, y, start) -> Contestant | None:
         epochs=lambda number: fit(number, shuffle=network.batches > 1),
         predict=lambda: np.concatenate([ask(x[rows(network, k)]) for k in range(network.batches)]),
         restart=restart,
+        most=BEFORE_UNDERFLOW,
         block=network.batches,
         averaged=network.batches,
         uncorrected_epsilon=True,
