@@ -66,13 +66,13 @@ def check(settings: Mapping[str, Any]) -> None:
     """
     for name, value in settings.items():
         option = f"--{name.replace('_', '-')}"
-        if isinstance(value, int | float) and value < isinstance(value, int):
-            raise SystemExit(f"{option}: expected {int(isinstance(value, int))} or more, got {value}.")
-        is_sizes = isinstance(value, tuple) and all(isinstance(size, int) for size in value) and value
+        least = 1 if isinstance(value, int) and name != "seed" else 0
+        if isinstance(value, int | float) and value < least:
+            raise SystemExit(f"{option}: expected {least} or more, got {value}.")
+        is_sizes = isinstance(value, tuple) and value and all(isinstance(size, int) for size in value)
         if is_sizes and (len(value) < 2 or value[0] < 1 or list(value) != sorted(set(value))):
-            raise SystemExit(
-                f"{option}: expected two or more rising numbers from 1 on, got {', '.join(map(str, value))}."
-            )
+            given = ", ".join(map(str, value))
+            raise SystemExit(f"{option}: expected two or more rising numbers from 1 on, got {given}.")
 
 
 @contextlib.contextmanager

@@ -124,8 +124,8 @@ def run(settings: SpeedSettings) -> Record:
     }
     if record["about"]["load"] > BUSY:
         console.print(
-            f"[red]The machine is busy[/], load {record['about']['load']} where at most {BUSY} is fine: the figures won't "
-            "be worth much."
+            f"[red]The machine is busy[/], load {record['about']['load']} where at most {BUSY} is fine: "
+            "the figures won't be worth much."
         )
     settings.out.parent.mkdir(parents=True, exist_ok=True)
     for network in networks:
