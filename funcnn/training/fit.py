@@ -110,8 +110,8 @@ def fit(
     with the same arguments goes on from its newest checkpoint and ends with the same parameters to the last bit as one
     that never stopped, where version and device are the same; Ctrl-C and SIGTERM save before they leave, except in one
     of several processes, which can only save together. What is compared with the checkpoint: key, data and batch size,
-    the shapes of everything, the names and settings of the layers, loss and gradient, the size of the optimizer's first
-    update, and how it is validated; of an iterable's data nothing.
+    the shapes of everything, the names and settings of the layers, loss and gradient, the sizes of the optimizer's
+    first three updates, and how it is validated; of an iterable's data nothing.
 
     Args:
         model, loss, optimizer, key, grad, params, state: as for ``train``.

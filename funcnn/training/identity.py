@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import PyTree
 
 from funcnn.layers.walk import layer_names, leaf_layers
@@ -18,19 +19,26 @@ from funcnn.types import Batch, Layer
 def told_recipe(recipe: Recipe, carry: Carry) -> dict[str, Any]:
     """The recipe in words and figures that are the same in another process, on another device.
 
-    An optimizer is a pair of functions that don't tell their settings. It is asked for its first update, with the
-    parameters for a gradient, and the sum of that stands for it.
+    An optimizer is a pair of functions that don't tell their settings: the sizes of its first updates stand for it.
     """
-    updates, _ = recipe.optimizer.update(carry.params, carry.opt_state, carry.params)
-    first_update = sum(float(np.abs(np.asarray(leaf, np.float64)).sum()) for leaf in jax.tree.leaves(updates))
     return {
         "model": [f"{name}{_settings(layer)}" for name, (_, layer) in zip(*_layers(recipe.model), strict=True)],
         "loss": _name(recipe.loss.forward),
         "grad": _name(recipe.grad),
-        "first_update": first_update,
+        **_first_updates(recipe.optimizer, carry),
         "batch_size": recipe.batch_size,
         "monitor": recipe.watched,
     }
+
+
+def _first_updates(optimizer: optax.GradientTransformation, carry: Carry) -> dict[str, float]:
+    """Sums of three updates in a row; the gradients, multiples of the parameters, differ, for decays to be seen."""
+    found, opt_state = {}, carry.opt_state
+    for name, multiple in (("first_update", 1), ("second_update", -0.5), ("third_update", 2)):
+        gradients = jax.tree.map(lambda leaf, multiple=multiple: (multiple * leaf).astype(leaf.dtype), carry.params)
+        updates, opt_state = optimizer.update(gradients, opt_state, carry.params)
+        found[name] = sum(float(np.abs(np.asarray(leaf, np.float64)).sum()) for leaf in jax.tree.leaves(updates))
+    return found
 
 
 def told_start(key: jax.Array, given: PyTree) -> dict[str, Any]:

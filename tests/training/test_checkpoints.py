@@ -158,6 +158,7 @@ def damage(checkpoint):
         ({"model": fnn.mlp((3, 8, 1), fnn.tanh, normalization=fnn.batch_norm, dropout=0.2)}, r"rate=0\.2"),
         ({"optimizer": fnn.sgd(0.01)}, "it also holds opt_state.0.count"),
         ({"optimizer": fnn.adam(0.02)}, "first_update was"),
+        ({"optimizer": fnn.adam(0.01, b1=0.5)}, "second_update was"),
         ({"grad": fnn.autodiff_value_and_grad}, "grad was manual_value_and_grad"),
         ({"key": jax.random.key(1)}, "key was"),
         ({"data": (X + 1, Y)}, "data.x was"),
