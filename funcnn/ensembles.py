@@ -84,7 +84,8 @@ def train_ensemble(
     check_is_loss("train_ensemble(loss)", loss)
     check_key("train_ensemble(key)", key)
     # Under jit train can't read values: those of the data are checked here, beside the outputs of one more network.
-    batch = checked_data("train_ensemble(data)", model, loss, *drawn(model, key), data)
+    params, state = drawn(model, key)
+    batch = checked_data("train_ensemble(data)", model, loss, params, state, data)
     run = _members_training(model, loss, optimizer, epochs, batch_size, grad)
     return on_every_core(run, batch, jax.random.split(key, members))
 
