@@ -66,7 +66,7 @@ def test_a_small_update_is_not_rounded_away():
     assert abs(final[0] - final[1]) < abs(final[2] - final[1])
 
 
-@pytest.mark.skipif(jax.config.jax_enable_x64, reason="64-bit types are enabled")
+@pytest.mark.skipif(jax.config.jax_enable_x64, reason="where 64-bit types are enabled nothing is cut")
 def test_a_dtype_that_would_be_cut_is_refused():
     with pytest.raises(TypeError, match="expected a dtype that JAX is set to, got float64"):
         fnn.mixed_precision(fnn.relu, jnp.float64)
