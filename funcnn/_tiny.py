@@ -16,7 +16,7 @@ out: measured on CPUs for networks of a few units."""
 def product(a, b):
     """The matrix product a b."""
     inner = a.shape[1]
-    # XLA's own products and sums of half-precision numbers are taken in float32.
+    # XLA takes products of half-precision numbers in float32, and rounds no term.
     if a.shape[0] * inner * b.shape[1] > TINY or a.dtype.itemsize < 4:
         return a @ b
     terms = a[:, :, None] * b[None, :, :]
@@ -44,4 +44,5 @@ def _columns(scores):
 
 
 def _is_written_out(terms, array):
+    # XLA takes its own sums of half-precision numbers in float32.
     return terms <= WRITTEN_OUT and array.dtype.itemsize >= 4
