@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
-from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 
 from funcnn._checks import check_callable, check_is_layer, positive_integer
 from funcnn.layers.activations import elu, gelu, gelu_tanh, identity, leaky_relu, relu, sigmoid, silu, softplus
 from funcnn.layers.combinators import serial, skip as skip_connection
 from funcnn.layers.dropout import dropout as dropout_layer
-from funcnn.layers.linear import he, linear, xavier
+from funcnn.layers.linear import KernelInit, he, linear, xavier
 from funcnn.layers.mixed_precision import checked_compute_dtype, mixed_precision
 from funcnn.types import Layer
 
@@ -51,7 +50,7 @@ def mlp(
     activation: Layer = relu,
     output: Layer = identity,
     *,
-    kernel_init: Initializer | None = None,
+    kernel_init: KernelInit | None = None,
     normalization=None,
     skip: bool = False,
     dropout: float = 0.0,

@@ -1,5 +1,6 @@
 """Is this layer's backward pass right, or this model's, and which step of it is the first that isn't?"""
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,7 @@ from funcnn._checks import (
     numeric_array,
     same_structure,
 )
+from funcnn._draw import drawn_in_line
 from funcnn._memoise import memoised
 from funcnn.backprop import autodiff_value_and_grad, manual_value_and_grad
 from funcnn.gradcheck.comparison import largest, wide
@@ -105,7 +107,8 @@ def check_layer(
     init_key, cotangent_key, layer_key = jax.random.split(key, 3)
     params, state = _moved_init(layer, x.dtype)(init_key)
     y = jax.eval_shape(partial(layer.forward, train=train), params, state, x, key=layer_key)[0]
-    dy, other_dy = (jax.random.normal(k, y.shape, y.dtype) for k in jax.random.split(cotangent_key))
+    keys = jax.random.split(cotangent_key)
+    dy, other_dy = (drawn_in_line(jax.random.normal, key, y.shape, dtype=y.dtype) for key in keys)
     projection, by_hand, parts = _layer_functions(layer, train)
 
     def is_linear(judged):
@@ -348,11 +351,13 @@ def _moved_init(layer: Layer, dtype: Any) -> Callable[[PRNGKeyArray], tuple[Para
         init_key, move_key = jax.random.split(key)
         params, state = layer.init(init_key)
         leaves, structure = jax.tree.flatten(params)
+        leaves = [jnp.asarray(leaf) for leaf in leaves]
+        *starts, total = itertools.accumulate((leaf.size for leaf in leaves), initial=0)
+        # Drawn as one: compiling a draw takes XLA longer than all that is done with it.
+        moves = jax.random.normal(move_key, (total,), dtype) / 10
         moved = [
-            leaf.astype(dtype) + jax.random.normal(jax.random.fold_in(move_key, number), leaf.shape, dtype) / 10
-            if is_floating(leaf)
-            else leaf
-            for number, leaf in enumerate(map(jnp.asarray, leaves))
+            leaf.astype(dtype) + moves[start : start + leaf.size].reshape(leaf.shape) if is_floating(leaf) else leaf
+            for leaf, start in zip(leaves, starts, strict=True)
         ]
         state = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype) if is_floating(leaf) else leaf, state)
         return jax.tree.unflatten(structure, moved), state

@@ -180,12 +180,12 @@ def _keeps_digits(evaluated) -> bool:
 def copied(tree: PyTree) -> PyTree:
     """A tree whose arrays are copies, all but random keys, which JAX can't copy while it traces."""
 
-    def is_copied(leaf):
-        return isinstance(leaf, np.ndarray) or (
-            isinstance(leaf, jax.Array) and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        )
+    def copy(leaf):
+        if isinstance(leaf, jax.Array) and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.device_put(leaf, may_alias=False)  # compiles nothing, as leaf.copy() does for every shape
+        return leaf.copy() if isinstance(leaf, np.ndarray) else leaf
 
-    return jax.tree.map(lambda leaf: leaf.copy() if is_copied(leaf) else leaf, tree)
+    return jax.tree.map(copy, tree)
 
 
 def widened(tree: PyTree) -> PyTree:

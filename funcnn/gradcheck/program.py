@@ -13,7 +13,8 @@ Place: TypeAlias = tuple[int, ...]
 Rule: TypeAlias = Callable[[Any, list, Place], Sequence | None]
 """``(equation, inputs, place) -> outputs``, or ``None`` to run the equation as it is."""
 
-_CALLS = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "remat2")
+_COMPILED = ("jit", "pjit")
+_CALLS = (*_COMPILED, "closed_call", "core_call", "checkpoint", "remat", "remat2")
 _CUSTOM_RULES = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
 _LONGEST_UNROLLED = 256
 
@@ -28,6 +29,13 @@ class Program(NamedTuple):
     def constants(self) -> list:
         """What the function closes over, or was given beside the tree."""
         return [constant for constant in self.jaxpr.consts if not jnp.issubdtype(constant.dtype, jax.dtypes.extended)]
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the function is a compiled one, that chooses no branch and goes round no short loop."""
+        names = [equation.primitive.name for equation in self.jaxpr.eqns]
+        calls = sum(name in _COMPILED for name in names)
+        return calls == 1 and set(names) <= {*_COMPILED, "device_put"} and not primitives(self.jaxpr) & {"cond", "scan"}
 
     def run(self, tree: PyTree, rule: Rule) -> PyTree:
         """The function's value at ``tree``, every equation given to ``rule`` first."""

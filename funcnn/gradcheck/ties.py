@@ -1,7 +1,7 @@
 """Ties in a program: comparisons of equal numbers, and the program's gradient with each of them decided."""
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -28,27 +28,41 @@ Ties: TypeAlias = dict[Place, Tie]
 
 def find_ties(program: Program, params: PyTree) -> Ties:
     """The operations with ties among what depends on the parameters; each value travels with its dependence."""
-    ties: Ties = {}
+    compared: dict[Place, Any] = {}
     names: dict[Place, str] = {}
     if not primitives(program.jaxpr) & (_TWO_SIDED | set(_EXTREMES)):
-        return ties
+        return {}
 
-    def rule(equation, arguments, place):
-        name = equation.primitive.name
-        if is_opened(equation):
-            names[place] = str(equation.params.get("name") or "").strip("_<>")
-            return None
-        pairs = [argument if isinstance(argument, tuple) else (argument, np.zeros(())) for argument in arguments]
-        values = [pair[0] for pair in pairs]
-        outputs = bound(equation, values)
-        depends = name != "stop_gradient" and any(np.any(pair[1]) for pair in pairs)
-        mask = _tie_mask(name, values, equation.params) if depends else None
-        if mask is not None and mask.any():
-            ties[place] = Tie(_name(name, place, names), mask)
-        return [(output, np.broadcast_to(depends, jnp.shape(output))) for output in outputs]
+    def operands(leaves):
+        found = {}
 
-    program.outputs([(leaf, np.broadcast_to(True, leaf.shape)) for leaf in jax.tree.leaves(params)], rule)
-    return ties
+        def rule(equation, arguments, place):
+            name = equation.primitive.name
+            if is_opened(equation):
+                names[place] = str(equation.params.get("name") or "").strip("_<>")
+                return None
+            pairs = [argument if isinstance(argument, tuple) else (argument, np.zeros(())) for argument in arguments]
+            values = [pair[0] for pair in pairs]
+            outputs = bound(equation, values)
+            depends = name != "stop_gradient" and any(np.any(pair[1]) for pair in pairs)
+            if depends and _may_tie(name, values):
+                compared[place], found[place] = equation, values
+            return [(output, np.broadcast_to(depends, jnp.shape(output))) for output in outputs]
+
+        program.outputs([(leaf, np.broadcast_to(True, leaf.shape)) for leaf in leaves], rule)
+        return found
+
+    # What the caller compiles is compiled here too; one by one, its operations would be as many programs.
+    found = (jax.jit(operands) if program.is_compiled else operands)(jax.tree.leaves(params))
+    masks = {
+        place: _tie_mask(equation.primitive.name, found[place], equation.params)
+        for place, equation in compared.items()
+    }  # fmt: skip
+    return {
+        place: Tie(_name(compared[place].primitive.name, place, names), mask)
+        for place, mask in masks.items()
+        if mask.any()
+    }
 
 
 def _name(name, place, names):
@@ -58,13 +72,16 @@ def _name(name, place, names):
     return known[0] if known else _WORDS.get(name, "a comparison")
 
 
+def _may_tie(name, values):
+    """Whether an operation of floating numbers decides a side."""
+    return name in (*_EXTREMES, *_TWO_SIDED) and jnp.issubdtype(jnp.result_type(values[-1]), jnp.floating)
+
+
 def _tie_mask(name, values, parameters):
-    if name in _EXTREMES and jnp.issubdtype(values[0].dtype, jnp.floating):
+    if name in _EXTREMES:
         array, axes = np.asarray(values[0]), tuple(parameters["axes"])
         at_extreme = array == _EXTREMES[name](array, axis=axes, keepdims=True)
         return at_extreme & (at_extreme.sum(axis=axes, keepdims=True) > 1)
-    if name not in _TWO_SIDED or not jnp.issubdtype(jnp.result_type(values[-1]), jnp.floating):
-        return None
     if name == "clamp":
         low, middle, high = map(np.asarray, values)
         return (middle == low) | (middle == high)

@@ -200,10 +200,14 @@ def _slope_of(judged: Judged, direction, frozen=True, enough=0.0) -> Slope | Non
     program, plain = judged.program, judged.evaluated.loss
     loss = _frozen(judged, program) if frozen and program and _stops(judged) else plain
     leaves, structure = jax.tree.flatten(judged.evaluated.params)
-    steps = [jnp.asarray(step, leaf.dtype) for leaf, step in zip(leaves, direction, strict=True)]
+    # Moved by NumPy: JAX would compile a sum and a product for every shape.
+    steps = [np.asarray(step).astype(leaf.dtype) for leaf, step in zip(leaves, direction, strict=True)]
 
     def along(distance):
-        moved = [leaf + distance * step for leaf, step in zip(leaves, steps, strict=True)]
+        moved = [
+            jnp.asarray((np.asarray(leaf) + distance * step).astype(leaf.dtype)) if step.any() else leaf
+            for leaf, step in zip(leaves, steps, strict=True)
+        ]
         return float(np.real(loss(jax.tree.unflatten(structure, moved))))
 
     try:

@@ -1,23 +1,44 @@
 """The linear (fully connected, affine) layer."""
 
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import Initializer
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from funcnn._checks import check_callable, check_features, check_vectors, positive_integer
+from funcnn._draw import drawn_in_line
 from funcnn._memoise import memoised
 from funcnn._tiny import product
 from funcnn.types import Layer, State
 
-xavier = jax.nn.initializers.glorot_uniform()
-"""Glorot and Bengio 2010, equation 16: for sigmoid, tanh and linear outputs."""
+KernelInit: TypeAlias = Callable[[PRNGKeyArray, tuple[int, int]], Array]
+"""``(key, (in_features, out_features)) -> kernel``; those of ``jax.nn.initializers`` are such."""
 
-he = jax.nn.initializers.he_normal()
-"""He, Zhang, Ren and Sun 2015, equation 10: for the ReLU family."""
+_DEVIATION_WITHIN_TWO = 0.87962566103423978
+"""The standard deviation of the normal distribution cut at ±2."""
+
+
+def xavier(key: PRNGKeyArray, shape: tuple[int, int]) -> Float[Array, "in_features out_features"]:
+    """``jax.nn.initializers.glorot_uniform()``, compiled sooner: uniform in ±√(6 / (in_features + out_features)).
+
+    Source:
+        Glorot and Bengio 2010, equation 16: for sigmoid, tanh and linear outputs.
+    """
+    variance = jnp.asarray(2 / sum(shape), float)
+    return drawn_in_line(jax.random.uniform, key, shape, minval=-1) * jnp.sqrt(3 * variance)
+
+
+def he(key: PRNGKeyArray, shape: tuple[int, int]) -> Float[Array, "in_features out_features"]:
+    """``jax.nn.initializers.he_normal()``, compiled sooner: normal, cut at two deviations, of variance 2 / in_features.
+
+    Source:
+        He, Zhang, Ren and Sun 2015, equation 10: for the ReLU family.
+    """
+    deviation = jnp.sqrt(jnp.asarray(2 / shape[0], float)) / _DEVIATION_WITHIN_TWO
+    return drawn_in_line(jax.random.truncated_normal, key, shape, lower=-2, upper=2) * deviation
 
 
 class LinearParams(NamedTuple):
@@ -35,7 +56,7 @@ class LinearResiduals(NamedTuple):
 
 
 def linear_init(
-    key: PRNGKeyArray, *, in_features: int, out_features: int, kernel_init: Initializer
+    key: PRNGKeyArray, *, in_features: int, out_features: int, kernel_init: KernelInit
 ) -> tuple[LinearParams, State]:
     """Draw a kernel with ``kernel_init``, ``(in_features, out_features)``, and a bias of zeros, ``(out_features,)``.
 
@@ -133,7 +154,7 @@ def _layer_forward(params, state, x, *, train, key=None):
 
 
 @memoised
-def linear(in_features: int, out_features: int, kernel_init: Initializer = xavier) -> Layer:
+def linear(in_features: int, out_features: int, kernel_init: KernelInit = xavier) -> Layer:
     """A linear layer, y = x K + b, with a bias that starts at zero.
 
     Args:

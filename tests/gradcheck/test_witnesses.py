@@ -49,6 +49,14 @@ def test_at_a_kink_every_side_is_right_and_the_report_says_where(side):
     assert (report.leaves[0].cause == "kink") == (side != 0.5)
 
 
+def test_a_compiled_loss_has_the_same_kinks():
+    by_hand = xor_gradient(side=0.3)
+    plain = fnn.check_gradients(xor_loss, by_hand, CORNER, *XOR)
+    compiled = fnn.check_gradients(jax.jit(xor_loss), jax.jit(by_hand), CORNER, *XOR)
+    assert compiled.diagnosis == plain.diagnosis
+    assert [leaf.cause for leaf in compiled.leaves] == [leaf.cause for leaf in plain.leaves]
+
+
 @pytest.mark.parametrize("side", [-0.5, 1.5])
 def test_beyond_the_sides_of_a_kink_nothing_is_right(side):
     report = fnn.check_gradients(xor_loss, xor_gradient(side), CORNER, *XOR)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import funcnn as fnn
+from funcnn.layers.linear import he, xavier
 from tests.cases import KEY, WIDEST
 
 initializers = jax.nn.initializers
@@ -30,6 +31,14 @@ def test_kernels_are_drawn_as_asked_and_biases_start_at_zero(kernel_init, deviat
     np.testing.assert_allclose(params.kernel.mean(), 0, atol=5 * deviation / 400)
     assert not params.bias.any()
     assert state == ()
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (64, 10)])
+@pytest.mark.parametrize(("ours", "jaxs"), [(xavier, initializers.glorot_uniform()), (he, initializers.he_normal())])
+def test_he_and_xavier_are_jax_s_to_the_bit(ours, jaxs, shape):
+    kernel = ours(KEY, shape)
+    assert kernel.dtype == jaxs(KEY, shape).dtype
+    np.testing.assert_array_equal(kernel, jaxs(KEY, shape))
 
 
 def test_gradients_by_sums_over_samples_and_units():
