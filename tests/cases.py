@@ -9,7 +9,8 @@ import numpy as np
 
 import funcnn as fnn
 
-FLOATS = (jnp.float64, jnp.float32, jnp.bfloat16) if jax.config.read("jax_enable_x64") else (jnp.float32, jnp.bfloat16)
+# What is said to be in a narrower dtype is the same whatever JAX's default is: once is enough.
+FLOATS = (jnp.float64, jnp.float32, jnp.bfloat16) if jax.config.read("jax_enable_x64") else (jnp.float32,)
 WIDEST = FLOATS[0]
 BATCH = 5
 KEY = jax.random.key(20)

@@ -212,14 +212,29 @@ def test_the_table_stands_between_its_marks(tmp_path):
         readme.write(record, page)
 
 
-def test_workers_are_measured_in_rounds():
-    """Processes of their own: a contestant, the reference and the floor, which refuses products that XLA dropped."""
-    found = rounds.measured(XOR, ["numpy_by_hand", "scikit_learn"], 2, 0.01, lambda word: None)
-    assert found["errors"] == {}
-    assert set(found["contestants"]) == {"jax_scan", "numpy_by_hand", "scikit_learn"}
-    for facts in found["contestants"].values():
-        assert len(facts["rounds"]) == 2
-        assert all(each > 0 for times in facts["rounds"] for each in times.values())
+def test_workers_are_measured_in_rounds_and_who_fails_leaves_the_others_alone(monkeypatch):
+    """Processes of their own: contestants, the reference and the floor, which refuses products that XLA dropped.
+
+    One contestant can't be imported, and the process of another ends between two rounds.
+    """
+    monkeypatch.setitem(rounds.NEEDS, "no_such_module", ())
+    measure = rounds._measure
+
+    def kill_first(record, workers, name):
+        if name == "scikit_learn":
+            workers[name].process.kill()
+            workers[name].process.wait()
+        measure(record, workers, name)
+
+    monkeypatch.setattr(rounds, "_measure", kill_first)
+    found = rounds.measured(XOR, ["no_such_module", "numpy_by_hand", "scikit_learn"], 2, 0.01, lambda word: None)
+    assert set(found["errors"]) == {"no_such_module", "scikit_learn"}
+    assert "ModuleNotFoundError" in found["errors"]["no_such_module"]
+    assert "ended by itself" in found["errors"]["scikit_learn"]
+    for name in ("jax_scan", "numpy_by_hand"):
+        measured = found["contestants"][name]["rounds"]
+        assert len(measured) == 2
+        assert all(each > 0 for times in measured for each in times.values())
     assert [sorted(times) for times in found["floor"]] == [["products", "update"]] * 2
     assert found["contestants"]["numpy_by_hand"]["peak_megabytes"] < 200
 
@@ -245,24 +260,6 @@ def test_a_peak_that_was_forgotten_doesnt_count():
     assert high > before + 256
     forget_peak()
     assert peak_megabytes() < high - 256
-
-
-def test_a_contestant_that_fails_leaves_the_others_alone(monkeypatch):
-    """One that can't be imported, and one whose process ends between two rounds."""
-    monkeypatch.setitem(rounds.NEEDS, "no_such_module", ())
-    measure = rounds._measure
-
-    def kill_first(record, workers, name):
-        if name == "numpy_by_hand":
-            workers[name].process.kill()
-            workers[name].process.wait()
-        measure(record, workers, name)
-
-    monkeypatch.setattr(rounds, "_measure", kill_first)
-    found = rounds.measured(DIGITS, ["no_such_module", "numpy_by_hand"], 2, 0.01, lambda word: None)
-    assert "ModuleNotFoundError" in found["errors"]["no_such_module"]
-    assert "ended by itself" in found["errors"]["numpy_by_hand"]
-    assert len(found["contestants"]["jax_scan"]["rounds"]) == 2
 
 
 def test_a_stretch_ends_before_numbers_underflow():
