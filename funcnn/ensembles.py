@@ -13,8 +13,6 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from funcnn._checks import (
     check_callable,
     check_is_layer,
-    check_is_loss,
-    check_key,
     check_same_tree,
     numeric_array,
     positive_integer,
@@ -24,7 +22,7 @@ from funcnn._draw import drawn, shapes_of
 from funcnn._memoise import memoised
 from funcnn.backprop import manual_value_and_grad
 from funcnn.training import Trained, predict, train
-from funcnn.training.input import checked_data
+from funcnn.training.input import check_recipe, checked_data, samples_a_step
 from funcnn.types import Batch, GradFn, Layer, Loss, Params, State
 
 
@@ -80,13 +78,13 @@ def train_ensemble(
         scalable predictive uncertainty estimation using deep ensembles", 2017, section 2.4.
     """
     members = positive_integer("train_ensemble(members)", members)
-    check_is_layer("train_ensemble(model)", model)
-    check_is_loss("train_ensemble(loss)", loss)
-    check_key("train_ensemble(key)", key)
+    epochs = positive_integer("train_ensemble(epochs)", epochs)
+    check_recipe("train_ensemble", model, loss, optimizer, key, grad)
     # Under jit train can't read values: those of the data are checked here, beside the outputs of one more network.
     params, state = drawn(model, key)
     batch = checked_data("train_ensemble(data)", model, loss, params, state, data)
-    run = _members_training(model, loss, optimizer, epochs, batch_size, grad)
+    size = samples_a_step("train_ensemble", batch_size, len(batch.x))
+    run = _members_training(model, loss, optimizer, epochs, size, grad)
     return on_every_core(run, batch, jax.random.split(key, members))
 
 
