@@ -107,10 +107,13 @@ class Kinks(NamedTuple):
         return " and ".join(map(str, self.kinks[:3])) + (" and more" if len(self.kinks) > 3 else "")
 
 
-def find_kinks(judged: Judged) -> Kinks | None:
-    """The operations of a loss that sit on a kink at its parameters, where their sides differ in the gradient."""
+def find_kinks(judged: Judged, *, compiled: bool) -> Kinks | None:
+    """The operations of a loss that sit on a kink at its parameters, where their sides differ in the gradient.
+
+    ``compiled`` as for ``find_ties``.
+    """
     program, params = judged.program, judged.evaluated.params
-    ties = find_ties(program, params) if program else {}
+    ties = find_ties(program, params, compiled=compiled) if program else {}
     if not program or not ties:
         return None
     by_side = gradient_by_side(program, params, ties)

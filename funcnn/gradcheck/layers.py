@@ -107,8 +107,9 @@ def check_layer(
     init_key, cotangent_key, layer_key = jax.random.split(key, 3)
     params, state = _moved_init(layer, x.dtype)(init_key)
     y = jax.eval_shape(partial(layer.forward, train=train), params, state, x, key=layer_key)[0]
-    keys = jax.random.split(cotangent_key)
-    dy, other_dy = (drawn_in_line(jax.random.normal, key, y.shape, dtype=y.dtype) for key in keys)
+    dy, other_dy = (
+        drawn_in_line(jax.random.normal, dy_key, y.shape, dtype=y.dtype) for dy_key in jax.random.split(cotangent_key)
+    )
     projection, by_hand, parts = _layer_functions(layer, train)
 
     def is_linear(judged):

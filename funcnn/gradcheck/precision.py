@@ -178,10 +178,10 @@ def _keeps_digits(evaluated) -> bool:
 
 
 def copied(tree: PyTree) -> PyTree:
-    """A tree whose arrays are copies, all but random keys, which JAX can't copy while it traces."""
+    """A tree whose arrays are copies."""
 
     def copy(leaf):
-        if isinstance(leaf, jax.Array) and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if isinstance(leaf, jax.Array):
             return jax.device_put(leaf, may_alias=False)  # compiles nothing, as leaf.copy() does for every shape
         return leaf.copy() if isinstance(leaf, np.ndarray) else leaf
 

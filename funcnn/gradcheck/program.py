@@ -31,8 +31,11 @@ class Program(NamedTuple):
         return [constant for constant in self.jaxpr.consts if not jnp.issubdtype(constant.dtype, jax.dtypes.extended)]
 
     @property
-    def is_compiled(self) -> bool:
-        """Whether the function is a compiled one, that chooses no branch and goes round no short loop."""
+    def is_one_call(self) -> bool:
+        """Whether it is one call of a compiled function, on copies of its arguments, with no branch and no scan inside.
+
+        Such a program can be looked into as one compiled program; one by one, its operations would be as many.
+        """
         names = [equation.primitive.name for equation in self.jaxpr.eqns]
         calls = sum(name in _COMPILED for name in names)
         return calls == 1 and set(names) <= {*_COMPILED, "device_put"} and not primitives(self.jaxpr) & {"cond", "scan"}
@@ -85,7 +88,7 @@ def bound(equation: Any, arguments: Sequence) -> Sequence:
     # Releases of JAX before 0.10 give the functions that a primitive calls apart.
     functions, parameters = parameters if isinstance(parameters, tuple) else ((), parameters)
     outputs = equation.primitive.bind(*functions, *arguments, **parameters)
-    return outputs if equation.primitive.multiple_results else [outputs]
+    return list(outputs) if equation.primitive.multiple_results else [outputs]
 
 
 def callee(equation: Any) -> Any:

@@ -1,6 +1,7 @@
 """What else a gradient owes: the same answer twice, under jit and vmap, and a right second derivative."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, TypeAlias, get_args
 
 import jax
@@ -41,11 +42,11 @@ def asked_properties(
     asked = []
     traced = judged.gradient_program
     if traced is not None and "jit" not in also:
+        as_traced = partial(traced.run, rule=as_it_is)
         asked.append(
             agreement(
                 "the same traced, as under jit",
-                # A compiled gradient was traced already.
-                lambda: evaluated.by_hand if traced.is_compiled else traced.run(evaluated.params, as_it_is),
+                lambda: (jax.jit(as_traced) if traced.is_one_call else as_traced)(evaluated.params),
                 evaluated.by_hand,
                 spacing,
                 rounding,

@@ -26,8 +26,12 @@ class Tie(NamedTuple):
 Ties: TypeAlias = dict[Place, Tie]
 
 
-def find_ties(program: Program, params: PyTree) -> Ties:
-    """The operations with ties among what depends on the parameters; each value travels with its dependence."""
+def find_ties(program: Program, params: PyTree, *, compiled: bool) -> Ties:
+    """The operations with ties among what depends on the parameters; each value travels with its dependence.
+
+    ``compiled``, all are looked for in one program, where a product and a sum may be rounded once: to 10⁻¹⁷ in place of
+    a tie. Otherwise every operation is one.
+    """
     compared: dict[Place, Any] = {}
     names: dict[Place, str] = {}
     if not primitives(program.jaxpr) & (_TWO_SIDED | set(_EXTREMES)):
@@ -52,8 +56,7 @@ def find_ties(program: Program, params: PyTree) -> Ties:
         program.outputs([(leaf, np.broadcast_to(True, leaf.shape)) for leaf in leaves], rule)
         return found
 
-    # What the caller compiles is compiled here too; one by one, its operations would be as many programs.
-    found = (jax.jit(operands) if program.is_compiled else operands)(jax.tree.leaves(params))
+    found = (jax.jit(operands) if compiled else operands)(jax.tree.leaves(params))
     masks = {
         place: _tie_mask(equation.primitive.name, found[place], equation.params)
         for place, equation in compared.items()
@@ -88,7 +91,7 @@ def _tie_mask(name, values, parameters):
     return _difference(name, values) == 0
 
 
-def _difference(name, values, mask=None):
+def _difference(name, values):
     """What decides the side: first operand minus second, or what is clipped minus the bound that it meets."""
     arrays = [np.asarray(value) for value in values]
     if name == "abs":

@@ -200,20 +200,22 @@ def _slope_of(judged: Judged, direction, frozen=True, enough=0.0) -> Slope | Non
     program, plain = judged.program, judged.evaluated.loss
     loss = _frozen(judged, program) if frozen and program and _stops(judged) else plain
     leaves, structure = jax.tree.flatten(judged.evaluated.params)
-    # Moved by NumPy: JAX would compile a sum and a product for every shape.
     steps = [np.asarray(step).astype(leaf.dtype) for leaf, step in zip(leaves, direction, strict=True)]
 
     def along(distance):
-        moved = [
-            jnp.asarray((np.asarray(leaf) + distance * step).astype(leaf.dtype)) if step.any() else leaf
-            for leaf, step in zip(leaves, steps, strict=True)
-        ]
+        moved = [_moved(leaf, distance * step) for leaf, step in zip(leaves, steps, strict=True)]
         return float(np.real(loss(jax.tree.unflatten(structure, moved))))
 
     try:
         return measured_slope(along, judged.spacing, enough)
     except Exception:  # the caller's loss may refuse parameters beside these, probabilities above 1 for example
         return None
+
+
+def _moved(leaf, step):
+    """The sum by NumPy: JAX would compile a program for every shape. On several devices it stays where it was."""
+    moved = (np.asarray(leaf) + step).astype(leaf.dtype)
+    return jax.device_put(moved, leaf.sharding) if len(leaf.sharding.device_set) > 1 else jnp.asarray(moved)
 
 
 def _frozen(judged: Judged, program: Program):

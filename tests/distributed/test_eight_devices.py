@@ -111,6 +111,21 @@ def test_a_short_last_batch_of_a_stream_is_copied():
     assert largest_gap(jax.device_get(together.params), jax.device_get(alone.params)) <= ROUNDING
 
 
+def test_a_gradient_of_sharded_parameters_is_measured_where_they_are():
+    """A loss that is mapped over the devices takes no parameters that have left them."""
+    mesh = Mesh(np.array(jax.devices()), ("features",))
+    spread = jax.sharding.PartitionSpec("features")
+
+    def squared(w):
+        return jax.lax.psum((w**2).sum(), "features")
+
+    loss = jax.shard_map(squared, mesh=mesh, in_specs=spread, out_specs=jax.sharding.PartitionSpec())
+    w = jax.device_put(jnp.arange(1.0, 17, dtype=WIDEST), jax.sharding.NamedSharding(mesh, spread))
+    right, wrong = fnn.check_gradients(loss, lambda w: 2 * w, w), fnn.check_gradients(loss, lambda w: w, w)
+    assert "the measured slope of the loss confirms both" in right.reason
+    assert wrong.verdict == "hand-written wrong"
+
+
 def test_what_a_mesh_refuses(as_for_users):
     with pytest.raises(ValueError, match=r"multiple of the 8 devices .* 'data', got 12. Take 8"):
         run(mesh=mesh("8"), batch_size=12)

@@ -415,6 +415,46 @@ def test_functions_that_donate_or_change_their_arguments():
     np.testing.assert_array_equal(given, X)
 
 
+@pytest.mark.filterwarnings("ignore:Some donated buffers were not usable")
+def test_a_loss_that_donates_is_measured_where_a_leaf_is_right():
+    """The slope is asked for along the wrong leaves alone; the others are donated too."""
+
+    def loss(params, x):
+        return ((x @ params["w"] + params["b"]) ** 2).mean()
+
+    def half(params, x):
+        exact = jax.grad(loss)(params, x)
+        return exact | {"w": exact["w"] / 2}
+
+    params = {"w": X[0], "b": jnp.array(1.0, WIDEST)}
+    report = fnn.check_gradients(jax.jit(loss, donate_argnums=0), half, params, X)
+    assert report.verdict == "hand-written wrong"
+    assert [leaf.cause for leaf in report.leaves] == [None, "scaled"]
+    assert not params["b"].is_deleted()
+
+
+@pytest.mark.filterwarnings("ignore:Some donated buffers were not usable")
+def test_a_key_may_be_donated():
+    def loss(w, key):
+        return (w * jax.random.normal(key, w.shape, w.dtype)).sum()
+
+    def gradient(w, key):
+        return jax.random.normal(key, w.shape, w.dtype)
+
+    donating = (jax.jit(function, donate_argnums=1) for function in (loss, gradient))
+    key = jax.random.key(0)
+    assert fnn.check_gradients(*donating, X[0], key).ok
+    assert not key.is_deleted()
+
+
+def test_another_gradient_for_tracers_is_found_though_it_is_compiled():
+    def two_faced(w):
+        return jax.jit(lambda w: 3 * w)(w) if isinstance(w, jax.core.Tracer) else 2 * w
+
+    report = fnn.check_gradients(lambda w: (w * w).sum(), two_faced, X[0])
+    assert [entry.name for entry in report.properties if not entry.ok] == ["the same traced, as under jit"]
+
+
 def test_numpy_labels_in_a_closure(as_for_users):
     labels = np.array([0, 1, 2, 1, 0, 2])
     report = fnn.check_gradients(

@@ -57,6 +57,25 @@ def test_a_compiled_loss_has_the_same_kinks():
     assert [leaf.cause for leaf in compiled.leaves] == [leaf.cause for leaf in plain.leaves]
 
 
+@needs_float64
+def test_ties_that_a_compiler_rounds_away_are_found_where_the_gradients_differ():
+    """x s − t is a tie, as long as the product is rounded before the difference."""
+    x, s = jax.random.normal(KEY, (2, 100), WIDEST)
+    params = {"x": x, "s": s, "t": x * s}
+
+    def loss(params):
+        return jnp.maximum(params["x"] * params["s"] - params["t"], 0.0).mean()
+
+    def gradient(params):
+        upper = (params["x"] * params["s"] - params["t"] >= 0).astype(WIDEST) / x.size
+        return {"x": upper * params["s"], "s": upper * params["x"], "t": -upper}
+
+    for function in (loss, jax.jit(loss)):
+        report = fnn.check_gradients(function, gradient, params)
+        assert report.ok, str(report)
+        assert {leaf.cause for leaf in report.leaves} == {"kink"}
+
+
 @pytest.mark.parametrize("side", [-0.5, 1.5])
 def test_beyond_the_sides_of_a_kink_nothing_is_right(side):
     report = fnn.check_gradients(xor_loss, xor_gradient(side), CORNER, *XOR)
