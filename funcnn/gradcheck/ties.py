@@ -29,8 +29,8 @@ Ties: TypeAlias = dict[Place, Tie]
 def find_ties(program: Program, params: PyTree, *, compiled: bool) -> Ties:
     """The operations with ties among what depends on the parameters; each value travels with its dependence.
 
-    ``compiled``, all are looked for in one program, where a product and a sum may be rounded once: to 10⁻¹⁷ in place of
-    a tie. Otherwise every operation is one.
+    With ``compiled`` they are looked for in one program, where a product and a sum may be rounded once, to 10⁻¹⁷ in
+    place of a tie; otherwise every operation is a program of its own.
     """
     compared: dict[Place, Any] = {}
     names: dict[Place, str] = {}
