@@ -39,14 +39,16 @@ def tests_x32(session: nox.Session) -> None:
     """Layers, losses, models, optimizers and training in float32, JAX's default.
 
     What sets or chooses a precision of its own is left out (the checkers judge in float64 whatever JAX is set to), and
-    what keeps numbers as they are.
+    so are checkpoints, which keep numbers as they are.
     """
     session.install(f".[{EXTRAS}]", *TEST_TOOLS)
-    in_float32 = ("layers", "optimizers", "training/test_train.py", "training/test_fit.py",
-                  "training/test_divergence.py", "training/test_monitor.py", "test_losses.py", "test_models.py",
-                  "test_backprop.py", "test_bad_input.py", "test_metrics.py", "test_preprocessing.py", "test_cores.py",
+    in_float32 = ("layers", "optimizers", "training", "test_losses.py", "test_models.py", "test_backprop.py",
+                  "test_bad_input.py", "test_metrics.py", "test_preprocessing.py", "test_weights.py", "test_cores.py",
                   "test_tiny.py")  # fmt: skip
-    paths = session.posargs or [f"tests/{name}" for name in in_float32]
+    paths = session.posargs or [
+        *(f"tests/{name}" for name in in_float32),
+        "--ignore=tests/training/test_checkpoints.py",
+    ]
     session.run("pytest", *WORKERS, *paths, env={"JAX_ENABLE_X64": "0"})
 
 
