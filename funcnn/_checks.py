@@ -13,8 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from funcnn.types import Layer, Loss
-
 
 def is_concrete(*arrays: Any) -> bool:
     """Whether the values can be read: none of the arrays is being traced."""
@@ -139,7 +137,7 @@ def check_key(name: str, key: Any) -> None:
 
 def check_is_layer(name: str, value: Any) -> None:
     """Refuse what hasn't the fields of a layer: a constructor that wasn't called, a plain function, a name."""
-    if not all(callable(getattr(value, field, None)) for field in Layer._fields):
+    if not all(callable(getattr(value, field, None)) for field in ("init", "forward", "backward")):
         raise TypeError(
             f"{name}: expected a layer, got {value!r}. "
             "Call the constructor (linear(2, 3), leaky_relu()); activations without settings are values (relu)."
@@ -148,7 +146,7 @@ def check_is_layer(name: str, value: Any) -> None:
 
 def check_is_loss(name: str, value: Any) -> None:
     """Refuse what hasn't the fields of a loss."""
-    if not all(callable(getattr(value, field, None)) for field in Loss._fields):
+    if not all(callable(getattr(value, field, None)) for field in ("forward", "backward")):
         raise TypeError(
             f"{name}: expected a Loss(forward, backward), got {value!r}. "
             "Pass one of funcnn's, such as mean_squared_error, or pack a forward and a backward of your own."

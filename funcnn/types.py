@@ -1,23 +1,27 @@
-"""The contracts that every room of funcnn keeps: what a layer, a loss and a gradient function are.
+"""The types shared by all of funcnn: a layer, a loss, a batch, and a gradient function.
 
-Nothing here computes. A layer is three pure functions over pytrees, a loss is two; both are plain tuples, so
-anything that has their fields, yours included, is a layer or a loss.
+A layer is three pure functions over pytrees and a loss is two. Both are plain tuples: any object with these fields is a
+layer or a loss. Each has a ``spec`` that holds its name, its settings, and the facts that other code reads.
 
 Words
 -----
 primal
     A value of the forward pass.
 cotangent
-    The gradient of the loss by a primal: ``dy`` belongs to ``y`` and has its shape and dtype.
+    The gradient of the loss with respect to a primal: ``dy`` belongs to ``y`` and has its shape and dtype.
 residuals
-    What forward keeps for backward. Backward sees nothing else, as ``bwd`` of ``jax.custom_vjp`` doesn't.
+    What forward keeps for backward. Backward sees nothing else, like ``bwd`` of ``jax.custom_vjp``.
 state
-    What forward changes that isn't learned by gradient: the running statistics of batch normalization.
+    What forward changes that is not learned by gradient: the running statistics of batch normalization.
 """
 
+import math
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 Params: TypeAlias = PyTree
@@ -37,8 +41,8 @@ Scalar: TypeAlias = Float[Array, ""]
 class Forward(Protocol):
     """``(params, state, x, *, train, key=None) -> (y, new_state, residuals)``.
 
-    ``x`` has the batch as its first axis. ``train`` is a Python bool, known when JAX traces. ``key`` is a random key
-    for the layers that draw random numbers while training, and ``None`` otherwise.
+    ``x`` has the batch as its first axis and the features as its last. ``train`` is a Python bool, known when JAX
+    traces. ``key`` is a random key for the layers that draw random numbers while training, and ``None`` otherwise.
     """
 
     def __call__(
@@ -46,40 +50,179 @@ class Forward(Protocol):
     ) -> tuple[Array, State, Residuals]: ...
 
 
+KernelInit: TypeAlias = Callable[[PRNGKeyArray, tuple[int, ...]], Array]
+"""``(key, shape) -> kernel``, the signature of the initializers in ``jax.nn.initializers``."""
+
+Settings: TypeAlias = tuple[tuple[str, Any], ...]
+"""The arguments of a constructor as pairs of a name and a hashable value."""
+
+
+class Chained(NamedTuple):
+    """Layers that run one after another, as ``serial`` combines them."""
+
+    layers: tuple["Layer", ...]
+
+
+class Summed(NamedTuple):
+    """Two layers of one input whose outputs are added, as ``skip`` combines them."""
+
+    inner: "Layer"
+    shortcut: "Layer"
+
+
+class Repeated(NamedTuple):
+    """One layer, n times in a row with stacked parameters, as ``repeat`` combines it."""
+
+    layer: "Layer"
+    n: int
+
+
+class Wrapped(NamedTuple):
+    """One layer with the same parameters and state, computed in another way.
+
+    Fields:
+        layer: the layer inside.
+        wrap: the combinator, ``(layer) -> layer``.
+        compute_dtype: the floating dtype inside, ``None`` for the dtype of the input.
+    """
+
+    layer: "Layer"
+    wrap: Callable[["Layer"], "Layer"]
+    compute_dtype: Any = None
+
+
+Structure: TypeAlias = Chained | Summed | Repeated | Wrapped
+"""How a layer is made of other layers."""
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """What a layer says of itself. Every field has a default, so that ``Layer(init, forward, backward)`` works.
+
+    Fields:
+        name: the constructor's name, ``linear``.
+        settings: the constructor's arguments other than layers, as pairs, ``(("in_features", 3), ...)``.
+        structure: the layers that it is made of and how they combine; ``None`` for a layer without parts.
+        kernel_init: for an activation, the initializer of the kernel in front of it; ``None`` for the default, Xavier.
+        units: ``"saturating"`` where f′ goes to 0 on both sides, ``"rectifying"`` where it goes to 0 on one side, so
+            that a unit can pass no gradient for any input; ``None`` otherwise.
+        steepest: the largest |f′| of a saturating layer.
+        slope: ``(residuals, y) -> f′`` of y's shape, where f′ is not what backward gives for a cotangent of ones.
+        output_range: the lowest and the highest value of the output.
+    """
+
+    name: str = "layer"
+    settings: Settings = ()
+    structure: Structure | None = None
+    kernel_init: KernelInit | None = None
+    units: Literal["saturating", "rectifying"] | None = None
+    steepest: float = 1.0
+    slope: Callable[[Residuals, Array], Array] | None = None
+    output_range: tuple[float, float] = (-math.inf, math.inf)
+
+    def __hash__(self) -> int:
+        # Layers are static arguments of jit: a hash over all parts would cost as much as a small step.
+        return hash((self.name, self.settings))
+
+    @property
+    def parts(self) -> tuple["Layer", ...]:
+        """The layers that it is made of, each of them once."""
+        match self.structure:
+            case Chained(layers):
+                return layers
+            case Summed(inner, shortcut):
+                return inner, shortcut
+            case Repeated(layer, _) | Wrapped(layer, _, _):
+                return (layer,)
+        return ()
+
+
+@dataclass(frozen=True)
+class LossSpec:
+    """What a loss says of itself.
+
+    Fields:
+        name: ``softmax_cross_entropy``.
+        settings: the constructor's arguments, as pairs.
+        prediction: what forward expects from the model.
+        targets: ``"classes"`` for one of several exclusive classes, as labels or one-hot rows; ``"binary"`` for
+            independent 0 and 1; ``"values"`` for numbers.
+        constant_loss: from float64 targets as rows, ``(samples, outputs)``, to the loss of the best prediction that
+            does not depend on x, and the loss of a prediction that equals the targets.
+    """
+
+    name: str = "loss"
+    settings: Settings = ()
+    prediction: Literal["values", "logits", "probabilities"] | None = None
+    targets: Literal["values", "binary", "classes"] | None = None
+    constant_loss: Callable[[np.ndarray], tuple[float, float]] | None = None
+
+
 class Layer(NamedTuple):
-    """Three pure functions: how to begin, what to compute, and its gradient.
+    """Three pure functions, initialization, forward and backward, and a spec.
+
+    ``str(layer)`` is the constructor call, with its parts indented.
 
     Fields:
         init: ``(key) -> (params, state)``.
         forward: ``(params, state, x, *, train, key=None) -> (y, new_state, residuals)``.
-        backward: ``(residuals, dy) -> (dparams, dx)``: the vector-Jacobian product of forward at the point that the
-            residuals remember. ``dparams`` has the structure, shapes and dtypes of ``params``.
+        backward: ``(residuals, dy) -> (dparams, dx)``: the vector-Jacobian product of forward at the point of the
+            residuals. ``dparams`` has the structure, shapes and dtypes of ``params``; ``dx`` is ``None`` where x is not
+            floating.
+        spec: name, settings, parts and facts.
     """
 
     init: Callable[[PRNGKeyArray], tuple[Params, State]]
     forward: Forward
-    backward: Callable[[Residuals, Array], tuple[Params, Array]]
+    backward: Callable[[Residuals, Array], tuple[Params, Array | None]]
+    spec: LayerSpec = LayerSpec()
+
+    def __repr__(self) -> str:
+        parts = [repr(part) for part in self.spec.parts]
+        settings = [f"{name}={_setting(value)}" for name, value in self.spec.settings]
+        if not parts:
+            return f"{self.spec.name}({', '.join(settings)})" if settings else self.spec.name
+        lines = "".join(f"\n  {line.replace(chr(10), chr(10) + '  ')}," for line in (*parts, *settings))
+        return f"{self.spec.name}({lines}\n)"
 
 
 class Loss(NamedTuple):
-    """Two pure functions: a scalar loss, and its gradient by the prediction.
+    """Two pure functions, a scalar loss and its gradient by the prediction, and a spec.
 
     Fields:
         forward: ``(prediction, target) -> (loss, residuals)``. The batch mean is taken here, and only here.
         backward: ``(residuals, dloss) -> dprediction``.
+        spec: name, settings and facts.
     """
 
     forward: Callable[[Array, Array], tuple[Scalar, Residuals]]
     backward: Callable[[Residuals, Scalar], Array]
+    spec: LossSpec = LossSpec()
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={_setting(value)}" for name, value in self.spec.settings)
+        return f"{self.spec.name}({settings})" if settings else self.spec.name
+
+
+def _setting(value: Any) -> str:
+    """A setting without addresses: functions and dtypes by their names."""
+    if isinstance(value, partial):
+        given = [*map(_setting, value.args), *(f"{name}={_setting(part)}" for name, part in value.keywords.items())]
+        return f"{_setting(value.func)}({', '.join(given)})"
+    if isinstance(value, np.dtype):
+        return value.name
+    text = getattr(value, "__name__", None) if callable(value) else None
+    text = repr(value) if text is None else text
+    return text if " at 0x" not in text else type(value).__name__
 
 
 class Batch(NamedTuple):
     """Inputs and their targets, the batch axis first in both.
 
     Fields:
-        x: features, ``(batch, ...)``, floating.
+        x: features, ``(batch, ..., features)``, floating; or tokens, ``(batch, ...)``, integers.
         y: targets, ``(batch, ...)``: values, probabilities or one-hot rows in the dtype of the prediction, or integer
-            class labels of shape ``(batch,)``.
+            class labels of the prediction's shape without its last axis.
     """
 
     x: Array

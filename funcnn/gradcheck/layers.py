@@ -37,7 +37,7 @@ class LayerArguments(NamedTuple):
     """What a layer is differentiated by."""
 
     params: Params
-    x: Array
+    x: Array | None
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["given", "expected", "dy"], meta_fields=["name", "is_whole"])
