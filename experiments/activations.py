@@ -77,7 +77,7 @@ def lifted_tanh_forward(z):
     return a + 1, residuals
 
 
-LIFTED_TANH = fnn.activation_layer(lifted_tanh_forward, fnn.tanh_backward)
+LIFTED_TANH = fnn.activation_layer(lifted_tanh_forward, fnn.tanh_backward, fnn.LayerSpec("lifted_tanh"))
 LEAKY = fnn.leaky_relu()
 
 

@@ -26,8 +26,8 @@ from funcnn.gradcheck import (
     tap as tap,
 )
 from funcnn.health import Finding as Finding, HealthReport as HealthReport
+from funcnn.layers.activation_layer import activation_layer as activation_layer
 from funcnn.layers.activations import (
-    activation_layer as activation_layer,
     elu as elu,
     elu_backward as elu_backward,
     elu_forward as elu_forward,
@@ -144,5 +144,12 @@ from funcnn.training import (
     predict as predict,
     train as train,
 )
-from funcnn.types import Batch as Batch, GradFn as GradFn, Layer as Layer, Loss as Loss
+from funcnn.types import (
+    Batch as Batch,
+    GradFn as GradFn,
+    Layer as Layer,
+    LayerSpec as LayerSpec,
+    Loss as Loss,
+    LossSpec as LossSpec,
+)
 from funcnn.weights import load as load, save as save

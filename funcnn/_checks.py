@@ -1,6 +1,6 @@
-"""What bad input gets: errors that say what was expected, what came and what to do.
+"""Checks of arguments. Each error states what was expected, what came and what to do.
 
-Shapes and dtypes are known while JAX traces and are always checked. Values are checked where they can be read:
+Shapes and dtypes are known while JAX traces and are always checked. Values are checked only on concrete arrays,
 outside ``jit``, ``vmap`` and ``grad``.
 """
 
@@ -15,17 +15,17 @@ from jaxtyping import Array, PyTree
 
 
 def is_concrete(*arrays: Any) -> bool:
-    """Whether the values can be read: none of the arrays is being traced."""
+    """Whether none of the arrays is being traced, so that their values are known."""
     return not any(isinstance(array, jax.core.Tracer) for array in arrays)
 
 
 def describe(array: Any) -> str:
-    """An array in the words of the error messages: ``float32 of shape (4, 2)``."""
+    """Describe an array for an error message: ``float32 of shape (4, 2)``."""
     return f"{jnp.result_type(array)} of shape {jnp.shape(array)}"
 
 
 def numeric_array(name: str, value: Any) -> Array:
-    """``value`` as a JAX array; refused where it isn't numbers, or integers that JAX's integers can't hold."""
+    """Return ``value`` as a JAX array; raise where it holds no numbers, or integers that JAX's dtype cannot hold."""
     if isinstance(value, jax.Array):
         return value
     array = np.asarray(value)
@@ -45,7 +45,7 @@ def numeric_array(name: str, value: Any) -> Array:
 
 
 def floating_array(name: str, value: Any) -> Array:
-    """``value`` as a JAX array, or a TypeError where its dtype isn't a real floating one."""
+    """Return ``value`` as a JAX array; raise a TypeError where its dtype is not a real floating one."""
     converted = numeric_array(name, value)
     if not jnp.issubdtype(converted.dtype, jnp.floating):
         raise TypeError(
@@ -56,7 +56,7 @@ def floating_array(name: str, value: Any) -> Array:
 
 
 def feature_array(name: str, x: Any) -> Array:
-    """``x`` as a JAX array with a batch axis, no empty axis and a floating dtype."""
+    """Return ``x`` as a JAX array with a batch axis, no empty axis and a floating dtype."""
     converted = floating_array(name, x)
     if converted.ndim < 2:
         raise ValueError(
@@ -71,11 +71,12 @@ def feature_array(name: str, x: Any) -> Array:
 
 
 def check_features(name: str, x: Any, features: int, dtype: Any) -> Array:
-    """``x`` as an array of shape ``(batch, features)`` in the parameters' dtype."""
+    """Return ``x`` as an array of shape ``(batch, ..., features)`` in the parameters' dtype."""
     converted = feature_array(name, x)
-    if converted.ndim != 2 or converted.shape[1] != features:
+    if converted.shape[-1] != features:
+        between = "..., " if converted.ndim > 2 else ""
         raise ValueError(
-            f"{name}: expected x of shape (batch, {features}), got {converted.shape}. "
+            f"{name}: expected x of shape (batch, {between}{features}), got {converted.shape}. "
             f"Give it {features} features, or build the layer for the features that x has."
         )
     if converted.dtype != dtype:
@@ -87,7 +88,7 @@ def check_features(name: str, x: Any, features: int, dtype: Any) -> Array:
 
 
 def check_vectors(name: str, dtype: Any, features: int, **vectors: Array) -> None:
-    """Refuse parameters or statistics of a layer that aren't ``(features,)`` in one dtype: they would broadcast."""
+    """Raise where parameters or statistics aren't ``(features,)`` in one dtype, and would broadcast."""
     for field, vector in vectors.items():
         if jnp.shape(vector) != (features,) or jnp.result_type(vector) != dtype:
             raise ValueError(
@@ -97,7 +98,7 @@ def check_vectors(name: str, dtype: Any, features: int, **vectors: Array) -> Non
 
 
 def positive_integer(name: str, value: Any) -> int:
-    """``value`` as a Python integer, or an error where it isn't a positive integer."""
+    """Return ``value`` as a Python integer; raise where it is not a positive integer."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name}: expected a positive integer, got {value!r} of type {type(value).__name__}.")
     try:
@@ -110,7 +111,7 @@ def positive_integer(name: str, value: Any) -> int:
 
 
 def check_real(name: str, value: Any) -> None:
-    """Refuse what isn't a finite Python number: constructors are remembered by their arguments; arrays have no hash."""
+    """Raise where the value isn't a finite Python number. Constructors are memoised, and arrays have no hash."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name}: expected a Python number, got {value!r} of type {type(value).__name__}.")
     if not math.isfinite(value):
@@ -118,13 +119,13 @@ def check_real(name: str, value: Any) -> None:
 
 
 def check_callable(name: str, value: Any, advice: str) -> None:
-    """Refuse what can't be called."""
+    """Raise where the value can't be called."""
     if not callable(value):
         raise TypeError(f"{name}: expected a function, got {value!r}. {advice}")
 
 
 def check_key(name: str, key: Any) -> None:
-    """Refuse what isn't one random key, typed or legacy."""
+    """Raise where the value isn't one random key, typed or legacy."""
     typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()
     legacy = getattr(key, "dtype", None) == jnp.uint32 and jnp.ndim(key) == 1
     if not (typed or legacy):
@@ -136,7 +137,7 @@ def check_key(name: str, key: Any) -> None:
 
 
 def check_is_layer(name: str, value: Any) -> None:
-    """Refuse what hasn't the fields of a layer: a constructor that wasn't called, a plain function, a name."""
+    """Raise where the value lacks a layer's functions: a constructor that wasn't called, a function, a name."""
     if not all(callable(getattr(value, field, None)) for field in ("init", "forward", "backward")):
         raise TypeError(
             f"{name}: expected a layer, got {value!r}. "
@@ -145,7 +146,7 @@ def check_is_layer(name: str, value: Any) -> None:
 
 
 def check_is_loss(name: str, value: Any) -> None:
-    """Refuse what hasn't the fields of a loss."""
+    """Raise where the value lacks a loss's functions."""
     if not all(callable(getattr(value, field, None)) for field in ("forward", "backward")):
         raise TypeError(
             f"{name}: expected a Loss(forward, backward), got {value!r}. "
@@ -154,7 +155,7 @@ def check_is_loss(name: str, value: Any) -> None:
 
 
 def check_scalar(name: str, value: Any, *, floating: bool = True) -> None:
-    """Refuse a loss or a metric that isn't one (floating) number."""
+    """Raise where a loss or a metric isn't one (floating) number."""
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     if dtype is None or shape != () or (floating and not jnp.issubdtype(dtype, jnp.floating)):
         came = repr(value) if dtype is None else f"{dtype} of shape {shape}"
@@ -164,7 +165,7 @@ def check_scalar(name: str, value: Any, *, floating: bool = True) -> None:
 
 
 def check_finite(name: str, array: Array) -> None:
-    """Refuse concrete arrays that hold a NaN or an infinity, and say where the first one is."""
+    """Raise where a concrete array holds a NaN or an infinity, with the place of the first one."""
     if is_concrete(array) and jnp.issubdtype(array.dtype, jnp.inexact):
         _refuse_where(
             lambda values: ~np.isfinite(values),
@@ -175,7 +176,7 @@ def check_finite(name: str, array: Array) -> None:
 
 
 def check_unit_interval(name: str, array: Array, advice: str) -> None:
-    """Refuse concrete arrays with entries outside [0, 1]."""
+    """Raise where a concrete array has entries outside [0, 1]."""
     if is_concrete(array):
         _refuse_where(
             lambda values: ~((values >= 0) & (values <= 1)), array, f"{name}: expected values in [0, 1]", advice
@@ -183,7 +184,7 @@ def check_unit_interval(name: str, array: Array, advice: str) -> None:
 
 
 def check_labels(name: str, labels: Array, classes: int) -> None:
-    """Refuse concrete integer labels outside 0…classes−1, which indexing under JAX would clip silently."""
+    """Raise where concrete integer labels lie outside 0…classes−1; JAX's indexing would clip them silently."""
     if is_concrete(labels):
         _refuse_where(
             lambda values: (values < 0) | (values >= classes),
@@ -194,7 +195,7 @@ def check_labels(name: str, labels: Array, classes: int) -> None:
 
 
 def wide_labels(labels: Array) -> Array:
-    """Labels in at least 32 bits: a count of classes beyond what an int8 or uint8 holds would wrap beside it."""
+    """Return labels in at least 32 bits: in an int8 or uint8, a larger count of classes would wrap."""
     return labels.astype(jnp.int32) if labels.dtype.itemsize < 4 else labels
 
 

@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, Float, Integer
 
 from funcnn._checks import check_labels, check_unit_interval, describe, floating_array, numeric_array, wide_labels
-from funcnn._tiny import largest, total
+from funcnn._small_matmul import small_max as largest, small_sum as total
 from funcnn.types import Loss, Scalar
 
 Outputs: TypeAlias = Float[Array, "batch ..."]

@@ -6,15 +6,14 @@ from itertools import pairwise
 from jax.typing import DTypeLike
 
 from funcnn._checks import check_callable, check_is_layer, positive_integer
-from funcnn.layers.activations import elu, gelu, gelu_tanh, identity, leaky_relu, relu, sigmoid, silu, softplus
+from funcnn.layers.activations import identity, relu, sigmoid
 from funcnn.layers.combinators import serial, skip as skip_connection
 from funcnn.layers.dropout import dropout as dropout_layer
-from funcnn.layers.linear import KernelInit, he, linear, xavier
+from funcnn.layers.initializers import xavier
+from funcnn.layers.linear import linear
 from funcnn.layers.mixed_precision import checked_compute_dtype, mixed_precision
-from funcnn.types import Layer
-
-# By their backward, which leaky ReLUs of every slope share.
-_RELU_FAMILY = {layer.backward for layer in (relu, leaky_relu(), softplus, elu, gelu, gelu_tanh, silu)}
+from funcnn.layers.traversal import spec_of
+from funcnn.types import KernelInit, Layer
 
 
 def perceptron(in_features: int, activation: Layer = sigmoid) -> Layer:
@@ -63,14 +62,15 @@ def mlp(
         activation: the activation layer of the hidden layers.
         output: the activation layer of the output: ``identity`` for a regression and for the losses on logits,
             ``sigmoid`` or ``softmax`` for the losses on probabilities.
-        kernel_init: ``(key, shape) -> kernel``; ``None`` chooses He for the ReLU family (ReLU, leaky ReLU, softplus,
-            ELU, GELU, SiLU) and Xavier for the others, for the output layer and for projections of skip connections.
+        kernel_init: ``(key, shape) -> kernel``; ``None`` takes the initializer in the activation's spec: He for the
+            ReLU family (ReLU, leaky ReLU, softplus, ELU, GELU, SiLU), Xavier for the others. Projections of skip
+            connections take Xavier.
         normalization: a constructor of the width, ``batch_norm`` or ``layer_norm``, put before every hidden
             activation; or ``None``.
         skip: whether every hidden block has a skip connection, with a linear projection where the width changes.
         dropout: the probability to drop a hidden unit, in [0, 1).
-        compute_dtype: what the linear layers compute in, by ``mixed_precision``: ``jnp.bfloat16`` for parameters and
-            all else in float32 beside matrix products in bfloat16; ``None`` for the parameters' dtype.
+        compute_dtype: the dtype in which the linear layers compute, by ``mixed_precision``: with ``jnp.bfloat16`` the
+            matrix products are in bfloat16, parameters and all else in float32; ``None`` for the parameters' dtype.
 
     Returns:
         The model, a ``serial`` from ``(batch, sizes[0])`` to ``(batch, sizes[-1])``.
@@ -112,8 +112,8 @@ def mlp(
     def affine(*settings):
         return linear(*settings) if compute_dtype is None else mixed_precision(linear(*settings), compute_dtype)
 
-    hidden_init = kernel_init or (he if activation.backward in _RELU_FAMILY else xavier)
-    output_init = kernel_init or (he if output.backward in _RELU_FAMILY else xavier)
+    hidden_init = kernel_init or spec_of(activation).kernel_init or xavier
+    output_init = kernel_init or spec_of(output).kernel_init or xavier
     layers: list[Layer] = []
     for in_features, out_features in pairwise(sizes[:-1]):
         block = [affine(in_features, out_features, hidden_init)]

@@ -1,6 +1,6 @@
-"""What a model costs, layer by layer: parameters, floating-point operations, and what forward keeps for backward.
+"""The cost of a model, layer by layer: parameters, floating-point operations, and the bytes of residuals.
 
-All of it is read off the abstract trace of the very functions that train: nothing is allocated, compiled or run.
+The figures are read from abstract traces of the functions that train: nothing is allocated, compiled or run.
 """
 
 import math
@@ -15,9 +15,8 @@ from jax.typing import DTypeLike
 from funcnn._checks import check_is_layer, positive_integer
 from funcnn._draw import shapes_of
 from funcnn._tables import MOST_ROWS, Table, aligned
-from funcnn.layers.combinators import SkipParts, composition
-from funcnn.layers.walk import layer_name
-from funcnn.types import Layer, Params, State
+from funcnn.layers.traversal import Node, forward_nodes, structure_of
+from funcnn.types import Layer, Summed, Wrapped
 
 Abstract = jax.ShapeDtypeStruct
 
@@ -26,18 +25,18 @@ _MOVES = frozenset((
     "dynamic_slice", "dynamic_update_slice", "expand_dims", "gather", "optimization_barrier", "pad", "reshape", "rev",
     "scatter", "sharding_constraint", "slice", "split", "squeeze", "transpose",
 ))  # fmt: skip
-"""What moves or converts numbers and computes none."""
+"""Primitives that move or convert numbers and compute none."""
 
 
 class LayerSummary(NamedTuple):
-    """What one layer costs at one input.
+    """The cost of one layer at one input.
 
     Fields:
         name: its place and name as ``check_model`` writes them, ``layers[2].inner.layers[0] linear``.
         output_shape: with the batch axis.
         parameters: numbers in its parameters.
         forward_flops, backward_flops: floating-point operations in training.
-        residual_bytes: what it keeps for backward that nothing else keeps already.
+        residual_bytes: bytes of what it keeps for backward that no layer before it keeps.
     """
 
     name: str
@@ -66,50 +65,39 @@ class Summary(NamedTuple):
 
 
 class _Cost(NamedTuple):
-    """A row whose residuals are still arrays: the same object wherever it is the same array."""
+    """The costs of a leaf layer, and the arrays it keeps; the same object wherever it is the same array."""
 
-    row: LayerSummary
+    parameters: int
+    forward_flops: int
+    backward_flops: int
     kept: tuple[Abstract, ...]
 
 
-class _Visit(NamedTuple):
-    """A layer with what its forward pass gets, all abstract."""
-
-    place: str
-    layer: Layer
-    params: Params
-    state: State
-    x: Abstract
-
-    @property
-    def name(self) -> str:
-        return f"{self.place.rstrip('.')} {layer_name(self.layer)}".strip()
-
-
 def summarize(model: Layer, input_shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Summary:
-    """Count what a model costs in training, layer by layer, without running it.
+    """Count the cost of training a model, layer by layer, without running it.
 
     Floating-point operations are counted in the traced forward and backward pass, before XLA simplifies them, so the
     figures don't depend on the device: 2 m n k for a matrix product of (m, k) and (k, n), one for each number that
-    enters a sum or a maximum, one for each that any other arithmetic, comparison, choice or function (exp and tanh too)
-    gives. Moving and converting numbers, integers and random bits cost none. The body of a ``while`` counts once. A
+    enters a sum or a maximum, one for each result of any other arithmetic, comparison, choice or function (exp and tanh
+    too). Moving and converting numbers, integers and random bits count zero. The body of a ``while`` counts once. A
     backward pass includes the gradient by the layer's input, which XLA drops for the first layer.
 
-    Residuals are bytes of memory from forward to backward. Parameters in them cost nothing, for they are there anyway;
-    an array that two layers keep, such as a ReLU's output, counts at the first. Inside a ``repeat`` every residual is
-    stacked in an array of its own. The addition of a ``skip`` has a row.
+    Residuals are bytes of memory from forward to backward. Parameters in them count zero, because they are in memory
+    anyway; an array that two layers keep, such as a ReLU's output, counts at the first. Inside a ``repeat`` every
+    residual is stacked in an array of its own. The addition of a ``skip`` has a row. A ``recompute`` is one row.
 
     Args:
         model: any layer.
         input_shape: of x, the batch axis first: ``(64, 784)``.
-        dtype: a floating dtype for x, the parameters and the state.
+        dtype: a floating dtype for x, the parameters and the state; or an integer dtype for the x of a model that takes
+            tokens, whose parameters and state then keep the dtypes of ``init``.
 
     Returns:
         A ``Summary``: ``rows``, ``total``, and a table as its ``str()``.
 
     Raises:
         ValueError: a shape without a batch axis, or that doesn't fit the model; 64 bits without JAX's 64-bit types.
-        TypeError: model isn't a layer, sizes aren't integers, or the dtype isn't floating.
+        TypeError: model isn't a layer, sizes aren't integers, or the dtype is neither floating nor an integer one.
 
     Example:
         >>> from funcnn.models import mlp
@@ -122,25 +110,48 @@ def summarize(model: Layer, input_shape: Sequence[int], dtype: DTypeLike = jnp.f
         total             (64, 10)       79,510     10,183,040      20,346,240         226,304
     """
     check_is_layer("summarize(model)", model)
-    x = Abstract(_checked_shape(input_shape), _checked_dtype(dtype))
-    trees = shapes_of(model)
-    params, state = jax.tree.map(
-        lambda leaf: Abstract(leaf.shape, x.dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, trees
-    )
-    jax.eval_shape(partial(_forward, model), params, state, x, _key())  # Parts that don't fit each other are refused.
-    costs, y = _walk(_Visit("", model, params, state, x))
+    checked = _checked_dtype(dtype)
+    is_floating = jnp.issubdtype(checked, jnp.floating)
+    x = Abstract(_checked_shape(input_shape, axes=2 if is_floating else 1), checked)
+
+    def in_dtype(leaf):
+        return Abstract(leaf.shape, x.dtype) if is_floating and jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    params, state = jax.tree.map(in_dtype, shapes_of(model))
+    jax.eval_shape(partial(_forward, model), params, state, x, _key())  # Raises where parts don't fit each other.
+    root = forward_nodes(model, params, state, x, _key(), _leaf_cost, is_leaf=_recomputes)
     known: dict[int, Abstract] = {}
-    rows = []
-    for cost in costs:
-        new = {id(array): array for array in cost.kept if id(array) not in known}
-        known |= new
-        rows.append(cost.row._replace(residual_bytes=sum(array.size * array.dtype.itemsize for array in new.values())))
+    rows = tuple(_row(node, known) for node in _with_additions(root))
     sums = [sum(figures) for figures in zip(*(row[2:] for row in rows), strict=True)]
-    return Summary(tuple(rows), LayerSummary("total", y.shape, *sums))
+    return Summary(rows, LayerSummary("total", root.y.shape, *sums))
 
 
-def _checked_shape(shape: Any) -> tuple[int, ...]:
-    if isinstance(shape, str) or not isinstance(shape, Sequence) or len(shape) < 2:
+def _recomputes(layer: Layer) -> bool:
+    """Whether a layer keeps its input in place of its parts' residuals."""
+    structure = structure_of(layer)
+    return isinstance(structure, Wrapped) and structure.compute_dtype is None
+
+
+def _with_additions(node: Node) -> list[Node]:
+    """Return the leaves in forward order, and each ``skip`` after its parts, for its addition."""
+    nodes = [inner for part in node.parts for inner in _with_additions(part)]
+    return [*nodes, node] if isinstance(structure_of(node.layer), Summed) or not node.parts else nodes
+
+
+def _row(node: Node, known: dict[int, Abstract]) -> LayerSummary:
+    """Return a row; residuals count where they are not among the ``known`` ones, which they then are."""
+    if node.parts:
+        return LayerSummary(node.name, node.y.shape, 0, node.y.size, node.x.size, 0)
+    cost: _Cost = node.result
+    kept = [Abstract(array.shape, array.dtype) if node.is_repetition else array for array in cost.kept]
+    new = {id(array): array for array in kept if id(array) not in known}
+    known |= new
+    size = sum(array.size * array.dtype.itemsize for array in new.values())
+    return LayerSummary(node.name, node.y.shape, cost.parameters, cost.forward_flops, cost.backward_flops, size)
+
+
+def _checked_shape(shape: Any, axes: int) -> tuple[int, ...]:
+    if isinstance(shape, str) or not isinstance(shape, Sequence) or len(shape) < axes:
         raise ValueError(
             f"summarize(input_shape): expected the shape of x with its batch axis, (batch, features), got {shape!r}. "
             "For a batch of 64 with 784 features pass (64, 784)."
@@ -153,9 +164,11 @@ def _checked_dtype(dtype: Any) -> Any:
         checked = jnp.dtype(dtype)
     except TypeError:
         checked = None
-    if checked is None or not jnp.issubdtype(checked, jnp.floating):
+    is_numeric = checked is not None and any(jnp.issubdtype(checked, kind) for kind in (jnp.floating, jnp.integer))
+    if not is_numeric:
         raise TypeError(
-            f"summarize(dtype): expected a floating dtype, got {dtype!r}. Pass jnp.float32 or jnp.bfloat16."
+            f"summarize(dtype): expected a floating dtype, or an integer one for tokens, got {dtype!r}. "
+            "Pass jnp.float32, jnp.bfloat16 or jnp.int32."
         )
     if jax.dtypes.canonicalize_dtype(checked) != checked:
         raise ValueError(
@@ -165,74 +178,30 @@ def _checked_dtype(dtype: Any) -> Any:
     return checked
 
 
-def _walk(visit: _Visit) -> tuple[list[_Cost], Abstract]:
-    """The costs of a layer's parts in forward order, and its output."""
-    made_of = composition(visit.layer)
-    if made_of is None:
-        return _walk_leaf(visit)
-    walk = {"serial": _walk_serial, "skip": _walk_skip, "repeat": _walk_repeat}[made_of.kind]
-    return walk(visit, made_of.layers)
-
-
-def _walk_serial(visit, layers):
-    costs, x = [], visit.x
-    for number, (layer, params, state) in enumerate(zip(layers, visit.params, visit.state, strict=True)):
-        found, x = _walk(_Visit(f"{visit.place}layers[{number}].", layer, params, state, x))
-        costs += found
-    return costs, x
-
-
-def _walk_skip(visit, layers):
-    costs: list[_Cost] = []
-    for name, layer in zip(SkipParts._fields, layers, strict=True):
-        params, state = getattr(visit.params, name), getattr(visit.state, name)
-        found, y = _walk(_Visit(f"{visit.place}{name}.", layer, params, state, visit.x))
-        costs += found
-    y = Abstract(y.shape, y.dtype)
-    return [*costs, _Cost(LayerSummary(visit.name, y.shape, 0, y.size, visit.x.size, 0), ())], y
-
-
-def _walk_repeat(visit, layers):
-    params, state = jax.tree.map(lambda leaf: Abstract(leaf.shape[1:], leaf.dtype), (visit.params, visit.state))
-    first = f"{visit.place}repeat[0]."
-    found, y = _walk(_Visit(first, layers[0], params, state, visit.x))
-    costs = [
-        _Cost(
-            cost.row._replace(name=f"{visit.place}repeat[{number}]{cost.row.name[len(first) - 1 :]}"),
-            tuple(Abstract(array.shape, array.dtype) for array in cost.kept),
-        )
-        for number in range(len(layers))
-        for cost in found
-    ]
-    return costs, Abstract(y.shape, y.dtype)
-
-
-def _walk_leaf(visit):
-    arguments = visit.params, visit.state, visit.x, _key()
-    forward = partial(_forward, visit.layer)
-    traced, (y, _, residuals) = jax.make_jaxpr(forward, return_shape=True)(*arguments)
+def _leaf_cost(layer, params, state, x, key) -> tuple[Abstract, _Cost]:
+    """Return the output of a leaf layer and its costs, from the traces of forward, and of forward with backward."""
+    arguments = params, state, x, key
+    traced, (y, _, residuals) = jax.make_jaxpr(partial(_forward, layer), return_shape=True)(*arguments)
     inputs, outputs = traced.jaxpr.invars, traced.jaxpr.outvars
-    leaves = [len(jax.tree.leaves(tree)) for tree in (visit.params, (visit.params, visit.state), residuals)]
+    leaves = [len(jax.tree.leaves(tree)) for tree in (params, (params, state), residuals)]
     owned = {*traced.jaxpr.constvars, *inputs[: leaves[1]]}
-    arrays = {inputs[leaves[1]]: visit.x}
+    arrays = {inputs[leaves[1]]: x}
 
     def array_of(variable):
-        """``None`` where its memory is there anyway: a parameter, a running statistic, a constant."""
+        """Return ``None`` where the memory is there anyway: a parameter, a running statistic, a constant."""
         if hasattr(variable, "val") or variable in owned:
             return None
         return arrays.setdefault(variable, Abstract(variable.aval.shape, variable.aval.dtype))
 
     kept = [array_of(variable) for variable in outputs[len(outputs) - leaves[2] :]]
-    both = jax.make_jaxpr(partial(_forward_backward, visit.layer))(*arguments, y)
-    row = LayerSummary(
-        name=visit.name,
-        output_shape=y.shape,
+    both = jax.make_jaxpr(partial(_forward_backward, layer))(*arguments, y)
+    cost = _Cost(
         parameters=sum(variable.aval.size for variable in inputs[: leaves[0]]),
         forward_flops=_flops(traced.jaxpr),
         backward_flops=_flops(both.jaxpr) - _flops(traced.jaxpr),
-        residual_bytes=0,
+        kept=tuple(array for array in kept if array is not None),
     )
-    return [_Cost(row, tuple(array for array in kept if array is not None))], array_of(outputs[0]) or y
+    return array_of(outputs[0]) or y, cost
 
 
 def _forward(layer, params, state, x, key):
@@ -249,7 +218,7 @@ def _key() -> Abstract:
 
 
 def _flops(jaxpr: Any) -> int:
-    """Floating-point operations of a traced function."""
+    """Return the floating-point operations of a traced function."""
     return sum(map(_flops_of, jaxpr.eqns))
 
 
@@ -279,7 +248,7 @@ def _flops_of(equation: Any) -> int:
 
 
 def _inner_jaxprs(values: Any) -> list[Any]:
-    """The traced functions among an operation's settings, also in tuples of them."""
+    """Return the traced functions among an operation's settings, also those in tuples."""
     found = []
     for value in values:
         if isinstance(value, tuple | list):

@@ -1,7 +1,7 @@
 """The layers, losses and models under test. Adding a layer is adding a row; every row gets every check."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +14,24 @@ FLOATS = (jnp.float64, jnp.float32, jnp.bfloat16) if jax.config.read("jax_enable
 WIDEST = FLOATS[0]
 BATCH = 5
 KEY = jax.random.key(20)
+TOKENS = 7
 
 
 class LayerCase(NamedTuple):
+    """A layer and the shape of a sample of its input, features last; ``dtype`` is x's where it isn't floating."""
+
     name: str
     layer: fnn.Layer
-    features: int
+    shape: tuple[int, ...] | int
+    dtype: Any = None
+
+    @property
+    def sample(self) -> tuple[int, ...]:
+        return self.shape if isinstance(self.shape, tuple) else (self.shape,)
+
+    @property
+    def features(self) -> int:
+        return self.sample[-1]
 
 
 class LossCase(NamedTuple):
@@ -29,8 +41,33 @@ class LossCase(NamedTuple):
     target: jax.Array
 
 
+def _tokens(x):
+    if not jnp.issubdtype(x.dtype, jnp.integer):
+        raise TypeError(f"lookup: expected tokens of an integer dtype, got {x.dtype}.")
+    return x
+
+
 def linear_block(features):
     return fnn.serial(fnn.linear(features, features), fnn.batch_norm(features), fnn.tanh, fnn.dropout(0.3))
+
+
+class LookupParams(NamedTuple):
+    table: jax.Array
+
+
+def _lookup_backward(residuals, dy):
+    tokens, table = residuals
+    rows = tokens.ravel()
+    return LookupParams(jnp.zeros_like(table).at[rows].add(dy.reshape(rows.size, table.shape[1]))), None
+
+
+LOOKUP = fnn.Layer(
+    lambda key: (LookupParams(jax.random.normal(key, (TOKENS, 4))), ()),
+    lambda params, state, x, *, train, key=None: (params.table[_tokens(x)], state, (x, params.table)),
+    _lookup_backward,
+    fnn.LayerSpec("lookup", settings=(("tokens", TOKENS),)),
+)
+"""A layer of tokens, of the tests' own: a row of a table for each token."""
 
 
 LAYERS = [
@@ -56,6 +93,16 @@ LAYERS = [
     LayerCase("recompute", fnn.recompute(linear_block(4)), 4),
     LayerCase("repeat_recompute", fnn.repeat(fnn.recompute(fnn.skip(linear_block(4))), 3), 4),
     LayerCase("linear_by_library", fnn.linear(30, 30), 30),
+    # Free axes between the batch and the features.
+    LayerCase("linear_of_sequences", fnn.linear(4, 3), (6, 4)),
+    LayerCase("batch_norm_of_images", fnn.batch_norm(4), (2, 3, 4)),
+    LayerCase("layer_norm_of_sequences", fnn.layer_norm(4), (6, 4)),
+    LayerCase("softmax_of_sequences", fnn.softmax, (6, 4)),
+    LayerCase("dropout_of_images", fnn.dropout(0.5), (2, 3, 4)),
+    LayerCase("block_of_sequences", fnn.repeat(fnn.skip(linear_block(4)), 3), (6, 4)),
+    # Tokens.
+    LayerCase("lookup", LOOKUP, (), jnp.int32),
+    LayerCase("lookup_of_sequences", fnn.serial(LOOKUP, fnn.linear(4, 3)), (6,), jnp.int32),
 ]
 
 MODELS = [
@@ -109,7 +156,15 @@ def drawn(case: LayerCase, dtype=WIDEST, batch=BATCH):
         for leaf, key in zip(leaves, keys, strict=False)
     ]
     params, state = cast(jax.tree.unflatten(structure, moved), dtype)
-    return params, state, jax.random.normal(jax.random.fold_in(KEY, 2), (batch, case.features), dtype)
+    return params, state, drawn_input(case, dtype, batch)
+
+
+def drawn_input(case: LayerCase, dtype=WIDEST, batch=BATCH) -> jax.Array:
+    """An input of a row: normal numbers, or tokens."""
+    key, shape = jax.random.fold_in(KEY, 2), (batch, *case.sample)
+    if case.dtype is None:
+        return jax.random.normal(key, shape, dtype)
+    return jax.random.randint(key, shape, 0, TOKENS, case.dtype)
 
 
 def largest(tree) -> float:

@@ -17,7 +17,7 @@ from sklearn import datasets
 import funcnn as fnn
 from funcnn.health.findings import Kind
 from funcnn.health.measures import monitored_value_and_grad, update_ratios
-from funcnn.health.record import HealthRecord, RecipeFacts, input_facts, recipe_facts, target_facts
+from funcnn.health.record import HealthRecord, ModelFacts, input_facts, model_facts, target_facts
 
 WIDTH, STEPS, EVERY, BATCH_SIZE = 32, 400, 10, 32
 OPTIMIZERS = {"sgd": fnn.sgd, "momentum": fnn.momentum, "adam": fnn.adam}
@@ -67,7 +67,7 @@ class Run(NamedTuple):
     """A recipe's run: the record and the facts that the doctor sees, and how good it truly became."""
 
     record: HealthRecord
-    facts: RecipeFacts
+    facts: ModelFacts
     quality: float
 
 
@@ -87,7 +87,7 @@ def train(recipe: Recipe) -> Run:
         model=recipe.model, loss=recipe.loss, optimizer=recipe.optimizer,
     )  # fmt: skip
     measures, ratios = jax.tree.map(lambda figures: np.asarray(figures[::EVERY]), watched)
-    facts = recipe_facts(recipe.model, BATCH_SIZE)
+    facts = model_facts(recipe.model, BATCH_SIZE)
     record = HealthRecord(
         tuple(layer.name for layer in facts.layers), np.arange(0, STEPS, EVERY), measures, ratios,
         np.asarray(step_losses), np.array([]), input_facts(x), target_facts(y, recipe.loss),

@@ -11,7 +11,6 @@ import numpy as np
 
 import funcnn as fnn
 from experiments.benchmarks.monitored_runs import RATES, Recipe, network, usual_loss
-from funcnn.layers.combinators import composition
 
 ACTIVATIONS = {"sigmoid": fnn.sigmoid, "tanh": fnn.tanh, "relu": fnn.relu, "gelu": fnn.gelu}
 OPTIONS = {
@@ -119,7 +118,7 @@ def faint_backward(residuals, da):
     return 1e-4 * da
 
 
-FAINT = fnn.activation_layer(faint_forward, faint_backward)
+FAINT = fnn.activation_layer(faint_forward, faint_backward, fnn.LayerSpec("faint"))
 
 
 def sick(kinds, fault: str, twin: Recipe, *, layer: str = "", **changes) -> Recipe:
@@ -144,7 +143,7 @@ def _vanishing():
         recipe("digits", 3, "tanh", "momentum"), recipe("moons", 3, "tanh", "momentum"),
         recipe("iris", 2, "tanh", "sgd"), recipe("xor", 2, "relu", "sgd"), recipe("sine", 2, "relu", "adam"),
     ):  # fmt: skip
-        layers = composition(twin.model).layers
+        layers = twin.model.spec.parts
         broken = fnn.serial(*layers[:2], FAINT, *layers[2:])
         yield sick(kind, "faint_layer", twin, layer="layers[2] faint", model=broken)
 

@@ -24,7 +24,6 @@ from experiments.benchmarks.sick_runs import (
     targets,
     uneven,
 )
-from funcnn.layers.combinators import composition
 
 SEED = 2
 OTHER_SPECIFICATIONS = [
@@ -55,7 +54,7 @@ def _signals():
         ("digits", 4, "relu", "sgd"), ("wine", 4, "relu", "sgd"), ("iris", 3, "tanh", "momentum"),
         ("moons", 5, "tanh", "sgd"), ("cancer", 5, "tanh", "sgd"),
     ):  # fmt: skip
-        layers = composition(twin.model).layers
+        layers = twin.model.spec.parts
         broken = fnn.serial(*layers[:4], FAINT, *layers[4:])
         yield sick("vanishing gradients", "faint_layer", twin, layer="layers[4] faint", model=broken)
     for twin in _twins(

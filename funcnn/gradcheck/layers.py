@@ -16,7 +16,6 @@ from funcnn._checks import (
     check_is_loss,
     check_key,
     check_same_tree,
-    feature_array,
     numeric_array,
     same_structure,
 )
@@ -28,8 +27,7 @@ from funcnn.gradcheck.examination import examine
 from funcnn.gradcheck.properties import Property, check_also, linearity
 from funcnn.gradcheck.report import GradientReport, LeafReport
 from funcnn.gradcheck.steps import against, judged_together, other_structure
-from funcnn.layers.combinators import SkipParts, composition, split_key
-from funcnn.layers.walk import layer_name
+from funcnn.layers.traversal import Node, backward_nodes, forward_nodes, structure_of
 from funcnn.types import Batch, Layer, Loss, Params, State
 
 
@@ -40,31 +38,19 @@ class LayerArguments(NamedTuple):
     x: Array | None
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["given", "expected", "dy"], meta_fields=["name", "is_whole"])
+@partial(jax.tree_util.register_dataclass, data_fields=["given", "expected", "dy"], meta_fields=["name", "has_parts"])
 @dataclass(frozen=True)
 class _Step:
-    """What a backward gave for its true residuals and cotangent, and what it should have.
+    """The gradients by a layer's backward, for its true residuals and cotangent, and those by autodiff.
 
-    ``is_whole`` where it is a combinator's, whose parts have steps of their own.
+    ``has_parts`` where the layer is a combinator, whose parts have steps of their own.
     """
 
     name: str
-    is_whole: bool
+    has_parts: bool
     given: Any
     expected: Any
     dy: Array
-
-
-class _Visit(NamedTuple):
-    """A layer with what its forward pass gets."""
-
-    place: str
-    layer: Layer
-    params: Params
-    state: State
-    x: Array
-    train: bool
-    key: PRNGKeyArray | None
 
 
 def check_layer(
@@ -101,45 +87,50 @@ def check_layer(
     """
     check_is_layer("check_layer(layer)", layer)
     check_also("check_layer", also)
-    x = feature_array("check_layer(x)", x)
+    x = _input("check_layer(x)", x)
     key = jax.random.key(0) if key is None else key
     check_key("check_layer(key)", key)
     init_key, cotangent_key, layer_key = jax.random.split(key, 3)
-    params, state = _moved_init(layer, x.dtype)(init_key)
+    params, state = _moved_init(layer, _floating_dtype(x))(init_key)
     y = jax.eval_shape(partial(layer.forward, train=train), params, state, x, key=layer_key)[0]
     dy, other_dy = (
         drawn_in_line(jax.random.normal, dy_key, y.shape, dtype=y.dtype) for dy_key in jax.random.split(cotangent_key)
     )
     projection, by_hand, parts = _layer_functions(layer, train)
+    # Tokens are data: x is differentiated only where it is floating.
+    is_floating = jnp.issubdtype(x.dtype, jnp.floating)
+    differentiated, tokens = LayerArguments(params, x if is_floating else None), None if is_floating else x
 
     def is_linear(judged):
-        arguments, state, dy, key = judged.evaluated.arguments
+        arguments, tokens, state, dy, key = judged.evaluated.arguments
         other = other_dy.astype(dy.dtype)
-        return (linearity(lambda dy: by_hand(arguments, state, dy, key), dy, other, judged.spacing),)
+        return (linearity(lambda dy: by_hand(arguments, tokens, state, dy, key), dy, other, judged.spacing),)
 
     def walked(judged):
-        arguments, state, dy, key = judged.evaluated.arguments
-        return _rows(parts(arguments.params, state, arguments.x, dy, key), judged.spacing)
+        return _rows(parts(*judged.evaluated.arguments), judged.spacing)
 
     return examine(
-        "check_layer", projection, by_hand, (LayerArguments(params, x), state, dy, layer_key), also, is_linear,
-        walked if composition(layer) else lambda judged: (),
+        "check_layer", projection, by_hand, (differentiated, tokens, state, dy, layer_key), also, is_linear,
+        walked if structure_of(layer) else lambda judged: (),
     )  # fmt: skip
 
 
 @memoised
 def _layer_functions(layer: Layer, train: bool) -> tuple[Callable, Callable, Callable]:
-    """Compiled once for equal layers: Σ y dy, its gradient by the layer's backward, and the steps of its parts."""
+    """Return Σ y dy, its gradient by backward, and the steps of the parts; compiled once for equal layers."""
 
-    def projection(arguments, state, dy, key):
-        return (layer.forward(arguments.params, state, arguments.x, train=train, key=key)[0] * dy).sum()
+    def projection(arguments, tokens, state, dy, key):
+        x = arguments.x if tokens is None else tokens
+        return (layer.forward(arguments.params, state, x, train=train, key=key)[0] * dy).sum()
 
-    def by_hand(arguments, state, dy, key):
-        residuals = layer.forward(arguments.params, state, arguments.x, train=train, key=key)[2]
+    def by_hand(arguments, tokens, state, dy, key):
+        x = arguments.x if tokens is None else tokens
+        residuals = layer.forward(arguments.params, state, x, train=train, key=key)[2]
         return LayerArguments(*layer.backward(residuals, dy))
 
-    def parts(params, state, x, dy, key):
-        return _walk(_Visit("", layer, params, state, x, train, key), dy)[0]
+    def parts(arguments, tokens, state, dy, key):
+        x = arguments.x if tokens is None else tokens
+        return _steps(layer, arguments.params, state, x, dy, key, train=train)
 
     return jax.jit(projection), jax.jit(by_hand), jax.jit(parts)
 
@@ -184,14 +175,14 @@ def check_model(
         >>> report.ok, report.steps[0].path, report.steps[1].path
         (True, 'loss: dprediction', 'layers[2] linear: dkernel')
     """
-    batch = Batch(feature_array("check_model(batch): x", batch[0]), numeric_array("check_model(batch): y", batch[1]))
+    batch = Batch(_input("check_model(batch): x", batch[0]), numeric_array("check_model(batch): y", batch[1]))
     check_is_layer("check_model(model)", model)
     check_is_loss("check_model(loss)", loss)
     check_also("check_model", also)
     key = jax.random.key(0) if key is None else key
     check_key("check_model(key)", key)
     init_key, step_key = jax.random.split(key)
-    drawn_params, drawn_state = _moved_init(model, batch.x.dtype)(init_key)
+    drawn_params, drawn_state = _moved_init(model, _floating_dtype(batch.x))(init_key)
     params = drawn_params if params is None else params
     state = drawn_state if state is None else state
     check_same_tree("check_model(params)", params, drawn_params, "what the model's init returns", dtypes=False)
@@ -200,7 +191,7 @@ def check_model(
     # Outside jit, where the values of targets and probabilities can be read and refused.
     loss.forward(prediction(*arguments), batch.y)
     if not _fits(gradient, arguments):
-        for row in _rows(parts(*arguments), float(jnp.finfo(batch.x.dtype).eps)):
+        for row in _rows(parts(*arguments), float(jnp.finfo(_floating_dtype(batch.x)).eps)):
             if row.cause in ("structure", "shape"):
                 raise ValueError(f"check_model(model): {row.path}: backward returned {row.detail}.")
     return examine(
@@ -229,7 +220,7 @@ def _model_functions(model: Layer, loss: Loss) -> tuple[Callable, Callable, Call
         value, residuals = loss.forward(predicted, batch.y)
         given = loss.backward(residuals, jnp.ones_like(value))
         first = _Step("loss: dprediction", False, given, dprediction, jnp.ones_like(value))
-        return [first, *_walk(_Visit("", model, params, state, batch.x, True, key), dprediction)[0]]
+        return [first, *_steps(model, params, state, batch.x, dprediction, key, train=True)]
 
     return jax.jit(value), jax.jit(gradient), jax.jit(prediction), jax.jit(parts)
 
@@ -249,7 +240,7 @@ def _rows(steps: list[_Step], spacing: float) -> tuple[LeafReport, ...]:
         found = _compared(step, spacing)
         place = step.name.rpartition(" ")[0]
         inside = [row for row in rows if row.path.startswith(place)]
-        if not step.is_whole:
+        if not step.has_parts:
             rows += found
         elif all(row.ok for row in inside):
             rows += [row for row in found if not row.ok]
@@ -269,76 +260,58 @@ def _compared(step: _Step, spacing: float) -> tuple[LeafReport, ...]:
     return judged_together([pair._replace(path=pair.path.replace(": d.", ": d")) for pair in pairs], spacing, scale)
 
 
-def _walk(visit: _Visit, dy: Array) -> tuple[list[_Step], tuple[Params, Array]]:
-    """The steps of a layer and its parts, the last part first; and the true gradients of its parameters and of x."""
-    made_of = composition(visit.layer)
-    if made_of is None:
-        _, pullback = jax.vjp(lambda params, x: _run(visit._replace(params=params, x=x))[0], visit.params, visit.x)
-        expected = pullback(dy)
-        return [_own_step(visit, dy, expected, is_whole=False)], expected
-    walk = {"serial": _walk_serial, "skip": _walk_skip, "repeat": _walk_repeat}[made_of.kind]
-    steps, expected = walk(visit, made_of.layers, dy)
-    return [*steps, _own_step(visit, dy, expected, is_whole=True)], expected
+def _steps(model, params, state, x, dy, key, *, train) -> list[_Step]:
+    """Return the step of every layer of a model, the last one first."""
 
+    def run(layer, params, state, x, key):
+        y, _, residuals = layer.forward(params, state, x, train=train, key=key)
+        return y, residuals
 
-def _own_step(visit, dy, expected, is_whole) -> _Step:
-    name = f"{visit.place.rstrip('.')} {layer_name(visit.layer)}".strip()
-    try:
-        given = visit.layer.backward(_run(visit)[2], dy)
-    except (TypeError, ValueError):
-        if not is_whole:
-            raise
-        given = None  # a part of it gives what the next can't take; the part is named
-    return _Step(name, is_whole, given, expected, dy)
-
-
-def _walk_serial(visit, layers, dy):
-    visits, x = [], visit.x
-    keys = split_key(visit.key, len(layers))
-    for number, parts in enumerate(zip(layers, visit.params, visit.state, keys, strict=True)):
-        layer, params, state, key = parts
-        place = f"{visit.place}layers[{number}]."
-        visits.append(visit._replace(place=place, layer=layer, params=params, state=state, x=x, key=key))
-        x = _run(visits[-1])[0]
-    return _walk_chain(visits, dy, tuple)
-
-
-def _walk_repeat(visit, layers, dy):
-    visits, x = [], visit.x
-    keys = split_key(visit.key, len(layers))
-    for number, layer in enumerate(layers):
-        params, state = jax.tree.map(lambda leaf, number=number: leaf[number], (visit.params, visit.state))
-        place = f"{visit.place}repeat[{number}]."
-        visits.append(
-            visit._replace(place=place, layer=layer, params=params, state=state, x=x, key=keys[number])
-        )  # fmt: skip
-        x = _run(visits[-1])[0]
-    return _walk_chain(visits, dy, lambda gradients: jax.tree.map(lambda *parts: jnp.stack(parts), *gradients))
-
-
-def _walk_chain(visits, dy, gathered):
     steps: list[_Step] = []
-    gradients: list[Params] = []
-    for visit in reversed(visits):
-        found, (dparams, dy) = _walk(visit, dy)
-        steps, gradients = [*steps, *found], [dparams, *gradients]
-    return steps, (gathered(gradients), dy)
+
+    def leaf(node: Node, dy: Array):
+        expected = _pull_back(node, dy, train)
+        steps.append(_Step(node.name, False, node.layer.backward(node.result, dy), expected, dy))
+        return expected
+
+    def combinator(node: Node, dy: Array, expected) -> None:
+        _, residuals = run(node.layer, node.params, node.state, node.x, node.key)
+        try:
+            given = node.layer.backward(residuals, dy)
+        except (TypeError, ValueError):
+            given = None  # A part returns what the next one can't take; the part's own step is wrong.
+        steps.append(_Step(node.name, True, given, expected, dy))
+
+    backward_nodes(forward_nodes(model, params, state, x, key, run), dy, leaf, combinator)
+    return steps
 
 
-def _walk_skip(visit, layers, dy):
-    steps: list[_Step] = []
-    gradients: list[Params] = []
-    keys, dx = split_key(visit.key, 2), jnp.zeros((), dy.dtype)
-    for name, layer, key in zip(SkipParts._fields, layers, keys, strict=True):
-        params, state = getattr(visit.params, name), getattr(visit.state, name)
-        part = visit._replace(place=f"{visit.place}{name}.", layer=layer, params=params, state=state, key=key)
-        found, (dparams, dx_part) = _walk(part, dy)
-        steps, gradients, dx = [*steps, *found], [*gradients, dparams], dx + dx_part
-    return steps, (SkipParts(*gradients), dx)
+def _pull_back(node: Node, dy: Array, train: bool) -> tuple[Params, Array | None]:
+    """Return a leaf layer's gradients by autodiff; ``None`` for an x that isn't floating."""
+    is_floating = jnp.issubdtype(node.x.dtype, jnp.floating)
+
+    def output(params, x):
+        return node.layer.forward(params, node.state, x, train=train, key=node.key)[0]
+
+    if is_floating:
+        return jax.vjp(output, node.params, node.x)[1](dy)
+    return jax.vjp(partial(output, x=node.x), node.params)[1](dy)[0], None
 
 
-def _run(visit: _Visit) -> tuple[Array, State, Any]:
-    return visit.layer.forward(visit.params, visit.state, visit.x, train=visit.train, key=visit.key)
+def _input(name: str, x: Any) -> Array:
+    """Return x as an array with a batch axis and at least one sample."""
+    converted = numeric_array(name, x)
+    if converted.ndim < 1 or not converted.size:
+        raise ValueError(
+            f"{name}: expected at least one sample, with the batch as the first axis, got shape {converted.shape}. "
+            "For a single sample, pass x[None, :]."
+        )
+    return converted
+
+
+def _floating_dtype(x: Array) -> Any:
+    """Return the dtype for the parameters: x's where it is floating, else JAX's default."""
+    return x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
 
 
 @memoised

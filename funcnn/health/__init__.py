@@ -1,8 +1,9 @@
-"""Whether a training run is well, and if it isn't, in which layer, since when, and what to try.
+"""Health of a training run: what is wrong, in which layer, since which step, and what to try.
 
-``measures`` takes every layer's figures along with a step's gradients; ``record`` is what a run leaves; ``course``
-reads the losses; ``data``, ``signal`` and ``pace`` hold the rules, a family each, for the ``kinds`` of findings there
-are; ``findings`` asks them all; ``report`` says it.
+``measures`` measures every layer at a step; ``record`` holds the measures of a run; ``loss_curve`` summarises its
+losses. ``data``, ``signal`` and ``pace`` hold the rules, for the ``kinds`` of findings; ``findings`` lists the rules
+and applies them; ``report`` renders the result. To add a rule, write it in the file that fits and add it to the list in
+``findings``.
 """
 
 from funcnn.health.findings import Finding as Finding, Kind as Kind, diagnose_health as diagnose_health
@@ -15,11 +16,11 @@ from funcnn.health.record import (
     HealthRecord as HealthRecord,
     InputFacts as InputFacts,
     LayerFacts as LayerFacts,
-    RecipeFacts as RecipeFacts,
+    ModelFacts as ModelFacts,
     TargetFacts as TargetFacts,
     input_facts as input_facts,
-    recipe_facts as recipe_facts,
+    model_facts as model_facts,
     target_facts as target_facts,
 )
 from funcnn.health.report import HealthReport as HealthReport, health_report as health_report
-from funcnn.layers.walk import layer_names as layer_names
+from funcnn.layers.traversal import layer_names as layer_names

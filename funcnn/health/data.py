@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from funcnn.health.course import Course, figure, outcome
 from funcnn.health.kinds import Finding
-from funcnn.health.record import ON_BITS, ON_CLASSES, HealthRecord, LayerFacts, RecipeFacts, TargetFacts
+from funcnn.health.loss_curve import LossCurve, figure, outcome
+from funcnn.health.record import ON_BITS, ON_CLASSES, HealthRecord, LayerFacts, ModelFacts, TargetFacts
 
 LARGE_SCALE, SMALL_SCALE = 5.0, 0.1
 """Root mean square of the features. Initializations are made for 1; the largest step that descends goes with its
@@ -28,7 +28,7 @@ BEYOND = 0.1
 _ON_LOGITS = ("softmax_cross_entropy", "sigmoid_cross_entropy")
 
 
-def unscaled_input(record: HealthRecord, facts: RecipeFacts, course: Course) -> Iterator[Finding]:
+def unscaled_input(record: HealthRecord, facts: ModelFacts, curve: LossCurve) -> Iterator[Finding]:
     """Features far from mean 0 and spread 1, where the run doesn't learn."""
     mean, spread = record.input
     size: np.ndarray = np.sqrt(mean**2 + spread**2)
@@ -43,30 +43,30 @@ def unscaled_input(record: HealthRecord, facts: RecipeFacts, course: Course) -> 
         (uneven / UNEVEN, f"Feature {largest} is {figure(uneven)} times as large as the middle one"),
     ]
     beyond, seen = max(signs)
-    if not course.has_room_for(beyond):
+    if not curve.may_be_hindered(beyond):
         return
     yield Finding(
         "unscaled input",
         record.names[0],
         int(record.steps[0]),
         f"{seen} (the largest, feature {largest}: mean {figure(mean[largest])}, spread {figure(spread[largest])}), "
-        f"where initializations expect mean 0 and spread 1; {outcome(course)}.",
+        f"where initializations expect mean 0 and spread 1; {outcome(curve)}.",
         "Scale the features with standard_scaler, fitted on the training data.",
     )
 
 
-def unfit_labels(record: HealthRecord, facts: RecipeFacts, course: Course) -> Iterator[Finding]:
+def unfit_labels(record: HealthRecord, facts: ModelFacts, curve: LossCurve) -> Iterator[Finding]:
     """Targets that the output layer or the loss can't meet, however long the run."""
     for misfit in (_of_output, _of_range, _of_targets, _of_values):
-        found = misfit(record.target, facts.layers[-1], course)
+        found = misfit(record.target, facts.layers[-1], curve)
         if found is not None:
             yield Finding("labels that don't fit the loss", facts.layers[-1].name, int(record.steps[0]), *found)
             return
 
 
-def _of_output(target: TargetFacts, output: LayerFacts, course: Course) -> tuple[str, str] | None:
+def _of_output(target: TargetFacts, output: LayerFacts, curve: LossCurve) -> tuple[str, str] | None:
     """An output layer that the loss contains already, or lacks one that the loss needs."""
-    if target.loss in _ON_LOGITS and output.family == "saturating":
+    if target.loss in _ON_LOGITS and output.units == "saturating":
         return (
             f"{target.loss} takes logits and contains the output layer already: after {output.name} they lie in "
             f"[{output.lowest:g}, {output.highest:g}], and the loss can't get near 0.",
@@ -85,7 +85,7 @@ def _of_output(target: TargetFacts, output: LayerFacts, course: Course) -> tuple
     return None
 
 
-def _of_range(target: TargetFacts, output: LayerFacts, course: Course) -> tuple[str, str] | None:
+def _of_range(target: TargetFacts, output: LayerFacts, curve: LossCurve) -> tuple[str, str] | None:
     """Targets outside what the loss or the output layer can be."""
     span = f"The targets go from {figure(target.lowest)} to {figure(target.highest)}"
     if target.loss in ON_CLASSES + ON_BITS and target.form != "labels" and (target.lowest < 0 or target.highest > 1):
@@ -99,7 +99,7 @@ def _of_range(target: TargetFacts, output: LayerFacts, course: Course) -> tuple[
     return None
 
 
-def _of_targets(target: TargetFacts, output: LayerFacts, course: Course) -> tuple[str, str] | None:
+def _of_targets(target: TargetFacts, output: LayerFacts, curve: LossCurve) -> tuple[str, str] | None:
     """Targets that are all the same, or rows of several classes at once."""
     if (target.form in ("labels", "one-hot") and target.balance.max() == 1) or target.variance == 0:
         return "All targets are the same, so there is nothing to tell apart.", "Check how the targets were read."
@@ -112,20 +112,20 @@ def _of_targets(target: TargetFacts, output: LayerFacts, course: Course) -> tupl
     return None
 
 
-def _of_values(target: TargetFacts, output: LayerFacts, course: Course) -> tuple[str, str] | None:
+def _of_values(target: TargetFacts, output: LayerFacts, curve: LossCurve) -> tuple[str, str] | None:
     """A squared error on class numbers or on large values, where the run doesn't learn."""
-    if target.loss != "mean_squared_error" or course.learns:
+    if target.loss != "mean_squared_error" or curve.learns:
         return None
     size = float(np.sqrt((target.balance**2).mean() + target.variance))
     if size > LARGE_TARGETS:
         return (
-            f"The targets' root mean square is {figure(size)}, and the output begins near 0; {outcome(course)}.",
+            f"The targets' root mean square is {figure(size)}, and the output begins near 0; {outcome(curve)}.",
             "Scale the targets with standard_scaler, and the predictions back.",
         )
     if target.whole and len(target.balance) == 1 and target.lowest == 0 and target.highest >= 2:
         return (
             f"The targets are the whole numbers from 0 to {target.highest:g}; if they number classes, a squared error "
-            f"takes class 2 for twice class 1. {outcome(course).capitalize()}.",
+            f"takes class 2 for twice class 1. {outcome(curve).capitalize()}.",
             "For classes use softmax_cross_entropy with an output for each and integer labels.",
         )
     return None

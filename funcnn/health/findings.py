@@ -1,16 +1,16 @@
-"""What is wrong with a run: rules over its record, causes before consequences.
+"""The diagnosis of a run: rules over its record, causes before consequences.
 
-Each rule looks for one mechanism, with a threshold from theory where there is one. Most also ask whether the run
-learns: a layer of which half is dead, in a run that explains what there is to explain, is no sickness.
+Each rule finds one mechanism, with a threshold from theory where there is one. Most apply only to runs that don't
+learn: a half-dead layer in a run that reaches a low loss is not a finding.
 """
 
 import numpy as np
 
-from funcnn.health.course import course_of
 from funcnn.health.data import unfit_labels, unscaled_input
 from funcnn.health.kinds import Finding as Finding, Kind as Kind
+from funcnn.health.loss_curve import loss_curve
 from funcnn.health.pace import no_fall, rate_too_high, rate_too_low
-from funcnn.health.record import HealthRecord, RecipeFacts
+from funcnn.health.record import HealthRecord, ModelFacts
 from funcnn.health.signal import dead_units, exploding, saturation, vanishing
 
 _RULES = (
@@ -19,20 +19,20 @@ _RULES = (
 
 
 FEWEST = 10
-"""In fewer steps no loss can be said not to fall, and no learning rate to be too low."""
+"""In fewer steps a loss that doesn't fall and a learning rate that is too low can't be recognised."""
 
 _OF_TIME = ("learning rate too low", "loss doesn't fall")
 
 
-def diagnose_health(record: HealthRecord, facts: RecipeFacts) -> tuple[Finding, ...]:
-    """What is wrong with a run, and what to try.
+def diagnose_health(record: HealthRecord, facts: ModelFacts) -> tuple[Finding, ...]:
+    """Apply the rules to the record of a run.
 
-    The rules are fixed: the same record gives the same findings. What comes first is the likelier cause; what comes
-    after it is often its consequence.
+    The same record always gives the same findings. The likelier cause comes first; what follows is often its
+    consequence.
 
     Args:
         record: the run's figures.
-        facts: what is known of its recipe, from ``recipe_facts``.
+        facts: the facts of its model, from ``model_facts``.
 
     Returns:
         The findings; none for a healthy run.
@@ -43,10 +43,10 @@ def diagnose_health(record: HealthRecord, facts: RecipeFacts) -> tuple[Finding, 
     Example:
         >>> import numpy as np
         >>> from funcnn.health.measures import LayerMeasures
-        >>> from funcnn.health.record import input_facts, recipe_facts, target_facts
+        >>> from funcnn.health.record import input_facts, model_facts, target_facts
         >>> from funcnn.losses import sigmoid_cross_entropy
         >>> from funcnn.models import perceptron
-        >>> facts, ones = recipe_facts(perceptron(2), 4), np.ones((1, 2))
+        >>> facts, ones = model_facts(perceptron(2), 4), np.ones((1, 2))
         >>> record = HealthRecord(
         ...     tuple(layer.name for layer in facts.layers), np.arange(1), LayerMeasures(*[ones] * 8), 1e-3 * ones,
         ...     np.array([0.7]), np.array([]), input_facts([[0.0, 1.0], [1.0, 0.0]]),
@@ -59,14 +59,17 @@ def diagnose_health(record: HealthRecord, facts: RecipeFacts) -> tuple[Finding, 
     if record.names != names:
         raise ValueError(
             f"diagnose_health(record): expected the layers of the facts, {names}, got {record.names}. "
-            "Make both from the same model: layer_names(model), recipe_facts(model, batch_size)."
+            "Make both from the same model: layer_names(model), model_facts(model, batch_size)."
         )
     if not len(record.steps) or not len(record.step_losses):
         raise ValueError("diagnose_health(record): expected at least one step, got none. Train before you ask.")
-    course = course_of(record)
-    found = tuple(finding for rule in _RULES for finding in rule(record, facts, course))
+    curve = loss_curve(record)
+    found = tuple(finding for rule in _RULES for finding in rule(record, facts, curve))
     if np.size(record.step_losses) < FEWEST:
         found = tuple(finding for finding in found if finding.kind not in _OF_TIME)
     if len(found) > 1 and found[-1].kind == "loss doesn't fall":
-        return (*found[:-1], found[-1]._replace(remedy="What stands before this may be why: mend that first."))
+        return (
+            *found[:-1],
+            found[-1]._replace(remedy="The findings before this one may be the cause: mend those first."),
+        )
     return found

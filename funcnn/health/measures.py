@@ -1,50 +1,42 @@
-"""What every layer does at one step of training: how its outputs spread, and how the gradient comes through.
+"""Measures of every layer at one step of training: the spread of its outputs, and the size of the gradient.
 
-A monitored model is the model itself, its leaf layers wrapped so that each also returns figures of its own: the
-forward pass keeps them with the residuals, the backward pass hands them out beside the parameters' gradients. So the
-gradients and the figures come from one pass, and the combinators run the parts as they always do.
+A monitored model is the model with annotated leaf layers: the forward pass keeps each layer's measures with its
+residuals, and the backward pass returns them beside the gradients of its parameters. The gradients and the measures
+come from one pass.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from funcnn._checks import check_callable, check_is_layer, check_is_loss, check_same_tree, check_scalar
 from funcnn._memoise import memoised
 from funcnn.backprop import manual_value_and_grad
-from funcnn.layers.activations import elu, gelu, gelu_tanh, leaky_relu, relu, sigmoid, silu, softmax, softplus, tanh
-from funcnn.layers.combinators import SkipParts, composition
-from funcnn.layers.walk import in_order, replaced
+from funcnn.layers.traversal import annotated, figures_in_order, spec_of, values
 from funcnn.types import GradFn, Layer, Loss, Params, Scalar, State
 
-Family: TypeAlias = Literal["saturating", "rectifying", "other"]
-"""What can go wrong with a layer's units: flat tails on both sides, a flat side, or neither."""
-
 FLAT = 0.05
-"""A unit is in its flat tail where |f′| is below this share of its maximum: |z| > 4.4 for sigmoid, 2.2 for tanh.
+"""A unit is in a flat tail where |f′| is below this share of its maximum: |z| > 4.4 for sigmoid, 2.2 for tanh.
 
 There a step has a twentieth of its usual effect, less than the change from one mini-batch to the next.
 """
 DEAD = 1e-3
-"""A rectifying unit passes nothing where |f′| is below this: 0 for ReLU, the far left of GELU, SiLU, ELU, softplus."""
-
-# By their backward, which leaky ReLUs of every slope share; the largest slope of a saturating one.
-_STEEPEST = {sigmoid.backward: 0.25, tanh.backward: 1.0, softmax.backward: 0.25}
-_RECTIFYING = {layer.backward for layer in (relu, leaky_relu(), softplus, elu, gelu, gelu_tanh, silu)}
+"""A rectifying unit passes no gradient where |f′| is below this: left of 0 for ReLU, far left for GELU and softplus."""
 
 
 class LayerMeasures(NamedTuple):
-    """Figures of every leaf layer at one step, in forward order; 0 where a figure doesn't apply.
+    """Measures of every leaf layer at one step, in forward order; 0 where a measure doesn't apply.
 
     Fields:
-        mean: of the layer's outputs y, over the batch and the units.
+        mean: of the layer's outputs y, over all entries.
         spread: their standard deviation.
-        saturated: the share of the outputs of sigmoid, tanh or softmax that lie in a flat tail, |f′| < 0.05 max |f′|.
-        dead: the share of a rectifying layer's units that pass no gradient for any sample of the batch.
+        saturated: the share of a saturating layer's outputs that lie in a flat tail, |f′| < 0.05 max |f′|.
+        dead: the share of a rectifying layer's units, features of its output, that pass no gradient for any sample of
+            the batch at any position.
         cotangent: the root mean square of the entries of ∂L/∂y.
         relative_cotangent: that, over the last layer's.
         gradient_norm: the norm of the gradient by the layer's parameters.
@@ -64,24 +56,17 @@ class LayerMeasures(NamedTuple):
 MonitoredGradFn: TypeAlias = Callable[..., tuple[tuple[Scalar, State], Params, LayerMeasures]]
 
 
-class _Measured(NamedTuple):
-    """What a wrapped layer returns in place of its parameters' gradients."""
-
-    gradients: Params
-    measures: LayerMeasures
-
-
 @memoised
 def monitored_value_and_grad(
     model: Layer, loss: Loss, grad: Callable[[Layer, Loss], GradFn] = manual_value_and_grad
 ) -> MonitoredGradFn:
-    """One step's loss and gradients as ``grad(model, loss)`` gives them, and every layer's figures.
+    """Return a gradient function that also measures every layer.
 
-    With ``manual_value_and_grad`` both come from one pass. With any other gradient the hand-written passes run beside
-    it, for the figures alone.
+    With ``manual_value_and_grad`` gradients and measures come from one pass. With any other gradient the hand-written
+    passes run in addition, for the measures alone.
 
     Args:
-        model: any layer; ``serial``, ``skip`` and ``repeat`` are looked into.
+        model: any layer; the layers inside combinators are measured one by one.
         loss: any loss.
         grad: ``manual_value_and_grad``, ``autodiff_value_and_grad``, or another ``(model, loss) -> GradFn``.
 
@@ -98,7 +83,7 @@ def monitored_value_and_grad(
 
     Example:
         >>> import jax, jax.numpy as jnp
-        >>> from funcnn.layers.walk import layer_names
+        >>> from funcnn.layers.traversal import layer_names
         >>> from funcnn.losses import mean_squared_error
         >>> from funcnn.models import mlp
         >>> model = mlp((2, 3, 1))
@@ -112,19 +97,19 @@ def monitored_value_and_grad(
     check_is_layer("monitored_value_and_grad(model)", model)
     check_is_loss("monitored_value_and_grad(loss)", loss)
     check_callable("monitored_value_and_grad(grad)", grad, "Pass manual_value_and_grad or autodiff_value_and_grad.")
-    watched = _watched(model)
+    monitored = _monitored(model)
 
     def by_hand(params, state, batch, *, key=None):
         x, y = batch
-        prediction, new_state, residuals = watched.forward(params, state, x, train=True, key=key)
+        prediction, new_state, residuals = monitored.forward(params, state, x, train=True, key=key)
         value, loss_residuals = loss.forward(prediction, y)
         check_scalar("monitored_value_and_grad(loss)", value)
         dprediction = loss.backward(loss_residuals, jnp.ones_like(value))
-        measured, _ = watched.backward(residuals, dprediction)
-        measures = in_order(model, measured, lambda leaf: leaf.measures)
+        gradients, _ = monitored.backward(residuals, dprediction)
+        measures = figures_in_order(lambda leaf: leaf.note, model, gradients)
         last = _root_mean_square(dprediction, measures.cotangent.dtype)
         relative = _ratio(measures.cotangent, jnp.broadcast_to(last, measures.cotangent.shape))
-        return (value, new_state), _gradients(model, measured), measures._replace(relative_cotangent=relative)
+        return (value, new_state), values(gradients), measures._replace(relative_cotangent=relative)
 
     if grad is manual_value_and_grad:
         return by_hand
@@ -137,22 +122,10 @@ def monitored_value_and_grad(
     return beside
 
 
-def family_of(layer: Layer) -> Family:
-    """Whether a layer's units can saturate or die, by its backward pass.
-
-    Example:
-        >>> family_of(sigmoid), family_of(relu)
-        ('saturating', 'rectifying')
-    """
-    if layer.backward in _STEEPEST:
-        return "saturating"
-    return "rectifying" if layer.backward in _RECTIFYING else "other"
-
-
 def update_ratios(model: Layer, updates: Params, params: Params) -> Float[Array, " layers"]:
-    """‖u‖ / ‖θ‖ of every leaf layer: how far a step moves its parameters, as a share of them.
+    """Return ‖u‖ / ‖θ‖ of every leaf layer, the size of a step relative to the parameters.
 
-    About 10⁻³ is healthy: a layer that moves by 10⁻¹ a step forgets what it knew, one by 10⁻⁶ learns nothing.
+    About 10⁻³ is usual. At 10⁻¹ ten steps replace the parameters; at 10⁻⁶ they hardly change.
 
     Args:
         model: the layer whose parameters they are.
@@ -174,75 +147,41 @@ def update_ratios(model: Layer, updates: Params, params: Params) -> Float[Array,
         [0.5 0.  0.5]
     """
     check_same_tree("update_ratios(updates)", updates, params, "the parameters", dtypes=False)
-    return _ratio(*(_norms(model, tree, leading=()) for tree in (updates, params)))
+    norm = partial(_tree_norm, dtype=_wide(jnp.result_type(float)))
+    return _ratio(*(figures_in_order(norm, model, tree) for tree in (updates, params)))
 
 
 @memoised
-def _watched(model: Layer) -> Layer:
-    """The model with every leaf of it wrapped; it takes the same parameters and state."""
-    return replaced(
-        model,
-        lambda leaf: Layer(leaf.init, partial(_watched_forward, leaf), partial(_watched_backward, leaf)),
-    )  # fmt: skip
+def _monitored(model: Layer) -> Layer:
+    """Return the model with the measures of every leaf layer as notes."""
+    return annotated(model, _forward_measures, _backward_measures)
 
 
-def _watched_forward(layer, params, state, x, *, train, key: PRNGKeyArray | None = None):
-    y, new_state, residuals = layer.forward(params, state, x, train=train, key=key)
+def _forward_measures(layer, params, residuals, y) -> LayerMeasures:
     wide = y.astype(_wide(y.dtype))
     nothing = jnp.zeros((), wide.dtype)
     measures = LayerMeasures(*[nothing] * len(LayerMeasures._fields))._replace(
         mean=wide.mean(), spread=wide.std(), parameter_norm=_tree_norm(params, wide.dtype)
     )
-    if layer.backward in _STEEPEST:
-        flat = FLAT * _STEEPEST[layer.backward]
-        measures = measures._replace(saturated=_share(jnp.abs(_slopes(layer, residuals, y)) < flat, wide.dtype))
-    elif layer.backward in _RECTIFYING:
-        passes_nothing = (jnp.abs(_slopes(layer, residuals, y)) < DEAD).all(axis=0)
+    spec = spec_of(layer)
+    if spec.units == "saturating":
+        is_flat = jnp.abs(_slopes(layer, residuals, y)) < FLAT * spec.steepest
+        measures = measures._replace(saturated=_share(is_flat, wide.dtype))
+    elif spec.units == "rectifying":
+        passes_nothing = (jnp.abs(_slopes(layer, residuals, y)) < DEAD).all(axis=tuple(range(y.ndim - 1)))
         measures = measures._replace(dead=_share(passes_nothing, wide.dtype))
-    return y, new_state, (residuals, measures)
+    return measures
 
 
-def _watched_backward(layer, kept, dy):
-    residuals, measures = kept
-    dparams, dx = layer.backward(residuals, dy)
+def _backward_measures(measures, dparams, dy) -> LayerMeasures:
     dtype = measures.mean.dtype
-    gradient_norm = _tree_norm(dparams, dtype)
-    measures = measures._replace(cotangent=_root_mean_square(dy, dtype), gradient_norm=gradient_norm)
-    return _Measured(dparams, measures), dx
+    return measures._replace(cotangent=_root_mean_square(dy, dtype), gradient_norm=_tree_norm(dparams, dtype))
 
 
 def _slopes(layer, residuals, y):
-    """f′ at every entry; of softmax, whose Jacobian isn't diagonal, its diagonal."""
-    if layer.backward == softmax.backward:
-        return y * (1 - y)
-    return layer.backward(residuals, jnp.ones_like(y))[1]
-
-
-def _gradients(layer: Layer, measured) -> Params:
-    """The gradients without the figures, in the structure of the layer's parameters."""
-    made_of = composition(layer)
-    if made_of is None:
-        return measured.gradients
-    if made_of.kind == "repeat":
-        return _gradients(made_of.layers[0], measured)
-    parts = [_gradients(part, inner) for part, inner in zip(made_of.layers, measured, strict=True)]
-    return SkipParts(*parts) if made_of.kind == "skip" else tuple(parts)
-
-
-def _norms(layer: Layer, tree, leading: tuple[int, ...]) -> Float[Array, "*leading layers"]:
-    """The norms of all leaf layers' trees; ``leading`` are the repetitions around this one, each array's first axes."""
-    made_of = composition(layer)
-    if made_of is None:
-        norm = partial(_tree_norm, dtype=_wide(jnp.result_type(float)))
-        for _ in leading:
-            norm = jax.vmap(norm)
-        # Without parameters there is nothing to map over.
-        return norm(tree)[..., None] if jax.tree.leaves(tree) else jnp.zeros((*leading, 1))
-    if made_of.kind == "repeat":
-        inside = _norms(made_of.layers[0], tree, (*leading, len(made_of.layers)))
-        return inside.reshape(*leading, -1)
-    parts = [_norms(part, inner, leading) for part, inner in zip(made_of.layers, tree, strict=True)]
-    return jnp.concatenate(parts, axis=-1)
+    """Return f′ at every entry of the output."""
+    slope = spec_of(layer).slope
+    return layer.backward(residuals, jnp.ones_like(y))[1] if slope is None else slope(residuals, y)
 
 
 def _wide(dtype):
@@ -254,7 +193,7 @@ def _share(condition, dtype):
 
 
 def _ratio(numerator, denominator):
-    """The quotient, and 0 where the denominator is 0."""
+    """Return the quotient, and 0 where the denominator is 0."""
     is_zero = denominator == 0
     return jnp.where(is_zero, jnp.zeros_like(numerator), numerator / jnp.where(is_zero, 1, denominator))
 

@@ -7,20 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from funcnn.health.measures import Family, LayerMeasures, family_of
-from funcnn.layers.activations import elu, relu, sigmoid, softmax, softplus, tanh
-from funcnn.layers.walk import layer_names, leaf_layers
+from funcnn.health.measures import LayerMeasures
+from funcnn.layers.traversal import leaf_layers, spec_of
 from funcnn.types import Layer, Loss
-
-# What a layer's outputs can be, by its backward; a linear layer's can be anything.
-_RANGES = {
-    sigmoid.backward: (0.0, 1.0),
-    softmax.backward: (0.0, 1.0),
-    tanh.backward: (-1.0, 1.0),
-    relu.backward: (0.0, math.inf),
-    softplus.backward: (0.0, math.inf),
-    elu.backward: (-1.0, math.inf),
-}
 
 ON_CLASSES = ("softmax_cross_entropy", "categorical_cross_entropy")
 ON_BITS = ("sigmoid_cross_entropy", "binary_cross_entropy")
@@ -65,15 +54,16 @@ class TargetFacts(NamedTuple):
 
 
 class LayerFacts(NamedTuple):
-    """A leaf layer: its name, what can go wrong with its units, and the range of its outputs."""
+    """A leaf layer: its place and name, the name alone, and from its spec its kind of units and the output's range."""
 
     name: str
-    family: Family
+    layer: str
+    units: Literal["saturating", "rectifying"] | None
     lowest: float
     highest: float
 
 
-class RecipeFacts(NamedTuple):
+class ModelFacts(NamedTuple):
     """What is known of a run without running it: the leaf layers in forward order, and the samples of a step."""
 
     layers: tuple[LayerFacts, ...]
@@ -104,7 +94,7 @@ class HealthRecord(NamedTuple):
     target: TargetFacts
 
 
-def recipe_facts(model: Layer, batch_size: int) -> RecipeFacts:
+def model_facts(model: Layer, batch_size: int) -> ModelFacts:
     """What is known of a run without running it.
 
     Args:
@@ -116,15 +106,12 @@ def recipe_facts(model: Layer, batch_size: int) -> RecipeFacts:
 
     Example:
         >>> from funcnn.models import perceptron
-        >>> recipe_facts(perceptron(2), 16).layers[1]
-        LayerFacts(name='layers[1] sigmoid', family='saturating', lowest=0.0, highest=1.0)
+        >>> model_facts(perceptron(2), 16).layers[1]
+        LayerFacts(name='layers[1] sigmoid', layer='sigmoid', units='saturating', lowest=0.0, highest=1.0)
     """
-    unbounded = (-math.inf, math.inf)
-    layers = [
-        LayerFacts(name, family_of(layer), *_RANGES.get(layer.backward, unbounded))
-        for name, (_, layer) in zip(layer_names(model), leaf_layers(model), strict=True)
-    ]
-    return RecipeFacts(tuple(layers), batch_size)
+    leaves = [(leaf.name, spec_of(leaf.layer)) for leaf in leaf_layers(model)]
+    layers = (LayerFacts(name, spec.name, spec.units, *spec.output_range) for name, spec in leaves)
+    return ModelFacts(tuple(layers), batch_size)
 
 
 def input_facts(x: Any) -> InputFacts:

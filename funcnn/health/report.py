@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 
 from funcnn._tables import FIRST_ROWS, MOST_ROWS, TEXT_WIDTH, Table, aligned, joined, wrapped
-from funcnn.health.course import course_of, figure, outcome, sampled
 from funcnn.health.findings import Finding, diagnose_health
-from funcnn.health.record import HealthRecord, RecipeFacts
+from funcnn.health.loss_curve import figure, loss_curve, outcome, sampled
+from funcnn.health.record import HealthRecord, ModelFacts
 
 _LEGEND = "gradient: ∂L/∂y over the last layer's. by weights: the gradient's norm. update: over the weights' norm."
 _COLUMNS = {
@@ -34,7 +34,7 @@ class HealthReport(NamedTuple):
         return joined(["\n".join(words), _layers(self.record, {finding.layer for finding in self.findings}), _LEGEND])
 
 
-def health_report(record: HealthRecord, facts: RecipeFacts) -> HealthReport:
+def health_report(record: HealthRecord, facts: ModelFacts) -> HealthReport:
     """Diagnose a run and report on it.
 
     Args:
@@ -53,7 +53,7 @@ def health_report(record: HealthRecord, facts: RecipeFacts) -> HealthReport:
 
 def _verdict(record: HealthRecord) -> str:
     steps = len(np.ravel(record.step_losses))
-    return wrapped(f"Nothing wrong was found in {steps} steps: {outcome(course_of(record))}.", TEXT_WIDTH)
+    return wrapped(f"Nothing wrong was found in {steps} steps: {outcome(loss_curve(record))}.", TEXT_WIDTH)
 
 
 def _said(finding: Finding) -> str:

@@ -1,12 +1,12 @@
-"""Rules on what gets through the layers: gradients that vanish or explode, units that are dead or saturated."""
+"""Rules on the signal through the layers: vanishing and exploding gradients, dead and saturated units."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
-from funcnn.health.course import Course, figure, has_parameters, outcome, percent, sampled, since, usual
 from funcnn.health.kinds import Finding
-from funcnn.health.record import HealthRecord, RecipeFacts
+from funcnn.health.loss_curve import LossCurve, figure, has_parameters, outcome, percent, sampled, since, usual
+from funcnn.health.record import HealthRecord, ModelFacts
 
 VANISHED = 1e-3
 """The share of the output's gradient that is left at a layer. Initializations that keep the variance (Glorot and Bengio
@@ -20,17 +20,17 @@ MOST = 0.5
 """A layer of which more than half is dead or saturated works with less than half of its width."""
 
 NEARLY_ALL = 0.9
-"""Of a layer this dead there is no way back, learned or not: its units get no gradient."""
+"""A layer with this share of dead units does not recover, even in a run that learns: they get no gradient."""
 
 FEW_SAMPLES = 8
-"""In smaller batches healthy units are off for every sample too often: 2⁻⁸ of them at this size, for units that are on
+"""In smaller batches too many healthy units are off for every sample: 2⁻⁸ of them at this size, for units that are on
 half of the time."""
 
 
-def dead_units(record: HealthRecord, facts: RecipeFacts, course: Course) -> Iterator[Finding]:
-    """Rectifying units that are off for every sample of a batch, in the last half of the run."""
-    rows = [row for row, layer in enumerate(facts.layers) if layer.family == "rectifying"]
-    needed = NEARLY_ALL if course.learns else MOST
+def dead_units(record: HealthRecord, facts: ModelFacts, curve: LossCurve) -> Iterator[Finding]:
+    """Find rectifying units that are off for every sample of a batch, in the last half of the run."""
+    rows = [row for row, layer in enumerate(facts.layers) if layer.units == "rectifying"]
+    needed = NEARLY_ALL if curve.learns else MOST
     if facts.batch_size < FEW_SAMPLES:
         needed = 1.0
     dead = sampled(record, "dead")
@@ -50,61 +50,61 @@ def dead_units(record: HealthRecord, facts: RecipeFacts, course: Course) -> Iter
             return
 
 
-def saturation(record: HealthRecord, facts: RecipeFacts, course: Course) -> Iterator[Finding]:
-    """Sigmoid or tanh units in their flat tails; at the output only where nearly all are and the run doesn't learn."""
+def saturation(record: HealthRecord, facts: ModelFacts, curve: LossCurve) -> Iterator[Finding]:
+    """Find saturating units in their flat tails; at the output only where nearly all are and the run doesn't learn."""
     saturated = usual(sampled(record, "saturated"))
     for row, layer in enumerate(facts.layers):
         is_output = row == len(facts.layers) - 1
-        if not course.learns and layer.family == "saturating" and saturated[row] >= (NEARLY_ALL if is_output else MOST):
+        if not curve.learns and layer.units == "saturating" and saturated[row] >= (NEARLY_ALL if is_output else MOST):
             yield Finding(
                 "saturation",
                 layer.name,
                 since(record, sampled(record, "saturated")[:, row] >= MOST),
                 f"{percent(saturated[row])} of the outputs of {layer.name} lie in the flat tails, where the slope is "
-                f"below a twentieth of its maximum; {outcome(course)}.",
+                f"below a twentieth of its maximum; {outcome(curve)}.",
                 "Start with smaller kernels (xavier, the default) and biases of 0, scale the input to mean 0 and "
                 "spread 1, or put batch_norm before the activation.",
             )
             return
 
 
-def vanishing(record: HealthRecord, facts: RecipeFacts, course: Course) -> Iterator[Finding]:
-    """Next to nothing of the output's gradient reaches a layer with parameters."""
+def vanishing(record: HealthRecord, facts: ModelFacts, curve: LossCurve) -> Iterator[Finding]:
+    """Find layers with parameters whose gradient is a tiny share of the output's."""
     relative, rows = sampled(record, "relative_cotangent"), has_parameters(record)
     if not rows.any():
         return
-    # First the very start: where next to nothing gets through, units are soon dead or saturated as well.
+    # The first step comes first: where the gradient vanishes, units are soon dead or saturated as well.
     for window in (slice(0, 1), slice(0, max(1, len(relative) // 4)), slice(None)):
         left = usual(relative[window])
         weakest, worst = int(np.flatnonzero(rows)[left[rows].argmin()]), int(_change(left).argmin())
-        measure = {"rectifying": "dead", "saturating": "saturated"}.get(facts.layers[worst].family)
+        measure = {"rectifying": "dead", "saturating": "saturated"}.get(facts.layers[worst].units or "")
         beyond = VANISHED / max(left[weakest], 1e-300)
-        if not course.has_room_for(beyond) or (measure and usual(sampled(record, measure)[window])[worst] >= MOST):
-            continue  # a layer that is mostly dead or saturated has a finding of its own, which says why
+        if not curve.may_be_hindered(beyond) or (measure and usual(sampled(record, measure)[window])[worst] >= MOST):
+            continue  # the finding of a mostly dead or saturated layer explains more
         yield Finding(
             "vanishing gradients",
             record.names[worst],
             since(record, relative[:, weakest] < VANISHED),
             f"The gradient at {record.names[weakest]} is {figure(left[weakest])} of that at the output; most is lost "
-            f"in {record.names[worst]}, which passes on {figure(_change(left)[worst])}. {_sentence(outcome(course))}",
+            f"in {record.names[worst]}, which passes on {figure(_change(left)[worst])}. {_sentence(outcome(curve))}",
             "Use relu, gelu or tanh for sigmoid, kernels that keep the variance (xavier, he), batch_norm or skip=True.",
         )
         return
 
 
-def exploding(record: HealthRecord, facts: RecipeFacts, course: Course) -> Iterator[Finding]:
-    """The gradient grows on its way back, at the start of the run."""
+def exploding(record: HealthRecord, facts: ModelFacts, curve: LossCurve) -> Iterator[Finding]:
+    """Find gradients that grow from layer to layer in the backward pass, at the start of the run."""
     first = sampled(record, "relative_cotangent")[0]
     remedy = "Use kernels that keep the variance (xavier, he), batch_norm or layer_norm, or clip the gradients' norm."
     if not np.isfinite(first).all():
         name, step = record.names[np.flatnonzero(~np.isfinite(first))[-1]], int(record.steps[0])
-        sentence = f"The gradient at {name} is no finite number at step {step}. {_sentence(outcome(course))}"
+        sentence = f"The gradient at {name} is no finite number at step {step}. {_sentence(outcome(curve))}"
         yield Finding("exploding gradients", name, step, sentence, remedy)
         return
     with np.errstate(divide="ignore", invalid="ignore"):
         grown = np.nan_to_num(first / np.minimum.accumulate(first[::-1])[::-1], nan=1.0, posinf=np.inf)
     strongest = int(grown.argmax())
-    if not course.has_room_for(grown[strongest] / EXPLODED):
+    if not curve.may_be_hindered(grown[strongest] / EXPLODED):
         return
     worst = int(_change(first).argmax())
     yield Finding(
@@ -113,13 +113,13 @@ def exploding(record: HealthRecord, facts: RecipeFacts, course: Course) -> Itera
         int(record.steps[0]),
         f"The gradient at {record.names[strongest]} is {figure(grown[strongest])} times that at a layer nearer the "
         f"output; it grows most in {record.names[worst]}, {figure(_change(first)[worst])} times. "
-        f"{_sentence(outcome(course))}",
+        f"{_sentence(outcome(curve))}",
         remedy,
     )
 
 
 def _change(relative: np.ndarray) -> np.ndarray:
-    """What each layer makes of the gradient: that at the layer before over its own; 1 for the first, and 0 over 0."""
+    """Return the gradient at the layer before over each layer's own; 1 for the first layer, and for 0 over 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         change = np.append(1.0, relative[:-1] / relative[1:])
     return np.where(np.isnan(change), 1.0, change)

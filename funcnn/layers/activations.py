@@ -1,12 +1,15 @@
 """Activation functions: each forward pass with its backward pass below it.
 
-All but softmax act entry by entry, so their Jacobian is diagonal and the backward pass a product: ∂L/∂z = da ⊙ f′(z).
-Each keeps the residual from which f′ is cheapest: the output a where f′ is a function of it (the next layer keeps that
+Every plain pair has one form. Forward takes the pre-activations z, of any shape (for softmax ``(..., classes)``),
+floating, and returns the activations a, of z's shape and dtype, and the residuals. It raises a ``TypeError`` where z
+isn't floating. Backward takes the residuals and ``da``, the cotangent of a, and returns ``dz``, of da's shape.
+
+All but softmax act entry by entry, so their Jacobian is diagonal and the backward pass is a product: dz = da f′(z).
+The residual is the one from which f′ is cheapest: the output a where f′ is a function of it (the next layer keeps that
 array anyway), the input z otherwise. Every form is finite at any finite z, in value and in gradient.
 """
 
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias
 
@@ -14,85 +17,25 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from funcnn._checks import check_callable, check_real, feature_array, floating_array
+from funcnn._checks import check_real, floating_array
 from funcnn._memoise import memoised
-from funcnn._tiny import largest, total
-from funcnn.types import Layer, Residuals
+from funcnn._small_matmul import small_max, small_sum
+from funcnn.layers.activation_layer import activation_layer
+from funcnn.layers.initializers import he
+from funcnn.types import Layer, LayerSpec
 
 Activations: TypeAlias = Float[Array, "..."]
-PlainForward: TypeAlias = Callable[[Array], tuple[Array, Residuals]]
-PlainBackward: TypeAlias = Callable[[Residuals, Array], Array]
 
 
-def no_params(key):
-    """The ``init`` of a layer that has neither parameters nor state."""
-    return (), ()
-
-
-def _layer_forward(forward, params, state, x, *, train, key=None):
-    y, residuals = forward(feature_array(_name_of(forward), x))
-    return y, state, residuals
-
-
-def _name_of(forward):
-    plain = forward.func if isinstance(forward, partial) else forward
-    return getattr(plain, "__name__", type(plain).__name__).removesuffix("_forward")
-
-
-def _layer_backward(backward, residuals, dy):
-    return (), backward(residuals, dy)
-
-
-@memoised
-def _packed_backward(backward):
-    return partial(_layer_backward, backward)
-
-
-@memoised
-def activation_layer(forward: PlainForward, backward: PlainBackward) -> Layer:
-    """Pack a plain pair, ``(z) -> (a, residuals)`` and ``(residuals, da) -> dz``, as a layer without parameters.
-
-    Args:
-        forward: from pre-activations ``(batch, ...)`` to activations of their shape, and what backward needs.
-        backward: from those residuals and the cotangent of the activations to that of the pre-activations.
-
-    Returns:
-        The layer, without parameters or state.
-
-    Raises:
-        TypeError: one of the two isn't a function.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> def square_forward(z):
-        ...     return z**2, z
-        >>> def square_backward(z, da):
-        ...     return da * 2 * z
-        >>> square = activation_layer(square_forward, square_backward)
-        >>> y, _, residuals = square.forward((), (), jnp.array([[3.0]]), train=True)
-        >>> print(y, square.backward(residuals, jnp.array([[1.0]]))[1])
-        [[9.]] [[6.]]
-    """
-    advice = "Pass the plain pair, (z) -> (a, residuals) and (residuals, da) -> dz."
-    check_callable("activation_layer(forward)", forward, advice)
-    check_callable("activation_layer(backward)", backward, advice)
-    return Layer(no_params, partial(_layer_forward, forward), _packed_backward(backward))
+def _rectifier(name: str, output_range: tuple[float, float] = (-math.inf, math.inf), settings=()) -> LayerSpec:
+    """The spec of an activation that is flat on one side."""
+    return LayerSpec(name, settings, kernel_init=he, units="rectifying", output_range=output_range)
 
 
 def identity_forward(z: Activations) -> tuple[Activations, tuple[()]]:
     """The identity, a = z: the output of a regression, and the skip connection's shortcut.
 
-    Args:
-        z: pre-activations of any shape.
-
-    Returns:
-        z itself, and no residuals.
-
-    Raises:
-        TypeError: z isn't floating.
-
     Example:
-        >>> import jax.numpy as jnp
         >>> print(*identity_forward(jnp.array([2.0, -1.0])))
         [ 2. -1.] ()
     """
@@ -103,15 +46,7 @@ def identity_forward(z: Activations) -> tuple[Activations, tuple[()]]:
 def identity_backward(residuals: tuple[()], da: Activations) -> Activations:
     """∂a/∂z = 1, so dz = da.
 
-    Args:
-        residuals: none.
-        da: cotangent of a.
-
-    Returns:
-        dz, of da's shape.
-
     Example:
-        >>> import jax.numpy as jnp
         >>> print(identity_backward((), jnp.array([3.0])))
         [3.]
     """
@@ -121,17 +56,7 @@ def identity_backward(residuals: tuple[()], da: Activations) -> Activations:
 def sigmoid_forward(z: Activations) -> tuple[Activations, Activations]:
     """The logistic function, a = σ(z) = 1 / (1 + e⁻ᶻ), in (0, 1).
 
-    Args:
-        z: pre-activations of any shape, floating.
-
-    Returns:
-        a, of z's shape, and as residuals a itself.
-
-    Raises:
-        TypeError: z isn't floating.
-
     Example:
-        >>> import jax.numpy as jnp
         >>> a, residuals = sigmoid_forward(jnp.array([-1e4, 0.0, 1e4]))
         >>> print(a)
         [0.  0.5 1. ]
@@ -149,15 +74,7 @@ def sigmoid_backward(a: Activations, da: Activations) -> Activations:
 
     From a = (1 + e⁻ᶻ)⁻¹: ∂a/∂z = e⁻ᶻ (1 + e⁻ᶻ)⁻² = a · e⁻ᶻ/(1 + e⁻ᶻ) = a (1 − a). At most ¼, at z = 0.
 
-    Args:
-        a: the residuals, σ(z).
-        da: cotangent of a.
-
-    Returns:
-        dz, of da's shape.
-
     Example:
-        >>> import jax.numpy as jnp
         >>> print(sigmoid_backward(jnp.array([0.5, 1.0]), jnp.array([1.0, 1.0])))
         [0.25 0.  ]
     """
@@ -167,17 +84,7 @@ def sigmoid_backward(a: Activations, da: Activations) -> Activations:
 def tanh_forward(z: Activations) -> tuple[Activations, Activations]:
     """The hyperbolic tangent, a = (eᶻ − e⁻ᶻ) / (eᶻ + e⁻ᶻ), in (−1, 1) and centred on zero.
 
-    Args:
-        z: pre-activations of any shape, floating.
-
-    Returns:
-        a, of z's shape, and as residuals a itself.
-
-    Raises:
-        TypeError: z isn't floating.
-
     Example:
-        >>> import jax.numpy as jnp
         >>> print(tanh_forward(jnp.array([-1e4, 0.0, 1e4]))[0])
         [-1.  0.  1.]
 
@@ -192,15 +99,7 @@ def tanh_forward(z: Activations) -> tuple[Activations, Activations]:
 def tanh_backward(a: Activations, da: Activations) -> Activations:
     """tanh′(z) = 1 − tanh²(z), so dz = da (1 − a²): the quotient rule on sinh/cosh with cosh² − sinh² = 1.
 
-    Args:
-        a: the residuals, tanh(z).
-        da: cotangent of a.
-
-    Returns:
-        dz, of da's shape.
-
     Example:
-        >>> import jax.numpy as jnp
         >>> print(tanh_backward(jnp.array([0.0, 0.5]), jnp.array([1.0, 1.0])))
         [1.   0.75]
     """
@@ -210,17 +109,7 @@ def tanh_backward(a: Activations, da: Activations) -> Activations:
 def relu_forward(z: Activations) -> tuple[Activations, Activations]:
     """The rectified linear unit, a = max(0, z).
 
-    Args:
-        z: pre-activations of any shape, floating.
-
-    Returns:
-        a, of z's shape, and as residuals a itself. A NaN stays a NaN.
-
-    Raises:
-        TypeError: z isn't floating.
-
     Example:
-        >>> import jax.numpy as jnp
         >>> print(relu_forward(jnp.array([-1.0, 0.0, 2.0]))[0])
         [0. 0. 2.]
 
@@ -228,25 +117,17 @@ def relu_forward(z: Activations) -> tuple[Activations, Activations]:
         Nair and Hinton, "Rectified linear units improve restricted Boltzmann machines", 2010.
     """
     z = floating_array("relu", z)
-    # A choice, not jnp.maximum: that one differentiates to ½ at 0, jax.nn.relu and this one to 0.
+    # Not jnp.maximum, whose derivative at 0 is ½; that of jax.nn.relu and of this form is 0.
     a = jnp.where(z <= 0, jnp.zeros_like(z), z)
     return a, a
 
 
 def relu_backward(a: Activations, da: Activations) -> Activations:
-    """ReLU′(z) = 1 where z > 0, else 0; at the kink 0, as ``jax.nn.relu`` has it. dz = da where a > 0, else 0.
+    """ReLU′(z) = 1 where z > 0, else 0, also at the kink, as in ``jax.nn.relu``: dz = da where a > 0, else 0.
 
-    a > 0 exactly where z > 0, so the output says which units were active.
-
-    Args:
-        a: the residuals, max(0, z).
-        da: cotangent of a.
-
-    Returns:
-        dz, of da's shape.
+    a > 0 exactly where z > 0, so the output is all that backward needs.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> print(relu_backward(jnp.array([0.0, 2.0]), jnp.array([5.0, 5.0])))
         [0. 5.]
     """
@@ -256,18 +137,7 @@ def relu_backward(a: Activations, da: Activations) -> Activations:
 def leaky_relu_forward(z: Activations, alpha: float = 0.01) -> tuple[Activations, Activations]:
     """The leaky rectified linear unit, a = z where z > 0, else α z.
 
-    Args:
-        z: pre-activations of any shape, floating.
-        alpha: α, the slope below zero.
-
-    Returns:
-        a, of z's shape, and as residuals the slope at every entry.
-
-    Raises:
-        TypeError: z isn't floating.
-
     Example:
-        >>> import jax.numpy as jnp
         >>> print(leaky_relu_forward(jnp.array([-1.0, 2.0]), 0.5)[0])
         [-0.5  2. ]
 
@@ -282,15 +152,7 @@ def leaky_relu_forward(z: Activations, alpha: float = 0.01) -> tuple[Activations
 def leaky_relu_backward(slope: Activations, da: Activations) -> Activations:
     """∂a/∂z is the slope, 1 where z > 0, else α (α at the kink too), so dz = da · slope.
 
-    Args:
-        slope: the residuals.
-        da: cotangent of a.
-
-    Returns:
-        dz, of da's shape.
-
     Example:
-        >>> import jax.numpy as jnp
         >>> print(leaky_relu_backward(jnp.array([0.5, 1.0]), jnp.array([4.0, 4.0])))
         [2. 4.]
     """
@@ -300,17 +162,7 @@ def leaky_relu_backward(slope: Activations, da: Activations) -> Activations:
 def softplus_forward(z: Activations) -> tuple[Activations, Activations]:
     """A smooth rectifier, a = log(1 + eᶻ), computed as max(z, 0) + log(1 + e^−|z|), which never overflows.
 
-    Args:
-        z: pre-activations of any shape, floating.
-
-    Returns:
-        a, of z's shape, and as residuals z.
-
-    Raises:
-        TypeError: z isn't floating.
-
     Example:
-        >>> import jax.numpy as jnp
         >>> print(softplus_forward(jnp.array([-1e4, 1e4]))[0])
         [    0. 10000.]
 
@@ -319,7 +171,7 @@ def softplus_forward(z: Activations) -> tuple[Activations, Activations]:
         pricing", 2001.
     """
     z = floating_array("softplus", z)
-    # One condition for max(z, 0) and for −|z|: their own derivatives at 0, ½ and 1, would add up to 0 instead of ½.
+    # One condition for max(z, 0) and for −|z|, so that autodiff of their sum at 0 is ½.
     positive = z > 0
     return jnp.where(positive, z, jnp.zeros_like(z)) + jnp.log1p(jnp.exp(jnp.where(positive, -z, z))), z
 
@@ -327,15 +179,7 @@ def softplus_forward(z: Activations) -> tuple[Activations, Activations]:
 def softplus_backward(z: Activations, da: Activations) -> Activations:
     """∂/∂z log(1 + eᶻ) = eᶻ / (1 + eᶻ) = σ(z), so dz = da σ(z).
 
-    Args:
-        z: the residuals.
-        da: cotangent of a.
-
-    Returns:
-        dz, of da's shape.
-
     Example:
-        >>> import jax.numpy as jnp
         >>> print(softplus_backward(jnp.array([-1e4, 0.0]), jnp.array([1.0, 1.0])))
         [0.  0.5]
     """
@@ -345,17 +189,7 @@ def softplus_backward(z: Activations, da: Activations) -> Activations:
 def elu_forward(z: Activations) -> tuple[Activations, Activations]:
     """The exponential linear unit, a = z where z > 0, else eᶻ − 1.
 
-    Args:
-        z: pre-activations of any shape, floating.
-
-    Returns:
-        a, of z's shape, and as residuals a itself.
-
-    Raises:
-        TypeError: z isn't floating.
-
     Example:
-        >>> import jax.numpy as jnp
         >>> print(elu_forward(jnp.array([-1e4, 0.0, 2.0]))[0])
         [-1.  0.  2.]
 
@@ -364,7 +198,7 @@ def elu_forward(z: Activations) -> tuple[Activations, Activations]:
         (ELUs)", 2016, with α = 1.
     """
     z = floating_array("elu", z)
-    # The exponential must not see the large z of the other branch: infinity times zero would reach the gradient.
+    # Without this the exponential of a large z overflows in the other branch, and infinity times zero is NaN.
     below = jnp.where(z > 0, jnp.zeros_like(z), z)
     a = jnp.where(z > 0, z, jnp.expm1(below))
     return a, a
@@ -373,15 +207,7 @@ def elu_forward(z: Activations) -> tuple[Activations, Activations]:
 def elu_backward(a: Activations, da: Activations) -> Activations:
     """∂a/∂z = 1 where z > 0, else eᶻ = a + 1; both are 1 at 0. dz = da (1 + min(a, 0)).
 
-    Args:
-        a: the residuals, which have the sign of z.
-        da: cotangent of a.
-
-    Returns:
-        dz, of da's shape.
-
     Example:
-        >>> import jax.numpy as jnp
         >>> print(elu_backward(jnp.array([-0.5, 3.0]), jnp.array([1.0, 1.0])))
         [0.5 1. ]
     """
@@ -393,17 +219,7 @@ def gelu_forward(z: Activations) -> tuple[Activations, Activations]:
 
     ``gelu_tanh_forward`` is the approximation that ``jax.nn.gelu`` uses by default.
 
-    Args:
-        z: pre-activations of any shape, floating.
-
-    Returns:
-        a, of z's shape, and as residuals z.
-
-    Raises:
-        TypeError: z isn't floating.
-
     Example:
-        >>> import jax.numpy as jnp
         >>> print(gelu_forward(jnp.array([-1e4, 0.0, 1e4]))[0])
         [   -0.     0. 10000.]
 
@@ -417,15 +233,7 @@ def gelu_forward(z: Activations) -> tuple[Activations, Activations]:
 def gelu_backward(z: Activations, da: Activations) -> Activations:
     """∂/∂z z Φ(z) = Φ(z) + z φ(z), with φ = Φ′ the normal density e^(−z²/2)/√(2π), so dz = da (Φ(z) + z φ(z)).
 
-    Args:
-        z: the residuals.
-        da: cotangent of a.
-
-    Returns:
-        dz, of da's shape.
-
     Example:
-        >>> import jax.numpy as jnp
         >>> print(gelu_backward(jnp.array([0.0, 1e4]), jnp.array([1.0, 1.0])))
         [0.5 1. ]
     """
@@ -443,7 +251,7 @@ _GELU_CUBIC = 0.044715
 
 
 def _near(z):
-    # Beyond ±10 the tanh is ±1 in every dtype; a cube of z would overflow there, and infinity times zero follow.
+    # Beyond ±10 the tanh is ±1 in every dtype, and z³ could overflow.
     return jnp.clip(z, -10, 10)
 
 
@@ -454,17 +262,7 @@ def _gelu_argument(z):
 def gelu_tanh_forward(z: Activations) -> tuple[Activations, Activations]:
     """GELU by its tanh approximation, a = z (1 + tanh u)/2 with u = √(2/π) (z + 0.044715 z³).
 
-    Args:
-        z: pre-activations of any shape, floating.
-
-    Returns:
-        a, of z's shape, and as residuals z.
-
-    Raises:
-        TypeError: z isn't floating.
-
     Example:
-        >>> import jax.numpy as jnp
         >>> print(gelu_tanh_forward(jnp.array([-1e4, 0.0, 1e4]))[0])
         [   -0.     0. 10000.]
 
@@ -480,15 +278,7 @@ def gelu_tanh_backward(z: Activations, da: Activations) -> Activations:
 
         ∂a/∂z = (1 + tanh u)/2 + z (1 − tanh² u)/2 · ∂u/∂z,    ∂u/∂z = √(2/π) (1 + 3 · 0.044715 z²)
 
-    Args:
-        z: the residuals.
-        da: cotangent of a.
-
-    Returns:
-        dz, of da's shape.
-
     Example:
-        >>> import jax.numpy as jnp
         >>> print(gelu_tanh_backward(jnp.array([0.0, 1e4]), jnp.array([1.0, 1.0])))
         [0.5 1. ]
     """
@@ -500,17 +290,7 @@ def gelu_tanh_backward(z: Activations, da: Activations) -> Activations:
 def silu_forward(z: Activations) -> tuple[Activations, Activations]:
     """The sigmoid linear unit (swish), a = z σ(z).
 
-    Args:
-        z: pre-activations of any shape, floating.
-
-    Returns:
-        a, of z's shape, and as residuals z.
-
-    Raises:
-        TypeError: z isn't floating.
-
     Example:
-        >>> import jax.numpy as jnp
         >>> print(silu_forward(jnp.array([-1e4, 0.0, 1e4]))[0])
         [   -0.     0. 10000.]
 
@@ -524,15 +304,7 @@ def silu_forward(z: Activations) -> tuple[Activations, Activations]:
 def silu_backward(z: Activations, da: Activations) -> Activations:
     """∂/∂z z σ(z) = σ(z) + z σ(z) (1 − σ(z)), the product rule, so dz = da σ(z) (1 + z (1 − σ(z))).
 
-    Args:
-        z: the residuals.
-        da: cotangent of a.
-
-    Returns:
-        dz, of da's shape.
-
     Example:
-        >>> import jax.numpy as jnp
         >>> print(silu_backward(jnp.array([0.0, 1e4]), jnp.array([1.0, 1.0])))
         [0.5 1. ]
     """
@@ -545,17 +317,7 @@ def softmax_forward(z: Float[Array, "... classes"]) -> tuple[Float[Array, "... c
 
     Adding a constant to every score changes nothing, so the largest is subtracted first: no exponential overflows.
 
-    Args:
-        z: scores, ``(..., classes)``, floating.
-
-    Returns:
-        a, of z's shape, rows that sum to 1, and as residuals a itself.
-
-    Raises:
-        TypeError: z isn't floating.
-
     Example:
-        >>> import jax.numpy as jnp
         >>> print(softmax_forward(jnp.array([1e4, 1e4, -1e4]))[0])
         [0.5 0.5 0. ]
 
@@ -563,8 +325,8 @@ def softmax_forward(z: Float[Array, "... classes"]) -> tuple[Float[Array, "... c
         Bridle, "Probabilistic interpretation of feedforward classification network outputs", 1990.
     """
     z = floating_array("softmax", z)
-    exponentials = jnp.exp(z - lax.stop_gradient(largest(z)))
-    a = exponentials / total(exponentials)
+    exponentials = jnp.exp(z - lax.stop_gradient(small_max(z)))
+    a = exponentials / small_sum(exponentials)
     return a, a
 
 
@@ -575,36 +337,42 @@ def softmax_backward(a: Float[Array, "... classes"], da: Float[Array, "... class
 
         ∂L/∂zⱼ = Σᵢ daᵢ aᵢ (1[i = j] − aⱼ) = aⱼ (daⱼ − Σᵢ daᵢ aᵢ)
 
-    Args:
-        a: the residuals, the probabilities.
-        da: cotangent of a.
-
-    Returns:
-        dz, of da's shape; every row sums to 0.
-
     Example:
-        >>> import jax.numpy as jnp
         >>> print(softmax_backward(jnp.array([0.5, 0.5]), jnp.array([1.0, 0.0])))
         [ 0.25 -0.25]
     """
     return a * (da - (da * a).sum(axis=-1, keepdims=True))
 
 
-identity = activation_layer(identity_forward, identity_backward)
-sigmoid = activation_layer(sigmoid_forward, sigmoid_backward)
-tanh = activation_layer(tanh_forward, tanh_backward)
-relu = activation_layer(relu_forward, relu_backward)
-softplus = activation_layer(softplus_forward, softplus_backward)
-elu = activation_layer(elu_forward, elu_backward)
-gelu = activation_layer(gelu_forward, gelu_backward)
-gelu_tanh = activation_layer(gelu_tanh_forward, gelu_tanh_backward)
-silu = activation_layer(silu_forward, silu_backward)
-softmax = activation_layer(softmax_forward, softmax_backward)
+identity = activation_layer(identity_forward, identity_backward, LayerSpec("identity"))
+sigmoid = activation_layer(
+    sigmoid_forward,
+    sigmoid_backward,
+    LayerSpec("sigmoid", units="saturating", steepest=0.25, output_range=(0.0, 1.0)),
+)
+tanh = activation_layer(tanh_forward, tanh_backward, LayerSpec("tanh", units="saturating", output_range=(-1.0, 1.0)))
+relu = activation_layer(relu_forward, relu_backward, _rectifier("relu", (0.0, math.inf)))
+softplus = activation_layer(softplus_forward, softplus_backward, _rectifier("softplus", (0.0, math.inf)))
+elu = activation_layer(elu_forward, elu_backward, _rectifier("elu", (-1.0, math.inf)))
+gelu = activation_layer(gelu_forward, gelu_backward, _rectifier("gelu"))
+gelu_tanh = activation_layer(gelu_tanh_forward, gelu_tanh_backward, _rectifier("gelu_tanh"))
+silu = activation_layer(silu_forward, silu_backward, _rectifier("silu"))
+softmax = activation_layer(
+    softmax_forward,
+    softmax_backward,
+    LayerSpec(
+        "softmax",
+        units="saturating",
+        steepest=0.25,
+        slope=lambda a, y: y * (1 - y),  # The Jacobian's diagonal.
+        output_range=(0.0, 1.0),
+    ),
+)
 
 
 @memoised
 def leaky_relu(alpha: float = 0.01) -> Layer:
-    """The leaky rectified linear unit as a layer, a = z where z > 0, else α z.
+    """Return the leaky rectified linear unit as a layer, a = z where z > 0, else α z.
 
     Args:
         alpha: α, the slope below zero, a Python number.
@@ -625,4 +393,5 @@ def leaky_relu(alpha: float = 0.01) -> Layer:
         Maas, Hannun and Ng 2013.
     """
     check_real("leaky_relu(alpha)", alpha)
-    return activation_layer(partial(leaky_relu_forward, alpha=alpha), leaky_relu_backward)
+    spec = _rectifier("leaky_relu", settings=(("alpha", alpha),))
+    return activation_layer(partial(leaky_relu_forward, alpha=alpha), leaky_relu_backward, spec)

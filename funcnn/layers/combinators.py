@@ -1,10 +1,10 @@
-"""Layers made of layers: one after another, beside a shortcut, and many equal ones.
+"""Combinators: layers one after another, a layer with a shortcut, and many equal layers.
 
-Each runs its parts forward in order and backward in the opposite order: the chain rule is nothing else.
+Each runs its parts forward in order and backward in the opposite order, by the chain rule.
 """
 
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,25 +15,27 @@ from funcnn._checks import check_is_layer, describe, positive_integer
 from funcnn._memoise import memoised
 from funcnn._static import Static
 from funcnn.layers.activations import identity
-from funcnn.types import Layer, Params, Residuals, State
+from funcnn.types import Chained, Layer, LayerSpec, Params, Repeated, Residuals, State, Summed
 
 
 class SkipParts(NamedTuple):
-    """What belongs to the inner layer and what to the shortcut: parameters, states, residuals or gradients."""
+    """Parameters, states, residuals or gradients of the inner layer and of the shortcut."""
 
     inner: Params | State | Residuals
     shortcut: Params | State | Residuals
 
 
 class RepeatResiduals(NamedTuple):
-    """What the repeated layers were given, what else each of them kept, and how a layer's residuals mix both.
+    """The inputs of the repeated layers, their other residuals, and the place of each in a layer's residuals.
 
-    A kernel among a scanned layer's residuals would be stacked once more, though it is there anyway; so would an
-    output, which is the next layer's input. Fields:
+    A kernel among the residuals of a scanned layer would be stacked once more, although the parameters are there
+    anyway; so would an output, which is the input of the next layer.
+
+    Fields:
         given: parameters, states and keys, the layers first.
-        kept: the other residuals, the layers first; where the outputs are left out, the inputs lead them.
-        y: the last layer's output, where the others are left out.
-        mixed: the structure of a layer's residuals and where each of them is.
+        kept: the other residuals, the layers first; where the outputs are left out, the inputs come first.
+        y: the last layer's output, where the other outputs are left out.
+        mixed: the structure of a layer's residuals, and where each of them is.
     """
 
     given: tuple[Params, State, PRNGKeyArray | None]
@@ -42,48 +44,17 @@ class RepeatResiduals(NamedTuple):
     mixed: Static
 
     def of_one(self, given, kept, y) -> Residuals:
-        """A layer's own residuals, from what it was given and kept, and its output."""
+        """Return a layer's own residuals, from its inputs, its other residuals and its output."""
         structure, places = self.mixed.value
         sources = (jax.tree.leaves(given), kept, (y,))
         return jax.tree.unflatten(structure, [sources[source][number] for source, number in places])
-
-    @property
-    def of_layers(self) -> Residuals:
-        """The layers' own residuals, each array with the layers first."""
-        outputs = None if self.y is None else jnp.concatenate([self.kept[0][1:], self.y[None]])
-        return self.of_one(self.given, self.kept, outputs)
 
 
 _GIVEN, _KEPT, _OUTPUT = 0, 1, (2, 0)
 
 
-class Composition(NamedTuple):
-    """What a layer is made of: ``serial``'s layers, ``skip``'s inner one and shortcut, or ``repeat``'s n times."""
-
-    kind: Literal["serial", "skip", "repeat"]
-    layers: tuple[Layer, ...]
-
-
-def composition(layer: Layer) -> Composition | None:
-    """The parts of a layer made by a combinator; ``None`` for any other, and where its forward was replaced.
-
-    Example:
-        >>> composition(serial(identity, identity)).kind
-        'serial'
-    """
-    forward = layer.forward
-    if isinstance(forward, partial) and forward.func is _serial_forward:
-        return Composition("serial", forward.args[0])
-    if isinstance(forward, partial) and forward.func is _skip_forward:
-        return Composition("skip", forward.args)
-    if isinstance(forward, partial) and forward.func is _repeat_forward:
-        layer, n = forward.args
-        return Composition("repeat", (layer,) * n)
-    return None
-
-
 def split_key(key: PRNGKeyArray | None, count: int) -> tuple[PRNGKeyArray | None, ...]:
-    """A key for each part of a combinator: ``count`` of them, or as many ``None``."""
+    """Return a key for each of ``count`` parts, or as many ``None``."""
     return (None,) * count if key is None else tuple(jax.random.split(key, count))
 
 
@@ -94,7 +65,7 @@ def _refuse(name, expected, tree):
 
 
 def _serial_init(layers, key):
-    # Not split_key: taking a long array of keys apart is a program of its own, which XLA compiles for most of a second.
+    # Not split_key: XLA compiles the program that takes a long array of keys apart for most of a second.
     keys = jax.random.split(key, len(layers))
     parts = [layer.init(lax.dynamic_index_in_dim(keys, at, keepdims=False)) for at, layer in enumerate(layers)]
     return tuple(params for params, _ in parts), tuple(state for _, state in parts)
@@ -126,7 +97,7 @@ def _serial_backward(layers, residuals, dy):
 def serial(*layers: Layer) -> Layer:
     """Layers one after another, y = fₙ(… f₂(f₁(x))).
 
-    Backward is the chain rule, from the last layer to the first: dy of a layer is dx of the one after it.
+    Backward applies the chain rule from the last layer to the first: dy of a layer is dx of the next one.
 
     Args:
         layers: at least one layer.
@@ -153,7 +124,12 @@ def serial(*layers: Layer) -> Layer:
         raise ValueError("serial: expected at least one layer, got none. For no operation use identity.")
     for position, layer in enumerate(layers):
         check_is_layer(f"serial(layers[{position}])", layer)
-    return Layer(partial(_serial_init, layers), partial(_serial_forward, layers), partial(_serial_backward, layers))
+    return Layer(
+        partial(_serial_init, layers),
+        partial(_serial_forward, layers),
+        partial(_serial_backward, layers),
+        LayerSpec("serial", structure=Chained(layers)),
+    )
 
 
 def _skip_init(inner, shortcut, key):
@@ -169,33 +145,33 @@ def _skip_forward(inner, shortcut, params, state, x, *, train, key=None):
             _refuse("skip", f"{name} as SkipParts(inner, shortcut)", tree)
     inner_key, shortcut_key = split_key(key, 2)
     y, inner_state, inner_residuals = inner.forward(params.inner, state.inner, x, train=train, key=inner_key)
-    beside, shortcut_state, shortcut_residuals = shortcut.forward(
+    y_shortcut, shortcut_state, shortcut_residuals = shortcut.forward(
         params.shortcut, state.shortcut, x, train=train, key=shortcut_key
     )
-    if (y.shape, y.dtype) != (beside.shape, beside.dtype):
+    if (y.shape, y.dtype) != (y_shortcut.shape, y_shortcut.dtype):
         raise ValueError(
-            f"skip: expected the shortcut's output like the inner layer's, {describe(y)}, got {describe(beside)}. "
+            f"skip: expected the shortcut's output like the inner layer's, {describe(y)}, got {describe(y_shortcut)}. "
             "Where the widths differ, project: skip(inner, shortcut=linear(in_features, out_features))."
         )
-    return y + beside, SkipParts(inner_state, shortcut_state), SkipParts(inner_residuals, shortcut_residuals)
+    return y + y_shortcut, SkipParts(inner_state, shortcut_state), SkipParts(inner_residuals, shortcut_residuals)
 
 
 def _skip_backward(inner, shortcut, residuals, dy):
     inner_gradients, dx = inner.backward(residuals.inner, dy)
-    shortcut_gradients, dx_beside = shortcut.backward(residuals.shortcut, dy)
-    return SkipParts(inner_gradients, shortcut_gradients), dx + dx_beside
+    shortcut_gradients, dx_shortcut = shortcut.backward(residuals.shortcut, dy)
+    return SkipParts(inner_gradients, shortcut_gradients), dx + dx_shortcut
 
 
 @memoised
 def skip(inner: Layer, shortcut: Layer = identity) -> Layer:
     """A skip (residual) connection, y = inner(x) + shortcut(x).
 
-    x is used twice, so its gradients add up: dx = inner's dx + shortcut's dx. With the identity as shortcut, dy reaches
-    x undiminished however deep the inner layer is.
+    x is used twice, so its gradients add up: dx = inner's dx + shortcut's dx. With the identity as shortcut, dx
+    contains dy itself, however deep the inner layer is.
 
     Args:
         inner: the layer that is skipped.
-        shortcut: the way round it; ``linear(in_features, out_features)`` projects where the widths differ.
+        shortcut: the layer beside it; ``linear(in_features, out_features)`` projects where the widths differ.
 
     Returns:
         The layer. Parameters, states and gradients are ``SkipParts(inner, shortcut)``.
@@ -220,6 +196,7 @@ def skip(inner: Layer, shortcut: Layer = identity) -> Layer:
         partial(_skip_init, inner, shortcut),
         partial(_skip_forward, inner, shortcut),
         partial(_skip_backward, inner, shortcut),
+        LayerSpec("skip", structure=Summed(inner, shortcut)),
     )
 
 
@@ -231,7 +208,7 @@ def _repeat_forward(layer, n, params, state, x, *, train, key=None):
     def one_layer(x, part):
         layer_params, layer_state, layer_key = part
         y, new_state, residuals = layer.forward(layer_params, layer_state, x, train=train, key=layer_key)
-        kept, mixed = _apart(residuals, part, x, y)
+        kept, mixed = _separate(residuals, part, x, y)
         if (y.shape, y.dtype) != (x.shape, x.dtype):
             raise ValueError(
                 f"repeat: expected a layer that keeps the shape and dtype of x, {x.dtype} {x.shape}, "
@@ -263,8 +240,8 @@ def _repeat_backward(layer, n, residuals, dy):
     return dparams, dx
 
 
-def _apart(residuals, given, x, y):
-    """Which residuals a scanned layer has to keep, and where all of them are then."""
+def _separate(residuals, given, x, y):
+    """Return the residuals that a scanned layer has to keep, and the places of all of them."""
     leaves, structure = jax.tree.flatten(residuals)
     places: dict[int, tuple[int, int]] = {}
     kept: list[Array] = []
@@ -282,10 +259,10 @@ def _apart(residuals, given, x, y):
 
 @memoised
 def repeat(layer: Layer, n: int) -> Layer:
-    """n equal layers one after another, run by ``lax.scan``: the time to compile doesn't grow with n.
+    """n equal layers one after another, run by ``lax.scan``, so that compile time does not grow with n.
 
-    Each has parameters and a state of its own; they are stacked, with the layers as the first axis. Backward scans from
-    the last layer to the first.
+    Each layer has its own parameters and state. They are stacked, with the layers as the first axis. Backward scans
+    from the last layer to the first.
 
     Args:
         layer: a layer whose output has the shape and dtype of its input.
@@ -309,5 +286,8 @@ def repeat(layer: Layer, n: int) -> Layer:
     check_is_layer("repeat(layer)", layer)
     n = positive_integer("repeat(n)", n)
     return Layer(
-        partial(_repeat_init, layer, n), partial(_repeat_forward, layer, n), partial(_repeat_backward, layer, n)
+        partial(_repeat_init, layer, n),
+        partial(_repeat_forward, layer, n),
+        partial(_repeat_backward, layer, n),
+        LayerSpec("repeat", settings=(("n", n),), structure=Repeated(layer, n)),
     )

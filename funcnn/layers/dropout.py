@@ -9,26 +9,26 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from funcnn._checks import check_real, feature_array, floating_array
 from funcnn._memoise import memoised
-from funcnn.layers.activations import no_params
-from funcnn.types import Layer
+from funcnn.layers.activation_layer import no_params
+from funcnn.types import Layer, LayerSpec
 
 
 class DropoutResiduals(NamedTuple):
-    """From training: 1/(1 − rate) where a unit stayed, 0 where it was dropped."""
+    """Residuals of training: 1/(1 − rate) where an entry is kept, 0 where it is dropped."""
 
     multiplier: Float[Array, "..."]
 
 
 class NothingDroppedResiduals(NamedTuple):
-    """From prediction, where dropout is the identity."""
+    """Residuals of prediction, where dropout is the identity."""
 
 
 def dropout_forward(
     key: PRNGKeyArray, x: Float[Array, "..."], rate: float
 ) -> tuple[Float[Array, "..."], DropoutResiduals]:
-    """Drop units at random: y = x m/(1 − rate), m ~ Bernoulli(1 − rate), independently for every entry.
+    """Drop entries at random: y = x m/(1 − rate), m ~ Bernoulli(1 − rate), independently for every entry.
 
-    The division keeps the expectation, E[y] = x, so that prediction uses the network as it is (*inverted* dropout).
+    The division keeps the expectation, E[y] = x, so that prediction uses the network unchanged (*inverted* dropout).
 
     Args:
         key: random key.
@@ -61,10 +61,10 @@ def dropout_forward(
 def dropout_backward(
     residuals: DropoutResiduals | NothingDroppedResiduals, dy: Float[Array, "..."]
 ) -> Float[Array, "..."]:
-    """y = x · multiplier with a multiplier that doesn't depend on x, so dx = dy · multiplier: the same units stay out.
+    """dx = dy · multiplier, for y = x · multiplier with a multiplier that doesn't depend on x.
 
     Args:
-        residuals: from ``dropout_forward``, or those of a prediction, where dx = dy.
+        residuals: from ``dropout_forward``, or those of prediction, where dx = dy.
         dy: cotangent of y.
 
     Returns:
@@ -108,13 +108,13 @@ def _dropout_layer_backward(residuals, dy):
 
 @memoised
 def dropout(rate: float) -> Layer:
-    """Inverted dropout: while training every entry is dropped with probability ``rate``; in prediction none is.
+    """Inverted dropout: in training every entry is dropped with probability ``rate``; in prediction none is.
 
     Args:
         rate: the probability to drop, in [0, 1).
 
     Returns:
-        The layer, without parameters or state. Its forward needs a key while training.
+        The layer, without parameters or state. Its forward needs a key in training.
 
     Raises:
         ValueError, TypeError: rate isn't a Python number in [0, 1).
@@ -131,4 +131,5 @@ def dropout(rate: float) -> Layer:
         Srivastava et al. 2014.
     """
     _check_rate(rate)
-    return Layer(no_params, partial(_dropout_layer_forward, rate=rate), _dropout_layer_backward)
+    spec = LayerSpec("dropout", settings=(("rate", rate),))
+    return Layer(no_params, partial(_dropout_layer_forward, rate=rate), _dropout_layer_backward, spec)

@@ -1,44 +1,17 @@
 """The linear (fully connected, affine) layer."""
 
-from collections.abc import Callable
+import math
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from funcnn._checks import check_callable, check_features, check_vectors, positive_integer
-from funcnn._draw import drawn_in_line
 from funcnn._memoise import memoised
-from funcnn._tiny import product
-from funcnn.types import Layer, State
-
-KernelInit: TypeAlias = Callable[[PRNGKeyArray, tuple[int, int]], Array]
-"""``(key, (in_features, out_features)) -> kernel``; those of ``jax.nn.initializers`` are such."""
-
-_DEVIATION_WITHIN_TWO = 0.87962566103423978
-"""The standard deviation of the normal distribution cut at ±2."""
-
-
-def xavier(key: PRNGKeyArray, shape: tuple[int, int]) -> Float[Array, "in_features out_features"]:
-    """``jax.nn.initializers.glorot_uniform()``, compiled sooner: uniform in ±√(6 / (in_features + out_features)).
-
-    Source:
-        Glorot and Bengio 2010, equation 16: for sigmoid, tanh and linear outputs.
-    """
-    variance = jnp.asarray(2 / sum(shape), float)
-    return drawn_in_line(jax.random.uniform, key, shape, minval=-1) * jnp.sqrt(3 * variance)
-
-
-def he(key: PRNGKeyArray, shape: tuple[int, int]) -> Float[Array, "in_features out_features"]:
-    """``jax.nn.initializers.he_normal()``, compiled sooner: normal, cut at two deviations, of variance 2 / in_features.
-
-    Source:
-        He, Zhang, Ren and Sun 2015, equation 10: for the ReLU family.
-    """
-    deviation = jnp.sqrt(jnp.asarray(2 / shape[0], float)) / _DEVIATION_WITHIN_TWO
-    return drawn_in_line(jax.random.truncated_normal, key, shape, lower=-2, upper=2) * deviation
+from funcnn._small_matmul import small_matmul
+from funcnn.layers.initializers import xavier
+from funcnn.types import KernelInit, Layer, LayerSpec, State
 
 
 class LinearParams(NamedTuple):
@@ -49,9 +22,9 @@ class LinearParams(NamedTuple):
 
 
 class LinearResiduals(NamedTuple):
-    """The input and the kernel, which each appear in the other's gradient. Keeping a kernel copies nothing."""
+    """The input and the kernel: each is in the other's gradient. Keeping a kernel copies nothing."""
 
-    x: Float[Array, "batch in_features"]
+    x: Float[Array, "*batch in_features"]
     kernel: Float[Array, "in_features out_features"]
 
 
@@ -80,16 +53,16 @@ def linear_init(
 
 
 def linear_forward(
-    params: LinearParams, x: Float[Array, "batch in_features"]
-) -> tuple[Float[Array, "batch out_features"], LinearResiduals]:
-    """Weigh and sum the features of every sample: y = x K + b.
+    params: LinearParams, x: Float[Array, "*batch in_features"]
+) -> tuple[Float[Array, "*batch out_features"], LinearResiduals]:
+    """Compute weighted sums of the features, y = x K + b, of every sample and at every position.
 
     Args:
         params: kernel ``(in_features, out_features)`` and bias ``(out_features,)``.
-        x: features, ``(batch, in_features)``, in the parameters' dtype.
+        x: features, ``(batch, ..., in_features)``, in the parameters' dtype.
 
     Returns:
-        ``y``, ``(batch, out_features)``, and the residuals.
+        ``y``, ``(batch, ..., out_features)``, and the residuals.
 
     Raises:
         ValueError: x is empty, has no batch axis, or another number of features; the bias doesn't fit the kernel.
@@ -108,16 +81,16 @@ def linear_forward(
     name, (in_features, out_features) = f"linear{kernel.shape}", kernel.shape
     check_vectors(name, kernel.dtype, out_features, bias=bias)
     x = check_features(name, x, in_features, kernel.dtype)
-    y = product(x, kernel) + bias[None, :]
-    return y, LinearResiduals(x, kernel)
+    y = small_matmul(_rows(x), kernel) + bias[None, :]
+    return y.reshape(*x.shape[:-1], out_features) if x.ndim > 2 else y, LinearResiduals(x, kernel)
 
 
 def linear_backward(
-    residuals: LinearResiduals, dy: Float[Array, "batch out_features"]
-) -> tuple[LinearParams, Float[Array, "batch in_features"]]:
+    residuals: LinearResiduals, dy: Float[Array, "*batch out_features"]
+) -> tuple[LinearParams, Float[Array, "*batch in_features"]]:
     """Gradients of y = x K + b.
 
-    With y[n,j] = Σᵢ x[n,i] K[i,j] + b[j] and dy[n,j] = ∂L/∂y[n,j]::
+    With y[n,j] = Σᵢ x[n,i] K[i,j] + b[j] and dy[n,j] = ∂L/∂y[n,j], where n counts samples and positions::
 
         ∂L/∂K[i,j] = Σₙ x[n,i] dy[n,j]      dK = xᵀ dy
         ∂L/∂b[j]   = Σₙ dy[n,j]             every sample adds the same bias, so its gradients add up
@@ -125,10 +98,10 @@ def linear_backward(
 
     Args:
         residuals: from ``linear_forward``.
-        dy: cotangent of y, ``(batch, out_features)``.
+        dy: cotangent of y, ``(batch, ..., out_features)``.
 
     Returns:
-        The gradients of the parameters, and ``dx``, ``(batch, in_features)``.
+        The gradients of the parameters, and ``dx``, ``(batch, ..., in_features)``.
 
     Example:
         >>> import jax.numpy as jnp
@@ -142,10 +115,16 @@ def linear_backward(
         Rumelhart, Hinton and Williams, "Learning representations by back-propagating errors", 1986, equations 6 and 7.
     """
     x, kernel = residuals
-    dkernel = product(x.T, dy)
+    dy = _rows(dy)
+    dkernel = small_matmul(_rows(x).T, dy)
     dbias = dy.sum(axis=0)
-    dx = product(dy, kernel.T)
-    return LinearParams(dkernel, dbias), dx
+    dx = small_matmul(dy, kernel.T)
+    return LinearParams(dkernel, dbias), dx.reshape(x.shape) if x.ndim > 2 else dx
+
+
+def _rows(array: Float[Array, "*batch features"]) -> Float[Array, "rows features"]:
+    """Return samples and positions as the rows of a matrix."""
+    return array if array.ndim == 2 else array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
 
 
 def _layer_forward(params, state, x, *, train, key=None):
@@ -162,7 +141,7 @@ def linear(in_features: int, out_features: int, kernel_init: KernelInit = xavier
         out_features: units, features of y.
         kernel_init: ``(key, shape) -> kernel``, for example one of ``jax.nn.initializers``: ``he_normal()``,
             ``glorot_uniform()`` (Xavier, the default), ``lecun_normal()``, ``zeros``, ``normal(0.01)``. JAX makes a
-            new function at every such call: keep it in a variable for layers that are to be equal.
+            new function at every such call: keep it in a variable to make equal layers.
 
     Returns:
         The layer. Its parameters are ``LinearParams(kernel, bias)``; it has no state.
@@ -175,15 +154,16 @@ def linear(in_features: int, out_features: int, kernel_init: KernelInit = xavier
         >>> import jax
         >>> layer = linear(3, 2)
         >>> params, state = layer.init(jax.random.key(0))
-        >>> y, state, residuals = layer.forward(params, state, jax.numpy.ones((5, 3)), train=True)
-        >>> y.shape
+        >>> layer.forward(params, state, jax.numpy.ones((5, 3)), train=True)[0].shape
         (5, 2)
+        >>> layer.forward(params, state, jax.numpy.ones((5, 7, 3)), train=True)[0].shape
+        (5, 7, 2)
     """
     check_callable("linear(kernel_init)", kernel_init, "Pass one of jax.nn.initializers: he_normal(), zeros.")
-    init = partial(
-        linear_init,
-        in_features=positive_integer("linear(in_features)", in_features),
-        out_features=positive_integer("linear(out_features)", out_features),
-        kernel_init=kernel_init,
-    )
-    return Layer(init, _layer_forward, linear_backward)
+    settings: dict[str, Any] = {
+        "in_features": positive_integer("linear(in_features)", in_features),
+        "out_features": positive_integer("linear(out_features)", out_features),
+        "kernel_init": kernel_init,
+    }
+    spec = LayerSpec("linear", settings=tuple(settings.items()))
+    return Layer(partial(linear_init, **settings), _layer_forward, linear_backward, spec)

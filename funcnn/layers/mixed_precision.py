@@ -1,7 +1,7 @@
-"""Mixed precision: a layer computes in a narrow dtype, its parameters and all that goes in and out stay wide."""
+"""Mixed precision: a layer computes in a narrow dtype; its parameters, input, output and gradients stay wide."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,8 @@ from jaxtyping import PyTree
 from funcnn._checks import check_is_layer, floating_array
 from funcnn._memoise import memoised
 from funcnn._static import Static
-from funcnn.types import Layer, Residuals
+from funcnn.layers.traversal import cast_floating, values, with_values
+from funcnn.types import Layer, LayerSpec, Residuals, Wrapped
 
 
 class MixedResiduals(NamedTuple):
@@ -20,11 +21,6 @@ class MixedResiduals(NamedTuple):
     residuals: Residuals
     params: Static
     x: Static
-
-
-def _cast(tree: PyTree, dtype) -> PyTree:
-    """Floating leaves in ``dtype``; counts and keys as they are."""
-    return jax.tree.map(lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)
 
 
 def _cast_each(tree: PyTree, dtypes) -> PyTree:
@@ -42,7 +38,7 @@ def _mixed_precision_init(layer, key):
 
 def _mixed_precision_forward(layer, compute_dtype, params, state, x, *, train, key=None):
     x = floating_array("mixed_precision", x)
-    narrow = (_cast(tree, compute_dtype) for tree in (params, state, x))
+    narrow = (cast_floating(tree, compute_dtype) for tree in (params, state, x))
     y, new_state, residuals = layer.forward(*narrow, train=train, key=key)
     kept = MixedResiduals(residuals, Static(_dtypes(params)), Static(x.dtype))
     return y.astype(x.dtype), _cast_each(new_state, _dtypes(state)), kept
@@ -50,24 +46,25 @@ def _mixed_precision_forward(layer, compute_dtype, params, state, x, *, train, k
 
 def _mixed_precision_backward(layer, compute_dtype, kept, dy):
     dparams, dx = layer.backward(kept.residuals, dy.astype(compute_dtype))
-    return _cast_each(dparams, kept.params.value), dx.astype(kept.x.value)
+    wide = _cast_each(values(dparams), kept.params.value)
+    return with_values(dparams, wide), dx.astype(kept.x.value)
 
 
-@memoised
 def mixed_precision(layer: Layer, compute_dtype: DTypeLike = jnp.bfloat16) -> Layer:
     """A layer that computes forward and backward in ``compute_dtype``; parameters, output and gradients stay wide.
 
-    With ⌊·⌋ for rounding to the narrow dtype::
+    With ⌊·⌋ for rounding to the narrow dtype and r for the residuals::
 
         forward    y  = wide(f(⌊θ⌋, ⌊x⌋))
         backward   dθ, dx = wide(f.backward(r, ⌊dy⌋))
 
-    The optimizer sees parameters, gradients and moments in float32: an update much smaller than its parameter, which
-    bfloat16 would round away, adds up there. bfloat16 has float32's range, so losses need no scaling; float16 hasn't.
-    Keep losses, softmax and normalization outside, whose sums need the digits: wrap the linear layers, as
+    Parameters, gradients and the optimizer's moments stay in float32, where small updates add up that bfloat16 would
+    round away. bfloat16 has float32's range, so losses need no scaling; float16 does not. Keep losses, softmax and
+    normalization outside, because their sums need the digits: wrap the linear layers, as
     ``mlp(…, compute_dtype=jnp.bfloat16)`` does.
 
-    Hand-written and autodiff gradients of it agree to the narrow dtype's rounding only: check the layer itself.
+    Hand-written and autodiff gradients agree only to the narrow dtype's rounding. To check a backward pass, check the
+    layer without the wrapper.
 
     Args:
         layer: any layer.
@@ -93,16 +90,26 @@ def mixed_precision(layer: Layer, compute_dtype: DTypeLike = jnp.bfloat16) -> La
         deep learning training", 2019.
     """
     check_is_layer("mixed_precision(layer)", layer)
-    dtype = checked_compute_dtype("mixed_precision(compute_dtype)", compute_dtype)
+    return _mixed_precision(layer, checked_compute_dtype("mixed_precision(compute_dtype)", compute_dtype))
+
+
+@memoised
+def _mixed_precision(layer: Layer, dtype: Any) -> Layer:
+    # Memoised by the checked dtype: jnp.bfloat16 and "bfloat16" give the same layer.
     return Layer(
         partial(_mixed_precision_init, layer),
         partial(_mixed_precision_forward, layer, dtype),
         partial(_mixed_precision_backward, layer, dtype),
+        LayerSpec(
+            "mixed_precision",
+            settings=(("compute_dtype", dtype),),
+            structure=Wrapped(layer, partial(mixed_precision, compute_dtype=dtype), dtype),
+        ),
     )
 
 
 def checked_compute_dtype(name: str, dtype) -> jnp.dtype:
-    """The dtype; a ``TypeError`` where it isn't a floating one."""
+    """Return the dtype, or raise a ``TypeError`` where it is not a floating one."""
     try:
         checked = jnp.dtype(dtype)
     except TypeError:

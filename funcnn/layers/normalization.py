@@ -1,8 +1,9 @@
-"""Batch and layer normalization: the same formula over two different axes.
+"""Batch and layer normalization: the same formula over different axes.
 
 Both standardise, x̂ = (x − μ)/√(σ² + ε), then rescale, y = γ x̂ + β. Batch normalization takes μ and σ² of each feature
-over the batch, layer normalization of each sample over its features. The variance is taken in two passes, Σ(x − μ)²/n,
-because E[x²] − E[x]² loses every digit where the mean is large beside the spread.
+over the batch and all positions, layer normalization of each sample and position over its features. The variance is
+computed in two passes, Σ(x − μ)²/n, because E[x²] − E[x]² loses every digit where the mean is large compared with the
+standard deviation.
 """
 
 from functools import partial
@@ -14,9 +15,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from funcnn._checks import check_features, check_real, check_vectors, positive_integer
 from funcnn._memoise import memoised
-from funcnn.types import Layer
+from funcnn.types import Layer, LayerSpec
 
-Features = Float[Array, "batch features"]
+Features = Float[Array, "*batch features"]
 
 
 class NormalizationParams(NamedTuple):
@@ -27,25 +28,25 @@ class NormalizationParams(NamedTuple):
 
 
 class BatchNormState(NamedTuple):
-    """Running ``mean`` and ``variance`` of each feature, ``(features,)``: what prediction uses."""
+    """Running ``mean`` and ``variance`` of each feature, ``(features,)``, which prediction uses."""
 
     mean: Float[Array, " features"]
     variance: Float[Array, " features"]
 
 
 class BatchStatisticsResiduals(NamedTuple):
-    """From training, where the mean and the variance themselves depend on x."""
+    """Residuals of training, where the mean and the variance depend on x."""
 
     standardised: Features
-    inverse_deviation: Float[Array, "1 features"]
+    inverse_deviation: Float[Array, "*ones features"]
     scale: Float[Array, " features"]
 
 
 class RunningStatisticsResiduals(NamedTuple):
-    """From prediction, where the mean and the variance are constants."""
+    """Residuals of prediction, where the mean and the variance are constants."""
 
     standardised: Features
-    inverse_deviation: Float[Array, "1 features"]
+    inverse_deviation: Float[Array, "*ones features"]
     scale: Float[Array, " features"]
 
 
@@ -53,7 +54,7 @@ class LayerNormResiduals(NamedTuple):
     """The standardised input and each sample's 1/√(σ² + ε)."""
 
     standardised: Features
-    inverse_deviation: Float[Array, "batch 1"]
+    inverse_deviation: Float[Array, "*batch 1"]
     scale: Float[Array, " features"]
 
 
@@ -61,8 +62,17 @@ def _normalization_init(features):
     return NormalizationParams(scale=jnp.ones(features), bias=jnp.zeros(features))
 
 
+def _along_features(vector, x):
+    """Return a vector of the features as an array that broadcasts with x."""
+    return vector.reshape((1,) * (x.ndim - 1) + vector.shape)
+
+
+def _all_but_features(x):
+    return tuple(range(x.ndim - 1))
+
+
 def _standardise(x, axis, epsilon):
-    """x̂ over one axis, with 1/√(σ² + ε), μ and σ²; the divisor of σ² is n."""
+    """Return x̂ over some axes, with 1/√(σ² + ε), μ and σ²; the divisor of σ² is n."""
     mean = x.mean(axis=axis, keepdims=True)
     centred = x - mean
     variance = (centred * centred).mean(axis=axis, keepdims=True)
@@ -71,19 +81,20 @@ def _standardise(x, axis, epsilon):
 
 
 def _rescale(params, standardised):
-    return standardised * params.scale[None, :] + params.bias[None, :]
+    return standardised * _along_features(params.scale, standardised) + _along_features(params.bias, standardised)
 
 
 def _rescale_backward(residuals, dy):
-    """Gradients of y = γ x̂ + β: dγ = Σₙ dy x̂ and dβ = Σₙ dy, summed over the batch that shares them; dx̂ = dy γ."""
-    dparams = NormalizationParams(scale=(dy * residuals.standardised).sum(axis=0), bias=dy.sum(axis=0))
-    return dparams, dy * residuals.scale[None, :]
+    """Gradients of y = γ x̂ + β: dγ = Σₙ dy x̂ and dβ = Σₙ dy, summed over samples and positions; dx̂ = dy γ."""
+    shared = _all_but_features(dy)
+    dparams = NormalizationParams(scale=(dy * residuals.standardised).sum(axis=shared), bias=dy.sum(axis=shared))
+    return dparams, dy * _along_features(residuals.scale, dy)
 
 
 def _standardise_backward(residuals, dstandardised, axis):
     """Gradient of x̂ = (x − μ)/s with μ, s = √(σ² + ε) functions of the same n entries x.
 
-    Moving x[i] moves x̂[j] in three ways: directly, through μ and through s::
+    x[i] enters x̂[j] in three ways, directly, through μ and through s::
 
         ∂x̂[j]/∂x[i] = (1[i = j] − 1/n − x̂[j] x̂[i]/n) / s
 
@@ -92,7 +103,7 @@ def _standardise_backward(residuals, dstandardised, axis):
         dx[i] = (dx̂[i] − mean(dx̂) − x̂[i] mean(dx̂ x̂)) / s
     """
     standardised, inverse_deviation, _ = residuals
-    # The mean goes last: x̂ has none but for rounding, which then leaves with it instead of being divided by a small s.
+    # The mean is subtracted last: it then removes the rounding error of x̂'s own mean before the division by s.
     across = dstandardised - standardised * (dstandardised * standardised).mean(axis=axis, keepdims=True)
     return inverse_deviation * (across - across.mean(axis=axis, keepdims=True))
 
@@ -120,24 +131,24 @@ def batch_norm_forward(
 ) -> tuple[Features, BatchNormState, BatchStatisticsResiduals | RunningStatisticsResiduals]:
     """Standardise every feature, then rescale: y = γ (x − μ)/√(σ² + ε) + β.
 
-    While training μ and σ² are the batch's own, and the running ones move towards them::
+    In training μ and σ² are the batch's own, over samples and positions, and the running ones are updated::
 
         running ← momentum · running + (1 − momentum) · batch
 
-    so a momentum near 1 is a long memory (PyTorch's ``momentum`` is our 1 − momentum). In prediction μ and σ² are the
-    running ones. The divisor of σ² is n in both places, as in Keras and Flax (the paper's inference, and PyTorch's
-    running variance, have n − 1). A batch of one sample is standardised to zero, whatever it holds.
+    PyTorch's ``momentum`` is our 1 − momentum. In prediction μ and σ² are the running ones. The divisor of σ² is n in
+    both places, as in Keras and Flax (the paper's inference, and PyTorch's running variance, have n − 1). A batch of
+    one sample without further axes is standardised to zero.
 
     Args:
         params: scale γ and bias β, ``(features,)``.
         state: running mean and variance, ``(features,)``.
-        x: features, ``(batch, features)``, in the parameters' dtype.
+        x: features, ``(batch, ..., features)``, in the parameters' dtype.
         train: which statistics to use; a Python bool.
-        momentum: how much of the running statistics stays at a step.
+        momentum: the share of the running statistics that is kept at a step.
         epsilon: ε, in the units of x².
 
     Returns:
-        y, ``(batch, features)``; the new running statistics; the residuals, of another type in either mode.
+        y, ``(batch, ..., features)``; the new running statistics; the residuals, of a type for each mode.
 
     Raises:
         ValueError: x is empty, has no batch axis, or another number of features; vectors that would broadcast.
@@ -158,17 +169,17 @@ def batch_norm_forward(
     check_vectors(name, dtype, features, **params._asdict(), **state._asdict())
     x = check_features(name, x, features, dtype)
     if not train:
-        inverse_deviation = lax.rsqrt(state.variance + epsilon)[None, :]
-        standardised = (x - state.mean[None, :]) * inverse_deviation
+        inverse_deviation = _along_features(lax.rsqrt(state.variance + epsilon), x)
+        standardised = (x - _along_features(state.mean, x)) * inverse_deviation
         return (
             _rescale(params, standardised),
             state,
             RunningStatisticsResiduals(standardised, inverse_deviation, params.scale),
         )
-    standardised, inverse_deviation, mean, variance = _standardise(x, 0, epsilon)
+    standardised, inverse_deviation, mean, variance = _standardise(x, _all_but_features(x), epsilon)
     new_state = BatchNormState(
-        mean=momentum * state.mean + (1 - momentum) * mean[0],
-        variance=momentum * state.variance + (1 - momentum) * variance[0],
+        mean=momentum * state.mean + (1 - momentum) * mean.reshape(features),
+        variance=momentum * state.variance + (1 - momentum) * variance.reshape(features),
     )
     residuals = BatchStatisticsResiduals(standardised, inverse_deviation, params.scale)
     return _rescale(params, standardised), new_state, residuals
@@ -179,17 +190,17 @@ def batch_norm_backward(
 ) -> tuple[NormalizationParams, Features]:
     """Gradients of y = γ x̂ + β, dγ = Σₙ dy x̂, dβ = Σₙ dy, dx̂ = dy γ, and then of x̂ = (x − μ)/s.
 
-    In prediction μ and s are constants: dx = dx̂ / s. While training they depend on every sample of the batch, which
-    takes away from dx̂ its mean and its part along x̂::
+    In prediction μ and s are constants: dx = dx̂ / s. In training they depend on every sample of the batch, which
+    subtracts from dx̂ its mean and its component along x̂::
 
-        dx = (dx̂ − mean(dx̂) − x̂ mean(dx̂ x̂)) / s,    means over the batch
+        dx = (dx̂ − mean(dx̂) − x̂ mean(dx̂ x̂)) / s,    means over samples and positions
 
     Args:
-        residuals: from ``batch_norm_forward``; their type says in which mode it ran.
-        dy: cotangent of y, ``(batch, features)``.
+        residuals: from ``batch_norm_forward``; their type is that of the mode.
+        dy: cotangent of y, ``(batch, ..., features)``.
 
     Returns:
-        The gradients of the parameters, and ``dx``, ``(batch, features)``.
+        The gradients of the parameters, and ``dx``, ``(batch, ..., features)``.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -205,7 +216,7 @@ def batch_norm_backward(
     dparams, dstandardised = _rescale_backward(residuals, dy)
     if isinstance(residuals, RunningStatisticsResiduals):
         return dparams, dstandardised * residuals.inverse_deviation
-    return dparams, _standardise_backward(residuals, dstandardised, axis=0)
+    return dparams, _standardise_backward(residuals, dstandardised, axis=_all_but_features(dy))
 
 
 def _batch_norm_layer_forward(params, state, x, *, train, key=None, momentum, epsilon):
@@ -214,11 +225,11 @@ def _batch_norm_layer_forward(params, state, x, *, train, key=None, momentum, ep
 
 @memoised
 def batch_norm(features: int, momentum: float = 0.9, epsilon: float = 1e-5) -> Layer:
-    """Batch normalization, y = γ (x − μ)/√(σ² + ε) + β, each feature over the batch.
+    """Batch normalization, y = γ (x − μ)/√(σ² + ε) + β, each feature over the batch and all positions.
 
     Args:
         features: features of x.
-        momentum: how much of the running statistics stays at a step: new = momentum · old + (1 − momentum) · batch.
+        momentum: the share of the running statistics kept at a step: new = momentum · old + (1 − momentum) · batch.
         epsilon: ε, in the units of x².
 
     Returns:
@@ -247,6 +258,7 @@ def batch_norm(features: int, momentum: float = 0.9, epsilon: float = 1e-5) -> L
         partial(batch_norm_init, features=features),
         partial(_batch_norm_layer_forward, momentum=momentum, epsilon=epsilon),
         batch_norm_backward,
+        LayerSpec("batch_norm", settings=(("features", features), ("momentum", momentum), ("epsilon", epsilon))),
     )
 
 
@@ -271,17 +283,17 @@ def layer_norm_init(key: PRNGKeyArray, *, features: int) -> tuple[NormalizationP
 def layer_norm_forward(
     params: NormalizationParams, x: Features, epsilon: float = 1e-5
 ) -> tuple[Features, LayerNormResiduals]:
-    """Standardise every sample over its features, then rescale: y = γ (x − μ)/√(σ² + ε) + β.
+    """Standardise every sample and position over its features, then rescale: y = γ (x − μ)/√(σ² + ε) + β.
 
-    No sample sees another, so training and prediction are the same function.
+    Samples do not depend on each other, so training and prediction are the same function.
 
     Args:
         params: scale γ and bias β, ``(features,)``.
-        x: features, ``(batch, features)``, in the parameters' dtype.
+        x: features, ``(batch, ..., features)``, in the parameters' dtype.
         epsilon: ε, in the units of x².
 
     Returns:
-        y, ``(batch, features)``, and the residuals.
+        y, ``(batch, ..., features)``, and the residuals.
 
     Raises:
         ValueError: x is empty, has no batch axis, or another number of features; vectors that would broadcast.
@@ -300,21 +312,21 @@ def layer_norm_forward(
     name, features, dtype = f"layer_norm({params.scale.size})", params.scale.size, params.scale.dtype
     check_vectors(name, dtype, features, **params._asdict())
     x = check_features(name, x, features, dtype)
-    standardised, inverse_deviation, _, _ = _standardise(x, 1, epsilon)
+    standardised, inverse_deviation, _, _ = _standardise(x, -1, epsilon)
     return _rescale(params, standardised), LayerNormResiduals(standardised, inverse_deviation, params.scale)
 
 
 def layer_norm_backward(residuals: LayerNormResiduals, dy: Features) -> tuple[NormalizationParams, Features]:
-    """As for batch normalization while training, with the means over the features of each sample::
+    """Gradients as for batch normalization in training, with the means over the features of each sample::
 
         dγ = Σₙ dy x̂,    dβ = Σₙ dy,    dx̂ = dy γ,    dx = (dx̂ − mean(dx̂) − x̂ mean(dx̂ x̂)) / s
 
     Args:
         residuals: from ``layer_norm_forward``.
-        dy: cotangent of y, ``(batch, features)``.
+        dy: cotangent of y, ``(batch, ..., features)``.
 
     Returns:
-        The gradients of the parameters, and ``dx``, ``(batch, features)``.
+        The gradients of the parameters, and ``dx``, ``(batch, ..., features)``.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -327,7 +339,7 @@ def layer_norm_backward(residuals: LayerNormResiduals, dy: Features) -> tuple[No
         Ba, Kiros and Hinton 2016.
     """
     dparams, dstandardised = _rescale_backward(residuals, dy)
-    return dparams, _standardise_backward(residuals, dstandardised, axis=1)
+    return dparams, _standardise_backward(residuals, dstandardised, axis=-1)
 
 
 def _layer_norm_layer_forward(params, state, x, *, train, key=None, epsilon):
@@ -337,7 +349,7 @@ def _layer_norm_layer_forward(params, state, x, *, train, key=None, epsilon):
 
 @memoised
 def layer_norm(features: int, epsilon: float = 1e-5) -> Layer:
-    """Layer normalization, y = γ (x − μ)/√(σ² + ε) + β, each sample over its features.
+    """Layer normalization, y = γ (x − μ)/√(σ² + ε) + β, each sample and position over its features.
 
     Args:
         features: features of x.
@@ -364,4 +376,5 @@ def layer_norm(features: int, epsilon: float = 1e-5) -> Layer:
         partial(layer_norm_init, features=features),
         partial(_layer_norm_layer_forward, epsilon=epsilon),
         layer_norm_backward,
+        LayerSpec("layer_norm", settings=(("features", features), ("epsilon", epsilon))),
     )

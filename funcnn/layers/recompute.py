@@ -1,4 +1,4 @@
-"""Recomputation: memory for time. The backward pass runs the forward pass again instead of having kept what it left."""
+"""Recomputation: the backward pass runs the forward pass again instead of keeping its residuals."""
 
 from functools import partial
 from typing import NamedTuple
@@ -9,11 +9,11 @@ from jaxtyping import Array, PRNGKeyArray
 from funcnn._checks import check_is_layer
 from funcnn._memoise import memoised
 from funcnn._static import Static
-from funcnn.types import Layer, Params, State
+from funcnn.types import Layer, LayerSpec, Params, State, Wrapped
 
 
 class RecomputeResiduals(NamedTuple):
-    """All that the forward pass was given; ``train`` is static."""
+    """The arguments of the forward pass; ``train`` is static."""
 
     params: Params
     state: State
@@ -32,8 +32,8 @@ def _recompute_forward(layer, params, state, x, *, train, key=None):
 
 
 def _recompute_backward(layer, given, dy):
-    # XLA would see that this is the forward pass once more, and keep the first one's residuals instead. For CPUs it
-    # drops the barrier and does so; in a repeat the two passes stand in loops of their own.
+    # Without the barrier XLA merges this forward pass with the first one and keeps its residuals. On CPUs it drops the
+    # barrier and does so anyway, except in a repeat, where the two passes are in separate loops.
     x, dy = lax.optimization_barrier((given.x, dy))
     _, _, residuals = layer.forward(given.params, given.state, x, train=given.train.value, key=given.key)
     return layer.backward(residuals, dy)
@@ -41,24 +41,24 @@ def _recompute_backward(layer, given, dy):
 
 @memoised
 def recompute(layer: Layer) -> Layer:
-    """A layer that keeps its input alone from forward to backward, and there runs its forward pass again.
+    """A layer that keeps only its input for backward, which runs the forward pass again.
 
     With y = f(x) and f's own pair of passes::
 
-        forward    y, r = f.forward(x)     keep x, forget r
+        forward    y, r = f.forward(x)     keep x, drop r
         backward   _, r = f.forward(x)     dθ, dx = f.backward(r, dy)
 
     The gradients are the same numbers, for one forward pass more. n equal layers in
     ``repeat(recompute(layer), n)`` keep n inputs; cut into √n groups, ``repeat(recompute(repeat(layer, k)), n // k)``,
     they keep √n inputs and the residuals of one group. Random layers draw the same again, for the key is kept.
 
-    On a CPU it saves memory inside ``repeat`` alone: elsewhere XLA recognises the forward pass and keeps what it left,
-    as it does with ``jax.checkpoint``.
+    On a CPU it saves memory only inside ``repeat``: elsewhere XLA merges the two forward passes, as it does with
+    ``jax.checkpoint``.
 
-    The checks and ``monitor`` take it for one layer; check the layer itself to learn which part is wrong.
+    The checks and ``monitor`` look at the layers inside; ``summarize`` counts it as one layer, which keeps its input.
 
     Args:
-        layer: any layer; a ``serial`` of several is where there is something to save.
+        layer: any layer; a ``serial`` of several layers saves the residuals between them.
 
     Returns:
         The layer, with the parameters, state and outputs of ``layer``.
@@ -83,5 +83,8 @@ def recompute(layer: Layer) -> Layer:
     """
     check_is_layer("recompute(layer)", layer)
     return Layer(
-        partial(_recompute_init, layer), partial(_recompute_forward, layer), partial(_recompute_backward, layer)
+        partial(_recompute_init, layer),
+        partial(_recompute_forward, layer),
+        partial(_recompute_backward, layer),
+        LayerSpec("recompute", structure=Wrapped(layer, recompute)),
     )

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from funcnn.layers.walk import in_order, layer_names, replaced
+from funcnn.layers.traversal import annotated, figures_in_order, layer_names
 from funcnn.losses import binary_cross_entropy, categorical_cross_entropy
 from funcnn.training.results import Trained
 from funcnn.training.steps import Carry, Recipe
-from funcnn.types import Layer, Loss
+from funcnn.types import Loss
 
 LARGE = 1e3
 """Inputs and activations beyond this are worth a word: weights of order 1 make sums of order 1 of scaled inputs."""
@@ -117,19 +117,11 @@ def told(loss: Loss, sizes: Sizes, step: int, epoch: int, saved: int | None = No
 @partial(jax.jit, static_argnames="recipe")
 def _figures(carry, batch, key, *, recipe):
     (loss, _), gradients = recipe.grad(recipe.model, recipe.loss)(carry.params, carry.state, batch, key=key)
-    watched = replaced(recipe.model, _keeping_largest)
-    _, _, activations = watched.forward(carry.params, carry.state, batch.x, train=True, key=key)
-    return loss, in_order(recipe.model, activations, lambda peak: peak), jax.tree.map(_peak, gradients)
-
-
-def _keeping_largest(layer: Layer) -> Layer:
-    """The layer with the size of its largest output for residuals."""
-
-    def forward(params, state, x, *, train, key=None):
-        y, new_state, _ = layer.forward(params, state, x, train=train, key=key)
-        return y, new_state, _peak(y)
-
-    return layer._replace(forward=forward)
+    model = annotated(recipe.model, lambda layer, params, residuals, y: _peak(y), lambda peak, dparams, dy: peak)
+    y, _, residuals = model.forward(carry.params, carry.state, batch.x, train=True, key=key)
+    peaks, _ = model.backward(residuals, jnp.zeros_like(y))
+    activations = figures_in_order(lambda leaf: leaf.note, recipe.model, peaks)
+    return loss, activations, jax.tree.map(_peak, gradients)
 
 
 def _peak(array):

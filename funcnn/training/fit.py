@@ -28,7 +28,7 @@ from funcnn.health import (
     health_report,
     input_facts,
     layer_names,
-    recipe_facts,
+    model_facts,
     target_facts,
 )
 from funcnn.training.checkpoints import Checkpoints, checked_checkpoints, opened
@@ -267,7 +267,7 @@ def _health(recipe, data, validate_every, ledger) -> HealthReport:
         layer_names(recipe.model), np.concatenate(ledger.watched), measures, ratios, losses,
         np.array(held_out, np.float64), input_facts(x), target_facts(y, recipe.loss),
     )  # fmt: skip
-    return health_report(record, recipe_facts(recipe.model, int(np.concatenate(ledger.sizes).max())))
+    return health_report(record, model_facts(recipe.model, int(np.concatenate(ledger.sizes).max())))
 
 
 def _validation(recipe, measures, validation, params, state):

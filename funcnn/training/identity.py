@@ -10,10 +10,9 @@ import numpy as np
 import optax
 from jaxtyping import PyTree
 
-from funcnn.layers.walk import layer_names, leaf_layers
 from funcnn.training.fingerprint import fingerprints, key_data
 from funcnn.training.steps import Carry, Recipe
-from funcnn.types import Batch, Layer
+from funcnn.types import Batch
 
 
 def told_recipe(recipe: Recipe, carry: Carry) -> dict[str, Any]:
@@ -22,8 +21,8 @@ def told_recipe(recipe: Recipe, carry: Carry) -> dict[str, Any]:
     An optimizer is a pair of functions that don't tell their settings: the sizes of its first updates stand for it.
     """
     return {
-        "model": [f"{name}{_settings(layer)}" for name, (_, layer) in zip(*_layers(recipe.model), strict=True)],
-        "loss": _name(recipe.loss.forward),
+        "model": repr(recipe.model).splitlines(),
+        "loss": repr(recipe.loss),
         "grad": _name(recipe.grad),
         **_first_updates(recipe.optimizer, carry),
         "batch_size": recipe.batch_size,
@@ -51,21 +50,6 @@ def told_data(name: str, data: Batch | tuple | None) -> dict[str, Any]:
     if data is None:
         return {f"{name}.x": None, f"{name}.y": None}
     return {f"{name}.{part}": fingerprints(jnp.asarray(array)) for part, array in zip("xy", data, strict=True)}
-
-
-def _layers(model: Layer) -> tuple[tuple, tuple]:
-    return layer_names(model), leaf_layers(model)
-
-
-def _settings(layer: Layer) -> str:
-    """The plain settings with which a layer's functions were built: ``(rate=0.1)``."""
-    found: dict[str, Any] = {}
-    for function in layer:
-        if isinstance(function, partial):
-            found |= {name: value for name, value in function.keywords.items() if isinstance(value, int | float | str)}
-            inner = [part for part in function.args if isinstance(part, partial)]
-            found |= {name: value for part in inner for name, value in part.keywords.items() if not callable(value)}
-    return f"({', '.join(f'{name}={value}' for name, value in sorted(found.items()))})" if found else ""
 
 
 def _name(function: Callable) -> str:

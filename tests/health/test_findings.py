@@ -17,8 +17,8 @@ from funcnn.health import (
     health_report,
     input_facts,
     layer_names,
+    model_facts,
     monitored_value_and_grad,
-    recipe_facts,
     target_facts,
     update_ratios,
 )
@@ -58,7 +58,7 @@ def run(model, change=None, x=X, y=Y, rate=0.1, validation=()):
         layer_names(model), np.arange(0, STEPS, EVERY), measures, ratios, losses, np.asarray(validation),
         input_facts(x), target_facts(y, LOSS),
     )  # fmt: skip
-    return record, recipe_facts(model, BATCH)
+    return record, model_facts(model, BATCH)
 
 
 def kernels(factor):
@@ -122,7 +122,7 @@ def test_a_run_with_one_thing_broken_has_the_right_finding(kind):
 
 def facts_of(y, loss, model):
     """The findings of a run that learned nothing, whose figures are all usual."""
-    facts = recipe_facts(model, BATCH)
+    facts = model_facts(model, BATCH)
     usual = np.full((20, len(facts.layers)), 0.01)
     measures = LayerMeasures(*[usual] * len(LayerMeasures._fields))._replace(relative_cotangent=100 * usual)
     target = target_facts(y, loss)
@@ -190,13 +190,13 @@ def test_the_constant_loss_is_the_entropy_or_the_variance():
     assert (soft.form, soft.lowest_loss) == ("probabilities", pytest.approx(np.log(2)))
 
 
-def test_a_run_that_learns_by_heart_is_told_from_one_that_learns():
+def test_overfitting_is_found():
     learned, facts = run(TANH, validation=[0.9, 0.1])
     by_heart = learned._replace(validation_losses=np.array([0.9, 0.8]))
     assert diagnose_health(learned, facts) == ()
     (finding,) = diagnose_health(by_heart, facts)
     assert finding.kind == "loss doesn't fall"
-    assert "learned by heart" in finding.sentence
+    assert "overfits" in finding.sentence
 
 
 def test_a_loss_that_is_no_number_is_a_finding_whatever_the_figures():

@@ -156,7 +156,7 @@ def test_the_names_are_those_that_check_model_gives(nested):
     parts, named = _model_functions(NESTED, fnn.softmax_cross_entropy)[3], []
 
     def read(*arguments):
-        named.extend(step.name for step in parts(*arguments) if not step.is_whole)
+        named.extend(step.name for step in parts(*arguments) if not step.has_parts)
 
     jax.eval_shape(read, params, state, fnn.Batch(*batch), key)
     assert set(named) - {"loss: dprediction"} == set(layer_names(NESTED))

@@ -1,4 +1,7 @@
-"""What every layer owes: a right, linear, well-typed gradient, the same under jit, at any batch size, in any dtype."""
+"""Every layer's gradient is right, linear and well typed, the same under jit and vmap, at any batch size and dtype.
+
+What is asked of a layer in one dtype is one compiled program, ``Answers``; the tests read its parts.
+"""
 
 import functools
 from typing import NamedTuple
@@ -9,7 +12,19 @@ import jax.numpy as jnp
 import pytest
 from jax.test_util import check_vjp
 
-from tests.cases import BATCH, FLOATS, KEY, LAYERS, MODELS, WIDEST, drawn, largest_gap, named, relative_gap
+from tests.cases import (
+    BATCH,
+    FLOATS,
+    KEY,
+    LAYERS,
+    MODELS,
+    WIDEST,
+    drawn,
+    drawn_input,
+    largest_gap,
+    named,
+    relative_gap,
+)
 
 # Rounding alone, of sums in another order; in bfloat16 an entry has three digits.
 TOLERANCES = {jnp.float64: 1e-13, jnp.float32: 1e-5, jnp.bfloat16: 5e-2}
@@ -19,22 +34,52 @@ every_layer = pytest.mark.parametrize(**named(LAYERS + MODELS))
 both_modes = pytest.mark.parametrize("train", [True, False], ids=["train", "predict"])
 
 
-class Checked(NamedTuple):
+class Gradients(NamedTuple):
+    """A layer's output and new state, and the gradients for one cotangent by its backward and by autodiff."""
+
     y: jax.Array
     new_state: chex.ArrayTree
     by_hand: chex.ArrayTree
     by_autodiff: chex.ArrayTree
-    of_sum: chex.ArrayTree
-    sum_of: chex.ArrayTree
 
 
-def both_gradients(layer, params, state, x, dy, other_dy, *, train):
-    """Everything about one layer in one function, so that it compiles once."""
+class Answers(NamedTuple):
+    """All that is asked of a layer in one mode; the later fields in the widest dtype alone.
+
+    Fields:
+        gradients: at the case's batch.
+        of_sum, sum_of: the gradients of a sum of cotangents, and the sum of their gradients.
+        of_one: at a batch of one sample.
+        members: backward's gradients for three parameter trees under ``vmap``, and for the last of them alone.
+    """
+
+    gradients: Gradients
+    of_sum: chex.ArrayTree = ()
+    sum_of: chex.ArrayTree = ()
+    of_one: Gradients | tuple[()] = ()
+    members: tuple = ()
+
+
+def gradients(layer, params, state, x, dy, *, train):
+    def output(params, x):
+        return layer.forward(params, state, x, train=train, key=KEY)[0]
+
     y, new_state, residuals = layer.forward(params, state, x, train=train, key=KEY)
-    _, vjp = jax.vjp(lambda params, x: layer.forward(params, state, x, train=train, key=KEY)[0], params, x)
     by_hand = layer.backward(residuals, dy)
-    sum_of = jax.tree.map(lambda a, b: 2 * a - b, by_hand, layer.backward(residuals, other_dy))
-    return Checked(y, new_state, by_hand, vjp(dy), layer.backward(residuals, 2 * dy - other_dy), sum_of)
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        return Gradients(y, new_state, by_hand, jax.vjp(output, params, x)[1](dy))
+    return Gradients(y, new_state, by_hand, (*jax.vjp(functools.partial(output, x=x), params)[1](dy), None))
+
+
+def linear_in_cotangent(layer, params, state, x, dy, other_dy, *, train):
+    residuals = layer.forward(params, state, x, train=train, key=KEY)[2]
+    sum_of = jax.tree.map(lambda a, b: 2 * a - b, layer.backward(residuals, dy), layer.backward(residuals, other_dy))
+    return layer.backward(residuals, 2 * dy - other_dy), sum_of
+
+
+def member(layer, params, state, x, key):
+    y, _, residuals = layer.forward(params, state, x, train=True, key=key)
+    return layer.backward(residuals, y)
 
 
 @functools.cache
@@ -45,90 +90,124 @@ def arguments(case, train, dtype):
     return params, state, x, dy, other_dy
 
 
+def answer(case, train, dtype, given, several):
+    """Everything about one layer in one function, so that it compiles once."""
+    params, state, x, dy, other_dy = given
+    found = Answers(gradients(case.layer, params, state, x, dy, train=train))
+    if dtype != WIDEST:
+        return found
+    of_sum, sum_of = linear_in_cotangent(case.layer, params, state, x, dy, other_dy, train=train)
+    of_one = gradients(case.layer, params, state, x[:1], jnp.ones_like(dy[:1]), train=train)
+    members: tuple = ()
+    if train:
+        last = jax.tree.map(lambda leaf: leaf[2], several)
+        together = jax.vmap(lambda params, state, key: member(case.layer, params, state, x, key))(*several)
+        members = (jax.tree.map(lambda leaf: leaf[2], together), member(case.layer, *last[:2], x, last[2]))
+    return Answers(found.gradients, of_sum, sum_of, of_one, members)
+
+
 @functools.cache
-def checked(case, train, dtype):
-    compiled = jax.jit(functools.partial(both_gradients, case.layer, train=train))
-    return compiled(*arguments(case, train, dtype))
+def answers(case, train, dtype):
+    given, keys = arguments(case, train, dtype), jax.random.split(KEY, 3)
+    several = (*jax.jit(jax.vmap(case.layer.init))(keys), keys)
+    return jax.jit(functools.partial(answer, case, train, dtype))(given, several)
 
 
 @every_layer
 @both_modes
 @pytest.mark.parametrize(**DTYPES)
 def test_backward_is_the_vjp_of_forward(case, train, dtype):
-    result = checked(case, train, dtype)
-    assert relative_gap(result.by_hand, result.by_autodiff) <= TOLERANCES[dtype]
-
-
-@every_layer
-@both_modes
-@pytest.mark.parametrize(**DTYPES)
-def test_gradients_have_structure_shapes_and_dtypes_of_what_they_belong_to(case, train, dtype):
+    found = answers(case, train, dtype).gradients
+    assert relative_gap(found.by_hand, found.by_autodiff) <= TOLERANCES[dtype]
     params, state, x, dy, _ = arguments(case, train, dtype)
-    result = checked(case, train, dtype)
-    chex.assert_trees_all_equal_shapes_and_dtypes(result.by_hand, (params, x))
-    chex.assert_trees_all_equal_shapes_and_dtypes(result.new_state, state)
-    chex.assert_trees_all_equal_shapes_and_dtypes(result.y, dy)
+    expected = (params, x if jnp.issubdtype(x.dtype, jnp.floating) else None)
+    chex.assert_trees_all_equal_shapes_and_dtypes(found.by_hand, expected)
+    chex.assert_trees_all_equal_shapes_and_dtypes(found.new_state, state)
+    chex.assert_trees_all_equal_shapes_and_dtypes(found.y, dy)
 
 
 @every_layer
 @both_modes
 def test_backward_is_linear_in_the_cotangent(case, train):
-    result = checked(case, train, WIDEST)
-    assert relative_gap(result.of_sum, result.sum_of) <= TOLERANCES[WIDEST]
+    found = answers(case, train, WIDEST)
+    assert relative_gap(found.of_sum, found.sum_of) <= TOLERANCES[WIDEST]
 
 
-@every_layer
-@both_modes
+# Prediction differs from training in the layers with a mode alone.
+WITH_MODES = [case for case in LAYERS if case.name in ("batch_norm", "dropout", "repeat")]
+
+
+@pytest.mark.parametrize(
+    ("case", "train"),
+    [*((case, True) for case in LAYERS + MODELS), *((case, False) for case in WITH_MODES)],
+    ids=lambda value: getattr(value, "name", "train" if value else "predict"),
+)
 def test_eager_equals_jit(case, train):
-    eager = both_gradients(case.layer, *arguments(case, train, WIDEST), train=train)
-    assert largest_gap(eager, checked(case, train, WIDEST)) <= 10 * TOLERANCES[WIDEST]
+    params, state, x, dy, _ = arguments(case, train, WIDEST)
+    eager = gradients(case.layer, params, state, x, dy, train=train)
+    assert largest_gap(eager, answers(case, train, WIDEST).gradients) <= 10 * TOLERANCES[WIDEST]
 
 
 @every_layer
 @pytest.mark.skipif(WIDEST != jnp.float64, reason="finite differences need float64's digits")
 def test_backward_agrees_with_finite_differences(case):
     params, state, x = drawn(case)
-    forward = jax.jit(lambda params, x: case.layer.forward(params, state, x, train=True, key=KEY)[0])
+    is_floating = jnp.issubdtype(x.dtype, jnp.floating)
 
-    def vjp(params, x):
-        y, _, residuals = case.layer.forward(params, state, x, train=True, key=KEY)
-        return y, lambda dy: case.layer.backward(residuals, jnp.asarray(dy))
+    def run(params, *x_if_floating):
+        return case.layer.forward(params, state, *(x_if_floating or (x,)), train=True, key=KEY)
 
-    check_vjp(forward, vjp, (params, x), atol=1e-6, rtol=1e-6, eps=1e-5)
+    @jax.jit
+    def pulled(dy, *at):
+        return case.layer.backward(run(*at)[2], dy)[: 1 + is_floating]
+
+    forward = jax.jit(lambda *at: run(*at)[0])
+    check_vjp(
+        forward,
+        lambda *at: (forward(*at), lambda dy: pulled(jnp.asarray(dy), *at)),
+        (params, x) if is_floating else (params,),
+        atol=1e-6,
+        rtol=1e-6,
+        eps=1e-5,
+    )
 
 
 @every_layer
 def test_equal_calls_trace_once(case):
-    chex.clear_trace_counter()  # chex counts by the place in the source, which all rows share
+    params, state, x, dy, other_dy = arguments(case, True, WIDEST)
+    traces = []
 
     @jax.jit
-    @chex.assert_max_traces(n=1)
-    def gradients(params, state, x, dy):
+    def backward(params, state, x, dy):
+        traces.append(case.name)
         return case.layer.backward(case.layer.forward(params, state, x, train=True, key=KEY)[2], dy)
 
-    params, state, x, dy, other_dy = arguments(case, True, WIDEST)
-    gradients(params, state, x, dy)
-    gradients(params, state, x, other_dy)
+    # Lowering traces, and compiles nothing.
+    backward.lower(params, state, x, dy)
+    backward.lower(params, state, x, other_dy)
+    assert len(traces) == 1
 
 
 @every_layer
 @both_modes
 def test_a_batch_of_one(case, train):
-    params, state, x = drawn(case, batch=1)
-
-    @jax.jit
-    def gradients(params, x):
-        y, vjp = jax.vjp(lambda params, x: case.layer.forward(params, state, x, train=train, key=KEY)[0], params, x)
-        residuals = case.layer.forward(params, state, x, train=train, key=KEY)[2]
-        return case.layer.backward(residuals, jnp.ones_like(y)), vjp(jnp.ones_like(y))
-
-    by_hand, by_autodiff = gradients(params, x)
+    of_one = answers(case, train, WIDEST).of_one
     # Batch normalization of one sample divides by √ε alone, which magnifies rounding.
-    assert largest_gap(by_hand, by_autodiff) <= 300 * TOLERANCES[WIDEST]
+    assert largest_gap(of_one.by_hand, of_one.by_autodiff) <= 300 * TOLERANCES[WIDEST]
 
 
 @every_layer
-@pytest.mark.parametrize("axis", [0, 1], ids=["no sample", "no feature"])
+def test_vmap_over_models(case):
+    last_of_all, last_alone = answers(case, True, WIDEST).members
+    assert largest_gap(last_of_all, last_alone) <= 10 * TOLERANCES[WIDEST]
+    assert drawn_input(case).shape[0] == BATCH
+
+
+FLOATING = pytest.mark.parametrize(**named([case for case in LAYERS + MODELS if case.dtype is None]))
+
+
+@FLOATING
+@pytest.mark.parametrize("axis", [0, -1], ids=["no sample", "no feature"])
 def test_empty_input_is_refused(case, axis, as_for_users):
     params, state, x = drawn(case)
     empty = jax.lax.slice_in_dim(x, 0, 0, axis=axis)
@@ -136,33 +215,16 @@ def test_empty_input_is_refused(case, axis, as_for_users):
         case.layer.forward(params, state, empty, train=True, key=KEY)
 
 
-@every_layer
+@FLOATING
 def test_unbatched_input_is_refused(case, as_for_users):
     params, state, x = drawn(case)
     with pytest.raises(ValueError, match=r"expected x with the batch as its first axis.*pass x\[None, :\]"):
-        case.layer.forward(params, state, x[0], train=True, key=KEY)
+        case.layer.forward(params, state, x[(0,) * (x.ndim - 1)], train=True, key=KEY)
 
 
-@every_layer
+@FLOATING
 @pytest.mark.parametrize("dtype", [jnp.int32, jnp.complex64])
 def test_features_that_are_not_floating_are_refused(case, dtype, as_for_users):
     params, state, x = drawn(case)
     with pytest.raises(TypeError, match=f"expected a floating dtype, got {dtype.__name__} of shape"):
         case.layer.forward(params, state, x.real.astype(dtype), train=True, key=KEY)
-
-
-@every_layer
-def test_vmap_over_models(case):
-    """Three parameter trees at once are three calls."""
-    keys = jax.random.split(KEY, 3)
-    params, state = jax.vmap(case.layer.init)(keys)
-    x = drawn(case)[2]
-
-    def gradients(params, state, key):
-        y, _, residuals = case.layer.forward(params, state, x, train=True, key=key)
-        return case.layer.backward(residuals, y)
-
-    together = jax.jit(jax.vmap(gradients))(params, state, keys)
-    last = jax.jit(gradients)(*jax.tree.map(lambda leaf: leaf[2], (params, state)), keys[2])
-    assert largest_gap(jax.tree.map(lambda leaf: leaf[2], together), last) <= 10 * TOLERANCES[WIDEST]
-    assert x.shape[0] == BATCH

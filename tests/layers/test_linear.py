@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import funcnn as fnn
-from funcnn.layers.linear import he, xavier
+from funcnn.layers.initializers import he, xavier
 from tests.cases import KEY, WIDEST
 
 initializers = jax.nn.initializers

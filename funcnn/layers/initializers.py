@@ -1,0 +1,61 @@
+"""Initializers of kernels: Xavier and He, the same numbers as those of ``jax.nn.initializers``."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from funcnn._draw import drawn_in_line
+
+_DEVIATION_WITHIN_TWO = 0.87962566103423978
+"""The standard deviation of the normal distribution truncated at ±2."""
+
+
+def xavier(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
+    """Draw a kernel uniformly from ±√(6 / (fan_in + fan_out)), the numbers of ``glorot_uniform()``.
+
+    It suits sigmoid, tanh and linear outputs. It compiles faster than ``jax.nn.initializers.glorot_uniform()``.
+
+    Args:
+        key: random key.
+        shape: ``(in_features, out_features)``; axes in front of these two count in both fans.
+
+    Returns:
+        The kernel, in JAX's default floating dtype.
+
+    Example:
+        >>> bool((abs(xavier(jax.random.key(0), (2, 4))) <= 1).all())
+        True
+
+    Source:
+        Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks", 2010,
+        equation 16.
+    """
+    window = math.prod(shape[:-2])
+    variance = jnp.asarray(2 / (window * sum(shape[-2:])), float)
+    return drawn_in_line(jax.random.uniform, key, shape, minval=-1) * jnp.sqrt(3 * variance)
+
+
+def he(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
+    """Draw a kernel from a normal distribution of variance 2 / fan_in, truncated at two standard deviations.
+
+    The numbers are those of ``jax.nn.initializers.he_normal()``, which compiles more slowly. It suits the ReLU family.
+
+    Args:
+        key: random key.
+        shape: ``(in_features, out_features)``; axes in front of these two count in the fan.
+
+    Returns:
+        The kernel, in JAX's default floating dtype.
+
+    Example:
+        >>> he(jax.random.key(0), (3, 2)).shape
+        (3, 2)
+
+    Source:
+        He, Zhang, Ren and Sun, "Delving deep into rectifiers", 2015, equation 10.
+    """
+    fan_in = math.prod(shape[:-1])
+    deviation = jnp.sqrt(jnp.asarray(2 / fan_in, float)) / _DEVIATION_WITHIN_TWO
+    return drawn_in_line(jax.random.truncated_normal, key, shape, lower=-2, upper=2) * deviation

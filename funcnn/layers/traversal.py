@@ -1,0 +1,373 @@
+"""The walk over models: the names of leaf layers, other leaf layers in their place, and passes layer by layer.
+
+``spec.structure`` says how a layer is made of others. Everything that walks a model (checks, summary, health,
+checkpoints) uses this module; no other one distinguishes ``serial``, ``skip``, ``repeat`` and the wrappers. A layer
+without a structure is a leaf.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from funcnn._memoise import memoised
+from funcnn.layers.combinators import SkipParts, repeat, serial, skip, split_key
+from funcnn.types import Chained, Layer, LayerSpec, Params, Repeated, State, Structure, Summed, Wrapped
+
+
+def spec_of(layer: Layer) -> LayerSpec:
+    """Return the layer's spec, the default one for an object that has the three functions alone."""
+    return getattr(layer, "spec", None) or LayerSpec()
+
+
+def structure_of(layer: Layer) -> Structure | None:
+    """Return how a layer is made of others, ``None`` for a leaf."""
+    return spec_of(layer).structure
+
+
+def place_name(place: str, layer: Layer) -> str:
+    """Return the name of a layer at a place, ``layers[2].inner linear``."""
+    return f"{place} {spec_of(layer).name}".strip()
+
+
+class Leaf(NamedTuple):
+    """A leaf layer and its place in a model, ``layers[1].repeat[0].inner``."""
+
+    place: str
+    layer: Layer
+
+    @property
+    def name(self) -> str:
+        """The place and the layer's name."""
+        return place_name(self.place, self.layer)
+
+
+def leaf_layers(model: Layer, place: str = "") -> tuple[Leaf, ...]:
+    """Return the leaf layers of a model in forward order; a repeated one as often as it is repeated.
+
+    Example:
+        >>> from funcnn.layers.linear import linear
+        >>> [leaf.place for leaf in leaf_layers(serial(linear(2, 2), repeat(skip(linear(2, 2)), 1)))]
+        ['layers[0]', 'layers[1].repeat[0].inner', 'layers[1].repeat[0].shortcut']
+    """
+    structure = structure_of(model)
+    if structure is None:
+        return (Leaf(place, model),)
+    places = [_joined(place, word) for word in _places(model)]
+    layers = [structure.layer] * structure.n if isinstance(structure, Repeated) else spec_of(model).parts
+    return tuple(leaf for where, layer in zip(places, layers, strict=True) for leaf in leaf_layers(layer, where))
+
+
+@memoised
+def layer_names(model: Layer) -> tuple[str, ...]:
+    """Return the names of a model's leaf layers in forward order: each one's place and what it is.
+
+    Example:
+        >>> from funcnn.layers.linear import linear
+        >>> layer_names(serial(linear(2, 2), skip(linear(2, 2))))
+        ('layers[0] linear', 'layers[1].inner linear', 'layers[1].shortcut identity')
+    """
+    return tuple(leaf.name for leaf in leaf_layers(model))
+
+
+def map_layers(change: Callable[[Layer], Layer], model: Layer) -> Layer:
+    """Return the model with ``change(leaf)`` in the place of every leaf layer.
+
+    Example:
+        >>> from funcnn.layers.activations import relu, tanh
+        >>> map_layers(lambda leaf: tanh, serial(relu, skip(relu))) == serial(tanh, skip(tanh, tanh))
+        True
+    """
+    match structure_of(model):
+        case None:
+            return change(model)
+        case Chained(layers):
+            return serial(*(map_layers(change, layer) for layer in layers))
+        case Summed(inner, shortcut):
+            return skip(map_layers(change, inner), map_layers(change, shortcut))
+        case Repeated(layer, n):
+            return repeat(map_layers(change, layer), n)
+        case Wrapped(layer, wrap, _):
+            return wrap(map_layers(change, layer))
+
+
+def figures_in_order(figures_of: Callable[[Any], PyTree[Array]], model: Layer, tree: Any) -> PyTree[Array]:
+    """Compute figures of every leaf layer, and stack them along the last axis in forward order.
+
+    Args:
+        figures_of: from what the tree holds in a leaf layer's place to a tree of arrays.
+        model: any layer.
+        tree: of the structure of the model's parameters; the arrays of a repeated layer have the repetitions first.
+
+    Returns:
+        The tree of arrays, each with one more axis for the leaf layers at its end.
+    """
+    match structure_of(model):
+        case None:
+            return jax.tree.map(lambda figure: figure[..., None], figures_of(tree))
+        case Repeated(layer, n):
+            each = jax.vmap(partial(figures_in_order, figures_of, layer), out_axes=-2, axis_size=n)(tree)
+            return jax.tree.map(lambda figure: figure.reshape(*figure.shape[:-2], -1), each)
+        case Wrapped(layer, _, _):
+            return figures_in_order(figures_of, layer, tree)
+    parts = [figures_in_order(figures_of, layer, part) for layer, part in zip(spec_of(model).parts, tree, strict=True)]
+    return jax.tree.map(lambda *figures: jnp.concatenate(figures, axis=-1), *parts)
+
+
+class Node(NamedTuple):
+    """A layer at its place in a model, with the values of its forward pass.
+
+    Fields:
+        place: ``layers[1].inner``.
+        layer, params, state, x, key: what runs, and on what.
+        y: the output.
+        parts: the nodes of the layers that it is made of; a repeated layer has a node for each repetition.
+        result: for a leaf, what ``run`` returned beside y.
+        is_repetition: whether it stands inside a ``repeat``.
+    """
+
+    place: str
+    layer: Layer
+    params: Params
+    state: State
+    x: Any
+    key: Any
+    y: Any
+    parts: tuple["Node", ...] = ()
+    result: Any = None
+    is_repetition: bool = False
+
+    @property
+    def name(self) -> str:
+        """The place and the layer's name."""
+        return place_name(self.place, self.layer)
+
+    def leaves(self) -> tuple["Node", ...]:
+        """The nodes without parts, in forward order."""
+        return tuple(leaf for part in self.parts for leaf in part.leaves()) if self.parts else (self,)
+
+
+RunLeaf: TypeAlias = Callable[[Layer, Params, State, Any, Any], tuple[Any, Any]]
+"""``(leaf layer, params, state, x, key) -> (y, result)``."""
+
+
+def forward_nodes(
+    model: Layer,
+    params: Params,
+    state: State,
+    x: Any,
+    key: Any,
+    run: RunLeaf,
+    *,
+    is_leaf: Callable[[Layer], bool] = lambda layer: False,
+) -> Node:
+    """Run a model leaf by leaf, every repetition by itself, and keep what each layer was given.
+
+    The arguments are arrays, or all of them ``jax.ShapeDtypeStruct``; then a repeated layer is run once, for all its
+    repetitions have equal shapes.
+
+    Args:
+        model, params, state, x, key: as for the model's forward.
+        run: runs a leaf layer.
+        is_leaf: whether to run a layer as one although it has parts.
+
+    Returns:
+        The node of the model.
+    """
+    is_abstract = isinstance(x, jax.ShapeDtypeStruct)
+
+    def apply(function, *trees):
+        return jax.eval_shape(function, *trees) if is_abstract else function(*trees)
+
+    def chain(parts, x):
+        """Visit layers one after another, each given as ``(place, layer, params, state, key)``."""
+        nodes: list[Node] = []
+        for place, layer, params, state, key in parts:
+            nodes.append(visit(place, layer, params, state, x, key))
+            x = nodes[-1].y
+        return nodes, x
+
+    def visit(place, layer, params, state, x, key):
+        node = Node(place, layer, params, state, x, key, None)
+        structure = None if is_leaf(layer) else structure_of(layer)
+        places = [] if structure is None else [_joined(place, word) for word in _places(layer)]
+        match structure:
+            case None:
+                y, result = run(layer, params, state, x, key)
+                return node._replace(y=y, result=result)
+            case Chained(layers):
+                keys = _split(key, len(layers), is_abstract)
+                nodes, y = chain(zip(places, layers, params, state, keys, strict=True), x)
+            case Summed(inner, shortcut):
+                keys = _split(key, 2, is_abstract)
+                parts = zip(places, (inner, shortcut), params, state, keys, strict=True)
+                nodes = [visit(at, part, own, kept, x, own_key) for at, part, own, kept, own_key in parts]
+                y = apply(jnp.add, nodes[0].y, nodes[1].y)
+            case Wrapped(inner, _, None):
+                nodes = [visit(places[0], inner, params, state, x, key)]
+                y = nodes[0].y
+            case Wrapped(inner, _, dtype):
+                narrow_params, narrow_state, narrow_x = apply(partial(cast_floating, dtype=dtype), (params, state, x))
+                nodes = [visit(places[0], inner, narrow_params, narrow_state, narrow_x, key)]
+                y = apply(partial(cast_floating, dtype=x.dtype), nodes[0].y)
+            case Repeated(inner, n):
+                keys = _split(key, n, is_abstract)
+                count = 1 if is_abstract else n
+                slices = [apply(partial(_repetition, number), (params, state)) for number in range(count)]
+                given = zip(places[:count], slices, keys[:count], strict=True)
+                nodes, y = chain([(at, inner, *trees, own_key) for at, trees, own_key in given], x)
+                if is_abstract:
+                    y = apply(lambda y: y, y)
+                    nodes = [_moved(nodes[0], places[0], where) for where in places]
+        return node._replace(y=y, parts=tuple(nodes))
+
+    return visit("", model, params, state, x, key)
+
+
+Pullback: TypeAlias = Callable[[Node, Array], tuple[Params, Array | None]]
+
+
+def backward_nodes(
+    node: Node,
+    dy: Array,
+    leaf: Pullback,
+    after: Callable[[Node, Array, tuple[Params, Array | None]], None] = lambda node, dy, gradients: None,
+) -> tuple[Params, Array | None]:
+    """Carry a cotangent back through the nodes of a forward pass by the chain rule, from the last layer to the first.
+
+    Args:
+        node: from ``forward_nodes``, of arrays.
+        dy: the cotangent of its output.
+        leaf: ``(node, dy) -> (dparams, dx)`` for a leaf layer.
+        after: called with the node of a layer that has parts, its dy and its gradients, after its parts.
+
+    Returns:
+        The gradients of the node's parameters and of its input.
+    """
+
+    def chain(nodes, dy):
+        gradients: list[Params] = []
+        for part in reversed(nodes):
+            dparams, dy = backward_nodes(part, dy, leaf, after)
+            gradients.insert(0, dparams)
+        return gradients, dy
+
+    if not node.parts:
+        return leaf(node, dy)
+    match structure_of(node.layer):
+        case Chained():
+            gradients, dx = chain(node.parts, dy)
+            found = tuple(gradients), dx
+        case Summed():
+            (inner, dx), (shortcut, dx_shortcut) = (backward_nodes(part, dy, leaf, after) for part in node.parts)
+            found = SkipParts(inner, shortcut), None if dx is None or dx_shortcut is None else dx + dx_shortcut
+        case Repeated():
+            gradients, dx = chain(node.parts, dy)
+            found = jax.tree.map(lambda *parts: jnp.stack(parts), *gradients), dx
+        case Wrapped(_, _, dtype):
+            dparams, dx = backward_nodes(node.parts[0], dy if dtype is None else dy.astype(dtype), leaf, after)
+            found = _like(dparams, node.params), None if dx is None else dx.astype(node.x.dtype)
+    after(node, dy, found)
+    return found
+
+
+class Annotated(NamedTuple):
+    """Gradients of a leaf layer's parameters, with a note beside them."""
+
+    value: Params
+    note: Any
+
+
+def is_annotated(tree: Any) -> bool:
+    """Whether a tree is ``Annotated`` at its root."""
+    return isinstance(tree, Annotated)
+
+
+def values(tree: Any) -> Any:
+    """Return the tree without its notes."""
+    return jax.tree.map(lambda part: part.value if is_annotated(part) else part, tree, is_leaf=is_annotated)
+
+
+def with_values(tree: Any, replaced: Any) -> Any:
+    """Return the tree with other values beside the same notes."""
+    return jax.tree.map(
+        lambda part, value: part._replace(value=value) if is_annotated(part) else value,
+        tree,
+        replaced,
+        is_leaf=is_annotated,
+    )
+
+
+def annotated(
+    model: Layer,
+    forward_note: Callable[[Layer, Params, Any, Array], Any],
+    backward_note: Callable[[Any, Params, Array], Any],
+) -> Layer:
+    """Return the model with notes on every leaf layer, which its backward returns as ``Annotated`` gradients.
+
+    The passes are those of the model: the combinators run the annotated leaves as they run any layer.
+
+    Args:
+        model: any layer.
+        forward_note: ``(layer, params, residuals, y) -> note``, called in the forward pass.
+        backward_note: ``(note, dparams, dy) -> note``, called in the backward pass.
+
+    Returns:
+        A layer with the model's parameters, state and outputs.
+    """
+
+    def forward(layer, params, state, x, *, train, key=None):
+        y, new_state, residuals = layer.forward(params, state, x, train=train, key=key)
+        return y, new_state, (residuals, forward_note(layer, params, residuals, y))
+
+    def backward(layer, kept, dy):
+        residuals, note = kept
+        dparams, dx = layer.backward(residuals, dy)
+        return Annotated(dparams, backward_note(note, dparams, dy)), dx
+
+    def annotate(layer):
+        return Layer(layer.init, partial(forward, layer), partial(backward, layer), spec_of(layer))
+
+    return map_layers(annotate, model)
+
+
+def cast_floating(tree: PyTree, dtype: Any) -> PyTree:
+    """Return the tree with its floating leaves in ``dtype``; counts and keys stay as they are."""
+    return jax.tree.map(lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)
+
+
+def _places(layer: Layer) -> tuple[str, ...]:
+    """Return what the parts of a layer are called in a place."""
+    match structure_of(layer):
+        case Chained(layers):
+            return tuple(f"layers[{number}]" for number in range(len(layers)))
+        case Summed():
+            return SkipParts._fields
+        case Repeated(_, n):
+            return tuple(f"repeat[{number}]" for number in range(n))
+    return (spec_of(layer).name,)
+
+
+def _joined(place: str, word: str) -> str:
+    return f"{place}.{word}".lstrip(".")
+
+
+def _split(key: Any, count: int, is_abstract: bool) -> tuple:
+    return (key,) * count if is_abstract else split_key(key, count)
+
+
+def _repetition(number: int, tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf[number], tree)
+
+
+def _moved(node: Node, place: str, other: str) -> Node:
+    """Return the node and its parts at another place."""
+    parts = tuple(_moved(part, place, other) for part in node.parts)
+    return node._replace(place=other + node.place.removeprefix(place), parts=parts, is_repetition=True)
+
+
+def _like(tree: PyTree, reference: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf, other: leaf.astype(other.dtype), tree, reference)
