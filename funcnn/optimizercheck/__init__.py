@@ -1,9 +1,11 @@
-"""Comparing optimizers: somebody's own beside one that is trusted, step by step, on gradients that are awkward.
+"""Comparison of a candidate optimizer with a trusted reference, step by step, on gradients that stress both.
 
-``check`` is the question; ``sequences`` are the gradients, ``asking`` puts them to both optimizers, ``runs`` runs them,
-``comparison`` says where they part and how far rounding may take them. ``recipes`` are textbook optimizers in NumPy,
-and ``identification`` finds the one that the reference follows; ``slips`` are its lines written otherwise, ``fitting``
-its numbers, ``diagnosis`` names the change that gives the candidate's updates. ``report`` is what comes back.
+``check`` holds the public call. ``sequences`` builds the gradients, ``evaluation`` applies both optimizers to them,
+``trajectories`` runs one optimizer, and ``comparison`` computes tolerances and the first difference.
+
+``update_rules`` contains textbook optimizers in NumPy, and ``identification`` finds the one that reproduces the
+reference. ``mutations`` lists one-line changes of such a rule, ``fitting`` estimates changed coefficients, and
+``diagnosis`` selects the change that reproduces the candidate. ``report`` defines the result.
 """
 
 from funcnn.optimizercheck.check import check_optimizer as check_optimizer

@@ -1,4 +1,4 @@
-"""Is this optimizer that optimizer? Either may be anybody's."""
+"""The public check of one optimizer against another."""
 
 import time
 from collections.abc import Callable
@@ -13,41 +13,52 @@ from funcnn.gradcheck.check import floating_tree
 from funcnn.gradcheck.precision import enable_x64, lenient, widened
 from funcnn.gradcheck.report import PropertyReport
 from funcnn.optimizercheck import display
-from funcnn.optimizercheck.asking import LOWER, Asked, Party, in_float64, in_lower, problem_for, reference_on_rounded
-from funcnn.optimizercheck.comparison import share_of
-from funcnn.optimizercheck.diagnosis import Finding, diagnose
-from funcnn.optimizercheck.identification import Observed, identified, moments
-from funcnn.optimizercheck.recipes import Recipe, described
+from funcnn.optimizercheck.comparison import relative_tolerance
+from funcnn.optimizercheck.diagnosis import Diagnosis, diagnose
+from funcnn.optimizercheck.evaluation import (
+    LOW_PRECISION,
+    Contestant,
+    Evaluation,
+    evaluate,
+    evaluate_in_low_precision,
+    reference_on_rounded_gradients,
+    select_problem,
+)
+from funcnn.optimizercheck.identification import Observations, identify, moments
 from funcnn.optimizercheck.report import OptimizerReport
-from funcnn.optimizercheck.runs import reason
+from funcnn.optimizercheck.trajectories import error_summary
+from funcnn.optimizercheck.update_rules import UpdateRule, describe_rule
 
 
 def check_optimizer(candidate: Any, reference: Any, params: PyTree) -> OptimizerReport:
-    """Compare an optimizer with another that is trusted, step by step, and say what it does otherwise.
+    """Compare an optimizer with a trusted one, step by step, and name the difference.
 
-    Both get the same gradients: constant, alternating, random, sparse, zero, tiny, huge, growing, shrinking. The
-    parameters are the caller's, numbers in the place of zeros, so that weight decay shows; beside them stands a scalar
-    in nested containers, where both optimizers take any tree. Leaves of large trees are stood in for by their first
-    rows and columns. The updates are compared in float64 whatever JAX is set to; where they agree, in float32 and
-    bfloat16 too, where updates and state have to keep their dtypes. The caller's configuration is the same afterwards.
+    Both optimizers get the same gradient sequences: constant, alternating, random, sparse, zero, tiny, huge, growing
+    and shrinking. The parameters are the caller's, with random numbers in place of zeros so that weight decay has an
+    effect. A scalar in nested containers is added where both optimizers accept any tree. Leaves of large trees are
+    replaced by their first rows and columns. Updates are compared in float64 whatever JAX's configuration is. Where
+    they agree, they are also compared in float32 and bfloat16, where updates and state have to keep their dtypes. The
+    caller's configuration is restored afterwards.
 
-    Where they differ the reference is taken apart: its state and its answers to plain gradients give a textbook recipe,
-    which counts if its simulation gives the reference's updates everywhere. The cause is the change of one line with
-    which the simulation gives the candidate's; one that doesn't is never named.
+    Where the updates differ, the reference is identified: its state and its updates on simple gradients determine a
+    textbook update rule. The rule is used only if its simulation reproduces every update of the reference. The cause is
+    the one-line change of that rule whose simulation reproduces every update of the candidate. A change that does not
+    is never reported.
 
     Args:
-        candidate: the optimizer in question: ``init(params)`` and ``update(gradients, state, params)``, as optax has
-            them; or a function of the learning rate that returns one. Where JAX can't trace it, it runs in Python.
-        reference: what it should do, in the same form: ``optax.adam(1e-3)``, or ``optax.adam`` itself. Functions are
-            asked about a changing rate too: dropped halfway, with the state kept, and under a schedule.
+        candidate: the optimizer to check: an object with ``init(params)`` and ``update(gradients, state, params)``, as
+            in optax, or a function of the learning rate that returns one. It runs in Python where JAX can't trace it.
+        reference: the trusted optimizer, in the same form: ``optax.adam(1e-3)``, or ``optax.adam`` itself. Functions of
+            the learning rate are also compared under a changing rate: reduced halfway with the state kept, and under a
+            schedule.
         params: any pytree of real floating arrays.
 
     Returns:
-        A report with a row for each sequence, the first step and leaf that differ, and the cause.
+        A report with one row for each sequence, the first step and leaf that differ, and the cause.
 
     Raises:
-        TypeError: an optimizer has no init or update, one is a function of the learning rate and the other isn't, or a
-            parameter isn't floating.
+        TypeError: an optimizer has no init or update, only one is a function of the learning rate, or a parameter isn't
+            floating.
         ValueError: an optimizer raises, returns another tree than the parameters', or there are no parameters.
 
     Example:
@@ -62,36 +73,37 @@ def check_optimizer(candidate: Any, reference: Any, params: PyTree) -> Optimizer
         (False, 'dampening')
         >>> print(report.detail)  # doctest: +NORMALIZE_WHITESPACE
         v ← μ v + (1−μ) g, where the reference has v ← μ v + g;
-        or, which comes to the same here, every update is 0.1 times the reference's
+        or, equivalently here, every update is 0.1 times the reference's
 
     Source:
-        The recipes: Polyak 1964; Nesterov 1983; Duchi et al. 2011 (Adagrad); Hinton 2012 (RMSprop); Kingma and Ba 2015
-        (Adam, Adamax); Dozat 2016 (NAdam); Loshchilov and Hutter 2019 (AdamW); Chen et al. 2023 (Lion).
+        The update rules: Polyak 1964; Nesterov 1983; Duchi et al. 2011 (Adagrad); Hinton 2012 (RMSprop); Kingma and Ba
+        2015 (Adam, Adamax); Dozat 2016 (NAdam); Loshchilov and Hutter 2019 (AdamW); Chen et al. 2023 (Lion).
     """
-    began = time.perf_counter()
+    start = time.perf_counter()
     params = floating_tree("check_optimizer(params)", params)
     _check_params(params)
     has_rate = _is_function_of_rate(candidate, reference)
     first, second = (
-        Party(word, _maker(one, f"check_optimizer({word})", has_rate))
-        for word, one in {"candidate": candidate, "reference": reference}.items()
+        Contestant(role, _constructor(one, f"check_optimizer({role})", has_rate))
+        for role, one in {"candidate": candidate, "reference": reference}.items()
     )
-    parties = first, second
+    contestants = first, second
     with lenient():
         with enable_x64(True):
-            problem, properties = problem_for(parties, widened(params))
-            asked, found = in_float64(parties, problem, has_rate)
-            rows = asked.rows()
-            # What is another optimizer in float64 is none the wiser for being asked in fewer digits.
-            dtypes = LOWER if all(row.ok for row in rows) else ()
-            rounded = [reference_on_rounded(parties[1], problem, dtype) for dtype in dtypes]
+            problem, properties = select_problem(contestants, widened(params))
+            evaluation, found = evaluate(contestants, problem, has_rate)
+            rows = evaluation.rows()
+            # Lower precision adds nothing where the optimizers differ in float64 already.
+            dtypes = LOW_PRECISION if all(row.ok for row in rows) else ()
+            rounded = [reference_on_rounded_gradients(second, problem, dtype) for dtype in dtypes]
         properties += found
         if not dtypes:
-            properties.append(PropertyReport("float32 and bfloat16", True, "not asked, for the two differ in float64"))
+            detail = "not checked, because the updates differ in float64"
+            properties.append(PropertyReport("float32 and bfloat16", True, detail))
         for dtype, updates in zip(dtypes, rounded, strict=True):
-            row, found = in_lower(parties, problem, dtype, asked, updates)
+            row, found = evaluate_in_low_precision(contestants, problem, dtype, evaluation, updates)
             rows, properties = (*rows, row), properties + found
-    return _reported(asked, rows, tuple(properties), began)
+    return _build_report(evaluation, rows, tuple(properties), start)
 
 
 def _check_params(params):
@@ -105,15 +117,15 @@ def _check_params(params):
     if not sum(leaf.size for _, leaf in leaves):
         raise ValueError(
             "check_optimizer(params): expected at least one number, got a tree without any. "
-            "Pass parameters such as the optimizer is to train."
+            "Pass parameters such as those that the optimizer will train."
         )
 
 
 def _is_function_of_rate(candidate, reference) -> bool:
-    """Whether both are functions of the learning rate; refuse anything but two of a kind."""
+    """Return whether both arguments are functions of the learning rate. Raise if only one is, or one is neither."""
     kinds = []
-    for word, one in {"candidate": candidate, "reference": reference}.items():
-        name = f"check_optimizer({word})"
+    for role, one in {"candidate": candidate, "reference": reference}.items():
+        name = f"check_optimizer({role})"
         is_built = not isinstance(one, type) and all(callable(getattr(one, part, None)) for part in ("init", "update"))
         if not is_built and not callable(one):
             raise TypeError(
@@ -130,41 +142,41 @@ def _is_function_of_rate(candidate, reference) -> bool:
     return kinds[0]
 
 
-def _maker(one, name, has_rate) -> Callable[[Any], Any]:
-    """A function of the learning rate, also of an optimizer that is built already."""
+def _constructor(one, name, has_rate) -> Callable[[Any], Any]:
+    """Return a memoised function of the learning rate. It ignores the rate if the optimizer is already built."""
     if not has_rate:
         return lambda learning_rate: one
 
-    built: dict = {}
+    cache: dict = {}
 
-    def make(learning_rate):
+    def construct(learning_rate):
         key = id(learning_rate) if callable(learning_rate) else learning_rate
-        if key not in built:
+        if key not in cache:
             try:
-                made = one(learning_rate)
+                optimizer = one(learning_rate)
             except Exception as error:  # whatever the caller's function raises
                 raise ValueError(
-                    f"{name}: expected an optimizer of the learning rate, but it raised {reason(error)}."
+                    f"{name}: expected an optimizer of the learning rate, but it raised {error_summary(error)}."
                 ) from error
-            if not all(callable(getattr(made, part, None)) for part in ("init", "update")):
+            if not all(callable(getattr(optimizer, part, None)) for part in ("init", "update")):
                 raise TypeError(
                     f"{name}: expected a function of the learning rate that returns an optimizer with init and update, "
-                    f"got {made!r}. Pack the two functions in optax.GradientTransformation(init, update)."
+                    f"got {optimizer!r}. Pack the two functions in optax.GradientTransformation(init, update)."
                 )
-            built[key] = made
-        return built[key]
+            cache[key] = optimizer
+        return cache[key]
 
-    return make
+    return construct
 
 
-def _reported(asked: Asked, rows, properties, began) -> OptimizerReport:
+def _build_report(evaluation: Evaluation, rows, properties, start) -> OptimizerReport:
     wrong = [row for row in rows if not row.ok]
     ok = not wrong and all(item.ok for item in properties)
-    finding: Finding | None = None
-    recipe: Recipe | None = None
-    if not all(row.ok for row in rows[: len(asked.problem.names)]):
-        recipe = _recipe(asked)
-        finding = diagnose(recipe, asked.problem, asked.candidate, asked.reference, asked.spacing)
+    diagnosis: Diagnosis | None = None
+    rule: UpdateRule | None = None
+    if not all(row.ok for row in rows[: len(evaluation.problem.names)]):
+        rule = _identify_reference(evaluation)
+        diagnosis = diagnose(rule, evaluation.problem, evaluation.candidate, evaluation.reference, evaluation.spacing)
     elif not ok:
         broken = [item for item in properties if not item.ok]
         detail = (
@@ -172,28 +184,31 @@ def _reported(asked: Asked, rows, properties, began) -> OptimizerReport:
             if broken
             else f"right in float64, but digits are lost in {wrong[0].name.rsplit(' ', 1)[-1]}"
         )
-        finding = Finding("dtype" if broken else "unstable", detail)
-    origin = share_of(asked.spacing)[1]
+        diagnosis = Diagnosis("dtype" if broken else "unstable", detail)
+    formula = relative_tolerance(evaluation.spacing)[1]
     tolerance = (
-        f"{origin} of the entry's largest update so far, 16 ε of the leaf's and 2 ε of its largest parameter; "
-        "in float32 and bfloat16 √ε, and 16 × what the reference loses there"
+        f"{formula} of the entry's largest update so far, 16 ε of the leaf's and 2 ε of its largest parameter; "
+        "in float32 and bfloat16 √ε, and 16 × the rounding error of the reference there"
     )
     return OptimizerReport(
-        ok, rows, finding.cause if finding else None, finding.detail if finding else "",
-        _paragraph(rows, finding, recipe), properties, tolerance, time.perf_counter() - began,
+        ok, rows, diagnosis.cause if diagnosis else None, diagnosis.detail if diagnosis else "",
+        _summary(rows, diagnosis, rule), properties, tolerance, time.perf_counter() - start,
     )  # fmt: skip
 
 
-def _recipe(asked: Asked) -> Recipe | None:
-    reference = asked.runs[0][1]
-    entries = asked.reference.shape[-1]
-    before, after = (moments(states, entries, axes) for states, axes in ((reference.initial, 1), (reference.states, 2)))
-    return identified(Observed(asked.problem, asked.reference, asked.groups, before, after, reference.spacing))
+def _identify_reference(evaluation: Evaluation) -> UpdateRule | None:
+    trajectory = evaluation.trajectories[0][1]
+    entries = evaluation.reference.shape[-1]
+    states = (trajectory.initial, 1), (trajectory.states, 2)
+    before, after = (moments(tree, entries, axes) for tree, axes in states)
+    return identify(
+        Observations(evaluation.problem, evaluation.reference, evaluation.groups, before, after, trajectory.spacing)
+    )
 
 
-def _paragraph(rows, finding, recipe) -> str:
-    if finding is None:
-        return f"The candidate takes the reference's steps: all of {len(rows)} rows agree."
+def _summary(rows, diagnosis, rule) -> str:
+    if diagnosis is None:
+        return f"The candidate's updates are the reference's: all {len(rows)} rows agree."
     wrong = [row for row in rows if not row.ok]
     lines = []
     if wrong:
@@ -201,9 +216,9 @@ def _paragraph(rows, finding, recipe) -> str:
         where = f"{first.path or 'the root'}{list(first.entry) if first.entry else ''}"
         lines.append(
             f"The candidate differs in {len(wrong)} of {len(rows)} rows, first in {first.name!r} at step {first.step}: "
-            f"{where} moves by {candidate} where the reference moves by {reference}."
+            f"the update of {where} is {candidate}, the reference's is {reference}."
         )
-    lines.append(f"{finding.cause}: {finding.detail}.")
-    if recipe is not None:
-        lines.append(f"The reference is {described(recipe)}: its simulation gives every update.")
+    lines.append(f"{diagnosis.cause}: {diagnosis.detail}.")
+    if rule is not None:
+        lines.append(f"The reference is {describe_rule(rule)}: its simulation reproduces every update.")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""How the comparison of two optimizers is shown: as plain text, and by rich on a terminal."""
+"""Rendering of an optimizer report: as plain text, and with rich on a terminal."""
 
 from typing import TYPE_CHECKING
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 _NUMBERS = ("step", "candidate", "reference", "difference", "tolerance")
 _SPARE = ("at", "tolerance", "reference", "candidate", "leaf")
-"""Columns that a narrow table leaves out, one after another."""
-_HEADING = "what else was asked of the candidate"
+"""The columns that a narrow table omits, in this order."""
+_HEADING = "other properties of the candidate"
 
 
 def plain(report: "OptimizerReport") -> str:
-    """The report as text without colours."""
+    """Return the report as text without colours."""
     blocks = [aligned(table) for table in _tables(report, TABLE_WIDTH)]
     if report.properties:
         blocks.append("\n".join([f"{_HEADING}:", *told_properties(report.properties, TEXT_WIDTH)]))
@@ -35,7 +35,7 @@ def plain(report: "OptimizerReport") -> str:
 
 
 def for_terminal(report: "OptimizerReport") -> str | None:
-    """The report with a terminal's colours and width; ``None`` where standard output is none or rich isn't there."""
+    """Return the report for a terminal; ``None`` if standard output is no terminal or rich isn't installed."""
     title, colour = ("the same", "green") if report.ok else ("different", "red")
     return on_terminal(
         lambda width: _tables(report, width), _HEADING, report.properties, words=report.diagnosis,
@@ -44,7 +44,7 @@ def for_terminal(report: "OptimizerReport") -> str | None:
 
 
 def pair(row: "SequenceReport") -> tuple[str, str]:
-    """Both updates, in as many digits as tell a wrong one from the right one."""
+    """Return both updates as text, with enough digits to show their difference."""
     return told_apart(row.candidate, row.reference, row.ok)
 
 

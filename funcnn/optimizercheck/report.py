@@ -1,4 +1,4 @@
-"""What the comparison of two optimizers returns: a verdict, a row for each sequence, and what was done otherwise."""
+"""The report of an optimizer comparison: a verdict, a row for each sequence, and the cause of a difference."""
 
 import json
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -50,34 +50,36 @@ OptimizerCause: TypeAlias = Literal[
     "several",
     "unknown",
 ]
-"""What the candidate does otherwise than the reference. Every cause but the last three was simulated, and gives the
-candidate's updates on every sequence:
+"""The causes of a difference. Except for ``dtype``, ``unstable`` and ``unknown``, each was simulated, and the
+simulation reproduces the candidate's updates on every sequence:
 
-- ``bias_correction_missing``: of m, of v or of both, or there where the reference has none;
-- ``bias_correction_shifted``: by βᵗ⁻¹ or βᵗ⁺¹, of m, of v or of both; by a count that goes on at every leaf; with the
-  other β;
-- ``epsilon_inside_root``: √(v + ε) for √v + ε, or the reverse;
-- ``epsilon_before_correction``: √v + ε corrected afterwards, Keras' form, or the reverse;
-- ``epsilon_size``: none, or another number; ``epsilon_floor``: max(√v, ε);
-- ``rate_inside_velocity``: v ← μ v − α g, which differs once α changes, or the reverse;
+- ``bias_correction_missing``: m, v or both are not corrected, or are corrected where the reference has no correction;
+- ``bias_correction_shifted``: m, v or both are corrected with βᵗ⁻¹ or βᵗ⁺¹, with a count that increases at every leaf,
+  or with the other β;
+- ``epsilon_inside_root``: √(v + ε) instead of √v + ε, or the reverse;
+- ``epsilon_before_correction``: √v + ε is corrected afterwards, as in Keras, or the reverse;
+- ``epsilon_size``: no ε, or another value; ``epsilon_floor``: max(√v, ε);
+- ``rate_inside_velocity``: v ← μ v − α g, which differs when α changes, or the reverse;
 - ``dampening``: v ← μ v + (1−μ) g, or the reverse;
-- ``factor_missing``: g or g² enters a mean without its 1 − β; ``factors_exchanged``: β and 1 − β in each other's place;
-- ``nesterov``: against plain; ``nesterov_form``: another direction made of the gradient and the velocity;
-- ``decay_coupling``: weight decay in the gradient for beside it, or the reverse; ``decay_unscaled``: without α;
-  ``decay_missing``; ``decay_added``: where the reference has none; ``decay_size``: another number, or the other sign;
-  ``decay_form``: of the parameters' signs; ``decay_masking``: on all leaves, where the reference leaves some out;
-  ``decay_and_clipping_order``: added before the clipping for after, or the reverse;
-- ``betas_exchanged``: β₁ and β₂; ``coefficient``: another β or μ;
-- ``root_missing``; ``square_missing``: |g| for g²; ``squared_otherwise``: m² for g², or a leaf's mean square;
-- ``accumulation``: a sum of squares for their mean (Adagrad for RMSprop), or the reverse, or a maximum;
-- ``initial_accumulator``: v begins at another number;
-- ``clipping_kind``: by value, by global norm, by each leaf's norm; ``clipping_missing``; ``clipping_added``, where the
-  reference clips nothing; ``clipping_bound``; ``clipping_place``: the update for the gradient;
-- ``state_reset``: a moment or the count begins anew at every step; ``state_late``: a moment is used before it takes in
-  the gradient;
-- ``rate_scaled``: every update times a factor; ``sign``: ascent;
-- ``schedule_shifted``: the schedule's rate of the next step, or of the last;
-- ``dtype``: updates or state come back in another dtype, shape or structure;
+- ``factor_missing``: g or g² enters a mean without the factor 1 − β; ``factors_exchanged``: β and 1 − β are exchanged;
+- ``nesterov``: Nesterov's momentum instead of plain momentum, or the reverse; ``nesterov_form``: another direction made
+  of the gradient and the velocity;
+- ``decay_coupling``: coupled instead of decoupled weight decay, or the reverse; ``decay_unscaled``: without α;
+  ``decay_missing``; ``decay_added``: the reference has none; ``decay_size``: another value, or the other sign;
+  ``decay_form``: of the parameters' signs; ``decay_masking``: on all leaves, where the reference excludes some;
+  ``decay_and_clipping_order``: added before the clipping instead of after it, or the reverse;
+- ``betas_exchanged``: β₁ and β₂ are exchanged; ``coefficient``: another β or μ;
+- ``root_missing``; ``square_missing``: |g| instead of g²; ``squared_otherwise``: m² instead of g², or a leaf's mean
+  square;
+- ``accumulation``: a sum of squares (Adagrad) instead of their mean (RMSprop), or the reverse, or a maximum;
+- ``initial_accumulator``: v starts at another value;
+- ``clipping_kind``: by value, by global norm, by each leaf's norm; ``clipping_missing``; ``clipping_added``: the
+  reference doesn't clip; ``clipping_bound``: another bound; ``clipping_place``: the update instead of the gradient;
+- ``state_reset``: a moment or the count is reset at every step; ``state_late``: a moment is used before the gradient is
+  accumulated;
+- ``rate_scaled``: every update is multiplied by a factor; ``sign``: the candidate ascends;
+- ``schedule_shifted``: the schedule's rate of the next or of the previous step;
+- ``dtype``: updates or state have another dtype, shape or structure;
 - ``unstable``: right in float64, but digits are lost in float32 or bfloat16;
 - ``several``: two of these together, named in ``detail``;
 - ``unknown``: none of these.
@@ -88,12 +90,14 @@ class SequenceReport(NamedTuple):
     """Both optimizers on one gradient sequence.
 
     Fields:
-        name: of the sequence; those in a lower dtype have it behind.
+        name: the name of the sequence, followed by the dtype if that isn't float64.
         ok: whether the candidate's updates are the reference's.
-        step: the first step that differs, counted from 1; ``None`` where none does.
-        path, entry: the leaf and the place in it that differs most at that step; else the nearest to its tolerance.
-        candidate, reference: both updates there.
-        difference: their distance; ``tolerance``: the largest one that rounding explains.
+        step: the first step that differs, counted from 1; ``None`` if no step differs.
+        path, entry: the leaf and the index of the entry that differs most at that step, or, if no step differs, of the
+            entry nearest to its tolerance.
+        candidate, reference: both updates of this entry.
+        difference: their absolute difference.
+        tolerance: the largest difference that rounding explains.
     """
 
     name: str
@@ -108,17 +112,17 @@ class SequenceReport(NamedTuple):
 
 
 class OptimizerReport(NamedTuple):
-    """Two optimizers compared. ``print(report)`` shows it as a table.
+    """The comparison of two optimizers. ``print(report)`` shows it as a table.
 
     Fields:
-        ok: whether the candidate is the reference: every sequence and every property.
+        ok: whether the candidate agrees with the reference on every sequence and in every property.
         sequences: a row for each gradient sequence in float64, and one for each lower dtype.
-        cause: what the candidate does otherwise, ``None`` where nothing.
-        detail: the same as a sentence.
-        diagnosis: a short paragraph: what differs, where first, and what was found out.
-        properties: what else was asked of the candidate, and what couldn't be.
-        tolerance: where the tolerances come from.
-        seconds: what the check took.
+        cause: the cause of the difference; ``None`` if there is none.
+        detail: a sentence that describes the cause.
+        diagnosis: a short paragraph: what differs, where it differs first, and the cause.
+        properties: the other properties of the candidate that were checked, and those that couldn't be.
+        tolerance: the formula of the tolerances.
+        seconds: the duration of the check.
     """
 
     ok: bool
@@ -134,15 +138,15 @@ class OptimizerReport(NamedTuple):
         return display.for_terminal(self) or display.plain(self)
 
     def to_text(self) -> str:
-        """The report as plain text, without a terminal's colours."""
+        """Return the report as plain text without colours."""
         return display.plain(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as dictionaries, lists, strings and numbers; NaN and infinities as strings."""
+        """Return the report as dictionaries, lists, strings and numbers; NaN and infinities as strings."""
         return plain_data(self)
 
     def to_json(self, **options: Any) -> str:
-        """The report as JSON; ``options`` are ``json.dumps``'s.
+        """Return the report as JSON; ``options`` are those of ``json.dumps``.
 
         Example:
             >>> OptimizerReport(True, (), None, "", "There are no parameters to compare.").to_json()[:28]

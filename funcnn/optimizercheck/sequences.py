@@ -1,4 +1,4 @@
-"""The gradients on which two optimizers are compared: those that training meets every day, and those it seldom does."""
+"""The gradient sequences on which two optimizers are compared: common ones, and extreme ones."""
 
 import math
 from collections.abc import Sequence
@@ -9,23 +9,24 @@ import numpy as np
 from jaxtyping import PyTree
 
 STEPS = 20
-BESIDE = {"nested": [{"scalar": ()}]}
-"""Shapes of what stands beside the caller's own tree, so that a scalar and nested containers are always there."""
+EXTRA_SHAPES = {"nested": [{"scalar": ()}]}
+"""Shapes of the leaves that are added to the caller's tree, so that a scalar and nested containers are compared."""
 
 _LARGEST_TREE = 256
 _SHORTEST_AXIS = 4
 
-_AT_ZERO = ("vanishing", "huge", "parameters at zero", "small, parameters at zero")
-"""Sequences whose parameters start at 0, where no weight decay shows."""
+_ZERO_PARAMETERS = ("vanishing", "huge", "parameters at zero", "small, parameters at zero")
+"""Sequences whose parameters start at 0, so that weight decay has no effect at the first step."""
 
 
 class Problem(NamedTuple):
-    """Gradient sequences and the parameters at their start, every tree laid out as one row of numbers.
+    """Gradient sequences and initial parameters, every tree flattened to one row of numbers.
 
     Fields:
-        names: what each sequence is called.
+        names: the name of each sequence.
         shapes: a tree of the parameters' shapes.
-        paths: of the leaves that hold a number; ``starts`` is where each begins in a row.
+        paths: the paths of the leaves that hold a number.
+        starts: the place in a row where each of these leaves begins.
         params: ``(sequences, entries)``.
         gradients: ``(sequences, steps, entries)``.
     """
@@ -37,72 +38,76 @@ class Problem(NamedTuple):
     params: np.ndarray
     gradients: np.ndarray
 
-    def chosen(self, names: Sequence[str], steps: int = STEPS) -> "Problem":
-        """Some of the sequences, some of the steps."""
+    def select(self, names: Sequence[str], steps: int = STEPS) -> "Problem":
+        """Return the first ``steps`` steps of some of the sequences."""
         rows = [self.names.index(name) for name in names]
         return self._replace(names=tuple(names), params=self.params[rows], gradients=self.gradients[rows, :steps])
 
-    def rounded(self, dtype: Any) -> "Problem":
-        """The same with numbers that a dtype holds."""
+    def round_to(self, dtype: Any) -> "Problem":
+        """Return the same problem with numbers rounded to a dtype, in float64."""
         params, gradients = (np.asarray(array.astype(dtype), np.float64) for array in (self.params, self.gradients))
         return self._replace(params=params, gradients=gradients)
 
     def trees(self, dtype: Any) -> tuple[PyTree, PyTree]:
-        """Parameters and gradients as trees of NumPy's arrays in a dtype, the sequences (and steps) in front."""
+        """Return parameters, ``(sequences, ...)``, and gradients, ``(sequences, steps, ...)``, as trees of arrays."""
         return self._tree(self.params, dtype), self._tree(self.gradients, dtype)
 
-    def place(self, entry: int) -> tuple[str, tuple[int, ...]]:
-        """The path of the leaf to which an entry belongs, and the index in it."""
+    def locate(self, entry: int) -> tuple[str, tuple[int, ...]]:
+        """Return the path of the leaf that holds an entry of a row, and the index in the leaf."""
         leaf = int(np.searchsorted(self.starts, entry, side="right")) - 1
         shape = [shape for shape in _shapes(self.shapes) if math.prod(shape)][leaf]
         index = np.unravel_index(entry - self.starts[leaf], shape) if shape else ()
         return self.paths[leaf], tuple(int(i) for i in index)
 
     def _tree(self, rows, dtype):
-        # In NumPy: JAX would compile a program for every slice of every leaf.
+        # In NumPy, because JAX compiles a program for every slice of every leaf.
         ends = np.cumsum([math.prod(shape) for shape in _shapes(self.shapes)])
         parts = iter(np.split(rows.astype(dtype), ends[:-1], axis=-1))
         return jax.tree.map(lambda shape: next(parts).reshape(*rows.shape[:-1], *shape), self.shapes, is_leaf=_is_shape)
 
 
-def flattened(tree: PyTree, axes: int = 2) -> np.ndarray:
-    """The leaves side by side in float64, behind the first ``axes`` axes."""
+def flatten(tree: PyTree, axes: int = 2) -> np.ndarray:
+    """Concatenate the leaves in float64 along one axis that follows the first ``axes`` axes."""
     leaves = [np.asarray(leaf).astype(np.float64) for leaf in jax.tree.leaves(tree)]
     return np.concatenate([leaf.reshape(*leaf.shape[:axes], -1) for leaf in leaves], axis=-1)
 
 
-def awkward(params: PyTree, *, beside: bool) -> Problem:
-    """Every sequence, for the caller's parameters and, unless told otherwise, what stands beside them.
+def make_problem(params: PyTree, *, extra_leaves: bool) -> Problem:
+    """Return every sequence for the caller's parameters.
 
-    Leaves of a large tree are stood in for by their first rows and columns: an optimizer treats all entries alike.
+    Leaves of a large tree are replaced by their first rows and columns, because an optimizer treats all entries alike.
+
+    Args:
+        params: a tree of floating arrays.
+        extra_leaves: whether to add leaves of the shapes ``EXTRA_SHAPES``.
     """
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
     corner = _SHORTEST_AXIS if size > _LARGEST_TREE else None
     own = jax.tree.map(lambda leaf: np.asarray(leaf).astype(np.float64)[(slice(corner),) * leaf.ndim], params)
     shapes: PyTree = jax.tree.map(lambda leaf: _Shape(leaf.shape), own)
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(own)]
-    start = flattened(own, axes=0) if paths else np.zeros(0)
-    if beside:
-        others = jax.tree.map(_Shape, BESIDE, is_leaf=lambda node: isinstance(node, tuple))
-        shapes = (shapes, others)
-        found = jax.tree_util.tree_leaves_with_path(others, is_leaf=_is_shape)
-        paths += [f"beside: {jax.tree_util.keystr(path)}" for path, _ in found]
+    start = flatten(own, axes=0) if paths else np.zeros(0)
+    if extra_leaves:
+        extra = jax.tree.map(_Shape, EXTRA_SHAPES, is_leaf=lambda node: isinstance(node, tuple))
+        shapes = (shapes, extra)
+        found = jax.tree_util.tree_leaves_with_path(extra, is_leaf=_is_shape)
+        paths += [f"extra: {jax.tree_util.keystr(path)}" for path, _ in found]
         start = np.concatenate([start, np.zeros(sum(math.prod(shape) for _, shape in found))])
     random = np.random.default_rng(0)
-    drawn = _numbers(random, start.size)
-    # A parameter at 0 wouldn't show how it decays.
+    drawn = _random_pattern(random, start.size)
+    # Weight decay has no effect on a parameter at 0.
     start = np.where(np.isfinite(start) & (start != 0), start, drawn)
     sequences = _sequences(random, start.size)
-    begun = np.stack([np.zeros_like(start) if name in _AT_ZERO else start for name in sequences])
+    initial = np.stack([np.zeros_like(start) if name in _ZERO_PARAMETERS else start for name in sequences])
     sizes = np.array([math.prod(shape) for shape in _shapes(shapes)])
     paths = [path for path, size in zip(paths, sizes, strict=True) if size]
-    places = np.cumsum([0, *sizes[sizes > 0]])[:-1]
-    return Problem(tuple(sequences), shapes, tuple(paths), places, begun, np.stack(list(sequences.values())))
+    starts = np.cumsum([0, *sizes[sizes > 0]])[:-1]
+    return Problem(tuple(sequences), shapes, tuple(paths), starts, initial, np.stack(list(sequences.values())))
 
 
 def _sequences(random, size) -> dict[str, np.ndarray]:
     steps = np.arange(STEPS)[:, None]
-    pattern = _numbers(random, size)
+    pattern = _random_pattern(random, size)
 
     def normal():
         return random.standard_normal((STEPS, size))
@@ -125,13 +130,13 @@ def _sequences(random, size) -> dict[str, np.ndarray]:
     }
 
 
-def _numbers(random, size):
-    """Numbers of either sign between a half and two."""
+def _random_pattern(random, size):
+    """Return numbers of random sign, between 1/2 and 2 in size."""
     return random.choice([-1.0, 1.0], size) * random.uniform(0.5, 2.0, size)
 
 
 class _Shape(tuple):
-    """A shape that is a leaf of a tree, not a container."""
+    """A shape that JAX treats as a leaf of a tree, not as a container."""
 
     __slots__ = ()
 

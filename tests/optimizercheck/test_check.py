@@ -1,4 +1,4 @@
-"""What a comparison of optimizers reports, asks and refuses; that it leaves the caller's configuration alone."""
+"""The report of ``check_optimizer``, its identification of references, its errors, and the caller's configuration."""
 
 import json
 import math
@@ -22,10 +22,10 @@ from experiments.benchmarks.catalogue.hand_rolled import (
 from experiments.benchmarks.catalogue.optimizers import ADAM, MOMENTUM, PARAMS, RATE, SGD
 from funcnn.gradcheck.precision import enable_x64
 from funcnn.optimizercheck import check_optimizer
-from funcnn.optimizercheck.identification import Observed, identified, moments
-from funcnn.optimizercheck.recipes import described, simulate
-from funcnn.optimizercheck.runs import phases_of, run
-from funcnn.optimizercheck.sequences import STEPS, awkward, flattened
+from funcnn.optimizercheck.identification import Observations, identify, moments
+from funcnn.optimizercheck.sequences import STEPS, flatten, make_problem
+from funcnn.optimizercheck.trajectories import compute_trajectory, single_phase
+from funcnn.optimizercheck.update_rules import describe_rule, simulate
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def dampened():
     return check_optimizer(velocity(gather=lambda v, g, rate: 0.9 * v + 0.1 * g), MOMENTUM, PARAMS)
 
 
-def test_rows_say_where_the_two_part(dampened):
+def test_rows_hold_the_first_difference(dampened):
     row = dampened.sequences[0]
     assert (row.name, row.ok, row.step) == ("constant", False, 1)
     assert row.candidate == pytest.approx(0.1 * row.reference, rel=1e-12)
@@ -66,7 +66,7 @@ def test_the_report_as_json(dampened):
     assert "nan" in [row["candidate"] for row in json.loads(nothing.to_json())["sequences"]]
 
 
-def test_built_ones_say_what_was_not_asked(dampened):
+def test_the_report_of_built_optimizers_lists_what_was_not_checked(dampened):
     [found] = [item for item in dampened.properties if item.name == "a changing learning rate"]
     assert found.ok
     assert "pass optax.adam, not optax.adam(1e-3)" in found.detail
@@ -85,7 +85,7 @@ def test_the_caller_s_configuration_is_the_same_afterwards():
     assert settings() == before
 
 
-def test_a_state_that_grows_in_dtype_is_wrong():
+def test_a_state_with_a_wider_dtype_is_wrong():
     def update(grads, v, params=None):
         v = tree_map(lambda v, g: 0.9 * v + g.astype(jnp.promote_types(g.dtype, jnp.float32)), v, grads)
         return tree_map(lambda v, g: (-RATE * v).astype(g.dtype), v, grads), v
@@ -95,23 +95,23 @@ def test_a_state_that_grows_in_dtype_is_wrong():
     assert "state: float32" in report.detail
 
 
-def test_leaves_without_numbers_are_no_obstacle():
+def test_empty_leaves_are_ignored():
     params = {"empty": jnp.zeros((0, 2)), "w": jnp.ones(3), "z": None}
     report = check_optimizer(after(by_leaf, adam()), optax.chain(optax.clip_by_global_norm(1.0), ADAM), params)
     assert report.cause == "clipping_kind"
     assert "empty" not in report.to_text()
 
 
-def test_large_trees_are_cut_to_their_corners():
+def test_large_leaves_are_cut_to_their_corners():
     params = {"kernel": jnp.ones((300, 100)), "bias": jnp.zeros(100)}
-    problem = awkward(params, beside=False)
+    problem = make_problem(params, extra_leaves=False)
     assert problem.params.shape[1] == 4 * 4 + 4
     assert problem.params.all(axis=1).any()
     assert np.isfinite(problem.gradients).all()
 
 
-# What the reference is taken for, and what it is.
-RECIPES = {
+# The description of a reference, and the reference.
+UPDATE_RULES = {
     "Adam with β₁ = 0.8, β₂ = 0.99, ε = 1e-06, α = 0.01": optax.adam(RATE, b1=0.8, b2=0.99, eps=1e-6),
     "Adam with β₁ = 0.9, β₂ = 0.999, ε = 1e-05, ε inside the root = 1e-06, α = 0.01": optax.adam(
         RATE, eps=1e-5, eps_root=1e-6
@@ -129,28 +129,29 @@ RECIPES = {
 }
 
 
-@pytest.mark.parametrize(("words", "optimizer"), RECIPES.items(), ids=[words.split()[0] for words in RECIPES])
-def test_references_are_taken_apart(words, optimizer):
+@pytest.mark.parametrize(("words", "optimizer"), UPDATE_RULES.items(), ids=[words.split()[0] for words in UPDATE_RULES])
+def test_references_are_identified(words, optimizer):
     with enable_x64(True), jax.numpy_dtype_promotion("standard"):
-        problem = awkward(PARAMS, beside=False)
-        found = run("reference", phases_of(optimizer, STEPS), *problem.trees(np.float64), with_states=True)
+        problem = make_problem(PARAMS, extra_leaves=False)
+        phases = single_phase(optimizer, STEPS)
+        found = compute_trajectory("reference", phases, *problem.trees(np.float64), with_states=True)
     entries = problem.params.shape[1]
     before, after = moments(found.initial, entries, 1), moments(found.states, entries, 2)
-    updates = flattened(found.updates)
+    updates = flatten(found.updates)
     groups = np.zeros(len(updates), int)
-    recipe = identified(Observed(problem, updates, groups, before, after, found.spacing))
-    assert described(recipe) == words
+    rule = identify(Observations(problem, updates, groups, before, after, found.spacing))
+    assert describe_rule(rule) == words
     scale = np.maximum(np.abs(updates).max(axis=(1, 2), keepdims=True), 1e-300)
-    np.testing.assert_allclose(simulate(recipe, problem).updates / scale, updates / scale, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(simulate(rule, problem).updates / scale, updates / scale, rtol=0, atol=1e-12)
 
 
-def test_an_optimizer_that_follows_no_recipe_has_no_known_slips():
+def test_an_unidentified_reference_has_no_known_cause():
     report = check_optimizer(optax.lamb(RATE), optax.lars(RATE), PARAMS)
     assert (report.ok, report.cause) == (False, "unknown")
-    assert "the reference follows no recipe" in report.detail
+    assert "the reference follows no known update rule" in report.detail
 
 
-def test_a_multiple_of_any_optimizer_is_seen():
+def test_a_multiple_of_an_unidentified_reference_is_diagnosed():
     report = check_optimizer(optax.chain(optax.amsgrad(RATE), optax.scale(-2.0)), optax.amsgrad(RATE), PARAMS)
     assert (report.cause, report.detail) == ("sign", "every update is -2 times the reference's")
 
@@ -165,8 +166,8 @@ def fails_later(grads, state, params=None):
     return grads, {"t": state["t"] + 1}
 
 
-class KeepsItsVelocity:
-    """On itself, from one call of init to the next."""
+class StatefulMomentum:
+    """Momentum with the velocity in an attribute, which ``init`` doesn't reset."""
 
     velocity = 0.0
 
@@ -179,7 +180,7 @@ class KeepsItsVelocity:
 
 
 BAD_CALLS = {
-    "no state": (ValueError, "candidate.*goes in and comes out", lambda: (KeepsItsVelocity(), SGD, PARAMS)),
+    "no state": (ValueError, "candidate.*goes in and comes out", lambda: (StatefulMomentum(), SGD, PARAMS)),
     "no update": (TypeError, "candidate.*init and update", lambda: ("adam", SGD, PARAMS)),
     "two kinds": (TypeError, "two of a kind", lambda: (optax.adam, SGD, PARAMS)),
     "a function of something else": (TypeError, "returns an optimizer", lambda: (math.sqrt, optax.sgd, PARAMS)),
@@ -208,6 +209,6 @@ BAD_CALLS = {
 
 
 @pytest.mark.parametrize(("error", "words", "call"), BAD_CALLS.values(), ids=BAD_CALLS)
-def test_bad_calls_are_refused(error, words, call):
+def test_bad_calls_raise(error, words, call):
     with pytest.raises(error, match=words):
         check_optimizer(*call())

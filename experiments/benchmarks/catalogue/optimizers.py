@@ -1,4 +1,4 @@
-"""Hand-rolled optimizers beside optax's: one line of each planted wrong, or right though written otherwise."""
+"""Hand-written optimizers and their optax references: ones with one planted mistake, and right ones in other forms."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -33,13 +33,13 @@ PARAMS = {"w": jnp.array([[0.5, -1.5], [2.0, 0.25], [-0.75, 1.0]]), "b": jnp.arr
 
 
 class OptimizerCase(NamedTuple):
-    """An optimizer beside the one that it should be.
+    """A candidate optimizer and its reference.
 
     Fields:
         name: in snake_case, unique among optimizers.
         theme: the heading under which it is counted.
         candidate, reference: transformations, or both functions of the learning rate.
-        causes: what a diagnosis may call the planted slip, by the facts; empty where the candidate is right.
+        causes: the right diagnoses of the planted mistake; empty if the candidate is right.
     """
 
     name: str
@@ -50,7 +50,7 @@ class OptimizerCase(NamedTuple):
 
 
 def cases(theme: str, reference: Any, rows: dict[str, tuple[Iterable[str], Any]]) -> tuple[OptimizerCase, ...]:
-    """Cases that share a reference, so that JAX compiles it once: from their names to ``(causes, candidate)``."""
+    """Return cases that share a reference, which JAX compiles once. ``rows`` maps names to ``(causes, candidate)``."""
     return tuple(
         OptimizerCase(name, theme, candidate, reference, frozenset(causes))
         for name, (causes, candidate) in rows.items()
@@ -76,7 +76,7 @@ def every_two_steps():
     return optax.MultiSteps(momentum_by_optax(RATE), every_k_schedule=2).gradient_transformation()
 
 
-SLIPS = (
+WRONG_OPTIMIZERS = (
     *cases(
         "sgd",
         SGD,
@@ -180,7 +180,7 @@ SLIPS = (
                 {"unstable"},
                 adam(mean=lambda m, g, b: (b * m + (1 - b) * g).astype(jnp.bfloat16).astype(g.dtype)),
             ),
-            # In bfloat16 it rounds β₂ to 1, and divides by 1 − 1.
+            # In bfloat16 β₂ rounds to 1, and 1 − β₂ᵗ to 0.
             "adam_with_injected_settings": ({"unstable"}, optax.inject_hyperparams(optax.adam)(learning_rate=RATE)),
         },
     ),

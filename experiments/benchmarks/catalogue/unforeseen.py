@@ -1,4 +1,4 @@
-"""Slips of optimizers written after the checker was: what it makes of mistakes that nobody had in mind."""
+"""Mistakes in optimizers that were added after the checker was written, and that it was not designed for."""
 
 import jax
 import jax.numpy as jnp
@@ -32,20 +32,20 @@ from experiments.benchmarks.catalogue.optimizers import (
 
 
 def first_gradient_undampened():
-    """PyTorch's dampening: the velocity begins as the first gradient, all of it."""
+    """PyTorch's dampening: the first velocity is the whole first gradient."""
 
     def init(params):
-        return {"v": zeros(params), "begun": jnp.zeros((), bool)}
+        return {"v": zeros(params), "started": jnp.zeros((), bool)}
 
     def update(grads, state, params=None):
-        v = tree_map(lambda v, g: jnp.where(state["begun"], 0.9 * v + 0.1 * g, g), state["v"], grads)
-        return tree_map(lambda v: -RATE * v, v), {"v": v, "begun": jnp.ones((), bool)}
+        v = tree_map(lambda v, g: jnp.where(state["started"], 0.9 * v + 0.1 * g, g), state["v"], grads)
+        return tree_map(lambda v: -RATE * v, v), {"v": v, "started": jnp.ones((), bool)}
 
     return transformation(init, update)
 
 
 def count_of_every_leaf():
-    """Adam whose loop over the parameters counts a step at each of them."""
+    """Adam with a step count that increases at every leaf."""
 
     def init(params):
         return {"t": jnp.zeros((), jnp.int32), "m": zeros(params), "v": zeros(params)}
@@ -66,7 +66,7 @@ def count_of_every_leaf():
 
 
 def largest_square():
-    """AMSGrad: divided by the largest v̂ so far."""
+    """AMSGrad: the direction is divided by the root of the largest v̂ so far."""
 
     def init(params):
         return {"t": jnp.zeros((), jnp.int32), "m": zeros(params), "v": zeros(params), "top": zeros(params)}
@@ -83,7 +83,7 @@ def largest_square():
 
 
 def mean_of_squared_means():
-    """v gathers m², not g²."""
+    """Adam whose v accumulates m² instead of g²."""
 
     def init(params):
         return {"t": jnp.zeros((), jnp.int32), "m": zeros(params), "v": zeros(params)}
@@ -100,7 +100,7 @@ def mean_of_squared_means():
 
 
 def corrected_means_kept():
-    """Adam whose state holds m̂ and v̂."""
+    """Adam whose state stores m̂ and v̂ instead of m and v."""
 
     def init(params):
         return {"t": jnp.zeros((), jnp.int32), "m": zeros(params), "v": zeros(params)}
@@ -116,7 +116,7 @@ def corrected_means_kept():
 
 
 def last_gradient_ahead():
-    """Nesterov's momentum that looks along the gradient of the step before."""
+    """Nesterov's momentum that uses the gradient of the previous step."""
 
     def update(grads, state, params=None):
         v = tree_map(lambda v, g: 0.9 * v + g, state["v"], grads)
@@ -126,7 +126,7 @@ def last_gradient_ahead():
 
 
 def centered_rmsprop():
-    """Divided by the deviation, √(v − m²)."""
+    """RMSprop divided by the standard deviation, √(v − m²)."""
 
     def update(grads, state, params=None):
         m = tree_map(lambda m, g: 0.9 * m + 0.1 * g, state["m"], grads)
@@ -138,7 +138,7 @@ def centered_rmsprop():
 
 
 def signs_of_momentum():
-    """Lion whose direction is the sign of what it keeps."""
+    """Lion whose direction is the sign of its stored momentum."""
 
     def update(grads, m, params=None):
         m = tree_map(lambda m, g: 0.99 * m + 0.01 * g, m, grads)
