@@ -1,4 +1,4 @@
-"""Ensembles: many networks that differ by their random key alone, trained at once and asked together."""
+"""Ensembles: networks that differ only in their random key, trained together and averaged."""
 
 from collections.abc import Callable
 from functools import partial
@@ -38,25 +38,25 @@ def train_ensemble(
     key: PRNGKeyArray,
     grad: Callable[[Layer, Loss], GradFn] = manual_value_and_grad,
 ) -> Trained:
-    """Train many networks at once: ``jax.vmap`` of ``train`` over keys, compiled as one program. On a CPU each core
-    runs it for its share of them.
+    """Train several networks at once: ``jax.vmap`` of ``train`` over keys, compiled as one program.
 
-    Member i is, up to rounding, the network that ``train`` gives for ``jax.random.split(key, members)[i]``: each has
-    initial parameters, shuffles and dropout masks of its own, all see the same data. A second call with an equal model,
-    loss, optimizer and shapes compiles nothing. Memory grows with the members; the data are there once.
+    Member i is, up to rounding, the network that ``train`` returns for ``jax.random.split(key, members)[i]``. Each
+    member has its own initial parameters, shuffles and dropout masks; the data are the same for all. On a CPU the
+    members are distributed over the cores. A second call with an equal model, loss, optimizer and shapes compiles
+    nothing. Memory grows with the number of members, but the data are stored once.
 
     Args:
-        members: how many networks.
+        members: the number of networks.
         model, loss, optimizer, data, epochs, batch_size, grad: as for ``train``.
-        key: random key, split into one for each member.
+        key: a random key, which is split into one for each member.
 
     Returns:
-        What ``train`` returns, every array with the members as its first axis: ``history.loss`` is
-        ``(members, epochs)``. Member i alone is ``jax.tree.map(lambda leaf: leaf[i], trained)``.
+        The result of ``train`` with the members as the first axis of every array: ``history.loss`` is
+        ``(members, epochs)``. Member i is ``jax.tree.map(lambda leaf: leaf[i], trained)``.
 
     Raises:
-        ValueError, TypeError: members isn't a positive integer; as ``evaluate`` for the data and as ``train`` for the
-            rest.
+        ValueError, TypeError: members isn't a positive integer; otherwise as ``evaluate`` for the data and as ``train``
+            for the other arguments.
 
     Example:
         >>> from funcnn.losses import sigmoid_cross_entropy
@@ -70,7 +70,7 @@ def train_ensemble(
         >>> trained.history.loss.shape
         (100, 100)
         >>> solved = trained.history.loss[:, -1] < 0.1
-        >>> bool(solved.any()), bool(solved.all())  # with four hidden units it depends on the key
+        >>> bool(solved.any()), bool(solved.all())  # four hidden units suffice for some keys only
         (True, False)
 
     Source:
@@ -80,7 +80,7 @@ def train_ensemble(
     members = positive_integer("train_ensemble(members)", members)
     epochs = positive_integer("train_ensemble(epochs)", epochs)
     check_recipe("train_ensemble", model, loss, optimizer, key, grad)
-    # Under jit train can't read values: those of the data are checked here, beside the outputs of one more network.
+    # Under jit, train can't check the values of the data. They are checked here with the outputs of one more network.
     params, state = drawn(model, key)
     batch = checked_data("train_ensemble(data)", model, loss, params, state, data)
     size = samples_a_step("train_ensemble", batch_size, len(batch.x))
@@ -89,7 +89,7 @@ def train_ensemble(
 
 
 def mean_over_members(predictions: Float[Array, "members ..."]) -> Float[Array, "..."]:
-    """The mean over the first axis, Σᵢ predictions[i] / members.
+    """Return the mean over the first axis, Σᵢ predictions[i] / members.
 
     Example:
         >>> print(mean_over_members(jnp.array([[[1.0]], [[4.0]]])))
@@ -106,25 +106,25 @@ def predict_ensemble(
     *,
     average: Callable[[Array], Array] = mean_over_members,
 ) -> Array:
-    """What the members say together: the mean of their predictions, y = Σᵢ yᵢ / members.
+    """Return the mean of the members' predictions, y = Σᵢ yᵢ / members.
 
-    The model's outputs are averaged as they are. For a model that gives logits that is their mean, whose softmax isn't
-    the mean of the members' probabilities; to average those, as Lakshminarayanan et al. do, pass
+    The model's outputs are averaged without a transformation. If they are logits, the softmax of their mean isn't the
+    mean of the members' probabilities. To average the probabilities, as Lakshminarayanan et al. do, pass
     ``average=lambda logits: jax.nn.softmax(logits).mean(axis=0)``.
 
     Args:
         model: any layer.
-        params, state: of all members, as ``train_ensemble`` returns them.
+        params, state: those of all members, as ``train_ensemble`` returns them.
         x: features, ``(batch, ...)``, the same for every member.
-        average: from the stacked predictions, ``(members, batch, ...)``, to what is returned; also
-            ``partial(jnp.std, axis=0)`` for their spread, or ``jnp.asarray`` for all of them.
+        average: a function of the stacked predictions, ``(members, batch, ...)``. ``partial(jnp.std, axis=0)`` returns
+            their standard deviation, ``jnp.asarray`` all of them.
 
     Returns:
-        y, ``(batch, ...)``, unless ``average`` gives something else.
+        y, ``(batch, ...)``, or the result of ``average``.
 
     Raises:
-        ValueError, TypeError: features that don't fit the model; parameters or a state of another model, of one member,
-            or of differently many; an average that isn't a function.
+        ValueError, TypeError: the features don't fit the model; params or state belong to another model, to a single
+            member, or to different numbers of members; average isn't a function.
 
     Example:
         >>> from funcnn.layers.linear import LinearParams, linear
@@ -155,12 +155,12 @@ def _members_prediction(model) -> Callable[[Params, State, Array], Array]:
 
 
 def _check_members(model: Layer, params: Params, state: State) -> None:
-    """Refuse trees that aren't the model's with one and the same number of members before every shape."""
+    """Raise unless the trees are the model's with the same number of members as the first axis of every leaf."""
     leaves = jax.tree.leaves((params, state))
     if not leaves:
         raise ValueError(
             "predict_ensemble(params): expected arrays with the members as their first axis, got none. "
-            "Without parameters all members are one: use predict."
+            "Without parameters all members are equal: use predict."
         )
     members = jnp.shape(leaves[0])[:1] or (1,)
     stacked = jax.tree.map(

@@ -1,4 +1,4 @@
-"""Metrics: ``(prediction, target) -> value``, for people to read; nothing is trained on them."""
+"""Metrics ``(prediction, target) -> value`` that describe a model's predictions. They are not differentiated."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +10,7 @@ from funcnn.types import Scalar
 
 
 def accuracy(prediction: ArrayLike, target: ArrayLike) -> Scalar:
-    """Share of samples whose largest score is at the right class; scores with a NaN are wrong.
+    """Return the share of samples whose largest score belongs to the right class. Scores with a NaN count as wrong.
 
     Args:
         prediction: logits or probabilities, ``(batch, classes)``.
@@ -20,9 +20,9 @@ def accuracy(prediction: ArrayLike, target: ArrayLike) -> Scalar:
         A scalar in [0, 1].
 
     Raises:
-        ValueError: shapes that don't fit, a single column of scores, labels outside the classes, rows that aren't
-            one-hot.
-        TypeError: scores that aren't floating, labels that aren't integers.
+        ValueError: shapes don't match, there is a single column of scores, labels are outside the classes, or rows
+            aren't one-hot.
+        TypeError: scores aren't floating, or labels aren't integers.
 
     Example:
         >>> import jax.numpy as jnp
@@ -34,19 +34,19 @@ def accuracy(prediction: ArrayLike, target: ArrayLike) -> Scalar:
 
 
 def binary_accuracy(prediction: ArrayLike, target: ArrayLike, threshold: float = 0.5) -> Scalar:
-    """Share of entries on the right side of a threshold, for one binary label or several.
+    """Return the share of entries on the right side of a threshold, for one or several binary labels.
 
     Args:
-        prediction: probabilities, ``(batch, outputs)``; for logits give the threshold 0.
-        target: 0 and 1, of the prediction's shape.
+        prediction: probabilities, ``(batch, outputs)``; for logits use the threshold 0.
+        target: zeros and ones of the prediction's shape.
         threshold: predictions above it count as 1.
 
     Returns:
         A scalar in [0, 1].
 
     Raises:
-        ValueError: another shape, which would broadcast, or nothing to average.
-        TypeError: a prediction that isn't floating.
+        ValueError: the shapes differ, or the prediction is empty.
+        TypeError: the prediction isn't floating.
 
     Example:
         >>> import jax.numpy as jnp
@@ -64,20 +64,20 @@ def binary_accuracy(prediction: ArrayLike, target: ArrayLike, threshold: float =
 
 
 def confusion_matrix(prediction: ArrayLike, target: ArrayLike) -> Int[Array, "classes classes"]:
-    """How many samples of each class (row) were taken for which (column).
+    """Return the number of samples of each true class (row) and predicted class (column).
 
     Args:
         prediction: logits or probabilities, ``(batch, classes)``.
         target: class labels, ``(batch,)``, or one-hot rows.
 
     Returns:
-        Counts, ``(classes, classes)``; right answers stand on the diagonal. A sample whose scores hold a NaN is taken
-        for nothing, and not counted.
+        Counts, ``(classes, classes)``, with right predictions on the diagonal. A sample whose scores contain a NaN is
+        not counted.
 
     Raises:
-        ValueError: shapes that don't fit, a single column of scores, labels outside the classes, rows that aren't
-            one-hot.
-        TypeError: scores that aren't floating, labels that aren't integers.
+        ValueError: shapes don't match, there is a single column of scores, labels are outside the classes, or rows
+            aren't one-hot.
+        TypeError: scores aren't floating, or labels aren't integers.
 
     Example:
         >>> import jax.numpy as jnp
@@ -87,13 +87,13 @@ def confusion_matrix(prediction: ArrayLike, target: ArrayLike) -> Int[Array, "cl
     """
     predicted, labels = _classes("confusion_matrix", prediction, target)
     classes = jnp.shape(prediction)[1]
-    # What is no class stands beyond the last one, where the update is dropped; −1 would count from the end.
+    # Negative indices count from the end. They are moved past the last class, where the update is dropped.
     labels, predicted = (jnp.where(index < 0, classes, index) for index in (labels, predicted))
     return jnp.zeros((classes, classes), int).at[labels, predicted].add(1, mode="drop")
 
 
 def _classes(name, prediction, target):
-    """The predicted class, −1 where a score is NaN, and the right one, ``(batch,)`` each."""
+    """Return the predicted class, −1 where a score is NaN, and the true class, ``(batch,)`` each."""
     prediction = floating_array(f"{name}(prediction)", prediction)
     target = numeric_array(f"{name}(target)", target)
     _check_shapes(name, prediction, target)

@@ -1,6 +1,6 @@
-"""Input scaling: ``fit`` measures the training set, ``apply`` scales anything with those measures.
+"""Input scaling: ``fit`` computes statistics of the training set, ``apply`` scales data with them.
 
-Fit on the training set alone and apply to all: a test set that is scaled by its own statistics leaks them.
+Fit on the training set only, and apply the result to all data. Statistics of a test set leak information about it.
 """
 
 from collections.abc import Callable
@@ -15,18 +15,18 @@ Features = Float[Array, "batch features"]
 
 
 class Scaling(NamedTuple):
-    """Of each feature, ``(features,)``: what is subtracted, and by what the rest is divided."""
+    """The offset that is subtracted from each feature, and the divisor of the result, ``(features,)`` each."""
 
     offset: Float[Array, " features"]
     divisor: Float[Array, " features"]
 
 
 class Scaler(NamedTuple):
-    """A pair of pure functions.
+    """A pair of pure functions that fit and apply a scaling.
 
     Fields:
         fit: ``(x) -> scaling``.
-        apply: ``(scaling, x) -> scaled``, (x − offset)/divisor.
+        apply: ``(scaling, x) -> (x − offset)/divisor``.
     """
 
     fit: Callable[[Features], Scaling]
@@ -34,13 +34,13 @@ class Scaler(NamedTuple):
 
 
 def standard_fit(x: Features) -> Scaling:
-    """Mean and standard deviation of every feature, σ² = Σ (x − μ)²/n. A constant feature gets the divisor 1.
+    """Return mean and standard deviation of every feature, σ² = Σ (x − μ)²/n. The divisor of a constant feature is 1.
 
     Args:
         x: the training set, ``(batch, features)``, floating.
 
     Returns:
-        The scaling that gives mean 0 and variance 1.
+        The scaling to mean 0 and variance 1.
 
     Raises:
         ValueError: x is empty, has no batch axis, or holds a NaN or an infinity.
@@ -54,16 +54,16 @@ def standard_fit(x: Features) -> Scaling:
     x = _training_set("standard_scaler", x)
     mean = x.mean(axis=0)
     centred = x - mean[None, :]
-    # Squares of the largest deviations overflow long before the deviations themselves.
+    # Scaled, because squares of large deviations overflow.
     largest = _one_where_zero(jnp.abs(centred).max(axis=0))
     deviation = largest * jnp.sqrt(((centred / largest[None, :]) ** 2).mean(axis=0))
-    # The mean of equal numbers is not always that number: their deviation is rounding, not a unit to scale by.
+    # The mean of equal numbers may differ from them by rounding, and that deviation is not a scale.
     constant = x.max(axis=0) == x.min(axis=0)
     return Scaling(jnp.where(constant, x[0], mean), jnp.where(constant, jnp.ones_like(deviation), deviation))
 
 
 def min_max_fit(x: Features) -> Scaling:
-    """Smallest value and range of every feature. A constant feature gets the divisor 1.
+    """Return minimum and range of every feature. The divisor of a constant feature is 1.
 
     Args:
         x: the training set, ``(batch, features)``, floating.
@@ -86,17 +86,17 @@ def min_max_fit(x: Features) -> Scaling:
 
 
 def scale(scaling: Scaling, x: Features) -> Features:
-    """(x − offset)/divisor, feature by feature.
+    """Return (x − offset)/divisor for every feature.
 
     Args:
-        scaling: from a ``fit``.
+        scaling: the result of ``fit``.
         x: ``(batch, features)``, floating.
 
     Returns:
         The scaled features, of x's shape.
 
     Raises:
-        ValueError: x doesn't have the features that were fitted, or another dtype.
+        ValueError: x doesn't have the features or the dtype of the fitted data.
         TypeError: x isn't floating.
 
     Example:

@@ -1,7 +1,7 @@
-"""Weights in a file, and back: parameters and running statistics alone, as safetensors.
+"""Saving and loading of parameters and running statistics as safetensors files.
 
-Nothing in such a file is ever executed, unlike a pickle, and other libraries read it. Metadata of our own hold a
-version and a SHA-256 over all tensors, so that damage is found before it is trained on.
+Loading executes no code from the file, unlike a pickle, and other libraries read the format. Metadata contain a version
+and a SHA-256 checksum of all tensors, which detects damaged files.
 """
 
 import hashlib
@@ -34,26 +34,27 @@ _NAMES = {np.dtype(dtype).name for dtype in _DTYPES.values()}
 
 
 def save(path: str | os.PathLike[str], params: Params, state: State = ()) -> None:
-    """Write parameters and running statistics to one safetensors file, whole or not at all.
+    """Write parameters and running statistics to one safetensors file, atomically.
 
-    A temporary file in the same folder takes the place of the old one only when it is complete and on the disk: a
-    process that is killed on the way leaves the old file. Equal weights give equal files. The tensors are called by
-    their place in the trees, ``params.0.kernel``, ``params.2.inner.1.bias``, ``state.1.mean``: ``safetensors.torch``
-    reads them, and a kernel is the transpose of PyTorch's ``Linear.weight``.
+    A temporary file in the same folder replaces the old file only when it is complete and flushed to disk. A process
+    that is killed before that leaves the old file. Equal weights give equal files. The names of the tensors are their
+    paths in the trees, ``params.0.kernel``, ``params.2.inner.1.bias``, ``state.1.mean``. ``safetensors.torch`` reads
+    them; a kernel is the transpose of PyTorch's ``Linear.weight``.
 
-    With several processes every one makes the call and process 0 alone writes; the arrays must be whole on each, and
-    another process that reads the file has to wait for it (``jax.experimental.multihost_utils.sync_global_devices``).
+    With several processes, all of them make the call and only process 0 writes. The arrays must be whole on each
+    process. A process that reads the file must wait for process 0
+    (``jax.experimental.multihost_utils.sync_global_devices``).
 
     Args:
-        path: the file; an old one is replaced.
-        params, state: trees of arrays, of any floating dtype of at least 8 bits that safetensors knows, integers or
-            bools. They are kept to the bit.
+        path: the file; an existing one is replaced.
+        params, state: trees of arrays of a dtype that safetensors supports: floating with at least 8 bits, integer or
+            bool. All bits are kept.
 
     Raises:
         ModuleNotFoundError: safetensors isn't installed; ``pip install 'funcnn[training]'``.
         FileNotFoundError, IsADirectoryError: the folder doesn't exist, or path is a folder.
-        TypeError: a leaf isn't an array of such numbers (random keys aren't), or is being traced.
-        ValueError: two leaves have one name, or a part of an array is on another process.
+        TypeError: a leaf isn't an array of such a dtype (random keys aren't), or is traced.
+        ValueError: two leaves have the same name, or a part of an array is on another process.
 
     Example:
         >>> import pathlib, tempfile
@@ -77,32 +78,32 @@ def save(path: str | os.PathLike[str], params: Params, state: State = ()) -> Non
     file = _file("save(path)", path)
     if not file.parent.is_dir():
         raise FileNotFoundError(f"save(path): expected an existing folder, got {file.parent}. Make it first.")
-    leaves = _named("save(params, state)", params, state)
+    leaves = _leaves_by_name("save(params, state)", params, state)
     for name, leaf in leaves.items():
         _check_values("save", name, leaf)
     if jax.process_index() == 0:
-        _replace(file, _encoded({name: _host_array(leaf) for name, leaf in leaves.items()}))
+        _replace(file, _encode({name: _host_array(leaf) for name, leaf in leaves.items()}))
 
 
 def load(path: str | os.PathLike[str], model: Layer) -> tuple[Params, State]:
-    """Read the parameters and running statistics of a model, as ``save`` or another library wrote them.
+    """Read the parameters and running statistics of a model from a file of ``save`` or of another library.
 
-    The containers are the model's, the dtypes the file's: a model trained in bfloat16 comes back in bfloat16. Files
-    without our metadata are read where names and shapes are the model's, and have no checksum that could tell damage.
+    The tree structure is the model's, the dtypes are the file's: parameters saved in bfloat16 are loaded in bfloat16.
+    Files of other libraries are loaded if their names and shapes match the model's. They have no checksum.
 
     Args:
         path: a safetensors file.
-        model: the layer whose ``init`` returns such trees; nothing of it is run.
+        model: the layer whose ``init`` returns trees of this structure. It is not executed.
 
     Returns:
         ``(params, state)``.
 
     Raises:
         ModuleNotFoundError: safetensors isn't installed; ``pip install 'funcnn[training]'``.
-        FileNotFoundError, IsADirectoryError: there is no such file, or it is a folder.
-        ValueError: the file is damaged; it is another model's (the first difference is told); its dtypes are of 64
-            bits and JAX's aren't enabled.
-        TypeError: model isn't a layer, or has leaves that a file of tensors can't hold.
+        FileNotFoundError, IsADirectoryError: the file doesn't exist, or path is a folder.
+        ValueError: the file is damaged; it belongs to another model (the message contains the first difference); its
+            dtypes have 64 bits and JAX's 64-bit types aren't enabled.
+        TypeError: model isn't a layer, or has leaves that a safetensors file can't contain.
 
     Example:
         See ``save``.
@@ -113,10 +114,10 @@ def load(path: str | os.PathLike[str], model: Layer) -> tuple[Params, State]:
     if not file.is_file():
         raise FileNotFoundError(f"load(path): expected an existing file, got {file}. Is the path right?")
     trees = shapes_of(model)
-    expected = _named("load(model)", *trees)
+    expected = _leaves_by_name("load(model)", *trees)
     for name, like in expected.items():
         _check_dtype("load(model)", name, like)
-    tensors = _decoded(file, file.read_bytes())
+    tensors = _decode(file, file.read_bytes())
     _check_same_tensors(file, tensors, expected)
     arrays = [jnp.asarray(tensors[name]) for name in expected]
     return jax.tree.unflatten(jax.tree.structure(trees), arrays)
@@ -128,7 +129,7 @@ def _safetensors(caller: str):
 
 
 def _file(name: str, path: Any) -> Path:
-    """The file that path leads to, through symbolic links."""
+    """Return the path of the file with symbolic links resolved."""
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"{name}: expected a path, got {path!r} of type {type(path).__name__}.")
     file = Path(os.path.realpath(path))
@@ -137,8 +138,8 @@ def _file(name: str, path: Any) -> Path:
     return file
 
 
-def _named(caller: str, params: PyTree, state: PyTree) -> dict[str, Any]:
-    """The leaves by their place, ``params.0.kernel``, in the order of ``jax.tree.leaves((params, state))``."""
+def _leaves_by_name(caller: str, params: PyTree, state: PyTree) -> dict[str, Any]:
+    """Return the leaves by their paths, ``params.0.kernel``, in the order of ``jax.tree.leaves((params, state))``."""
     named: dict[str, Any] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path({"params": params, "state": state}):
         name = jax.tree_util.keystr(path, simple=True, separator=".")
@@ -180,13 +181,13 @@ def _check_values(caller: str, name: str, leaf: Any) -> None:
 
 
 def _host_array(leaf: Any) -> np.ndarray:
-    """A leaf as the rows of bytes that a file holds: contiguous, little-endian."""
+    """Return a leaf as a contiguous, little-endian array."""
     array = np.asarray(leaf)
     return np.asarray(array, dtype=np.dtype(array.dtype.name), order="C")
 
 
 def _digest(tensors: dict[str, np.ndarray]) -> str:
-    """SHA-256 over the names, dtypes, shapes and bytes of all tensors, in the order of their names."""
+    """Return the SHA-256 of the names, dtypes, shapes and bytes of all tensors, in the order of their names."""
     digest = hashlib.sha256()
     for name, array in sorted(tensors.items()):
         digest.update(json.dumps([name, array.dtype.name, array.shape]).encode() + b"\n")
@@ -194,8 +195,8 @@ def _digest(tensors: dict[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _encoded(tensors: dict[str, np.ndarray]) -> bytes:
-    # One entry: safetensors writes several in an order that changes from call to call.
+def _encode(tensors: dict[str, np.ndarray]) -> bytes:
+    # A single entry, because safetensors writes several in an order that changes between calls.
     mark = json.dumps({"version": _VERSION, "sha256": _digest(tensors)})
     return _safetensors("save").numpy.save(tensors, metadata={_MARK: mark})
 
@@ -210,7 +211,7 @@ def _replace(file: Path, content: bytes) -> None:
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
-    if hasattr(os, "O_DIRECTORY"):  # The new name is on the disk only when the folder is; Windows sees to it itself.
+    if hasattr(os, "O_DIRECTORY"):  # The folder must be flushed too, except on Windows.
         folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(folder)
@@ -218,14 +219,14 @@ def _replace(file: Path, content: bytes) -> None:
             os.close(folder)
 
 
-def _decoded(file: Path, content: bytes) -> dict[str, np.ndarray]:
-    """The tensors of a file by name, their checksum verified where there is one."""
+def _decode(file: Path, content: bytes) -> dict[str, np.ndarray]:
+    """Return the tensors of a file by name. The checksum is verified if there is one."""
     safetensors = _safetensors("load")
     metadata = _metadata(file, content)
     try:
         entries = safetensors.deserialize(content)
     except safetensors.SafetensorError as error:
-        raise _damaged(file, f"a broken header ({error})") from error
+        raise _damage_error(file, f"a broken header ({error})") from error
     tensors = {}
     for name, entry in entries:
         if entry["dtype"] not in _DTYPES:
@@ -237,19 +238,19 @@ def _decoded(file: Path, content: bytes) -> dict[str, np.ndarray]:
 
 
 def _metadata(file: Path, content: bytes) -> dict[str, str]:
-    """What the header says beside the tensors; the file is at least as long as the header promises."""
+    """Return the metadata in the header, and check that the file is as long as the header promises."""
     length = int.from_bytes(content[:8], "little")
     if len(content) < 8 or 8 + length > len(content):
-        raise _damaged(file, f"{len(content)} bytes, too few for its header: truncated, or no safetensors file")
+        raise _damage_error(file, f"{len(content)} bytes, too few for its header: truncated, or no safetensors file")
     try:
         header = json.loads(content[8 : 8 + length])
         metadata = dict(header.pop("__metadata__", {}))
         promised = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
         missing = int(promised) - len(content)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise _damaged(file, f"a broken header ({type(error).__name__}: {error})") from error
+        raise _damage_error(file, f"a broken header ({type(error).__name__}: {error})") from error
     if missing > 0:
-        raise _damaged(file, f"{missing} bytes less than its header promises: truncated")
+        raise _damage_error(file, f"{missing} bytes less than its header promises: truncated")
     return metadata
 
 
@@ -258,46 +259,46 @@ def _check_mark(file: Path, mark: str, tensors: dict[str, np.ndarray]) -> None:
         found = json.loads(mark)
         version, sha256 = found["version"], found["sha256"]
     except (ValueError, TypeError, LookupError) as error:
-        raise _damaged(file, "a broken checksum in its header") from error
+        raise _damage_error(file, "a broken checksum in its header") from error
     if version != _VERSION:
         raise ValueError(
             f"load(path): expected weights of version {_VERSION}, got {version!r} in {file}. "
             "A newer funcnn wrote it, or it is damaged: upgrade, or copy the file again."
         )
     if sha256 != _digest(tensors):
-        raise _damaged(file, "tensors that don't have the checksum in its header: at least one byte is wrong")
+        raise _damage_error(file, "tensors that don't have the checksum in its header: at least one byte is wrong")
 
 
-def _damaged(file: Path, reason: str) -> ValueError:
+def _damage_error(file: Path, reason: str) -> ValueError:
     return ValueError(
         f"load(path): expected an undamaged safetensors file, got {file} with {reason}. Copy it or save it again."
     )
 
 
 def _check_same_tensors(file: Path, tensors: dict[str, np.ndarray], expected: dict[str, Any]) -> None:
-    """Refuse a file whose names, shapes or kinds of numbers aren't the model's, with the first difference."""
+    """Raise for the first tensor whose name, shape or kind of dtype isn't the model's."""
 
-    def refuse(wanted: str, came: str, advice: str = "Load it into the model that it was saved from.") -> ValueError:
-        return ValueError(f"load(model): expected {wanted}, got {came} in {file}. {advice}")
+    def error(expected: str, got: str, advice: str = "Load it into the model that it was saved from.") -> ValueError:
+        return ValueError(f"load(model): expected {expected}, got {got} in {file}. {advice}")
 
     for name, like in expected.items():
         if name not in tensors:
-            rest = ", ".join(sorted(set(tensors) - set(expected))[:3]) or "none that the model hasn't"
-            raise refuse(f"{name}, {describe(like)}", f"no such tensor (others: {rest})")
+            rest = ", ".join(sorted(set(tensors) - set(expected))[:3]) or "none that the model doesn't have"
+            raise error(f"{name}, {describe(like)}", f"no such tensor (others: {rest})")
         array = tensors[name]
         if array.shape != like.shape:
             transposed = array.ndim == 2 and array.shape[::-1] == like.shape
             advice = ["Transpose it: PyTorch keeps (out_features, in_features)."] if transposed else []
-            raise refuse(f"{name} of shape {like.shape}", str(array.shape), *advice)
+            raise error(f"{name} of shape {like.shape}", str(array.shape), *advice)
         if _kind(array.dtype) != _kind(like.dtype):
-            raise refuse(f"{name} as {like.dtype}", str(array.dtype))
+            raise error(f"{name} as {like.dtype}", str(array.dtype))
         if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
-            raise refuse(
+            raise error(
                 f"{name} of at most 32 bits", str(array.dtype),
                 "Enable 64-bit types, jax.config.update('jax_enable_x64', True), or save it in a narrower dtype.",
             )  # fmt: skip
     for name in sorted(set(tensors) - set(expected)):
-        raise refuse("the model's tensors alone", f"{name}, {describe(tensors[name])}, too")
+        raise error("the model's tensors alone", f"{name}, {describe(tensors[name])}, too")
 
 
 def _kind(dtype: Any) -> str:

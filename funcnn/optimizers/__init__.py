@@ -1,11 +1,11 @@
-"""Optimizers by hand, on optax's contract: pure ``init(params)`` and ``update(gradients, state, params)``.
+"""Optimizers written by hand as optax gradient transformations: ``init(params)``, ``update(gradients, state, params)``.
 
-Signatures, state fields and semantics are optax's, so each composes with ``optax.chain``, ``optax.masked`` and the
-rest; only the arithmetic is written here. ``update`` returns *updates*, which carry the minus sign: the new parameters
-are ``optax.apply_updates(params, updates)``, their sum.
+Signatures, state fields and semantics are those of optax, so every optimizer composes with ``optax.chain``,
+``optax.masked`` and other transformations. ``update`` returns *updates*, which include the minus sign: the new
+parameters are ``optax.apply_updates(params, updates)``, the sum of both.
 
-In every equation g is the gradient, p the parameter, u its update, α the learning rate and t = 1, 2, … the step; what
-an arrow updates starts at 0 unless told otherwise. Products, squares and roots are taken entry by entry.
+In every equation g is the gradient, p the parameter, u its update, α the learning rate and t = 1, 2, … the step. A
+quantity on the left of an arrow starts at 0 unless stated otherwise. Products, squares and roots are elementwise.
 """
 
 from funcnn.optimizers.adaptive import adagrad as adagrad, rmsprop as rmsprop

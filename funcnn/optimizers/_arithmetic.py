@@ -1,4 +1,4 @@
-"""What several optimizers share: arithmetic over trees of gradients, the velocity, the learning rate."""
+"""Arithmetic over trees of gradients, and the two transformations that several optimizers use."""
 
 import functools
 
@@ -8,22 +8,22 @@ import optax
 
 
 def transformation(init, update):
-    """``init`` and ``update`` as optax packs them, under JAX's usual promotion whatever the caller's.
+    """Return ``optax.GradientTransformation(init, update)`` whose update uses JAX's standard dtype promotion.
 
-    Optax's contract has dtypes meet: an accumulator of a dtype of its own with the gradients, |g|² with the complex
-    zeros it is added to. Strict promotion would refuse what the settings ask for.
+    Optax's semantics combine dtypes: gradients with an accumulator of another dtype, |g|² with complex zeros. Strict
+    promotion, if the caller enables it, rejects these.
     """
 
     @functools.wraps(update)
-    def update_under_usual_promotion(gradients, state, params=None):
+    def update_with_standard_promotion(gradients, state, params=None):
         with jax.numpy_dtype_promotion("standard"):
             return update(gradients, state, params)
 
-    return optax.GradientTransformation(init, update_under_usual_promotion)
+    return optax.GradientTransformation(init, update_with_standard_promotion)
 
 
 def map_leaves(function, tree, *others):
-    """``jax.tree.map`` that leaves a ``None`` in the place of a gradient alone, as optax does."""
+    """Apply ``jax.tree.map`` and keep a ``None`` in place of a gradient, as optax does."""
     return jax.tree.map(
         lambda leaf, *rest: None if leaf is None else function(leaf, *rest),
         tree,
@@ -33,60 +33,60 @@ def map_leaves(function, tree, *others):
 
 
 def zeros_like(params, dtype=None):
-    """Zeros in the place of every parameter, in a dtype of their own if one is given."""
+    """Return zeros of every parameter's shape, in its dtype unless one is given."""
     return full_like(params, 0, dtype)
 
 
 def full_like(params, value, dtype=None):
-    """``value`` in the place of every parameter, in a dtype of its own if one is given."""
+    """Return arrays of every parameter's shape filled with a value, in its dtype unless one is given."""
     dtype = None if dtype is None else jax.dtypes.canonicalize_dtype(dtype)
     return jax.tree.map(lambda p: jnp.full_like(p, value, dtype=dtype), params)
 
 
 def cast(tree, dtype):
-    """A tree in the dtype that a setting asks for, if it does."""
+    """Cast a tree to a dtype; ``None`` keeps it."""
     return tree if dtype is None else jax.tree.map(lambda leaf: leaf.astype(jax.dtypes.canonicalize_dtype(dtype)), tree)
 
 
 def start_count():
-    """No step taken yet, as an array: ``jit`` would compile a second time for a Python number."""
+    """Return a step count of 0 as an array. For a Python number ``jit`` compiles a second time."""
     return jnp.zeros((), jnp.int32)
 
 
 def squared_size(g):
-    """|g|², real where g is complex."""
+    """Return |g|², which is real also for complex g."""
     return (g * jnp.conj(g)).real
 
 
-def moving_mean(gradients, mean, decay):
-    """m ← (1 − β) g + β m."""
+def moving_average(gradients, mean, decay):
+    """Return the exponential moving average (1 − β) g + β m."""
     return map_leaves(lambda g, m: (1 - decay) * g + decay * m, gradients, mean)
 
 
-def moving_mean_of_squares(gradients, mean, decay):
-    """v ← (1 − β) |g|² + β v."""
+def moving_average_of_squares(gradients, mean, decay):
+    """Return the exponential moving average (1 − β) |g|² + β v."""
     return map_leaves(lambda g, v: (1 - decay) * squared_size(g) + decay * v, gradients, mean)
 
 
-def weight_seen(decay, count):
-    """1 − βᵗ, the sum of the weights (1 − β) βᵗ⁻ⁱ of what a moving mean that started at 0 has seen.
+def sum_of_weights(decay, count):
+    """Return 1 − βᵗ, the sum of the weights (1 − β) βᵗ⁻ⁱ in a moving average that starts at 0.
 
-    The power is taken in the default precision: in bfloat16, 0.999 is 1, and the sum 0.
+    The power is computed in the default precision, because 0.999 rounds to 1 in bfloat16.
     """
     return 1 - decay**count
 
 
-def correct(mean, decay, count):
-    """A moving mean that started at 0, over the weight of what it has seen.
+def bias_correction(mean, decay, count):
+    """Return a moving average that starts at 0 divided by 1 − βᵗ.
 
-    The inverse is taken once: a division of every entry costs as much as the rest of Adam's arithmetic.
+    It is multiplied by the inverse, because a division of every entry takes as long as the rest of Adam's arithmetic.
     """
-    inverse = 1 / weight_seen(decay, count)
+    inverse = 1 / sum_of_weights(decay, count)
     return map_leaves(lambda m: m * inverse.astype(m.dtype), mean)
 
 
 def velocity(decay, nesterov, accumulator_dtype=None):
-    """v ← g + μ v; passes v on, or g + μ v once more, looking ahead along it."""
+    """Return the transformation v ← g + μ v whose update is v, or g + μ v for Nesterov's momentum."""
 
     def init(params):
         return optax.TraceState(trace=zeros_like(params, accumulator_dtype))
@@ -100,7 +100,7 @@ def velocity(decay, nesterov, accumulator_dtype=None):
 
 
 def scale_by_learning_rate(learning_rate):
-    """u = −α g, with α a number or a function of the steps taken so far."""
+    """Return the transformation u = −α g, where α is a number or a function of the step count."""
 
     def init(params):
         return optax.ScaleByScheduleState(count=start_count()) if callable(learning_rate) else optax.EmptyState()

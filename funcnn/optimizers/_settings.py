@@ -1,6 +1,7 @@
-"""An optimizer's settings: their types, and what is refused before a step is taken.
+"""Types and validation of optimizers' hyperparameters.
 
-Numbers are judged. Arrays and tracers pass, for their values may not be known yet (``optax.inject_hyperparams``).
+Python and NumPy numbers are validated. Arrays and tracers are not, because their values may be unknown
+(``optax.inject_hyperparams``).
 """
 
 import math
@@ -21,43 +22,43 @@ Mask: TypeAlias = PyTree[bool] | Callable[[PyTree], PyTree[bool]]
 
 
 def check_learning_rate(name: str, value: Any) -> None:
-    """Refuse a learning rate that is neither a schedule nor a number that goes downhill."""
+    """Raise unless the learning rate is a schedule or a number that is not negative."""
     if not callable(value):
-        check_not_negative(name, value, "The updates carry the minus sign already; to climb, negate the gradient.")
+        check_not_negative(name, value, "The updates already include the minus sign; to ascend, negate the gradient.")
 
 
 def check_weight_decay(name: str, value: Any) -> None:
-    """Refuse a weight decay that is neither a schedule nor a number that draws towards 0."""
+    """Raise unless the weight decay is a schedule or a number that is not negative."""
     if not callable(value):
-        check_not_negative(name, value, "It multiplies the parameters, which are then subtracted.")
+        check_not_negative(name, value, "It multiplies the parameters, and the product is subtracted from them.")
 
 
 def check_decay(name: str, value: Any) -> None:
-    """Refuse a decay with which a mean would stand still or grow without end."""
+    """Raise unless the decay of a moving average is in [0, 1)."""
     if _is_readable(name, value) and not 0 <= value < 1:
         raise ValueError(
-            f"{name}: expected a decay in [0, 1), got {value}. It is the share that stays at a step; 0.9 is usual."
+            f"{name}: expected a decay in [0, 1), got {value}. It is the share kept at every step; 0.9 is usual."
         )
 
 
 def check_eps(name: str, value: Any) -> None:
-    """Refuse a negative ε."""
-    check_not_negative(name, value, "It keeps a denominator away from 0; 1e-8 is usual.")
+    """Raise if ε is negative."""
+    check_not_negative(name, value, "It keeps a denominator from being 0; 1e-8 is usual.")
 
 
 def check_not_negative(name: str, value: Any, advice: str) -> None:
-    """Refuse a number below 0."""
+    """Raise if a number is negative."""
     if _is_readable(name, value) and value < 0:
         raise ValueError(f"{name}: expected a number that isn't negative, got {value}. {advice}")
 
 
 def check_bound(name: str, value: Any) -> None:
-    """Refuse a bound that lets nothing pass; infinity lets everything pass."""
+    """Raise unless a bound is positive. An infinite bound clips nothing."""
     if isinstance(value, float) and value == math.inf:
         return
     if _is_readable(name, value) and value <= 0:
         raise ValueError(
-            f"{name}: expected a positive number, got {value}. Clipped to that, no update would be left; 1.0 is usual."
+            f"{name}: expected a positive number, got {value}. Clipping to it leaves no update; 1.0 is usual."
         )
 
 

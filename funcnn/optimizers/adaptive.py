@@ -1,4 +1,4 @@
-"""Steps divided, entry by entry, by the size of the gradients seen so far: by their sum, or by their recent mean."""
+"""Optimizers that scale every entry by the sum or the moving average of its squared gradients."""
 
 import jax.numpy as jnp
 import optax
@@ -8,14 +8,14 @@ from funcnn._memoise import memoised
 from funcnn.optimizers._arithmetic import (
     full_like,
     map_leaves,
-    moving_mean,
-    moving_mean_of_squares,
+    moving_average,
+    moving_average_of_squares,
     scale_by_learning_rate,
     squared_size,
     start_count,
+    sum_of_weights,
     transformation,
     velocity,
-    weight_seen,
     zeros_like,
 )
 from funcnn.optimizers._settings import LearningRate, check_decay, check_eps, check_learning_rate, check_not_negative
@@ -25,25 +25,26 @@ from funcnn.optimizers._settings import LearningRate, check_decay, check_eps, ch
 def adagrad(
     learning_rate: LearningRate, initial_accumulator_value: ArrayLike = 0.1, eps: ArrayLike = 1e-7
 ) -> optax.GradientTransformation:
-    """Steps over the root of the sum of all squared gradients::
+    """Gradient descent divided elementwise by the root of the sum of all squared gradients::
 
         s ← s + |g|²,    u = −α g/√(s + ε),    and u = 0 where s = 0
 
-    An entry whose gradient is rarely nonzero keeps large steps; every other slows down for good, for s never shrinks.
-    ε and the s that it starts from both tame the first steps. Keras has the same form and the same defaults. PyTorch
-    starts from s = 0 and has its ε of 1e-10 outside the root, u = −α g/(√s + ε): the two meet at ε = 0 and equal
-    initial values.
+    An entry whose gradient is mostly zero keeps large steps. The steps of all others decrease, because s never does. ε
+    and the initial value of s make the first steps smaller.
+
+    Keras has the same form and the same defaults. PyTorch starts from s = 0 and has an ε of 1e-10 outside the root,
+    u = −α g/(√s + ε). The two are equal for ε = 0 and the same initial value.
 
     Args:
-        learning_rate: α, a number or an optax schedule of the step count.
+        learning_rate: α, a number or an optax schedule.
         initial_accumulator_value: s before the first step.
         eps: ε, inside the root.
 
     Returns:
-        The transformation. Its state holds ``optax.ScaleByRssState(sum_of_squares)``.
+        The gradient transformation. Its state contains ``optax.ScaleByRssState(sum_of_squares)``.
 
     Raises:
-        ValueError, TypeError: a number that is negative or not finite.
+        ValueError, TypeError: a hyperparameter that is negative or not finite.
 
     Example:
         >>> import jax.numpy as jnp
@@ -57,11 +58,11 @@ def adagrad(
 
     Source:
         Duchi, Hazan and Singer, "Adaptive subgradient methods for online learning and stochastic optimization", 2011,
-        section 1.1, with the diagonal of the matrix.
+        section 1.1, the diagonal form.
     """
     check_learning_rate("adagrad(learning_rate)", learning_rate)
     check_not_negative(
-        "adagrad(initial_accumulator_value)", initial_accumulator_value, "It stands for a sum of squares; 0.1 is usual."
+        "adagrad(initial_accumulator_value)", initial_accumulator_value, "It is a sum of squares; 0.1 is usual."
     )
     check_eps("adagrad(eps)", eps)
     return optax.chain(_scale_by_root_sum_square(initial_accumulator_value, eps), scale_by_learning_rate(learning_rate))
@@ -79,36 +80,38 @@ def rmsprop(
     nesterov: bool = False,
     bias_correction: bool = False,
 ) -> optax.GradientTransformation:
-    """Steps over the root of the recent mean of squared gradients::
+    """Gradient descent divided elementwise by the root of a moving average of squared gradients::
 
-        v ← (1 − β) |g|² + β v,    d = −α g/√(v + ε)     or −α g/(√v + ε) unless eps_in_sqrt
+        v ← (1 − β) |g|² + β v,    d = −α g/√(v + ε)     or −α g/(√v + ε) if not eps_in_sqrt
         plain                      u = d
-        momentum                   w ← d + μ w,    u = w,  or d + μ w for Nesterov's
+        momentum                   w ← d + μ w,    u = w,  or d + μ w for Nesterov's momentum
 
-    ``centered`` puts the variance v − |m|² in v's place, with m ← (1 − β) g + β m. Where gradients hardly vary it may
-    round to less than −ε, and its root to NaN, in every library: use a larger ε. ``bias_correction`` divides m and v by
-    1 − βᵗ before use; with both, the variance is 0 at the first step, where one gradient is all there is.
+    ``centered`` replaces v by the variance v − |m|², with m ← (1 − β) g + β m. Where gradients are nearly constant, the
+    variance may round to less than −ε and its root to NaN, in every library: use a larger ε. ``bias_correction``
+    divides m and v by 1 − βᵗ before use. With both, the variance is 0 at the first step, because there is only one
+    gradient.
 
-    Keras is the same with ``eps=1e-7``. PyTorch's defaults are ``decay=0.99, eps_in_sqrt=False``; it has no Nesterov's
-    momentum and no correction, and applies α after the momentum instead of before: the same as long as α is constant.
+    Keras is the same with ``eps=1e-7``. PyTorch's defaults are ``decay=0.99, eps_in_sqrt=False``. It has neither
+    Nesterov's momentum nor a bias correction, and applies α after the momentum, which is the same while α is constant.
 
     Args:
-        learning_rate: α, a number or an optax schedule of the step count.
-        decay: β, the share of the means that stays at a step.
+        learning_rate: α, a number or an optax schedule.
+        decay: β, the decay of the moving averages.
         eps: ε.
-        initial_scale: v before the first step; 1 makes the first steps small, 0 makes them 1/√(1 − β) of the usual.
-        eps_in_sqrt: whether ε stands inside the root.
-        centered: whether to divide by the standard deviation.
-        momentum: μ, or ``None`` for no velocity.
-        nesterov: whether to look ahead along the velocity.
-        bias_correction: whether to correct the means for their start.
+        initial_scale: v before the first step. With 1 the first steps are small, with 0 they are 1/√(1 − β) times the
+            later ones.
+        eps_in_sqrt: whether ε is inside the root.
+        centered: whether to divide by the standard deviation of the gradients.
+        momentum: μ, the decay of the velocity; ``None`` for no velocity.
+        nesterov: whether to use Nesterov's momentum.
+        bias_correction: whether to correct the moving averages for their initial value of 0.
 
     Returns:
-        The transformation. Its state holds optax's ``ScaleByRmsState(nu)`` or ``ScaleByRStdDevState(mu, nu)``, with a
-        ``count`` where means are corrected, and ``optax.TraceState(trace)`` where there is momentum.
+        The gradient transformation. Its state contains optax's ``ScaleByRmsState(nu)`` or ``ScaleByRStdDevState(mu,
+        nu)``, with a ``count`` if ``bias_correction``, and ``optax.TraceState(trace)`` with momentum.
 
     Raises:
-        ValueError, TypeError: a number that is negative, not finite, or no decay in [0, 1).
+        ValueError, TypeError: a hyperparameter that is negative or not finite, or a decay outside [0, 1).
 
     Example:
         >>> import jax.numpy as jnp
@@ -125,7 +128,7 @@ def rmsprop(
     check_learning_rate("rmsprop(learning_rate)", learning_rate)
     check_decay("rmsprop(decay)", decay)
     check_eps("rmsprop(eps)", eps)
-    check_not_negative("rmsprop(initial_scale)", initial_scale, "It stands for a mean of squares; 0 or 1 is usual.")
+    check_not_negative("rmsprop(initial_scale)", initial_scale, "It is a mean of squares; 0 or 1 is usual.")
     if momentum is not None:
         check_decay("rmsprop(momentum)", momentum)
     return optax.chain(
@@ -157,22 +160,22 @@ def _scale_by_root_mean_square(decay, eps, initial_scale, eps_in_sqrt, centered,
         return _state_class(centered, bias_correction)(**start)
 
     def update(gradients, state, params=None):
-        state = state._replace(nu=moving_mean_of_squares(gradients, state.nu, decay))
+        state = state._replace(nu=moving_average_of_squares(gradients, state.nu, decay))
         if centered:
-            state = state._replace(mu=moving_mean(gradients, state.mu, decay))
+            state = state._replace(mu=moving_average(gradients, state.mu, decay))
         if bias_correction:
             state = state._replace(count=optax.safe_increment(state.count))
 
-        def corrected(mean):
+        def correct(mean):
             if not bias_correction:
                 return mean
-            # Divided, not multiplied by the inverse: the first variance is 0, and an ulp would show.
-            weight = weight_seen(decay, state.count)
+            # Not multiplied by the inverse: a rounding error in the first variance, which is 0, is visible.
+            weight = sum_of_weights(decay, state.count)
             return map_leaves(lambda m: m / weight.astype(m.dtype), mean)
 
-        size = corrected(state.nu)
+        size = correct(state.nu)
         if centered:
-            size = map_leaves(lambda v, m: v - squared_size(m), size, corrected(state.mu))
+            size = map_leaves(lambda v, m: v - squared_size(m), size, correct(state.mu))
         if eps_in_sqrt:
             return map_leaves(lambda g, v: g / jnp.sqrt(v + eps), gradients, size), state
         return map_leaves(lambda g, v: g / (jnp.sqrt(v) + eps), gradients, size), state
@@ -181,6 +184,6 @@ def _scale_by_root_mean_square(decay, eps, initial_scale, eps_in_sqrt, centered,
 
 
 def _state_class(centered, bias_correction):
-    """Optax's class; those with a count it makes but doesn't export."""
+    """Return optax's state class. Optax doesn't export those with a count."""
     theirs = optax.scale_by_stddev if centered else optax.scale_by_rms
     return type(theirs(bias_correction=bias_correction).init(()))

@@ -1,4 +1,4 @@
-"""Descent along the gradient, with and without a velocity."""
+"""Gradient descent, with and without momentum."""
 
 import optax
 from jax.typing import ArrayLike, DTypeLike
@@ -21,23 +21,25 @@ def sgd(
         momentum    v ← g + μ v,    u = −α v
         nesterov    v ← g + μ v,    u = −α (g + μ v)
 
-    Whether the descent is batch, mini-batch or stochastic is decided by what g is averaged over. PyTorch's SGD with
-    dampening 0 is the same; its ``weight_decay`` λ adds λ p to g before the velocity, which is
-    ``optax.chain(add_decayed_weights(λ), sgd(…))``. Keras and many textbooks put the learning rate inside the velocity,
-    v ← μ v − α g: the same as long as α is constant. When α falls, their velocity still carries the old one.
+    The descent is batch, mini-batch or stochastic, depending on the samples over which g is averaged.
+
+    PyTorch's SGD with dampening 0 is the same. Its ``weight_decay`` λ adds λ p to g before the velocity, which is
+    ``optax.chain(add_decayed_weights(λ), sgd(…))``. Keras and many textbooks have the learning rate inside the
+    velocity, v ← μ v − α g. The two are equal while α is constant; when α decreases, the velocity in that form still
+    contains the larger one.
 
     Args:
-        learning_rate: α, a number or an optax schedule of the step count.
-        momentum: μ, the share of the velocity that stays at a step, or ``None`` for no velocity.
-        nesterov: whether to look ahead along the velocity.
-        accumulator_dtype: the velocity's dtype; ``None`` for the parameters'.
+        learning_rate: α, a number or an optax schedule.
+        momentum: μ, the decay of the velocity; ``None`` for no velocity.
+        nesterov: whether to use Nesterov's momentum.
+        accumulator_dtype: the dtype of the velocity; ``None`` for that of the parameters.
 
     Returns:
-        The transformation. Its state holds ``optax.TraceState(trace)`` where there is momentum, and the step count
-        where there is a schedule.
+        The gradient transformation. Its state contains ``optax.TraceState(trace)`` with momentum, and the step count
+        with a schedule.
 
     Raises:
-        ValueError, TypeError: a number that is no learning rate ≥ 0, or no momentum in [0, 1).
+        ValueError, TypeError: a learning rate that is negative or not finite, or a momentum outside [0, 1).
 
     Example:
         >>> import jax.numpy as jnp, optax
@@ -58,14 +60,14 @@ def sgd(
 
 
 def momentum(learning_rate: LearningRate, decay: ArrayLike = 0.9) -> optax.GradientTransformation:
-    """Gradient descent with momentum: v ← g + μ v, u = −α v. ``sgd`` with its ``momentum`` filled in.
+    """Gradient descent with momentum: v ← g + μ v, u = −α v. ``sgd`` with ``momentum=decay``.
 
     Args:
         learning_rate: α, a number or an optax schedule.
-        decay: μ, the share of the velocity that stays at a step.
+        decay: μ, the decay of the velocity.
 
     Returns:
-        The transformation.
+        The gradient transformation.
 
     Example:
         >>> momentum(0.1) is sgd(0.1, momentum=0.9)
@@ -78,14 +80,14 @@ def momentum(learning_rate: LearningRate, decay: ArrayLike = 0.9) -> optax.Gradi
 
 
 def nesterov(learning_rate: LearningRate, decay: ArrayLike = 0.9) -> optax.GradientTransformation:
-    """Gradient descent with Nesterov's momentum: v ← g + μ v, u = −α (g + μ v). ``sgd`` with ``nesterov`` on.
+    """Gradient descent with Nesterov's momentum: v ← g + μ v, u = −α (g + μ v). ``sgd`` with ``nesterov=True``.
 
     Args:
         learning_rate: α, a number or an optax schedule.
-        decay: μ, the share of the velocity that stays at a step.
+        decay: μ, the decay of the velocity.
 
     Returns:
-        The transformation.
+        The gradient transformation.
 
     Example:
         >>> nesterov(0.1) is sgd(0.1, momentum=0.9, nesterov=True)

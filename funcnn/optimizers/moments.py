@@ -1,4 +1,4 @@
-"""Steps along a moving mean of gradients instead of the gradient: divided by its recent size, or its sign alone."""
+"""Optimizers that use a moving average of gradients: Adam and its variants, and Lion."""
 
 import jax.numpy as jnp
 import optax
@@ -6,11 +6,11 @@ from jax.typing import ArrayLike, DTypeLike
 
 from funcnn._memoise import memoised
 from funcnn.optimizers._arithmetic import (
+    bias_correction,
     cast,
-    correct,
     map_leaves,
-    moving_mean,
-    moving_mean_of_squares,
+    moving_average,
+    moving_average_of_squares,
     scale_by_learning_rate,
     start_count,
     transformation,
@@ -39,34 +39,34 @@ def adam(
     *,
     nesterov: bool = False,
 ) -> optax.GradientTransformation:
-    """Adaptive moment estimation: momentum, divided entry by entry by the gradient's recent size::
+    """Adaptive moment estimation: momentum divided elementwise by the root mean square of recent gradients::
 
         m ← (1 − β₁) g + β₁ m            m̂ = m/(1 − β₁ᵗ)
         v ← (1 − β₂) |g|² + β₂ v         v̂ = v/(1 − β₂ᵗ)
         u = −α m̂/(√(v̂ + ε_root) + ε)
 
-    m and v start at 0 and are too small at first; the hats correct that. Where g is large beside ε, a step is about α
-    in size whatever the size of g. ``nesterov`` looks ahead: see ``nadam``.
+    m and v start at 0, so they are too small in the first steps; m̂ and v̂ correct this bias. If g is much larger than
+    ε, a step has a size of about α whatever the size of g. For ``nesterov`` see ``nadam``.
 
-    ε stands outside the root and after the correction, as in the paper's algorithm 1 and in PyTorch. Keras corrects v
-    first and adds ε = 1e-7 after: −α √(1 − β₂ᵗ)/(1 − β₁ᵗ) m/(√v + ε), the paper's shorter form. The two meet at ε = 0;
-    otherwise Keras' ε acts like one of ε/√(1 − β₂ᵗ) here, 30 times as large at the first step and the same in the end.
-    PyTorch's ``weight_decay`` λ is coupled: ``optax.chain(add_decayed_weights(λ), adam(…))``.
+    ε is outside the root and is added after the correction, as in the paper's algorithm 1 and in PyTorch. Keras has the
+    paper's shorter form, −α √(1 − β₂ᵗ)/(1 − β₁ᵗ) m/(√v + ε) with ε = 1e-7. The two are equal for ε = 0. Otherwise an ε
+    in Keras corresponds to ε/√(1 − β₂ᵗ) here, which is 30 times as large at the first step and approaches ε. PyTorch's
+    ``weight_decay`` λ is coupled: ``optax.chain(add_decayed_weights(λ), adam(…))``.
 
     Args:
-        learning_rate: α, a number or an optax schedule of the step count.
-        b1: β₁, decay of the mean of gradients.
-        b2: β₂, decay of the mean of squared gradients.
+        learning_rate: α, a number or an optax schedule.
+        b1: β₁, the decay of m.
+        b2: β₂, the decay of v.
         eps: ε, outside the root.
-        eps_root: ε_root, inside the root, for differentiating through the update.
-        mu_dtype: m's dtype; ``None`` for the parameters'.
+        eps_root: ε_root, inside the root; a positive value makes the update differentiable at v = 0.
+        mu_dtype: the dtype of m; ``None`` for that of the parameters.
         nesterov: whether to use Nesterov's momentum.
 
     Returns:
-        The transformation. Its state holds ``optax.ScaleByAdamState(count, mu, nu)``.
+        The gradient transformation. Its state contains ``optax.ScaleByAdamState(count, mu, nu)``.
 
     Raises:
-        ValueError, TypeError: a number that is negative, not finite, or no decay in [0, 1).
+        ValueError, TypeError: a hyperparameter that is negative or not finite, or a decay outside [0, 1).
 
     Example:
         >>> import jax.numpy as jnp
@@ -99,28 +99,30 @@ def adamw(
 ) -> optax.GradientTransformation:
     """Adam with decoupled weight decay: u = −α (m̂/(√(v̂ + ε_root) + ε) + λ p), with Adam's m̂ and v̂.
 
-    λ p joins after the division, so that every parameter shrinks by the share α λ at a step however large its gradients
-    are; added to g instead (L2 regularisation), it would be divided too. PyTorch is the same with λ = 1e-2 as its
-    default, Keras with 4e-3 and its own ε (see ``adam``). In the paper a schedule's multiplier takes α's place beside
-    λ: its λ is this α λ.
+    λ p is added after the division, so that every parameter decays by the share α λ at every step, however large its
+    gradients are. With L2 regularization, λ p is added to g and divided as well.
+
+    PyTorch is the same with a default of λ = 1e-2, Keras with 4e-3 and its own ε (see ``adam``). The paper multiplies λ
+    by the schedule's multiplier instead of α: its λ is α λ here.
 
     Args:
-        learning_rate: α, a number or an optax schedule of the step count.
-        b1: β₁, decay of the mean of gradients.
-        b2: β₂, decay of the mean of squared gradients.
+        learning_rate: α, a number or an optax schedule.
+        b1: β₁, the decay of m.
+        b2: β₂, the decay of v.
         eps: ε, outside the root.
         eps_root: ε_root, inside the root.
-        mu_dtype: m's dtype; ``None`` for the parameters'.
-        weight_decay: λ, a number or a schedule of the step count.
-        mask: which leaves decay, as in ``add_decayed_weights``.
+        mu_dtype: the dtype of m; ``None`` for that of the parameters.
+        weight_decay: λ, a number or an optax schedule.
+        mask: the leaves that decay, as in ``add_decayed_weights``.
         nesterov: whether to use Nesterov's momentum.
 
     Returns:
-        The transformation. Its state holds ``optax.ScaleByAdamState(count, mu, nu)`` and that of the decay. Its
-        ``update`` needs ``params``.
+        The gradient transformation. Its state contains ``optax.ScaleByAdamState(count, mu, nu)`` and the state of the
+        weight decay. Its ``update`` requires ``params``.
 
     Raises:
-        ValueError, TypeError: a number that is negative, not finite, or no decay in [0, 1); an update without params.
+        ValueError, TypeError: a hyperparameter that is negative or not finite, or a decay outside [0, 1); ``update``
+            without ``params``.
 
     Example:
         >>> import jax.numpy as jnp
@@ -151,25 +153,26 @@ def nadam(
     eps_root: ArrayLike = 0.0,
     mu_dtype: DTypeLike | None = None,
 ) -> optax.GradientTransformation:
-    """Adam with Nesterov's momentum: m̂ = β₁ m/(1 − β₁ᵗ⁺¹) + (1 − β₁) g/(1 − β₁ᵗ). ``adam`` with ``nesterov`` on.
+    """Adam with Nesterov's momentum: m̂ = β₁ m/(1 − β₁ᵗ⁺¹) + (1 − β₁) g/(1 − β₁ᵗ). ``adam`` with ``nesterov=True``.
 
-    m looks one step ahead, as if this step's gradient came again. PyTorch and Keras also warm the β₁ in m̂ up, as the
-    paper proposes: at step t it is β₁ (1 − 0.96^(t ψ)/2). PyTorch's ``momentum_decay`` ψ is 0.004 by default; the two
-    meet where ψ is so large that the power vanishes (at ψ = 0 that β₁ stays halved). Keras' ψ is fixed at 1.
+    m̂ is Adam's m̂ of the next step if the gradient stays the same. PyTorch and Keras also use a warm-up of the β₁ in m̂,
+    as the paper proposes: at step t it is β₁ (1 − 0.96^(t ψ)/2). PyTorch's ``momentum_decay`` ψ is 0.004 by default.
+    The two are equal if ψ is so large that the power vanishes (for ψ = 0 that β₁ is halved at every step). ψ is 1 in
+    Keras.
 
     Args:
-        learning_rate: α, a number or an optax schedule of the step count.
-        b1: β₁, decay of the mean of gradients.
-        b2: β₂, decay of the mean of squared gradients.
+        learning_rate: α, a number or an optax schedule.
+        b1: β₁, the decay of m.
+        b2: β₂, the decay of v.
         eps: ε, outside the root.
         eps_root: ε_root, inside the root.
-        mu_dtype: m's dtype; ``None`` for the parameters'.
+        mu_dtype: the dtype of m; ``None`` for that of the parameters.
 
     Returns:
-        The transformation, with ``adam``'s state.
+        The gradient transformation, with the state of ``adam``.
 
     Raises:
-        ValueError, TypeError: as ``adam``.
+        ValueError, TypeError: as for ``adam``.
 
     Example:
         >>> nadam(0.1) is adam(0.1, nesterov=True)
@@ -185,24 +188,24 @@ def nadam(
 def adamax(
     learning_rate: LearningRate, b1: ArrayLike = 0.9, b2: ArrayLike = 0.999, eps: ArrayLike = 1e-8
 ) -> optax.GradientTransformation:
-    """Adam with the largest recent gradient in the place of the mean square::
+    """Adam with a decaying maximum of |g| instead of the root mean square::
 
         m ← (1 − β₁) g + β₁ m,    v ← max(|g| + ε, β₂ v),    u = −α m/((1 − β₁ᵗ) v)
 
-    A maximum needs no correction, and one large gradient is remembered for about 1/(1 − β₂) steps. PyTorch is the same.
-    The paper has no ε; Keras adds it to v in the division, m/(v + ε) with ε = 1e-7: all meet at ε = 0.
+    The maximum needs no bias correction. A large gradient has an effect for about 1/(1 − β₂) steps. PyTorch is the
+    same. The paper has no ε, and Keras divides by v + ε with ε = 1e-7; all are equal for ε = 0.
 
     Args:
-        learning_rate: α, a number or an optax schedule of the step count.
-        b1: β₁, decay of the mean of gradients.
-        b2: β₂, decay of the maximum.
-        eps: ε, for gradients that are 0 from the start.
+        learning_rate: α, a number or an optax schedule.
+        b1: β₁, the decay of m.
+        b2: β₂, the decay of the maximum.
+        eps: ε, which keeps v positive if all gradients are 0.
 
     Returns:
-        The transformation. Its state holds ``optax.ScaleByAdamState(count, mu, nu)``.
+        The gradient transformation. Its state contains ``optax.ScaleByAdamState(count, mu, nu)``.
 
     Raises:
-        ValueError, TypeError: a number that is negative, not finite, or no decay in [0, 1).
+        ValueError, TypeError: a hyperparameter that is negative or not finite, or a decay outside [0, 1).
 
     Example:
         >>> import jax.numpy as jnp
@@ -229,27 +232,28 @@ def lion(
     weight_decay: WeightDecay = 1e-3,
     mask: Mask | None = None,
 ) -> optax.GradientTransformation:
-    """The sign of a mean of gradients, with decoupled weight decay::
+    """The sign of a moving average of gradients, with decoupled weight decay::
 
         u = −α (sign((1 − β₁) g + β₁ m) + λ p),    then    m ← (1 − β₂) g + β₂ m
 
-    Every entry moves by α, so α is to be about a tenth of Adam's and λ ten times as large. There is no second mean and
-    no ε. Keras is the same with λ = 0 as its default; PyTorch has none.
+    Every entry changes by α. A suitable α is about a tenth of Adam's, with a λ ten times as large. There is no second
+    moment and no ε. Keras is the same with a default of λ = 0; PyTorch has no Lion.
 
     Args:
-        learning_rate: α, a number or an optax schedule of the step count.
-        b1: β₁, m's share in the direction.
-        b2: β₂, decay of m.
-        mu_dtype: m's dtype; ``None`` for the parameters'.
-        weight_decay: λ, a number or a schedule of the step count.
-        mask: which leaves decay, as in ``add_decayed_weights``.
+        learning_rate: α, a number or an optax schedule.
+        b1: β₁, the weight of m in the direction.
+        b2: β₂, the decay of m.
+        mu_dtype: the dtype of m; ``None`` for that of the parameters.
+        weight_decay: λ, a number or an optax schedule.
+        mask: the leaves that decay, as in ``add_decayed_weights``.
 
     Returns:
-        The transformation. Its state holds ``optax.ScaleByLionState(count, mu)`` and that of the decay. Its ``update``
-        needs ``params``.
+        The gradient transformation. Its state contains ``optax.ScaleByLionState(count, mu)`` and the state of the
+        weight decay. Its ``update`` requires ``params``.
 
     Raises:
-        ValueError, TypeError: a number that is negative, not finite, or no decay in [0, 1); an update without params.
+        ValueError, TypeError: a hyperparameter that is negative or not finite, or a decay outside [0, 1); ``update``
+            without ``params``.
 
     Example:
         >>> import jax.numpy as jnp
@@ -285,13 +289,13 @@ def _scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov):
 
     def update(gradients, state, params=None):
         count = optax.safe_increment(state.count)
-        mu = moving_mean(gradients, state.mu, b1)
-        nu = moving_mean_of_squares(gradients, state.nu, b2)
-        mean = correct(mu, b1, count)
+        mu = moving_average(gradients, state.mu, b1)
+        nu = moving_average_of_squares(gradients, state.nu, b2)
+        mean = bias_correction(mu, b1, count)
         if nesterov:
-            ahead, now = correct(mu, b1, optax.safe_increment(count)), correct(gradients, b1, count)
-            mean = moving_mean(now, ahead, b1)
-        size = map_leaves(lambda v: jnp.sqrt(v + eps_root) + eps, correct(nu, b2, count))
+            ahead, now = bias_correction(mu, b1, optax.safe_increment(count)), bias_correction(gradients, b1, count)
+            mean = moving_average(now, ahead, b1)
+        size = map_leaves(lambda v: jnp.sqrt(v + eps_root) + eps, bias_correction(nu, b2, count))
         updates = map_leaves(lambda m, d: m / d, mean, size)
         nu = map_leaves(lambda v, old: v.astype(old.dtype), nu, state.nu)
         return updates, optax.ScaleByAdamState(count, cast(mu, mu_dtype), nu)
@@ -305,9 +309,9 @@ def _scale_by_adamax(b1, b2, eps):
 
     def update(gradients, state, params=None):
         count = optax.safe_increment(state.count)
-        mu = moving_mean(gradients, state.mu, b1)
+        mu = moving_average(gradients, state.mu, b1)
         nu = map_leaves(lambda g, v: jnp.maximum(jnp.abs(g) + eps, b2 * v), gradients, state.nu)
-        updates = map_leaves(lambda m, v: m / v, correct(mu, b1, count), nu)
+        updates = map_leaves(lambda m, v: m / v, bias_correction(mu, b1, count), nu)
         return updates, optax.ScaleByAdamState(count, mu, nu)
 
     return transformation(init, update)
@@ -318,8 +322,8 @@ def _scale_by_lion(b1, b2, mu_dtype):
         return optax.ScaleByLionState(start_count(), zeros_like(params, mu_dtype))
 
     def update(gradients, state, params=None):
-        updates = map_leaves(jnp.sign, moving_mean(gradients, state.mu, b1))
-        mu = cast(moving_mean(gradients, state.mu, b2), mu_dtype)
+        updates = map_leaves(jnp.sign, moving_average(gradients, state.mu, b1))
+        mu = cast(moving_average(gradients, state.mu, b2), mu_dtype)
         return updates, optax.ScaleByLionState(optax.safe_increment(state.count), mu)
 
     return transformation(init, update)

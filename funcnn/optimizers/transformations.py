@@ -1,4 +1,4 @@
-"""What is done to gradients on their way to an optimizer, or to updates on their way out: links of ``optax.chain``."""
+"""Transformations of gradients or updates, for use in ``optax.chain``: clipping and weight decay."""
 
 import functools
 import operator
@@ -15,19 +15,19 @@ from funcnn.optimizers._settings import Mask, WeightDecay, check_bound, check_we
 
 @memoised
 def clip_by_value(max_delta: ArrayLike) -> optax.GradientTransformation:
-    """Every entry clipped to an interval: u = min(max(g, −c), c). Optax's name for it is ``clip``.
+    """Clip every entry to an interval: u = min(max(g, −c), c). Called ``clip`` in optax.
 
-    The direction changes, unlike with ``clip_by_global_norm``. PyTorch's ``clip_grad_value_`` and Keras' ``clipvalue``
-    are the same.
+    The direction of the gradient changes, unlike in ``clip_by_global_norm``. PyTorch's ``clip_grad_value_`` and Keras'
+    ``clipvalue`` are the same.
 
     Args:
-        max_delta: c, the largest absolute value that passes.
+        max_delta: c, the largest absolute value of an update.
 
     Returns:
-        The transformation, without state.
+        The gradient transformation. Its state is ``optax.EmptyState()``.
 
     Raises:
-        ValueError, TypeError: a number that isn't positive; complex gradients, which have no order.
+        ValueError, TypeError: a bound that isn't positive; complex gradients, which are not ordered.
 
     Example:
         >>> import jax.numpy as jnp, optax
@@ -47,22 +47,22 @@ def clip_by_value(max_delta: ArrayLike) -> optax.GradientTransformation:
 
 @memoised
 def clip_by_global_norm(max_norm: ArrayLike) -> optax.GradientTransformation:
-    """All gradients scaled by one number, so that their common norm is at most c::
+    """Scale all gradients by one number, so that their global norm is at most c::
 
         ‖g‖ = √(Σ |g|²) over every entry of every leaf,    u = g if ‖g‖ < c, else g c/‖g‖
 
-    The direction stays. PyTorch's ``clip_grad_norm_`` is the same but for the 1e-6 that it adds to ‖g‖; Keras'
-    ``global_clipnorm`` is the same, its ``clipnorm`` clips each variable by a norm of its own. The squares are summed
-    in the gradients' own dtype, as in optax: gradients whose squares overflow (256 in float16) are clipped to 0.
+    The direction of the gradient stays the same. PyTorch's ``clip_grad_norm_`` also adds 1e-6 to ‖g‖. Keras'
+    ``global_clipnorm`` is the same; its ``clipnorm`` clips the norm of each variable. The squares are summed in the
+    dtype of the gradients, as in optax: gradients whose squares overflow (256 in float16) are clipped to 0.
 
     Args:
-        max_norm: c, the largest norm that passes.
+        max_norm: c, the largest global norm of the updates.
 
     Returns:
-        The transformation, without state.
+        The gradient transformation. Its state is ``optax.EmptyState()``.
 
     Raises:
-        ValueError, TypeError: a number that isn't positive.
+        ValueError, TypeError: a bound that isn't positive.
 
     Example:
         >>> import jax.numpy as jnp
@@ -80,22 +80,23 @@ def clip_by_global_norm(max_norm: ArrayLike) -> optax.GradientTransformation:
 
 @memoised
 def add_decayed_weights(weight_decay: WeightDecay = 0.0, mask: Mask | None = None) -> optax.GradientTransformation:
-    """A share of the parameters added to what comes in: u = g + λ p.
+    """Add a multiple of the parameters to the gradients or updates: u = g + λ p.
 
-    In front of an optimizer this is L2 regularisation, the gradient of λ ‖p‖²/2 added to the loss's (what PyTorch's
-    ``weight_decay`` does in SGD, Adam and RMSprop): an adaptive optimizer divides it along with the rest. Behind the
-    adaptive part it is decoupled weight decay (``adamw``), which shrinks every parameter by the same share.
+    Before an optimizer this is L2 regularization: λ p is the gradient of λ ‖p‖²/2. It is PyTorch's ``weight_decay`` in
+    SGD, Adam and RMSprop. An adaptive optimizer divides λ p along with the gradient. After the adaptive part it is
+    decoupled weight decay (``adamw``), which decreases every parameter by the same share.
 
     Args:
-        weight_decay: λ, a number or, as in optax since 0.2.6, a schedule of the step count.
-        mask: which leaves decay: a tree of bools like the parameters or a prefix of them, or a function from parameters
-            to such a tree. ``None`` for all. Biases and scales of normalizations are often left out.
+        weight_decay: λ, a number or, as in optax since 0.2.6, an optax schedule.
+        mask: the leaves that decay: a tree of bools of the parameters' structure or a prefix of it, or a function from
+            parameters to such a tree. ``None`` for all. Biases and normalization scales are often excluded.
 
     Returns:
-        The transformation. Its ``update`` needs ``params``. Its state holds the step count where there is a schedule.
+        The gradient transformation. Its ``update`` requires ``params``. Its state contains the step count with a
+        schedule.
 
     Raises:
-        ValueError, TypeError: a number that is negative or not finite; an update without params.
+        ValueError, TypeError: a weight decay that is negative or not finite; ``update`` without ``params``.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -107,7 +108,7 @@ def add_decayed_weights(weight_decay: WeightDecay = 0.0, mask: Mask | None = Non
 
     Source:
         Krogh and Hertz, "A simple weight decay can improve generalization", 1991; Loshchilov and Hutter, "Decoupled
-        weight decay regularization", 2019, for the difference between the two places.
+        weight decay regularization", 2019, for the difference between the two.
     """
     check_weight_decay("add_decayed_weights(weight_decay)", weight_decay)
     decayed = _decay(weight_decay)
@@ -118,8 +119,8 @@ def _clip_entries(max_delta):
     def update(gradients, state, params=None):
         if any(jnp.iscomplexobj(g) for g in jax.tree.leaves(gradients)):
             raise TypeError(
-                "clip_by_value: expected real gradients, got complex ones, which have no order. "
-                "Use clip_by_global_norm, which clips their size."
+                "clip_by_value: expected real gradients, got complex ones, which are not ordered. "
+                "Use clip_by_global_norm, which clips their norm."
             )
         return map_leaves(lambda g: jnp.clip(g, -max_delta, max_delta), gradients), state
 
@@ -132,7 +133,7 @@ def _clip_norm(max_norm):
         norm = jnp.sqrt(functools.reduce(operator.add, squares, 0.0))
 
         def clip(g):
-            # The bound in g's dtype: one that a schedule made in another would widen every leaf.
+            # The bound may be a wider array from a schedule. It is cast so that the updates keep their dtype.
             bound = jnp.asarray(max_norm, g.dtype)
             return jnp.where(norm < max_norm, g, (g / norm.astype(g.dtype)) * bound)
 
@@ -163,7 +164,7 @@ def _decay(weight_decay):
 
 
 def _schedule_state(schedule):
-    """Optax's state of a scheduled decay, which it doesn't export; a schedule's usual state before optax 0.2.6."""
+    """Return optax's state of a scheduled weight decay, which it doesn't export, or that of a schedule before 0.2.6."""
     state = optax.add_decayed_weights(schedule).init(())
     return state if "count" in state._fields else optax.ScaleByScheduleState(count=start_count())
 
