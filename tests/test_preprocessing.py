@@ -24,7 +24,7 @@ def test_min_max_scaling():
     np.testing.assert_allclose(scaled, [[0, 0, 0], [0.2, 1, 0], [1, 0.5, 0]], rtol=1e-6)
 
 
-def test_other_data_are_scaled_by_the_training_set_s_measures():
+def test_other_data_are_scaled_with_the_training_set_s_statistics():
     scaling = fnn.standard_scaler.fit(TRAINING)
     expected = (np.asarray(OTHER) - [3, 200, 7]) / [np.std([1, 2, 6]), np.std([100, 200, 300]), 1]
     np.testing.assert_allclose(fnn.standard_scaler.apply(scaling, OTHER), expected, rtol=1e-5)
@@ -36,13 +36,13 @@ def test_a_constant_feature_stays_finite():
 
 
 @pytest.mark.parametrize("value", [0.1, 7.0, -1e-30])
-def test_a_constant_that_is_not_exact_in_binary_is_no_unit(value):
+def test_a_constant_that_is_not_exact_in_binary_has_divisor_one(value):
     """The mean of equal numbers may differ from them by rounding."""
     scaling = fnn.standard_scaler.fit(jnp.full((999, 1), value, jnp.float32))
     assert scaling.divisor[0] == 1
     assert scaling.offset[0] == jnp.float32(value)
 
 
-def test_squares_that_overflow_do_not():
+def test_large_deviations_do_not_overflow():
     scaling = fnn.standard_scaler.fit(jnp.array([[-1e30], [1e30]], jnp.float32))
     np.testing.assert_allclose(scaling.divisor, [1e30], rtol=1e-6)

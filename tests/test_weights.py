@@ -1,5 +1,6 @@
-"""Weights in files: what comes back is what went in, to the bit, or an error that says why not."""
+"""Weights in files: loaded weights are equal to the saved ones bit by bit, and other files raise."""
 
+import functools
 import os
 import pathlib
 import signal
@@ -27,7 +28,7 @@ NARROW = (jnp.float32, jnp.bfloat16, jnp.float16, jnp.float8_e4m3fn, jnp.float8_
 
 
 def bits(tree):
-    """Structure, dtypes, shapes and bytes: equal where the trees are, NaN and -0 included."""
+    """Return structure, dtypes, shapes and bytes, which are equal for equal trees, including NaN and -0."""
     leaves = [(np.asarray(leaf).dtype.name, leaf.shape, np.asarray(leaf).tobytes()) for leaf in jax.tree.leaves(tree)]
     return jax.tree.structure(tree), leaves
 
@@ -36,19 +37,20 @@ def names(folder):
     return [entry.name for entry in folder.iterdir()]
 
 
-def filled(dtype=WIDEST):
+@functools.cache
+def weights(dtype=WIDEST):
     params, state = MODEL.init(KEY)
     return cast(jax.tree.map(lambda leaf: leaf + 0.3, (params, state)), dtype)
 
 
 @pytest.fixture
 def file(tmp_path):
-    save(tmp_path / "model.safetensors", *filled())
+    save(tmp_path / "model.safetensors", *weights())
     return tmp_path / "model.safetensors"
 
 
 @pytest.mark.parametrize(**named(CASES))
-def test_what_is_saved_is_loaded_to_the_bit(case, tmp_path):
+def test_saved_weights_are_loaded_bit_by_bit(case, tmp_path):
     params, state, _ = drawn(case)
     save(tmp_path / "case", params, state)
     assert bits(load(str(tmp_path / "case"), case.layer)) == bits((params, state))
@@ -56,13 +58,13 @@ def test_what_is_saved_is_loaded_to_the_bit(case, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", NARROW)
-def test_the_dtype_is_the_file_s(dtype, tmp_path):
-    params, state = filled(dtype)
+def test_the_dtype_is_that_of_the_file(dtype, tmp_path):
+    params, state = weights(dtype)
     save(tmp_path / "narrow", params, state)
     assert bits(load(tmp_path / "narrow", MODEL)) == bits((params, state))
 
 
-def test_integers_bools_scalars_and_odd_floats_keep_every_bit(tmp_path):
+def test_integers_bools_scalars_and_special_floats_keep_every_bit(tmp_path):
     values = {
         "integers": [np.array([0, np.iinfo(kind).max], kind) for kind in "bBhHiI"],
         "flag": jnp.array(True),
@@ -77,18 +79,18 @@ def test_integers_bools_scalars_and_odd_floats_keep_every_bit(tmp_path):
     assert bits(load(tmp_path / "all", layer)) == bits((as_loaded, jax.random.key_data(KEY)))
 
 
-def test_equal_weights_are_equal_files_and_others_are_not(file):
+def test_only_equal_weights_give_equal_files(file):
     first = file.read_bytes()
-    save(file, *filled())
+    save(file, *weights())
     assert file.read_bytes() == first
-    save(file, *jax.tree.map(lambda leaf: leaf + 1, filled()))
+    save(file, *jax.tree.map(lambda leaf: leaf + 1, weights()))
     assert file.read_bytes() != first
 
 
-def test_pytorch_reads_what_is_saved(file):
+def test_pytorch_reads_saved_weights(file):
     pytest.importorskip("torch")
     read = pytest.importorskip("safetensors.torch").load_file(file)
-    params, state = filled()
+    params, state = weights()
     assert set(read) == {
         "params.0.kernel", "params.0.bias", "params.1.scale", "params.1.bias", "params.2.inner.0.kernel",
         "params.2.inner.0.bias", "state.1.mean", "state.1.variance",
@@ -97,7 +99,7 @@ def test_pytorch_reads_what_is_saved(file):
     np.testing.assert_array_equal(read["state.1.mean"].numpy(), state[1].mean)
 
 
-def test_what_pytorch_wrote_is_loaded(tmp_path):
+def test_weights_written_by_pytorch_are_loaded(tmp_path):
     torch = pytest.importorskip("torch")
     linear = torch.nn.Linear(3, 2).to(torch.bfloat16)
     tensors = {"params.kernel": linear.weight.detach().T.contiguous(), "params.bias": linear.bias.detach()}
@@ -108,8 +110,8 @@ def test_what_pytorch_wrote_is_loaded(tmp_path):
     np.testing.assert_array_equal(params.kernel.astype(jnp.float32), tensors["params.kernel"].float().numpy())
 
 
-def test_no_damaged_file_is_loaded_as_if_it_were_whole(file):
-    """200 copies with one byte flipped, missing or doubled, half of them in the header: an error or the same."""
+def test_damaged_files_are_never_loaded_as_other_weights(file):
+    """200 copies with one byte flipped, missing or doubled, half of them in the header: an error or equal weights."""
     content, random = file.read_bytes(), np.random.default_rng(0)
     header = 8 + int.from_bytes(content[:8], "little")
     refused = 0
@@ -124,7 +126,7 @@ def test_no_damaged_file_is_loaded_as_if_it_were_whole(file):
             assert str(error).startswith(("load(path): expected", "load(model): expected"))  # noqa: PT017
             refused += 1
         else:
-            assert bits(loaded) == bits(filled())
+            assert bits(loaded) == bits(weights())
     assert refused > 180
 
 
@@ -152,7 +154,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize(("damage", "message"), DAMAGE.values(), ids=DAMAGE)
-def test_damage_is_told_in_words(damage, message, file):
+def test_damage_is_described_in_the_error(damage, message, file):
     changed = damage(file.read_bytes())
     assert changed != file.read_bytes()
     file.write_bytes(changed)
@@ -182,19 +184,19 @@ OTHERS = {
 
 
 @pytest.mark.parametrize(("model", "message"), OTHERS.values(), ids=OTHERS)
-def test_another_model_is_refused_with_the_first_difference(model, message, file):
+def test_another_model_raises_with_the_first_difference(model, message, file):
     with pytest.raises((ValueError, TypeError), match=rf"load\(model\): {message}"):
         load(file, model)
 
 
-def test_a_transposed_kernel_is_told_apart(file):
+def test_a_transposed_kernel_is_recognized(file):
     save(file, fnn.LinearParams(jnp.zeros((2, 3)), jnp.zeros(2)))
     with pytest.raises(ValueError, match=r"of shape \(3, 2\), got \(2, 3\).*Transpose it: PyTorch"):
         load(file, fnn.linear(3, 2))
 
 
 @pytest.mark.skipif(jax.config.read("jax_enable_x64"), reason="64-bit types are enabled")
-def test_64_bits_are_refused_where_jax_would_drop_half(file):
+def test_64_bits_raise_if_jax_has_them_disabled(file):
     save(file, fnn.LinearParams(np.zeros((3, 2)), np.zeros(2)))
     with pytest.raises(ValueError, match=r"of at most 32 bits, got float64.*jax_enable_x64"):
         load(file, fnn.linear(3, 2))
@@ -210,13 +212,13 @@ BAD_LEAVES = {
 
 
 @pytest.mark.parametrize(("leaf", "error", "message"), BAD_LEAVES.values(), ids=BAD_LEAVES)
-def test_leaves_that_are_not_numbers(leaf, error, message, tmp_path, as_for_users):
+def test_leaves_that_are_not_numbers_raise(leaf, error, message, tmp_path, as_for_users):
     with pytest.raises(error, match=message):
         save(tmp_path / "bad", {"a": leaf})
     assert names(tmp_path) == []
 
 
-def test_traced_leaves_and_leaves_of_one_name(tmp_path):
+def test_traced_leaves_and_leaves_of_the_same_name_raise(tmp_path):
     with pytest.raises(TypeError, match=r"got a traced one at params\. Call it outside jit"):
         jax.jit(lambda x: save(tmp_path / "bad", x))(jnp.ones(2))
     with pytest.raises(ValueError, match=r"got two called 'params\.a\.b'"):
@@ -224,7 +226,7 @@ def test_traced_leaves_and_leaves_of_one_name(tmp_path):
 
 
 def test_paths(tmp_path, file, as_for_users):
-    params, state = filled()
+    params, state = weights()
     with pytest.raises(IsADirectoryError, match=r"save\(path\): expected a file, got the folder"):
         save(tmp_path, params, state)
     with pytest.raises(FileNotFoundError, match=r"save\(path\): expected an existing folder, got .*no. Make it first"):
@@ -242,16 +244,16 @@ def test_paths(tmp_path, file, as_for_users):
 def test_a_symbolic_link_is_followed(file, tmp_path):
     link = tmp_path / "latest"
     link.symlink_to(file)
-    save(link, *jax.tree.map(jnp.zeros_like, filled()))
+    save(link, *jax.tree.map(jnp.zeros_like, weights()))
     assert link.is_symlink()
-    assert bits(load(file, MODEL)) == bits(jax.tree.map(jnp.zeros_like, filled()))
+    assert bits(load(file, MODEL)) == bits(jax.tree.map(jnp.zeros_like, weights()))
 
 
-def test_without_safetensors_the_call_says_what_to_install(file, monkeypatch):
+def test_without_safetensors_the_error_names_the_extra(file, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors", None)
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
     with pytest.raises(ModuleNotFoundError, match=r"save: expected safetensors.*pip install 'funcnn\[training\]'"):
-        save(file, *filled())
+        save(file, *weights())
     with pytest.raises(ModuleNotFoundError, match=r"load: expected safetensors"):
         load(file, MODEL)
 
@@ -262,13 +264,13 @@ def test_a_failing_disk_leaves_the_old_file_and_nothing_else(file, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", fails)
     with pytest.raises(OSError, match="no space"):
-        save(file, *jax.tree.map(jnp.zeros_like, filled()))
+        save(file, *jax.tree.map(jnp.zeros_like, weights()))
     assert names(file.parent) == [file.name]
-    assert bits(load(file, MODEL)) == bits(filled())
+    assert bits(load(file, MODEL)) == bits(weights())
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="signals that kill at once are POSIX's")
-def test_a_process_killed_while_it_writes_leaves_the_old_file(file):
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="SIGKILL exists only on POSIX")
+def test_a_process_killed_while_writing_leaves_the_old_file(file):
     script = (
         "import os, signal, sys, numpy as np; from funcnn.weights import save; "
         "os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL); "
@@ -278,11 +280,11 @@ def test_a_process_killed_while_it_writes_leaves_the_old_file(file):
     killed = subprocess.run([sys.executable, "-c", script, str(file)], check=False, timeout=120, cwd=root)
     assert killed.returncode == -signal.SIGKILL
     assert len(names(file.parent)) == 2
-    assert bits(load(file, MODEL)) == bits(filled())
+    assert bits(load(file, MODEL)) == bits(weights())
 
 
 def test_only_the_first_process_writes(file, monkeypatch):
     before = file.read_bytes()
     monkeypatch.setattr(jax, "process_index", lambda: 1)
-    save(file, *jax.tree.map(jnp.zeros_like, filled()))
+    save(file, *jax.tree.map(jnp.zeros_like, weights()))
     assert file.read_bytes() == before

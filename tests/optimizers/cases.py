@@ -1,4 +1,4 @@
-"""The optimizers under test, each beside optax's of the same settings. Adding a setting is adding a row."""
+"""The optimizers under test, each with optax's optimizer of the same settings. To add a setting, add a row."""
 
 from typing import Any, NamedTuple
 
@@ -16,12 +16,12 @@ FALLING = optax.exponential_decay(0.1, 50, 0.5)
 
 
 def kernels(params):
-    """A mask as people write it: vectors and matrices, no scalars."""
+    """A typical mask: vectors and matrices decay, scalars don't."""
     return jax.tree.map(lambda p: p.ndim > 0, params)
 
 
 class Pair(NamedTuple):
-    """One setting of one optimizer: ours, optax's, and the constructors and settings they came from."""
+    """An optimizer with some settings: funcnn's, optax's, their constructors and the settings."""
 
     name: str
     ours: optax.GradientTransformation
@@ -31,7 +31,7 @@ class Pair(NamedTuple):
 
 
 def pair(constructor: str, label: str = "", optax_name: str = "", **settings: Any) -> Pair:
-    """A row; ``label`` tells settings of one constructor apart."""
+    """Return a row; ``label`` distinguishes settings of the same constructor."""
     ours, theirs = getattr(fnn, constructor), getattr(optax, optax_name or constructor)
     return Pair(f"{constructor} {label}".strip(), ours(**settings), theirs(**settings), (ours, theirs), settings)
 
@@ -87,13 +87,13 @@ if "count" in optax.add_decayed_weights(FALLING).init(())._fields:
 
 
 def assert_close(trees, expected, tolerance):
-    """Each entry within ``tolerance`` of optax's, or of the largest that this entry ever was where it passes zero."""
+    """Assert that each entry is within ``tolerance`` of optax's, relative to the largest value it has at any step."""
 
     def compare(path, array, wanted):
         array, wanted = np.asarray(array), np.asarray(wanted)
         if array.dtype.itemsize < 4:
             array, wanted = array.astype(np.float32), wanted.astype(np.float32)
-        # Infinities of one sign differ by NaN.
+        # The difference of two equal infinities is NaN.
         with np.errstate(invalid="ignore"):
             scale = np.max(np.abs(wanted), axis=0, initial=0.0, where=np.isfinite(wanted))
             close = np.abs(array - wanted) <= tolerance * np.maximum(np.abs(wanted), scale)

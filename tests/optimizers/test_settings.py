@@ -1,4 +1,4 @@
-"""Settings that are refused, settings that pass unread, and equal calls that give the same optimizer."""
+"""Validation of hyperparameters, and memoisation of constructors."""
 
 import jax
 import jax.numpy as jnp
@@ -78,12 +78,12 @@ def test_an_infinite_bound_clips_nothing():
     gradients = jnp.array([3.0, -1e30], WIDEST)
     for clip in (fnn.clip_by_value, fnn.clip_by_global_norm):
         updates, _ = clip(float("inf")).update(gradients, optax.EmptyState())
-        # In float32 the norm of such gradients is infinite itself.
+        # In float32 the norm of these gradients is infinite.
         if WIDEST is jnp.float64 or clip is fnn.clip_by_value:
             np.testing.assert_array_equal(updates, gradients)
 
 
-def test_updates_that_can_not_be():
+def test_invalid_updates():
     with pytest.raises(TypeError, match=r"clip_by_value: expected real gradients, got complex ones.*global_norm"):
         fnn.clip_by_value(1.0).update(jnp.ones(2, jnp.complex64), optax.EmptyState())
     for optimizer in (fnn.adamw(0.1), fnn.lion(0.1), fnn.add_decayed_weights(0.1)):
@@ -91,7 +91,7 @@ def test_updates_that_can_not_be():
             jax.eval_shape(optimizer.update, jnp.ones(2), optimizer.init(jnp.ones(2)))
 
 
-def test_equal_calls_give_the_same_optimizer():
+def test_equal_calls_return_the_same_optimizer():
     assert fnn.momentum(0.1, decay=0.8) is fnn.sgd(0.1, momentum=0.8)
     assert fnn.nesterov(0.1) is fnn.sgd(0.1, 0.9, nesterov=True)
     assert fnn.nadam(0.1, 0.8) is fnn.adam(learning_rate=0.1, b1=0.8, nesterov=True)
