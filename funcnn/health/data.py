@@ -6,7 +6,7 @@ import numpy as np
 
 from funcnn.health.kinds import Finding
 from funcnn.health.loss_curve import LossCurve, figure, outcome
-from funcnn.health.record import ON_BITS, ON_CLASSES, HealthRecord, LayerFacts, ModelFacts, TargetFacts
+from funcnn.health.record import HealthRecord, LayerFacts, ModelFacts, TargetFacts
 
 LARGE_SCALE, SMALL_SCALE = 5.0, 0.1
 """Root mean square of the features. Initializations are made for 1; the largest step that descends goes with its
@@ -24,8 +24,6 @@ LARGE_TARGETS = 10.0
 
 BEYOND = 0.1
 """How far outside the output's range targets may lie, in their standard deviations: less is noise."""
-
-_ON_LOGITS = ("softmax_cross_entropy", "sigmoid_cross_entropy")
 
 
 def unscaled_input(record: HealthRecord, facts: ModelFacts, curve: LossCurve) -> Iterator[Finding]:
@@ -66,18 +64,18 @@ def unfit_labels(record: HealthRecord, facts: ModelFacts, curve: LossCurve) -> I
 
 def _of_output(target: TargetFacts, output: LayerFacts, curve: LossCurve) -> tuple[str, str] | None:
     """An output layer that the loss contains already, or lacks one that the loss needs."""
-    if target.loss in _ON_LOGITS and output.units == "saturating":
+    if target.prediction == "logits" and output.units == "saturating":
         return (
             f"{target.loss} takes logits and contains the output layer already: after {output.name} they lie in "
             f"[{output.lowest:g}, {output.highest:g}], and the loss can't get near 0.",
             "Leave the output layer out (output=identity), or take the loss on probabilities.",
         )
-    if target.loss == "sigmoid_cross_entropy" and output.lowest == 0:
+    if target.prediction == "logits" and target.targets == "binary" and output.lowest == 0:
         return (
             f"After {output.name} no logit is negative, so no probability is below ½.",
             "Leave the output layer out: output=identity.",
         )
-    if output.name.endswith("softmax") and len(target.balance) == 1:
+    if output.layer == "softmax" and len(target.balance) == 1:
         return (
             f"{output.name} has one output, which is 1 whatever the input.",
             "Use sigmoid for one output, or an output for each class.",
@@ -88,7 +86,8 @@ def _of_output(target: TargetFacts, output: LayerFacts, curve: LossCurve) -> tup
 def _of_range(target: TargetFacts, output: LayerFacts, curve: LossCurve) -> tuple[str, str] | None:
     """Targets outside what the loss or the output layer can be."""
     span = f"The targets go from {figure(target.lowest)} to {figure(target.highest)}"
-    if target.loss in ON_CLASSES + ON_BITS and target.form != "labels" and (target.lowest < 0 or target.highest > 1):
+    is_within = target.lowest >= 0 and target.highest <= 1
+    if target.targets in ("classes", "binary") and target.form != "labels" and not is_within:
         return f"{span}; {target.loss} takes 0 and 1, or probabilities.", "Turn −1 and 1 into 0 and 1: (y + 1) / 2."
     margin = BEYOND * target.variance**0.5
     if target.form != "labels" and (target.lowest < output.lowest - margin or target.highest > output.highest + margin):
@@ -103,7 +102,7 @@ def _of_targets(target: TargetFacts, output: LayerFacts, curve: LossCurve) -> tu
     """Targets that are all the same, or rows of several classes at once."""
     if (target.form in ("labels", "one-hot") and target.balance.max() == 1) or target.variance == 0:
         return "All targets are the same, so there is nothing to tell apart.", "Check how the targets were read."
-    if target.loss in ON_CLASSES and target.form == "values":
+    if target.targets == "classes" and target.form == "values":
         return (
             f"{target.loss} takes one class for each sample, but the rows of the targets sum to "
             f"{figure(float(target.balance.sum()))} on average.",
@@ -113,8 +112,8 @@ def _of_targets(target: TargetFacts, output: LayerFacts, curve: LossCurve) -> tu
 
 
 def _of_values(target: TargetFacts, output: LayerFacts, curve: LossCurve) -> tuple[str, str] | None:
-    """A squared error on class numbers or on large values, where the run doesn't learn."""
-    if target.loss != "mean_squared_error" or curve.learns:
+    """A loss on values with class numbers or large values for targets, where the run doesn't learn."""
+    if target.targets != "values" or curve.learns:
         return None
     size = float(np.sqrt((target.balance**2).mean() + target.variance))
     if size > LARGE_TARGETS:
@@ -124,8 +123,8 @@ def _of_values(target: TargetFacts, output: LayerFacts, curve: LossCurve) -> tup
         )
     if target.whole and len(target.balance) == 1 and target.lowest == 0 and target.highest >= 2:
         return (
-            f"The targets are the whole numbers from 0 to {target.highest:g}; if they number classes, a squared error "
-            f"takes class 2 for twice class 1. {outcome(curve).capitalize()}.",
+            f"The targets are the whole numbers from 0 to {target.highest:g}; if they number classes, "
+            f"{target.loss} takes class 2 for twice class 1. {outcome(curve).capitalize()}.",
             "For classes use softmax_cross_entropy with an output for each and integer labels.",
         )
     return None

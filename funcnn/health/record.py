@@ -9,10 +9,11 @@ from jaxtyping import Array, Float
 
 from funcnn.health.measures import LayerMeasures
 from funcnn.layers.traversal import leaf_layers, spec_of
-from funcnn.types import Layer, Loss
+from funcnn.losses import loss_spec
+from funcnn.types import Layer, Loss, LossSpec
 
-ON_CLASSES = ("softmax_cross_entropy", "categorical_cross_entropy")
-ON_BITS = ("sigmoid_cross_entropy", "binary_cross_entropy")
+_MOST_ENTRIES = 2**24
+"""The largest float64 array of one-hot rows that labels are expanded to, 128 MiB."""
 
 _SUMS_TO_ONE = 1e-3
 """How far a row of probabilities in bfloat16, the coarsest dtype, is from 1."""
@@ -29,16 +30,17 @@ class TargetFacts(NamedTuple):
     """The targets before training, and what their loss can be.
 
     Fields:
-        loss: the loss's name, ``softmax_cross_entropy``; another loss's own name.
+        loss: the loss's name, ``softmax_cross_entropy``; ``loss`` for one without a spec.
         dtype: the targets' dtype.
         form: integer class ``labels``, ``one-hot`` rows, rows of ``probabilities``, or any ``values``.
         lowest, highest: the range of their entries.
         balance: the share of each class, ``(classes,)``; of values, the mean of each output.
         variance: the mean over the outputs of their variance.
         whole: whether every entry is a whole number.
-        constant_loss: the loss of the best prediction that doesn't look at x; NaN where the loss isn't one of
-            funcnn's or the targets lie outside its range.
+        constant_loss: the loss of the best prediction that does not depend on x; NaN where the loss's spec has no
+            ``constant_loss``, or the targets lie outside its range.
         lowest_loss: the loss of a prediction that equals the targets; 0 where they are values, labels or one-hot.
+        prediction, targets: of the loss's spec, ``None`` where it does not say.
     """
 
     loss: str
@@ -51,6 +53,8 @@ class TargetFacts(NamedTuple):
     whole: bool
     constant_loss: float
     lowest_loss: float
+    prediction: Literal["values", "logits", "probabilities"] | None = None
+    targets: Literal["values", "binary", "classes"] | None = None
 
 
 class LayerFacts(NamedTuple):
@@ -134,8 +138,10 @@ def input_facts(x: Any) -> InputFacts:
 def target_facts(y: Any, loss: Loss) -> TargetFacts:
     """The targets' form and range, and the loss of the best constant prediction.
 
+    Integers are class labels, unless the loss's spec says that it is not one on classes.
+
     Args:
-        y: targets, ``(samples,)`` as labels or ``(samples, ...)``.
+        y: targets, ``(samples, ...)`` as labels or ``(samples, ..., outputs)``.
         loss: the loss that they are for.
 
     Returns:
@@ -147,44 +153,52 @@ def target_facts(y: Any, loss: Loss) -> TargetFacts:
         >>> facts.form, round(facts.constant_loss, 4)
         ('labels', 1.3863)
     """
-    dtype, name = str(jnp.result_type(y)), _loss_name(loss)
-    is_labels = jnp.ndim(y) == 1 and jnp.issubdtype(jnp.result_type(y), jnp.integer)
-    rows = np.eye(int(np.max(y)) + 1)[np.asarray(y)] if is_labels and np.min(y) >= 0 else _rows(y)
+    dtype, spec = jnp.result_type(y), loss_spec(loss)
+    is_labels = bool(jnp.issubdtype(dtype, jnp.integer)) and spec.targets in (None, "classes")
     lowest, highest = float(np.min(y)), float(np.max(y))
-    form: Literal["labels", "one-hot", "probabilities", "values"] = "values"
-    if is_labels:
-        form = "labels"
-    elif rows.shape[1] > 1 and rows.min() >= 0 and np.abs(rows.sum(axis=1) - 1).max() < _SUMS_TO_ONE * rows.shape[1]:
-        form = "one-hot" if set(np.unique(rows)) <= {0.0, 1.0} else "probabilities"
-    constant, own = _losses(name, rows)
+    form: Literal["labels", "one-hot", "probabilities", "values"] = "labels"
+    if is_labels and lowest >= 0:
+        balance, variance, constant, own = _label_figures(np.asarray(y, np.int64).ravel(), spec)
+    else:
+        rows = _outputs(y)
+        form = "labels" if is_labels else _form(rows)
+        balance, variance = rows.mean(axis=0), float(rows.var(axis=0).mean())
+        constant, own = _losses(rows, spec)
     whole = bool(np.all(np.asarray(y, np.float64) == np.round(np.asarray(y, np.float64))))
-    variance = float(rows.var(axis=0).mean())
-    return TargetFacts(name, dtype, form, lowest, highest, rows.mean(axis=0), variance, whole, constant, own)
+    return TargetFacts(
+        spec.name, str(dtype), form, lowest, highest, balance, variance, whole, constant, own,
+        spec.prediction, spec.targets,
+    )  # fmt: skip
 
 
-def _losses(name: str, rows: np.ndarray) -> tuple[float, float]:
-    """The loss of the best constant prediction, and that of the targets themselves."""
-    if name == "mean_squared_error":
-        return float(rows.var(axis=0).mean()), 0.0
-    if name not in ON_CLASSES + ON_BITS or rows.min() < 0 or rows.max() > 1:
-        return math.nan, 0.0
-    if name in ON_CLASSES:
-        return float(_entropy(rows.mean(axis=0)).sum()), float(_entropy(rows).sum(axis=1).mean())
-    mean = rows.mean(axis=0)
-    return float((_entropy(mean) + _entropy(1 - mean)).mean()), float((_entropy(rows) + _entropy(1 - rows)).mean())
+def _label_figures(labels: np.ndarray, spec: LossSpec) -> tuple[np.ndarray, float, float, float]:
+    """Return the shares of the classes, the mean variance of one-hot rows, and the losses."""
+    shares = np.bincount(labels) / labels.size
+    variance = float((shares * (1 - shares)).mean())
+    if len(shares) * max(len(shares), labels.size) <= _MOST_ENTRIES:
+        return shares, variance, *_losses(np.eye(len(shares))[labels], spec)
+    # A cross-entropy is linear in the targets: their mean has the loss that they have on average.
+    return shares, variance, _losses(shares[None, :], spec)[0], 0.0
 
 
-def _entropy(shares: np.ndarray) -> np.ndarray:
-    """−p log p, entry by entry, 0 at 0."""
-    return -shares * np.log(np.where(shares > 0, shares, 1.0))
+def _losses(rows: np.ndarray, spec: LossSpec) -> tuple[float, float]:
+    """Return the loss of the best constant prediction, and that of the targets themselves."""
+    return (math.nan, 0.0) if spec.constant_loss is None else spec.constant_loss(rows)
+
+
+def _form(rows: np.ndarray) -> Literal["one-hot", "probabilities", "values"]:
+    if rows.shape[1] > 1 and rows.min() >= 0 and np.abs(rows.sum(axis=1) - 1).max() < _SUMS_TO_ONE * rows.shape[1]:
+        return "one-hot" if set(np.unique(rows)) <= {0.0, 1.0} else "probabilities"
+    return "values"
+
+
+def _outputs(y: Any) -> np.ndarray:
+    """Return targets as float64 rows of outputs, the last axis; ``(samples,)`` is one output."""
+    wide = np.asarray(y, np.float64)
+    return wide.reshape(-1, wide.shape[-1] if wide.ndim > 1 else 1)
 
 
 def _rows(array: Any) -> np.ndarray:
     """An array as one float64 row for each sample."""
     wide = np.asarray(array, np.float64)
     return wide.reshape(wide.shape[0], -1)
-
-
-def _loss_name(loss: Loss) -> str:
-    name = getattr(loss.forward, "__name__", type(loss.forward).__name__)
-    return name.removesuffix("_forward")

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from funcnn.layers.traversal import annotated, figures_in_order, layer_names
-from funcnn.losses import binary_cross_entropy, categorical_cross_entropy
+from funcnn.losses import loss_spec
 from funcnn.training.results import Trained
 from funcnn.training.steps import Carry, Recipe
 from funcnn.types import Loss
@@ -104,7 +104,7 @@ def told(loss: Loss, sizes: Sizes, step: int, epoch: int, saved: int | None = No
         remedies.insert(0, f"scaled inputs (standard_scaler; the largest is {sizes.input:.3g})")
     if sizes.activation.value > LARGE * max(sizes.input, 1.0):
         remedies.append("smaller kernels at the start (kernel_init=None chooses by the activation), or a normalization")
-    if loss in (binary_cross_entropy, categorical_cross_entropy):
+    if loss_spec(loss).prediction == "probabilities":
         remedies.append("a loss on logits instead of probabilities (softmax_cross_entropy, sigmoid_cross_entropy)")
     kept = "" if saved is None else f" and in the checkpoint of step {saved}; with other settings use another folder"
     return (
