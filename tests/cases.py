@@ -125,6 +125,10 @@ _one_hot = jax.nn.one_hot(_labels, 3, dtype=WIDEST)
 _soft = jax.nn.softmax(_random(1, BATCH, 3))
 _bits = (_random(2, BATCH, 3) > 0).astype(WIDEST)
 _probabilities = jax.nn.softmax(_random(3, BATCH, 3))
+_sequence_labels = jnp.array([[0, 2], [1, 1], [2, 0], [0, 1], [2, 2]])
+_sequence_one_hot = jax.nn.one_hot(_sequence_labels, 3, dtype=WIDEST)
+_sequence_probabilities = jax.nn.softmax(_random(8, BATCH, 2, 3))
+_image_bits = (_random(9, BATCH, 2, 2, 3) > 0).astype(WIDEST)
 
 LOSSES = [
     LossCase("mean_squared_error", fnn.mean_squared_error, _random(4, BATCH, 3), _random(5, BATCH, 3)),
@@ -137,6 +141,28 @@ LOSSES = [
     LossCase("softmax_cross_entropy_one_hot", fnn.softmax_cross_entropy, _random(7, BATCH, 3), _one_hot),
     LossCase("softmax_cross_entropy_soft", fnn.softmax_cross_entropy, _random(7, BATCH, 3), _soft),
     LossCase("softmax_cross_entropy_any_weights", fnn.softmax_cross_entropy, _random(7, BATCH, 3), _bits),
+    LossCase(
+        "mean_squared_error_images", fnn.mean_squared_error, _random(4, BATCH, 2, 2, 3), _random(5, BATCH, 2, 2, 3)
+    ),
+    LossCase("sigmoid_cross_entropy_images", fnn.sigmoid_cross_entropy, _random(6, BATCH, 2, 2, 3), _image_bits),
+    LossCase(
+        "categorical_cross_entropy_sequence_labels",
+        fnn.categorical_cross_entropy,
+        _sequence_probabilities,
+        _sequence_labels,
+    ),
+    LossCase(
+        "categorical_cross_entropy_sequence_one_hot",
+        fnn.categorical_cross_entropy,
+        _sequence_probabilities,
+        _sequence_one_hot,
+    ),
+    LossCase(
+        "softmax_cross_entropy_sequence_labels", fnn.softmax_cross_entropy, _random(7, BATCH, 2, 3), _sequence_labels
+    ),
+    LossCase(
+        "softmax_cross_entropy_sequence_one_hot", fnn.softmax_cross_entropy, _random(7, BATCH, 2, 3), _sequence_one_hot
+    ),
 ]
 
 

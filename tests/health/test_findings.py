@@ -1,5 +1,6 @@
 """A small healthy run gives no finding; with one thing broken it gives the right one, with its layer and figures."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -188,6 +189,52 @@ def test_the_constant_loss_is_the_entropy_or_the_variance():
     assert target_facts(VALUES, fnn.mean_squared_error).constant_loss == pytest.approx(float(VALUES.var()))
     soft = target_facts(jnp.full((6, 2), 0.5, WIDEST), fnn.softmax_cross_entropy)
     assert (soft.form, soft.lowest_loss) == ("probabilities", pytest.approx(np.log(2)))
+
+
+def own_loss(loss, **changes):
+    """A loss with functions of its own; without ``changes`` it has no spec."""
+    functions = fnn.Loss(lambda *arguments: loss.forward(*arguments), lambda *arguments: loss.backward(*arguments))
+    return functions._replace(spec=dataclasses.replace(loss.spec, **changes)) if changes else functions
+
+
+def test_a_loss_without_a_spec_has_no_finding_of_its_own():
+    twice = (CLASSES, own_loss(fnn.softmax_cross_entropy), net(fnn.softmax, 3))
+    assert facts_of(*twice) == []
+    assert facts_of(100 + VALUES, own_loss(fnn.mean_squared_error), net(fnn.identity)) == []
+    facts = target_facts(CLASSES, own_loss(fnn.softmax_cross_entropy))
+    assert (facts.loss, facts.form, facts.prediction, facts.targets) == ("loss", "labels", None, None)
+    assert np.isnan(facts.constant_loss)
+
+
+def test_a_loss_that_says_what_it_expects_has_the_findings_of_funcnns():
+    scaled = own_loss(fnn.softmax_cross_entropy, name="scaled_cross_entropy")
+    (finding,) = facts_of(CLASSES, scaled, net(fnn.softmax, 3))
+    assert finding.sentence.startswith("scaled_cross_entropy takes logits and contains the output layer already")
+    assert target_facts(CLASSES, scaled).constant_loss == pytest.approx(np.log(3))
+    (finding,) = facts_of(100 + VALUES, own_loss(fnn.mean_squared_error, name="huber"), net(fnn.identity))
+    assert "root mean square is 100" in finding.sentence
+
+
+def test_targets_of_any_rank_have_the_facts_of_their_rows():
+    def figures(y, loss):
+        facts = target_facts(y, loss)
+        return facts.form, facts.balance.tolist(), facts.variance, facts.constant_loss, facts.lowest_loss
+
+    one_hot = jax.nn.one_hot(CLASSES, 3, dtype=WIDEST)
+    values = jax.random.normal(jax.random.key(3), (6, 4), WIDEST)
+    for loss, rows in [
+        (fnn.softmax_cross_entropy, CLASSES),
+        (fnn.softmax_cross_entropy, one_hot),
+        (fnn.mean_squared_error, values),
+    ]:
+        assert figures(rows.reshape(2, 3, *rows.shape[1:]), loss) == figures(rows, loss)
+
+
+def test_labels_of_many_classes_build_no_one_hot_rows():
+    labels = jnp.arange(40_000).reshape(100, 400)
+    facts = target_facts(labels, fnn.softmax_cross_entropy)
+    assert facts.balance.shape == (40_000,)
+    assert (facts.constant_loss, facts.lowest_loss) == (pytest.approx(np.log(40_000)), 0)
 
 
 def test_overfitting_is_found():
