@@ -1,1 +1,1 @@
-"""Experiments: one script a topic, ``python -m experiments.NAME``; ``python -m experiments`` runs them all."""
+"""Experiments: each module directly in this folder is one topic, run by ``python -m experiments.NAME``."""

@@ -3,24 +3,19 @@
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from experiments.claims import Section
-from experiments.console import console, table
-from experiments.experiment import Settings
-from experiments.report import readme, write_report
-from experiments.runner import load, run_all, show
-
-NAMES = (
-    "chapter", "perceptron", "perceptron_history", "activations", "activations_dying", "backprop", "digits", "mnist",
-    "descent", "optimizers", "optimizers_networks", "vanishing", "vanishing_glorot", "remedies", "two_spirals",
-    "scaling_inputs", "classification_loss", "softmax", "calibration", "approximation", "depth", "features",
-    "data_scale", "mnist1d",
-)  # fmt: skip
+from experiments.harness.claims import Section
+from experiments.harness.console import console, table
+from experiments.harness.experiment import Settings
+from experiments.harness.report import readme, write_report
+from experiments.harness.runner import run_all, show
+from experiments.harness.topics import load, ordered_names, topic_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +45,14 @@ class AllSettings(Settings):
             raise ValueError("--quick and --full: expected one of them, got both.")
         if self.jobs < 1:
             raise ValueError(f"--jobs: expected 1 or more, got {self.jobs}.")
-        unknown = [name for name in self.names if name not in NAMES]
+        names = topic_names()
+        unknown = [name for name in self.names if name not in names]
         if unknown:
-            raise ValueError(f"names: expected some of {', '.join(NAMES)}, got {', '.join(unknown)}.")
+            raise ValueError(f"names: expected some of {', '.join(names)}, got {', '.join(unknown)}.")
 
 
 def main(given: AllSettings) -> int:
-    names = given.names or NAMES
+    names = given.names or ordered_names()
     if given.list:
         show_list(names)
         return 0
@@ -83,13 +79,13 @@ def main(given: AllSettings) -> int:
     return bool(run.failures)
 
 
-def show_list(names: tuple[str, ...]) -> None:
+def show_list(names: Sequence[str]) -> None:
     shown = table("experiment", "claims", "what is asked")
     for name in names:
         experiment = load(name)
         shown.add_row(name, str(len(experiment.claims)), experiment.title)
     console.print(shown)
-    claimed = {claim.section for name in NAMES for claim in load(name).claims}
+    claimed = {claim.section for name in topic_names() for claim in load(name).claims}
     console.print(f"{len(claimed)} of the chapter's {len(Section)} sections have a claim.")
 
 

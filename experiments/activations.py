@@ -9,11 +9,11 @@ import numpy as np
 from jax import lax
 
 import funcnn as fnn
-from experiments.claims import Claim, Section, judge
-from experiments.data import digits
-from experiments.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
-from experiments.figures import Curve, Figure, lines
-from experiments.runner import command_line
+from experiments.harness.claims import Claim, Section, judge
+from experiments.harness.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
+from experiments.harness.figures import Curve, Figure, lines
+from experiments.harness.runner import command_line
+from experiments.shared.data import digits
 
 HERE = {"section": Section.ACTIVATIONS}
 EXACT = HERE | {"statistic": "exact"}
@@ -287,6 +287,7 @@ times of the machine that wrote the page, the one thing here that another run wo
 
 EXPERIMENT = Experiment(
     name="activations",
+    order=2.1,
     title="Activation functions",
     introduction="""What an activation function is for, and what each is good or bad at: its range and slopes, a network
 without any, the zero centre of tanh, and what ReLU saves in time.""",

@@ -11,11 +11,11 @@ import numpy as np
 from jax import lax
 
 import funcnn as fnn
-from experiments.claims import Claim, Section, judge
-from experiments.data import digits
-from experiments.experiment import Experiment, Outcome, Result, Settings, checked, settles
-from experiments.figures import Curve, Figure, bars, lines
-from experiments.runner import command_line
+from experiments.harness.claims import Claim, Section, judge
+from experiments.harness.experiment import Experiment, Outcome, Result, Settings, checked, settles
+from experiments.harness.figures import Curve, Figure, bars, lines
+from experiments.harness.runner import command_line
+from experiments.shared.data import digits
 
 DYING = {"section": Section.ACTIVATIONS, "seeds": 20, "quick_seeds": 5}
 
@@ -196,6 +196,7 @@ Leaky ReLU at rate 1 ends with {share_leaky[-1, :, -1].mean():.3f} of its units 
 
 EXPERIMENT = Experiment(
     name="activations_dying",
+    order=2.2,
     title="Dying ReLU",
     introduction="""A ReLU whose input is negative for every sample gives zero, and its gradient is zero too: it is said
 to be dead for good. How often does that happen, what brings it about, and does leaky ReLU prevent it? A network on

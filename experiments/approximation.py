@@ -14,20 +14,28 @@ import numpy as np
 import optax
 from jaxtyping import Array
 from joblib import Parallel, delayed
-from numpy.typing import ArrayLike
 from scipy import linalg
 from threadpoolctl import threadpool_limits
 
 import funcnn as fnn
-from experiments.claims import Claim, Section, judge
-from experiments.experiment import Experiment, Outcome, Result, Settings, checked, settles
-from experiments.figures import Curve, Figure, Panel, lines
-from experiments.runner import command_line
-from experiments.starts import initial_params
+from experiments.harness.claims import Claim, Section, judge
+from experiments.harness.experiment import Experiment, Outcome, Result, Settings, settles
+from experiments.harness.figures import Curve, Figure, Panel, lines
+from experiments.harness.runner import command_line
+from experiments.shared.function_fitting import (
+    HALF,
+    UNEXPLAINED,
+    at,
+    checked_here,
+    falling_adam,
+    stacked,
+    teeth,
+    unexplained,
+    wave,
+)
+from experiments.shared.initialization import initial_params
 
 BARRON = "Barron, Universal approximation bounds for superpositions of a sigmoidal function, 1993"
-UNEXPLAINED = "squared error on new points, as a share of the target's variance"
-
 LINE = Claim(
     name="continuous_on_a_line",
     sentence="On a line, 1,024 trained units follow smooth and kinked waves to 1% of their variance.",
@@ -97,19 +105,7 @@ RANDOM_LINE = Claim(
 )
 WIDTHS = (1, 4, 16, 64, 256, 1024)
 DIMENSIONS = 8
-HALF = 3**0.5  # of an interval on which the uniform distribution has variance 1
-
-
 # Targets --------------------------------------------------------------------------------------------------------------
-
-
-def wave(t, frequency):
-    return np.sin(frequency * t)
-
-
-def teeth(t, frequency):
-    """The triangle wave in step with the sine: its kinks where the sine turns."""
-    return 2 / np.pi * np.arcsin(np.sin(frequency * t))
 
 
 def square(t, frequency):
@@ -138,17 +134,6 @@ def in_space(rng: np.random.Generator, points: int) -> Task:
     return Task(x, np.stack([f(x @ directions, 1.5).sum(axis=1) / 3**0.5 for f in TARGETS.values()]))
 
 
-def stacked(trees):
-    """Trees of the same form as one, with a new first axis, in float32."""
-    return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves), jnp.float32), *trees)
-
-
-def unexplained(prediction: ArrayLike, y: ArrayLike) -> ArrayLike:
-    """Squared error as a share of the variance; a fit worse than the mean, or one that failed, counts as the mean."""
-    share = ((prediction - y) ** 2).mean(axis=-1) / y.var(axis=-1)
-    return jnp.where(share < 1, share, jnp.ones_like(share))
-
-
 # Networks of all widths, side by side ---------------------------------------------------------------------------------
 
 OWNER = np.repeat(np.arange(len(WIDTHS)), WIDTHS)
@@ -173,10 +158,6 @@ def drawn(rng: np.random.Generator, dimensions: int):
 def within_blocks(updates, params):
     hidden, activation, output = updates
     return hidden, activation, output._replace(kernel=output.kernel * BLOCKS)
-
-
-def falling_adam(rate, steps: int) -> optax.GradientTransformation:
-    return fnn.adam(optax.cosine_decay_schedule(rate, steps))
 
 
 def train_widths(key: Array, params, x: Array, y: Array, *, grad: Callable):
@@ -253,10 +234,6 @@ def measure_widths(settings: Settings, grad: Callable) -> Errors:
     return Errors(np.array(trained), np.reshape(random, shape), np.reshape(again, shape), beside_jump, curves)
 
 
-def at(tree, *place: int):
-    return jax.tree.map(lambda leaf: leaf[place], tree)
-
-
 GRID = np.linspace(-HALF, HALF, 20_001, dtype=np.float32)
 
 
@@ -268,15 +245,6 @@ def on_the_grid(params) -> tuple[dict[str, np.ndarray], np.ndarray]:
     heights = np.abs(np.asarray(predicted) - square(GRID, 3)[:, None]).max(axis=1) / 2
     curves = {f"{width:,} units": np.asarray(predicted[0, :, WIDTHS.index(width)]) for width in (16, 1024)}
     return curves, heights
-
-
-def checked_here(settings: Settings, sizes: tuple[int, ...]):
-    """The gradients to train by, once those of a small network of the same form are seen to be right."""
-    rng = np.random.default_rng(settings.seed)
-    batch, params = stacked([(fnn.Batch(*(rng.normal(size=(6, size)) for size in sizes[:: len(sizes) - 1])),
-                              initial_params(rng, sizes))])  # fmt: skip
-    state = ((),) * (2 * len(sizes) - 3)
-    return checked(settings, fnn.mlp(sizes), fnn.mean_squared_error, at(batch, 0), params=at(params, 0), state=state)
 
 
 # The parts ------------------------------------------------------------------------------------------------------------
@@ -396,6 +364,7 @@ def errors_panel(errors: dict[str, np.ndarray], title: str) -> Panel:
 
 EXPERIMENT = Experiment(
     name="approximation",
+    order=10.1,
     title="What a hidden layer approximates",
     introduction="A network with one hidden layer can approximate any continuous function, says the theorem, given "
     "enough units. How many are enough, for which functions, does training find the good network, and need the hidden "

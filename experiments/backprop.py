@@ -10,7 +10,11 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
 import funcnn as fnn
-from experiments.backprop_step import (
+from experiments.harness.claims import Claim, Section, judge
+from experiments.harness.experiment import Experiment, Outcome, Result, Settings, checked, settles
+from experiments.harness.figures import Curve, Figure, bars, lines
+from experiments.harness.runner import command_line
+from experiments.shared.backprop_step import (
     BackpropSettings,
     central_differences,
     closeness,
@@ -18,10 +22,6 @@ from experiments.backprop_step import (
     sample,
     sigmoid_network,
 )
-from experiments.claims import Claim, Section, judge
-from experiments.experiment import Experiment, Outcome, Result, Settings, checked, settles
-from experiments.figures import Curve, Figure, bars, lines
-from experiments.runner import command_line
 
 SEEDS = {"seeds": 1_000, "quick_seeds": 400}
 
@@ -264,6 +264,7 @@ def what_it_costs(settings: Settings) -> Outcome:
 
 EXPERIMENT = Experiment(
     name="backprop",
+    order=6.1,
     title="Backpropagation, one step at a time",
     introduction=(
         "Backpropagation finds how much the loss changes with every single weight, by going through the network once "

@@ -5,20 +5,16 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 from scipy import optimize, special
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 import funcnn as fnn
-from experiments.claims import Claim, Section, judge
-from experiments.experiment import Experiment, Outcome, Result, Settings, checked, settles
-from experiments.figures import Curve, Figure, histogram, lines
-from experiments.runner import command_line
-from experiments.starts import initial_params
+from experiments.harness.claims import Claim, Section, judge
+from experiments.harness.experiment import Experiment, Outcome, Result, Settings, settles
+from experiments.harness.figures import Curve, Figure, histogram, lines
+from experiments.harness.runner import command_line
+from experiments.shared.digit_networks import checked_here, halves, outputs
 
 GUO = "Guo, Pleiss, Sun and Weinberger, On calibration of modern neural networks, 2017"
 
@@ -63,13 +59,6 @@ SCALED = Claim(
 BINS = 15
 
 
-def checked_here(settings: Settings, loss: fnn.Loss, target: Array):
-    """The gradients to train by: a small network of the form that all have here is checked with the loss."""
-    rng = np.random.default_rng(settings.seed)
-    x, params = jnp.asarray(rng.normal(size=(len(target), 5)), jnp.float32), initial_params(rng, (5, 7, 10))
-    return checked(settings, fnn.mlp((5, 7, 10)), loss, (x, target), params=params, state=((),) * 3)
-
-
 class Calibration(NamedTuple):
     """By bin of equal width: how many predictions, their mean probability, the share of them that is right."""
 
@@ -99,15 +88,6 @@ def fitted_temperature(z: np.ndarray, y: np.ndarray) -> float:
         return -special.log_softmax(z / np.exp(logarithm), axis=1)[np.arange(len(y)), y].mean()
 
     return float(np.exp(optimize.minimize_scalar(cross_entropy, bounds=(-3, 3), method="bounded").x))
-
-
-def halves(seeds: int) -> tuple[Array, Array]:
-    """Digits ``(seeds, 1792, 64)`` and labels, the first half to train on; every seed splits in its own way."""
-    x, y = load_digits(return_X_y=True)
-    x, y = x[:1792], y[:1792]
-    orders = [np.concatenate(train_test_split(np.arange(len(y)), stratify=y, test_size=0.5, random_state=seed))
-              for seed in range(seeds)]  # fmt: skip
-    return jnp.asarray(x[orders] / 16, jnp.float32), jnp.asarray(y[orders])
 
 
 @settles("Exclusive classes", EXCLUSIVE, WORD, CALIBRATED, OVERCONFIDENT, SCALED)
@@ -186,19 +166,6 @@ def exclusive(settings: Settings) -> Outcome:
     )  # fmt: skip
 
 
-def outputs(sizes: tuple[int, ...], loss: fnn.Loss, grad, epochs: int, keys: Array, x: Array, y: Array, new: Array):
-    """Train a network for each seed on its own data, in float32, and ask it about new ones."""
-    model, state = fnn.mlp(sizes), ((),) * (2 * len(sizes) - 3)
-
-    def one(key, params, x, y, new):
-        trained = fnn.train(model, loss, fnn.adam(0.005), (x, y), epochs=epochs, batch_size=32, key=key, grad=grad,
-                            params=params, state=state)  # fmt: skip
-        return fnn.predict(model, trained.params, trained.state, new)
-
-    starts = initial_params(np.random.default_rng(0), sizes, len(keys))
-    return np.asarray(jax.jit(jax.vmap(one))(keys, starts, x, y, new))
-
-
 def pooled(chances: np.ndarray, y: np.ndarray) -> Calibration:
     """Over all seeds, without the bins that hold too few."""
     found = calibration(chances.reshape(-1, 10), y.ravel())
@@ -216,6 +183,7 @@ def share_sure(stated: np.ndarray) -> float:
 
 EXPERIMENT = Experiment(
     name="calibration",
+    order=9.4,
     title="Can a probability be taken at its word?",
     introduction="Softmax's outputs are called the probabilities of the classes. Of the predictions that a network "
     "makes with 66%, are 66% right? And are ten separate sigmoids worse, where one class excludes the others?",

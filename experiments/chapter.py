@@ -16,12 +16,12 @@ from jax import lax
 from jaxtyping import Array
 
 import funcnn as fnn
-from experiments import chapter_examples as examples
-from experiments.chapter_examples import Example, Printed, plain, show
-from experiments.claims import Claim, Section, judge
-from experiments.experiment import Experiment, Outcome, Part, Result, Settings, Table, checked
-from experiments.figures import Curve, Figure, lines
-from experiments.runner import command_line
+from experiments.harness.claims import Claim, Section, judge
+from experiments.harness.experiment import Experiment, Outcome, Part, Result, Settings, Table, checked
+from experiments.harness.figures import Curve, Figure, lines
+from experiments.harness.runner import command_line
+from experiments.shared import chapter_examples as examples
+from experiments.shared.chapter_examples import XOR_LOSSES, Example, Printed, chapter_start, plain, show
 
 WRONG_FIGURES = "printed figures that are wrong"
 
@@ -53,7 +53,6 @@ TEN_SIGMOIDS = all_right("sigmoids", "ten sigmoid derivatives multiplied", Secti
 
 XOR_NETWORK = fnn.mlp((2, 4, 1), activation=fnn.sigmoid, output=fnn.sigmoid)
 XOR_STATE = ((),) * 4
-XOR_LOSSES = {0: "0.277823", 2000: "0.125614", 4000: "0.015423", 6000: "0.004567", 8000: "0.002134"}
 XOR_EPOCHS, XOR_PREDICTIONS = 10_000, "0.0312 0.9654 0.9678 0.0389"
 
 
@@ -68,13 +67,6 @@ class XorRun(NamedTuple):
 def xor_data():
     x = jnp.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
     return x, jnp.array([[0.0], [1.0], [1.0], [0.0]])
-
-
-def chapter_start():
-    """The chapter draws its kernels from NumPy's old generator, seeded with 42."""
-    draws = np.random.RandomState(42)
-    hidden = fnn.LinearParams(jnp.array(draws.randn(2, 4) * 0.5), jnp.zeros(4))
-    return hidden, (), fnn.LinearParams(jnp.array(draws.randn(4, 1) * 0.5), jnp.zeros(1)), ()
 
 
 def chapter_loss(params, x, y):
@@ -315,6 +307,7 @@ PARTS = (
 
 EXPERIMENT = Experiment(
     name="chapter",
+    order=0,
     title="Errata: the worked examples recomputed",
     introduction=(
         "The chapter works ten examples and prints the figures of most. Each is worked here again, in float64, by the "

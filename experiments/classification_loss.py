@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 
 import funcnn as fnn
-from experiments.claims import Claim, Section, judge
-from experiments.classification_loss_networks import whole_sets
-from experiments.composed_losses import after, weighted
-from experiments.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
-from experiments.figures import Curve, Figure, lines
-from experiments.runner import command_line
+from experiments.harness.claims import Claim, Section, judge
+from experiments.harness.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
+from experiments.harness.figures import Curve, Figure, lines
+from experiments.harness.runner import command_line
+from experiments.shared.classification_loss_networks import whole_sets
+from experiments.shared.composed_losses import after, weighted
 
 WORKED_EXAMPLE = Claim(
     name="classification-worked-example",
@@ -221,6 +221,7 @@ direction is mended by a large rate, on a problem as simple as this."""
 
 EXPERIMENT = Experiment(
     name="classification_loss",
+    order=9.2,
     title="Is squared error wrong for classification?",
     introduction="The chapter says never to use mean squared error for classification, since its gradient vanishes "
     "where a sigmoid is confidently wrong. Hui and Belkin found square loss on raw outputs as good as cross-entropy. "

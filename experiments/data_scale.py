@@ -21,12 +21,12 @@ from sklearn.svm import SVC
 from threadpoolctl import threadpool_limits
 
 import funcnn as fnn
-from experiments.claims import Claim, Section, interval, judge
-from experiments.data import mnist_images
-from experiments.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
-from experiments.figures import Curve, Figure, bars, lines
-from experiments.runner import command_line
-from experiments.starts import initial_params
+from experiments.harness.claims import Claim, Section, interval, judge
+from experiments.harness.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
+from experiments.harness.figures import Curve, Figure, bars, lines
+from experiments.harness.runner import command_line
+from experiments.shared.data import mnist_images
+from experiments.shared.initialization import initial_params
 
 RATE = "doublings of accuracy per doubling of data at the last one: log2(error with half / error with all)"
 LEVEL = 0.1  # a doubling of the data that takes less than 7% off the error
@@ -248,6 +248,7 @@ def on_mnist(settings: Settings) -> Outcome:
 
 EXPERIMENT = Experiment(
     name="data_scale",
+    order=10.4,
     title="Who goes on learning from more data?",
     introduction="Networks keep improving with more data, it is said, where traditional algorithms level off, and they "
     "hold the best results. A network, logistic regression, a support vector machine, a random forest and nearest "

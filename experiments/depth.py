@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 import funcnn as fnn
-from experiments.approximation import HALF, UNEXPLAINED, checked_here, falling_adam, teeth, unexplained, wave
-from experiments.claims import Claim, Section, judge
-from experiments.experiment import Experiment, Outcome, Result, Settings, Table, settles
-from experiments.figures import Curve, Figure, Panel, lines
-from experiments.runner import command_line
-from experiments.starts import initial_params
+from experiments.harness.claims import Claim, Section, judge
+from experiments.harness.experiment import Experiment, Outcome, Result, Settings, Table, settles
+from experiments.harness.figures import Curve, Figure, Panel, lines
+from experiments.harness.runner import command_line
+from experiments.shared.function_fitting import HALF, UNEXPLAINED, checked_here, falling_adam, teeth, unexplained, wave
+from experiments.shared.initialization import initial_params
 
 TELGARSKY = "Telgarsky, Benefits of depth in neural networks, 2016"
 
@@ -131,6 +131,7 @@ def spread_panel(errors: dict[str, np.ndarray]) -> Panel:
 
 EXPERIMENT = Experiment(
     name="depth",
+    order=10.2,
     title="One hidden layer or three, with as many parameters",
     introduction="More hidden layers learn more complex patterns, it is said. A thousand parameters are put into one "
     "hidden layer and into three, to fit a smooth wave and a saw, of which it is proved that depth saves units.",

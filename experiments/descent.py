@@ -11,11 +11,11 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 import funcnn as fnn
-from experiments.claims import Claim, Section, judge
-from experiments.data import digits
-from experiments.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
-from experiments.figures import Curve, Figure, bars, lines
-from experiments.runner import command_line
+from experiments.harness.claims import Claim, Section, judge
+from experiments.harness.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
+from experiments.harness.figures import Curve, Figure, bars, lines
+from experiments.harness.runner import command_line
+from experiments.shared.data import digits
 
 NOISE_SLOPE = Claim(
     name="descent-noise-slope",
@@ -377,6 +377,7 @@ def batch_sizes(settings: Settings) -> Outcome:
 
 EXPERIMENT = Experiment(
     name="descent",
+    order=7.1,
     title="The whole batch, one sample, or some",
     introduction="The chapter calls descent by the whole batch stable but slow, by single samples fast but noisy, and "
     "by mini-batches of 32 to 256 the best of both. The noise of a batch's gradient is measured, then a network learns "

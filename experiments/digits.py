@@ -5,13 +5,14 @@
 ``--distributed`` shares the twins' training among processes.
 """
 
-from experiments import data
-from experiments.classification import Classifier, ClassifierSettings, experiment
-from experiments.experiment import Result, Settings
-from experiments.runner import command_line
+from experiments.harness.experiment import Result, Settings
+from experiments.harness.runner import command_line
+from experiments.shared import data
+from experiments.shared.image_classifier import Classifier, ClassifierSettings, experiment
 
 DIGITS = Classifier(
     name="digits",
+    order=6.2,
     title="handwritten digits",
     introduction=(
         "scikit-learn's 1,797 handwritten digits of 8 × 8 pixels, a fifth of each class kept for the test; ReLU, "

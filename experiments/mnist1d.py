@@ -14,11 +14,11 @@ from jax import lax
 from mnist1d.data import get_dataset_args, make_dataset
 
 import funcnn as fnn
-from experiments.claims import Claim, Finding, Section, interval, judge
-from experiments.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
-from experiments.figures import Curve, Figure, bars, heatmap, lines
-from experiments.runner import command_line
-from experiments.starts import fan_in_uniform, he, starts
+from experiments.harness.claims import Claim, Finding, Section, interval, judge
+from experiments.harness.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
+from experiments.harness.figures import Curve, Figure, bars, heatmap, lines
+from experiments.harness.runner import command_line
+from experiments.shared.initialization import fan_in_uniform, he, starts
 
 PAPER = "Greydanus, Scaling down deep learning, 2020"
 PAPERS = {"logistic regression": 0.32, "network": 0.68}
@@ -259,6 +259,7 @@ def told(findings: tuple[Finding, ...], best: float) -> str:
 
 EXPERIMENT = Experiment(
     name="mnist1d",
+    order=10.5,
     title="MNIST-1D: what hidden layers add",
     introduction="Does a network learn features that a linear model lacks, and do two figures of a paper come out "
     "again? Signals of 40 points, made on the machine, are classified by logistic regression and by a small network.",

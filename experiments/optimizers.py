@@ -1,6 +1,6 @@
 """Plain descent, momentum and Adam: on the chapter's bowl, and on harder surfaces, each at the best of many rates."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -10,10 +10,11 @@ import numpy as np
 import optax
 
 import funcnn as fnn
-from experiments.claims import Claim, Section, judge
-from experiments.experiment import Experiment, Outcome, Result, Settings, Table, settles
-from experiments.figures import Curve, Figure, lines, plane
-from experiments.runner import command_line
+from experiments.harness.claims import Claim, Section, judge
+from experiments.harness.experiment import Experiment, Outcome, Result, Settings, Table, settles
+from experiments.harness.figures import Curve, Figure, lines, plane
+from experiments.harness.runner import command_line
+from experiments.shared.optimizer_choice import one_of
 
 BOWL_RANKING = Claim(
     name="optimizers-bowl-ranking",
@@ -73,23 +74,6 @@ MINIMA_BEST = Claim(
 WALKERS = {"plain descent": fnn.sgd, "momentum": fnn.momentum, "Adam": fnn.adam}
 CHAPTER_RATE, CHAPTER_STEPS = 0.1, 20
 ADAM_RATE = 0.001
-
-
-# Any of several optimizers in one program -----------------------------------------------------------------------------
-
-
-def one_of(choice: jax.Array, optimizers: Sequence[optax.GradientTransformation]) -> optax.GradientTransformation:
-    """The chosen optimizer. The choice may be vmapped: all of them keep their state, one of them has its way."""
-
-    def init(params):
-        return tuple(optimizer.init(params) for optimizer in optimizers)
-
-    def update(gradients, states, params=None):
-        stepped = [opt.update(gradients, state, params) for opt, state in zip(optimizers, states, strict=True)]
-        updates, states = zip(*stepped, strict=True)
-        return jax.tree.map(lambda *each: jnp.stack(each)[choice], *updates), states
-
-    return optax.GradientTransformation(init, update)
 
 
 # Surfaces -------------------------------------------------------------------------------------------------------------
@@ -397,6 +381,7 @@ height: momentum leaves small dips, and stays in those that are deep for its rat
 
 EXPERIMENT = Experiment(
     name="optimizers",
+    order=7.2,
     title="Plain descent, momentum and Adam on surfaces",
     introduction="The chapter compares three optimizers on x² + 3y² and prints a ranking. Its run is repeated, then "
     "the three walk over a narrow valley, a saddle, a ravine, a plateau and ripples, from many starts and at many "

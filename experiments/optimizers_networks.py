@@ -10,12 +10,12 @@ import numpy as np
 import optax
 
 import funcnn as fnn
-from experiments.claims import Claim, Section, judge
-from experiments.data import Split, digits, mnist, with_validation
-from experiments.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
-from experiments.figures import Curve, Figure, bars, lines
-from experiments.optimizers import one_of
-from experiments.runner import command_line
+from experiments.harness.claims import Claim, Section, judge
+from experiments.harness.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
+from experiments.harness.figures import Curve, Figure, bars, lines
+from experiments.harness.runner import command_line
+from experiments.shared.data import Split, digits, mnist, with_validation
+from experiments.shared.optimizer_choice import one_of
 
 
 def claims_on(name: str, where: str) -> tuple[Claim, Claim, Claim]:
@@ -190,6 +190,7 @@ def on_both(settings: Settings) -> Outcome:
 
 EXPERIMENT = Experiment(
     name="optimizers_networks",
+    order=7.3,
     title="Is Adam best, and is its default rate good enough?",
     introduction="The chapter says that Adam works well with its default settings, and needs little tuning. Five "
     "optimizers train the same networks from the same first weights at ten learning rates, all in one program; the "

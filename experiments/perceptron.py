@@ -9,11 +9,12 @@ from jax.nn import initializers
 from jaxtyping import Array
 
 import funcnn as fnn
-from experiments.chapter import XOR_LOSSES, chapter_start
-from experiments.claims import Claim, Section, interval, judge
-from experiments.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
-from experiments.figures import Curve, Figure, Panel, bars, histogram, lines, plane
-from experiments.runner import command_line
+from experiments.harness.claims import Claim, Section, interval, judge
+from experiments.harness.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
+from experiments.harness.figures import Curve, Figure, Panel, bars, histogram, lines, plane
+from experiments.harness.runner import command_line
+from experiments.shared.chapter_examples import XOR_LOSSES, chapter_start
+from experiments.shared.logic_gates import GATES, corners, frozen_elsewhere, right_answers, targets
 
 NEURON_LEARNS = Claim(
     name="neuron-learns-gates",
@@ -88,22 +89,6 @@ CHAPTER_ANY_START = Claim(
     quantity="share of starts, drawn as the chapter draws them, that give four right answers",
     at_least=0.95, statistic="share", seeds=1_000, quick_seeds=60,
 )  # fmt: skip
-
-GATES = {"AND": (0, 0, 0, 1), "OR": (0, 1, 1, 1), "NAND": (1, 1, 1, 0), "XOR": (0, 1, 1, 0)}
-
-
-def corners() -> Array:
-    return jnp.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
-
-
-def targets(gate: str) -> Array:
-    return jnp.array(GATES[gate], float)[:, None]
-
-
-def right_answers(logits: Array, y: Array) -> Array:
-    """Whether each answer is on its target's side of ½, which is a logit of 0."""
-    return (logits > 0) == (y > 0.5)
-
 
 SIDE = np.linspace(-0.5, 1.5, 61)
 
@@ -237,19 +222,6 @@ def start(key: Array, present: fnn.SkipParts) -> fnn.SkipParts:
         branches.append((fnn.LinearParams(hidden, jnp.zeros(MOST_UNITS)), (), fnn.LinearParams(output, jnp.zeros(1))))
     shortcut = fnn.LinearParams(jax.random.normal(keys[6], (2, 1)) * jnp.sqrt(0.5), jnp.zeros(1))
     return jax.tree.map(jnp.multiply, parts(branches, shortcut), present)
-
-
-def frozen_elsewhere(grad, present):
-    """Gradients that are 0 for the parameters that a network lacks."""
-
-    def of(model, loss):
-        def value_and_grad(*given, key=None):
-            value, gradients = grad(model, loss)(*given, key=key)
-            return value, jax.tree.map(jnp.multiply, gradients, present)
-
-        return value_and_grad
-
-    return of
 
 
 class HiddenRuns(NamedTuple):
@@ -469,6 +441,7 @@ def chapter_network(settings: Settings) -> Outcome:
 
 EXPERIMENT = Experiment(
     name="perceptron",
+    order=1.1,
     title="One neuron and a hidden layer",
     introduction=(
         "A neuron weighs its inputs, adds them up and fires or doesn't. What can one of them learn, what can't it, and "

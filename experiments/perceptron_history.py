@@ -12,11 +12,11 @@ import numpy as np
 from jaxtyping import Array
 
 import funcnn as fnn
-from experiments.claims import Claim, Section, interval, judge
-from experiments.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
-from experiments.figures import Curve, Figure, heatmap, histogram, lines
-from experiments.perceptron import corners, frozen_elsewhere, targets
-from experiments.runner import command_line
+from experiments.harness.claims import Claim, Section, interval, judge
+from experiments.harness.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
+from experiments.harness.figures import Curve, Figure, heatmap, histogram, lines
+from experiments.harness.runner import command_line
+from experiments.shared.logic_gates import corners, frozen_elsewhere, targets
 
 PDP = "Rumelhart, Hinton and Williams 1986, Parallel distributed processing 1, chapter 8"
 NATURE = "Rumelhart, Hinton and Williams 1986, Nature 323, p. 534, figure 1"
@@ -524,6 +524,7 @@ def mirror_symmetry(settings: Settings) -> Outcome:
 
 EXPERIMENT = Experiment(
     name="perceptron_history",
+    order=1.2,
     title="Back-propagation in 1986, run again",
     introduction=(
         "In 1986 Rumelhart, Hinton and Williams showed that hidden units can be taught, with small networks and one "

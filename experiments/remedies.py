@@ -15,12 +15,12 @@ import optax
 from jax import lax
 
 import funcnn as fnn
-from experiments.claims import Claim, Section, interval, judge
-from experiments.data import digits
-from experiments.experiment import Experiment, Outcome, Result, Settings, checked, settles
-from experiments.figures import Curve, Figure, bars, heatmap, lines
-from experiments.runner import command_line
-from experiments.starts import Draw, fan_in_uniform, he, starts, xavier
+from experiments.harness.claims import Claim, Section, interval, judge
+from experiments.harness.experiment import Experiment, Outcome, Result, Settings, checked, settles
+from experiments.harness.figures import Curve, Figure, bars, heatmap, lines
+from experiments.harness.runner import command_line
+from experiments.shared.data import digits
+from experiments.shared.initialization import Draw, fan_in_uniform, he, starts, xavier
 
 WIDTH, DEPTH, SAMPLES, BATCH = 32, 30, 640, 16
 RATES = (0.001, 0.005, 0.03)
@@ -322,6 +322,7 @@ def times(scale: float, generator: np.random.Generator, shape: tuple[int, ...]) 
 
 EXPERIMENT = Experiment(
     name="remedies",
+    order=8.3,
     title="Deep networks that don't learn, and their remedies",
     introduction="Thirty hidden layers of 32 units learn handwritten digits, or don't. Which of the cures in the "
     "textbooks works by itself, which only together with another, and what does clipping do for those that explode?",

@@ -14,11 +14,11 @@ from sklearn.datasets import load_breast_cancer, load_wine
 from sklearn.model_selection import train_test_split
 
 import funcnn as fnn
-from experiments.claims import Claim, Section, interval, judge
-from experiments.experiment import Experiment, Outcome, Result, Settings, checked, settles
-from experiments.figures import Curve, Figure, bars, lines
-from experiments.runner import command_line
-from experiments.starts import he, starts, xavier
+from experiments.harness.claims import Claim, Section, interval, judge
+from experiments.harness.experiment import Experiment, Outcome, Result, Settings, checked, settles
+from experiments.harness.figures import Curve, Figure, bars, lines
+from experiments.harness.runner import command_line
+from experiments.shared.initialization import he, starts, xavier
 
 HIDDEN, BATCH = 16, 32
 RATES = tuple(10.0**power for power in range(-8, 1))
@@ -366,6 +366,7 @@ def saturated(activation: fnn.Layer, batch: fnn.Batch, seed: int) -> np.ndarray:
 
 EXPERIMENT = Experiment(
     name="scaling_inputs",
+    order=9.1,
     title="Inputs that aren't scaled",
     introduction="Must inputs be scaled? Incomes in tens of thousands beside ratios below one are fed to a small "
     "network as they are, standardised, and scaled to [0, 1]; so are two real data sets.",

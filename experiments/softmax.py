@@ -12,11 +12,11 @@ from jaxtyping import Array
 from scipy import special
 
 import funcnn as fnn
-from experiments.calibration import checked_here, halves, outputs
-from experiments.claims import Claim, Section, judge
-from experiments.experiment import Experiment, Outcome, Result, Settings, Table, settles
-from experiments.figures import Curve, Figure, images, lines
-from experiments.runner import command_line
+from experiments.harness.claims import Claim, Section, judge
+from experiments.harness.experiment import Experiment, Outcome, Result, Settings, Table, settles
+from experiments.harness.figures import Curve, Figure, images, lines
+from experiments.harness.runner import command_line
+from experiments.shared.digit_networks import checked_here, halves, outputs
 
 PRINTED = Claim(
     name="worked_example",
@@ -297,6 +297,7 @@ def joint(settings: Settings) -> Outcome:
 
 EXPERIMENT = Experiment(
     name="softmax",
+    order=9.3,
     title="What softmax's shares are",
     introduction="Softmax turns scores into shares of 1. When does its formula overflow, what does a temperature do, "
     "and what becomes of the shares where labels don't exclude each other?",

@@ -14,11 +14,11 @@ import optax
 from jax import lax
 
 import funcnn as fnn
-from experiments.claims import Claim, Section, judge
-from experiments.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
-from experiments.figures import Curve, Figure, lines, plane
-from experiments.runner import command_line
-from experiments.starts import starts
+from experiments.harness.claims import Claim, Section, judge
+from experiments.harness.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
+from experiments.harness.figures import Curve, Figure, lines, plane
+from experiments.harness.runner import command_line
+from experiments.shared.initialization import starts
 
 PAPER = "Lang and Witbrock, Learning to tell two spirals apart, 1988"
 POINTS = 194
@@ -294,6 +294,7 @@ def told(findings, found: dict[str, Learned]) -> str:
 
 EXPERIMENT = Experiment(
     name="two_spirals",
+    order=8.4,
     title="Two spirals: shortcuts past layers, in 1988",
     introduction="Two spirals of 97 points wind around each other. Lang and Witbrock taught a network of three hidden "
     "layers to tell them apart, with connections from every layer to all later ones, long before residual networks.",

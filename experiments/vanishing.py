@@ -12,11 +12,11 @@ import numpy as np
 from jax import lax
 
 import funcnn as fnn
-from experiments.claims import Claim, Section, judge
-from experiments.data import digits
-from experiments.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
-from experiments.figures import Curve, Figure, bars, lines
-from experiments.runner import command_line
+from experiments.harness.claims import Claim, Section, judge
+from experiments.harness.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
+from experiments.harness.figures import Curve, Figure, bars, lines
+from experiments.harness.runner import command_line
+from experiments.shared.data import digits
 
 DEEP = {"section": Section.VANISHING, "seeds": 200, "quick_seeds": 40}
 MISTAKE = {"section": Section.MISTAKE_SIGMOID, "seeds": 20, "quick_seeds": 5}
@@ -276,6 +276,7 @@ sigmoids to {accuracies["sigmoid, Xavier"].mean():.2f}, ReLU alone takes the sma
 
 EXPERIMENT = Experiment(
     name="vanishing",
+    order=8.1,
     title="Vanishing and exploding gradients",
     introduction="""How much of the gradient reaches the first layer? Each layer multiplies it by its activation's
 derivative and by its kernel. We follow ∂L/∂z, the gradient by a layer's pre-activations, through two to fifty layers of

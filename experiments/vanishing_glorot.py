@@ -11,10 +11,10 @@ from jax.nn.initializers import variance_scaling
 from PIL import Image, ImageDraw
 
 import funcnn as fnn
-from experiments.claims import Claim, Section, judge
-from experiments.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
-from experiments.figures import Curve, Figure, Panel, lines
-from experiments.runner import command_line
+from experiments.harness.claims import Claim, Section, judge
+from experiments.harness.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
+from experiments.harness.figures import Curve, Figure, Panel, lines
+from experiments.harness.runner import command_line
 
 START = {
     "section": Section.VANISHING, "source": "Glorot and Bengio 2010, section 4.2", "seeds": 60, "quick_seeds": 2,
@@ -235,6 +235,7 @@ gradients sees nothing of it."""
 
 EXPERIMENT = Experiment(
     name="vanishing_glorot",
+    order=8.2,
     title="Glorot and Bengio's five layers of a thousand units",
     introduction="""Glorot and Bengio looked into deep networks before their first step and saw the gradient fade from
 layer to layer under the initialization that everyone used, U[−1/√n, 1/√n]. They derived another,

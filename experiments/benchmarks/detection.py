@@ -27,8 +27,8 @@ from experiments.benchmarks import optimizer_detection
 from experiments.benchmarks.catalogue import BUGS, CASES, RIGHT, Case
 from experiments.benchmarks.catalogue.verification import verify
 from experiments.benchmarks.checkers import ABSENT, CHECKERS, TITLES
-from experiments.console import console, table
-from experiments.marks import marks
+from experiments.harness.console import console, table
+from experiments.harness.readme_section import marks
 
 MARKS = marks("detection")
 COMMAND = "python -m experiments.benchmarks.detection"

@@ -23,7 +23,7 @@ import funcnn as fnn
 from experiments.benchmarks.monitored_runs import DATA, Recipe, Run, train
 from experiments.benchmarks.sick_runs import HEALTHY, SICK
 from experiments.benchmarks.unseen_runs import UNSEEN_HEALTHY, UNSEEN_SICK
-from experiments.console import console, table
+from experiments.harness.console import console, table
 from funcnn.health.findings import Finding, diagnose_health
 from funcnn.health.measures import monitored_value_and_grad, update_ratios
 

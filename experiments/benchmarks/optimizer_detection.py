@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from experiments.benchmarks.catalogue.optimizers import PARAMS, RIGHT_OPTIMIZERS, WRONG_OPTIMIZERS, OptimizerCase
 from experiments.benchmarks.catalogue.unforeseen import UNFORESEEN
-from experiments.console import console, table
+from experiments.harness.console import console, table
 from funcnn.optimizercheck import check_optimizer
 
 CASES = (*WRONG_OPTIMIZERS, *UNFORESEEN, *RIGHT_OPTIMIZERS)

@@ -30,7 +30,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sklearn.datasets import load_digits
 
 import funcnn as fnn
-from experiments.console import console, table
+from experiments.harness.console import console, table
 
 COMMAND = "python -m experiments.benchmarks.survival"
 COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 import funcnn as fnn
-from experiments.distributed import DistributedSettings, join
+from experiments.harness.distributed import DistributedSettings, join
 
 EPOCHS, BATCH = 40, 16
 MODEL = fnn.mlp((3, 128, 1), fnn.tanh, normalization=fnn.batch_norm, dropout=0.1)

@@ -9,7 +9,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import funcnn as fnn
-from experiments import backprop_step
+from experiments.shared import backprop_step
 
 
 def test_the_chapters_step_number_by_number():

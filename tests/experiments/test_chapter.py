@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import chapter
-from experiments.experiment import Settings
+from experiments.harness.experiment import Settings
 
 CHAPTER = json.loads((Path(__file__).parents[1] / "data" / "chapter.json").read_text())
 LARGEST_RELATIVE_ERROR = 1e-12

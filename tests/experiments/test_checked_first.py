@@ -4,10 +4,9 @@ import jax
 import pytest
 
 import funcnn as fnn
-from experiments import experiment as experiment_module
-from experiments.__main__ import NAMES
-from experiments.experiment import Settings, measured
-from experiments.runner import load
+from experiments.harness import experiment as experiment_module
+from experiments.harness.experiment import Settings, measured
+from experiments.harness.topics import load, topic_names
 
 TRAIN_NOTHING = {
     "chapter": set(range(10)) - {4},
@@ -28,7 +27,7 @@ class TrainedError(Exception):
     """Raised in the place of a training."""
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", topic_names())
 def test_nothing_is_trained_before_its_gradients_are_checked(name, monkeypatch):
     def check(*given, **settings):
         raise CheckedError

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.claims import Claim, Section, interval, judge, number, threshold
+from experiments.harness.claims import Claim, Section, interval, judge, number, threshold
 
 
 def claim(**given):

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import funcnn as fnn
-from experiments.classification_loss_networks import CLASS_LOSSES
-from experiments.composed_losses import after, weighted
+from experiments.shared.classification_loss_networks import CLASS_LOSSES
+from experiments.shared.composed_losses import after, weighted
 
 
 def test_losses_behind_an_activation_and_their_sum_have_the_right_gradients():

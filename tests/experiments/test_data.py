@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import funcnn as fnn
-from experiments.data import DataSet, averaged, with_validation
+from experiments.shared.data import DataSet, averaged, with_validation
 
 
 def test_pictures_are_averaged_over_squares():

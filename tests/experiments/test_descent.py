@@ -6,7 +6,7 @@ import numpy as np
 
 import funcnn as fnn
 from experiments import descent
-from experiments.experiment import Settings
+from experiments.harness.experiment import Settings
 
 
 def test_a_batchs_gradient_is_the_weighted_mean_of_its_samples():

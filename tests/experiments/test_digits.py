@@ -3,7 +3,7 @@
 import pytest
 
 from experiments import digits
-from experiments.experiment import Settings
+from experiments.harness.experiment import Settings
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 
 import funcnn as fnn
 from experiments import features
-from experiments.starts import initial_params
+from experiments.shared.initialization import initial_params
 
 
 def test_an_edge_is_local_and_noise_and_strokes_are_not():

@@ -9,7 +9,7 @@ import pytest
 
 import funcnn as fnn
 from experiments import perceptron
-from experiments.experiment import Settings
+from experiments.harness.experiment import Settings
 
 SMALLER = {"sigmoid": (fnn.sigmoid, 3), "tanh": (fnn.tanh, 2), "ReLU": (fnn.relu, 8)}
 

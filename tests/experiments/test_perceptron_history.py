@@ -7,7 +7,7 @@ import pytest
 
 import funcnn as fnn
 from experiments import perceptron_history as history
-from experiments.perceptron import right_answers
+from experiments.shared.logic_gates import right_answers
 
 
 def test_eight_of_the_64_inputs_are_symmetric():

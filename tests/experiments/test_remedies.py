@@ -6,7 +6,7 @@ import numpy as np
 
 import funcnn as fnn
 from experiments.remedies import DEPTH, RECIPES, cotangents, network, samples
-from experiments.starts import starts
+from experiments.shared.initialization import starts
 
 
 def test_the_first_cotangent_is_that_of_autodiff():

@@ -1,19 +1,22 @@
 """What is kept, what is measured again, and what is said when something goes wrong."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
 
+import experiments
 import funcnn as fnn
-from experiments import store
-from experiments.__main__ import NAMES, AllSettings, asked, main
-from experiments.claims import Claim, Section, judge
-from experiments.experiment import (
+from experiments.__main__ import AllSettings, asked, main
+from experiments.harness import store
+from experiments.harness.claims import Claim, Section, judge
+from experiments.harness.experiment import (
     Experiment,
     Outcome,
     Part,
@@ -22,7 +25,7 @@ from experiments.experiment import (
     checked,
     measured,
 )
-from experiments.runner import load
+from experiments.harness.topics import load, topic_names, topic_path
 
 QUICK = Settings()
 CLAIM = Claim(name="one", sentence="One.", section=Section.WHAT, quantity="units", at_most=1, seeds=7, quick_seeds=3)
@@ -35,7 +38,7 @@ def test_quick_and_full_differ_in_seeds_and_steps():
     assert len(QUICK.keys_of(CLAIM)) == 3
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", topic_names())
 def test_every_experiment_is_whole(name):
     experiment = load(name)
     assert experiment.name == name
@@ -45,11 +48,11 @@ def test_every_experiment_is_whole(name):
 
 
 def test_every_section_of_the_chapter_has_a_claim():
-    assert {claim.section for name in NAMES for claim in load(name).claims} == set(Section)
+    assert {claim.section for name in topic_names() for claim in load(name).claims} == set(Section)
 
 
 def test_no_two_claims_have_one_name():
-    names = [claim.name for name in NAMES for claim in load(name).claims]
+    names = [claim.name for name in topic_names() for claim in load(name).claims]
     assert len(names) == len(set(names))
 
 
@@ -82,22 +85,27 @@ def test_a_wrong_backward_pass_stops_an_experiment_before_it_trains():
     assert checked(QUICK, fnn.mlp((3, 4, 2)), fnn.softmax_cross_entropy, batch) is fnn.manual_value_and_grad
 
 
-def test_the_store_knows_settings_and_code_apart(tmp_path, monkeypatch):
-    here = store.digest("digits", QUICK)
-    assert store.digest("digits", QUICK) == here
-    assert store.digest("digits", replace(QUICK, seed=1)) != here
+def test_the_digest_depends_on_settings_and_code(tmp_path, monkeypatch):
+    before = store.digest("digits", QUICK)
+    assert store.digest("digits", QUICK) == before
+    assert store.digest("digits", replace(QUICK, seed=1)) != before
     copy = tmp_path / "experiments"
-    copy.mkdir()
-    for path in store.sources(store.HERE / "digits.py"):
-        (copy / path.name).write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
-    (copy / "classification.py").write_text("# changed", encoding="utf-8")
-    monkeypatch.setattr(store, "HERE", copy)
-    assert store.digest("digits", QUICK) != here
+    shutil.copytree(Path(experiments.__file__).parent, copy, ignore=shutil.ignore_patterns("benchmarks", "gallery"))
+    monkeypatch.setattr(experiments, "__path__", [str(copy)])
+    assert store.digest("digits", QUICK) == before
+    for changed in ("digits.py", "shared/image_classifier.py", "harness/claims.py"):
+        before = store.digest("digits", QUICK)
+        with (copy / changed).open("a", encoding="utf-8") as script:
+            script.write("# Changed.\n")
+        assert store.digest("digits", QUICK) != before
+    before = store.digest("digits", QUICK)
+    (copy / "chapter.py").write_text("# Changed.\n", encoding="utf-8")
+    assert store.digest("digits", QUICK) == before
 
 
 def test_an_experiments_code_is_all_that_it_imports():
-    names = {path.name for path in store.sources(store.HERE / "digits.py")}
-    assert {"digits.py", "classification.py", "data.py", "claims.py", "figures.py"} <= names
+    names = {path.name for path in store.source_files(topic_path("digits"))}
+    assert {"digits.py", "image_classifier.py", "data.py", "claims.py", "figures.py"} <= names
     assert "chapter.py" not in names
 
 
@@ -116,7 +124,7 @@ def measured_once(tmp_path_factory):
 def test_a_second_run_measures_nothing(measured_once, monkeypatch):
     out, status = measured_once
     assert status == 0
-    monkeypatch.setattr("experiments.runner.ProcessPoolExecutor", None)
+    monkeypatch.setattr("experiments.harness.runner.ProcessPoolExecutor", None)
     page = (out / "index.html").read_text(encoding="utf-8")
     assert main(AllSettings(names=("chapter",), out=out)) == 0
     assert (out / "index.html").read_text(encoding="utf-8") == page

@@ -18,10 +18,10 @@ import tyro
 
 import funcnn as fnn
 from experiments.benchmarks.speed.machine import processor
-from experiments.claims import interval, number
-from experiments.console import console
-from experiments.runner import environment
-from experiments.starts import he, starts
+from experiments.harness.claims import interval, number
+from experiments.harness.console import console
+from experiments.harness.runner import environment
+from experiments.shared.initialization import he, starts
 
 PACKAGE = "experiments.benchmarks.scaling"
 VARIABLES = ("XLA_FLAGS", "JAX_PLATFORMS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")

@@ -20,7 +20,7 @@ import funcnn as fnn
 from experiments.benchmarks.checkers import ABSENT, CHECKERS
 from experiments.benchmarks.scaling._shared import Found, chosen, command, estimate, interleaved, samples, shown, start
 from experiments.benchmarks.speed.networks import FIVE, Network
-from experiments.console import console, table
+from experiments.harness.console import console, table
 from funcnn.gradcheck.precision import enable_x64
 
 NETWORKS = {network.name: network for network in FIVE[:3]}

@@ -26,8 +26,8 @@ from experiments.benchmarks.scaling._shared import (
     start,
     training_step,
 )
-from experiments.claims import number
-from experiments.console import console, table
+from experiments.harness.claims import number
+from experiments.harness.console import console, table
 
 COMPILING = ("trace and lower", "compile")
 

@@ -19,7 +19,7 @@ from sklearn.datasets import load_digits
 import funcnn as fnn
 from experiments.benchmarks.scaling import _loops
 from experiments.benchmarks.scaling._shared import Found, chosen, command, estimate, interleaved, ratio, shown
-from experiments.console import console, table
+from experiments.harness.console import console, table
 
 HEADLINE = "NumPy by hand"
 XOR_SIZES, DIGITS_SIZES = {"XOR 2-4-1": (2, 4, 1), "XOR 2-4-2": (2, 4, 2)}, (64, 128, 64, 10)

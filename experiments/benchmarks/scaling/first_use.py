@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.benchmarks.scaling._shared import Found, command, estimate, ratio, shown
-from experiments.console import console, table
+from experiments.harness.console import console, table
 
 ROOT = Path(__file__).parents[3]
 PROCESSES = ("no cache", "empty cache", "filled cache")

@@ -15,9 +15,9 @@ import numpy as np
 
 import funcnn as fnn
 from experiments.benchmarks.scaling._shared import Found, chosen, command, estimate, interleaved, samples, shown, start
-from experiments.claims import number
-from experiments.console import console, table
-from experiments.starts import he, starts
+from experiments.harness.claims import number
+from experiments.harness.console import console, table
+from experiments.shared.initialization import he, starts
 
 CLASSES = 10
 THEORY = {

@@ -12,8 +12,8 @@ import jax
 
 import funcnn as fnn
 from experiments.benchmarks.scaling._shared import Found, chosen, command, memory_of, shapes, training_step
-from experiments.claims import number
-from experiments.console import console, table
+from experiments.harness.claims import number
+from experiments.harness.console import console, table
 
 GRADIENTS = {"manual": fnn.manual_value_and_grad, "autodiff": fnn.autodiff_value_and_grad}
 

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import funcnn as fnn
-from experiments import data
 from experiments.benchmarks.scaling._shared import Found, chosen, command, estimate, interleaved, ratio, shown, start
-from experiments.console import console, table
+from experiments.harness.console import console, table
+from experiments.shared import data
 
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 """The dtype of the products, as ``mlp`` takes it."""

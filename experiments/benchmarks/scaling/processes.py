@@ -41,7 +41,7 @@ from experiments.benchmarks.scaling._shared import (
     start,
     training_step as one_step,
 )
-from experiments.console import console, table
+from experiments.harness.console import console, table
 
 NETWORKS = {
     "64-128-64-10, batch 64": ((64, 128, 64, 10), 64),

@@ -19,8 +19,8 @@ from experiments.benchmarks.speed.networks import FIVE, VARIANTS, Network
 from experiments.benchmarks.speed.readme import counted
 from experiments.benchmarks.speed.rounds import NEEDS, REFERENCE, Record, measured
 from experiments.benchmarks.speed.summary import geometric_means, summarised
-from experiments.console import console, table
-from experiments.store import write_whole
+from experiments.harness.console import console, table
+from experiments.harness.store import write_whole
 
 COMMAND = "python -m experiments.benchmarks.speed"
 RATES = ("contestant", "steps/s", "over jax_scan", "epochs/s", "predictions/s", "floor")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import vl_convert
 
-from experiments import figures
 from experiments.benchmarks.speed.readme import TITLES
 from experiments.benchmarks.speed.rounds import Record
+from experiments.harness import figures
 
 WIDTH, PADDING = 480, 30
 """Pixels; around the panels there is room for names in a font wider than the one that they were measured in."""

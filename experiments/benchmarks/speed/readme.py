@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.benchmarks.speed.rounds import REFERENCE, Record
-from experiments.marks import README, marks
+from experiments.harness.readme_section import README, marks
 
 MARKS = marks("speed")
 TITLES = {

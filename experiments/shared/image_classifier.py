@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import funcnn as fnn
-from experiments.claims import Claim, Section, judge
-from experiments.data import DataSet
-from experiments.distributed import DistributedSettings, join
-from experiments.experiment import GRADIENTS, Experiment, Outcome, Part, Settings, Table, checked
-from experiments.figures import Curve, Figure, heatmap, images, lines
+from experiments.harness.claims import Claim, Section, judge
+from experiments.harness.distributed import DistributedSettings, join
+from experiments.harness.experiment import GRADIENTS, Experiment, Outcome, Part, Settings, Table, checked
+from experiments.harness.figures import Curve, Figure, heatmap, images, lines
+from experiments.shared.data import DataSet
 
 BATCH_SIZE = 64
 UNITS_SHOWN = 24
@@ -29,6 +29,7 @@ class Classifier:
     """A network for a data set, and what is claimed of it.
 
     Fields:
+        order: as in ``Experiment``.
         side: pixels along an image's edge.
         epochs: quick and full.
         largest_gap: between a parameter trained by hand and by autodiff.
@@ -36,6 +37,7 @@ class Classifier:
     """
 
     name: str
+    order: float
     title: str
     introduction: str
     load: Callable[[int], DataSet]
@@ -80,6 +82,7 @@ def experiment(classifier: Classifier) -> Experiment:
     )  # fmt: skip
     return Experiment(
         name=classifier.name,
+        order=classifier.order,
         title=f"{classifier.title[0].upper()}{classifier.title[1:]}, by hand and by autodiff",
         introduction=classifier.introduction,
         parts=(

@@ -1,7 +1,6 @@
 """Running experiments: what was measured before is taken from the store, the rest is shared among processes."""
 
 import contextlib
-import importlib
 import os
 import platform
 import signal
@@ -19,11 +18,12 @@ import tyro
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from experiments import store
-from experiments.claims import number
-from experiments.console import console
-from experiments.experiment import Experiment, Part, Settings, WrongGradientError, measured
-from experiments.report import write_report
+from experiments.harness import store
+from experiments.harness.claims import number
+from experiments.harness.console import console
+from experiments.harness.experiment import Experiment, Part, Settings, WrongGradientError, measured
+from experiments.harness.report import write_report
+from experiments.harness.topics import load
 
 VERDICT_STYLES = {"holds": "green", "fails": "red", "undecided": "yellow"}
 COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("claims"),
@@ -43,10 +43,6 @@ class Run(NamedTuple):
     records: list[store.Record]
     failures: dict[Place, str]
     interrupted: bool
-
-
-def load(name: str) -> Experiment:
-    return importlib.import_module(f"experiments.{name}").EXPERIMENT
 
 
 def run_all(

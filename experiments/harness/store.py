@@ -9,33 +9,42 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from experiments.claims import Finding, threshold
-from experiments.experiment import Experiment, Outcome, Settings
+import experiments
+import funcnn
+from experiments.harness.claims import Finding, threshold
+from experiments.harness.experiment import Experiment, Outcome, Settings
+from experiments.harness.topics import topic_path
 
-HERE = Path(__file__).parent
+FUNCNN = Path(funcnn.__file__).parent
 Record = dict[str, Any]  # what a part found, as JSON
 
 
 def digest(name: str, settings: Settings) -> str:
     """A hash of all that an experiment's figures depend on: its settings, its code, funcnn's, and JAX's release."""
     found = hashlib.sha256(json.dumps([asdict(settings), metadata.version("jax"), metadata.version("jaxlib")]).encode())
-    for path in [*sources(HERE / f"{name}.py"), *sorted((HERE.parent / "funcnn").rglob("*.py"))]:
+    for path in [*source_files(topic_path(name)), *sorted(FUNCNN.rglob("*.py"))]:
         found.update(path.read_bytes())
     return found.hexdigest()[:16]
 
 
-def sources(script: Path) -> list[Path]:
-    """A script and every module of experiments that it imports, directly or not."""
+def source_files(script: Path) -> list[Path]:
+    """Return a script and every module of ``experiments`` that it imports, directly or indirectly."""
     found, waiting = {script}, [script]
     while waiting:
         for node in ast.walk(ast.parse(waiting.pop().read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "experiments":
                 names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-                paths = (HERE.parent / (name.replace(".", "/") + ".py") for name in names)
-                new = {path for path in paths if path.is_file()} - found
+                new = {path for name in names for path in module_paths(name)} - found
                 found |= new
                 waiting += new
     return sorted(found)
+
+
+def module_paths(name: str) -> list[Path]:
+    """Return the files of a module of ``experiments``: one, or none if the name is a package or no module."""
+    inside = name.split(".")[1:]
+    paths = (Path(folder, *inside).with_suffix(".py") for folder in experiments.__path__ if inside)
+    return [path for path in paths if path.is_file()]
 
 
 def place(folder: Path, name: str, settings: Settings, part: int) -> Path:

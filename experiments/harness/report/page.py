@@ -12,8 +12,8 @@ import jinja2
 import vl_convert
 from markupsafe import Markup
 
-from experiments.claims import Section, number
-from experiments.store import Record, plain, write_whole
+from experiments.harness.claims import Section, number
+from experiments.harness.store import Record, plain, write_whole
 
 HERE = Path(__file__).parent
 WIDTH, HEIGHT, MARGIN = 150.0, 22.0, 6.0

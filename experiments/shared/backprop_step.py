@@ -15,8 +15,8 @@ from jax.nn import initializers
 from jaxtyping import Array
 
 import funcnn as fnn
-from experiments.experiment import Outcome, Settings, Table, checked, settles
-from experiments.figures import Figure, Panel, panel
+from experiments.harness.experiment import Outcome, Settings, Table, checked, settles
+from experiments.harness.figures import Figure, Panel, panel
 
 
 @dataclass(frozen=True, kw_only=True)

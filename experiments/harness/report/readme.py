@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from experiments.claims import Section, number
-from experiments.marks import marks
-from experiments.store import Record
+from experiments.harness.claims import Section, number
+from experiments.harness.readme_section import marks
+from experiments.harness.store import Record
 
 MARKS = marks("claims")
 WORDS = {"holds": "holds", "fails": "**fails**", "undecided": "*undecided*"}

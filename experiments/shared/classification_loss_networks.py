@@ -10,11 +10,11 @@ import numpy as np
 from sklearn.datasets import load_breast_cancer
 
 import funcnn as fnn
-from experiments.claims import Claim, Section, judge
-from experiments.composed_losses import after, weighted
-from experiments.data import Split, digits, mnist, split_and_scale, with_validation
-from experiments.experiment import Outcome, Settings, Table, checked, settles
-from experiments.figures import Curve, Figure, bars, lines
+from experiments.harness.claims import Claim, Section, judge
+from experiments.harness.experiment import Outcome, Settings, Table, checked, settles
+from experiments.harness.figures import Curve, Figure, bars, lines
+from experiments.shared.composed_losses import after, weighted
+from experiments.shared.data import Split, digits, mnist, split_and_scale, with_validation
 
 
 class Sets(NamedTuple):

@@ -1,5 +1,6 @@
 """What an experiment is: claims, and parts that measure and judge them. ``run(settings) -> Result`` is pure."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,8 +9,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 
 import funcnn as fnn
-from experiments.claims import Claim, Finding
-from experiments.figures import Figure
+from experiments.harness.claims import Claim, Finding
+from experiments.harness.figures import Figure
 
 GRADIENTS = {"manual": fnn.manual_value_and_grad, "autodiff": fnn.autodiff_value_and_grad}
 
@@ -94,7 +95,9 @@ class Experiment:
     """A topic: its question, its claims, its parts.
 
     Fields:
-        name: that of its script.
+        name: the name of its script.
+        order: its place in the report, the chapter's section before the point (9: the mistakes, 10: why networks
+            matter). Without one it comes last, by its name.
         introduction: what is asked, and how the answer is sought, in a paragraph or a few.
         precision: the floating dtype of everything.
     """
@@ -103,6 +106,7 @@ class Experiment:
     title: str
     introduction: str
     parts: tuple[Part, ...]
+    order: float = math.inf
     precision: Literal["float32", "float64"] = "float32"
 
     @property

@@ -1,3 +1,3 @@
 """The report: every claim with its verdict, on one page that needs nothing beside it."""
 
-from experiments.report.page import write_report as write_report
+from experiments.harness.report.page import write_report as write_report

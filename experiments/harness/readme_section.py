@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments.store import write_whole
+from experiments.harness.store import write_whole
 
-README = Path(__file__).parents[1] / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 
 
 class Marks(NamedTuple):

@@ -1,0 +1,1 @@
+"""How a topic is measured and shown: claims, experiments, the runner, the store, figures and the report."""

@@ -1,0 +1,1 @@
+"""Data sets, initial parameters, models and measurements that topics import. No topic imports another topic."""

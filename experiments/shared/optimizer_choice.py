@@ -1,0 +1,21 @@
+"""Any of several optimizers in one compiled program."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def one_of(choice: jax.Array, optimizers: Sequence[optax.GradientTransformation]) -> optax.GradientTransformation:
+    """The chosen optimizer. The choice may be vmapped: all of them keep their state, one of them has its way."""
+
+    def init(params):
+        return tuple(optimizer.init(params) for optimizer in optimizers)
+
+    def update(gradients, states, params=None):
+        stepped = [opt.update(gradients, state, params) for opt, state in zip(optimizers, states, strict=True)]
+        updates, states = zip(*stepped, strict=True)
+        return jax.tree.map(lambda *each: jnp.stack(each)[choice], *updates), states
+
+    return optax.GradientTransformation(init, update)
