@@ -14,7 +14,7 @@ from experiments.harness.claims import Section
 from experiments.harness.console import console, table
 from experiments.harness.experiment import Settings
 from experiments.harness.report import readme, write_report
-from experiments.harness.runner import run_all, show
+from experiments.harness.runner import print_verdicts, run_all
 from experiments.harness.topics import load, ordered_names, topic_names
 
 
@@ -54,17 +54,17 @@ class AllSettings(Settings):
 def main(given: AllSettings) -> int:
     names = given.names or ordered_names()
     if given.list:
-        show_list(names)
+        print_list(names)
         return 0
     if given.readme:
-        readme.MARKS.around()
+        readme.SECTION.around()
     begun = time.monotonic()
     settings = Settings(full=given.full, seeds=given.seeds, seed=given.seed, grad=given.grad)
     run = run_all(
         names, settings, given.out, jobs=given.jobs, on_progress=lambda records: write_report(records, given.out)
     )
     page = write_report(run.records, given.out)
-    show(run.records)
+    print_verdicts(run.records)
     if run.interrupted:
         console.print(f"Stopped. What was finished is in {page}; the same command goes on from there.", highlight=False)
         return 130
@@ -79,7 +79,7 @@ def main(given: AllSettings) -> int:
     return bool(run.failures)
 
 
-def show_list(names: Sequence[str]) -> None:
+def print_list(names: Sequence[str]) -> None:
     shown = table("experiment", "claims", "what is asked")
     for name in names:
         experiment = load(name)
@@ -89,10 +89,10 @@ def show_list(names: Sequence[str]) -> None:
     console.print(f"{len(claimed)} of the chapter's {len(Section)} sections have a claim.")
 
 
-def asked(options: list[str] | None = None) -> AllSettings:
+def parse_options(options: list[str] | None = None) -> AllSettings:
     """What the options say, or those of the command line."""
     return tyro.cli(AllSettings, args=options, prog="python -m experiments", config=(tyro.conf.FlagCreatePairsOff,))
 
 
 if __name__ == "__main__":
-    sys.exit(main(asked()))
+    sys.exit(main(parse_options()))

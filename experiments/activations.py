@@ -10,9 +10,17 @@ from jax import lax
 
 import funcnn as fnn
 from experiments.harness.claims import Claim, Section, judge
-from experiments.harness.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
+from experiments.harness.experiment import (
+    Experiment,
+    ExperimentResult,
+    Outcome,
+    Settings,
+    Table,
+    checked_value_and_grad,
+    experiment_part,
+)
 from experiments.harness.figures import Curve, Figure, lines
-from experiments.harness.runner import command_line
+from experiments.harness.runner import run_command_line
 from experiments.shared.data import digits
 
 HERE = {"section": Section.ACTIVATIONS}
@@ -81,40 +89,40 @@ LIFTED_TANH = fnn.activation_layer(lifted_tanh_forward, fnn.tanh_backward, fnn.L
 LEAKY = fnn.leaky_relu()
 
 
-def value_and_slope(layer: fnn.Layer, z: jax.Array) -> tuple[np.ndarray, np.ndarray]:
+def value_and_derivative(layer: fnn.Layer, z: jax.Array) -> tuple[np.ndarray, np.ndarray]:
     """A layer's output at every z, and its derivative by its own backward pass."""
     a, _, residuals = layer.forward((), (), z[None], train=True)
     return np.asarray(a[0]), np.asarray(layer.backward(residuals, jnp.ones_like(a))[1][0])
 
 
-@settles("Values and slopes", RANGES, RANGES_COMPUTED, SATURATION, RELU_SLOPE)
+@experiment_part("Values and slopes", RANGES, RANGES_COMPUTED, SATURATION, RELU_SLOPE)
 def curves(settings: Settings) -> Outcome:
     def outside(most):
         z = jnp.linspace(-most, most, 100_001)
-        sigmoid, tanh, relu = (value_and_slope(layer, z)[0] for layer in (fnn.sigmoid, fnn.tanh, fnn.relu))
+        sigmoid, tanh, relu = (value_and_derivative(layer, z)[0] for layer in (fnn.sigmoid, fnn.tanh, fnn.relu))
         return np.sum((sigmoid <= 0) | (sigmoid >= 1)) + np.sum(np.abs(tanh) >= 1) + np.sum(relu < 0)
 
     whole = jnp.arange(1, 100.0)
     reaches_one = {
-        name: int(whole[np.argmax(value_and_slope(layer, whole)[0] >= 1)])
+        name: int(whole[np.argmax(value_and_derivative(layer, whole)[0] >= 1)])
         for name, layer in (("sigmoid", fnn.sigmoid), ("tanh", fnn.tanh))
     }
     far = jnp.concatenate([jnp.linspace(-100, -5, 10_001), jnp.linspace(5, 100, 10_001)])
-    steepest = max(value_and_slope(layer, far)[1].max() for layer in (fnn.sigmoid, fnn.tanh))
-    findings = (
+    steepest = max(value_and_derivative(layer, far)[1].max() for layer in (fnn.sigmoid, fnn.tanh))
+    results = (
         judge(RANGES, outside(5)),
         judge(RANGES_COMPUTED, outside(100),
               f"Single precision rounds the sigmoid to 1 by z = {reaches_one['sigmoid']} and tanh by "
               f"z = {reaches_one['tanh']}: one reason why a loss should take logits."),
         judge(SATURATION, steepest),
-        judge(RELU_SLOPE, value_and_slope(fnn.relu, jnp.geomspace(1e-30, 1e30, 1001))[1].min()),
+        judge(RELU_SLOPE, value_and_derivative(fnn.relu, jnp.geomspace(1e-30, 1e30, 1001))[1].min()),
     )  # fmt: skip
     axis = jnp.linspace(-5, 5, 201)
     families = (
         {"sigmoid": fnn.sigmoid, "tanh": fnn.tanh, "ReLU": fnn.relu, "leaky ReLU": LEAKY},
         {"softplus": fnn.softplus, "ELU": fnn.elu, "GELU": fnn.gelu, "SiLU": fnn.silu},
     )
-    drawn = [{name: value_and_slope(layer, axis) for name, layer in family.items()} for family in families]
+    drawn = [{name: value_and_derivative(layer, axis) for name, layer in family.items()} for family in families]
     figure = Figure(
         title="Every activation and its slope",
         alternative="Values and derivatives from −5 to 5. Sigmoid and tanh level off and their slopes are bells of "
@@ -127,7 +135,7 @@ def curves(settings: Settings) -> Outcome:
     )  # fmt: skip
     chosen = jnp.array([-3.0, -1.0, 0.0, 1.0, 3.0])
     columns = [
-        pair for name in ("sigmoid", "ReLU", "leaky ReLU") for pair in value_and_slope(families[0][name], chosen)
+        pair for name in ("sigmoid", "ReLU", "leaky ReLU") for pair in value_and_derivative(families[0][name], chosen)
     ]
     table = Table(
         "The chapter's table, computed", ("z", "sigmoid", "slope", "ReLU", "slope", "leaky ReLU", "slope"),
@@ -136,7 +144,7 @@ def curves(settings: Settings) -> Outcome:
     text = f"""The ranges are as the chapter says, with one thing to know: in single precision a computer's sigmoid is
 exactly 1 at z = {reaches_one["sigmoid"]}, and its slope there exactly 0; tanh is by z = {reaches_one["tanh"]}. Beyond
 |z| = 5 the steepest slope of sigmoid and tanh is {steepest:.4f}."""
-    return Outcome(findings, (figure,), (table,), text)
+    return Outcome(results, (figure,), (table,), text)
 
 
 # Without activation functions --------------------------------------------------------------------------------------
@@ -162,7 +170,7 @@ def ten_layers(key: jax.Array):
     return plain, x @ kernel + bias, rectified, x
 
 
-def left_by_best_matrix(x: np.ndarray, y: np.ndarray) -> float:
+def unexplained_by_linear_fit(x: np.ndarray, y: np.ndarray) -> float:
     """The part of y's variance that the least-squares matrix and bias doesn't explain."""
     design = np.column_stack([x, np.ones(len(x))]).astype(float)
     # The normal equations are enough for inputs that are independent.
@@ -171,16 +179,16 @@ def left_by_best_matrix(x: np.ndarray, y: np.ndarray) -> float:
     return float(((y - design @ coefficients) ** 2).sum() / ((y - y.mean(0)) ** 2).sum())
 
 
-@settles("A network without activation functions", COLLAPSE, NONLINEAR)
+@experiment_part("A network without activation functions", COLLAPSE, NONLINEAR)
 def collapse(settings: Settings) -> Outcome:
     plain, one, rectified, x = (np.asarray(array) for array in ten_layers(settings.keys_of(COLLAPSE)))
     gap = np.abs(plain - one).max((1, 2)) / np.abs(one).max((1, 2))
-    left = np.array([left_by_best_matrix(*pair) for pair in zip(x, rectified, strict=True)])
-    findings = judge(COLLAPSE, gap), judge(NONLINEAR, left)
+    left = np.array([unexplained_by_linear_fit(*pair) for pair in zip(x, rectified, strict=True)])
+    results = judge(COLLAPSE, gap), judge(NONLINEAR, left)
     text = f"""Ten linear layers, multiplied out, differ from their one matrix by {gap.mean():.1e} of the largest
 output, a few roundings of 1.2e-7. Put ReLU between them and the best matrix that least squares can find leaves
 {100 * left.mean():.0f}% of the outputs' variance unexplained."""
-    return Outcome(findings, text=text)
+    return Outcome(results, text=text)
 
 
 # The zero centre ---------------------------------------------------------------------------------------------------
@@ -188,13 +196,13 @@ output, a few roundings of 1.2e-7. Put ReLU between them and the best matrix tha
 RATES = (0.1, 0.3, 1.0, 3.0, 10.0)
 
 
-@settles("tanh's zero centre", TANH_FASTER, CENTRE)
+@experiment_part("tanh's zero centre", TANH_FASTER, CENTRE)
 def zero_centre(settings: Settings) -> Outcome:
     data = digits().training
     kinds = {"sigmoid": fnn.sigmoid, "tanh": fnn.tanh, "tanh + 1": LIFTED_TANH}
     every = [layer for activation in kinds.values() for layer in (fnn.linear(4, 4), activation)]
     few = fnn.Batch(data.x[:4, 20:24], data.y[:4] % 4)
-    grad = checked(settings, fnn.serial(*every, fnn.linear(4, 4)), fnn.softmax_cross_entropy, few)
+    grad = checked_value_and_grad(settings, fnn.serial(*every, fnn.linear(4, 4)), fnn.softmax_cross_entropy, few)
     epochs = settings.steps(quick=4, full=15)
     keys = settings.keys_of(TANH_FASTER)
     losses = {}
@@ -213,7 +221,7 @@ def zero_centre(settings: Settings) -> Outcome:
     best = {name: int(loss.mean(1).argmin()) for name, loss in final.items()}
     chosen = {name: loss[best[name]] for name, loss in final.items()}
     rates = ", ".join(f"{name} {RATES[at]:g}" for name, at in best.items())
-    findings = (
+    results = (
         judge(TANH_FASTER, chosen["tanh"] / chosen["sigmoid"], f"The best rates: {rates}."),
         judge(CENTRE, chosen["tanh"] / chosen["tanh + 1"]),
     )
@@ -235,13 +243,13 @@ def zero_centre(settings: Settings) -> Outcome:
     text = f"""Training loss after {epochs} epochs, each at its best learning rate ({rates}): {told}. tanh is a sigmoid
 stretched to twice the height and half the width, 2σ(2z) − 1, so it differs from it in slope as well as in centre. tanh
 + 1 has tanh's slopes without its centre: what lies between the two is the centre's doing, the rest is the slope's."""
-    return Outcome(findings, (figure,), text=text)
+    return Outcome(results, (figure,), text=text)
 
 
 # Speed -------------------------------------------------------------------------------------------------------------
 
 
-def seconds(functions: dict, repetitions: int) -> dict[str, np.ndarray]:
+def measure_seconds(functions: dict, repetitions: int) -> dict[str, np.ndarray]:
     """Times of functions that take turns, so that whatever else the machine does meets them alike."""
     for function in functions.values():
         jax.block_until_ready(function())
@@ -254,7 +262,7 @@ def seconds(functions: dict, repetitions: int) -> dict[str, np.ndarray]:
     return {name: np.array(values) for name, values in times.items()}
 
 
-@settles("Is ReLU fast to compute?", FAST_ALONE, FAST_INSIDE)
+@experiment_part("Is ReLU fast to compute?", FAST_ALONE, FAST_INSIDE)
 def speed(settings: Settings) -> Outcome:
     kinds = {"sigmoid": fnn.sigmoid, "ReLU": fnn.relu}
     z = jax.random.normal(jax.random.key(0), (256, 1024))
@@ -273,16 +281,16 @@ def speed(settings: Settings) -> Outcome:
         return partial(grad, *model.init(jax.random.key(0)), batch)
 
     taken = {
-        what: seconds({name: of(layer) for name, layer in kinds.items()}, settings.seeds_of(FAST_ALONE))
+        what: measure_seconds({name: of(layer) for name, layer in kinds.items()}, settings.seeds_of(FAST_ALONE))
         for what, of in (("alone", alone), ("inside", inside))
     }
     ratio = {what: times["sigmoid"] / times["ReLU"] for what, times in taken.items()}
     device = f"Measured on {jax.devices()[0].device_kind}; another machine has other figures."
-    findings = judge(FAST_ALONE, ratio["alone"], device), judge(FAST_INSIDE, ratio["inside"], device)
+    results = judge(FAST_ALONE, ratio["alone"], device), judge(FAST_INSIDE, ratio["inside"], device)
     text = f"""By itself the sigmoid takes {np.median(ratio["alone"]):.1f} times as long as ReLU. In a network most of
 the time goes to the kernels: its gradient takes {np.median(ratio["inside"]):.2f} times as long with sigmoids. These are
 times of the machine that wrote the page, the one thing here that another run won't repeat to the digit."""
-    return Outcome(findings, text=text)
+    return Outcome(results, text=text)
 
 
 EXPERIMENT = Experiment(
@@ -295,9 +303,9 @@ without any, the zero centre of tanh, and what ReLU saves in time.""",
 )
 
 
-def run(settings: Settings) -> Result:
+def run(settings: Settings) -> ExperimentResult:
     return EXPERIMENT.run(settings)
 
 
 if __name__ == "__main__":
-    command_line(EXPERIMENT)
+    run_command_line(EXPERIMENT)

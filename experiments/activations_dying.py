@@ -12,9 +12,16 @@ from jax import lax
 
 import funcnn as fnn
 from experiments.harness.claims import Claim, Section, judge
-from experiments.harness.experiment import Experiment, Outcome, Result, Settings, checked, settles
+from experiments.harness.experiment import (
+    Experiment,
+    ExperimentResult,
+    Outcome,
+    Settings,
+    checked_value_and_grad,
+    experiment_part,
+)
 from experiments.harness.figures import Curve, Figure, bars, lines
-from experiments.harness.runner import command_line
+from experiments.harness.runner import run_command_line
 from experiments.shared.data import digits
 
 DYING = {"section": Section.ACTIVATIONS, "seeds": 20, "quick_seeds": 5}
@@ -70,35 +77,35 @@ DEATH_RATES = (0.1, 0.3, 1.0)
 BIASES = (-2.0, -1.0, 0.0, 0.1, 1.0)
 
 
-def silent(model: fnn.Layer, params, x: jax.Array) -> jax.Array:
+def silent_units(model: fnn.Layer, params, x: jax.Array) -> jax.Array:
     """Which units no sample makes positive, ``(hidden layers, units)``; those of a diverged network count as well."""
     _, _, residuals = model.forward(params, model.init(jax.random.key(0))[1], x, train=False)
     return jnp.stack([~(kept.x > 0).any(0) for kept in residuals[2::2]])
 
 
-def from_bias(params, bias):
+def with_hidden_bias(params, bias):
     """The parameters with every hidden bias at a value."""
     hidden = [part._replace(bias=jnp.full_like(part.bias, bias)) if part else part for part in params[:-1]]
     return (*hidden, params[-1])
 
 
-def deaths(model: fnn.Layer, grad, data, epochs: int, key: jax.Array, rate, bias):
+def track_silent_units(model: fnn.Layer, grad, data, epochs: int, key: jax.Array, rate, bias):
     """Which units are silent before training and after every epoch, and the test accuracy at the end."""
 
     def epoch(params, key):
         trained = fnn.train(model, fnn.softmax_cross_entropy, fnn.sgd(rate), data.training, epochs=1, batch_size=32,
                             key=key, params=params, grad=grad)  # fmt: skip
-        return trained.params, silent(model, trained.params, data.training.x)
+        return trained.params, silent_units(model, trained.params, data.training.x)
 
     params, state = model.init(key)
-    params = from_bias(params, bias)
-    at_start = silent(model, params, data.training.x)
+    params = with_hidden_bias(params, bias)
+    at_start = silent_units(model, params, data.training.x)
     params, later = lax.scan(epoch, params, jax.random.split(key, epochs))
     right = fnn.predict(model, params, state, data.test.x).argmax(-1) == data.test.y
     return jnp.concatenate([at_start[None], later]), right.mean()
 
 
-def revived(dead: np.ndarray) -> np.ndarray:
+def revived_share(dead: np.ndarray) -> np.ndarray:
     """By seed, the share of units dead after some epoch that live at the end; ``dead`` is (…, seeds, times, units)."""
     ever = dead.any(-2)
     back = ever & ~dead[..., -1, :]
@@ -106,19 +113,21 @@ def revived(dead: np.ndarray) -> np.ndarray:
     return back.sum(together) / np.maximum(1, ever.sum(together))
 
 
-@settles("Dying units", NO_GRADIENT, STAYS_FIRST, STAYS_SECOND, RARE, FAST_KILLS, BIAS_KILLS, BIAS_SAVES, LEAKY_ALIVE,
-         LEAKY_BETTER)  # fmt: skip
-def dying(settings: Settings) -> Outcome:
+@experiment_part(
+    "Dying units", NO_GRADIENT, STAYS_FIRST, STAYS_SECOND, RARE, FAST_KILLS, BIAS_KILLS, BIAS_SAVES, LEAKY_ALIVE,
+    LEAKY_BETTER,
+)  # fmt: skip
+def dying_units(settings: Settings) -> Outcome:
     data = digits()
     model, leaky = (fnn.mlp((64, 64, 64, 10), activation) for activation in (fnn.relu, LEAKY))
     both = fnn.serial(fnn.linear(4, 4), fnn.relu, fnn.linear(4, 4), LEAKY, fnn.linear(4, 4))
     few = fnn.Batch(data.training.x[:4, 20:24], data.training.y[:4] % 4)
-    grad = checked(settings, both, fnn.softmax_cross_entropy, few)
+    grad = checked_value_and_grad(settings, both, fnn.softmax_cross_entropy, few)
     epochs = settings.steps(quick=4, full=12)
     keys = settings.keys_of(RARE)
 
     def of(model, biases):
-        run = partial(deaths, model, grad, data, epochs)
+        run = partial(track_silent_units, model, grad, data, epochs)
         over_biases = jax.vmap(jax.vmap(run, in_axes=(0, None, None)), in_axes=(None, None, 0))
         over_rates = jax.jit(jax.vmap(over_biases, in_axes=(None, 0, None)))
         return [np.asarray(array) for array in over_rates(keys, jnp.array(DEATH_RATES), jnp.array(biases))]
@@ -138,11 +147,12 @@ def dying(settings: Settings) -> Outcome:
 
     end = {(rate, bias): share[at(rate, bias)][:, -1] for rate in DEATH_RATES for bias in BIASES}
     died = {rate: (dead[at(rate, 0.0)][:, -1] & ~dead[at(rate, 0.0)][:, 0]).mean((-2, -1)) for rate in DEATH_RATES}
-    second = revived(dead[..., 1, :])
+    second = revived_share(dead[..., 1, :])
     better = accuracy_leaky[-1, 0] - accuracy[at(1.0, 0.0)]
-    findings = (
+    results = (
         judge(NO_GRADIENT, of_dead),
-        judge(STAYS_FIRST, revived(dead[..., 0, :]), "Plain descent; momentum would carry a unit on for a while."),
+        judge(STAYS_FIRST, revived_share(dead[..., 0, :]),
+              "Plain descent; momentum would carry a unit on for a while."),
         judge(STAYS_SECOND, second, "Its inputs are learned: the layer below can bring it back."),
         judge(RARE, died[0.1], f"Before training {share[at(0.1, 0.0)][:, 0].mean():.3f} of them are dead already."),
         judge(FAST_KILLS, died[1.0]),
@@ -191,7 +201,7 @@ updates again is true of the first hidden layer, whose inputs stay what they are
 Leaky ReLU at rate 1 ends with {share_leaky[-1, :, -1].mean():.3f} of its units negative on every image, and classifies
 {100 * accuracy_leaky[-1, 0].mean():.1f}% of the test images, where ReLU has
 {100 * accuracy[at(1.0, 0.0)].mean():.1f}%: the leak keeps a gradient alive, but a hundredth of one."""
-    return Outcome(findings, figures, text=text)
+    return Outcome(results, figures, text=text)
 
 
 EXPERIMENT = Experiment(
@@ -201,13 +211,13 @@ EXPERIMENT = Experiment(
     introduction="""A ReLU whose input is negative for every sample gives zero, and its gradient is zero too: it is said
 to be dead for good. How often does that happen, what brings it about, and does leaky ReLU prevent it? A network on
 digits is trained at three learning rates from five starting biases.""",
-    parts=(dying,),
+    parts=(dying_units,),
 )
 
 
-def run(settings: Settings) -> Result:
+def run(settings: Settings) -> ExperimentResult:
     return EXPERIMENT.run(settings)
 
 
 if __name__ == "__main__":
-    command_line(EXPERIMENT)
+    run_command_line(EXPERIMENT)

@@ -19,21 +19,21 @@ from threadpoolctl import threadpool_limits
 
 import funcnn as fnn
 from experiments.harness.claims import Claim, Section, judge
-from experiments.harness.experiment import Experiment, Outcome, Result, Settings, settles
+from experiments.harness.experiment import Experiment, ExperimentResult, Outcome, Settings, experiment_part
 from experiments.harness.figures import Curve, Figure, Panel, lines
-from experiments.harness.runner import command_line
+from experiments.harness.runner import run_command_line
 from experiments.shared.function_fitting import (
-    HALF,
+    HALF_WIDTH,
     UNEXPLAINED,
-    at,
-    checked_here,
-    falling_adam,
-    stacked,
-    teeth,
-    unexplained,
-    wave,
+    adam_cosine_decay,
+    checked_mlp_value_and_grad,
+    index_tree,
+    sine_wave,
+    stack_trees,
+    triangle_wave,
+    unexplained_share,
 )
-from experiments.shared.initialization import initial_params
+from experiments.shared.initialization import he_mlp_params
 
 BARRON = "Barron, Universal approximation bounds for superpositions of a sigmoidal function, 1993"
 LINE = Claim(
@@ -108,11 +108,11 @@ DIMENSIONS = 8
 # Targets --------------------------------------------------------------------------------------------------------------
 
 
-def square(t, frequency):
+def square_wave(t, frequency):
     return np.where(np.sin(frequency * t) < 0, -1, 1)
 
 
-TARGETS = {"smooth": wave, "kinked": teeth, "jumps": square}
+TARGETS = {"smooth": sine_wave, "kinked": triangle_wave, "jumps": square_wave}
 
 
 class Task(NamedTuple):
@@ -122,14 +122,14 @@ class Task(NamedTuple):
     y: np.ndarray
 
 
-def on_a_line(rng: np.random.Generator, points: int) -> Task:
-    t = rng.uniform(-HALF, HALF, points)
+def line_task(rng: np.random.Generator, points: int) -> Task:
+    t = rng.uniform(-HALF_WIDTH, HALF_WIDTH, points)
     return Task(np.pad(t[:, None], ((0, 0), (0, DIMENSIONS - 1))), np.stack([f(t, 3) for f in TARGETS.values()]))
 
 
-def in_space(rng: np.random.Generator, points: int) -> Task:
+def space_task(rng: np.random.Generator, points: int) -> Task:
     """Waves along three random directions at right angles, added: f(x) = Σᵢ g(uᵢ · x)/√3."""
-    x = rng.uniform(-HALF, HALF, (points, DIMENSIONS))
+    x = rng.uniform(-HALF_WIDTH, HALF_WIDTH, (points, DIMENSIONS))
     directions, _ = np.linalg.qr(rng.normal(size=(DIMENSIONS, 3)))
     return Task(x, np.stack([f(x @ directions, 1.5).sum(axis=1) / 3**0.5 for f in TARGETS.values()]))
 
@@ -142,32 +142,32 @@ MODEL = fnn.mlp((DIMENSIONS, sum(WIDTHS), len(WIDTHS)))
 HIDDEN = fnn.serial(fnn.linear(DIMENSIONS, sum(WIDTHS)), fnn.relu)
 
 
-def drawn(rng: np.random.Generator, dimensions: int):
+def block_initial_params(rng: np.random.Generator, dimensions: int):
     """Six networks as one: each output sees the hidden units of its own network, all other weights are 0.
 
     Directions and offsets of the hidden units are both random. (With offsets that start at 0, as usual, every ReLU has
     its kink at 0: on a line, all random features would be two.)
     """
-    params = initial_params(rng, (DIMENSIONS, len(OWNER), len(WIDTHS)), bias=1.0)
+    params = he_mlp_params(rng, (DIMENSIONS, len(OWNER), len(WIDTHS)), bias=1.0)
     hidden, _, output = jax.tree.map(np.asarray, params)
     inputs = np.arange(DIMENSIONS) < dimensions
     hidden = hidden._replace(kernel=hidden.kernel * inputs[:, None] * np.sqrt(DIMENSIONS / dimensions))
     return hidden, (), fnn.LinearParams(BLOCKS * rng.normal(size=BLOCKS.shape) / np.sqrt(WIDTHS), output.bias)
 
 
-def within_blocks(updates, params):
+def mask_to_blocks(updates, params):
     hidden, activation, output = updates
     return hidden, activation, output._replace(kernel=output.kernel * BLOCKS)
 
 
 def train_widths(key: Array, params, x: Array, y: Array, *, grad: Callable):
-    optimizer = optax.chain(falling_adam(0.01, len(x) // 32), optax.stateless(within_blocks))
+    optimizer = optax.chain(adam_cosine_decay(0.01, len(x) // 32), optax.stateless(mask_to_blocks))
     targets = jnp.tile(y[:, None], (1, len(WIDTHS)))
     return fnn.train(MODEL, fnn.mean_squared_error, optimizer, (x, targets), epochs=1, batch_size=32, key=key,
                      grad=grad, params=params, state=((),) * 3).params  # fmt: skip
 
 
-def refitted(features: np.ndarray, y: np.ndarray, new_features: np.ndarray, new_y: np.ndarray) -> np.ndarray:
+def refit_output_layer(features: np.ndarray, y: np.ndarray, new_features: np.ndarray, new_y: np.ndarray) -> np.ndarray:
     """The unexplained share of targets ``(points, targets)`` by an output layer of least squares, for every width."""
     features, new_features = (np.asarray(some, float) for some in (features, new_features))
     middle, level = features.mean(axis=0), y.mean(axis=0)
@@ -177,7 +177,7 @@ def refitted(features: np.ndarray, y: np.ndarray, new_features: np.ndarray, new_
         own = features[:, network == OWNER]
         gram = own.T @ own + 1e-10 * len(own) * np.eye(own.shape[1])
         weights = linalg.solve(gram, own.T @ (y - level), assume_a="pos", overwrite_a=True)
-        shares.append(unexplained((new_features[:, network == OWNER] @ weights + level).T, new_y.T))
+        shares.append(unexplained_share((new_features[:, network == OWNER] @ weights + level).T, new_y.T))
     return np.array(shares)
 
 
@@ -199,25 +199,28 @@ def measure_widths(settings: Settings, grad: Callable) -> Errors:
     keys, new, fitted = settings.keys_of(LINE), 2048, settings.steps(quick=2048, full=4096)
     samples = settings.steps(quick=2**15, full=2**16)  # each is seen once: none can be learned by heart
     rngs = [[np.random.default_rng((settings.seed, seed, space)) for seed in range(len(keys))] for space in (1, 2)]
-    starts = stacked(stacked(drawn(r, d) for r in row) for row, d in zip(rngs, (1, DIMENSIONS), strict=True))
-    x, y = stacked(
-        stacked(task(r, new + samples) for r in row) for row, task in zip(rngs, (on_a_line, in_space), strict=True)
+    starts = stack_trees(
+        stack_trees(block_initial_params(r, d) for r in row) for row, d in zip(rngs, (1, DIMENSIONS), strict=True)
+    )
+    x, y = stack_trees(
+        stack_trees(task(r, new + samples) for r in row)
+        for row, task in zip(rngs, (line_task, space_task), strict=True)
     )
 
     def train_and_judge(key, start, x, y):
         params = train_widths(key, start, x[new:], y[new:], grad=grad)
         predicted = fnn.predict(MODEL, params, ((),) * 3, x[:new])
-        return params, unexplained(predicted.T, y[None, :new])
+        return params, unexplained_share(predicted.T, y[None, :new])
 
     @jax.jit
     def features(params, x):
         return fnn.predict(HIDDEN, params[:2], ((), ()), x)
 
     def by_least_squares(params, space, seed, targets):
-        found = np.asarray(features(at(params, space, seed), x[space, seed]))
+        found = np.asarray(features(index_tree(params, space, seed), x[space, seed]))
         wanted = np.asarray(y[space, seed, targets].T, float)
         old = slice(new, new + fitted)
-        return refitted(found[old], wanted[old], found[:new], wanted[:new]).T
+        return refit_output_layer(found[old], wanted[old], found[:new], wanted[:new]).T
 
     over_targets = jax.vmap(train_and_judge, (None, None, None, 0))
     over_spaces = jax.vmap(jax.vmap(over_targets), (None, 0, 0, 0))
@@ -229,20 +232,20 @@ def measure_widths(settings: Settings, grad: Callable) -> Errors:
         in_parallel = Parallel(n_jobs=-1, prefer="threads")
         random = in_parallel(delayed(by_least_squares)(starts, *place, slice(None)) for place in places)
         again = in_parallel(delayed(by_least_squares)(smooth, *place, slice(1)) for place in places)
-    curves, beside_jump = on_the_grid(params)
+    curves, beside_jump = predict_on_grid(params)
     shape = (2, len(keys), -1, len(WIDTHS))
     return Errors(np.array(trained), np.reshape(random, shape), np.reshape(again, shape), beside_jump, curves)
 
 
-GRID = np.linspace(-HALF, HALF, 20_001, dtype=np.float32)
+GRID = np.linspace(-HALF_WIDTH, HALF_WIDTH, 20_001, dtype=np.float32)
 
 
-def on_the_grid(params) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def predict_on_grid(params) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """The first seed's networks of 16 and 1,024 units along the line, and every seed's largest error at the jumps."""
     x = jnp.pad(jnp.asarray(GRID)[:, None], ((0, 0), (0, DIMENSIONS - 1)))
     on_line = jax.tree.map(lambda leaf: leaf[0, :, 2], params)
     predicted = jax.jit(partial(jax.lax.map, lambda params: fnn.predict(MODEL, params, ((),) * 3, x)))(on_line)
-    heights = np.abs(np.asarray(predicted) - square(GRID, 3)[:, None]).max(axis=1) / 2
+    heights = np.abs(np.asarray(predicted) - square_wave(GRID, 3)[:, None]).max(axis=1) / 2
     curves = {f"{width:,} units": np.asarray(predicted[0, :, WIDTHS.index(width)]) for width in (16, 1024)}
     return curves, heights
 
@@ -250,45 +253,48 @@ def on_the_grid(params) -> tuple[dict[str, np.ndarray], np.ndarray]:
 # The parts ------------------------------------------------------------------------------------------------------------
 
 
-def slopes(errors: np.ndarray) -> np.ndarray:
+def log_log_slopes(errors: np.ndarray) -> np.ndarray:
     """Of log error over log width, by least squares, for errors ``(seeds, widths)``."""
     return np.polyfit(np.log(WIDTHS), np.log(errors).T, 1)[0]
 
 
-def factors(over: np.ndarray, under: np.ndarray) -> np.ndarray:
+def mean_log_ratios(over: np.ndarray, under: np.ndarray) -> np.ndarray:
     """Mean log10 ratio of the errors from 16 units on; below, neither has learned much."""
     return np.log10(over / under)[..., 2:].mean(axis=-1)
 
 
-def over_seeds(x, values: np.ndarray) -> Curve:
+def quartile_curve(x, values: np.ndarray) -> Curve:
     """Median of the seeds, and where the middle half of them lies."""
     return Curve(x, *(np.quantile(values, share, axis=0) for share in (0.5, 0.25, 0.75)))
 
 
-@settles("Width", LINE, SPACE, JUMP, BARRON_LINE, BARRON_SPACE, RANDOM_SPACE, RANDOM_LINE)
+@experiment_part("Width", LINE, SPACE, JUMP, BARRON_LINE, BARRON_SPACE, RANDOM_SPACE, RANDOM_LINE)
 def width(settings: Settings) -> Outcome:
-    grad = checked_here(settings, (3, 5, 2))
+    grad = checked_mlp_value_and_grad(settings, (3, 5, 2))
     errors = measure_widths(settings, grad)
     line, space = errors.trained
     widest = np.median(errors.trained[..., -1], axis=1)
-    beaten = [factors(random, trained)[:, 0] for random, trained in zip(errors.random, errors.trained, strict=True)]
+    beaten = [
+        mean_log_ratios(random, trained)[:, 0] for random, trained in zip(errors.random, errors.trained, strict=True)
+    ]
     smooth = {
         space: {"trained": errors.trained[i, :, 0], "random, output fitted": errors.random[i, :, 0],
                 "trained, output fitted again": errors.refitted[i, :, 0]}
         for i, space in enumerate(("on a line", "in eight dimensions"))
     }  # fmt: skip
-    findings = (
+    results = (
         judge(LINE, line[:, :2, -1].max(axis=1)),
         judge(SPACE, space[:, :2, -1].max(axis=1)),
         judge(JUMP, errors.beside_jump[:, -1]),
-        judge(BARRON_LINE, slopes(line[:, 0])),
-        judge(BARRON_SPACE, slopes(space[:, 0]), "The theorem is about the best network of each width; this is the one "
-              f"that Adam found. With the output layer fitted again: {slopes(errors.refitted[1, :, 0]).mean():.2f}."),
+        judge(BARRON_LINE, log_log_slopes(line[:, 0])),
+        judge(BARRON_SPACE, log_log_slopes(space[:, 0]),
+              "The theorem is about the best network of each width; this is the one that Adam found. With the output "
+              f"layer fitted again: {log_log_slopes(errors.refitted[1, :, 0]).mean():.2f}."),
         judge(RANDOM_SPACE, beaten[1]),
         judge(RANDOM_LINE, beaten[0]),
     )  # fmt: skip
     best = [WIDTHS[np.median(some, axis=0).argmin()] for some in errors.trained[1, :, :2].swapaxes(0, 1)]
-    random_slopes = [slopes(random[:, 0]).mean() for random in errors.random]
+    random_slopes = [log_log_slopes(random[:, 0]).mean() for random in errors.random]
     jump = np.median(errors.beside_jump, axis=0)
     wider = (
         f" There the smooth wave is fitted best with {best[0]:,} units, the kinked one with {best[1]:,}. A likely "
@@ -296,7 +302,7 @@ def width(settings: Settings) -> Outcome:
         "with the usual initial weights, the more units a network has, the less training turns each."
     )
     return Outcome(
-        findings=findings,
+        results=results,
         figures=(
             Figure(
                 title="Wider networks fit better, smooth and kinked targets most",
@@ -304,7 +310,10 @@ def width(settings: Settings) -> Outcome:
                 f"dimensions. At 1,024 units the medians are {widest[0, 0]:.1e}, {widest[0, 1]:.1e} and "
                 f"{widest[0, 2]:.1e} on the line (smooth, kinked, jumps), {widest[1, 0]:.1e}, {widest[1, 1]:.1e} and "
                 f"{widest[1, 2]:.1e} in eight dimensions. A line of slope −1 is drawn beside them.",
-                panels=tuple(errors_panel(of_targets(errors.trained[i]), title) for i, title in enumerate(smooth)),
+                panels=tuple(
+                    errors_panel(errors_by_target(trained), title)
+                    for trained, title in zip(errors.trained, smooth, strict=True)
+                ),
                 caption=f"All weights trained by Adam, 32 new points a step. Vertical: {UNEXPLAINED}. Medians of the "
                         "seeds; "
                 "bands hold the middle half of them. Barron's 1/n is a slope here, without his constant.",
@@ -314,7 +323,7 @@ def width(settings: Settings) -> Outcome:
                 alternative="Squared error of the smooth wave against units for trained networks, random hidden units "
                 "with a fitted output layer, and trained ones whose output layer is fitted again. The random ones' "
                 f"slope is {random_slopes[0]:.2f} on the line and {random_slopes[1]:.2f} in eight dimensions; the "
-                f"trained ones' {slopes(line[:, 0]).mean():.2f} and {slopes(space[:, 0]).mean():.2f}.",
+                f"trained ones' {log_log_slopes(line[:, 0]).mean():.2f} and {log_log_slopes(space[:, 0]).mean():.2f}.",
                 panels=tuple(errors_panel(curves, title) for title, curves in smooth.items()),
                 caption="Random: directions and offsets of the hidden units stay as drawn, the output layer is fitted "
                 "by least squares to 4,096 points (quick: 2,048). Fitted again: the same with the hidden units that "
@@ -327,11 +336,11 @@ def width(settings: Settings) -> Outcome:
                 f"against units: {jump[0]:.2f} at 1 unit, {jump[-1]:.2f} at 1,024, while the squared error falls to "
                 f"{widest[0, 2]:.3f} of the variance.",
                 panels=(
-                    lines({"target": Curve(GRID, square(GRID, 3.0))}
+                    lines({"target": Curve(GRID, square_wave(GRID, 3.0))}
                           | {name: Curve(GRID, curve) for name, curve in errors.drawn_curves.items()},
                           x="x", y="output", subtitle="one seed"),
-                    lines({"largest error, in jumps": over_seeds(WIDTHS, errors.beside_jump),
-                           "squared error, share of variance": over_seeds(WIDTHS, line[:, 2])},
+                    lines({"largest error, in jumps": quartile_curve(WIDTHS, errors.beside_jump),
+                           "squared error, share of variance": quartile_curve(WIDTHS, line[:, 2])},
                           x="hidden units", y="error", log="xy", points=True, thresholds={"half the jump": 0.5}),
                 ),
                 caption="A network of ReLUs is continuous: between the two sides of a jump it takes every value, and "
@@ -352,12 +361,12 @@ def width(settings: Settings) -> Outcome:
     )  # fmt: skip
 
 
-def of_targets(errors: np.ndarray) -> dict[str, np.ndarray]:
+def errors_by_target(errors: np.ndarray) -> dict[str, np.ndarray]:
     return {name: errors[:, i] for i, name in enumerate(TARGETS)}
 
 
 def errors_panel(errors: dict[str, np.ndarray], title: str) -> Panel:
-    curves = {name: over_seeds(WIDTHS, values) for name, values in errors.items()}
+    curves = {name: quartile_curve(WIDTHS, values) for name, values in errors.items()}
     return lines(curves | {"1/n": Curve(WIDTHS, 1 / np.array(WIDTHS))}, x="hidden units", y="squared error", log="xy",
                  points=True, subtitle=title)  # fmt: skip
 
@@ -374,9 +383,9 @@ EXPERIMENT = Experiment(
 )
 
 
-def run(settings: Settings) -> Result:
+def run(settings: Settings) -> ExperimentResult:
     return EXPERIMENT.run(settings)
 
 
 if __name__ == "__main__":
-    command_line(EXPERIMENT)
+    run_command_line(EXPERIMENT)

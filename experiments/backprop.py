@@ -11,15 +11,22 @@ from jaxtyping import Array
 
 import funcnn as fnn
 from experiments.harness.claims import Claim, Section, judge
-from experiments.harness.experiment import Experiment, Outcome, Result, Settings, checked, settles
+from experiments.harness.experiment import (
+    Experiment,
+    ExperimentResult,
+    Outcome,
+    Settings,
+    checked_value_and_grad,
+    experiment_part,
+)
 from experiments.harness.figures import Curve, Figure, bars, lines
-from experiments.harness.runner import command_line
+from experiments.harness.runner import run_command_line
 from experiments.shared.backprop_step import (
     BackpropSettings,
     central_differences,
-    closeness,
+    describe_difference,
     one_step,
-    sample,
+    random_batch,
     sigmoid_network,
 )
 
@@ -82,22 +89,22 @@ RATES = np.logspace(-4, 2, 25)
 AT = {rate: int(abs(np.log10(RATES / rate)).argmin()) for rate in (0.001, 0.1, 1)}
 
 
-def relative(tree: Any, true: Any) -> Array:
+def relative_difference(tree: Any, true: Any) -> Array:
     """The largest difference over the largest true entry."""
     ours, theirs = ravel_pytree(tree)[0], ravel_pytree(true)[0]
     return jnp.abs(ours - theirs).max() / jnp.abs(theirs).max()
 
 
-def over_many_networks(settings: Settings) -> dict[str, Any]:
+def measure_networks(settings: Settings) -> dict[str, Any]:
     """What is asked of every random network, by name; the networks along the first axis."""
     model, loss = sigmoid_network(RANDOM), fnn.mean_squared_error
     state = ((),) * (2 * len(RANDOM) - 2)
-    checked(settings, model, loss, sample(jax.random.key(0), RANDOM, 4))
+    checked_value_and_grad(settings, model, loss, random_batch(jax.random.key(0), RANDOM, 4))
     grad = fnn.manual_value_and_grad  # what is asked about, whatever trains
 
     def measure(key):
         params_key, data_key = jax.random.split(key)
-        params, batch = model.init(params_key)[0], sample(data_key, RANDOM, 4)
+        params, batch = model.init(params_key)[0], random_batch(data_key, RANDOM, 4)
         flat, restore = ravel_pytree(params)
 
         def loss_of(params):
@@ -111,7 +118,9 @@ def over_many_networks(settings: Settings) -> dict[str, Any]:
         def difference_errors(step):
             nudged = jax.vmap(lambda nudge: loss_of(restore(flat + nudge)))
             up, down = (nudged(sign * step * jnp.eye(flat.size)) for sign in (1, -1))
-            return jnp.stack([relative((up - down) / (2 * step), exact), relative((up - before) / step, exact)])
+            return jnp.stack(
+                [relative_difference((up - down) / (2 * step), exact), relative_difference((up - before) / step, exact)]
+            )
 
         cut = (*params[:-2], params[-2]._replace(kernel=jnp.zeros_like(params[-2].kernel)), ())
         *below, last, _ = grad(model, loss)(cut, state, batch)[1]
@@ -121,8 +130,8 @@ def over_many_networks(settings: Settings) -> dict[str, Any]:
         )(jnp.asarray(RATES))
         return {
             "params": params, "x": batch.x, "outputs": model.forward(params, state, batch.x, train=True)[0],
-            "from autodiff": relative(gradients, exact),
-            "from differences": relative(gradients, central_differences(loss_of, params)),
+            "from autodiff": relative_difference(gradients, exact),
+            "from differences": relative_difference(gradients, central_differences(loss_of, params)),
             "difference errors": jax.lax.map(difference_errors, jnp.asarray(STEPS)),
             "below": jnp.stack([jnp.abs(leaf).max() for leaf in jax.tree.leaves(below)]).max(),
             "last": jnp.abs(last.kernel).max(), "falls": falls, "kept": falls / (jnp.asarray(RATES) * promised),
@@ -131,14 +140,14 @@ def over_many_networks(settings: Settings) -> dict[str, Any]:
     return jax.tree.map(np.asarray, jax.jit(jax.vmap(measure))(settings.keys_of(IS_THE_GRADIENT)))
 
 
-def written_out(params: Any, x: np.ndarray) -> np.ndarray:
+def numpy_forward(params: Any, x: np.ndarray) -> np.ndarray:
     """What the networks answer, by NumPy: σ(… σ(x W₁ + b₁) W₂ + b₂ …)."""
     for kernel, bias in params[::2]:
         x = 1 / (1 + np.exp(-(x @ kernel + bias[:, None])))
     return x
 
 
-def figure_of_differences(found: dict[str, Any]) -> Figure:
+def differences_figure(found: dict[str, Any]) -> Figure:
     low, middle, high = np.percentile(found["difference errors"], [2.5, 50, 97.5], axis=0)
     central, one_sided = middle.T
     curves = {
@@ -159,7 +168,7 @@ def figure_of_differences(found: dict[str, Any]) -> Figure:
     )
 
 
-def figure_of_steps(found: dict[str, Any]) -> Figure:
+def steps_figure(found: dict[str, Any]) -> Figure:
     low, middle, high = np.percentile(found["kept"], [2.5, 50, 97.5], axis=0)
     lower = (found["falls"] > 0).mean(axis=0)
     return Figure(
@@ -178,19 +187,19 @@ def figure_of_steps(found: dict[str, Any]) -> Figure:
     )  # fmt: skip
 
 
-@settles(
+@experiment_part(
     "Is it the gradient, and does following it help?",
     FORWARD_IS_SUMS, IS_THE_GRADIENT, IS_THE_SLOPE, LAYER_ABOVE, STEP_LOWERS, STEP_KEEPS_PROMISE,
 )  # fmt: skip
 def many_networks(settings: Settings) -> Outcome:
-    found = over_many_networks(settings)
-    forward_gap = abs(found["outputs"] - written_out(found["params"], found["x"])).max(axis=(1, 2))
+    found = measure_networks(settings)
+    forward_gap = abs(found["outputs"] - numpy_forward(found["params"], found["x"])).max(axis=(1, 2))
     severed = (found["below"] == 0) & (found["last"] > 0)
     lower, kept = found["falls"] > 0, found["kept"]
     parameters = sum(before * after + after for before, after in pairwise(RANDOM))
     text = (
         f"Over {len(severed):,} random networks backpropagation written by hand agrees with automatic differentiation "
-        f"{closeness(found['from autodiff'].max()).rstrip(',')}. Measuring the slope by nudging "
+        f"{describe_difference(found['from autodiff'].max()).rstrip(',')}. Measuring the slope by nudging "
         f"agrees to {found['from differences'].max():.0e}, about as well as such a measurement can, and takes "
         f"{2 * parameters} forward passes for {parameters} parameters.\n\n"
         "That a layer's gradient comes through the layer above can be shown with scissors: with the last layer's "
@@ -210,7 +219,7 @@ def many_networks(settings: Settings) -> Outcome:
             judge(STEP_LOWERS, lower[:, AT[0.1]]),
             judge(STEP_KEEPS_PROMISE, kept[:, AT[0.001]]),
         ),
-        (figure_of_differences(found), figure_of_steps(found)),
+        (differences_figure(found), steps_figure(found)),
         text=text,
     )
 
@@ -218,24 +227,24 @@ def many_networks(settings: Settings) -> Outcome:
 # What it costs --------------------------------------------------------------------------------------------------------
 
 
-def operations(function, *given) -> float:
+def count_operations(function, *given) -> float:
     """Floating-point operations of a compiled program, as XLA counts them."""
     return float(jax.jit(function).lower(*given).compile().cost_analysis()["flops"])
 
 
-@settles("What does it cost?", COST)
-def what_it_costs(settings: Settings) -> Outcome:
+@experiment_part("What does it cost?", COST)
+def cost(settings: Settings) -> Outcome:
     costs, parameters = {}, {}
     for width in (16, 256):
         model, loss = sigmoid_network((width, width, width, width)), fnn.mean_squared_error
         params, state = jax.eval_shape(model.init, jax.random.key(0))
-        batch = jax.eval_shape(lambda key, width=width: sample(key, (width, width), 64), jax.random.key(0))
+        batch = jax.eval_shape(lambda key, width=width: random_batch(key, (width, width), 64), jax.random.key(0))
         grad = fnn.manual_value_and_grad(model, loss)
 
         def only_loss(params, state, batch, model=model, loss=loss):
             return loss.forward(model.forward(params, state, batch.x, train=True)[0], batch.y)[0]
 
-        costs[width] = [operations(only_loss, params, state, batch), operations(grad, params, state, batch)]
+        costs[width] = [count_operations(only_loss, params, state, batch), count_operations(grad, params, state, batch)]
         parameters[width] = sum(leaf.size for leaf in jax.tree.leaves(params))
     ratios = {width: (whole - forward) / forward for width, (forward, whole) in costs.items()}
     compared = {}
@@ -271,14 +280,14 @@ EXPERIMENT = Experiment(
         "forward and once back. Here one step is laid out with all its numbers, and then asked of many networks: is it "
         "really the gradient, does following it help, and what does it cost?"
     ),
-    parts=(one_step, many_networks, what_it_costs),
+    parts=(one_step, many_networks, cost),
     precision="float64",
 )
 
 
-def run(settings: Settings) -> Result:
+def run(settings: Settings) -> ExperimentResult:
     return EXPERIMENT.run(settings)
 
 
 if __name__ == "__main__":
-    command_line(EXPERIMENT, BackpropSettings)
+    run_command_line(EXPERIMENT, BackpropSettings)

@@ -11,10 +11,10 @@ from scipy import optimize, special
 
 import funcnn as fnn
 from experiments.harness.claims import Claim, Section, judge
-from experiments.harness.experiment import Experiment, Outcome, Result, Settings, settles
+from experiments.harness.experiment import Experiment, ExperimentResult, Outcome, Settings, experiment_part
 from experiments.harness.figures import Curve, Figure, histogram, lines
-from experiments.harness.runner import command_line
-from experiments.shared.digit_networks import checked_here, halves, outputs
+from experiments.harness.runner import run_command_line
+from experiments.shared.digit_networks import checked_mlp_value_and_grad, split_digits, train_and_predict
 
 GUO = "Guo, Pleiss, Sun and Weinberger, On calibration of modern neural networks, 2017"
 
@@ -81,7 +81,7 @@ def calibration(probabilities: np.ndarray, y: np.ndarray) -> Calibration:
     return Calibration(counts, *sums)
 
 
-def fitted_temperature(z: np.ndarray, y: np.ndarray) -> float:
+def fit_temperature(z: np.ndarray, y: np.ndarray) -> float:
     """The temperature with the least cross-entropy on samples that weren't trained on."""
 
     def cross_entropy(logarithm):
@@ -90,10 +90,10 @@ def fitted_temperature(z: np.ndarray, y: np.ndarray) -> float:
     return float(np.exp(optimize.minimize_scalar(cross_entropy, bounds=(-3, 3), method="bounded").x))
 
 
-@settles("Exclusive classes", EXCLUSIVE, WORD, CALIBRATED, OVERCONFIDENT, SCALED)
-def exclusive(settings: Settings) -> Outcome:
+@experiment_part("Exclusive classes", EXCLUSIVE, WORD, CALIBRATED, OVERCONFIDENT, SCALED)
+def exclusive_classes(settings: Settings) -> Outcome:
     sizes, keys = (64, 32, 10), settings.keys_of(EXCLUSIVE)
-    x, y = halves(len(keys))
+    x, y = split_digits(len(keys))
     old, epochs = x.shape[1] // 2, settings.steps(quick=40, full=100)
     targets = {
         "softmax": (fnn.softmax_cross_entropy, y),
@@ -101,8 +101,10 @@ def exclusive(settings: Settings) -> Outcome:
     }
     scores = {}
     for name, (loss, target) in targets.items():
-        grad = checked_here(settings, loss, target[0, :6])
-        scores[name] = outputs(sizes, loss, grad, epochs, keys, x[:, :old], target[:, :old], x[:, old:]).astype(float)
+        grad = checked_mlp_value_and_grad(settings, loss, target[0, :6])
+        scores[name] = train_and_predict(
+            sizes, loss, grad, epochs, keys, x[:, :old], target[:, :old], x[:, old:]
+        ).astype(float)
     y = np.asarray(y[:, old:])
     accuracy = {name: (z.argmax(axis=-1) == y).mean(axis=1) for name, z in scores.items()}
     chances = special.softmax(scores["softmax"], axis=-1)
@@ -112,7 +114,7 @@ def exclusive(settings: Settings) -> Outcome:
     kept = np.array([right[i, near[i]].mean() for i in np.flatnonzero(some)])
     errors = np.array([calibration(*pair).error for pair in zip(chances, y, strict=True)])
     half = y.shape[1] // 2
-    temperatures = np.array([fitted_temperature(z[:half], labels[:half])
+    temperatures = np.array([fit_temperature(z[:half], labels[:half])
                              for z, labels in zip(scores["softmax"], y, strict=True)])  # fmt: skip
     cooled = special.softmax(scores["softmax"] / temperatures[:, None, None], axis=-1)
     gains = np.array([
@@ -121,11 +123,11 @@ def exclusive(settings: Settings) -> Outcome:
     ])  # fmt: skip
     sums = np.abs(special.expit(scores["sigmoids"]).sum(axis=-1) - 1).mean()
     reliability = {
-        name: pooled(some, y) for name, some in {"as trained": chances, "temperature fitted": cooled}.items()
+        name: pool_seeds(some, y) for name, some in {"as trained": chances, "temperature fitted": cooled}.items()
     }
     excess = (stated - right).mean(axis=1)
     return Outcome(
-        findings=(
+        results=(
             judge(EXCLUSIVE, accuracy["softmax"] - accuracy["sigmoids"]),
             judge(WORD, kept, f"{near.sum()} predictions of all seeds, stated at {stated[near].mean():.3f} on average; "
                   f"pooled, {right[near].mean():.3f} of them are right."
@@ -140,10 +142,10 @@ def exclusive(settings: Settings) -> Outcome:
                 title="How often a stated probability is right",
                 alternative="The share of predictions that is right against the stated probability, and the diagonal "
                 f"where both agree. Of predictions with 56% to 76%, {right[near].mean():.0%} are right. The expected "
-                f"calibration error is {errors.mean():.4f} on average; {share_sure(stated):.0%} of all predictions "
-                "are made with 99% or more.",
+                f"calibration error is {errors.mean():.4f} on average; {confident_share(stated):.0%} of all "
+                "predictions are made with 99% or more.",
                 panels=(
-                    lines({name: reliable(found) for name, found in reliability.items()}
+                    lines({name: reliability_curve(found) for name, found in reliability.items()}
                           | {"stated = right": Curve([0.2, 1], [0.2, 1])},
                           x="stated probability", y="share that is right", points=True, subtitle="all seeds together"),
                     histogram({"right": stated[right], "wrong": stated[~right]}, x="stated probability", bins=20,
@@ -166,18 +168,18 @@ def exclusive(settings: Settings) -> Outcome:
     )  # fmt: skip
 
 
-def pooled(chances: np.ndarray, y: np.ndarray) -> Calibration:
+def pool_seeds(chances: np.ndarray, y: np.ndarray) -> Calibration:
     """Over all seeds, without the bins that hold too few."""
     found = calibration(chances.reshape(-1, 10), y.ravel())
     return Calibration(*(part[found.counts >= 30] for part in found))
 
 
-def reliable(found: Calibration) -> Curve:
+def reliability_curve(found: Calibration) -> Curve:
     spread = 2 * np.sqrt(found.right * (1 - found.right) / found.counts)
     return Curve(found.stated, found.right, found.right - spread, found.right + spread)
 
 
-def share_sure(stated: np.ndarray) -> float:
+def confident_share(stated: np.ndarray) -> float:
     return float((stated >= 0.99).mean())
 
 
@@ -187,13 +189,13 @@ EXPERIMENT = Experiment(
     title="Can a probability be taken at its word?",
     introduction="Softmax's outputs are called the probabilities of the classes. Of the predictions that a network "
     "makes with 66%, are 66% right? And are ten separate sigmoids worse, where one class excludes the others?",
-    parts=(exclusive,),
+    parts=(exclusive_classes,),
 )
 
 
-def run(settings: Settings) -> Result:
+def run(settings: Settings) -> ExperimentResult:
     return EXPERIMENT.run(settings)
 
 
 if __name__ == "__main__":
-    command_line(EXPERIMENT)
+    run_command_line(EXPERIMENT)

@@ -17,27 +17,42 @@ from jaxtyping import Array
 
 import funcnn as fnn
 from experiments.harness.claims import Claim, Section, judge
-from experiments.harness.experiment import Experiment, Outcome, Part, Result, Settings, Table, checked
+from experiments.harness.experiment import (
+    Experiment,
+    ExperimentResult,
+    Outcome,
+    Part,
+    Settings,
+    Table,
+    checked_value_and_grad,
+)
 from experiments.harness.figures import Curve, Figure, lines
-from experiments.harness.runner import command_line
+from experiments.harness.runner import run_command_line
 from experiments.shared import chapter_examples as examples
-from experiments.shared.chapter_examples import XOR_LOSSES, Example, Printed, chapter_start, plain, show
+from experiments.shared.chapter_examples import (
+    XOR_LOSSES,
+    Example,
+    Printed,
+    show,
+    to_python,
+    xor_initial_params,
+)
 
 WRONG_FIGURES = "printed figures that are wrong"
 
 
-def all_right(name: str, of_what: str, section: Section = Section.EXAMPLES) -> Claim:
+def printed_figures_claim(name: str, of_what: str, section: Section = Section.EXAMPLES) -> Claim:
     return Claim(
         name=f"printed-{name}", sentence=f"The figures printed for {of_what} are right.", section=section,
         quantity=WRONG_FIGURES, at_most=0, statistic="exact",
     )  # fmt: skip
 
 
-NEURON = all_right("neuron", "a single neuron")
-TABLE = all_right("activations", "the activations and their derivatives")
-FORWARD = all_right("forward", "forward propagation", Section.FORWARD)
-BACKWARD = all_right("backward", "a step of backpropagation", Section.BACKPROPAGATION)
-XOR = all_right("xor", "XOR")
+NEURON = printed_figures_claim("neuron", "a single neuron")
+TABLE = printed_figures_claim("activations", "the activations and their derivatives")
+FORWARD = printed_figures_claim("forward", "forward propagation", Section.FORWARD)
+BACKWARD = printed_figures_claim("backward", "a step of backpropagation", Section.BACKPROPAGATION)
+XOR = printed_figures_claim("xor", "XOR")
 XOR_GRADIENT = Claim(
     name="xor-gradient",
     sentence="The backward pass of the XOR program is the gradient of the loss that it prints.",
@@ -45,9 +60,9 @@ XOR_GRADIENT = Claim(
     quantity="relative difference between its gradient and the loss's",
     at_most=1e-9, statistic="exact",
 )  # fmt: skip
-OPTIMIZERS_PRINTED = all_right("optimizers", "three optimizers on x² + 3 y²")
-SOFTMAX = all_right("softmax", "softmax of 2, 1 and 0.1")
-TEN_SIGMOIDS = all_right("sigmoids", "ten sigmoid derivatives multiplied", Section.MISTAKE_SIGMOID)
+OPTIMIZERS_PRINTED = printed_figures_claim("optimizers", "three optimizers on x² + 3 y²")
+SOFTMAX = printed_figures_claim("softmax", "softmax of 2, 1 and 0.1")
+TEN_SIGMOIDS = printed_figures_claim("sigmoids", "ten sigmoid derivatives multiplied", Section.MISTAKE_SIGMOID)
 
 # XOR ------------------------------------------------------------------------------------------------------------------
 
@@ -85,16 +100,16 @@ def chapter_gradient(params, x, y):
     return dhidden, (), doutput, ()
 
 
-def whole_gradient(grad, params, x, y):
+def full_gradient(grad, params, x, y):
     return grad(XOR_NETWORK, fnn.mean_squared_error)(params, XOR_STATE, (x, y))[1]
 
 
 def half_gradient(grad, params, x, y):
-    return jax.tree.map(lambda leaf: leaf / 2, whole_gradient(grad, params, x, y))
+    return jax.tree.map(lambda leaf: leaf / 2, full_gradient(grad, params, x, y))
 
 
 @partial(jax.jit, static_argnames=("gradient", "epochs"))
-def train_as_the_chapter(gradient, params, x, y, *, epochs: int) -> XorRun:
+def train_with_chapter_update(gradient, params, x, y, *, epochs: int) -> XorRun:
     """Gradient descent on all four samples; as in the chapter, losses and predictions are those before the update."""
     optimizer = fnn.sgd(1.0)
 
@@ -109,7 +124,7 @@ def train_as_the_chapter(gradient, params, x, y, *, epochs: int) -> XorRun:
     return XorRun(losses, predictions, params)
 
 
-def train_with_the_whole_gradient(settings: Settings, x, y, params=None) -> XorRun:
+def train_with_full_gradient(settings: Settings, x, y, params=None) -> XorRun:
     """The same network and learning rate by ``fnn.fit``; without parameters, from a start drawn from the seed."""
     trained = fnn.fit(
         XOR_NETWORK, fnn.mean_squared_error, fnn.sgd(1.0), (x, y), epochs=XOR_EPOCHS,
@@ -119,7 +134,7 @@ def train_with_the_whole_gradient(settings: Settings, x, y, params=None) -> XorR
     return XorRun(trained.history.loss, prediction, trained.params)
 
 
-class Xor(NamedTuple):
+class XorExample(NamedTuple):
     """The example, and what is drawn of it."""
 
     example: Example
@@ -127,13 +142,13 @@ class Xor(NamedTuple):
     difference: float
 
 
-def xor(settings: Settings) -> Xor:
+def xor_example(settings: Settings) -> XorExample:
     x, y = xor_data()
-    start, grad = chapter_start(), settings.value_and_grad
+    start, grad = xor_initial_params(), settings.value_and_grad
     theirs = fnn.check_gradients(chapter_loss, chapter_gradient, start, x, y)
     gradient = chapter_gradient if settings.grad == "manual" else partial(half_gradient, grad)
-    run = train_as_the_chapter(gradient, start, x, y, epochs=XOR_EPOCHS)
-    whole, drawn = (train_with_the_whole_gradient(settings, x, y, params) for params in (start, None))
+    run = train_with_chapter_update(gradient, start, x, y, epochs=XOR_EPOCHS)
+    whole, drawn = (train_with_full_gradient(settings, x, y, params) for params in (start, None))
 
     board = f"""\
 2 inputs → 4 hidden units (σ) → 1 output (σ), loss mean((y − a)²), learning rate 1, {XOR_EPOCHS:,} epochs
@@ -146,9 +161,9 @@ predictions for 00 01 10 11:  {show(run.predictions.T)}"""
     printed = [Printed(f"loss at epoch {epoch}", loss, run.losses[epoch]) for epoch, loss in XOR_LOSSES.items()]
     printed += [Printed("predictions", XOR_PREDICTIONS, run.predictions)]
     printed += [Printed("rounded", "0 1 1 0", run.predictions.round())]
-    finding = (
-        f"The chapter's net {learned(run, y)}. With the whole gradient the same start {learned(whole, y)}; "
-        f"a start drawn from seed {settings.seed} {learned(drawn, y)}."
+    conclusion = (
+        f"The chapter's net {describe_learning(run, y)}. With the whole gradient the same start "
+        f"{describe_learning(whole, y)}; a start drawn from seed {settings.seed} {describe_learning(drawn, y)}."
     )
     true = {
         "loss_at_epoch": {str(epoch): run.losses[epoch] for epoch in XOR_LOSSES},
@@ -159,11 +174,11 @@ predictions for 00 01 10 11:  {show(run.predictions.T)}"""
         "the same start, the whole gradient": whole,
         f"start from seed {settings.seed}, the whole gradient": drawn,
     }
-    example = Example("XOR", board, tuple(printed), finding, plain(true))
-    return Xor(example, runs, max(leaf.relative_difference for leaf in theirs.leaves))
+    example = Example("XOR", board, tuple(printed), conclusion, to_python(true))
+    return XorExample(example, runs, max(leaf.relative_difference for leaf in theirs.leaves))
 
 
-def learned(run: XorRun, y: Array, small: float = 0.01) -> str:
+def describe_learning(run: XorRun, y: Array, small: float = 0.01) -> str:
     """Whether a run learned XOR, and when its loss became small, in words."""
     below = np.flatnonzero(run.losses < small)
     when = f"loss below {small} from epoch {below[0]:,}" if below.size else f"loss still {float(run.losses[-1]):.4f}"
@@ -171,7 +186,7 @@ def learned(run: XorRun, y: Array, small: float = 0.01) -> str:
     return f"{'learns' if all_right else 'does not learn'} XOR ({when})"
 
 
-def picture_xor(runs: dict[str, XorRun]) -> Figure:
+def xor_figure(runs: dict[str, XorRun]) -> Figure:
     epochs = np.arange(1, XOR_EPOCHS + 1)
     curves = {name: Curve(epochs, run.losses) for name, run in runs.items()}
     curves["printed in the chapter"] = Curve(
@@ -224,7 +239,7 @@ def descend(optimizer, gradient, start, *, steps: int) -> Array:
     return jnp.concatenate([points, end[None]])
 
 
-def optimizers(settings: Settings) -> Example:
+def optimizers_example(settings: Settings) -> Example:
     start = jnp.array([4.0, 3.0])
     gradient = bowl_gradient if settings.grad == "manual" else jax.grad(bowl)
     paths = {name: descend(optimizer, gradient, start, steps=20) for name, optimizer in OPTIMIZERS.items()}
@@ -244,65 +259,73 @@ the first step by hand
         for name in OPTIMIZERS
     ]
     for name, (loss, point) in PRINTED_ENDS.items():
-        printed += [Printed(f"end, {name}", loss, ends[name]), Printed(f"x and y, {name}", point, paths[name][-1])]
-    finding = (
+        printed += [
+            Printed(f"end, {name}", loss, ends[name]),
+            Printed(f"x and y, {name}", point, paths[name][-1]),
+        ]
+    conclusion = (
         f"From best to worst: {', '.join(ranking)}. The chapter says {', '.join(reversed(OPTIMIZERS))}, the reverse. "
         "A step of Adam is about as long as the learning rate, however steep the slope: 20 steps of 0.1 carry a "
         "coordinate 2 at most, and f no lower than 2² + 3·1² = 7. Momentum heaps up velocity, overshoots and swings."
     )
     true = {name: {"final_params": paths[name][-1], "losses": losses[name]} for name in OPTIMIZERS}
-    return Example("Optimizers on x² + 3 y²", board, tuple(printed), finding, plain(true))
+    return Example("Optimizers on x² + 3 y²", board, tuple(printed), conclusion, to_python(true))
 
 
 # The parts ------------------------------------------------------------------------------------------------------------
 
 
-def shown(example: Example, claim: Claim | None = None) -> Outcome:
+def example_outcome(example: Example, claim: Claim | None = None) -> Outcome:
     """An example on the page: its steps, what is printed beside what is true, and the verdict."""
     rows = [
-        (printed.quantity, " ".join(one.printed for one in found), " ".join(one.true for one in found), word(found))
+        (
+            printed.quantity,
+            " ".join(one.printed for one in found),
+            " ".join(one.true for one in found),
+            describe_comparisons(found),
+        )
         for printed in example.printed
         for found in [printed.comparisons()]
     ]
     beside = Table("The chapter prints", ("quantity", "printed", "true", ""), tuple(rows))
-    findings = (judge(claim, example.wrong()),) if claim else ()
-    return Outcome(findings, tables=(beside,) if rows else (), text=example.finding, board=example.board)
+    results = (judge(claim, example.wrong()),) if claim else ()
+    return Outcome(results, tables=(beside,) if rows else (), text=example.conclusion, board=example.board)
 
 
-def word(found: list[examples.Comparison]) -> str:
+def describe_comparisons(found: list[examples.Comparison]) -> str:
     wrong = sum(not one.right for one in found)
     return "right" if not wrong else "wrong" if len(found) == 1 else f"{wrong} of {len(found)} wrong"
 
 
-def worked(title: str, work: Callable[[], Example], claim: Claim | None = None) -> Part:
-    return Part(title, (claim,) if claim else (), lambda settings: shown(work(), claim))
+def example_part(title: str, work: Callable[[], Example], claim: Claim | None = None) -> Part:
+    return Part(title, (claim,) if claim else (), lambda settings: example_outcome(work(), claim))
 
 
 def xor_part(settings: Settings) -> Outcome:
     x, y = xor_data()
-    checked(settings, XOR_NETWORK, fnn.mean_squared_error, fnn.Batch(x, y))
-    found = xor(settings)
-    outcome = shown(found.example, XOR)
+    checked_value_and_grad(settings, XOR_NETWORK, fnn.mean_squared_error, fnn.Batch(x, y))
+    found = xor_example(settings)
+    outcome = example_outcome(found.example, XOR)
     remark = "It begins with a − y where the derivative of (y − a)² is 2 (a − y): half the gradient, in every leaf."
-    findings = (*outcome.findings, judge(XOR_GRADIENT, found.difference, remark))
-    return outcome._replace(findings=findings, figures=(picture_xor(found.runs),))
+    results = (*outcome.results, judge(XOR_GRADIENT, found.difference, remark))
+    return outcome._replace(results=results, figures=(xor_figure(found.runs),))
 
 
 def optimizers_part(settings: Settings) -> Outcome:
-    return shown(optimizers(settings), OPTIMIZERS_PRINTED)
+    return example_outcome(optimizers_example(settings), OPTIMIZERS_PRINTED)
 
 
 PARTS = (
-    worked("A single neuron", examples.single_neuron, NEURON),
-    worked("Activations and their derivatives", examples.activation_table, TABLE),
-    worked("Forward propagation", examples.forward_propagation, FORWARD),
-    worked("One step of backpropagation", examples.backpropagation_step, BACKWARD),
+    example_part("A single neuron", examples.single_neuron, NEURON),
+    example_part("Activations and their derivatives", examples.activation_table, TABLE),
+    example_part("Forward propagation", examples.forward_propagation, FORWARD),
+    example_part("One step of backpropagation", examples.backpropagation_step, BACKWARD),
     Part("XOR", (XOR, XOR_GRADIENT), xor_part),
     Part("Optimizers on x² + 3 y²", (OPTIMIZERS_PRINTED,), optimizers_part),
-    worked("Input scaling", examples.input_scaling),
-    worked("What softmax says: one class, not three answers", examples.softmax_reading, SOFTMAX),
-    worked("Squared error beside cross-entropy", examples.mse_against_bce),
-    worked("Ten sigmoids deep", examples.sigmoid_derivative_after_10_layers, TEN_SIGMOIDS),
+    example_part("Input scaling", examples.input_scaling),
+    example_part("What softmax says: one class, not three answers", examples.softmax_reading, SOFTMAX),
+    example_part("Squared error beside cross-entropy", examples.mse_against_bce),
+    example_part("Ten sigmoids deep", examples.sigmoid_derivative_after_10_layers, TEN_SIGMOIDS),
 )
 
 EXPERIMENT = Experiment(
@@ -326,8 +349,8 @@ def true_figures(settings: Settings) -> dict[str, Any]:
         "activation_table": examples.activation_table(),
         "forward_propagation": examples.forward_propagation(),
         "backpropagation_step": examples.backpropagation_step(),
-        "xor": xor(settings).example,
-        "optimizers": optimizers(settings),
+        "xor": xor_example(settings).example,
+        "optimizers": optimizers_example(settings),
         "input_scaling": examples.input_scaling(),
         "mse_against_bce": examples.mse_against_bce(),
         "sigmoid_derivative_after_10_layers": examples.sigmoid_derivative_after_10_layers(),
@@ -335,9 +358,9 @@ def true_figures(settings: Settings) -> dict[str, Any]:
     return {name: example.true for name, example in worked.items()}
 
 
-def run(settings: Settings) -> Result:
+def run(settings: Settings) -> ExperimentResult:
     return EXPERIMENT.run(settings)
 
 
 if __name__ == "__main__":
-    command_line(EXPERIMENT)
+    run_command_line(EXPERIMENT)

@@ -8,11 +8,19 @@ import numpy as np
 
 import funcnn as fnn
 from experiments.harness.claims import Claim, Section, judge
-from experiments.harness.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
+from experiments.harness.experiment import (
+    Experiment,
+    ExperimentResult,
+    Outcome,
+    Settings,
+    Table,
+    checked_value_and_grad,
+    experiment_part,
+)
 from experiments.harness.figures import Curve, Figure, lines
-from experiments.harness.runner import command_line
-from experiments.shared.classification_loss_networks import whole_sets
-from experiments.shared.composed_losses import after, weighted
+from experiments.harness.runner import run_command_line
+from experiments.shared.classification_loss_networks import data_sets
+from experiments.shared.composed_losses import after_activation, weighted_sum
 
 WORKED_EXAMPLE = Claim(
     name="classification-worked-example",
@@ -57,14 +65,14 @@ RECOVERY_BEST = Claim(
 )  # fmt: skip
 
 SIGMOID_PAIR = {
-    "squared error": after(fnn.sigmoid, fnn.mean_squared_error), "cross-entropy": fnn.sigmoid_cross_entropy
+    "squared error": after_activation(fnn.sigmoid, fnn.mean_squared_error), "cross-entropy": fnn.sigmoid_cross_entropy
 }  # fmt: skip
 
 
 # The gradients --------------------------------------------------------------------------------------------------------
 
 
-def pushes(probability: np.ndarray) -> dict[str, np.ndarray]:
+def logit_gradients(probability: np.ndarray) -> dict[str, np.ndarray]:
     """How hard each loss pushes the logit of the true class up, −∂L/∂z, by the probability that the class has."""
     p = jnp.asarray(probability, jnp.result_type(float))
     logits = (jnp.log(p) - jnp.log1p(-p))[:, None]
@@ -76,13 +84,15 @@ def pushes(probability: np.ndarray) -> dict[str, np.ndarray]:
     return {name: np.asarray(jax.vmap(partial(push, loss))(logits)) for name, loss in SIGMOID_PAIR.items()}
 
 
-@settles("The push by the error", WORKED_EXAMPLE, SMALL_WHEN_WRONG, SLOWEST_WHEN_WRONG, VERY_LARGE)
-def push_by_error(settings: Settings) -> Outcome:
+@experiment_part("The push by the error", WORKED_EXAMPLE, SMALL_WHEN_WRONG, SLOWEST_WHEN_WRONG, VERY_LARGE)
+def gradient_by_error(settings: Settings) -> Outcome:
     y, p = jnp.array([[1.0], [0.0], [1.0], [0.0]]), jnp.array([[0.9], [0.1], [0.8], [0.3]])
     squared, entropy = (float(loss.forward(p, y)[0]) for loss in (fnn.mean_squared_error, fnn.binary_cross_entropy))
     error = np.linspace(0.001, 0.999, 999)
-    found = pushes(1 - error)
-    at = {name: dict(zip((0.01, 0.5), pushes(np.array([0.01, 0.5]))[name], strict=True)) for name in SIGMOID_PAIR}
+    found = logit_gradients(1 - error)
+    at = {
+        name: dict(zip((0.01, 0.5), logit_gradients(np.array([0.01, 0.5]))[name], strict=True)) for name in SIGMOID_PAIR
+    }
     mse, ce = at["squared error"], at["cross-entropy"]
     steepest = error[found["squared error"].argmax()]
     figure = Figure(
@@ -105,7 +115,7 @@ too: strongest at an error of {steepest:.2f}, it falls off where the network is 
 probability, 1/p; what reaches the logit is never larger than 1, here {ce[0.01] / ce[0.5]:.2f} times that at
 p = 0.5."""
     return Outcome(
-        findings=(
+        results=(
             judge(WORKED_EXAMPLE, [max(abs(squared - 0.0375), abs(entropy - 0.1976))]),
             judge(SMALL_WHEN_WRONG, [mse[0.01] / ce[0.01]]),
             judge(SLOWEST_WHEN_WRONG, [mse[0.01] / mse[0.5]]),
@@ -138,11 +148,13 @@ def two_clouds(key: jax.Array) -> tuple[fnn.Batch, jax.Array]:
     return fnn.Batch(x, y), np.log(99) * (centre / (centre @ centre))[:, None]
 
 
-@settles("Recovery from a wrong start", RECOVERY_WRONG, RECOVERY_SATURATED, RECOVERY_BEST)
+@experiment_part("Recovery from a wrong start", RECOVERY_WRONG, RECOVERY_SATURATED, RECOVERY_BEST)
 def recovery(settings: Settings) -> Outcome:
     neuron, losses = fnn.linear(2, 1), tuple(SIGMOID_PAIR.values())
     data, _ = two_clouds(jax.random.key(0))
-    make = checked(settings, neuron, weighted(jnp.ones(2), losses), fnn.Batch(data.x[:4], data.y[:4]))
+    make = checked_value_and_grad(
+        settings, neuron, weighted_sum(jnp.ones(2), losses), fnn.Batch(data.x[:4], data.y[:4])
+    )
 
     @jax.jit
     @partial(jax.vmap, in_axes=(0, None, None, None))
@@ -151,7 +163,7 @@ def recovery(settings: Settings) -> Outcome:
     @partial(jax.vmap, in_axes=(None, None, None, 0))
     def steps_needed(weights, multiple, rate, key):
         data, kernel = two_clouds(key)
-        loss, optimizer = weighted(weights, losses), fnn.sgd(rate)
+        loss, optimizer = weighted_sum(weights, losses), fnn.sgd(rate)
 
         def step(params, _):
             right = fnn.binary_accuracy(fnn.sigmoid_forward(fnn.predict(neuron, params, (), data.x))[0], data.y)
@@ -208,7 +220,7 @@ error's runs aren't there after {STEPS:,} steps. With a rate of its own, squared
 direction is mended by a large rate, on a problem as simple as this."""
     columns = ("start", "loss", "steps at rate 1", "steps at the best rate", "best rate")
     return Outcome(
-        findings=(
+        results=(
             judge(RECOVERY_WRONG, ratio_one),
             judge(RECOVERY_SATURATED, ratio_saturated, f"{stuck:.0%} of squared error's runs weren't there by then"),
             judge(RECOVERY_BEST, ratio_best, "a single neuron can be turned around by one step that is large enough"),
@@ -227,13 +239,13 @@ EXPERIMENT = Experiment(
     "where a sigmoid is confidently wrong. Hui and Belkin found square loss on raw outputs as good as cross-entropy. "
     "The gradients are compared exactly, then a neuron's way out of wrong weights, then networks on three data sets, "
     "each loss at its own best rate.",
-    parts=(push_by_error, recovery, whole_sets),
+    parts=(gradient_by_error, recovery, data_sets),
 )
 
 
-def run(settings: Settings) -> Result:
+def run(settings: Settings) -> ExperimentResult:
     return EXPERIMENT.run(settings)
 
 
 if __name__ == "__main__":
-    command_line(EXPERIMENT)
+    run_command_line(EXPERIMENT)

@@ -22,17 +22,25 @@ from threadpoolctl import threadpool_limits
 
 import funcnn as fnn
 from experiments.harness.claims import Claim, Section, interval, judge
-from experiments.harness.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
+from experiments.harness.experiment import (
+    Experiment,
+    ExperimentResult,
+    Outcome,
+    Settings,
+    Table,
+    checked_value_and_grad,
+    experiment_part,
+)
 from experiments.harness.figures import Curve, Figure, bars, lines
-from experiments.harness.runner import command_line
+from experiments.harness.runner import run_command_line
 from experiments.shared.data import mnist_images
-from experiments.shared.initialization import initial_params
+from experiments.shared.initialization import he_mlp_params
 
 RATE = "doublings of accuracy per doubling of data at the last one: log2(error with half / error with all)"
 LEVEL = 0.1  # a doubling of the data that takes less than 7% off the error
 
 
-def claims(name: str, title: str, seeds: int, quick_seeds: int) -> tuple[Claim, Claim, Claim, Claim]:
+def data_set_claims(name: str, title: str, seeds: int, quick_seeds: int) -> tuple[Claim, Claim, Claim, Claim]:
     """The chapter's two sentences, about one set of pictures, as four claims."""
     counts = {"seeds": seeds, "quick_seeds": quick_seeds}
     return (
@@ -71,8 +79,8 @@ def claims(name: str, title: str, seeds: int, quick_seeds: int) -> tuple[Claim, 
     )
 
 
-DIGITS = claims("digits", "digits of 8 × 8 pixels", 20, 4)
-MNIST = claims("mnist", "5,000 images of MNIST", 16, 2)
+DIGITS = data_set_claims("digits", "digits of 8 × 8 pixels", 20, 4)
+MNIST = data_set_claims("mnist", "5,000 images of MNIST", 16, 2)
 
 NETWORK = "network"
 CLASSICAL = {
@@ -85,7 +93,7 @@ DOUBLINGS = 5
 RATE_OF_ADAM = 0.003  # in a trial the network erred less with it than with 0.001
 
 
-class Pictures(NamedTuple):
+class ImageSet(NamedTuple):
     """Pixels in [0, 1], ``(pictures, pixels)``, their labels, and how many there are to train on and to test by."""
 
     x: np.ndarray
@@ -98,17 +106,17 @@ class Pictures(NamedTuple):
         return [self.training >> halvings for halvings in range(DOUBLINGS, -1, -1)]
 
 
-def digits() -> Pictures:
+def digits() -> ImageSet:
     x, y = load_digits(return_X_y=True)
-    return Pictures((x / 16).astype(np.float32), y, training=1408, batch=32)
+    return ImageSet((x / 16).astype(np.float32), y, training=1408, batch=32)
 
 
-def mnist() -> Pictures:
+def mnist() -> ImageSet:
     x, y = mnist_images()
-    return Pictures((x / 255).astype(np.float32), y, training=4000, batch=50)
+    return ImageSet((x / 255).astype(np.float32), y, training=4000, batch=50)
 
 
-def splits(pictures: Pictures, seeds: int) -> tuple[np.ndarray, np.ndarray]:
+def splits(pictures: ImageSet, seeds: int) -> tuple[np.ndarray, np.ndarray]:
     """For every seed the pictures to train on and a fifth to test by; a smaller training set begins a larger one."""
     every = np.arange(len(pictures.y))
     halves = [train_test_split(every, test_size=0.2, stratify=pictures.y, random_state=seed) for seed in range(seeds)]
@@ -116,12 +124,12 @@ def splits(pictures: Pictures, seeds: int) -> tuple[np.ndarray, np.ndarray]:
     return training[:, : pictures.training], test
 
 
-def error(wrong: np.ndarray) -> np.ndarray:
+def error_rate(wrong: np.ndarray) -> np.ndarray:
     """The share that is wrong, with half a mistake for none, so that it has a logarithm."""
     return (wrong.sum(axis=-1) + 0.5) / (wrong.shape[-1] + 1)
 
 
-def classical_errors(pictures: Pictures, training: np.ndarray, test: np.ndarray) -> np.ndarray:
+def classical_errors(pictures: ImageSet, training: np.ndarray, test: np.ndarray) -> np.ndarray:
     """``(learners, sizes, seeds)``, with scikit-learn's own settings."""
     x, y = pictures.x, pictures.y
 
@@ -129,7 +137,7 @@ def classical_errors(pictures: Pictures, training: np.ndarray, test: np.ndarray)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             learner = make(seed).fit(x[training[seed, :size]], y[training[seed, :size]])
-        return error(learner.predict(x[test[seed]]) != y[test[seed]])
+        return error_rate(learner.predict(x[test[seed]]) != y[test[seed]])
 
     # The longest first: none of them is waited for alone.
     wanted = [(i, size, seed) for size in pictures.sizes[::-1] for i in range(4) for seed in range(len(training))]
@@ -140,12 +148,12 @@ def classical_errors(pictures: Pictures, training: np.ndarray, test: np.ndarray)
     return np.reshape(found, (len(pictures.sizes), 4, len(training))).transpose(1, 0, 2)[:, ::-1]
 
 
-def network_errors(settings: Settings, pictures: Pictures, training: np.ndarray, test: np.ndarray) -> np.ndarray:
+def network_errors(settings: Settings, pictures: ImageSet, training: np.ndarray, test: np.ndarray) -> np.ndarray:
     """``(sizes, seeds)``: smaller sets are repeated to the length of the largest, so that all take as many steps."""
     sizes = (pictures.x.shape[1], 128, 10)
     model, state = fnn.mlp(sizes), ((),) * 3
     small = fnn.Batch(jnp.asarray(pictures.x[:6, :20]), jnp.asarray(pictures.y[:6]))
-    grad = checked(settings, fnn.mlp((20, 7, 10)), fnn.softmax_cross_entropy, small)
+    grad = checked_value_and_grad(settings, fnn.mlp((20, 7, 10)), fnn.softmax_cross_entropy, small)
     epochs = settings.steps(quick=8, full=12) * (2 if pictures.batch == 32 else 1)
     rows = np.stack([np.tile(training[:, :size], pictures.training // size) for size in pictures.sizes])
     count, seeds, _ = rows.shape
@@ -158,13 +166,13 @@ def network_errors(settings: Settings, pictures: Pictures, training: np.ndarray,
         return fnn.predict(model, trained.params, state, x[test]).argmax(axis=1) != y[test]
 
     keys = jax.random.split(jax.random.key(settings.seed), count * seeds)
-    starts = initial_params(np.random.default_rng(settings.seed), sizes, count * seeds)
+    starts = he_mlp_params(np.random.default_rng(settings.seed), sizes, count * seeds)
     given = (keys, starts, jnp.asarray(rows.reshape(count * seeds, -1)), jnp.asarray(np.tile(test, (count, 1))))
     wrong = jax.jit(lambda given: jax.lax.map(one, given))(given)
-    return error(np.asarray(wrong).reshape(count, seeds, -1))
+    return error_rate(np.asarray(wrong).reshape(count, seeds, -1))
 
 
-def compare(settings: Settings, pictures: Pictures, claimed: tuple[Claim, ...], title: str) -> Outcome:
+def compare_learners(settings: Settings, pictures: ImageSet, claimed: tuple[Claim, ...], title: str) -> Outcome:
     training, test = splits(pictures, settings.seeds_of(claimed[0]))
     errors = {NETWORK: network_errors(settings, pictures, training, test)}
     errors |= dict(zip(CLASSICAL, classical_errors(pictures, training, test), strict=True))
@@ -181,7 +189,7 @@ def compare(settings: Settings, pictures: Pictures, claimed: tuple[Claim, ...], 
         for name in order
     )  # fmt: skip
     return Outcome(
-        findings=(
+        results=(
             judge(improves, rates[NETWORK]),
             judge(level_off, others, "Each by itself: "
                   + ", ".join(f"{name} {rates[name].mean():.2f}" for name in CLASSICAL) + "."),
@@ -199,8 +207,8 @@ def compare(settings: Settings, pictures: Pictures, claimed: tuple[Claim, ...], 
                 + ". Right: how fast the error falls at the last doubling: "
                 + ", ".join(f"{name} {rates[name].mean():.2f}" for name in errors) + ".",
                 panels=(
-                    lines({name: over_splits(pictures.sizes, found) for name, found in errors.items()},
-                          x="training pictures", y="test error", log="xy", points=True, range_y=around(errors)),
+                    lines({name: interval_curve(pictures.sizes, found) for name, found in errors.items()},
+                          x="training pictures", y="test error", log="xy", points=True, range_y=axis_range(errors)),
                     bars({name: (rates[name].mean(), *interval(rates[name])) for name in errors},
                          x="log2(error with half / error with all)", thresholds={"levelled off": LEVEL}),
                 ),
@@ -225,25 +233,25 @@ def compare(settings: Settings, pictures: Pictures, claimed: tuple[Claim, ...], 
     )  # fmt: skip
 
 
-def around(errors: dict[str, np.ndarray]) -> tuple[float, float]:
+def axis_range(errors: dict[str, np.ndarray]) -> tuple[float, float]:
     """A range that holds all curves with their bands."""
     means = [found.mean(axis=1) for found in errors.values()]
     return float(np.min(means) * 0.8), float(np.max(means) * 1.25)
 
 
-def over_splits(x: list[int], errors: np.ndarray) -> Curve:
+def interval_curve(x: list[int], errors: np.ndarray) -> Curve:
     low, high = np.transpose([interval(at_size) for at_size in errors])
     return Curve(x, errors.mean(axis=1), low, high)
 
 
-@settles("Digits", *DIGITS)
+@experiment_part("Digits", *DIGITS)
 def on_digits(settings: Settings) -> Outcome:
-    return compare(settings, digits(), DIGITS, "Digits")
+    return compare_learners(settings, digits(), DIGITS, "Digits")
 
 
-@settles("MNIST", *MNIST)
+@experiment_part("MNIST", *MNIST)
 def on_mnist(settings: Settings) -> Outcome:
-    return compare(settings, mnist(), MNIST, "MNIST")
+    return compare_learners(settings, mnist(), MNIST, "MNIST")
 
 
 EXPERIMENT = Experiment(
@@ -257,9 +265,9 @@ EXPERIMENT = Experiment(
 )
 
 
-def run(settings: Settings) -> Result:
+def run(settings: Settings) -> ExperimentResult:
     return EXPERIMENT.run(settings)
 
 
 if __name__ == "__main__":
-    command_line(EXPERIMENT)
+    run_command_line(EXPERIMENT)

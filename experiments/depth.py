@@ -11,11 +11,19 @@ import numpy as np
 
 import funcnn as fnn
 from experiments.harness.claims import Claim, Section, judge
-from experiments.harness.experiment import Experiment, Outcome, Result, Settings, Table, settles
+from experiments.harness.experiment import Experiment, ExperimentResult, Outcome, Settings, Table, experiment_part
 from experiments.harness.figures import Curve, Figure, Panel, lines
-from experiments.harness.runner import command_line
-from experiments.shared.function_fitting import HALF, UNEXPLAINED, checked_here, falling_adam, teeth, unexplained, wave
-from experiments.shared.initialization import initial_params
+from experiments.harness.runner import run_command_line
+from experiments.shared.function_fitting import (
+    HALF_WIDTH,
+    UNEXPLAINED,
+    adam_cosine_decay,
+    checked_mlp_value_and_grad,
+    sine_wave,
+    triangle_wave,
+    unexplained_share,
+)
+from experiments.shared.initialization import he_mlp_params
 
 TELGARSKY = "Telgarsky, Benefits of depth in neural networks, 2016"
 
@@ -49,25 +57,25 @@ ANY_PATTERN = Claim(
 )
 
 TEETH = 16
-SAW = partial(teeth, frequency=TEETH * np.pi / (2 * HALF))
+SAW = partial(triangle_wave, frequency=TEETH * np.pi / (2 * HALF_WIDTH))
 DEPTHS = {"one hidden layer of 333": (1, 333, 1), "three hidden layers of 21": (1, 21, 21, 21, 1)}
 RATES = (0.01, 0.03)
-SHAPES = {"smooth wave": partial(wave, frequency=3.0), "saw of 16 teeth": SAW}
+SHAPES = {"smooth wave": partial(sine_wave, frequency=3.0), "saw of 16 teeth": SAW}
 
 
-@settles("Depth at equal parameters", DEPTH_TEETH, DEPTH_WAVE, ANY_PATTERN)
+@experiment_part("Depth at equal parameters", DEPTH_TEETH, DEPTH_WAVE, ANY_PATTERN)
 def depth(settings: Settings) -> Outcome:
     keys, epochs = settings.keys_of(DEPTH_TEETH), settings.steps(quick=8, full=16)
-    x = jnp.linspace(-HALF, HALF, 4096)[:, None]
+    x = jnp.linspace(-HALF_WIDTH, HALF_WIDTH, 4096)[:, None]
     y = jnp.stack([jnp.asarray(shape(np.asarray(x[:, 0]))) for shape in SHAPES.values()])
-    grad = checked_here(settings, (2, 5, 4, 3, 2))
+    grad = checked_mlp_value_and_grad(settings, (2, 5, 4, 3, 2))
     errors, fits, chosen = {}, {}, {}
     for name, sizes in DEPTHS.items():
         model, state = fnn.mlp(sizes), ((),) * (2 * len(sizes) - 3)
-        start = initial_params(np.random.default_rng(settings.seed), sizes, len(keys), bias=1.0)
+        start = he_mlp_params(np.random.default_rng(settings.seed), sizes, len(keys), bias=1.0)
 
         def outputs(key, start, rate, y, model=model, state=state):
-            params = fnn.train(model, fnn.mean_squared_error, falling_adam(rate, epochs * (len(x) // 32)),
+            params = fnn.train(model, fnn.mean_squared_error, adam_cosine_decay(rate, epochs * (len(x) // 32)),
                                (x, y[:, None]), epochs=epochs, batch_size=32, key=key, grad=grad, params=start,
                                state=state).params  # fmt: skip
             return fnn.predict(model, params, state, x)[:, 0]
@@ -75,7 +83,7 @@ def depth(settings: Settings) -> Outcome:
         over_seeds_and_rates = jax.vmap(jax.vmap(outputs, (0, 0, None, None)), (None, None, 0, None))
         every = jax.vmap(over_seeds_and_rates, (None, None, None, 0))
         predicted = jax.jit(every)(keys, start, jnp.array(RATES), y)  # (shapes, rates, seeds, points)
-        shares = np.asarray(unexplained(predicted, y[:, None, None]))
+        shares = np.asarray(unexplained_share(predicted, y[:, None, None]))
         best = np.median(shares, axis=2).argmin(axis=1)
         chosen[name] = [RATES[rate] for rate in best]
         errors[name] = np.stack([shares[shape, rate] for shape, rate in enumerate(best)])
@@ -88,7 +96,7 @@ def depth(settings: Settings) -> Outcome:
         (name, *(f"{share:.2g}" for share in np.median(errors[name], axis=1)), *chosen[name]) for name in DEPTHS
     )
     return Outcome(
-        findings=(judge(DEPTH_TEETH, gains[1]), judge(DEPTH_WAVE, gains[0]), judge(ANY_PATTERN, flat[1])),
+        results=(judge(DEPTH_TEETH, gains[1]), judge(DEPTH_WAVE, gains[0]), judge(ANY_PATTERN, flat[1])),
         figures=(
             Figure(
                 title=f"Of the saw one hidden layer leaves {medians[0, 1]:.2g}, three leave {medians[1, 1]:.2g}",
@@ -139,9 +147,9 @@ EXPERIMENT = Experiment(
 )
 
 
-def run(settings: Settings) -> Result:
+def run(settings: Settings) -> ExperimentResult:
     return EXPERIMENT.run(settings)
 
 
 if __name__ == "__main__":
-    command_line(EXPERIMENT)
+    run_command_line(EXPERIMENT)

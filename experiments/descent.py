@@ -12,9 +12,17 @@ from jax.flatten_util import ravel_pytree
 
 import funcnn as fnn
 from experiments.harness.claims import Claim, Section, judge
-from experiments.harness.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
+from experiments.harness.experiment import (
+    Experiment,
+    ExperimentResult,
+    Outcome,
+    Settings,
+    Table,
+    checked_value_and_grad,
+    experiment_part,
+)
 from experiments.harness.figures import Curve, Figure, bars, lines
-from experiments.harness.runner import command_line
+from experiments.harness.runner import run_command_line
 from experiments.shared.data import digits
 
 NOISE_SLOPE = Claim(
@@ -100,12 +108,12 @@ NOISE_SIZES = 2 ** np.arange(9)
 DRAWS = 100
 
 
-def samples() -> fnn.Batch:
+def load_samples() -> fnn.Batch:
     training = digits().training
     return fnn.Batch(training.x[:SAMPLES], training.y[:SAMPLES])
 
 
-def label(size: int) -> str:
+def batch_size_label(size: int) -> str:
     return "all 512" if size == SAMPLES else f"{size}"
 
 
@@ -127,7 +135,7 @@ def batch_weights(order: jax.Array, size: jax.Array) -> jax.Array:
     return jnp.zeros_like(inside).at[order].add(inside / inside.sum())
 
 
-def drawn_orders(networks: int, seed: int) -> np.ndarray:
+def draw_orders(networks: int, seed: int) -> np.ndarray:
     """Orders of the samples with and without replacement, ``(networks, 2, draws, samples)``."""
     chance = np.random.default_rng(seed)
     again = chance.integers(SAMPLES, size=(networks, DRAWS, SAMPLES))
@@ -135,7 +143,7 @@ def drawn_orders(networks: int, seed: int) -> np.ndarray:
     return np.stack([again, once], axis=1).astype(np.int32)
 
 
-def noise(gradients: jax.Array, orders: jax.Array) -> jax.Array:
+def gradient_variance(gradients: jax.Array, orders: jax.Array) -> jax.Array:
     """Variance of a batch's gradient, summed over the parameters: with and without replacement, ``(2, sizes)``."""
     weights = jax.vmap(jax.vmap(jax.vmap(batch_weights, (None, 0)), (0, None)), (0, None))(
         orders, jnp.asarray(NOISE_SIZES)
@@ -151,10 +159,10 @@ def gradient_noise(settings: Settings, make: Callable, data: fnn.Batch) -> Outco
     def measured(key, orders):
         found = fnn.train(MODEL, LOSS, fnn.sgd(0.1), data, epochs=5, batch_size=32, key=key, grad=make)
         gradients = sample_gradients(make(MODEL, LOSS), found.params, found.state, data)
-        return noise(gradients, orders), jnp.linalg.norm(gradients.mean(axis=0)), found.history.loss[-1]
+        return gradient_variance(gradients, orders), jnp.linalg.norm(gradients.mean(axis=0)), found.history.loss[-1]
 
     keys = settings.keys_of(NOISE_SLOPE)
-    variances, signal, losses = map(np.asarray, measured(keys, drawn_orders(len(keys), settings.seed)))
+    variances, signal, losses = map(np.asarray, measured(keys, draw_orders(len(keys), settings.seed)))
     slopes = np.polyfit(np.log(NOISE_SIZES), np.log(variances[:, 0]).T, 1)[0]
     halves = variances[:, 1, -1] / variances[:, 0, -1]
     ratio = np.sqrt(variances[:, 0, 0]) / signal
@@ -179,7 +187,7 @@ noise, and cost four times the arithmetic. Drawn without replacement, as an epoc
 gradient strays {ratio.mean():.1f} times as far from the whole gradient as that is long; from about {equal} samples on
 the signal is the larger part. The mean over all batches is the whole gradient, however small they are."""
     return Outcome(
-        findings=(judge(NOISE_SLOPE, slopes), judge(NOISE_WITHOUT, halves), judge(SINGLE_NOISY, ratio)),
+        results=(judge(NOISE_SLOPE, slopes), judge(NOISE_WITHOUT, halves), judge(SINGLE_NOISY, ratio)),
         figures=(figure,),
         text=text,
     )
@@ -188,7 +196,7 @@ the signal is the larger part. The mean over all batches is the whole gradient, 
 # Loss by step, by epoch and by second ---------------------------------------------------------------------------------
 
 
-class Course(NamedTuple):
+class BatchSizeResult(NamedTuple):
     """A batch size's trainings at its best rate.
 
     Fields:
@@ -206,7 +214,7 @@ class Course(NamedTuple):
     @property
     def epochs_needed(self) -> np.ndarray:
         """To the goal; all of them and one where it isn't reached."""
-        return needed(self.losses)
+        return epochs_to_goal(self.losses)
 
     @property
     def seconds_needed(self) -> np.ndarray:
@@ -214,21 +222,23 @@ class Course(NamedTuple):
 
     @property
     def rises(self) -> np.ndarray:
-        return rises(self.at_same_rate)
+        return rising_share(self.at_same_rate)
 
 
-def rises(losses: np.ndarray) -> np.ndarray:
+def rising_share(losses: np.ndarray) -> np.ndarray:
     """The share of epochs that end with a higher loss, or none at all."""
     return (~(np.diff(losses, axis=-1) <= 0)).mean(axis=-1)
 
 
-def needed(losses: np.ndarray) -> np.ndarray:
+def epochs_to_goal(losses: np.ndarray) -> np.ndarray:
     """The first epoch after which the loss is at the goal, on the last axis; its length where none is (NaN isn't)."""
     reached = losses <= GOAL
     return np.where(reached.any(axis=-1), reached.argmax(axis=-1), losses.shape[-1])
 
 
-def course(settings: Settings, make: Callable, data: fnn.Batch, size: int) -> tuple[float, np.ndarray, np.ndarray]:
+def best_rate_result(
+    settings: Settings, make: Callable, data: fnn.Batch, size: int
+) -> tuple[float, np.ndarray, np.ndarray]:
     """The best rate, the losses at it, and those at the rate that all sizes share."""
 
     @jax.jit
@@ -244,28 +254,28 @@ def course(settings: Settings, make: Callable, data: fnn.Batch, size: int) -> tu
                 MODEL, LOSS, fnn.sgd(rate), data, epochs=1, batch_size=size, key=key, grad=make, params=params,
                 state=state,
             )  # fmt: skip
-            return (found.params, found.state), loss_on(data, found.params, found.state)
+            return (found.params, found.state), evaluate_loss(data, found.params, found.state)
 
         _, losses = jax.lax.scan(epoch, (params, state), jax.random.split(keys[0], epochs))
-        return jnp.append(loss_on(data, params, state), losses)
+        return jnp.append(evaluate_loss(data, params, state), losses)
 
     epochs = settings.steps(quick=EPOCHS[size] // 2, full=EPOCHS[size])
     losses = np.asarray(trained(jnp.asarray(RATES, jnp.result_type(float)), settings.keys_of(MINI_FASTEST)))
-    best = needed(losses).mean(axis=1).argmin()
+    best = epochs_to_goal(losses).mean(axis=1).argmin()
     return RATES[best], losses[best], losses[SAME_RATE]
 
 
-def loss_on(data: fnn.Batch, params, state) -> jax.Array:
+def evaluate_loss(data: fnn.Batch, params, state) -> jax.Array:
     return LOSS.forward(fnn.predict(MODEL, params, state, data.x), data.y)[0]
 
 
-def stopwatch(run: Callable, key: jax.Array) -> float:
+def time_epochs(run: Callable, key: jax.Array) -> float:
     begun = time.perf_counter()
     jax.block_until_ready(run(key))
     return time.perf_counter() - begun
 
 
-def timings(settings: Settings, make: Callable, data: fnn.Batch) -> dict[int, np.ndarray]:
+def measure_epoch_seconds(settings: Settings, make: Callable, data: fnn.Batch) -> dict[int, np.ndarray]:
     """Seconds an epoch of one network by batch size: compiled first, then every size in turn, the least of a few, so
     that what else the machine does meets all of them or none.
     """
@@ -281,47 +291,49 @@ def timings(settings: Settings, make: Callable, data: fnn.Batch) -> dict[int, np
     seconds: dict[int, list[float]] = {size: [] for size in SIZES}
     for key in keys:
         for size, run in runs.items():
-            seconds[size].append(min(stopwatch(run, key) for _ in range(REPEATS)) / epochs[size])
+            seconds[size].append(min(time_epochs(run, key) for _ in range(REPEATS)) / epochs[size])
     return {size: np.array(each) for size, each in seconds.items()}
 
 
 def by_batch_size(settings: Settings, make: Callable, data: fnn.Batch) -> Outcome:
-    seconds = timings(settings, make, data)
-    courses = {size: Course(*course(settings, make, data, size), seconds[size]) for size in SIZES}
+    seconds = measure_epoch_seconds(settings, make, data)
+    courses = {size: BatchSizeResult(*best_rate_result(settings, make, data, size), seconds[size]) for size in SIZES}
     single, mini, whole = courses[1], courses[32], courses[SAMPLES]
     best_mini = min((32, 128, 256), key=lambda size: courses[size].seconds_needed.mean())
     best_end = min((1, SAMPLES), key=lambda size: courses[size].seconds_needed.mean())
     gain = courses[best_mini].seconds_needed / courses[best_end].seconds_needed
-    findings = (
+    results = (
         judge(SINGLE_FAST, seconds[1] / seconds[32], "a processor; one network, one program, compilation excluded"),
         judge(SINGLE_SECONDS, single.seconds_needed / mini.seconds_needed),
         judge(WHOLE_STABLE, whole.rises),
-        judge(WHOLE_STABLE_BEST, rises(whole.losses), f"rate {whole.rate:.3g}"),
+        judge(WHOLE_STABLE_BEST, rising_share(whole.losses), f"rate {whole.rate:.3g}"),
         judge(WHOLE_SLOW, whole.epochs_needed / mini.epochs_needed),
         judge(MINI_FASTEST, gain,
-              f"{best_mini} against {label(best_end)}"),
+              f"{best_mini} against {batch_size_label(best_end)}"),
         judge(MINI_STABLE, mini.rises),
-        judge(MINI_STABLE_BEST, rises(mini.losses), f"rate {mini.rate:.3g}"),
+        judge(MINI_STABLE_BEST, rising_share(mini.losses), f"rate {mini.rate:.3g}"),
     )  # fmt: skip
     rows = tuple(
-        (label(size), f"{one.rate:.3g}", f"{one.epochs_needed.mean() * SAMPLES / size:.0f}",
+        (batch_size_label(size), f"{one.rate:.3g}", f"{one.epochs_needed.mean() * SAMPLES / size:.0f}",
          f"{one.epochs_needed.mean():.1f}", f"{1e3 * np.median(one.seconds):.2f}",
          f"{1e3 * one.seconds_needed.mean():.1f}", f"{one.rises.mean():.1%}",
          f"{np.mean(one.epochs_needed < one.losses.shape[1]):.0%}")
         for size, one in courses.items()
     )  # fmt: skip
     said = "; ".join(
-        f"{label(size)}: {one.epochs_needed.mean():.0f} epochs, {1e3 * one.seconds_needed.mean():.0f} ms"
+        f"{batch_size_label(size)}: {one.epochs_needed.mean():.0f} epochs, {1e3 * one.seconds_needed.mean():.0f} ms"
         for size, one in courses.items()
     )
-    turns = {label(size): tuple(1e3 * np.percentile(one.seconds, (50, 5, 95))) for size, one in courses.items()}
+    turns = {
+        batch_size_label(size): tuple(1e3 * np.percentile(one.seconds, (50, 5, 95))) for size, one in courses.items()
+    }
     figures = (
         Figure(
             title="By step large batches win, by epoch small ones; by second it is a matter of the machine",
             alternative=f"Training loss against steps, epochs and milliseconds, a curve for each of six batch sizes at "
             f"its best rate. To a loss of {GOAL} — {said}.",
             panels=tuple(
-                lines({label(size): curve(one, SAMPLES / size, unit) for size, one in courses.items()},
+                lines({batch_size_label(size): curve(one, SAMPLES / size, unit) for size, one in courses.items()},
                       x=unit, y="training loss", log="xy", subtitle=f"by {unit}", thresholds={"goal": GOAL})
                 for unit in ("steps", "epochs", "milliseconds")
             ),
@@ -339,14 +351,14 @@ def by_batch_size(settings: Settings, make: Callable, data: fnn.Batch) -> Outcom
     )  # fmt: skip
     text = f"""With the best rate for each, a training loss of {GOAL} is reached so — {said}. Small batches make more of
 an epoch, for they take more steps in it; large ones make more of a step. A single sample's epoch takes
-{findings[0].estimate:.1f} times as long as one in batches of 32: with this small network, on the processor that
+{results[0].estimate:.1f} times as long as one in batches of 32: with this small network, on the processor that
 wrote this page; another machine has another figure.
 
 The best of 32, 128 and 256 is {best_mini}: it takes {gain.mean():.2f} times the seconds of the better extreme
-({label(best_end)}). At the same rate of 0.1, {single.rises.mean():.0%} of the epochs with single samples end with a
-higher loss, {mini.rises.mean():.0%} with batches of 32 and {whole.rises.mean():.0%} with the whole batch. At the best
-rates it is {rises(single.losses).mean():.0%}, {rises(mini.losses).mean():.0%} and {rises(whole.losses).mean():.0%}: the
-rate that comes down soonest is near the edge of what is stable."""
+({batch_size_label(best_end)}). At the same rate of 0.1, {single.rises.mean():.0%} of the epochs with single samples end
+with a higher loss, {mini.rises.mean():.0%} with batches of 32 and {whole.rises.mean():.0%} with the whole batch. At the
+best rates it is {rising_share(single.losses).mean():.0%}, {rising_share(mini.losses).mean():.0%} and
+{rising_share(whole.losses).mean():.0%}: the rate that comes down soonest is near the edge of what is stable."""
     columns = (
         "batch",
         "best rate",
@@ -357,21 +369,23 @@ rate that comes down soonest is near the edge of what is stable."""
         "epochs that rise at 0.1",
         "seeds there",
     )
-    return Outcome(findings, figures, (Table(f"To a training loss of {GOAL}", columns, rows),), text)
+    return Outcome(results, figures, (Table(f"To a training loss of {GOAL}", columns, rows),), text)
 
 
-def curve(one: Course, steps: float, unit: str) -> Curve:
+def curve(one: BatchSizeResult, steps: float, unit: str) -> Curve:
     scale = {"steps": steps, "epochs": 1.0, "milliseconds": 1e3 * float(np.median(one.seconds))}[unit]
     return Curve(np.arange(one.losses.shape[1]) * scale, one.losses.mean(axis=0))
 
 
-@settles("Noise, steps, epochs and seconds", NOISE_SLOPE, NOISE_WITHOUT, SINGLE_NOISY, SINGLE_FAST, SINGLE_SECONDS,
-         WHOLE_STABLE, WHOLE_STABLE_BEST, WHOLE_SLOW, MINI_FASTEST, MINI_STABLE, MINI_STABLE_BEST)  # fmt: skip
+@experiment_part(
+    "Noise, steps, epochs and seconds", NOISE_SLOPE, NOISE_WITHOUT, SINGLE_NOISY, SINGLE_FAST, SINGLE_SECONDS,
+    WHOLE_STABLE, WHOLE_STABLE_BEST, WHOLE_SLOW, MINI_FASTEST, MINI_STABLE, MINI_STABLE_BEST,
+)  # fmt: skip
 def batch_sizes(settings: Settings) -> Outcome:
-    data = samples()
-    make = checked(settings, MODEL, LOSS, fnn.Batch(data.x[:6], data.y[:6]))
+    data = load_samples()
+    make = checked_value_and_grad(settings, MODEL, LOSS, fnn.Batch(data.x[:6], data.y[:6]))
     noisy, courses = gradient_noise(settings, make, data), by_batch_size(settings, make, data)
-    return Outcome(noisy.findings + courses.findings, noisy.figures + courses.figures, courses.tables,
+    return Outcome(noisy.results + courses.results, noisy.figures + courses.figures, courses.tables,
                    f"{noisy.text}\n\n{courses.text}")  # fmt: skip
 
 
@@ -386,9 +400,9 @@ EXPERIMENT = Experiment(
 )
 
 
-def run(settings: Settings) -> Result:
+def run(settings: Settings) -> ExperimentResult:
     return EXPERIMENT.run(settings)
 
 
 if __name__ == "__main__":
-    command_line(EXPERIMENT)
+    run_command_line(EXPERIMENT)

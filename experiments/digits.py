@@ -5,10 +5,10 @@
 ``--distributed`` shares the twins' training among processes.
 """
 
-from experiments.harness.experiment import Result, Settings
-from experiments.harness.runner import command_line
+from experiments.harness.experiment import ExperimentResult, Settings
+from experiments.harness.runner import run_command_line
 from experiments.shared import data
-from experiments.shared.image_classifier import Classifier, ClassifierSettings, experiment
+from experiments.shared.image_classifier import Classifier, ClassifierSettings, make_experiment
 
 DIGITS = Classifier(
     name="digits",
@@ -29,12 +29,12 @@ DIGITS = Classifier(
     accuracy=0.96,
     seeds=(10, 100),
 )
-EXPERIMENT = experiment(DIGITS)
+EXPERIMENT = make_experiment(DIGITS)
 
 
-def run(settings: Settings) -> Result:
+def run(settings: Settings) -> ExperimentResult:
     return EXPERIMENT.run(settings)
 
 
 if __name__ == "__main__":
-    command_line(EXPERIMENT, ClassifierSettings)
+    run_command_line(EXPERIMENT, ClassifierSettings)

@@ -24,17 +24,25 @@ from threadpoolctl import threadpool_limits
 
 import funcnn as fnn
 from experiments.harness.claims import Claim, Section, judge
-from experiments.harness.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
+from experiments.harness.experiment import (
+    Experiment,
+    ExperimentResult,
+    Outcome,
+    Settings,
+    Table,
+    checked_value_and_grad,
+    experiment_part,
+)
 from experiments.harness.figures import Curve, Figure, bars, images, lines, scatter
-from experiments.harness.runner import command_line
+from experiments.harness.runner import run_command_line
 from experiments.shared.data import DataSet, mnist_images
-from experiments.shared.initialization import initial_params
+from experiments.shared.initialization import he_mlp_params
 
 ALAIN = "Alain and Bengio, Understanding intermediate layers using linear classifier probes, 2016"
 COUNTS = {"seeds": 20, "quick_seeds": 4}
 
 
-def rises(name: str, lower: str, upper: str) -> Claim:
+def rising_share(name: str, lower: str, upper: str) -> Claim:
     return Claim(
         name=name,
         sentence=f"A linear classifier reads a digit better off {upper} than off {lower}.",
@@ -46,9 +54,9 @@ def rises(name: str, lower: str, upper: str) -> Claim:
     )
 
 
-FIRST = rises("first_layer", "the pixels", "the first hidden layer")
-SECOND = rises("second_layer", "the first hidden layer", "the second")
-THIRD = rises("third_layer", "the second hidden layer", "the third")
+FIRST = rising_share("first_layer", "the pixels", "the first hidden layer")
+SECOND = rising_share("second_layer", "the first hidden layer", "the second")
+THIRD = rising_share("third_layer", "the second hidden layer", "the third")
 TRAINED = Claim(
     name="training_makes_features",
     sentence="The last hidden layer is easier to read after training than as it was drawn.",
@@ -97,7 +105,7 @@ LAYERS = ("pixels", "first hidden layer", "second hidden layer", "third hidden l
 BATCH = 50
 
 
-def mnist(seed: int) -> DataSet:
+def load_mnist(seed: int) -> DataSet:
     """4,000 images to train on and 1,000 to test by, all pixels by one scale: a layer's weights are to be a picture."""
     x, y = mnist_images()
     parts = train_test_split((x / 255).astype(np.float32), y, test_size=0.2, stratify=y, random_state=seed)
@@ -108,12 +116,14 @@ def mnist(seed: int) -> DataSet:
 # Networks and their layers --------------------------------------------------------------------------------------------
 
 
-def checked_here(settings: Settings):
+def checked_mlp_value_and_grad(settings: Settings):
     rng = np.random.default_rng(settings.seed)
     sizes = (9, 7, 6, 5, 4)
     batch = fnn.Batch(jnp.asarray(rng.normal(size=(6, 9)), jnp.float32), jnp.arange(6) % 4)
-    params = initial_params(rng, sizes)
-    return checked(settings, fnn.mlp(sizes), fnn.softmax_cross_entropy, batch, params=params, state=STATE)
+    params = he_mlp_params(rng, sizes)
+    return checked_value_and_grad(
+        settings, fnn.mlp(sizes), fnn.softmax_cross_entropy, batch, params=params, state=STATE
+    )
 
 
 class Networks(NamedTuple):
@@ -124,10 +134,10 @@ class Networks(NamedTuple):
     accuracy: np.ndarray
 
 
-def networks(settings: Settings, data: DataSet) -> Networks:
-    keys, grad = settings.keys_of(FIRST), checked_here(settings)
-    before = initial_params(np.random.default_rng(settings.seed), SIZES, len(keys))
-    epochs = epochs_of(settings)
+def train_networks(settings: Settings, data: DataSet) -> Networks:
+    keys, grad = settings.keys_of(FIRST), checked_mlp_value_and_grad(settings)
+    before = he_mlp_params(np.random.default_rng(settings.seed), SIZES, len(keys))
+    epochs = epoch_count(settings)
 
     def one(given):
         key, params = given
@@ -139,16 +149,16 @@ def networks(settings: Settings, data: DataSet) -> Networks:
     return Networks(before, after, np.asarray(accuracy))
 
 
-def epochs_of(settings: Settings) -> int:
+def epoch_count(settings: Settings) -> int:
     return settings.steps(quick=6, full=15)
 
 
-def at(params, seed: int):
+def index_tree(params, seed: int):
     """One seed's parameters."""
     return jax.tree.map(lambda leaf: leaf[seed], params)
 
 
-def by_layer(params, x) -> list[np.ndarray]:
+def layer_activations(params, x) -> list[np.ndarray]:
     """The pixels and what each hidden layer makes of them."""
     shown = [x]
     for layer in params[:-1:2]:
@@ -171,7 +181,7 @@ def support_vectors(training: np.ndarray, test: np.ndarray, data: DataSet) -> fl
     return float(SVC().fit(training, data.training.y).score(test, data.test.y))
 
 
-def in_parallel(measure, pairs, data: DataSet) -> np.ndarray:
+def map_in_parallel(measure, pairs, data: DataSet) -> np.ndarray:
     # Threads of linear algebra inside these threads would wait for each other most of the time.
     with threadpool_limits(1):
         return np.array(Parallel(n_jobs=-1, prefer="threads")(delayed(measure)(*pair, data) for pair in pairs))
@@ -203,25 +213,28 @@ def locality(kernels: np.ndarray, window: int = 7) -> float:
 # The parts ------------------------------------------------------------------------------------------------------------
 
 
-@settles("Do layers build on each other?", FIRST, SECOND, THIRD, TRAINED, RANDOM, SVM)
+@experiment_part("Do layers build on each other?", FIRST, SECOND, THIRD, TRAINED, RANDOM, SVM)
 def layers(settings: Settings) -> Outcome:
-    data = mnist(settings.seed)
-    found = networks(settings, data)
+    data = load_mnist(settings.seed)
+    found = train_networks(settings, data)
     seeds = len(found.accuracy)
     shown = {
-        name: [list(zip(*(by_layer(at(params, seed), part.x) for part in data), strict=True)) for seed in range(seeds)]
+        name: [
+            list(zip(*(layer_activations(index_tree(params, seed), part.x) for part in data), strict=True))
+            for seed in range(seeds)
+        ]
         for name, params in (("trained", found.after), ("as drawn", found.before))
     }
-    (pixels,) = in_parallel(probe, [shown["trained"][0][0]], data)
+    (pixels,) = map_in_parallel(probe, [shown["trained"][0][0]], data)
     read = {
         name: np.column_stack([
             np.full(seeds, pixels),
-            in_parallel(probe, [pair for network in some for pair in network[1:]], data).reshape(seeds, -1),
+            map_in_parallel(probe, [pair for network in some for pair in network[1:]], data).reshape(seeds, -1),
         ])
         for name, some in shown.items()
     }  # fmt: skip
     trained, random = read.values()
-    svm_pixels, *svm_features = in_parallel(
+    svm_pixels, *svm_features = map_in_parallel(
         support_vectors, [shown["trained"][0][0], *(network[-1] for network in shown["trained"])], data
     )
     svm_features = np.array(svm_features)
@@ -235,7 +248,7 @@ def layers(settings: Settings) -> Outcome:
     chosen = np.concatenate([np.flatnonzero(labels == digit)[:30] for digit in range(10)])
     at_layers = np.arange(len(LAYERS))
     return Outcome(
-        findings=(
+        results=(
             judge(FIRST, trained[:, 1] - pixels, f"Pixels: {pixels:.1%}."),
             judge(SECOND, trained[:, 2] - trained[:, 1]),
             judge(THIRD, trained[:, 3] - trained[:, 2]),
@@ -290,16 +303,16 @@ def layers(settings: Settings) -> Outcome:
     )  # fmt: skip
 
 
-@settles("What does the first layer look for?", SMOOTH, LOCAL)
+@experiment_part("What does the first layer look for?", SMOOTH, LOCAL)
 def first_layer(settings: Settings) -> Outcome:
-    data = mnist(settings.seed)
-    found = networks(settings, data)
+    data = load_mnist(settings.seed)
+    found = train_networks(settings, data)
     seeds, x = len(found.accuracy), data.training.x
-    kernels = {name: [weighted_kernels(at(params, seed), x) for seed in range(seeds)]
+    kernels = {name: [weighted_kernels(index_tree(params, seed), x) for seed in range(seeds)]
                for name, params in (("as drawn", found.before), ("trained", found.after))}  # fmt: skip
     smooth = {name: np.array([smoothness(some) for some in each]) for name, each in kernels.items()}
     local = {name: np.array([locality(some) for some in each]) for name, each in kernels.items()}
-    history = by_epoch(settings, data)
+    history = kernels_by_epoch(settings, data)
     epochs = sorted(history)
     last = epochs[-1]
     change = {epoch: history[epoch] - history[0] for epoch in epochs}
@@ -312,7 +325,7 @@ def first_layer(settings: Settings) -> Outcome:
         for measure in (smoothness, locality)
     )
     return Outcome(
-        findings=(
+        results=(
             judge(SMOOTH, smooth["trained"] - smooth["as drawn"]),
             judge(LOCAL, local["trained"], f"As drawn it is {local['as drawn'].mean():.2f}: the digits' middle varies "
                   "most, so that even noise counts most there."),
@@ -361,15 +374,15 @@ def first_layer(settings: Settings) -> Outcome:
     )  # fmt: skip
 
 
-def by_epoch(settings: Settings, data: DataSet) -> dict[int, np.ndarray]:
+def kernels_by_epoch(settings: Settings, data: DataSet) -> dict[int, np.ndarray]:
     """The first seed's kernels as pictures ``(units, 28, 28)`` before training and after every epoch."""
-    start = at(initial_params(np.random.default_rng(settings.seed), SIZES, settings.seeds_of(FIRST)), 0)
+    start = index_tree(he_mlp_params(np.random.default_rng(settings.seed), SIZES, settings.seeds_of(FIRST)), 0)
     seen = {0: start[0].kernel}
 
     def look(progress: fnn.Progress):
         seen[progress.epoch] = progress.params[0].kernel
 
-    fnn.fit(MODEL, fnn.softmax_cross_entropy, fnn.adam(1e-3), data.training, epochs=epochs_of(settings),
+    fnn.fit(MODEL, fnn.softmax_cross_entropy, fnn.adam(1e-3), data.training, epochs=epoch_count(settings),
             batch_size=BATCH, key=settings.keys_of(FIRST)[0], grad=settings.value_and_grad, params=start, state=STATE,
             callbacks=[look])  # fmt: skip
     return {epoch: np.asarray(kernel).T.reshape(-1, 28, 28) for epoch, kernel in seen.items()}
@@ -386,9 +399,9 @@ EXPERIMENT = Experiment(
 )
 
 
-def run(settings: Settings) -> Result:
+def run(settings: Settings) -> ExperimentResult:
     return EXPERIMENT.run(settings)
 
 
 if __name__ == "__main__":
-    command_line(EXPERIMENT)
+    run_command_line(EXPERIMENT)

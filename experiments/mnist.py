@@ -4,10 +4,10 @@
 networks are trained.
 """
 
-from experiments.harness.experiment import Result, Settings
-from experiments.harness.runner import command_line
+from experiments.harness.experiment import ExperimentResult, Settings
+from experiments.harness.runner import run_command_line
 from experiments.shared import data
-from experiments.shared.image_classifier import Classifier, ClassifierSettings, experiment
+from experiments.shared.image_classifier import Classifier, ClassifierSettings, make_experiment
 
 MNIST = Classifier(
     name="mnist",
@@ -27,12 +27,12 @@ MNIST = Classifier(
     accuracy=0.9,
     seeds=(2, 20),
 )
-EXPERIMENT = experiment(MNIST)
+EXPERIMENT = make_experiment(MNIST)
 
 
-def run(settings: Settings) -> Result:
+def run(settings: Settings) -> ExperimentResult:
     return EXPERIMENT.run(settings)
 
 
 if __name__ == "__main__":
-    command_line(EXPERIMENT, ClassifierSettings)
+    run_command_line(EXPERIMENT, ClassifierSettings)

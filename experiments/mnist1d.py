@@ -14,11 +14,19 @@ from jax import lax
 from mnist1d.data import get_dataset_args, make_dataset
 
 import funcnn as fnn
-from experiments.harness.claims import Claim, Finding, Section, interval, judge
-from experiments.harness.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
+from experiments.harness.claims import Claim, ClaimResult, Section, interval, judge
+from experiments.harness.experiment import (
+    Experiment,
+    ExperimentResult,
+    Outcome,
+    Settings,
+    Table,
+    checked_value_and_grad,
+    experiment_part,
+)
 from experiments.harness.figures import Curve, Figure, bars, heatmap, lines
-from experiments.harness.runner import command_line
-from experiments.shared.initialization import fan_in_uniform, he, starts
+from experiments.harness.runner import run_command_line
+from experiments.shared.initialization import fan_in_uniform, he_normal, init_ensemble
 
 PAPER = "Greydanus, Scaling down deep learning, 2020"
 PAPERS = {"logistic regression": 0.32, "network": 0.68}
@@ -61,7 +69,7 @@ class Signals(NamedTuple):
     templates: np.ndarray
 
 
-def signals() -> Signals:
+def load_signals() -> Signals:
     """The paper's 4,000 and 1,000 signals. The package seeds NumPy's global generator: it's put back as it was."""
     before = np.random.get_state()  # noqa: NPY002
     try:
@@ -87,7 +95,7 @@ def network(*, with_skip: bool = True) -> fnn.Layer:
     )
 
 
-class Learned(NamedTuple):
+class Accuracies(NamedTuple):
     """Every seed's accuracies at every look, ``(seeds, looks)``, and its last test predictions, ``(seeds, 1000)``."""
 
     training: np.ndarray
@@ -96,7 +104,7 @@ class Learned(NamedTuple):
 
 
 @partial(jax.jit, static_argnames=("model", "grad", "looks"))
-def learn(params, keys: jax.Array, training: fnn.Batch, test: fnn.Batch, *, model, grad, looks: int):
+def train_network(params, keys: jax.Array, training: fnn.Batch, test: fnn.Batch, *, model, grad, looks: int):
     """Adam on batches of 100 for all seeds at once; ``train`` goes on from one look to the next with Adam's state."""
     adam = fnn.adam(RATE)
 
@@ -119,13 +127,17 @@ def learn(params, keys: jax.Array, training: fnn.Batch, test: fnn.Batch, *, mode
     return jax.vmap(one)(params, keys)
 
 
-def learned(settings: Settings, keys: jax.Array, model: fnn.Layer, data: Signals, grad, draw=fan_in_uniform) -> Learned:
-    params, _ = starts(model, len(keys), draw, settings.seed)
+def train_all(
+    settings: Settings, keys: jax.Array, model: fnn.Layer, data: Signals, grad, draw=fan_in_uniform
+) -> Accuracies:
+    params, _ = init_ensemble(model, len(keys), draw, settings.seed)
     looks = settings.steps(quick=6, full=15)
-    return Learned(*map(np.asarray, learn(params, keys, data.training, data.test, model=model, grad=grad, looks=looks)))
+    return Accuracies(
+        *map(np.asarray, train_network(params, keys, data.training, data.test, model=model, grad=grad, looks=looks))
+    )
 
 
-def shuffled(data: Signals, seed: int) -> Signals:
+def shuffle_points(data: Signals, seed: int) -> Signals:
     """Every signal's 40 points in one other order, the same for all."""
     order = np.random.default_rng(seed).permutation(data.training.x.shape[1])
     return data._replace(
@@ -133,24 +145,26 @@ def shuffled(data: Signals, seed: int) -> Signals:
     )
 
 
-@settles("Two models of the paper", LOGISTIC, NETWORK, FEATURES, BY_HEART, ORDER)
+@experiment_part("Two models of the paper", LOGISTIC, NETWORK, FEATURES, BY_HEART, ORDER)
 def models_of_the_paper(settings: Settings) -> Outcome:
-    data = signals()
+    data = load_signals()
     keys = settings.keys_of(NETWORK)
     few = fnn.Batch(data.training.x[:6], data.training.y[:6])
-    grad = checked(settings, network(), fnn.softmax_cross_entropy, few)  # its layers are those of the other models too
-    linear = learned(settings, settings.keys_of(LOGISTIC), logistic_regression(), data, grad)
-    deep = learned(settings, keys, network(), data, grad)
-    deep_shuffled = learned(settings, keys, network(), shuffled(data, settings.seed), grad)
-    tried = with_intervals({
+    grad = checked_value_and_grad(
+        settings, network(), fnn.softmax_cross_entropy, few
+    )  # its layers are those of the other models too
+    linear = train_all(settings, settings.keys_of(LOGISTIC), logistic_regression(), data, grad)
+    deep = train_all(settings, keys, network(), data, grad)
+    deep_shuffled = train_all(settings, keys, network(), shuffle_points(data, settings.seed), grad)
+    tried = interval_curve({
         "logistic regression": linear.test[:, -1],
         "network": deep.test[:, -1],
         "network, best look": deep.test.max(1),
-        "network, without its skip": learned(settings, keys, network(with_skip=False), data, grad).test[:, -1],
-        "network, He initialization": learned(settings, keys, network(), data, grad, he).test[:, -1],
+        "network, without its skip": train_all(settings, keys, network(with_skip=False), data, grad).test[:, -1],
+        "network, He initialization": train_all(settings, keys, network(), data, grad, he_normal).test[:, -1],
     })  # fmt: skip
     best = deep.test.max(1).mean()
-    findings = (
+    results = (
         judge(LOGISTIC, linear.test[:, -1]),
         judge(NETWORK, deep.test[:, -1], f"Each seed's best look, as if the test set chose it, has {best:.1%}."),
         judge(FEATURES, deep.test[:, -1] - linear.test[: len(keys), -1]),
@@ -159,16 +173,21 @@ def models_of_the_paper(settings: Settings) -> Outcome:
     )
     by_model = {"logistic regression": linear, "network": deep, "network, points shuffled": deep_shuffled}
     return Outcome(
-        findings,
-        (what_is_learned(data), curves(by_model), compared(tried), confusions(deep, data, findings[1])),
+        results,
+        (
+            what_is_learned(data),
+            accuracy_figure(by_model),
+            comparison_figure(tried),
+            confusion_figure(deep, data, results[1]),
+        ),
         (Table("Beside the paper", ("model", "test accuracy", "paper", "difference in points"), tuple(
             (name, f"{value[0]:.3f}", f"{PAPERS[name.split(',')[0]]:.2f}",
              f"{100 * (value[0] - PAPERS[name.split(',')[0]]):+.1f}") for name, value in tried.items())),),
-        told(findings, best),
+        describe_results(results, best),
     )  # fmt: skip
 
 
-def with_intervals(values: dict[str, np.ndarray]) -> dict[str, tuple[float, float, float]]:
+def interval_curve(values: dict[str, np.ndarray]) -> dict[str, tuple[float, float, float]]:
     return {name: (float(some.mean()), *interval(some)) for name, some in values.items()}
 
 
@@ -187,7 +206,7 @@ def what_is_learned(data: Signals) -> Figure:
     )  # fmt: skip
 
 
-def curves(by_model: dict[str, Learned]) -> Figure:
+def accuracy_figure(by_model: dict[str, Accuracies]) -> Figure:
     steps = (1 + np.arange(by_model["network"].test.shape[1])) * EPOCHS_BETWEEN * 40
 
     def panel(part: str, subtitle: str, thresholds):
@@ -211,7 +230,7 @@ def curves(by_model: dict[str, Learned]) -> Figure:
     )
 
 
-def compared(tried: dict[str, tuple[float, float, float]]) -> Figure:
+def comparison_figure(tried: dict[str, tuple[float, float, float]]) -> Figure:
     words = "; ".join(f"{name} {value[0]:.1%}" for name, value in tried.items())
     return Figure(
         "How near the paper's figures are, and what of its protocol matters",
@@ -221,7 +240,7 @@ def compared(tried: dict[str, tuple[float, float, float]]) -> Figure:
     )
 
 
-def confusions(deep: Learned, data: Signals, finding: Finding) -> Figure:
+def confusion_figure(deep: Accuracies, data: Signals, result: ClaimResult) -> Figure:
     truth = np.asarray(data.test.y)
     counts = np.zeros((CLASSES, CLASSES))
     for predicted in deep.predicted:
@@ -236,12 +255,12 @@ def confusions(deep: Learned, data: Signals, finding: Finding) -> Figure:
         f"often, {share[easiest, easiest]:.0%}, digit {hardest} least, {share[hardest, hardest]:.0%}; the commonest "
         f"mistake takes a {true} for a {taken}, {wrong[true, taken]:.0%}.",
         (heatmap(share, rows=range(10), columns=range(10), x="taken for", y="digit", value="share"),),
-        f"All {finding.seeds} networks together; every row adds up to 1.",
+        f"All {result.seeds} networks together; every row adds up to 1.",
     )
 
 
-def told(findings: tuple[Finding, ...], best: float) -> str:
-    logistic, deep, gain, by_heart, order = (finding.estimate for finding in findings)
+def describe_results(results: tuple[ClaimResult, ...], best: float) -> str:
+    logistic, deep, gain, by_heart, order = (result.estimate for result in results)
     missed = 100 * (deep - PAPERS["network"])
     return (
         f"Logistic regression gets {logistic:.1%} of the test signals right, the network {deep:.1%}: {100 * gain:.0f} "
@@ -267,9 +286,9 @@ EXPERIMENT = Experiment(
 )
 
 
-def run(settings: Settings) -> Result:
+def run(settings: Settings) -> ExperimentResult:
     return EXPERIMENT.run(settings)
 
 
 if __name__ == "__main__":
-    command_line(EXPERIMENT)
+    run_command_line(EXPERIMENT)

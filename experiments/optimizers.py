@@ -11,10 +11,10 @@ import optax
 
 import funcnn as fnn
 from experiments.harness.claims import Claim, Section, judge
-from experiments.harness.experiment import Experiment, Outcome, Result, Settings, Table, settles
+from experiments.harness.experiment import Experiment, ExperimentResult, Outcome, Settings, Table, experiment_part
 from experiments.harness.figures import Curve, Figure, lines, plane
-from experiments.harness.runner import command_line
-from experiments.shared.optimizer_choice import one_of
+from experiments.harness.runner import run_command_line
+from experiments.shared.optimizer_choice import select_optimizer
 
 BOWL_RANKING = Claim(
     name="optimizers-bowl-ranking",
@@ -99,7 +99,7 @@ def _ring(key):
     return radius * jnp.stack([jnp.cos(angle), jnp.sin(angle)])
 
 
-def _on_the_ridge(key):
+def _ridge(key):
     across, along = jax.random.normal(key, (2,))
     return jnp.stack([across, 0.001 * along])
 
@@ -113,7 +113,7 @@ SURFACES = {
         ((-1.7, 1.7), (-0.7, 2.2)), (0.1, 1, 10, 50, 200),
     ),
     "saddle": Surface(
-        lambda x, y: x**2 / 2 + (y**2 - 1) ** 2 / 4, 1e-3, _on_the_ridge, (1.2, 0.001), ((-1.6, 1.6), (-1.6, 1.6)),
+        lambda x, y: x**2 / 2 + (y**2 - 1) ** 2 / 4, 1e-3, _ridge, (1.2, 0.001), ((-1.6, 1.6), (-1.6, 1.6)),
         (0.02, 0.1, 0.25, 0.5, 1),
     ),
     "ravine": Surface(
@@ -139,9 +139,9 @@ def heights(points: jax.Array) -> jax.Array:
     return jnp.stack([surface.height(*point) for surface, point in zip(SURFACES.values(), points, strict=True)])
 
 
-def walk(choice: jax.Array, rate: jax.Array, starts: jax.Array, after_step: Callable, beginning):
+def walk_surfaces(choice: jax.Array, rate: jax.Array, starts: jax.Array, after_step: Callable, beginning):
     """STEPS steps on all surfaces at once, which don't feel each other: every optimizer here goes entry by entry."""
-    optimizer = one_of(choice, [make(rate) for make in WALKERS.values()])
+    optimizer = select_optimizer(choice, [make(rate) for make in WALKERS.values()])
 
     def step(carry, number):
         points, state, seen = carry
@@ -157,9 +157,9 @@ def walk(choice: jax.Array, rate: jax.Array, starts: jax.Array, after_step: Call
 
 @jax.jit
 @partial(jax.vmap, in_axes=(0, 0, None))
-def paths(choice, rate, starts):
+def walk_paths(choice, rate, starts):
     """The ways of several optimizers, ``(optimizers, STEPS + 1, surfaces, 2)``."""
-    _, shown = walk(choice, rate, starts, lambda seen, points, number: (seen, points), ())
+    _, shown = walk_surfaces(choice, rate, starts, lambda seen, points, number: (seen, points), ())
     return jnp.concatenate([starts[None], shown])
 
 
@@ -174,7 +174,7 @@ def steps_needed(choice, rate, starts):
     def last_above(last, points, number):
         return jnp.where(heights(points) <= goals, last, number), ()
 
-    return walk(choice, rate, starts, last_above, jnp.zeros(len(SURFACES), int))[0] + 1
+    return walk_surfaces(choice, rate, starts, last_above, jnp.zeros(len(SURFACES), int))[0] + 1
 
 
 class Race(NamedTuple):
@@ -197,7 +197,7 @@ class Race(NamedTuple):
         return self.steps[:, int(np.argmin(np.abs(RATES - CHAPTER_RATE)))]
 
 
-def race(settings: Settings, claim: Claim) -> dict[str, Race]:
+def race_optimizers(settings: Settings, claim: Claim) -> dict[str, Race]:
     """Every surface's race: the best rate needs fewest steps on average from starts that aren't judged."""
 
     def starts(key):
@@ -226,10 +226,10 @@ def surface_panel(name: str, ways: dict[str, np.ndarray], subtitle: str):
     )  # fmt: skip
 
 
-@settles("The chapter's own bowl", BOWL_RANKING, MOMENTUM_OSCILLATES)
+@experiment_part("The chapter's own bowl", BOWL_RANKING, MOMENTUM_OSCILLATES)
 def chapter_bowl(settings: Settings) -> Outcome:
     rates = jnp.full(len(WALKERS), CHAPTER_RATE)
-    found = np.asarray(paths(jnp.arange(len(WALKERS)), rates, example_starts()))[:, : CHAPTER_STEPS + 1, 0]
+    found = np.asarray(walk_paths(jnp.arange(len(WALKERS)), rates, example_starts()))[:, : CHAPTER_STEPS + 1, 0]
     ways = dict(zip(WALKERS, found, strict=True))
     losses = {name: np.asarray(SURFACES["bowl"].height(*way.T)) for name, way in ways.items()}
     final = {name: loss[-1] for name, loss in losses.items()}
@@ -254,7 +254,7 @@ away. Momentum adds up ten gradients and overshoots: it changes the sign of x or
 descent {changes["plain descent"]} times. The rate was chosen
 for none of them: what each does at its own best rate is the next question."""
     return Outcome(
-        findings=(
+        results=(
             judge(BOWL_RANKING, [ordered], f"after 20 steps: {said}"),
             judge(MOMENTUM_OSCILLATES, [changes["momentum"] - changes["plain descent"]]),
         ),
@@ -263,13 +263,13 @@ for none of them: what each does at its own best rate is the next question."""
     )  # fmt: skip
 
 
-@settles("Five surfaces, each optimizer at its best rate", ADAM_FASTEST, ADAM_ROBUST, MOMENTUM_RAVINE)
+@experiment_part("Five surfaces, each optimizer at its best rate", ADAM_FASTEST, ADAM_ROBUST, MOMENTUM_RAVINE)
 def five_surfaces(settings: Settings) -> Outcome:
-    races = race(settings, ADAM_FASTEST)
+    races = race_optimizers(settings, ADAM_FASTEST)
     first = np.stack([races[name].at_best[2] <= races[name].at_best[:2].min(axis=0) for name in FIVE])
     decades = np.stack([(races[name].steps <= STEPS).sum(axis=1) * 0.25 for name in FIVE]).mean(axis=0)
     plain, momentum, _ = races["ravine"].at_best
-    ways = best_ways(races)
+    ways = best_paths(races)
     means = {name: races[name].at_best.mean(axis=1) for name in FIVE}
     winners = {name: tuple(WALKERS)[int(means[name].argmin())] for name in FIVE}
     panels = tuple(surface_panel(name, ways[name], f"{name}: {winners[name]} is first on average") for name in FIVE)
@@ -309,7 +309,7 @@ With the default rate of 0.001, Adam reaches the goal within {STEPS} steps from
 {np.mean(list(default.values())):.0%} of the starts: the rate is about the length of a step, and 0.001 suits the weights
 of a network, not a walk over several units."""
     return Outcome(
-        findings=(
+        results=(
             judge(ADAM_FASTEST, first.mean(axis=0)),
             judge(ADAM_ROBUST, decades[2] - decades[0]),
             judge(MOMENTUM_RAVINE, momentum / plain),
@@ -320,12 +320,12 @@ of a network, not a walk over several units."""
     )  # fmt: skip
 
 
-def best_ways(races: dict[str, Race]) -> dict[str, dict[str, np.ndarray]]:
+def best_paths(races: dict[str, Race]) -> dict[str, dict[str, np.ndarray]]:
     """From the example's start, up to where the walk stays at the goal."""
     ways = {}
     for number, (name, surface) in enumerate(SURFACES.items()):
         rates = jnp.asarray(RATES[races[name].best], jnp.result_type(float))
-        found = np.asarray(paths(jnp.arange(len(WALKERS)), rates, example_starts()))[:, :, number]
+        found = np.asarray(walk_paths(jnp.arange(len(WALKERS)), rates, example_starts()))[:, :, number]
         above = [np.flatnonzero(~(surface.height(*way.T) <= surface.goal)) for way in found]
         ends = [last[-1] + 2 if last.size else 1 for last in above]
         ways[name] = {walker: way[:end] for walker, way, end in zip(WALKERS, found, ends, strict=True)}
@@ -337,11 +337,11 @@ def rate_panel(name: str, found: Race):
     return lines(curves, x="learning rate", y="mean steps", log="x", subtitle=name)
 
 
-@settles("Flat regions and local minima", PLATEAU_SAME, PLATEAU_BEST, MINIMA_SAME, MINIMA_BEST)
+@experiment_part("Flat regions and local minima", PLATEAU_SAME, PLATEAU_BEST, MINIMA_SAME, MINIMA_BEST)
 def flat_and_wavy(settings: Settings) -> Outcome:
-    races = race(settings, PLATEAU_SAME)
+    races = race_optimizers(settings, PLATEAU_SAME)
     rates = jnp.full(len(WALKERS), CHAPTER_RATE)
-    ways = np.asarray(paths(jnp.arange(len(WALKERS)), rates, example_starts()))[:, :, -1]
+    ways = np.asarray(walk_paths(jnp.arange(len(WALKERS)), rates, example_starts()))[:, :, -1]
     plateau, ripples = races["plateau"], races["ripples"]
     same, best = (steps[1] / steps[0] for steps in (plateau.at_chapter_rate, plateau.at_best))
     reached = (ripples.steps <= STEPS).mean(axis=2)
@@ -368,7 +368,7 @@ Among the ripples, at rate 0.1, {escaped_same[1].mean():.1%} of momentum's start
 {escaped_best[0].mean():.1%}, and {escaped_best[2].mean():.1%} for Adam. Rolling through is a matter of speed against
 height: momentum leaves small dips, and stays in those that are deep for its rate."""
     return Outcome(
-        findings=(
+        results=(
             judge(PLATEAU_SAME, same),
             judge(PLATEAU_BEST, best),
             judge(MINIMA_SAME, escaped_same[1].astype(float) - escaped_same[0]),
@@ -390,9 +390,9 @@ EXPERIMENT = Experiment(
 )
 
 
-def run(settings: Settings) -> Result:
+def run(settings: Settings) -> ExperimentResult:
     return EXPERIMENT.run(settings)
 
 
 if __name__ == "__main__":
-    command_line(EXPERIMENT)
+    run_command_line(EXPERIMENT)

@@ -11,11 +11,19 @@ import optax
 
 import funcnn as fnn
 from experiments.harness.claims import Claim, Section, judge
-from experiments.harness.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
+from experiments.harness.experiment import (
+    Experiment,
+    ExperimentResult,
+    Outcome,
+    Settings,
+    Table,
+    checked_value_and_grad,
+    experiment_part,
+)
 from experiments.harness.figures import Curve, Figure, bars, lines
-from experiments.harness.runner import command_line
+from experiments.harness.runner import run_command_line
 from experiments.shared.data import Split, digits, mnist, with_validation
-from experiments.shared.optimizer_choice import one_of
+from experiments.shared.optimizer_choice import select_optimizer
 
 
 def claims_on(name: str, where: str) -> tuple[Claim, Claim, Claim]:
@@ -77,7 +85,7 @@ def network(data: Split) -> fnn.Layer:
     return fnn.mlp((data.training.x.shape[1], HIDDEN, 10))
 
 
-def grid(settings: Settings, claim: Claim, data: Split, gradient: Callable, *, epochs: int) -> Grid:
+def train_grid(settings: Settings, claim: Claim, data: Split, gradient: Callable, *, epochs: int) -> Grid:
     """Every optimizer at every rate from the same seeds, in one program: a seed's first weights and shuffles are the
     same for all of them.
     """
@@ -89,7 +97,7 @@ def grid(settings: Settings, claim: Claim, data: Split, gradient: Callable, *, e
     @partial(jax.vmap, in_axes=(None, None, 0, None))
     def trained(choice, rate, key, data):
         # As one long vector: the optimizers go entry by entry, and XLA compiles a quarter of the code.
-        optimizer = optax.flatten(one_of(choice, [make(rate) for make in OPTIMIZERS.values()]))
+        optimizer = optax.flatten(select_optimizer(choice, [make(rate) for make in OPTIMIZERS.values()]))
         found = fnn.train(
             model, loss, optimizer, data.training, epochs=epochs, batch_size=BATCH_SIZE, key=key, grad=gradient
         )
@@ -107,11 +115,11 @@ def grid(settings: Settings, claim: Claim, data: Split, gradient: Callable, *, e
     return Grid(validation, test, np.where(lost, np.log(10), losses), validation.mean(axis=2).argmax(axis=1))
 
 
-def measured_on(
+def measure_data_set(
     settings: Settings, claims: tuple[Claim, ...], where: str, data: Split, gradient: Callable, epochs: int
 ) -> Outcome:
     pixels = data.training.x.shape[1]
-    found = grid(settings, claims[0], data, gradient, epochs=epochs)
+    found = train_grid(settings, claims[0], data, gradient, epochs=epochs)
     steps = epochs * -(-len(data.training.x) // BATCH_SIZE)
     how = (
         f"{where}: a network {pixels}-{HIDDEN}-10 with ReLU, {steps:,} steps of {BATCH_SIZE} samples ({epochs} epochs)."
@@ -124,7 +132,7 @@ def measured_on(
     rival_name = tuple(OPTIMIZERS)[rival]
     default = found.test[ADAM, DEFAULT]
     near = (found.test >= found.test.max(axis=1, keepdims=True) - 1).sum(axis=1) * SPACING
-    findings = (
+    results = (
         judge(default_claim, default - found.at_best[rival], f"the best other: {rival_name}"),
         judge(best_claim, found.at_best[ADAM] - found.at_best[rival], f"the best other: {rival_name}"),
         judge(tuning_claim, near[ADAM] - near[0]),
@@ -167,25 +175,25 @@ def measured_on(
         )
     )
     text = f"""{how} With the best rate for each, the test accuracies are {said}. Adam at its default rate, untuned, has
-{default.mean():.1f}%, {findings[0].estimate:+.2f} points from {rival_name}, which validation says is the best of the
+{default.mean():.1f}%, {results[0].estimate:+.2f} points from {rival_name}, which validation says is the best of the
 others: its step moves a weight by about the rate, and {steps:,} steps of 0.001 don't take it far. Within a point of its
 own best lie {near[ADAM].mean():.1f} decades of Adam's rates, {near[0].mean():.1f} of
 plain descent's and {near[1].mean():.1f} of momentum's."""
     columns = ("optimizer", "best rate", "validation, %", "test, %", "decades within a point")
-    return Outcome(findings, figures, (Table(f"At the best rates on {where}", columns, rows),), text)
+    return Outcome(results, figures, (Table(f"At the best rates on {where}", columns, rows),), text)
 
 
-@settles("8 × 8 digits and MNIST", *DIGITS, *MNIST)
-def on_both(settings: Settings) -> Outcome:
+@experiment_part("8 × 8 digits and MNIST", *DIGITS, *MNIST)
+def both_data_sets(settings: Settings) -> Outcome:
     small, large = with_validation(digits()), with_validation(mnist(), smaller=2)
     few = fnn.Batch(*(array[:6] for array in small.training))
-    gradient = checked(settings, network(small), fnn.softmax_cross_entropy, few)
+    gradient = checked_value_and_grad(settings, network(small), fnn.softmax_cross_entropy, few)
     outcomes = (
-        measured_on(settings, DIGITS, "8 × 8 digits", small, gradient, settings.steps(quick=8, full=40)),
-        measured_on(settings, MNIST, "MNIST", large, gradient, settings.steps(quick=2, full=10)),
+        measure_data_set(settings, DIGITS, "8 × 8 digits", small, gradient, settings.steps(quick=8, full=40)),
+        measure_data_set(settings, MNIST, "MNIST", large, gradient, settings.steps(quick=2, full=10)),
     )
-    findings, figures, tables, texts, _ = zip(*outcomes, strict=True)
-    return Outcome(sum(findings, ()), sum(figures, ()), sum(tables, ()), "\n\n".join(texts))
+    results, figures, tables, texts, _ = zip(*outcomes, strict=True)
+    return Outcome(sum(results, ()), sum(figures, ()), sum(tables, ()), "\n\n".join(texts))
 
 
 EXPERIMENT = Experiment(
@@ -195,13 +203,13 @@ EXPERIMENT = Experiment(
     introduction="The chapter says that Adam works well with its default settings, and needs little tuning. Five "
     "optimizers train the same networks from the same first weights at ten learning rates, all in one program; the "
     "rate is chosen by validation samples, and the report is by test samples that chose nothing.",
-    parts=(on_both,),
+    parts=(both_data_sets,),
 )
 
 
-def run(settings: Settings) -> Result:
+def run(settings: Settings) -> ExperimentResult:
     return EXPERIMENT.run(settings)
 
 
 if __name__ == "__main__":
-    command_line(EXPERIMENT)
+    run_command_line(EXPERIMENT)

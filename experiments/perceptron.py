@@ -10,11 +10,19 @@ from jaxtyping import Array
 
 import funcnn as fnn
 from experiments.harness.claims import Claim, Section, interval, judge
-from experiments.harness.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
+from experiments.harness.experiment import (
+    Experiment,
+    ExperimentResult,
+    Outcome,
+    Settings,
+    Table,
+    checked_value_and_grad,
+    experiment_part,
+)
 from experiments.harness.figures import Curve, Figure, Panel, bars, histogram, lines, plane
-from experiments.harness.runner import command_line
-from experiments.shared.chapter_examples import XOR_LOSSES, chapter_start
-from experiments.shared.logic_gates import GATES, corners, frozen_elsewhere, right_answers, targets
+from experiments.harness.runner import run_command_line
+from experiments.shared.chapter_examples import XOR_LOSSES, xor_initial_params
+from experiments.shared.logic_gates import GATES, gate_inputs, gate_targets, is_correct, masked_value_and_grad
 
 NEURON_LEARNS = Claim(
     name="neuron-learns-gates",
@@ -93,18 +101,18 @@ CHAPTER_ANY_START = Claim(
 SIDE = np.linspace(-0.5, 1.5, 61)
 
 
-def boundary(model: fnn.Layer, params, state, gate: str, subtitle: str, *, logits: bool = True) -> Panel:
+def boundary_panel(model: fnn.Layer, params, state, gate: str, subtitle: str, *, logits: bool = True) -> Panel:
     """What a network answers over the plane: the corners with their targets, and the line where it answers ½."""
     x = jnp.stack(jnp.meshgrid(jnp.asarray(SIDE), jnp.asarray(SIDE)), axis=-1).reshape(-1, 2)
     answers = fnn.predict(model, params, state, x).reshape(len(SIDE), len(SIDE))
     answers = fnn.sigmoid_forward(answers)[0] if logits else answers
-    points = {str(target): corners()[np.array(GATES[gate]) == target] for target in (0, 1)}
+    points = {str(target): gate_inputs()[np.array(GATES[gate]) == target] for target in (0, 1)}
     crossed = (0.5,) if np.ptp(answers) > 0.01 else ()  # what is ½ everywhere has no boundary
     return plane(answers, across=SIDE, up=SIDE, x="first input", y="second input", subtitle=subtitle,
                  levels=crossed, shade=(0, 1), points=points)  # fmt: skip
 
 
-def one_of(tree: Any, *place: int) -> Any:
+def index_tree(tree: Any, *place: int) -> Any:
     return jax.tree.map(lambda leaf: leaf[place], tree)
 
 
@@ -113,10 +121,10 @@ def one_of(tree: Any, *place: int) -> Any:
 NEURON = fnn.perceptron(2, fnn.identity)  # its logit; the loss brings the sigmoid
 
 
-@settles("One neuron", NEURON_LEARNS, NEURON_FAILS, NEURON_GIVES_UP, LEARNING_LOWERS)
+@experiment_part("One neuron", NEURON_LEARNS, NEURON_FAILS, NEURON_GIVES_UP, LEARNING_LOWERS)
 def one_neuron(settings: Settings) -> Outcome:
-    x, y = corners(), jnp.stack([targets(gate) for gate in GATES])
-    grad = checked(settings, NEURON, fnn.sigmoid_cross_entropy, fnn.Batch(x, y[3]))
+    x, y = gate_inputs(), jnp.stack([gate_targets(gate) for gate in GATES])
+    grad = checked_value_and_grad(settings, NEURON, fnn.sigmoid_cross_entropy, fnn.Batch(x, y[3]))
 
     def run(y, key):
         trained = fnn.train(NEURON, fnn.sigmoid_cross_entropy, fnn.sgd(1.0), (x, y), epochs=1_000, key=key, grad=grad)
@@ -124,7 +132,7 @@ def one_neuron(settings: Settings) -> Outcome:
 
     runs = jax.jit(jax.vmap(jax.vmap(run, (None, 0)), (0, None)))
     losses, params, logits = runs(y, settings.keys_of(NEURON_LEARNS))
-    learned = right_answers(logits, y[:, None]).all(axis=(2, 3))
+    learned = is_correct(logits, y[:, None]).all(axis=(2, 3))
     distance = jnp.abs(fnn.sigmoid_forward(logits[3])[0] - 0.5).max(axis=(1, 2))
     lowered = (losses[:3, :, -1] / losses[:3, :, 0]).max(axis=0)
 
@@ -134,7 +142,9 @@ def one_neuron(settings: Settings) -> Outcome:
     curves = {gate: Curve(steps, middle[i], low[i], high[i]) for i, gate in enumerate(GATES)}
     state = ((),) * len(params)
     planes = tuple(
-        boundary(NEURON, one_of(params, i, 0), state, gate, f"{gate}: {float(shares[i]):.0%} of starts learn it")
+        boundary_panel(
+            NEURON, index_tree(params, i, 0), state, gate, f"{gate}: {float(shares[i]):.0%} of starts learn it"
+        )
         for i, gate in enumerate(GATES)
     )
     figures = (
@@ -194,13 +204,13 @@ def branch(activation: fnn.Layer) -> fnn.Layer:
 EVERY = fnn.skip(fnn.skip(branch(fnn.sigmoid), branch(fnn.tanh)), fnn.skip(branch(fnn.relu), fnn.linear(2, 1)))
 
 
-def parts(branches, shortcut) -> fnn.SkipParts:
+def branch_params(branches, shortcut) -> fnn.SkipParts:
     """A tree like EVERY's parameters, of its three branches and its shortcut."""
     sigmoid, tanh, relu = branches
     return fnn.SkipParts(fnn.SkipParts(sigmoid, tanh), fnn.SkipParts(relu, shortcut))
 
 
-def present(activation: str, units: int, shortcut: float) -> fnn.SkipParts:
+def parameter_mask(activation: str, units: int, shortcut: float) -> fnn.SkipParts:
     """1 for the parameters of EVERY that a network has, 0 for those that it lacks."""
     branches = []
     for name in ACTIVATIONS:
@@ -208,10 +218,10 @@ def present(activation: str, units: int, shortcut: float) -> fnn.SkipParts:
         # The output's bias is the used branch's.
         output = fnn.LinearParams(row[:, None], jnp.full(1, float(name == activation)))
         branches.append((fnn.LinearParams(jnp.stack([row, row]), row), (), output))
-    return parts(branches, fnn.LinearParams(jnp.full((2, 1), shortcut), jnp.zeros(1)))
+    return branch_params(branches, fnn.LinearParams(jnp.full((2, 1), shortcut), jnp.zeros(1)))
 
 
-def start(key: Array, present: fnn.SkipParts) -> fnn.SkipParts:
+def initial_params(key: Array, present: fnn.SkipParts) -> fnn.SkipParts:
     """Kernels from N(0, 1/inputs), twice that variance in the ReLU branch; biases of 0."""
     branches, keys = [], jax.random.split(key, 7)
     masks = (present.inner.inner, present.inner.shortcut, present.shortcut.inner)
@@ -221,7 +231,7 @@ def start(key: Array, present: fnn.SkipParts) -> fnn.SkipParts:
         output = jax.random.normal(keys[2 * number + 1], (MOST_UNITS, 1)) * jnp.sqrt(gain / units)
         branches.append((fnn.LinearParams(hidden, jnp.zeros(MOST_UNITS)), (), fnn.LinearParams(output, jnp.zeros(1))))
     shortcut = fnn.LinearParams(jax.random.normal(keys[6], (2, 1)) * jnp.sqrt(0.5), jnp.zeros(1))
-    return jax.tree.map(jnp.multiply, parts(branches, shortcut), present)
+    return jax.tree.map(jnp.multiply, branch_params(branches, shortcut), present)
 
 
 class HiddenRuns(NamedTuple):
@@ -238,35 +248,38 @@ SMALL = 0.1
 
 
 def train_hidden(settings: Settings, claim: Claim) -> HiddenRuns:
-    x, y = corners(), targets("XOR")
-    grad = checked(settings, EVERY, fnn.sigmoid_cross_entropy, fnn.Batch(x, y))
+    x, y = gate_inputs(), gate_targets("XOR")
+    grad = checked_value_and_grad(settings, EVERY, fnn.sigmoid_cross_entropy, fnn.Batch(x, y))
     epochs = settings.steps(quick=1_500, full=3_000)
 
     def run(present, key):
         trained = fnn.train(
             EVERY, fnn.sigmoid_cross_entropy, fnn.adam(0.03), (x, y), epochs=epochs, key=key,
-            grad=frozen_elsewhere(grad, present), params=start(key, present),
+            grad=masked_value_and_grad(grad, present), params=initial_params(key, present),
         )  # fmt: skip
         losses = trained.history.loss
         return HiddenRuns(losses[-1], trained.params, losses[-1] < SMALL, losses[epochs // 2] < SMALL)
 
-    each = [present(activation, *shape) for activation in ACTIVATIONS for shape in SHAPES.values()]
+    each = [parameter_mask(activation, *shape) for activation in ACTIVATIONS for shape in SHAPES.values()]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
     runs = jax.jit(jax.vmap(jax.vmap(run, (None, 0)), (0, None)))(stacked, settings.keys_of(claim))
     return jax.tree.map(lambda leaf: leaf.reshape(len(ACTIVATIONS), len(SHAPES), *leaf.shape[1:]), runs)
 
 
-def confused(patterns: int) -> float:
+def loss_of_equal_answers(patterns: int) -> float:
     """The best loss of a network that gives the same answer to so many patterns, the ones among them outnumbered."""
     ones = patterns // 2
     share = ones / patterns
     return -patterns / 4 * (share * np.log(share) + (1 - share) * np.log(1 - share))
 
 
-LEVELS = {f"{number} patterns alike": confused(count) for count, number in ((2, "two"), (3, "three"), (4, "four"))}
+LEVELS = {
+    f"{number} patterns alike": loss_of_equal_answers(count)
+    for count, number in ((2, "two"), (3, "three"), (4, "four"))
+}
 
 
-@settles("A hidden layer", FOUR_LEARN, TWO_RARELY_STICK, ONE_WITH_SHORTCUT, WIDER_IS_SURER)
+@experiment_part("A hidden layer", FOUR_LEARN, TWO_RARELY_STICK, ONE_WITH_SHORTCUT, WIDER_IS_SURER)
 def hidden_layer(settings: Settings) -> Outcome:
     runs = train_hidden(settings, FOUR_LEARN)
     learned = np.asarray(runs.learned)
@@ -355,7 +368,7 @@ def stuck_figure(runs: HiddenRuns, learned: np.ndarray) -> Figure:
     shown = {name: int(found[0]) for name, found in wanted.items() if found.size}
     state = EVERY.init(jax.random.key(0))[1]
     panels = tuple(
-        boundary(EVERY, one_of(flat.params, number), state, "XOR",
+        boundary_panel(EVERY, index_tree(flat.params, number), state, "XOR",
                  f"{name}: {names[number // learned.shape[2]]} (loss {losses[number]:.3f})")
         for name, number in shown.items()
     )  # fmt: skip
@@ -381,8 +394,10 @@ def chapter_runs(settings: Settings, keys: Array):
     Half the gradient at learning rate 1 is the whole gradient at ½. As in the chapter, a loss and the predictions are
     those before the epoch's update.
     """
-    x, y = corners(), targets("XOR")
-    grad = checked(settings, CHAPTER, fnn.mean_squared_error, fnn.Batch(x, y), params=chapter_start())
+    x, y = gate_inputs(), gate_targets("XOR")
+    grad = checked_value_and_grad(
+        settings, CHAPTER, fnn.mean_squared_error, fnn.Batch(x, y), params=xor_initial_params()
+    )
 
     def run(params):
         trained = fnn.train(
@@ -392,14 +407,15 @@ def chapter_runs(settings: Settings, keys: Array):
         return trained.history.loss[::50], fnn.predict(CHAPTER, trained.params, trained.state, x)[:, 0], trained.params
 
     drawn = jax.vmap(lambda key: CHAPTER.init(key)[0])(keys)
-    starts = jax.tree.map(lambda first, others: jnp.concatenate([first[None], others]), chapter_start(), drawn)
+    starts = jax.tree.map(lambda first, others: jnp.concatenate([first[None], others]), xor_initial_params(), drawn)
     return jax.jit(jax.vmap(run))(starts)
 
 
-@settles("The chapter's XOR network", CHAPTER_LEARNS, CHAPTER_ANY_START)
+@experiment_part("The chapter's XOR network", CHAPTER_LEARNS, CHAPTER_ANY_START)
 def chapter_network(settings: Settings) -> Outcome:
     losses, predictions, params = chapter_runs(settings, settings.keys_of(CHAPTER_ANY_START))
-    right = right_answers(predictions - 0.5, targets("XOR").T)
+    y = gate_targets("XOR")
+    right = is_correct(predictions - 0.5, y.T)
     share = float(right.all(axis=1)[1:].mean())
 
     epochs = np.arange(losses.shape[1]) * 50
@@ -417,14 +433,16 @@ def chapter_network(settings: Settings) -> Outcome:
         "epochs: a band of ones with zeros on both sides.",
         (
             lines(curves, x="epoch", y="mean squared error", log="y", subtitle="loss"),
-            boundary(CHAPTER, one_of(params, 0), ((),) * 4, "XOR", "its answers after 10,000 epochs", logits=False),
+            boundary_panel(
+                CHAPTER, index_tree(params, 0), ((),) * 4, "XOR", "its answers after 10,000 epochs", logits=False
+            ),
         ),
         f"2 inputs, 4 sigmoid units, 1 sigmoid output, learning rate 1 and, as in the chapter's code, half the "
         f"gradient. The band holds 95% of {len(right) - 1:,} starts drawn as the chapter draws them.",
     )
     text = (
         f"From the chapter's starting weights its network does learn XOR: {int(right[0].sum())} of 4 answers are right "
-        f"after 10,000 epochs, the least sure of them {float(abs(predictions[0] - targets('XOR')[:, 0]).max()):.3f} "
+        f"after 10,000 epochs, the least sure of them {float(abs(predictions[0] - y[:, 0]).max()):.3f} "
         "from its target. The losses on the way are not the printed ones, and the code follows half the gradient (see "
         f"the errata), so that its rate 1 acts as ½. Of other starts, drawn in the same way, {share:.1%} learn within "
         "the 10,000 epochs."
@@ -453,9 +471,9 @@ EXPERIMENT = Experiment(
 )
 
 
-def run(settings: Settings) -> Result:
+def run(settings: Settings) -> ExperimentResult:
     return EXPERIMENT.run(settings)
 
 
 if __name__ == "__main__":
-    command_line(EXPERIMENT)
+    run_command_line(EXPERIMENT)

@@ -13,10 +13,18 @@ from jaxtyping import Array
 
 import funcnn as fnn
 from experiments.harness.claims import Claim, Section, interval, judge
-from experiments.harness.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
+from experiments.harness.experiment import (
+    Experiment,
+    ExperimentResult,
+    Outcome,
+    Settings,
+    Table,
+    checked_value_and_grad,
+    experiment_part,
+)
 from experiments.harness.figures import Curve, Figure, heatmap, histogram, lines
-from experiments.harness.runner import command_line
-from experiments.shared.logic_gates import corners, frozen_elsewhere, targets
+from experiments.harness.runner import run_command_line
+from experiments.shared.logic_gates import gate_inputs, gate_targets, masked_value_and_grad
 
 PDP = "Rumelhart, Hinton and Williams 1986, Parallel distributed processing 1, chapter 8"
 NATURE = "Rumelhart, Hinton and Williams 1986, Nature 323, p. 534, figure 1"
@@ -127,18 +135,18 @@ class Network(NamedTuple):
     y: Array
 
 
-class Runs(NamedTuple):
+class RunSweeps(NamedTuple):
     """Of every run: the first sweep whose error is small enough (the number of sweeps, where none is), and the end."""
 
     sweeps: Array
     params: Any
 
 
-def aimed(y: Array, low: Any) -> Array:
+def scale_targets(y: Array, low: Any) -> Array:
     return low + (1 - 2 * low) * y
 
 
-def start(model: fnn.Layer, key: Array, spread: Any, present: Any) -> Any:
+def initial_params(model: fnn.Layer, key: Array, spread: Any, present: Any) -> Any:
     leaves, tree = jax.tree.flatten(present)
     keys = jax.random.split(key, len(leaves))
     drawn = [
@@ -147,9 +155,9 @@ def start(model: fnn.Layer, key: Array, spread: Any, present: Any) -> Any:
     return jax.tree.unflatten(tree, drawn)
 
 
-def repeat_history(
+def train_runs(
     network: Network, grad, presents, protocols: Protocol, enough: Array, keys: Array, sweeps: int
-) -> Runs:
+) -> RunSweeps:
     """Train once for every key, with the parameters present, protocol and error that is small enough at its place."""
     model, x, y = network
 
@@ -157,23 +165,23 @@ def repeat_history(
         # The mean squared error over all patterns, times half their number, is E.
         optimizer = fnn.sgd(protocol.rate * len(x) / 2, momentum=protocol.momentum)
         trained = fnn.train(
-            model, fnn.mean_squared_error, optimizer, (x, aimed(y, protocol.low)), epochs=sweeps, key=key,
-            grad=frozen_elsewhere(grad, present), params=start(model, key, protocol.spread, present),
+            model, fnn.mean_squared_error, optimizer, (x, scale_targets(y, protocol.low)), epochs=sweeps, key=key,
+            grad=masked_value_and_grad(grad, present), params=initial_params(model, key, protocol.spread, present),
         )  # fmt: skip
         there = trained.history.loss <= enough
-        return Runs(jnp.where(there.any(), there.argmax(), sweeps), trained.params)
+        return RunSweeps(jnp.where(there.any(), there.argmax(), sweeps), trained.params)
 
     return jax.jit(jax.vmap(run))(presents, protocols, enough, keys)
 
 
-def error(network: Network, params: Any, low: float) -> float:
+def mean_squared_error_of(network: Network, params: Any, low: float) -> float:
     """The mean squared error of a network with given weights."""
     state = network.model.init(jax.random.key(0))[1]
     answers = fnn.predict(network.model, params, state, network.x)
-    return float(fnn.mean_squared_error.forward(answers, aimed(network.y, low))[0])
+    return float(fnn.mean_squared_error.forward(answers, scale_targets(network.y, low))[0])
 
 
-def each(trees: list[Any], times: list[int]) -> Any:
+def repeat_trees(trees: list[Any], times: list[int]) -> Any:
     """Trees stacked, each as many times as is said."""
     return jax.tree.map(
         lambda *leaves: jnp.concatenate(
@@ -186,17 +194,17 @@ def each(trees: list[Any], times: list[int]) -> Any:
     )
 
 
-def cut(sweeps: Array, times: list[int]) -> list[np.ndarray]:
+def split_runs(sweeps: Array, times: list[int]) -> list[np.ndarray]:
     return np.split(np.asarray(sweeps, float), np.cumsum(times)[:-1])
 
 
-def spread_of(sweeps: np.ndarray, limit: int) -> tuple[str, ...]:
+def describe_quantiles(sweeps: np.ndarray, limit: int) -> tuple[str, ...]:
     """The 2.5%, 50% and 97.5% quantiles, and the share that never got there, for a table."""
     words = [f"{quantile:,.0f}" if quantile < limit else "never" for quantile in np.percentile(sweeps, [2.5, 50, 97.5])]
     return *words, f"{(sweeps >= limit).mean():.1%}"
 
 
-def beside(sweeps: np.ndarray, limit: int, paper: float) -> str:
+def describe_median(sweeps: np.ndarray, limit: int, paper: float) -> str:
     """The median in words, beside the paper's figure."""
     middle = float(np.median(sweeps))
     if middle >= limit:
@@ -214,10 +222,10 @@ VARIED = list(product((0.9, 0.0), (0.3, 0.5, 1.0), (0.1, 0.0)))
 def direct_network() -> Network:
     """2 inputs, up to 2 hidden units, an output that sees the inputs as well: all of them sigmoid units."""
     inner = fnn.serial(fnn.linear(2, 2), fnn.sigmoid, fnn.linear(2, 1))
-    return Network(fnn.serial(fnn.skip(inner, fnn.linear(2, 1)), fnn.sigmoid), corners(), targets("XOR"))
+    return Network(fnn.serial(fnn.skip(inner, fnn.linear(2, 1)), fnn.sigmoid), gate_inputs(), gate_targets("XOR"))
 
 
-def direct_parameters(hidden, hidden_bias, output, output_bias, direct):
+def direct_params(hidden, hidden_bias, output, output_bias, direct):
     """The parameters of ``direct_network``; the shortcut's own bias is one too many and stays 0."""
     kernel, bias = jnp.array([hidden, hidden], float), jnp.array(hidden_bias, float)
     inner = (
@@ -233,23 +241,24 @@ TWO_HIDDEN = ((1, 1), (1, 1), (1, 1), 1.0, 0.0)
 PUBLISHED_XOR = ((-6.4, 0), (2.2, 0), (-9.4, 0), 6.3, -4.2)
 
 
-@settles("XOR in 558 sweeps", XOR_USUAL, XOR_MEDIAN, XOR_RARELY_STUCK)
+@experiment_part("XOR in 558 sweeps", XOR_USUAL, XOR_MEDIAN, XOR_RARELY_STUCK)
 def xor_sweeps(settings: Settings) -> Outcome:
     network = direct_network()
-    grad = checked(settings, network.model, fnn.mean_squared_error, fnn.Batch(network.x, network.y))
+    grad = checked_value_and_grad(settings, network.model, fnn.mean_squared_error, fnn.Batch(network.x, network.y))
     keys, limit = settings.keys_of(XOR_MEDIAN), settings.steps(quick=3_000, full=6_587)
     few = max(2, len(keys) // 10)
-    published = direct_parameters(*PUBLISHED_XOR)
-    one, two = direct_parameters(*ONE_AND_DIRECT), direct_parameters(*TWO_HIDDEN)
+    published = direct_params(*PUBLISHED_XOR)
+    one, two = direct_params(*ONE_AND_DIRECT), direct_params(*TWO_HIDDEN)
     protocols = [Protocol(0.5, *varied) for varied in VARIED]
     times = [len(keys), len(keys), *[few] * (len(protocols) - 1)]
     order = [protocols[0], Protocol(0.25), *protocols[1:]]
-    enough = [error(network, published, protocol.low) for protocol in order]
-    runs = repeat_history(
-        network, grad, each([one, two, *[one] * (len(protocols) - 1)], times), each(order, times), each(enough, times),
+    enough = [mean_squared_error_of(network, published, protocol.low) for protocol in order]
+    runs = train_runs(
+        network, grad, repeat_trees([one, two, *[one] * (len(protocols) - 1)], times),
+        repeat_trees(order, times), repeat_trees(enough, times),
         jnp.concatenate([keys[:n] for n in times]), limit,
     )  # fmt: skip
-    main, pair, *others = cut(runs.sweeps, times)
+    main, pair, *others = split_runs(runs.sweeps, times)
 
     nearest = min(range(len(others)), key=lambda i: abs(np.median(others[i]) - 558))
     momentum, spread, low = VARIED[nearest + 1]
@@ -272,14 +281,20 @@ def xor_sweeps(settings: Settings) -> Outcome:
         "What the paper leaves open, tried",
         ("momentum", "first weights within ±", "targets", "2.5%", "median sweeps", "97.5%", "never", "seeds"),
         tuple(
-            (f"{momentum:g}", f"{spread:g}", f"{low:g} and {1 - low:g}", *spread_of(sweeps, limit), len(sweeps))
+            (
+                f"{momentum:g}",
+                f"{spread:g}",
+                f"{low:g} and {1 - low:g}",
+                *describe_quantiles(sweeps, limit),
+                len(sweeps),
+            )
             for (momentum, spread, low), sweeps in zip(VARIED, [main, *others], strict=True)
         ),
         f"XOR with one hidden unit and direct connections, rate 0.5, at most {limit:,} sweeps; the paper: 558.",
     )
     text = (
         f"The chapter in Parallel distributed processing reports one run of XOR: 558 sweeps. Over {len(main):,} starts "
-        f"the median is {beside(main, limit, 558)} that, and the "
+        f"the median is {describe_median(main, limit, 558)} that, and the "
         f"middle 95% reach from {np.percentile(main, 2.5):,.0f} to {np.percentile(main, 97.5):,.0f}, so one run says "
         "little. The paper doesn't say when XOR counts as learned or how the first weights were drawn. Here it is "
         "learned when the error is as small as that of the weights that the paper prints (its answers are within 0.13 "
@@ -291,7 +306,7 @@ def xor_sweeps(settings: Settings) -> Outcome:
     return Outcome(
         (
             judge(XOR_USUAL, main <= 558),
-            judge(XOR_MEDIAN, main, f"The median is {beside(main, limit, 558)} the paper's. {closest}"),
+            judge(XOR_MEDIAN, main, f"The median is {describe_median(main, limit, 558)} the paper's. {closest}"),
             judge(XOR_RARELY_STUCK, pair >= limit, f"Rate 0.25, momentum 0.9, {limit:,} sweeps; some are only slow."),
         ),
         (figure,), (table,), text,
@@ -303,7 +318,7 @@ def xor_sweeps(settings: Settings) -> Outcome:
 WIDTHS = (2, 4, 8, 16, 32)
 
 
-def hidden_units(units: int):
+def hidden_unit_mask(units: int):
     """Which parameters of the network of 32 hidden units one of fewer has."""
     row = jnp.where(jnp.arange(WIDTHS[-1]) < units, 1.0, 0.0)
     return fnn.LinearParams(jnp.stack([row, row]), row), (), fnn.LinearParams(row[:, None], jnp.ones(1)), ()
@@ -313,23 +328,23 @@ def paper_law(units):
     return 280 - 33 * np.log2(units)
 
 
-@settles("XOR by hidden units: 280 − 33 log₂ H", WIDER_IS_SOONER, LAW_AT_TWO, LAW_SLOPE)
+@experiment_part("XOR by hidden units: 280 − 33 log₂ H", WIDER_IS_SOONER, LAW_AT_TWO, LAW_SLOPE)
 def xor_by_width(settings: Settings) -> Outcome:
     model = fnn.mlp((2, WIDTHS[-1], 1), fnn.sigmoid, fnn.sigmoid)
-    network = Network(model, corners(), targets("XOR"))
-    grad = checked(settings, model, fnn.mean_squared_error, fnn.Batch(network.x, network.y))
+    network = Network(model, gate_inputs(), gate_targets("XOR"))
+    grad = checked_value_and_grad(settings, model, fnn.mean_squared_error, fnn.Batch(network.x, network.y))
     keys, limit = settings.keys_of(LAW_SLOPE), settings.steps(quick=1_500, full=2_500)
     few = max(2, len(keys) // 10)
     varied = [case for case in VARIED if case[0] == 0.9]
     cases = [(case, units) for case in varied for units in WIDTHS]
     times = [len(keys) if case == varied[0] else few for case, _ in cases]
-    runs = repeat_history(
-        network, grad, each([hidden_units(units) for _, units in cases], times),
-        each([Protocol(0.25, *case) for case, _ in cases], times),
+    runs = train_runs(
+        network, grad, repeat_trees([hidden_unit_mask(units) for _, units in cases], times),
+        repeat_trees([Protocol(0.25, *case) for case, _ in cases], times),
         jnp.full(sum(times), 0.02),  # an error ½ (y − d)² of 0.01 per pattern
         jnp.concatenate([keys[:n] for n in times]), limit,
     )  # fmt: skip
-    parts = cut(runs.sweeps, times)
+    parts = split_runs(runs.sweeps, times)
     by_case = {case: np.stack(parts[i * len(WIDTHS) : (i + 1) * len(WIDTHS)]) for i, case in enumerate(varied)}
     octaves = np.log2(WIDTHS)
     slopes = {case: np.polyfit(octaves, sweeps, 1)[0] for case, sweeps in by_case.items()}
@@ -392,7 +407,7 @@ def mirror_network() -> Network:
     return Network(fnn.mlp((6, 2, 1), fnn.sigmoid, fnn.sigmoid), x, y)
 
 
-def published_mirror():
+def published_mirror_params():
     """The weights of the letter's figure 1."""
     row = jnp.array([14.2, -3.6, 7.2, -7.2, 3.6, -14.2])
     hidden = fnn.LinearParams(jnp.stack([row, -row], axis=1), jnp.full(2, -1.1))
@@ -422,7 +437,7 @@ def mirror_weights(kernels: np.ndarray) -> MirrorWeights:
     )
 
 
-def ratios_of(kernels: np.ndarray) -> str:
+def describe_ratios(kernels: np.ndarray) -> str:
     """The median ratios of those that learned, in words."""
     if not len(kernels):
         return "none learned"
@@ -430,21 +445,24 @@ def ratios_of(kernels: np.ndarray) -> str:
     return f"1 : {middle:.2f} : {largest:.2f}"
 
 
-@settles("Mirror symmetry", MIRROR_USUAL, MIRROR_MEDIAN, MIRROR_RATIOS, MIRROR_OPPOSITE, MIRROR_TWINS)
+@experiment_part("Mirror symmetry", MIRROR_USUAL, MIRROR_MEDIAN, MIRROR_RATIOS, MIRROR_OPPOSITE, MIRROR_TWINS)
 def mirror_symmetry(settings: Settings) -> Outcome:
     network = mirror_network()
-    grad = checked(settings, network.model, fnn.mean_squared_error, fnn.Batch(network.x[:8], network.y[:8]))
+    grad = checked_value_and_grad(
+        settings, network.model, fnn.mean_squared_error, fnn.Batch(network.x[:8], network.y[:8])
+    )
     keys, limit = settings.keys_of(MIRROR_MEDIAN), settings.steps(quick=3_000, full=5_000)
     few = max(2, len(keys) // 10)
-    present = jax.tree.map(jnp.ones_like, published_mirror())
+    present = jax.tree.map(jnp.ones_like, published_mirror_params())
     protocols = [Protocol(0.1, 0.9, spread, low) for low in (0.0, 0.1) for spread in (0.3, 0.5, 1.0)]
     times = [len(keys), *[few] * (len(protocols) - 1)]
-    enough = [error(network, published_mirror(), protocol.low) for protocol in protocols]
-    runs = repeat_history(
-        network, grad, each([present] * len(protocols), times), each(protocols, times), each(enough, times),
+    enough = [mean_squared_error_of(network, published_mirror_params(), protocol.low) for protocol in protocols]
+    runs = train_runs(
+        network, grad, repeat_trees([present] * len(protocols), times), repeat_trees(protocols, times),
+        repeat_trees(enough, times),
         jnp.concatenate([keys[:n] for n in times]), limit,
     )  # fmt: skip
-    groups = cut(runs.sweeps, times)
+    groups = split_runs(runs.sweeps, times)
     main = groups[0]
     every = np.asarray(runs.params[0].kernel)
     kernels = every[: len(keys)]
@@ -491,15 +509,15 @@ def mirror_symmetry(settings: Settings) -> Outcome:
         "Mirror symmetry from other starts and for other targets",
         ("first weights within ±", "targets", "2.5%", "median sweeps", "97.5%", "never", "ratios", "seeds"),
         tuple(
-            (f"{protocol.spread:g}", f"{protocol.low:g} and {1 - protocol.low:g}", *spread_of(sweeps, limit),
-             ratios_of(weights[sweeps < limit]), len(sweeps))
+            (f"{protocol.spread:g}", f"{protocol.low:g} and {1 - protocol.low:g}", *describe_quantiles(sweeps, limit),
+             describe_ratios(weights[sweeps < limit]), len(sweeps))
             for protocol, sweeps, weights in zip(protocols, groups, np.split(every, np.cumsum(times)[:-1]), strict=True)
         ),
         f"Learned: the error is that of the letter's weights. At most {limit:,} sweeps; the paper: 1,425.",
     )  # fmt: skip
     text = (
         f"The letter to Nature gives its protocol nearly whole, and its network comes back: the median over "
-        f"{len(main):,} seeds is {beside(main, limit, 1425)} the 1,425 of the one run that it reports. "
+        f"{len(main):,} seeds is {describe_median(main, limit, 1425)} the 1,425 of the one run that it reports. "
         f"{learned.mean():.1%} of the seeds learn within {limit:,} sweeps, half of these within "
         f"{np.median(main[judged]):,.0f}; the letter doesn't say that others may not. With targets 0.1 and 0.9, as in "
         f"the book's chapter, {(groups[3] < limit).mean():.0%} do.\n\n"
@@ -512,7 +530,7 @@ def mirror_symmetry(settings: Settings) -> Outcome:
     return Outcome(
         (
             judge(MIRROR_USUAL, main <= 1425),
-            judge(MIRROR_MEDIAN, main, f"The median is {beside(main, limit, 1425)} the paper's, for "
+            judge(MIRROR_MEDIAN, main, f"The median is {describe_median(main, limit, 1425)} the paper's, for "
                   f"{(~learned).mean():.0%} don't learn; of those that do it is {np.median(main[judged]):,.0f}."),
             judge(MIRROR_RATIOS, found.from_ratios[judged], remark),
             judge(MIRROR_OPPOSITE, found.from_opposite[judged], remark),
@@ -535,9 +553,9 @@ EXPERIMENT = Experiment(
 )
 
 
-def run(settings: Settings) -> Result:
+def run(settings: Settings) -> ExperimentResult:
     return EXPERIMENT.run(settings)
 
 
 if __name__ == "__main__":
-    command_line(EXPERIMENT)
+    run_command_line(EXPERIMENT)

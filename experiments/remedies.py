@@ -16,11 +16,18 @@ from jax import lax
 
 import funcnn as fnn
 from experiments.harness.claims import Claim, Section, interval, judge
-from experiments.harness.experiment import Experiment, Outcome, Result, Settings, checked, settles
+from experiments.harness.experiment import (
+    Experiment,
+    ExperimentResult,
+    Outcome,
+    Settings,
+    checked_value_and_grad,
+    experiment_part,
+)
 from experiments.harness.figures import Curve, Figure, bars, heatmap, lines
-from experiments.harness.runner import command_line
+from experiments.harness.runner import run_command_line
 from experiments.shared.data import digits
-from experiments.shared.initialization import Draw, fan_in_uniform, he, starts, xavier
+from experiments.shared.initialization import Initializer, fan_in_uniform, he_normal, init_ensemble, xavier_normal
 
 WIDTH, DEPTH, SAMPLES, BATCH = 32, 30, 640, 16
 RATES = (0.001, 0.005, 0.03)
@@ -30,11 +37,11 @@ FOLDS = 2.0  # how many times as large as He's the kernels are that make gradien
 UNCLIPPED = 1e30
 
 
-class Recipe(NamedTuple):
+class NetworkRecipe(NamedTuple):
     """What a network is made with; ``bound`` is the largest norm of the gradient that passes."""
 
     activation: fnn.Layer
-    draw: Draw
+    draw: Initializer
     normalization: Callable[[int], fnn.Layer] | None = None
     skip: bool = False
     bound: float = UNCLIPPED
@@ -49,18 +56,18 @@ def claim(name: str, sentence: str, source: str = "", *, at_least=LEARNS, at_mos
     )  # fmt: skip
 
 
-RECIPES = {
-    "sigmoid": Recipe(fnn.sigmoid, fan_in_uniform),
-    "sigmoid + Xavier": Recipe(fnn.sigmoid, xavier),
-    "sigmoid + clipping": Recipe(fnn.sigmoid, fan_in_uniform, bound=1.0),
-    "sigmoid + batch norm": Recipe(fnn.sigmoid, fan_in_uniform, fnn.batch_norm),
-    "sigmoid + layer norm": Recipe(fnn.sigmoid, fan_in_uniform, fnn.layer_norm),
-    "sigmoid + skip": Recipe(fnn.sigmoid, fan_in_uniform, skip=True),
-    "tanh + Xavier": Recipe(fnn.tanh, xavier),
-    "ReLU": Recipe(fnn.relu, fan_in_uniform),
-    "ReLU + He": Recipe(fnn.relu, he),
-    "ReLU + He + skip": Recipe(fnn.relu, he, skip=True),
-    "all together": Recipe(fnn.relu, he, fnn.batch_norm, skip=True, bound=1.0),
+NETWORK_RECIPES = {
+    "sigmoid": NetworkRecipe(fnn.sigmoid, fan_in_uniform),
+    "sigmoid + Xavier": NetworkRecipe(fnn.sigmoid, xavier_normal),
+    "sigmoid + clipping": NetworkRecipe(fnn.sigmoid, fan_in_uniform, bound=1.0),
+    "sigmoid + batch norm": NetworkRecipe(fnn.sigmoid, fan_in_uniform, fnn.batch_norm),
+    "sigmoid + layer norm": NetworkRecipe(fnn.sigmoid, fan_in_uniform, fnn.layer_norm),
+    "sigmoid + skip": NetworkRecipe(fnn.sigmoid, fan_in_uniform, skip=True),
+    "tanh + Xavier": NetworkRecipe(fnn.tanh, xavier_normal),
+    "ReLU": NetworkRecipe(fnn.relu, fan_in_uniform),
+    "ReLU + He": NetworkRecipe(fnn.relu, he_normal),
+    "ReLU + He + skip": NetworkRecipe(fnn.relu, he_normal, skip=True),
+    "all together": NetworkRecipe(fnn.relu, he_normal, fnn.batch_norm, skip=True, bound=1.0),
 }
 CLAIMS = {
     "sigmoid": claim(
@@ -103,28 +110,28 @@ CLIPPED_LEARNS = Claim(
 )  # fmt: skip
 
 
-def block(recipe: Recipe) -> fnn.Layer:
+def block(recipe: NetworkRecipe) -> fnn.Layer:
     norm = [] if recipe.normalization is None else [recipe.normalization(WIDTH)]
     inner = fnn.serial(fnn.linear(WIDTH, WIDTH), *norm, recipe.activation)
     return fnn.skip(inner) if recipe.skip else inner
 
 
-def network(recipe: Recipe) -> fnn.Layer:
+def network(recipe: NetworkRecipe) -> fnn.Layer:
     first = fnn.serial(fnn.linear(64, WIDTH), recipe.activation)
     return fnn.serial(first, fnn.repeat(block(recipe), DEPTH - 1), fnn.linear(WIDTH, 10))
 
 
-def right_gradients(settings: Settings):
+def checked_recipe_value_and_grad(settings: Settings):
     """The settings' gradients, once every layer and combinator of every recipe is seen to be right, in one network."""
     inner = fnn.serial(fnn.linear(4, 4), fnn.batch_norm(4), fnn.relu)
     everything = fnn.serial(
         fnn.linear(4, 4), fnn.layer_norm(4), fnn.sigmoid, fnn.repeat(fnn.skip(inner), 2), fnn.tanh, fnn.linear(4, 4)
     )
     few = fnn.Batch(jax.random.normal(jax.random.key(1), (6, 4)), jnp.arange(6) % 4)
-    return checked(settings, everything, fnn.softmax_cross_entropy, few)
+    return checked_value_and_grad(settings, everything, fnn.softmax_cross_entropy, few)
 
 
-class Learned(NamedTuple):
+class TrainingResult(NamedTuple):
     """Accuracy on the training samples and whether the loss stayed finite, ``(seeds, settings)`` each."""
 
     accuracy: np.ndarray
@@ -132,7 +139,7 @@ class Learned(NamedTuple):
 
 
 @partial(jax.jit, static_argnames=("model", "grad", "epochs"))
-def learn(params, state, keys, rates, bounds, batch: fnn.Batch, *, model, grad, epochs: int):
+def train_network(params, state, keys, rates, bounds, batch: fnn.Batch, *, model, grad, epochs: int):
     def one(params, state, key, rate, bound):
         optimizer = optax.chain(fnn.clip_by_global_norm(bound), fnn.momentum(rate, 0.9))
         trained = fnn.train(
@@ -145,29 +152,33 @@ def learn(params, state, keys, rates, bounds, batch: fnn.Batch, *, model, grad, 
     return jax.vmap(jax.vmap(one, (None, None, None, 0, 0)), (0, 0, 0, None, None))(params, state, keys, rates, bounds)
 
 
-def learned(settings: Settings, recipe: Recipe, seeds: int, grad, epochs: int, rates=RATES, bounds=None) -> Learned:
-    params, state = starts(network(recipe), seeds, recipe.draw, settings.seed)
-    found = learn(
+def train_recipe(
+    settings: Settings, recipe: NetworkRecipe, seeds: int, grad, epochs: int, rates=RATES, bounds=None
+) -> TrainingResult:
+    params, state = init_ensemble(network(recipe), seeds, recipe.draw, settings.seed)
+    found = train_network(
         params, state, jax.random.split(jax.random.key(settings.seed), seeds), jnp.array(rates),
-        jnp.array(bounds or (recipe.bound,) * len(rates)), samples(), model=network(recipe), grad=grad,
+        jnp.array(bounds or (recipe.bound,) * len(rates)), load_samples(), model=network(recipe), grad=grad,
         epochs=epochs,
     )  # fmt: skip
-    return Learned(*map(np.asarray, found))
+    return TrainingResult(*map(np.asarray, found))
 
 
-def samples() -> fnn.Batch:
+def load_samples() -> fnn.Batch:
     data = digits().training
     return fnn.Batch(data.x[:SAMPLES], data.y[:SAMPLES])
 
 
-def cotangents(recipe: Recipe, seeds: int, seed: int = 0) -> np.ndarray:
+def cotangent_sizes(recipe: NetworkRecipe, seeds: int, seed: int = 0) -> np.ndarray:
     """The mean size of the loss's gradient by every hidden layer's output, before any step: ``(seeds, DEPTH)``."""
-    params, state = starts(network(recipe), seeds, recipe.draw, seed)
-    return np.asarray(backwards(params, state, samples(), activation=recipe.activation, middle=block(recipe)))
+    params, state = init_ensemble(network(recipe), seeds, recipe.draw, seed)
+    return np.asarray(
+        backward_with_sizes(params, state, load_samples(), activation=recipe.activation, middle=block(recipe))
+    )
 
 
 @partial(jax.jit, static_argnames=("activation", "middle"))
-def backwards(params, state, batch: fnn.Batch, *, activation: fnn.Layer, middle: fnn.Layer):
+def backward_with_sizes(params, state, batch: fnn.Batch, *, activation: fnn.Layer, middle: fnn.Layer):
     """The layers' own forward and backward passes, with what comes back measured at every layer."""
     first, last = fnn.serial(fnn.linear(64, WIDTH), activation), fnn.linear(WIDTH, 10)
 
@@ -190,28 +201,28 @@ def backwards(params, state, batch: fnn.Batch, *, activation: fnn.Layer, middle:
     return jax.vmap(one)(params, state)
 
 
-@settles("One remedy at a time, and together", *CLAIMS.values())
+@experiment_part("One remedy at a time, and together", *CLAIMS.values())
 def remedies(settings: Settings) -> Outcome:
-    grad, epochs = right_gradients(settings), settings.steps(quick=6, full=30)
+    grad, epochs = checked_recipe_value_and_grad(settings), settings.steps(quick=6, full=30)
     found = {
-        name: learned(settings, recipe, settings.seeds_of(CLAIMS[name]), grad, epochs).accuracy
-        for name, recipe in RECIPES.items()
+        name: train_recipe(settings, recipe, settings.seeds_of(CLAIMS[name]), grad, epochs).accuracy
+        for name, recipe in NETWORK_RECIPES.items()
     }
     best = {name: accuracy[:, accuracy.mean(0).argmax()] for name, accuracy in found.items()}
     rate = {name: RATES[accuracy.mean(0).argmax()] for name, accuracy in found.items()}
-    findings = tuple(
-        judge(CLAIMS[name], values, f"Best learning rate {rate[name]:g}.") for name, values in best.items()
-    )
-    estimates = {name: finding.estimate for name, finding in zip(best, findings, strict=True)}
+    results = tuple(judge(CLAIMS[name], values, f"Best learning rate {rate[name]:g}.") for name, values in best.items())
+    estimates = {name: result.estimate for name, result in zip(best, results, strict=True)}
     cured = [name for name, estimate in estimates.items() if estimate >= LEARNS]
-    vanishing = {name: cotangents(RECIPES[name], settings.seeds_of(GROWS), settings.seed) for name in SHOWN}
+    vanishing = {
+        name: cotangent_sizes(NETWORK_RECIPES[name], settings.seeds_of(GROWS), settings.seed) for name in SHOWN
+    }
     ratio = {name: np.median(norms[:, 0] / norms[:, -1]) for name, norms in vanishing.items()}
     words = ", ".join(f"{name} {estimate:.0%}" for name, estimate in estimates.items())
     return Outcome(
-        findings,
+        results,
         (
             Figure(
-                f"{len(cured)} of {len(RECIPES)} recipes make thirty layers learn",
+                f"{len(cured)} of {len(NETWORK_RECIPES)} recipes make thirty layers learn",
                 f"Accuracy on the training samples with its 95% interval, by recipe: {words}. Guessing has 10%.",
                 (bars({name: (estimates[name], *interval(values)) for name, values in best.items()},
                       x="accuracy on training samples", thresholds={"learns": LEARNS}),),
@@ -236,14 +247,14 @@ def remedies(settings: Settings) -> Outcome:
                 "Mean accuracy on the training samples. A network that broke, NaN, has 0.",
             ),
         ),
-        text=told(estimates, ratio, cured),
+        text=describe_results(estimates, ratio, cured),
     )  # fmt: skip
 
 
 SHOWN = ("sigmoid", "sigmoid + Xavier", "sigmoid + batch norm", "sigmoid + skip", "ReLU", "ReLU + He")
 
 
-def told(estimates: dict[str, float], ratio: dict[str, float], cured: list[str]) -> str:
+def describe_results(estimates: dict[str, float], ratio: dict[str, float], cured: list[str]) -> str:
     return (
         f"Thirty sigmoid layers get {estimates['sigmoid']:.0%} of their own training samples right: they have learnt "
         f"nothing, and the gradient of their first layer is {ratio['sigmoid']:.0e} times that of the last. Recipes "
@@ -262,20 +273,22 @@ def told(estimates: dict[str, float], ratio: dict[str, float], cured: list[str])
     )
 
 
-@settles("Exploding gradients, with and without clipping", GROWS, BREAKS, FINITE, CLIPPED_LEARNS)
+@experiment_part("Exploding gradients, with and without clipping", GROWS, BREAKS, FINITE, CLIPPED_LEARNS)
 def exploding(settings: Settings) -> Outcome:
-    grad, epochs = right_gradients(settings), settings.steps(quick=6, full=20)
+    grad, epochs = checked_recipe_value_and_grad(settings), settings.steps(quick=6, full=20)
     rates, bounds = (0.001, 0.001, 0.03), (UNCLIPPED, 1.0, 1.0)
     seeds = settings.seeds_of(BREAKS)
-    scaled = {scale: Recipe(fnn.relu, partial(times, scale)) for scale in SCALES}
-    found = {scale: learned(settings, recipe, seeds, grad, epochs, rates, bounds) for scale, recipe in scaled.items()}
-    norms = {scale: cotangents(scaled[scale], settings.seeds_of(GROWS), settings.seed) for scale in SCALES}
+    scaled = {scale: NetworkRecipe(fnn.relu, partial(format_times, scale)) for scale in SCALES}
+    found = {
+        scale: train_recipe(settings, recipe, seeds, grad, epochs, rates, bounds) for scale, recipe in scaled.items()
+    }
+    norms = {scale: cotangent_sizes(scaled[scale], settings.seeds_of(GROWS), settings.seed) for scale in SCALES}
     growth = {scale: (norm[:, 0] / norm[:, -1]) ** (1 / (DEPTH - 1)) for scale, norm in norms.items()}
     large = found[FOLDS]
     works = (large.accuracy[:, 0] > GUESSING) & large.finite[:, 0]
     clipped = {scale: some.accuracy[:, 1 + some.accuracy[:, 1:].mean(0).argmax()] for scale, some in found.items()}
     free = {scale: some.accuracy[:, 0] for scale, some in found.items()}
-    findings = (
+    results = (
         judge(GROWS, growth[FOLDS]),
         judge(BREAKS, ~works),
         judge(FINITE, large.finite[:, 1]),
@@ -287,7 +300,7 @@ def exploding(settings: Settings) -> Outcome:
         return Curve(SCALES, [some.mean() for some in values], *np.transpose([interval(some) for some in values]))
 
     return Outcome(
-        findings,
+        results,
         (
             Figure(
                 "The scale of the kernels decides, and clipping doesn't replace it",
@@ -306,18 +319,18 @@ def exploding(settings: Settings) -> Outcome:
             ),
         ),
         text=(
-            f"Kernels twice as large as He's multiply the gradient by {findings[0].estimate:.2f} a layer, "
-            f"{findings[0].estimate ** (DEPTH - 1):.0e} over the network. Unclipped, {findings[1].estimate:.0%} of the "
-            f"networks end at NaN or no better than guessing. Clipped, {findings[2].estimate:.0%} keep a finite loss, "
-            f"and they reach {findings[3].estimate:.0%} of their training samples, where He's start reaches "
+            f"Kernels twice as large as He's multiply the gradient by {results[0].estimate:.2f} a layer, "
+            f"{results[0].estimate ** (DEPTH - 1):.0e} over the network. Unclipped, {results[1].estimate:.0%} of the "
+            f"networks end at NaN or no better than guessing. Clipped, {results[2].estimate:.0%} keep a finite loss, "
+            f"and they reach {results[3].estimate:.0%} of their training samples, where He's start reaches "
             f"{free[1.0].mean():.0%} without any clipping. Clipping bounds the step; it doesn't repair a forward pass "
             f"whose outputs are millions of times too large."
         ),
     )  # fmt: skip
 
 
-def times(scale: float, generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    return scale * he(generator, shape)
+def format_times(scale: float, generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return scale * he_normal(generator, shape)
 
 
 EXPERIMENT = Experiment(
@@ -330,9 +343,9 @@ EXPERIMENT = Experiment(
 )
 
 
-def run(settings: Settings) -> Result:
+def run(settings: Settings) -> ExperimentResult:
     return EXPERIMENT.run(settings)
 
 
 if __name__ == "__main__":
-    command_line(EXPERIMENT)
+    run_command_line(EXPERIMENT)

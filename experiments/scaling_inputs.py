@@ -15,10 +15,17 @@ from sklearn.model_selection import train_test_split
 
 import funcnn as fnn
 from experiments.harness.claims import Claim, Section, interval, judge
-from experiments.harness.experiment import Experiment, Outcome, Result, Settings, checked, settles
+from experiments.harness.experiment import (
+    Experiment,
+    ExperimentResult,
+    Outcome,
+    Settings,
+    checked_value_and_grad,
+    experiment_part,
+)
 from experiments.harness.figures import Curve, Figure, bars, lines
-from experiments.harness.runner import command_line
-from experiments.shared.initialization import he, starts, xavier
+from experiments.harness.runner import run_command_line
+from experiments.shared.initialization import he_normal, init_ensemble, xavier_normal
 
 HIDDEN, BATCH = 16, 32
 RATES = tuple(10.0**power for power in range(-8, 1))
@@ -105,7 +112,7 @@ def population(generator: np.random.Generator, samples: int = 1000) -> tuple[np.
     return x, ((x - centre) / spread).sum(axis=1) > 0
 
 
-def drawn(name: str, seed) -> tuple[np.ndarray, np.ndarray]:
+def draw_population(name: str, seed) -> tuple[np.ndarray, np.ndarray]:
     if name == "population":
         return population(np.random.default_rng(seed))
     return {"wine": load_wine, "breast cancer": load_breast_cancer}[name](return_X_y=True)
@@ -115,7 +122,7 @@ def splits(name: str, scaling: str, seeds: int, seed: int) -> Split:
     """A split for every seed, scaled by what its training part says."""
     parts = []
     for number in range(seeds):
-        x, y = drawn(name, (seed, number))
+        x, y = draw_population(name, (seed, number))
         x_training, x_test, y_training, y_test = train_test_split(
             x, y.astype(int), train_size=TRAINING[name], stratify=y, random_state=seed + number
         )
@@ -133,7 +140,7 @@ def network(features: int, classes: int) -> fnn.Layer:
     return fnn.mlp((features, HIDDEN, classes))
 
 
-class Learned(NamedTuple):
+class TrainingResult(NamedTuple):
     """Of every seed and rate: test accuracy, ``(seeds, rates)``, and that without each feature, with it shuffled."""
 
     accuracy: np.ndarray
@@ -147,7 +154,7 @@ class Learned(NamedTuple):
 
 
 @partial(jax.jit, static_argnames=("model", "method", "grad", "epochs"))
-def learn(params, keys, split: Split, rates, *, model, method, grad, epochs: int):
+def train_network(params, keys, split: Split, rates, *, model, method, grad, epochs: int):
     def one(params, key, split, rate):
         training, test = split
         trained = fnn.train(
@@ -166,93 +173,94 @@ def learn(params, keys, split: Split, rates, *, model, method, grad, epochs: int
     return jax.vmap(jax.vmap(one, (None, None, None, 0)), (0, 0, 0, None))(params, keys, split, rates)
 
 
-def learned(settings: Settings, name: str, scaling: str, method, grad) -> Learned:
+def train_scaling(settings: Settings, name: str, scaling: str, method, grad) -> TrainingResult:
     seeds = settings.seeds_of(RATE)
     split = splits(name, scaling, seeds, settings.seed)
     model = network(split.training.x.shape[-1], 3 if name == "wine" else 2)
-    params, _ = starts(model, seeds, he, settings.seed)
-    found = learn(
+    params, _ = init_ensemble(model, seeds, he_normal, settings.seed)
+    found = train_network(
         params, jax.random.split(jax.random.key(settings.seed), seeds), split, jnp.array(RATES), model=model,
         method=method, grad=grad, epochs=settings.steps(quick=420, full=1260) * BATCH // TRAINING[name],
     )  # fmt: skip
-    return Learned(*map(np.asarray, found))
+    return TrainingResult(*map(np.asarray, found))
 
 
-def all_learned(settings: Settings, method, grad) -> dict[str, dict[str, Learned]]:
+def train_scalings(settings: Settings, method, grad) -> dict[str, dict[str, TrainingResult]]:
     return {
-        name: {scaling: learned(settings, name, scaling, method, grad) for scaling in SCALINGS} for name in TRAINING
+        name: {scaling: train_scaling(settings, name, scaling, method, grad) for scaling in SCALINGS}
+        for name in TRAINING
     }
 
 
-def right_gradients(settings: Settings):
+def checked_mlp_value_and_grad(settings: Settings):
     few = fnn.Batch(jax.random.normal(jax.random.key(1), (6, 3)), jnp.arange(6) % 2)
-    return checked(settings, network(3, 2), fnn.softmax_cross_entropy, few)
+    return checked_value_and_grad(settings, network(3, 2), fnn.softmax_cross_entropy, few)
 
 
-def gains(found: dict[str, dict[str, Learned]], name: str, of="standardised", over="raw") -> np.ndarray:
+def accuracy_gains(found: dict[str, dict[str, TrainingResult]], name: str, of="standardised", over="raw") -> np.ndarray:
     """Accuracy of one scaling minus another's, each at its own best rate, seed by seed."""
     better, other = found[name][of], found[name][over]
     return better.accuracy[:, better.best] - other.accuracy[:, other.best]
 
 
-def fastest(some: Learned, per_epoch: int) -> np.ndarray:
+def steps_at_fastest_rate(some: TrainingResult, per_epoch: int) -> np.ndarray:
     """Every seed's steps to the target loss, at the rate that is fastest in the median; never is one more than all."""
     reached = some.loss <= TARGET
     steps = np.where(reached.any(-1), 1 + reached.argmax(-1), reached.shape[-1] + 1) * per_epoch
     return steps[:, np.median(steps, axis=0).argmin()]
 
 
-@settles("Accuracy and speed", *MUST.values(), BREAKS, RATE, STEPS, MIN_MAX, ADAM, IGNORED)
+@experiment_part("Accuracy and speed", *MUST.values(), BREAKS, RATE, STEPS, MIN_MAX, ADAM, IGNORED)
 def accuracy_and_speed(settings: Settings) -> Outcome:
-    grad = right_gradients(settings)
-    plain, adam = all_learned(settings, fnn.sgd, grad), all_learned(settings, fnn.adam, grad)
+    grad = checked_mlp_value_and_grad(settings)
+    plain, adam = train_scalings(settings, fnn.sgd, grad), train_scalings(settings, fnn.adam, grad)
     raw, scaled = plain["population"]["raw"], plain["population"]["standardised"]
     per_epoch = TRAINING["breast cancer"] // BATCH
-    steps = {scaling: fastest(plain["breast cancer"][scaling], per_epoch) for scaling in SCALINGS}
-    guess = commoner(settings)
-    lost = {scaling: lost_by_shuffling(plain["population"][scaling]) for scaling in SCALINGS}
-    findings = (
-        *(judge(MUST[name], gains(plain, name), chosen(plain[name])) for name in TRAINING),
+    steps = {scaling: steps_at_fastest_rate(plain["breast cancer"][scaling], per_epoch) for scaling in SCALINGS}
+    guess = majority_share(settings)
+    lost = {scaling: permutation_importance(plain["population"][scaling]) for scaling in SCALINGS}
+    results = (
+        *(judge(MUST[name], accuracy_gains(plain, name), select_best_rate(plain[name])) for name in TRAINING),
         judge(BREAKS, raw.accuracy[:, RATES.index(GOOD_RATE)] <= guess + 0.05),
-        judge(RATE, wanted(scaled) - wanted(raw)),
+        judge(RATE, best_rate_by_seed(scaled) - best_rate_by_seed(raw)),
         judge(STEPS, steps["standardised"] / steps["raw"],
               "; ".join(f"{scaling} {np.median(some):,.0f}" for scaling, some in steps.items()) + " steps."),
-        judge(MIN_MAX, np.mean([gains(plain, name, "min-max", "standardised") for name in TRAINING], axis=0)),
-        judge(ADAM, np.mean([gains(adam, name) for name in TRAINING], axis=0)),
+        judge(MIN_MAX, np.mean([accuracy_gains(plain, name, "min-max", "standardised") for name in TRAINING], axis=0)),
+        judge(ADAM, np.mean([accuracy_gains(adam, name) for name in TRAINING], axis=0)),
         judge(IGNORED, lost["raw"][:, 2], f"Standardised it costs {lost['standardised'][:, 2].mean():.3f}."),
     )  # fmt: skip
     return Outcome(
-        findings,
-        (by_rate(plain, "plain descent"), by_rate(adam, "Adam"), importance(lost)),
-        text=told(plain, adam, lost, steps),
+        results,
+        (rate_figure(plain, "plain descent"), rate_figure(adam, "Adam"), importance_figure(lost)),
+        text=describe_results(plain, adam, lost, steps),
     )
 
 
-def wanted(some: Learned) -> np.ndarray:
+def best_rate_by_seed(some: TrainingResult) -> np.ndarray:
     """log₁₀ of the rate at which every seed's last training loss is smallest."""
     last = some.loss[..., -1]
     return np.log10(RATES)[np.where(np.isfinite(last), last, np.inf).argmin(1)]
 
 
-def commoner(settings: Settings) -> np.ndarray:
+def majority_share(settings: Settings) -> np.ndarray:
     y = np.asarray(splits("population", "raw", settings.seeds_of(RATE), settings.seed).test.y)
     share = y.mean(axis=1)
     return np.maximum(share, 1 - share)
 
 
-def lost_by_shuffling(some: Learned) -> np.ndarray:
+def permutation_importance(some: TrainingResult) -> np.ndarray:
     """The accuracy lost without each feature at the best rate, ``(seeds, features)``."""
     return some.accuracy[:, some.best, None] - some.shuffled[:, some.best]
 
 
-def chosen(found: dict[str, Learned]) -> str:
+def select_best_rate(found: dict[str, TrainingResult]) -> str:
     return "; ".join(
         f"{scaling} {some.accuracy[:, some.best].mean():.1%} at rate {RATES[some.best]:g}"
         for scaling, some in found.items()
     ) + "."  # fmt: skip
 
 
-def by_rate(found: dict[str, dict[str, Learned]], method: str) -> Figure:
+def rate_figure(found: dict[str, dict[str, TrainingResult]], method: str) -> Figure:
     panels = tuple(
         lines(
             {scaling: Curve(RATES, some.accuracy.mean(0), *np.transpose([interval(one) for one in some.accuracy.T]))
@@ -264,13 +272,13 @@ def by_rate(found: dict[str, dict[str, Learned]], method: str) -> Figure:
     return Figure(
         f"Accuracy by learning rate, with {method}",
         "Test accuracy by learning rate for raw, standardised and min-max scaled inputs. Best of each, "
-        + " ".join(f"{name}: {chosen(by_scaling)}" for name, by_scaling in found.items()),
+        + " ".join(f"{name}: {select_best_rate(by_scaling)}" for name, by_scaling in found.items()),
         panels,
         "Means over seeds with 95% intervals, all after the same number of steps. A network that broke says class 0.",
     )
 
 
-def importance(lost: dict[str, np.ndarray]) -> Figure:
+def importance_figure(lost: dict[str, np.ndarray]) -> Figure:
     rows = {
         f"{feature}, {scaling}": (values[:, i].mean(), *interval(values[:, i]))
         for i, feature in enumerate(FEATURES)
@@ -285,9 +293,9 @@ def importance(lost: dict[str, np.ndarray]) -> Figure:
     )  # fmt: skip
 
 
-def told(plain, adam, lost, steps) -> str:
-    gap = {name: gains(plain, name).mean() for name in TRAINING}
-    gap_adam = {name: gains(adam, name).mean() for name in TRAINING}
+def describe_results(plain, adam, lost, steps) -> str:
+    gap = {name: accuracy_gains(plain, name).mean() for name in TRAINING}
+    gap_adam = {name: accuracy_gains(adam, name).mean() for name in TRAINING}
     return (
         "Is it only the learning rate? Each scaling got its own best of nine. Standardising is then still worth "
         + ", ".join(f"{100 * value:.0f} points on {name}" for name, value in gap.items())
@@ -307,12 +315,12 @@ def told(plain, adam, lost, steps) -> str:
     )
 
 
-@settles("Before the first step", AT_START, SATURATED, UNSATURATED, EXPLODES)
+@experiment_part("Before the first step", AT_START, SATURATED, UNSATURATED, EXPLODES)
 def before_the_first_step(settings: Settings) -> Outcome:
-    grad, seeds = right_gradients(settings), settings.seeds_of(SATURATED)
+    grad, seeds = checked_mlp_value_and_grad(settings), settings.seeds_of(SATURATED)
     split = {scaling: splits("population", scaling, seeds, settings.seed).training for scaling in SCALINGS}
     model = network(3, 2)
-    params, state = starts(model, seeds, he, settings.seed)
+    params, state = init_ensemble(model, seeds, he_normal, settings.seed)
     first = jax.jit(jax.vmap(grad(model, fnn.softmax_cross_entropy)))
     norm = {}
     for scaling, batch in split.items():
@@ -321,14 +329,14 @@ def before_the_first_step(settings: Settings) -> Outcome:
     by_feature = np.asarray(split["raw"].x).var(axis=1)[:, :, None] * np.asarray(params[0].kernel) ** 2
     share = (by_feature / by_feature.sum(1, keepdims=True)).mean(axis=2)[:, 2]
     beyond = {
-        (activation, scaling): saturated(layer, batch, settings.seed)
+        (activation, scaling): saturated_share(layer, batch, settings.seed)
         for activation, layer in (("tanh", fnn.tanh), ("sigmoid", fnn.sigmoid))
         for scaling, batch in split.items()
     }
     rows = {
         f"{activation}, {scaling}": (some.mean(), *interval(some)) for (activation, scaling), some in beyond.items()
     }
-    findings = (
+    results = (
         judge(AT_START, share),
         judge(SATURATED, beyond["tanh", "raw"]),
         judge(UNSATURATED, beyond["tanh", "standardised"]),
@@ -336,7 +344,7 @@ def before_the_first_step(settings: Settings) -> Outcome:
     )
     words = "; ".join(f"{name} {value[0]:.1%}" for name, value in rows.items())
     return Outcome(
-        findings,
+        results,
         (
             Figure(
                 "Units that are saturated before anything is learnt",
@@ -347,18 +355,18 @@ def before_the_first_step(settings: Settings) -> Outcome:
             ),
         ),
         text=(
-            f"Before training, {findings[1].estimate:.1%} of the tanh outputs are saturated on raw inputs and "
-            f"{findings[2].estimate:.1%} on standardised ones. The ratio supplies {findings[0].estimate:.1e} of the "
-            f"hidden units' variance, and the first gradient is {findings[3].estimate:,.0f} times as large as with "
+            f"Before training, {results[1].estimate:.1%} of the tanh outputs are saturated on raw inputs and "
+            f"{results[2].estimate:.1%} on standardised ones. The ratio supplies {results[0].estimate:.1e} of the "
+            f"hidden units' variance, and the first gradient is {results[3].estimate:,.0f} times as large as with "
             f"standardised inputs, in the median."
         ),
     )  # fmt: skip
 
 
-def saturated(activation: fnn.Layer, batch: fnn.Batch, seed: int) -> np.ndarray:
+def saturated_share(activation: fnn.Layer, batch: fnn.Batch, seed: int) -> np.ndarray:
     """Every seed's share of hidden outputs within a hundredth of the activation's bounds."""
     hidden = fnn.serial(fnn.linear(len(FEATURES), HIDDEN), activation)
-    params, state = starts(hidden, len(batch.x), xavier, seed)
+    params, state = init_ensemble(hidden, len(batch.x), xavier_normal, seed)
     outputs = np.asarray(jax.jit(jax.vmap(partial(fnn.predict, hidden)))(params, state, batch.x))
     low = -1 if activation == fnn.tanh else 0
     return ((outputs > 0.99) | (outputs < low + 0.01)).mean(axis=(1, 2))
@@ -374,9 +382,9 @@ EXPERIMENT = Experiment(
 )
 
 
-def run(settings: Settings) -> Result:
+def run(settings: Settings) -> ExperimentResult:
     return EXPERIMENT.run(settings)
 
 
 if __name__ == "__main__":
-    command_line(EXPERIMENT)
+    run_command_line(EXPERIMENT)

@@ -13,10 +13,10 @@ from scipy import special
 
 import funcnn as fnn
 from experiments.harness.claims import Claim, Section, judge
-from experiments.harness.experiment import Experiment, Outcome, Result, Settings, Table, settles
+from experiments.harness.experiment import Experiment, ExperimentResult, Outcome, Settings, Table, experiment_part
 from experiments.harness.figures import Curve, Figure, images, lines
-from experiments.harness.runner import command_line
-from experiments.shared.digit_networks import checked_here, halves, outputs
+from experiments.harness.runner import run_command_line
+from experiments.shared.digit_networks import checked_mlp_value_and_grad, split_digits, train_and_predict
 
 PRINTED = Claim(
     name="worked_example",
@@ -94,14 +94,14 @@ def softmax(z: Array) -> Array:
     return fnn.softmax_forward(z)[0]
 
 
-def plain(z: np.ndarray) -> np.ndarray:
+def naive_softmax(z: np.ndarray) -> np.ndarray:
     """The formula as it is written, in NumPy."""
     with np.errstate(all="ignore"):
         exponentials = np.exp(z)
         return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
-def last_good(dtype, scores_of) -> float:
+def largest_valid_score(dtype, scores_of) -> float:
     """The largest number z of a type for which the plain formula, of ``scores_of(z)``, still adds up to 1.
 
     Positive numbers are ordered as their bits are, so the border is found by halving between bit patterns.
@@ -111,18 +111,18 @@ def last_good(dtype, scores_of) -> float:
     while high - low > 1:
         middle = (low + high) // 2
         z = np.array(middle, bits).view(dtype)
-        total = plain(np.array(scores_of(z), dtype)).astype(float).sum()
+        total = naive_softmax(np.array(scores_of(z), dtype)).astype(float).sum()
         low, high = (middle, high) if abs(total - 1) < 0.1 else (low, middle)
     return float(np.array(low, bits).view(dtype))
 
 
-def spacings_from(found: float, wanted: float, dtype) -> float:
+def distance_in_spacings(found: float, wanted: float, dtype) -> float:
     """The distance in spacings that the type's numbers have there."""
     return abs(found - wanted) / (float(jnp.finfo(dtype).eps) * 2.0 ** np.floor(np.log2(found)))
 
 
-@settles("Shifts, overflow and temperature", PRINTED, SHIFT, OVERFLOW, STABLE, TEMPERATURE)
-def function(settings: Settings) -> Outcome:
+@experiment_part("Shifts, overflow and temperature", PRINTED, SHIFT, OVERFLOW, STABLE, TEMPERATURE)
+def softmax_function(settings: Settings) -> Outcome:
     rng = np.random.default_rng(settings.seed)
     seeds = settings.seeds_of(SHIFT)
     example = np.asarray(softmax(jnp.array(LOGITS)))
@@ -130,11 +130,11 @@ def function(settings: Settings) -> Outcome:
     z = rng.integers(-640, 640, (seeds, 10)) / 64
     shifted = z + rng.integers(-1000, 1000, (seeds, 1))
     unmoved = (np.asarray(softmax(jnp.asarray(z))) == np.asarray(softmax(jnp.asarray(shifted)))).all(axis=1)
-    edges = {name: last_good(dtype, lambda z: (z, 0)) for name, dtype in TYPES.items()}
-    crowded = {name: last_good(dtype, lambda z: (z,) * 10) for name, dtype in TYPES.items()}
-    below = {name: last_good(dtype, lambda z: (-z, -z)) for name, dtype in TYPES.items()}
+    edges = {name: largest_valid_score(dtype, lambda z: (z, 0)) for name, dtype in TYPES.items()}
+    crowded = {name: largest_valid_score(dtype, lambda z: (z,) * 10) for name, dtype in TYPES.items()}
+    below = {name: largest_valid_score(dtype, lambda z: (-z, -z)) for name, dtype in TYPES.items()}
     logarithms = {name: float(np.log(float(jnp.finfo(dtype).max))) for name, dtype in TYPES.items()}
-    distance = max(spacings_from(edges[name], logarithms[name], dtype) for name, dtype in TYPES.items())
+    distance = max(distance_in_spacings(edges[name], logarithms[name], dtype) for name, dtype in TYPES.items())
     sound = np.all([is_sound(rng, dtype, settings.seeds_of(STABLE)) for dtype in TYPES.values()], axis=0)
     temperatures = np.geomspace(0.1, 100, 61)
     by_temperature = np.asarray(softmax(jnp.asarray(z[None] / temperatures[:, None, None])))
@@ -150,7 +150,7 @@ def function(settings: Settings) -> Outcome:
         for name, dtype in TYPES.items()
     )  # fmt: skip
     return Outcome(
-        findings=(
+        results=(
             judge(PRINTED, np.abs(example - FIGURES).max()),
             judge(SHIFT, unmoved),
             judge(OVERFLOW, distance),
@@ -201,7 +201,7 @@ def is_sound(rng: np.random.Generator, dtype, seeds: int) -> np.ndarray:
 # Several labels at once -----------------------------------------------------------------------------------------------
 
 
-def pairs(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+def paired_images(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Pictures of 8 × 16 with a digit or nothing (one in three) on either side, and which digits they show."""
     chosen = rng.integers(len(y), size=(count, 2))
     shown = rng.random((count, 2)) < 2 / 3
@@ -210,47 +210,49 @@ def pairs(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, count: int) ->
     return np.concatenate([sides[:, 0], sides[:, 1]], axis=2).reshape(count, 128), labels
 
 
-def as_shares(labels: np.ndarray) -> np.ndarray:
+def target_shares(labels: np.ndarray) -> np.ndarray:
     """What softmax can be asked for: equal shares of the digits shown, of all where there is none."""
     none = labels.sum(axis=-1, keepdims=True) == 0
     return np.where(none, 0.1, labels / np.maximum(labels.sum(axis=-1, keepdims=True), 1))
 
 
-def named(outputs: np.ndarray, labels: np.ndarray, threshold: float) -> np.ndarray:
+def is_exact_match(outputs: np.ndarray, labels: np.ndarray, threshold: float) -> np.ndarray:
     """Whether just the digits shown have an output above the threshold."""
     return ((outputs > threshold) == (labels > 0)).all(axis=-1)
 
 
-@settles("Several labels at once", JOINT, HALF)
-def joint(settings: Settings) -> Outcome:
+@experiment_part("Several labels at once", JOINT, HALF)
+def joint_labels(settings: Settings) -> Outcome:
     sizes, keys = (128, 64, 10), settings.keys_of(JOINT)
-    x, y = (np.asarray(part) for part in halves(len(keys)))
+    x, y = (np.asarray(part) for part in split_digits(len(keys)))
     old, epochs = x.shape[1] // 2, settings.steps(quick=6, full=20)
     rngs = [np.random.default_rng((settings.seed, seed)) for seed in range(len(keys))]
     train, test = (
-        [np.stack(parts) for parts in zip(*(pairs(rng, *some, count) for rng, *some in zip(rngs, *data, strict=True)),
-                                          strict=True)]
+        [np.stack(parts) for parts in zip(
+            *(paired_images(rng, *some, count) for rng, *some in zip(rngs, *data, strict=True)), strict=True)]
         for data, count in (((x[:, :old], y[:, :old]), 4000), ((x[:, old:], y[:, old:]), 2000))
     )  # fmt: skip
     both = jnp.asarray(np.concatenate([train[0], test[0]], axis=1), jnp.float32)
     chances = {}
     for name, loss, target, squash in (
         ("sigmoids", fnn.sigmoid_cross_entropy, train[1], special.expit),
-        ("softmax", fnn.softmax_cross_entropy, as_shares(train[1]), partial(special.softmax, axis=-1)),
+        ("softmax", fnn.softmax_cross_entropy, target_shares(train[1]), partial(special.softmax, axis=-1)),
     ):
         target = jnp.asarray(target, jnp.float32)
-        grad = checked_here(settings, loss, target[0, :6])
-        chances[name] = squash(outputs(sizes, loss, grad, epochs, keys, both[:, :4000], target, both).astype(float))
+        grad = checked_mlp_value_and_grad(settings, loss, target[0, :6])
+        chances[name] = squash(
+            train_and_predict(sizes, loss, grad, epochs, keys, both[:, :4000], target, both).astype(float)
+        )
     # Softmax gets the threshold that serves it best on its own training pictures.
     grid = np.linspace(0.06, 0.6, 55)
-    best = [grid[np.argmax([named(some[:4000], labels, at).mean() for at in grid])]
+    best = [grid[np.argmax([is_exact_match(some[:4000], labels, at).mean() for at in grid])]
             for some, labels in zip(chances["softmax"], train[1], strict=True)]  # fmt: skip
     rules = {
-        "sigmoids above one half": named(chances["sigmoids"][:, 4000:], test[1], 0.5),
+        "sigmoids above one half": is_exact_match(chances["sigmoids"][:, 4000:], test[1], 0.5),
         "softmax above its best threshold": np.stack([
-            named(some[4000:], labels, at)
+            is_exact_match(some[4000:], labels, at)
             for some, labels, at in zip(chances["softmax"], test[1], best, strict=True)]),
-        "softmax above one half": named(chances["softmax"][:, 4000:], test[1], 0.5),
+        "softmax above one half": is_exact_match(chances["softmax"][:, 4000:], test[1], 0.5),
     }  # fmt: skip
     counts = test[1].sum(axis=-1)
     table = tuple((name, *(f"{hit[counts == count].mean():.3f}" for count in (0, 1, 2)), f"{hit.mean():.3f}")
@@ -261,7 +263,7 @@ def joint(settings: Settings) -> Outcome:
     sums = {name: some[:, 4000:].sum(axis=-1) for name, some in chances.items()}
     means = [[sums[name][counts == count].mean() for count in (0, 1, 2)] for name in sums]
     return Outcome(
-        findings=(
+        results=(
             judge(JOINT, sigmoids - fair,
                   "Softmax is taught equal shares of the digits shown and is read by the threshold "
                   f"that is best on its training pictures ({np.mean(best):.2f} on average)."),
@@ -301,14 +303,14 @@ EXPERIMENT = Experiment(
     title="What softmax's shares are",
     introduction="Softmax turns scores into shares of 1. When does its formula overflow, what does a temperature do, "
     "and what becomes of the shares where labels don't exclude each other?",
-    parts=(function, joint),
+    parts=(softmax_function, joint_labels),
     precision="float64",
 )
 
 
-def run(settings: Settings) -> Result:
+def run(settings: Settings) -> ExperimentResult:
     return EXPERIMENT.run(settings)
 
 
 if __name__ == "__main__":
-    command_line(EXPERIMENT)
+    run_command_line(EXPERIMENT)

@@ -15,10 +15,18 @@ from jax import lax
 
 import funcnn as fnn
 from experiments.harness.claims import Claim, Section, judge
-from experiments.harness.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
+from experiments.harness.experiment import (
+    Experiment,
+    ExperimentResult,
+    Outcome,
+    Settings,
+    Table,
+    checked_value_and_grad,
+    experiment_part,
+)
 from experiments.harness.figures import Curve, Figure, lines, plane
-from experiments.harness.runner import command_line
-from experiments.shared.initialization import starts
+from experiments.harness.runner import run_command_line
+from experiments.shared.initialization import init_ensemble
 
 PAPER = "Lang and Witbrock, Learning to tell two spirals apart, 1988"
 POINTS = 194
@@ -53,7 +61,7 @@ def spirals() -> fnn.Batch:
     return fnn.Batch(jnp.asarray(x, jnp.result_type(float)), jnp.asarray(y, jnp.result_type(float)))
 
 
-def beside(layer: fnn.Layer, units: int) -> fnn.Layer:
+def concatenate_output(layer: fnn.Layer, units: int) -> fnn.Layer:
     """y = [x, layer(x)]: what comes in goes on, and the layer's units beside it.
 
     x is used twice, so dx is what comes back for x itself plus what comes back through the layer.
@@ -75,12 +83,12 @@ def network(*, shortcuts: bool) -> fnn.Layer:
     hidden, seen = [], 2
     for _ in range(3):
         layer = fnn.serial(fnn.linear(seen, UNITS), fnn.sigmoid)
-        hidden.append(beside(layer, UNITS) if shortcuts else layer)
+        hidden.append(concatenate_output(layer, UNITS) if shortcuts else layer)
         seen = seen + UNITS if shortcuts else UNITS
     return fnn.serial(*hidden, fnn.linear(seen, 1), fnn.sigmoid)
 
 
-class Slopes(NamedTuple):
+class QuickpropState(NamedTuple):
     """Quickprop's memory: the slopes and the steps of the time before."""
 
     slopes: optax.Params
@@ -107,12 +115,12 @@ def quickprop(rate, growth: float = 1.75, decay: float = 1e-4) -> optax.Gradient
 
     def init(params):
         nothing = jax.tree.map(jnp.zeros_like, params)
-        return Slopes(nothing, nothing)
+        return QuickpropState(nothing, nothing)
 
     def update(gradients, state, params):
         slopes = jax.tree.map(lambda g, w: g + decay * w, gradients, params)
         steps = jax.tree.map(step, slopes, state.slopes, state.steps)
-        return steps, Slopes(slopes, steps)
+        return steps, QuickpropState(slopes, steps)
 
     return optax.GradientTransformation(init, update)
 
@@ -131,11 +139,11 @@ BACKPROP_SQUARED = partial(backprop, error=POINTS / 2)
 BACKPROP_ENTROPY = partial(backprop, error=float(POINTS))
 
 
-def quick(progress):
+def quickprop_update(progress):
     return optax.chain(optax.scale(float(POINTS)), quickprop(0.001))
 
 
-class Learned(NamedTuple):
+class TrainingResult(NamedTuple):
     """Every seed's correct points and mean error at each look, ``(seeds, looks)``, and its last parameters."""
 
     right: np.ndarray
@@ -150,7 +158,7 @@ class Learned(NamedTuple):
 
 
 @partial(jax.jit, static_argnames=("model", "loss", "method", "grad", "looks"))
-def learn(params, keys, *, model, loss, method, grad, looks: int):
+def train_network(params, keys, *, model, loss, method, grad, looks: int):
     batch = spirals()
 
     def one(params, key):
@@ -169,40 +177,42 @@ def learn(params, keys, *, model, loss, method, grad, looks: int):
     return jax.vmap(one)(params, keys)
 
 
-def learned(settings: Settings, claim: Claim, grad, method, loss, epochs: int, *, shortcuts: bool = True) -> Learned:
+def train_variants(
+    settings: Settings, claim: Claim, grad, method, loss, epochs: int, *, shortcuts: bool = True
+) -> TrainingResult:
     model, seeds = network(shortcuts=shortcuts), settings.seeds_of(claim)
-    params, _ = starts(model, seeds, small, settings.seed)
+    params, _ = init_ensemble(model, seeds, small_uniform, settings.seed)
     keys = jax.random.split(jax.random.key(settings.seed), seeds)
-    right, errors, params = learn(
+    right, errors, params = train_network(
         params, keys, model=model, loss=loss, method=method, grad=grad, looks=epochs // LOOK
     )  # fmt: skip
-    return Learned(np.asarray(right), np.asarray(errors), params)
+    return TrainingResult(np.asarray(right), np.asarray(errors), params)
 
 
-def small(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+def small_uniform(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """U(−0.1, 0.1), the benchmark's usual start."""
     return generator.uniform(-SPREAD, SPREAD, shape)
 
 
-@settles("Two spirals, four ways", BACKPROP, MODIFIED, QUICKPROP, BARE)
+@experiment_part("Two spirals, four ways", BACKPROP, MODIFIED, QUICKPROP, BARE)
 def two_spirals(settings: Settings) -> Outcome:
     batch = spirals()
     few = fnn.Batch(batch.x[90:104], batch.y[90:104])
-    grad = checked(settings, network(shortcuts=True), fnn.binary_cross_entropy, few)
-    checked(settings, network(shortcuts=False), fnn.mean_squared_error, few)
+    grad = checked_value_and_grad(settings, network(shortcuts=True), fnn.binary_cross_entropy, few)
+    checked_value_and_grad(settings, network(shortcuts=False), fnn.mean_squared_error, few)
     squared, entropy = fnn.mean_squared_error, fnn.binary_cross_entropy
     found = {
-        "backprop": learned(settings, BACKPROP, grad, BACKPROP_SQUARED, squared, 20_000),
-        "modified error": learned(settings, MODIFIED, grad, BACKPROP_ENTROPY, entropy, 12_000),
-        "quickprop": learned(settings, QUICKPROP, grad, quick, entropy, 8_000),
-        "no shortcuts": learned(settings, BARE, grad, BACKPROP_SQUARED, squared, 20_000, shortcuts=False),
+        "backprop": train_variants(settings, BACKPROP, grad, BACKPROP_SQUARED, squared, 20_000),
+        "modified error": train_variants(settings, MODIFIED, grad, BACKPROP_ENTROPY, entropy, 12_000),
+        "quickprop": train_variants(settings, QUICKPROP, grad, quickprop_update, entropy, 8_000),
+        "no shortcuts": train_variants(settings, BARE, grad, BACKPROP_SQUARED, squared, 20_000, shortcuts=False),
     }
     claims = dict(zip(found, (BACKPROP, MODIFIED, QUICKPROP, BARE), strict=True))
     shares = {name: np.isfinite(some.epochs) for name, some in found.items()}
-    findings = tuple(judge(claims[name], shares[name], remark(some)) for name, some in found.items())
+    results = tuple(judge(claims[name], shares[name], remark(some)) for name, some in found.items())
     return Outcome(
-        findings,
-        (progress(found), boundaries(found)),
+        results,
+        (progress_figure(found), boundaries_figure(found)),
         (
             Table(
                 "Epochs until every point is learnt",
@@ -211,24 +221,24 @@ def two_spirals(settings: Settings) -> Outcome:
                 "The paper has 20,000, 12,000 and 8,000, averages of three networks each.",
             ),
         ),
-        told(findings, found),
+        describe_results(results, found),
     )  # fmt: skip
 
 
-def row(name: str, some: Learned) -> tuple[str, ...]:
+def row(name: str, some: TrainingResult) -> tuple[str, ...]:
     solved = some.epochs[np.isfinite(some.epochs)]
     when = [f"{measure(solved):,.0f}" if solved.size else "none" for measure in (np.median, np.min)]
     share = f"{solved.size / some.epochs.size:.0%}"
     return name, f"{some.right.shape[1] * LOOK:,}", share, *when, f"{np.median(some.right[:, -1]):.0f} of 194"
 
 
-def remark(some: Learned) -> str:
+def remark(some: TrainingResult) -> str:
     solved = np.isfinite(some.epochs)
     when = f"Those that do take {np.median(some.epochs[solved]):,.0f} epochs in the median. " if solved.any() else ""
     return f"{when}The median network has {np.median(some.right[:, -1]):.0f} of 194 points right at the end."
 
 
-def progress(found: dict[str, Learned]) -> Figure:
+def progress_figure(found: dict[str, TrainingResult]) -> Figure:
     right, solved = {}, {}
     for name, some in found.items():
         epochs = (1 + np.arange(some.right.shape[1])) * LOOK
@@ -248,7 +258,7 @@ def progress(found: dict[str, Learned]) -> Figure:
     )
 
 
-def boundaries(found: dict[str, Learned]) -> Figure:
+def boundaries_figure(found: dict[str, TrainingResult]) -> Figure:
     across = np.linspace(-7, 7, 80)
     grid = jnp.asarray(np.stack(np.meshgrid(across, across), axis=-1).reshape(-1, 2), jnp.result_type(float))
     x = np.asarray(spirals().x)
@@ -257,7 +267,7 @@ def boundaries(found: dict[str, Learned]) -> Figure:
         some, model = found[name], network(shortcuts=name != "no shortcuts")
         best = int(some.right[:, -1].argmax())
         params = jax.tree.map(lambda leaf, best=best: leaf[best], some.params)
-        said = np.asarray(fnn.predict(model, params, starts(model, 1, small)[1], grid))
+        said = np.asarray(fnn.predict(model, params, init_ensemble(model, 1, small_uniform)[1], grid))
         words.append(f"{name}: {some.right[best, -1]} of 194 points right")
         panels.append(
             plane(said.reshape(80, 80), across=across, up=across, x="x", y="y",
@@ -273,8 +283,8 @@ def boundaries(found: dict[str, Learned]) -> Figure:
     )
 
 
-def told(findings, found: dict[str, Learned]) -> str:
-    backprop, modified, quick, bare = (finding.estimate for finding in findings)
+def describe_results(results, found: dict[str, TrainingResult]) -> str:
+    backprop, modified, quick, bare = (result.estimate for result in results)
     return (
         "The shortcuts decide. Without them the same three layers have "
         f"{np.median(found['no shortcuts'].right[:, -1]):.0f} of 194 points right after 20,000 epochs in the median, "
@@ -302,9 +312,9 @@ EXPERIMENT = Experiment(
 )
 
 
-def run(settings: Settings) -> Result:
+def run(settings: Settings) -> ExperimentResult:
     return EXPERIMENT.run(settings)
 
 
 if __name__ == "__main__":
-    command_line(EXPERIMENT)
+    run_command_line(EXPERIMENT)

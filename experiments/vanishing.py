@@ -13,9 +13,17 @@ from jax import lax
 
 import funcnn as fnn
 from experiments.harness.claims import Claim, Section, judge
-from experiments.harness.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
+from experiments.harness.experiment import (
+    Experiment,
+    ExperimentResult,
+    Outcome,
+    Settings,
+    Table,
+    checked_value_and_grad,
+    experiment_part,
+)
 from experiments.harness.figures import Curve, Figure, bars, lines
-from experiments.harness.runner import command_line
+from experiments.harness.runner import run_command_line
 from experiments.shared.data import digits
 
 DEEP = {"section": Section.VANISHING, "seeds": 200, "quick_seeds": 40}
@@ -96,15 +104,15 @@ FRAME = (-36, 24)
 PASSED = (2, 3, 5, 7, 10, 15, 20, 30, 40, 50)
 
 
-def checked_gradients(settings: Settings):
+def checked_repeat_value_and_grad(settings: Settings):
     """The gradients, once a network with every kind of layer is seen to be right."""
     blocks = [fnn.repeat(fnn.serial(fnn.linear(5, 5), activation), 2) for activation in ACTIVATIONS.values()]
     few = fnn.Batch(jax.random.normal(jax.random.key(1), (4, 5)), jnp.arange(4))
-    return checked(settings, fnn.serial(*blocks, fnn.linear(5, 5)), fnn.softmax_cross_entropy, few)
+    return checked_value_and_grad(settings, fnn.serial(*blocks, fnn.linear(5, 5)), fnn.softmax_cross_entropy, few)
 
 
 @partial(jax.jit, static_argnums=0)
-def sizes_left(activation: fnn.Layer, keys: jax.Array) -> jax.Array:
+def cotangent_ratios(activation: fnn.Layer, keys: jax.Array) -> jax.Array:
     """|∂L/∂z| at the first layer by that at the last: ``(seeds, initializations, depths in PASSED)``.
 
     A network of d layers is the first d of fifty; a cotangent of length 1 and random direction enters at its end.
@@ -138,23 +146,25 @@ def sizes_left(activation: fnn.Layer, keys: jax.Array) -> jax.Array:
     return lax.map(of_seed, keys, batch_size=10)
 
 
-def straightness(logs: np.ndarray) -> np.ndarray:
+def linear_fit_r2(logs: np.ndarray) -> np.ndarray:
     """R² of a straight line through every row against PASSED; 0 where it rises."""
     correlation = np.array([np.corrcoef(PASSED, row)[0, 1] for row in logs])
     return np.where(correlation < 0, correlation**2, 0)
 
 
-@settles("Through two to fifty layers", QUARTER, TEN_XAVIER, TEN_CHAPTER, TEN_LARGE, EXPONENTIAL, TANH_VANISHES,
-         XAVIER_SIGMOID, RELU_HE, RELU_ALONE, EXPLODES_RELU, EXPLODES_SIGMOID)  # fmt: skip
+@experiment_part(
+    "Through two to fifty layers", QUARTER, TEN_XAVIER, TEN_CHAPTER, TEN_LARGE, EXPONENTIAL, TANH_VANISHES,
+    XAVIER_SIGMOID, RELU_HE, RELU_ALONE, EXPLODES_RELU, EXPLODES_SIGMOID,
+)  # fmt: skip
 def depth(settings: Settings) -> Outcome:
-    checked_gradients(settings)
+    checked_repeat_value_and_grad(settings)
     z = jnp.linspace(-20, 20, 1_000_001)[None]
     _, _, kept = fnn.sigmoid.forward((), (), z, train=True)
     steepest = fnn.sigmoid.backward(kept, jnp.ones_like(z))[1].max()
 
     few, many = settings.keys_of(EXPONENTIAL), settings.keys_of(RELU_HE)
     logs = {
-        name: np.log10(np.asarray(sizes_left(layer, many if name == "ReLU" else few)))
+        name: np.log10(np.asarray(cotangent_ratios(layer, many if name == "ReLU" else few)))
         for name, layer in ACTIVATIONS.items()
     }
 
@@ -163,13 +173,13 @@ def depth(settings: Settings) -> Outcome:
         return logs[activation][: len(few), at[0], at[1]]
 
     he_within = np.abs(logs["ReLU"][:, list(INITIALIZATIONS).index("He"), -1]) <= 1
-    findings = (
+    results = (
         judge(QUARTER, steepest),
         judge(TEN_XAVIER, of("sigmoid", "Xavier", 10)),
         judge(TEN_CHAPTER, of("sigmoid", "0.01·N(0, 1)", 10),
               "The kernels shrink it too: 64 entries of 0.01 multiply it by 0.08 a layer, beside the sigmoid's 0.25."),
         judge(TEN_LARGE, of("sigmoid", "N(0, 1)", 10)),
-        judge(EXPONENTIAL, straightness(logs["sigmoid"][:, list(INITIALIZATIONS).index("Xavier")])),
+        judge(EXPONENTIAL, linear_fit_r2(logs["sigmoid"][:, list(INITIALIZATIONS).index("Xavier")])),
         judge(TANH_VANISHES, of("tanh", "Xavier", 50)),
         judge(XAVIER_SIGMOID, of("sigmoid", "Xavier", 50)),
         judge(RELU_HE, he_within),
@@ -210,8 +220,8 @@ def depth(settings: Settings) -> Outcome:
     )  # fmt: skip
     text = f"""The quarter is right, and so is the exponential fall. But the sigmoid's derivative is one factor of
 two: every layer multiplies by its kernel as well. In the chapter's ten layers with kernels 0.01·N(0, 1) the first layer
-gets 10^{findings[2].estimate:.1f} of the gradient, where the quarters alone would leave 10^-6.0; with kernels N(0, 1)
-it gets 10^{findings[3].estimate:.1f}, so 0.25¹⁰ is no upper bound.
+gets 10^{results[2].estimate:.1f} of the gradient, where the quarters alone would leave 10^-6.0; with kernels N(0, 1)
+it gets 10^{results[3].estimate:.1f}, so 0.25¹⁰ is no upper bound.
 
 ReLU is no cure by itself either. With He's initialization {100 * he_within.mean():.0f}% of fifty-layer networks keep
 the gradient within a factor of ten; with 0.01·N(0, 1) the first layer gets 10^{typical["ReLU"]["0.01·N(0, 1)"]:.0f} of
@@ -220,13 +230,13 @@ it. Xavier's initialization, named as the remedy for sigmoid and tanh, is one fo
 it was derived for a slope of one at zero, and the sigmoid's is a quarter. Large kernels, N(0, 1), make the gradient
 explode in ReLU and tanh networks (10^{typical["ReLU"]["N(0, 1)"]:.0f}, 10^{typical["tanh"]["N(0, 1)"]:.0f}); sigmoids
 saturate under them and let through less (10^{typical["sigmoid"]["N(0, 1)"]:.1f})."""
-    return Outcome(findings, (figure,), (table,), text)
+    return Outcome(results, (figure,), (table,), text)
 
 
-@settles("The chapter's ten layers, trained", SIGMOID_STUCK, RELU_LEARNS, RELU_SWAPPED)
-def trained(settings: Settings) -> Outcome:
+@experiment_part("The chapter's ten layers, trained", SIGMOID_STUCK, RELU_LEARNS, RELU_SWAPPED)
+def trained_networks(settings: Settings) -> Outcome:
     data = digits()
-    grad = checked_gradients(settings)
+    grad = checked_repeat_value_and_grad(settings)
     keys = settings.keys_of(SIGMOID_STUCK)
     epochs = settings.steps(quick=4, full=12)
     accuracies, losses = {}, {}
@@ -249,7 +259,7 @@ def trained(settings: Settings) -> Outcome:
         for i, initialization in enumerate(scales):
             accuracies[f"{name}, {initialization}"] = np.asarray(accuracy[i], float)
             losses[f"{name}, {initialization}"] = np.nan_to_num(np.asarray(loss[i]), nan=np.inf)
-    findings = (
+    results = (
         judge(SIGMOID_STUCK, accuracies["sigmoid, 0.01·N(0, 1)"],
               f"With Xavier kernels it is {accuracies['sigmoid, Xavier'].mean():.2f}."),
         judge(RELU_LEARNS, accuracies["ReLU, He"]),
@@ -271,7 +281,7 @@ def trained(settings: Settings) -> Outcome:
 two changes at once, activation and kernels. The networks between them tell the two apart: larger kernels alone take the
 sigmoids to {accuracies["sigmoid, Xavier"].mean():.2f}, ReLU alone takes the small kernels to
 {accuracies["ReLU, 0.01·N(0, 1)"].mean():.2f}."""
-    return Outcome(findings, (figure,), text=text)
+    return Outcome(results, (figure,), text=text)
 
 
 EXPERIMENT = Experiment(
@@ -282,14 +292,14 @@ EXPERIMENT = Experiment(
 derivative and by its kernel. We follow ∂L/∂z, the gradient by a layer's pre-activations, through two to fifty layers of
 sigmoid, tanh and ReLU under five initializations, before their first step. Then the chapter's two networks of ten
 layers are trained, and the two between them.""",
-    parts=(depth, trained),
+    parts=(depth, trained_networks),
     precision="float64",
 )
 
 
-def run(settings: Settings) -> Result:
+def run(settings: Settings) -> ExperimentResult:
     return EXPERIMENT.run(settings)
 
 
 if __name__ == "__main__":
-    command_line(EXPERIMENT)
+    run_command_line(EXPERIMENT)

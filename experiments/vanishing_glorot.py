@@ -12,9 +12,17 @@ from PIL import Image, ImageDraw
 
 import funcnn as fnn
 from experiments.harness.claims import Claim, Section, judge
-from experiments.harness.experiment import Experiment, Outcome, Result, Settings, Table, checked, settles
+from experiments.harness.experiment import (
+    Experiment,
+    ExperimentResult,
+    Outcome,
+    Settings,
+    Table,
+    checked_value_and_grad,
+    experiment_part,
+)
 from experiments.harness.figures import Curve, Figure, Panel, lines
-from experiments.harness.runner import command_line
+from experiments.harness.runner import run_command_line
 
 START = {
     "section": Section.VANISHING, "source": "Glorot and Bengio 2010, section 4.2", "seeds": 60, "quick_seeds": 2,
@@ -53,7 +61,7 @@ NO_STATE = (((), ()),) * HIDDEN + ((),)
 CONFIGURATIONS = [(0,), (1,), (2,), (0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]
 
 
-def shapes(random: np.random.Generator, count: int) -> fnn.Batch:
+def shape_images(random: np.random.Generator, count: int) -> fnn.Batch:
     """After Shapeset-3×2: a triangle, parallelogram or ellipse, or two, of random form, place and grey; nine classes.
 
     The second hides at most half of the first.
@@ -64,15 +72,15 @@ def shapes(random: np.random.Generator, count: int) -> fnn.Batch:
         image[:] = random.uniform()
         below = np.zeros((SIDE, SIDE), bool)
         for kind in CONFIGURATIONS[label]:
-            mask = drawn(random, kind)
+            mask = draw_shape(random, kind)
             while (mask & below).sum() > below.sum() / 2:
-                mask = drawn(random, kind)
+                mask = draw_shape(random, kind)
             image[mask] = random.uniform()
             below = mask
     return fnn.Batch(jnp.asarray(images.reshape(count, -1)), jnp.asarray(labels))
 
 
-def drawn(random: np.random.Generator, kind: int) -> np.ndarray:
+def draw_shape(random: np.random.Generator, kind: int) -> np.ndarray:
     """Where one shape lies: corners turned about a random centre."""
     angles = np.linspace(0, 2 * np.pi, 33)[:-1]
     outlines = [
@@ -94,7 +102,7 @@ def tanh_blocks(kernel_init) -> tuple[fnn.Layer, ...]:
 
 
 @jax.jit
-def at_the_start(params, batch: fnn.Batch):
+def initial_statistics(params, batch: fnn.Batch):
     """Of every hidden layer its activations, ∂L/∂z and ∂L/∂K, and the Jacobians from 1 to 2 and from 4 to 5."""
     blocks = tanh_blocks(STANDARD)
     model = fnn.serial(*blocks)
@@ -123,7 +131,7 @@ def mean_singular_value(matrix: jax.Array) -> float:
     return float(np.sqrt(squares.clip(0)).mean())
 
 
-def outlines(layers: dict[str, np.ndarray], x: str, subtitle: str) -> Panel:
+def histogram_curves(layers: dict[str, np.ndarray], x: str, subtitle: str) -> Panel:
     """The histograms of the layers on common bins, as curves."""
     edges = np.histogram_bin_edges(np.concatenate([values.ravel() for values in layers.values()]), 81)
     middles = (edges[:-1] + edges[1:]) / 2
@@ -131,21 +139,23 @@ def outlines(layers: dict[str, np.ndarray], x: str, subtitle: str) -> Panel:
     return lines(curves, x=x, y="share", subtitle=subtitle)
 
 
-@settles("Five layers of a thousand units, before the first step", JACOBIAN_STANDARD, JACOBIAN_NORMALIZED,
-         COTANGENTS_SHRINK, COTANGENTS_KEEP, KERNELS_HIDE)  # fmt: skip
+@experiment_part(
+    "Five layers of a thousand units, before the first step", JACOBIAN_STANDARD, JACOBIAN_NORMALIZED,
+    COTANGENTS_SHRINK, COTANGENTS_KEEP, KERNELS_HIDE,
+)  # fmt: skip
 def glorot(settings: Settings) -> Outcome:
     narrow = fnn.mlp((5, 4, 4, 3), fnn.tanh, kernel_init=NORMALIZED)
     few = fnn.Batch(jax.random.normal(jax.random.key(1), (4, 5)), jnp.arange(4) % 3)
-    checked(settings, narrow, fnn.softmax_cross_entropy, few)
+    checked_value_and_grad(settings, narrow, fnn.softmax_cross_entropy, few)
     kernel_inits = {"standard": STANDARD, "normalized": NORMALIZED}
     random = np.random.default_rng(settings.seed)
     found = {"standard": [], "normalized": []}
     shown = {}
     for key in settings.keys_of(JACOBIAN_STANDARD):
-        batch = shapes(random, 100)
+        batch = shape_images(random, 100)
         for name, kernel_init in kernel_inits.items():
             params, _ = fnn.serial(*tanh_blocks(kernel_init)).init(key)
-            activations, cotangents, kernels, jacobians = at_the_start(params, batch)
+            activations, cotangents, kernels, jacobians = initial_statistics(params, batch)
             found[name].append({
                 "jacobian": [mean_singular_value(jacobian) for jacobian in jacobians],
                 "cotangent": [float(layer.std()) for layer in cotangents],
@@ -166,13 +176,13 @@ def glorot(settings: Settings) -> Outcome:
     on_normal = {}
     for name, kernel_init in kernel_inits.items():
         params, _ = fnn.serial(*tanh_blocks(kernel_init)).init(jax.random.key(settings.seed))
-        matrices = at_the_start(params, fnn.Batch(inputs, batch.y))[-1]
+        matrices = initial_statistics(params, fnn.Batch(inputs, batch.y))[-1]
         on_normal[name] = np.mean([mean_singular_value(matrix) for matrix in matrices])
     # Of a random n × n matrix whose entries have variance s²/n: 8s/3π.
     bare = {"standard": 8 / (3 * np.pi) / 3**0.5, "normalized": 8 / (3 * np.pi)}
     by_layer = {name: jacobian[name].mean(0) for name in found}
     numbers = np.arange(1, HIDDEN + 1)
-    findings = (
+    results = (
         judge(JACOBIAN_STANDARD, jacobian["standard"].mean(1),
               f"The paper's 0.5 is missed by {abs(jacobian['standard'].mean() - 0.5):.3f}. The kernel alone, without "
               f"tanh's derivative, would give {bare['standard']:.3f}."),
@@ -184,21 +194,21 @@ def glorot(settings: Settings) -> Outcome:
         judge(COTANGENTS_KEEP, spread["normalized"][:, 0] / spread["normalized"][:, -1]),
         judge(KERNELS_HIDE, kernel[:, 1] / kernel[:, -1]),
     )  # fmt: skip
-    shrink, keep = findings[2].estimate, findings[3].estimate
+    shrink, keep = results[2].estimate, results[3].estimate
     figures = (
         Figure(
             title="With the standard initialization the signal fades on the way up",
             alternative=f"Histograms of the five layers' activations. Under U[−1/√n, 1/√n] they narrow layer by layer, "
             f"to a spread of {shown['standard'][0]['layer 5'].std():.2f}; under the normalized initialization the "
             f"fifth layer's is {shown['normalized'][0]['layer 5'].std():.2f}.",
-            panels=tuple(outlines(shown[name][0], "activation", name) for name in shown),
+            panels=tuple(histogram_curves(shown[name][0], "activation", name) for name in shown),
             caption="Twenty images through 5 × 1,000 tanh units that nobody has trained. Paper: figure 6.",
         ),
         Figure(
             title="… and the gradient fades on the way down",
             alternative=f"Histograms of the five layers' ∂L/∂z. Under U[−1/√n, 1/√n] those of the first layer have "
             f"{shrink:.2f} times the spread of the fifth's; under the normalized initialization {keep:.2f} times.",
-            panels=tuple(outlines(shown[name][1], "∂L/∂z", name) for name in shown),
+            panels=tuple(histogram_curves(shown[name][1], "∂L/∂z", name) for name in shown),
             caption="The same networks' cotangents. Paper: figure 7.",
         ),
         Figure(
@@ -230,7 +240,7 @@ the paper's description of Shapeset-3×2, with pixels in [0, 1].
 
 So a standard layer halves the gradient, four of them leave {shrink:.2f} of it, and whoever looks at the kernels'
 gradients sees nothing of it."""
-    return Outcome(findings, figures, (table,), text)
+    return Outcome(results, figures, (table,), text)
 
 
 EXPERIMENT = Experiment(
@@ -245,9 +255,9 @@ two shapes, with the figures that they report.""",
 )
 
 
-def run(settings: Settings) -> Result:
+def run(settings: Settings) -> ExperimentResult:
     return EXPERIMENT.run(settings)
 
 
 if __name__ == "__main__":
-    command_line(EXPERIMENT)
+    run_command_line(EXPERIMENT)

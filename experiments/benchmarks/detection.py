@@ -28,9 +28,9 @@ from experiments.benchmarks.catalogue import BUGS, CASES, RIGHT, Case
 from experiments.benchmarks.catalogue.verification import verify
 from experiments.benchmarks.checkers import ABSENT, CHECKERS, TITLES
 from experiments.harness.console import console, table
-from experiments.harness.readme_section import marks
+from experiments.harness.readme_section import readme_section
 
-MARKS = marks("detection")
+MARKS = readme_section("detection")
 COMMAND = "python -m experiments.benchmarks.detection"
 LONG = 10.0
 """A call of so many seconds isn't made twice: what it compiled is little of it."""

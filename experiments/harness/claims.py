@@ -4,7 +4,6 @@ A claim is data: a sentence, a quantity, a threshold. Its verdict is computed fr
 where the whole 95% interval meets the threshold, fails where none of it does, and is undecided between.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
@@ -15,7 +14,7 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 RESAMPLES = 4_999
-RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 Verdict = Literal["holds", "fails", "undecided"]
 
@@ -76,7 +75,7 @@ class Claim:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class ClaimResult:
     """What was measured of a claim.
 
     Fields:
@@ -98,7 +97,7 @@ class Finding:
         return len(self.values)
 
 
-def judge(claim: Claim, values: ArrayLike, remark: str = "") -> Finding:
+def judge(claim: Claim, values: ArrayLike, remark: str = "") -> ClaimResult:
     """The verdict on a claim: its statistic's 95% interval against its threshold.
 
     Means and medians have a percentile bootstrap interval over seeds. A share has the exact interval of Clopper and
@@ -115,7 +114,7 @@ def judge(claim: Claim, values: ArrayLike, remark: str = "") -> Finding:
         raise ValueError(f"judge({claim.name!r}): expected the values of two seeds or more, got one.")
     low, high = interval(values, claim.statistic)
     estimate = np.median(values) if claim.statistic == "median" else values.mean()
-    return Finding(
+    return ClaimResult(
         claim=claim, estimate=float(estimate), low=low, high=high, verdict=verdict(claim, low, high),
         values=tuple(values.tolist()), remark=remark,
     )  # fmt: skip
@@ -144,26 +143,21 @@ def verdict(claim: Claim, low: float, high: float) -> Verdict:
     return "undecided"
 
 
-def threshold(claim: Claim) -> str:
+def format_threshold(claim: Claim) -> str:
     """The threshold in words: ``at most 0.01``, ``0.45 to 0.55``."""
     if np.isinf(claim.at_least):
-        return f"at most {number(claim.at_most)}"
+        return f"at most {format_number(claim.at_most)}"
     if np.isinf(claim.at_most):
-        return f"at least {number(claim.at_least)}"
+        return f"at least {format_number(claim.at_least)}"
     if claim.at_least == claim.at_most:
-        return f"exactly {number(claim.at_least)}"
-    return f"{number(claim.at_least)} to {number(claim.at_most)}"
+        return f"exactly {format_number(claim.at_least)}"
+    return f"{format_number(claim.at_least)} to {format_number(claim.at_most)}"
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """A number as people read it: four digits, powers of ten raised, a true minus."""
     if abs(value) < 1e6 and (value == round(value) or abs(value) >= 1000):
         return f"{value:,.0f}".replace("-", "−")
     mantissa, _, exponent = f"{value:.4g}".partition("e")
-    power = "·10" + str(int(exponent)).translate(RAISED) if exponent else ""
+    power = "·10" + str(int(exponent)).translate(SUPERSCRIPTS) if exponent else ""
     return (mantissa + power).replace("-", "−")
-
-
-def tally(findings: Sequence[Finding]) -> dict[Verdict, int]:
-    """How many of each verdict."""
-    return {word: sum(finding.verdict == word for finding in findings) for word in ("holds", "fails", "undecided")}

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 
 import funcnn as fnn
-from experiments.harness.claims import Claim, Finding
+from experiments.harness.claims import Claim, ClaimResult
 from experiments.harness.figures import Figure
 
 GRADIENTS = {"manual": fnn.manual_value_and_grad, "autodiff": fnn.autodiff_value_and_grad}
@@ -61,12 +61,12 @@ class Outcome(NamedTuple):
     """What a part of an experiment found.
 
     Fields:
-        findings: the verdicts on the claims that the part settles.
+        results: the verdicts on the claims that the part settles.
         text: what was seen, in a paragraph or a few (an empty line between them).
         board: steps worked through, number by number, set as they are typed.
     """
 
-    findings: tuple[Finding, ...] = ()
+    results: tuple[ClaimResult, ...] = ()
     figures: tuple[Figure, ...] = ()
     tables: tuple[Table, ...] = ()
     text: str = ""
@@ -81,7 +81,7 @@ class Part(NamedTuple):
     measure: Callable[[Settings], Outcome]
 
 
-def settles(title: str, *claims: Claim) -> Callable[[Callable[[Settings], Outcome]], Part]:
+def experiment_part(title: str, *claims: Claim) -> Callable[[Callable[[Settings], Outcome]], Part]:
     """Make a part of a function: its title, and the claims that it judges."""
 
     def as_part(measure: Callable[[Settings], Outcome]) -> Part:
@@ -113,11 +113,11 @@ class Experiment:
     def claims(self) -> tuple[Claim, ...]:
         return tuple(claim for part in self.parts for claim in part.claims)
 
-    def run(self, settings: Settings) -> "Result":
-        return Result(self, settings, tuple(measured(self, part, settings) for part in self.parts))
+    def run(self, settings: Settings) -> "ExperimentResult":
+        return ExperimentResult(self, settings, tuple(run_part(self, part, settings) for part in self.parts))
 
 
-class Result(NamedTuple):
+class ExperimentResult(NamedTuple):
     """An experiment's outcomes, part by part."""
 
     experiment: Experiment
@@ -125,22 +125,22 @@ class Result(NamedTuple):
     outcomes: tuple[Outcome, ...]
 
     @property
-    def findings(self) -> tuple[Finding, ...]:
-        return tuple(finding for outcome in self.outcomes for finding in outcome.findings)
+    def results(self) -> tuple[ClaimResult, ...]:
+        return tuple(result for outcome in self.outcomes for result in outcome.results)
 
 
-def measured(experiment: Experiment, part: Part, settings: Settings) -> Outcome:
+def run_part(experiment: Experiment, part: Part, settings: Settings) -> Outcome:
     """Run one part in the experiment's precision, and see that it judged just the claims it says."""
-    with set_for_now("jax_enable_x64", experiment.precision == "float64"):
+    with jax_option("jax_enable_x64", experiment.precision == "float64"):
         outcome = part.measure(settings)
-    judged = [finding.claim.name for finding in outcome.findings]
+    judged = [result.claim.name for result in outcome.results]
     if sorted(judged) != sorted(claim.name for claim in part.claims):
         raise ValueError(f"{experiment.name}, {part.title!r}: expected verdicts on its own claims, got {judged}.")
     return outcome
 
 
 @contextmanager
-def set_for_now(option: str, value: bool) -> Iterator[None]:
+def jax_option(option: str, value: bool) -> Iterator[None]:
     """One of JAX's options, for as long as the block lasts."""
     before = jax.config.read(option)
     jax.config.update(option, value)
@@ -155,10 +155,10 @@ class WrongGradientError(AssertionError):
 
 
 # The parts of an experiment train equal models: one check a process is enough.
-_SEEN_RIGHT: set[tuple] = set()
+_CHECKED_MODELS: set[tuple] = set()
 
 
-def checked(
+def checked_value_and_grad(
     settings: Settings,
     model: fnn.Layer,
     loss: fnn.Loss,
@@ -175,11 +175,11 @@ def checked(
     """
     x, y = batch
     asked = (model, loss, x.shape, x.dtype, y.shape)
-    if settings.grad == "manual" and (given or asked not in _SEEN_RIGHT):
+    if settings.grad == "manual" and (given or asked not in _CHECKED_MODELS):
         # A check compiles two hundred small programs and runs each once: making them fast would take longer.
-        with set_for_now("jax_disable_most_optimizations", True):
+        with jax_option("jax_disable_most_optimizations", True):
             report = fnn.check_model(model, loss, (x, y), key=key, **given)
         if not report.ok:
             raise WrongGradientError(f"The gradients written by hand are wrong; nothing was trained.\n\n{report}")
-        _SEEN_RIGHT.add(asked)
+        _CHECKED_MODELS.add(asked)
     return settings.value_and_grad

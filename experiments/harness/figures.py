@@ -210,7 +210,7 @@ def plane(
     }
     layers = []
     if shade is not None:
-        corner = {"x": across[0], "y": up[-1], "x2": across[-1], "y2": up[0], "url": _shaded(values, shade)}
+        corner = {"x": across[0], "y": up[-1], "x2": across[-1], "y2": up[0], "url": _image_url(values, shade)}
         layers.append(alt.Chart(alt.Data(values=[corner])).mark_image(aspect=False).encode(
             **scales, x2="x2:Q", y2="y2:Q", url="url:N"))  # fmt: skip
     if len(levels):
@@ -219,7 +219,7 @@ def plane(
             {"x": _round(left), "y": _round(right), "level": level, "line": f"{level} {number}", "step": step}
             for level in map(float, levels)
             for number, line in enumerate(found.lines(level))
-            for step, (left, right) in enumerate(_thinned(line))
+            for step, (left, right) in enumerate(_thin(line))
         ]
         layers.append(alt.Chart(alt.Data(values=rows)).mark_line(style="contour", clip=True).encode(
             **scales, detail="line:N", order="step:Q", tooltip=[alt.Tooltip("level:Q", format=FORMAT)]))  # fmt: skip
@@ -227,7 +227,7 @@ def plane(
         rows = [
             {"series": name, "x": _round(left), "y": _round(right), "step": step}
             for name, path in paths.items()
-            for step, (left, right) in _thinned(list(enumerate(np.asarray(path, float).tolist())))
+            for step, (left, right) in _thin(list(enumerate(np.asarray(path, float).tolist())))
         ]
         way = alt.Chart().encode(
             **scales, order="step:Q", color=_colour(list(paths)),
@@ -264,7 +264,7 @@ def images(
     for number, picture in enumerate(scaled):
         top, left = number // columns * (high + 1), number % columns * (wide + 1)
         sheet[top : top + high, left : left + wide] = picture
-    drawn = alt.Chart(alt.Data(values=[{"url": _shaded(sheet[::-1], (-1, 1))}])).mark_image(
+    drawn = alt.Chart(alt.Data(values=[{"url": _image_url(sheet[::-1], (-1, 1))}])).mark_image(
         aspect=True, width=alt.expr("width"), height=alt.expr("height")
     ).encode(x=alt.value(alt.expr("width / 2")), y=alt.value(alt.expr("height / 2")), url="url:N")  # fmt: skip
     return panel(drawn.properties(height=int(np.clip(420 * sheet.shape[0] / sheet.shape[1], 40, 420))), subtitle)
@@ -281,11 +281,11 @@ def _curve_rows(name: str, curve: Curve, log: str) -> list[dict[str, Any]]:
         drawn &= arrays[axis] > 0
         if axis == "y" and "low" in arrays:
             arrays["low"] = np.where(arrays["low"] > 0, arrays["low"], arrays["y"])
-    chosen = _chosen(np.flatnonzero(drawn), arrays["x"], "x" in log)
+    chosen = _spread_evenly(np.flatnonzero(drawn), arrays["x"], "x" in log)
     return [{"series": name} | {key: _round(array[i]) for key, array in arrays.items()} for i in chosen]
 
 
-def _chosen(places: np.ndarray, x: np.ndarray, log: bool) -> np.ndarray:
+def _spread_evenly(places: np.ndarray, x: np.ndarray, log: bool) -> np.ndarray:
     """At most MOST_POINTS of the places, evenly spread over the axis as it is drawn."""
     if len(places) <= MOST_POINTS:
         return places
@@ -294,7 +294,7 @@ def _chosen(places: np.ndarray, x: np.ndarray, log: bool) -> np.ndarray:
     return places[np.unique(np.searchsorted(at, wanted, side="left").clip(0, len(places) - 1))]
 
 
-def _thinned(line: Sequence[Any]) -> list[Any]:
+def _thin(line: Sequence[Any]) -> list[Any]:
     keep = np.unique(np.linspace(0, len(line) - 1, min(len(line), MOST_POINTS)).astype(int))
     return [line[i] for i in keep]
 
@@ -345,7 +345,7 @@ def _threshold(name: str, value: float, *, upright: bool = False) -> alt.LayerCh
     return data.mark_rule(style="threshold").encode(**place) + written
 
 
-def _shaded(values: np.ndarray, shade: tuple[float, float]) -> str:
+def _image_url(values: np.ndarray, shade: tuple[float, float]) -> str:
     """A picture of values as a data address: full colour at both ends, transparent between, for any background."""
     place = np.clip((values - shade[0]) / (shade[1] - shade[0]), 0, 1)
     colours = (colormaps["PuOr_r"](place) * 255).astype(np.uint8)

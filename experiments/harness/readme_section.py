@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments.harness.store import write_whole
+from experiments.harness.store import write_atomically
 
 README = Path(__file__).parents[2] / "README.md"
 
 
-class Marks(NamedTuple):
+class ReadmeSection(NamedTuple):
     """Where a part begins and where it ends, as comments that no reader sees."""
 
     begin: str
@@ -29,14 +29,14 @@ class Marks(NamedTuple):
 
     def write(self, part: str, page: Path = README) -> None:
         """Put a part between its marks."""
-        write_whole(page, f"\n{part}\n".join(self.around(page)))
+        write_atomically(page, f"\n{part}\n".join(self.around(page)))
 
 
-def marks(name: str) -> Marks:
+def readme_section(name: str) -> ReadmeSection:
     """The marks of a part.
 
     Example:
         >>> marks("speed")
         Marks(begin='<!-- speed -->', end='<!-- /speed -->')
     """
-    return Marks(f"<!-- {name} -->", f"<!-- /{name} -->")
+    return ReadmeSection(f"<!-- {name} -->", f"<!-- /{name} -->")

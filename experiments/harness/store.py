@@ -11,7 +11,7 @@ from typing import Any
 
 import experiments
 import funcnn
-from experiments.harness.claims import Finding, threshold
+from experiments.harness.claims import ClaimResult, format_threshold
 from experiments.harness.experiment import Experiment, Outcome, Settings
 from experiments.harness.topics import topic_path
 
@@ -47,7 +47,7 @@ def module_paths(name: str) -> list[Path]:
     return [path for path in paths if path.is_file()]
 
 
-def place(folder: Path, name: str, settings: Settings, part: int) -> Path:
+def record_path(folder: Path, name: str, settings: Settings, part: int) -> Path:
     """The file of a part's record."""
     return folder / "measured" / f"{name}-{part}-{digest(name, settings)}.json"
 
@@ -58,10 +58,10 @@ def read(path: Path) -> Record | None:
 
 def write(path: Path, record: Record) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(record, ensure_ascii=False, allow_nan=False, default=plain))
+    write_atomically(path, json.dumps(record, ensure_ascii=False, allow_nan=False, default=json_default))
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str) -> None:
     """At once or not at all: a run cut short leaves no half a file."""
     partial = path.with_name(path.name + ".part")
     partial.write_text(text, encoding="utf-8")
@@ -70,7 +70,7 @@ def write_whole(path: Path, text: str) -> None:
 
 def outcome_record(outcome: Outcome) -> Record:
     return {
-        "findings": [finding_record(finding) for finding in outcome.findings],
+        "findings": [claim_record(result) for result in outcome.results],
         "figures": [
             figure._asdict() | {"panels": [panel._asdict() for panel in figure.panels]} for figure in outcome.figures
         ],
@@ -80,14 +80,14 @@ def outcome_record(outcome: Outcome) -> Record:
     }
 
 
-def finding_record(finding: Finding) -> Record:
-    claim = finding.claim
+def claim_record(result: ClaimResult) -> Record:
+    claim = result.claim
     finite = {name: bound for name in ("at_least", "at_most") if abs(bound := getattr(claim, name)) != float("inf")}
     return {
         "name": claim.name, "sentence": claim.sentence, "section": claim.section.value, "source": claim.source,
-        "quantity": claim.quantity, "statistic": claim.statistic, "threshold": threshold(claim), **finite,
-        "estimate": finding.estimate, "low": finding.low, "high": finding.high, "seeds": finding.seeds,
-        "verdict": finding.verdict, "remark": finding.remark, "values": finding.values,
+        "quantity": claim.quantity, "statistic": claim.statistic, "threshold": format_threshold(claim), **finite,
+        "estimate": result.estimate, "low": result.low, "high": result.high, "seeds": result.seeds,
+        "verdict": result.verdict, "remark": result.remark, "values": result.values,
     }  # fmt: skip
 
 
@@ -97,7 +97,8 @@ def experiment_record(
     """An experiment as the page shows it: what it asks, what each part found, and which parts found nothing."""
     return {
         "name": experiment.name, "title": experiment.title, "introduction": experiment.introduction,
-        "precision": experiment.precision, "settings": asdict(settings), "command": command(experiment.name, settings),
+        "precision": experiment.precision, "settings": asdict(settings),
+        "command": command_line(experiment.name, settings),
         "parts": [
             {"title": part.title, "claims": [claim.sentence for claim in part.claims], "failure": failures.get(index)}
             | (record or {})
@@ -106,7 +107,7 @@ def experiment_record(
     }  # fmt: skip
 
 
-def command(name: str, settings: Settings) -> str:
+def command_line(name: str, settings: Settings) -> str:
     """What to type for the same figures."""
     given = [
         f"--{field.name}" + ("" if value is True else f" {value}")
@@ -116,6 +117,6 @@ def command(name: str, settings: Settings) -> str:
     return " ".join(["python -m experiments", name, *given])
 
 
-def plain(value: Any) -> Any:
+def json_default(value: Any) -> Any:
     """NumPy's and JAX's scalars and arrays as JSON's."""
     return value.tolist()

@@ -15,7 +15,7 @@ from jax.nn import initializers
 from jaxtyping import Array
 
 import funcnn as fnn
-from experiments.harness.experiment import Outcome, Settings, Table, checked, settles
+from experiments.harness.experiment import Outcome, Settings, Table, checked_value_and_grad, experiment_part
 from experiments.harness.figures import Figure, Panel, panel
 
 
@@ -27,7 +27,7 @@ class BackpropSettings(Settings):
     """Features, units of every hidden layer, outputs of the network that is shown."""
 
 
-class Pass(NamedTuple):
+class Backpropagation(NamedTuple):
     """Every number of one step.
 
     Fields:
@@ -42,7 +42,9 @@ class Pass(NamedTuple):
     loss: Array
 
 
-def forward_and_back(layers: Sequence[fnn.Layer], loss: fnn.Loss, params: Sequence[Any], x: Array, y: Array) -> Pass:
+def forward_and_backward(
+    layers: Sequence[fnn.Layer], loss: fnn.Loss, params: Sequence[Any], x: Array, y: Array
+) -> Backpropagation:
     """Backpropagation, all of it: forward keeps what backward needs; back it goes from the last layer to the first."""
     values, kept = [x], []
     for layer, layer_params in zip(layers, params, strict=True):
@@ -56,7 +58,7 @@ def forward_and_back(layers: Sequence[fnn.Layer], loss: fnn.Loss, params: Sequen
         gradient, cotangent = layer.backward(residuals, cotangents[0])
         gradients.insert(0, gradient)
         cotangents.insert(0, cotangent)
-    return Pass(values, cotangents, gradients, value)
+    return Backpropagation(values, cotangents, gradients, value)
 
 
 def sigmoid_layers(sizes: Sequence[int]) -> tuple[fnn.Layer, ...]:
@@ -68,7 +70,7 @@ def sigmoid_network(sizes: Sequence[int]) -> fnn.Layer:
     return fnn.mlp(sizes, fnn.sigmoid, fnn.sigmoid, kernel_init=initializers.normal(1.0))
 
 
-def sample(key: Array, sizes: Sequence[int], samples: int = 1) -> fnn.Batch:
+def random_batch(key: Array, sizes: Sequence[int], samples: int = 1) -> fnn.Batch:
     x_key, y_key = jax.random.split(key)
     x = jax.random.uniform(x_key, (samples, sizes[0]), minval=0.1).round(1)
     return fnn.Batch(x, jax.random.bernoulli(y_key, 0.5, (samples, sizes[-1])).astype(x.dtype))
@@ -86,11 +88,11 @@ RATE = 0.5
 MOST_ROWS, MOST_LABELS = 60, 24
 
 
-def closeness(gap: float) -> str:
+def describe_difference(gap: float) -> str:
     return f"to {gap:.0e}, which is rounding," if gap else "to the last bit"
 
 
-def graph(sizes: Sequence[int], nodes: list[dict], edges: list[dict], value: str, subtitle: str) -> Panel:
+def network_panel(sizes: Sequence[int], nodes: list[dict], edges: list[dict], value: str, subtitle: str) -> Panel:
     """Units in columns by layer, joined by their weights; every one shows its ``value`` and is hovered for the rest."""
     bare = alt.Axis(labels=False, ticks=False, domain=False, grid=False, title=None)
     places = {"x": alt.X("x:Q", axis=bare, scale=alt.Scale(domain=[-0.3, len(sizes) - 0.7], nice=False)),
@@ -123,7 +125,7 @@ def graph(sizes: Sequence[int], nodes: list[dict], edges: list[dict], value: str
     return panel(alt.layer(*layers).properties(height=340), subtitle)
 
 
-def graph_data(sizes: Sequence[int], params, one: Pass) -> tuple[list[dict], list[dict]]:
+def graph_data(sizes: Sequence[int], params, one: Backpropagation) -> tuple[list[dict], list[dict]]:
     """The units (their activations) and the weights between them, each with value, slope and place."""
 
     def height(unit, count):
@@ -160,15 +162,15 @@ def parameter_names(sizes: Sequence[int]) -> list[str]:
     return names
 
 
-@settles("One step, number by number")
+@experiment_part("One step, number by number")
 def one_step(settings: Settings) -> Outcome:
     sizes = getattr(settings, "sizes", BackpropSettings.sizes)
     model, loss = sigmoid_network(sizes), fnn.mean_squared_error
     key, data_key = jax.random.split(jax.random.key(settings.seed))
     params, state = model.init(key)
-    batch = sample(data_key, sizes)
-    checked(settings, model, loss, batch, params=params)
-    one = jax.jit(partial(forward_and_back, sigmoid_layers(sizes), loss))(params, *batch)
+    batch = random_batch(data_key, sizes)
+    checked_value_and_grad(settings, model, loss, batch, params=params)
+    one = jax.jit(partial(forward_and_backward, sigmoid_layers(sizes), loss))(params, *batch)
 
     def loss_of(params):
         return loss.forward(model.forward(params, state, batch.x, train=True)[0], batch.y)[0]
@@ -193,8 +195,10 @@ def one_step(settings: Settings) -> Outcome:
         f"{', '.join(f'{float(slope):.3f}' for slope in one.cotangents[-1][0][:4])} at the output back to "
         f"{', '.join(f'{float(slope):.3f}' for slope in one.cotangents[0][0][:4])} at the inputs.",
         (
-            graph(sizes, nodes, edges, "forward", f"forward: activations and weights, loss {float(one.loss):.4f}"),
-            graph(sizes, nodes, edges, "backward", "backward: ∂L/∂activation and ∂L/∂weight"),
+            network_panel(
+                sizes, nodes, edges, "forward", f"forward: activations and weights, loss {float(one.loss):.4f}"
+            ),
+            network_panel(sizes, nodes, edges, "backward", "backward: ∂L/∂activation and ∂L/∂weight"),
         ),
         "Sigmoid units, squared error, one sample. Thicker lines are larger numbers. Hover a unit or a weight for both "
         "its numbers. Other networks: --sizes 3 5 4 2.",
@@ -228,7 +232,7 @@ def one_step(settings: Settings) -> Outcome:
         f"A network of {shape} sigmoid units sees one sample. Forward, each layer weighs, adds and squashes; the loss "
         f"is {float(one.loss):.4f}. Back, each slope is the one from above times the step between: the chain rule. A "
         "weight's slope is what came in on its wire times the slope of what it feeds. The slopes agree with autodiff "
-        f"{closeness(gaps[0])} and with central differences to {gaps[1]:.0e}. One step with learning rate {RATE:g} "
-        f"takes the loss to {lower:.4f}."
+        f"{describe_difference(gaps[0])} and with central differences to {gaps[1]:.0e}. One step with learning rate "
+        f"{RATE:g} takes the loss to {lower:.4f}."
     )
     return Outcome(figures=(figure,), tables=tables, text=text)

@@ -32,7 +32,7 @@ class Printed(NamedTuple):
 
     def comparisons(self) -> list[Comparison]:
         pairs = zip(self.printed.split(), np.ravel(self.true), strict=True)
-        return [compared(printed, float(true)) for printed, true in pairs]
+        return [compare(printed, float(true)) for printed, true in pairs]
 
 
 class Example(NamedTuple):
@@ -41,7 +41,7 @@ class Example(NamedTuple):
     title: str
     board: str
     printed: tuple[Printed, ...]
-    finding: str
+    conclusion: str
     true: dict[str, Any]
 
     def wrong(self) -> int:
@@ -49,13 +49,13 @@ class Example(NamedTuple):
         return sum(not one.right for printed in self.printed for one in printed.comparisons())
 
 
-def compared(printed: str, true: float) -> Comparison:
+def compare(printed: str, true: float) -> Comparison:
     decimals = len(printed.partition(".")[2])
     rounded = f"{true:z.{decimals}f}"
     return Comparison(printed, rounded, float(printed) == float(rounded))
 
 
-def plain(tree: Any) -> Any:
+def to_python(tree: Any) -> Any:
     """A tree of arrays as one of Python numbers and lists."""
     return jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), tree)
 
@@ -69,7 +69,7 @@ def show(values: ArrayLike, digits: int = 4) -> str:
 XOR_LOSSES = {0: "0.277823", 2000: "0.125614", 4000: "0.015423", 6000: "0.004567", 8000: "0.002134"}
 
 
-def chapter_start():
+def xor_initial_params():
     """The chapter draws its kernels from NumPy's old generator, seeded with 42."""
     draws = np.random.RandomState(42)
     hidden = fnn.LinearParams(jnp.array(draws.randn(2, 4) * 0.5), jnp.zeros(4))
@@ -92,9 +92,9 @@ and for z = −2   σ(z) = {show(there["sigmoid"])}  max(0, z) = {show(there["re
         Printed("at z = 2.3", "0.9089 2.3000 0.9801", list(here.values())),
         Printed("at z = −2", "0.1192 0.0000 -0.9640", list(there.values())),
     )
-    finding = "One weighted sum; what becomes of it is the activation's choice."
-    return Example("A single neuron", board, printed, finding,
-                   plain({"z": z[0, 0], **here, "at_minus_2": there}))  # fmt: skip
+    conclusion = "One weighted sum; what becomes of it is the activation's choice."
+    return Example("A single neuron", board, printed, conclusion,
+                   to_python({"z": z[0, 0], **here, "at_minus_2": there}))  # fmt: skip
 
 
 def activation_table() -> Example:
@@ -130,8 +130,8 @@ softmax(2, 1, 0.1) = {show(softmax)}, and the sum is {float(softmax.sum()):.4f}"
         Printed("softmax", "0.6590 0.2424 0.0986", softmax),
         Printed("its sum", "1.0000", softmax.sum()),
     )
-    finding = "The zeros of ReLU are printed with a minus sign; as numbers they are right."
-    return Example("Activations and their derivatives", board, printed, finding, plain(true))
+    conclusion = "The zeros of ReLU are printed with a minus sign; as numbers they are right."
+    return Example("Activations and their derivatives", board, printed, conclusion, to_python(true))
 
 
 def forward_propagation() -> Example:
@@ -157,13 +157,13 @@ z2 = a1 W2 + b2 = {show(z2)}      0.47·0.7 + 0·(−0.3) + 0.58·0.5 + 0.1
         Printed("z2", "0.619", z2),
         Printed("σ(z2)", "0.6498", probability),
     )
-    finding = (
+    conclusion = (
         f"Leave the bias out, and z1[1] is {show(without_b1[0, 1])} and z2 is {show(without_b2, 3)}: what the "
         "chapter prints. ReLU hides the first slip, so the second is one of its own; and the last figure doesn't "
         f"follow even from it, for σ({show(without_b2, 3)}) = {show(fnn.sigmoid_forward(without_b2)[0])}."
     )
-    return Example("Forward propagation", board, printed, finding,
-                   plain({"z1": z1, "a1": a1, "z2": z2, "output": probability}))  # fmt: skip
+    return Example("Forward propagation", board, printed, conclusion,
+                   to_python({"z1": z1, "a1": a1, "z2": z2, "output": probability}))  # fmt: skip
 
 
 def backpropagate(params, x, y):
@@ -232,11 +232,11 @@ beside jax.grad: {report.diagnosis}"""
         Printed("W1 after, first row", "0.3242 0.6838", true["W1_after"][0]),
         Printed("W1 after, second row", "0.5121 -0.2081", true["W1_after"][1]),
     )
-    finding = (
+    conclusion = (
         f"The gradients are right. The loss isn't, and W1[0, 1] = {show(true['W1_after'][0, 1], 6)} was cut off after "
         "four digits instead of rounded."
     )
-    return Example("One step of backpropagation", board, printed, finding, plain(true))
+    return Example("One step of backpropagation", board, printed, conclusion, to_python(true))
 
 
 def input_scaling() -> Example:
@@ -257,8 +257,10 @@ between 0 and 1           {show(scaled["min_max"])}
 A neuron with the weights 0.01, 0.02, 0.03 has, at these two samples, the slope
   σ′(z), raw              {show(slopes[0].T)}    the income alone makes z, and σ is flat there
   σ′(z), standardised     {show(slopes[1].T)}    near the best there is, 0.25"""
-    finding = "The chapter prints no figures here. Two samples, standardised, are always −1 and 1, whatever they were."
-    return Example("Input scaling", board, (), finding, plain(scaled))
+    conclusion = (
+        "The chapter prints no figures here. Two samples, standardised, are always −1 and 1, whatever they were."
+    )
+    return Example("Input scaling", board, (), conclusion, to_python(scaled))
 
 
 def softmax_reading() -> Example:
@@ -272,8 +274,8 @@ softmax of all three      {show(exclusive)}    sum {float(exclusive.sum()):.4f}:
 softmax of scores + 100   {show(shifted)}    moved by {float(abs(shifted - exclusive).max()):.0e}: differences count
 σ of each score + 100     {show(fnn.sigmoid_forward(scores + 100)[0])}    here the level is the answer"""
     printed = (Printed("softmax", "0.659 0.242 0.099", exclusive),)
-    finding = "Labels that can hold together need a sigmoid each; classes that exclude each other need one softmax."
-    return Example("What softmax says: one class, not three answers", board, printed, finding, {})
+    conclusion = "Labels that can hold together need a sigmoid each; classes that exclude each other need one softmax."
+    return Example("What softmax says: one class, not three answers", board, printed, conclusion, {})
 
 
 def mse_against_bce() -> Example:
@@ -298,11 +300,11 @@ def mse_against_bce() -> Example:
         "  predicted   by square and σ   by cross-entropy",
         *rows,
     ])  # fmt: skip
-    finding = (
+    conclusion = (
         "The chapter prints no figures here, and its claim holds: the more certain the mistake, the less the squared "
         "error corrects it; cross-entropy pushes with the whole error. Its own XOR example trains on the squared error."
     )
-    return Example("Squared error beside cross-entropy", board, (), finding, plain(true))
+    return Example("Squared error beside cross-entropy", board, (), conclusion, to_python(true))
 
 
 def sigmoid_derivative_after_10_layers() -> Example:
@@ -316,9 +318,9 @@ def sigmoid_derivative_after_10_layers() -> Example:
 A one goes back through ten sigmoids, each at z = 0 where it is steepest, and leaves as {show(through_sigmoid, 10)}
 Through ten active ReLUs, it leaves as                                                  {show(through_relu, 10)}"""
     printed = (Printed("0.25^10", "0.000001", through_sigmoid),)
-    finding = (
+    conclusion = (
         f"Right to the one digit that is printed; the bound is {show(through_sigmoid, 10)}. It holds for the sigmoids' "
         "share alone: the weights in between multiply too."
     )
-    return Example("Ten sigmoids deep", board, printed, finding,
-                   plain({"bound": through_sigmoid}))  # fmt: skip
+    return Example("Ten sigmoids deep", board, printed, conclusion,
+                   to_python({"bound": through_sigmoid}))  # fmt: skip

@@ -11,13 +11,13 @@ from sklearn.datasets import load_breast_cancer
 
 import funcnn as fnn
 from experiments.harness.claims import Claim, Section, judge
-from experiments.harness.experiment import Outcome, Settings, Table, checked, settles
+from experiments.harness.experiment import Outcome, Settings, Table, checked_value_and_grad, experiment_part
 from experiments.harness.figures import Curve, Figure, bars, lines
-from experiments.shared.composed_losses import after, weighted
+from experiments.shared.composed_losses import after_activation, weighted_sum
 from experiments.shared.data import Split, digits, mnist, split_and_scale, with_validation
 
 
-class Sets(NamedTuple):
+class DataSetClaims(NamedTuple):
     """The claims on one data set."""
 
     never: Claim
@@ -25,9 +25,9 @@ class Sets(NamedTuple):
     comparable: Claim
 
 
-def claims_on(name: str, where: str) -> Sets:
+def claims_on(name: str, where: str) -> DataSetClaims:
     common = {"seeds": 20, "quick_seeds": 6}
-    return Sets(
+    return DataSetClaims(
         Claim(
             name=f"classification-{name}-never", section=Section.LOSSES, at_least=1, **common,
             sentence=f"On {where} squared error costs a point of accuracy or more against cross-entropy.",
@@ -53,8 +53,8 @@ CANCER, DIGITS, MNIST = (
 
 CLASS_LOSSES = {
     "cross-entropy": fnn.softmax_cross_entropy,
-    "squared error on sigmoids": after(fnn.sigmoid, fnn.mean_squared_error),
-    "squared error on softmax": after(fnn.softmax, fnn.mean_squared_error),
+    "squared error on sigmoids": after_activation(fnn.sigmoid, fnn.mean_squared_error),
+    "squared error on softmax": after_activation(fnn.softmax, fnn.mean_squared_error),
     "squared error on raw outputs": fnn.mean_squared_error,
 }
 ENTROPY, SIGMOIDS, SOFTMAX, RAW = range(4)
@@ -90,7 +90,7 @@ def network(data: Split) -> fnn.Layer:
     return fnn.mlp((data.training.x.shape[1], HIDDEN, data.training.y.shape[1]))
 
 
-def trained_with_each(settings: Settings, claim: Claim, make: Callable, data: Split, epochs: int) -> Accuracies:
+def train_with_each_loss(settings: Settings, claim: Claim, make: Callable, data: Split, epochs: int) -> Accuracies:
     """Every loss at every rate from the same seeds, in one program. A run that diverges guesses the first class."""
     model = network(data)
 
@@ -99,7 +99,7 @@ def trained_with_each(settings: Settings, claim: Claim, make: Callable, data: Sp
     @partial(jax.vmap, in_axes=(None, 0, None, None))
     @partial(jax.vmap, in_axes=(None, None, 0, None))
     def accuracies(weights, rate, key, data):
-        loss, optimizer = weighted(weights, tuple(CLASS_LOSSES.values())), fnn.sgd(rate)
+        loss, optimizer = weighted_sum(weights, tuple(CLASS_LOSSES.values())), fnn.sgd(rate)
         first, rest = jax.random.split(key)
 
         def epoch(carry, key):
@@ -135,8 +135,8 @@ def trained_with_each(settings: Settings, claim: Claim, make: Callable, data: Sp
     )
 
 
-@settles("Whole data sets", *CANCER, *DIGITS, *MNIST)
-def whole_sets(settings: Settings) -> Outcome:
+@experiment_part("Whole data sets", *CANCER, *DIGITS, *MNIST)
+def data_sets(settings: Settings) -> Outcome:
     cancer = split_and_scale(*load_breast_cancer(return_X_y=True), seed=0)
     sets = {
         "breast cancer": (CANCER, one_hot(with_validation(cancer)), settings.steps(quick=10, full=60)),
@@ -145,21 +145,23 @@ def whole_sets(settings: Settings) -> Outcome:
     }
     small = sets["8 × 8 digits"][1]
     # All losses at once: a wrong backward pass of one of them makes the sum's wrong.
-    together = weighted(jnp.ones(len(CLASS_LOSSES)), tuple(CLASS_LOSSES.values()))
-    make = checked(settings, network(small), together, fnn.Batch(*(array[:6] for array in small.training)))
+    together = weighted_sum(jnp.ones(len(CLASS_LOSSES)), tuple(CLASS_LOSSES.values()))
+    make = checked_value_and_grad(
+        settings, network(small), together, fnn.Batch(*(array[:6] for array in small.training))
+    )
     found = {
-        where: trained_with_each(settings, claims.never, make, data, epochs)
+        where: train_with_each_loss(settings, claims.never, make, data, epochs)
         for where, (claims, data, epochs) in sets.items()
     }
-    findings = tuple(
-        finding for where, (claims, _, epochs) in sets.items() for finding in verdicts(claims, found[where], epochs)
+    results = tuple(
+        result for where, (claims, _, epochs) in sets.items() for result in judge_data_set(claims, found[where], epochs)
     )
     names = tuple(CLASS_LOSSES)
     figures = (
         Figure(
             title="The validation accuracy by epoch, each loss at its best rate",
             alternative="A panel for each data set, a curve for each of four losses. At the end: "
-            + "; ".join(f"{where}: {listed(names, one.course[:, -1])}" for where, one in found.items()) + ".",
+            + "; ".join(f"{where}: {describe_means(names, one.course[:, -1])}" for where, one in found.items()) + ".",
             panels=tuple(
                 lines({name: Curve(np.arange(1, one.course.shape[1] + 1), course.mean(axis=1))
                        for name, course in zip(names, one.course, strict=True)},
@@ -171,7 +173,7 @@ def whole_sets(settings: Settings) -> Outcome:
         Figure(
             title="The test accuracy that each loss comes to, at its best rate",
             alternative="Test accuracy of four losses on three data sets, means over seeds: "
-            + "; ".join(f"{where}: {listed(names, one.test)}" for where, one in found.items()) + ".",
+            + "; ".join(f"{where}: {describe_means(names, one.test)}" for where, one in found.items()) + ".",
             panels=tuple(
                 bars({name: tuple(np.percentile(test, (50, 5, 95)))
                       for name, test in zip(names, one.test, strict=True)},
@@ -187,14 +189,14 @@ def whole_sets(settings: Settings) -> Outcome:
         for i, name in enumerate(names)
     )
     columns = ("data", "loss", "best rate", "test accuracy, %", f"epochs to {GOAL:.0f}%")
-    return Outcome(findings, figures, (Table("At the best rates", columns, rows),), said_of(found))
+    return Outcome(results, figures, (Table("At the best rates", columns, rows),), describe_accuracies(found))
 
 
-def listed(names: tuple[str, ...], values: np.ndarray) -> str:
+def describe_means(names: tuple[str, ...], values: np.ndarray) -> str:
     return ", ".join(f"{name} {value.mean():.1f}%" for name, value in zip(names, values, strict=True))
 
 
-def verdicts(claims: Sets, found: Accuracies, epochs: int):
+def judge_data_set(claims: DataSetClaims, found: Accuracies, epochs: int):
     test = found.test
     return (
         judge(claims.never, test[ENTROPY] - test[SIGMOIDS],
@@ -205,7 +207,7 @@ def verdicts(claims: Sets, found: Accuracies, epochs: int):
     )  # fmt: skip
 
 
-def said_of(found: dict[str, Accuracies]) -> str:
+def describe_accuracies(found: dict[str, Accuracies]) -> str:
     paragraphs = [
         f"On {where} cross-entropy reaches {one.test[ENTROPY].mean():.2f}% of the test samples, squared error on "
         f"sigmoids {one.test[SIGMOIDS].mean():.2f}%, on softmax {one.test[SOFTMAX].mean():.2f}%, on the raw outputs, "

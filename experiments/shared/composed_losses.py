@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import funcnn as fnn
 
 
-def after(activation: fnn.Layer, loss: fnn.Loss) -> fnn.Loss:
+def after_activation(activation: fnn.Layer, loss: fnn.Loss) -> fnn.Loss:
     """A loss of what an activation makes of the logits."""
 
     def forward(logits, target):
@@ -21,7 +21,7 @@ def after(activation: fnn.Layer, loss: fnn.Loss) -> fnn.Loss:
     return fnn.Loss(forward, backward)
 
 
-def weighted(weights: jax.Array, losses: tuple[fnn.Loss, ...]) -> fnn.Loss:
+def weighted_sum(weights: jax.Array, losses: tuple[fnn.Loss, ...]) -> fnn.Loss:
     """A weighted sum of losses; with the weights of one loss alone, which may be vmapped, it is that loss."""
 
     def forward(prediction, target):

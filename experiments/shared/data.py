@@ -61,10 +61,10 @@ def with_validation(data: DataSet, smaller: int = 1) -> Split:
     x, y = (np.asarray(array) for array in data.training)
     chosen = train_test_split(x, y, test_size=0.2, stratify=y, random_state=0)
     pairs = ((chosen[0], chosen[2]), (chosen[1], chosen[3]), data.test)
-    return Split(*(fnn.Batch(averaged(jnp.asarray(x), smaller), jnp.asarray(y)) for x, y in pairs))
+    return Split(*(fnn.Batch(average_pixels(jnp.asarray(x), smaller), jnp.asarray(y)) for x, y in pairs))
 
 
-def averaged(pictures: jax.Array, smaller: int) -> jax.Array:
+def average_pixels(pictures: jax.Array, smaller: int) -> jax.Array:
     """Square pictures in rows, every square of ``smaller`` × ``smaller`` pixels replaced by its mean."""
     if smaller == 1:
         return pictures

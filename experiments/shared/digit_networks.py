@@ -8,18 +8,18 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import funcnn as fnn
-from experiments.harness.experiment import Settings, checked
-from experiments.shared.initialization import initial_params
+from experiments.harness.experiment import Settings, checked_value_and_grad
+from experiments.shared.initialization import he_mlp_params
 
 
-def checked_here(settings: Settings, loss: fnn.Loss, target: Array):
+def checked_mlp_value_and_grad(settings: Settings, loss: fnn.Loss, target: Array):
     """The gradients to train by: a small network of the form that all have here is checked with the loss."""
     rng = np.random.default_rng(settings.seed)
-    x, params = jnp.asarray(rng.normal(size=(len(target), 5)), jnp.float32), initial_params(rng, (5, 7, 10))
-    return checked(settings, fnn.mlp((5, 7, 10)), loss, (x, target), params=params, state=((),) * 3)
+    x, params = jnp.asarray(rng.normal(size=(len(target), 5)), jnp.float32), he_mlp_params(rng, (5, 7, 10))
+    return checked_value_and_grad(settings, fnn.mlp((5, 7, 10)), loss, (x, target), params=params, state=((),) * 3)
 
 
-def halves(seeds: int) -> tuple[Array, Array]:
+def split_digits(seeds: int) -> tuple[Array, Array]:
     """Digits ``(seeds, 1792, 64)`` and labels, the first half to train on; every seed splits in its own way."""
     x, y = load_digits(return_X_y=True)
     x, y = x[:1792], y[:1792]
@@ -28,7 +28,9 @@ def halves(seeds: int) -> tuple[Array, Array]:
     return jnp.asarray(x[orders] / 16, jnp.float32), jnp.asarray(y[orders])
 
 
-def outputs(sizes: tuple[int, ...], loss: fnn.Loss, grad, epochs: int, keys: Array, x: Array, y: Array, new: Array):
+def train_and_predict(
+    sizes: tuple[int, ...], loss: fnn.Loss, grad, epochs: int, keys: Array, x: Array, y: Array, new: Array
+):
     """Train a network for each seed on its own data, in float32, and ask it about new ones."""
     model, state = fnn.mlp(sizes), ((),) * (2 * len(sizes) - 3)
 
@@ -37,5 +39,5 @@ def outputs(sizes: tuple[int, ...], loss: fnn.Loss, grad, epochs: int, keys: Arr
                             params=params, state=state)  # fmt: skip
         return fnn.predict(model, trained.params, trained.state, new)
 
-    starts = initial_params(np.random.default_rng(0), sizes, len(keys))
+    starts = he_mlp_params(np.random.default_rng(0), sizes, len(keys))
     return np.asarray(jax.jit(jax.vmap(one))(keys, starts, x, y, new))

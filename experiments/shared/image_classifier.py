@@ -11,7 +11,7 @@ import numpy as np
 import funcnn as fnn
 from experiments.harness.claims import Claim, Section, judge
 from experiments.harness.distributed import DistributedSettings, join
-from experiments.harness.experiment import GRADIENTS, Experiment, Outcome, Part, Settings, Table, checked
+from experiments.harness.experiment import GRADIENTS, Experiment, Outcome, Part, Settings, Table, checked_value_and_grad
 from experiments.harness.figures import Curve, Figure, heatmap, images, lines
 from experiments.shared.data import DataSet
 
@@ -51,7 +51,7 @@ class Classifier:
     seeds: tuple[int, int]
 
 
-class Twins(NamedTuple):
+class PairedTraining(NamedTuple):
     """One network trained twice from one start.
 
     Fields:
@@ -64,7 +64,7 @@ class Twins(NamedTuple):
     gaps: list[float]
 
 
-def experiment(classifier: Classifier) -> Experiment:
+def make_experiment(classifier: Classifier) -> Experiment:
     """The experiment on a classifier: two claims, and what its network has learned."""
     same = Claim(
         name=f"{classifier.name}-same",
@@ -86,27 +86,27 @@ def experiment(classifier: Classifier) -> Experiment:
         title=f"{classifier.title[0].upper()}{classifier.title[1:]}, by hand and by autodiff",
         introduction=classifier.introduction,
         parts=(
-            Part("The same network twice", (same,), lambda settings: twins_part(classifier, same, settings)),
+            Part("The same network twice", (same,), lambda settings: paired_training_part(classifier, same, settings)),
             Part("Many starts", (learned,), lambda settings: seeds_part(classifier, learned, settings)),
         ),
         precision=classifier.precision,
     )
 
 
-def twins_part(classifier: Classifier, claim: Claim, settings: Settings) -> Outcome:
+def paired_training_part(classifier: Classifier, claim: Claim, settings: Settings) -> Outcome:
     mesh = join(settings) if isinstance(settings, DistributedSettings) else None
     data = classifier.load(settings.seed)
     model = fnn.mlp(classifier.sizes)
-    right_gradients(settings, classifier, data)
-    twins = train_twins(classifier, model, data, settings, mesh)
+    checked_classifier_value_and_grad(settings, classifier, data)
+    twins = train_pair(classifier, model, data, settings, mesh)
     chosen = twins.trained[settings.grad]
     prediction = fnn.predict(model, chosen.params, chosen.state, data.test.x)
     confusion = np.asarray(fnn.confusion_matrix(prediction, data.test.y))
     kernels = (np.asarray(params[0].kernel) for params in (twins.start[0], chosen.params))
     return Outcome(
         (judge(claim, max(twins.gaps)),),
-        (picture_curves(twins), picture_confusion(confusion), picture_kernel(*kernels, classifier.side)),
-        (compared(twins),),
+        (curves_figure(twins), confusion_figure(confusion), kernel_figure(*kernels, classifier.side)),
+        (comparison_table(twins),),
         f"Two networks {'-'.join(map(str, classifier.sizes))} with ReLU begin with the same parameters and see the "
         f"same mini-batches of {BATCH_SIZE}, one by the backward passes of funcnn, one by jax.grad of the same "
         f"forward. After the last of {len(twins.gaps)} epochs no parameter differs by more than {twins.gaps[-1]:.1e}. "
@@ -117,43 +117,45 @@ def twins_part(classifier: Classifier, claim: Claim, settings: Settings) -> Outc
 def seeds_part(classifier: Classifier, claim: Claim, settings: Settings) -> Outcome:
     data = classifier.load(settings.seed)
     model = fnn.mlp(classifier.sizes)
-    grad = right_gradients(settings, classifier, data)
+    grad = checked_classifier_value_and_grad(settings, classifier, data)
 
     @jax.jit
     @jax.vmap
     def train_and_judge(key):
         trained = fnn.train(
             model, fnn.softmax_cross_entropy, fnn.adam(classifier.learning_rate), data.training,
-            epochs=epochs_of(classifier, settings), batch_size=BATCH_SIZE, key=key, grad=grad,
+            epochs=epoch_count(classifier, settings), batch_size=BATCH_SIZE, key=key, grad=grad,
         )  # fmt: skip
         prediction = fnn.predict(model, trained.params, trained.state, data.test.x)
         return fnn.accuracy(prediction, data.test.y)
 
     accuracies = np.asarray(train_and_judge(settings.keys_of(claim)))
-    finding = judge(claim, accuracies)
+    result = judge(claim, accuracies)
     text = (
-        f"{finding.seeds} networks, trained at once under vmap on one split: mean test accuracy "
-        f"{finding.estimate:.2%}, 95% interval {finding.low:.2%} to {finding.high:.2%}; the worst "
+        f"{result.seeds} networks, trained at once under vmap on one split: mean test accuracy "
+        f"{result.estimate:.2%}, 95% interval {result.low:.2%} to {result.high:.2%}; the worst "
         f"{accuracies.min():.2%}, the best {accuracies.max():.2%}. The interval is that of the starts and the "
         "shuffling, not of the choice of images."
     )
-    return Outcome((finding,), text=text)
+    return Outcome((result,), text=text)
 
 
-def epochs_of(classifier: Classifier, settings: Settings) -> int:
+def epoch_count(classifier: Classifier, settings: Settings) -> int:
     quick, full = classifier.epochs
     return settings.steps(quick=quick, full=full)
 
 
-def right_gradients(settings: Settings, classifier: Classifier, data: DataSet):
+def checked_classifier_value_and_grad(settings: Settings, classifier: Classifier, data: DataSet):
     """The settings' gradients, once those of a narrow twin of the network are seen to be right on a few images."""
     inner = [min(size, 16) for size in classifier.sizes[1:-1]]
     x, y = (part[:8] for part in data.training)
     middle = x[:, x.shape[1] // 2 :][:, :16]
-    return checked(settings, fnn.mlp((16, *inner, classifier.sizes[-1])), fnn.softmax_cross_entropy, (middle, y))
+    return checked_value_and_grad(
+        settings, fnn.mlp((16, *inner, classifier.sizes[-1])), fnn.softmax_cross_entropy, (middle, y)
+    )
 
 
-def train_twins(classifier: Classifier, model: fnn.Layer, data: DataSet, settings: Settings, mesh) -> Twins:
+def train_pair(classifier: Classifier, model: fnn.Layer, data: DataSet, settings: Settings, mesh) -> PairedTraining:
     """Train with both gradients from the same start, and keep every epoch's parameters to compare."""
     key = jax.random.key(settings.seed)
     start = model.init(key)
@@ -162,13 +164,13 @@ def train_twins(classifier: Classifier, model: fnn.Layer, data: DataSet, setting
         visited[name] = []
         trained[name] = fnn.fit(
             model, fnn.softmax_cross_entropy, fnn.adam(classifier.learning_rate), data.training,
-            epochs=epochs_of(classifier, settings), batch_size=BATCH_SIZE, key=key, grad=grad,
+            epochs=epoch_count(classifier, settings), batch_size=BATCH_SIZE, key=key, grad=grad,
             params=start[0], state=start[1], validation=data.test, metrics={"accuracy": fnn.accuracy},
             callbacks=[lambda progress, kept=visited[name]: kept.append(progress.params)], mesh=mesh,
         )  # fmt: skip
     gaps = [largest_gap(*pair) for pair in zip(visited["manual"], visited["autodiff"], strict=True)]
     # On a mesh the arrays are those of all processes together; from here each works on its own copy.
-    return Twins(start, jax.device_get(trained), gaps)
+    return PairedTraining(start, jax.device_get(trained), gaps)
 
 
 def largest_gap(first: Any, second: Any) -> float:
@@ -177,7 +179,7 @@ def largest_gap(first: Any, second: Any) -> float:
     return float(np.max(jax.tree.leaves(gaps)))
 
 
-def compared(twins: Twins) -> Table:
+def comparison_table(twins: PairedTraining) -> Table:
     """Losses, accuracies and the gap at a few epochs."""
     last = len(twins.gaps) - 1
     columns = [
@@ -191,7 +193,7 @@ def compared(twins: Twins) -> Table:
     return Table("By hand beside autodiff", titles, tuple(rows))
 
 
-def picture_curves(twins: Twins) -> Figure:
+def curves_figure(twins: PairedTraining) -> Figure:
     """Losses and accuracy by epoch of the two trainings, and the gap between their parameters."""
     epochs = np.arange(1, len(twins.gaps) + 1)
     losses, accuracies = {}, {}
@@ -215,7 +217,7 @@ def picture_curves(twins: Twins) -> Figure:
     )
 
 
-def picture_confusion(confusion: np.ndarray) -> Figure:
+def confusion_figure(confusion: np.ndarray) -> Figure:
     """Counts of each class (row) taken for which (column): the mistakes alone, or they would not be seen."""
     right, total = int(np.trace(confusion)), int(confusion.sum())
     mistakes = np.where(np.eye(len(confusion), dtype=bool), 0, confusion)
@@ -229,7 +231,7 @@ def picture_confusion(confusion: np.ndarray) -> Figure:
     )
 
 
-def picture_kernel(start: np.ndarray, kernel: np.ndarray, side: int) -> Figure:
+def kernel_figure(start: np.ndarray, kernel: np.ndarray, side: int) -> Figure:
     """What units of the first layer look for: their weights as images, and beside them what training added."""
     added = kernel - start
     most_changed = np.argsort(-np.linalg.norm(added, axis=0))[:UNITS_SHOWN]

@@ -13,13 +13,13 @@ import numpy as np
 
 import funcnn as fnn
 
-Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+Initializer = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 """``(generator, shape) -> kernels``; the last two axes are the features in and out."""
 
-BEGINS_AT_ONE = ("scale", "variance")
+INITIALLY_ONE = ("scale", "variance")
 
 
-def starts(model: fnn.Layer, seeds: int, draw: Draw, seed: int = 0):
+def init_ensemble(model: fnn.Layer, seeds: int, draw: Initializer, seed: int = 0):
     """Parameters and state of every seed, stacked along a first axis."""
     generator = np.random.default_rng(seed)
     params, state = jax.eval_shape(model.init, jax.random.key(0))
@@ -29,17 +29,17 @@ def starts(model: fnn.Layer, seeds: int, draw: Draw, seed: int = 0):
         name = getattr(path[-1], "name", "")
         if name == "kernel":
             return jnp.asarray(draw(generator, shape), leaf.dtype)
-        return jnp.full(shape, float(name in BEGINS_AT_ONE), leaf.dtype)
+        return jnp.full(shape, float(name in INITIALLY_ONE), leaf.dtype)
 
     return jax.tree_util.tree_map_with_path(begin, params), jax.tree_util.tree_map_with_path(begin, state)
 
 
-def he(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+def he_normal(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """N(0, 2/n) for n features in: He, Zhang, Ren and Sun 2015."""
     return generator.standard_normal(shape) * np.sqrt(2 / shape[-2])
 
 
-def xavier(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+def xavier_normal(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """N(0, 2/(n + m)) for n features in and m out: Glorot and Bengio 2010."""
     return generator.standard_normal(shape) * np.sqrt(2 / (shape[-2] + shape[-1]))
 
@@ -49,7 +49,7 @@ def fan_in_uniform(generator: np.random.Generator, shape: tuple[int, ...]) -> np
     return generator.uniform(-1, 1, shape) / np.sqrt(shape[-2])
 
 
-def initial_params(rng: np.random.Generator, sizes: tuple[int, ...], *networks: int, bias: float = 0.0):
+def he_mlp_params(rng: np.random.Generator, sizes: tuple[int, ...], *networks: int, bias: float = 0.0):
     """He's initial parameters of ``fnn.mlp(sizes)`` in float32, each ``(*networks, …)``.
 
     Args:
@@ -60,7 +60,7 @@ def initial_params(rng: np.random.Generator, sizes: tuple[int, ...], *networks: 
     """
     linears = [
         fnn.LinearParams(
-            jnp.asarray(he(rng, (*networks, before, after)), jnp.float32),
+            jnp.asarray(he_normal(rng, (*networks, before, after)), jnp.float32),
             jnp.asarray(rng.normal(size=(*networks, after)) * bias, jnp.float32),
         )
         for before, after in pairwise(sizes)

@@ -7,20 +7,20 @@ from jaxtyping import Array
 GATES = {"AND": (0, 0, 0, 1), "OR": (0, 1, 1, 1), "NAND": (1, 1, 1, 0), "XOR": (0, 1, 1, 0)}
 
 
-def corners() -> Array:
+def gate_inputs() -> Array:
     return jnp.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
 
 
-def targets(gate: str) -> Array:
+def gate_targets(gate: str) -> Array:
     return jnp.array(GATES[gate], float)[:, None]
 
 
-def right_answers(logits: Array, y: Array) -> Array:
+def is_correct(logits: Array, y: Array) -> Array:
     """Whether each answer is on its target's side of ½, which is a logit of 0."""
     return (logits > 0) == (y > 0.5)
 
 
-def frozen_elsewhere(grad, present):
+def masked_value_and_grad(grad, present):
     """Gradients that are 0 for the parameters that a network lacks."""
 
     def of(model, loss):

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import optax
 
 
-def one_of(choice: jax.Array, optimizers: Sequence[optax.GradientTransformation]) -> optax.GradientTransformation:
+def select_optimizer(
+    choice: jax.Array, optimizers: Sequence[optax.GradientTransformation]
+) -> optax.GradientTransformation:
     """The chosen optimizer. The choice may be vmapped: all of them keep their state, one of them has its way."""
 
     def init(params):

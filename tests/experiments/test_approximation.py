@@ -32,13 +32,13 @@ def test_least_squares_finds_a_target_that_is_made_of_a_networks_own_units():
     rng = np.random.default_rng(0)
     features = rng.normal(size=(3000, len(approximation.OWNER)))
     y = features[:, approximation.OWNER == 2] @ rng.normal(size=(16, 1)) + 5
-    shares = approximation.refitted(features[:2000], y[:2000], features[2000:], y[2000:])[:, 0]
+    shares = approximation.refit_output_layer(features[:2000], y[:2000], features[2000:], y[2000:])[:, 0]
     assert shares[2] < 1e-12
     assert (np.delete(shares, 2) > 0.9).all()
 
 
 def test_side_by_side_every_output_sees_its_own_network_alone():
-    hidden, _, output = approximation.drawn(np.random.default_rng(0), 1)
+    hidden, _, output = approximation.block_initial_params(np.random.default_rng(0), 1)
     assert (np.count_nonzero(output.kernel, axis=0) == approximation.WIDTHS).all()
     assert not hidden.kernel[1:].any()
     assert hidden.kernel[0].all()

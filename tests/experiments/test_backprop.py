@@ -17,7 +17,7 @@ def test_the_chapters_step_number_by_number():
     given = {name: jnp.asarray(value, float) for name, value in example["inputs"].items()}
     params = (fnn.LinearParams(given["W1"], given["b1"]), (), fnn.LinearParams(given["W2"], given["b2"]))
     layers = (fnn.linear(2, 2), fnn.relu, fnn.linear(2, 1))
-    one = backprop_step.forward_and_back(layers, fnn.sigmoid_cross_entropy, params, given["X"], given["y"])
+    one = backprop_step.forward_and_backward(layers, fnn.sigmoid_cross_entropy, params, given["X"], given["y"])
     hidden, _, output = one.gradients
     found = {
         "z1": one.values[1], "a1": one.values[2], "z2": one.values[3], "loss": one.loss, "dz2": one.cotangents[3],

@@ -18,4 +18,4 @@ def test_a_temperature_that_was_multiplied_in_is_found_again():
     z = rng.normal(size=(20_000, 5))
     chances = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
     y = (rng.random((len(z), 1)) > chances.cumsum(axis=1)).sum(axis=1)
-    assert calibration.fitted_temperature(3 * z, y) == pytest.approx(3, rel=0.05)
+    assert calibration.fit_temperature(3 * z, y) == pytest.approx(3, rel=0.05)

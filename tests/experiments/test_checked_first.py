@@ -5,7 +5,7 @@ import pytest
 
 import funcnn as fnn
 from experiments.harness import experiment as experiment_module
-from experiments.harness.experiment import Settings, measured
+from experiments.harness.experiment import Settings, run_part
 from experiments.harness.topics import load, topic_names
 
 TRAIN_NOTHING = {
@@ -43,4 +43,4 @@ def test_nothing_is_trained_before_its_gradients_are_checked(name, monkeypatch):
     for place, part in enumerate(experiment.parts):
         if place not in TRAIN_NOTHING.get(name, ()):
             with pytest.raises(CheckedError), jax.numpy_dtype_promotion("standard"):
-                measured(experiment, part, Settings(seeds=2))
+                run_part(experiment, part, Settings(seeds=2))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.harness.claims import Claim, Section, interval, judge, number, threshold
+from experiments.harness.claims import Claim, Section, format_number, format_threshold, interval, judge
 
 
 def claim(**given):
@@ -86,11 +86,11 @@ def test_a_claim_without_a_threshold_is_refused(bounds):
     ],
 )
 def test_a_threshold_in_words(bounds, words):
-    assert threshold(claim(**bounds)) == words
+    assert format_threshold(claim(**bounds)) == words
 
 
 @pytest.mark.parametrize(
     ("value", "words"), [(0.97424, "0.9742"), (20000, "20,000"), (-0.5, "−0.5"), (6.828e-15, "6.828·10⁻¹⁵"), (0, "0")]
 )
 def test_numbers_as_people_read_them(value, words):
-    assert number(value) == words
+    assert format_number(value) == words

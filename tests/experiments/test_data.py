@@ -4,13 +4,13 @@ import jax.numpy as jnp
 import numpy as np
 
 import funcnn as fnn
-from experiments.shared.data import DataSet, averaged, with_validation
+from experiments.shared.data import DataSet, average_pixels, with_validation
 
 
 def test_pictures_are_averaged_over_squares():
     picture = jnp.arange(16.0).reshape(1, 16)
-    np.testing.assert_array_equal(averaged(picture, 2), [[2.5, 4.5, 10.5, 12.5]])
-    np.testing.assert_array_equal(averaged(picture, 1), picture)
+    np.testing.assert_array_equal(average_pixels(picture, 2), [[2.5, 4.5, 10.5, 12.5]])
+    np.testing.assert_array_equal(average_pixels(picture, 1), picture)
 
 
 def test_a_fifth_of_every_class_of_the_training_samples_is_for_validation():

@@ -15,5 +15,5 @@ def test_sizes_double_and_no_picture_is_trained_on_and_tested():
 
 
 def test_no_mistake_counts_half_a_one():
-    assert data_scale.error(np.zeros(99, bool)) == 0.005
-    assert data_scale.error(np.ones(99, bool)) == 0.995
+    assert data_scale.error_rate(np.zeros(99, bool)) == 0.005
+    assert data_scale.error_rate(np.ones(99, bool)) == 0.995

@@ -22,5 +22,5 @@ def test_a_batchs_gradient_is_the_weighted_mean_of_its_samples():
 
 def test_the_goal_is_reached_at_the_first_epoch_below_it_or_not_at_all():
     losses = np.array([[1.0, 0.3, 0.1, 0.5], [1.0, 0.9, np.nan, np.nan]])
-    np.testing.assert_array_equal(descent.needed(losses), [2, 4])
-    np.testing.assert_allclose(descent.rises(losses), [1 / 3, 2 / 3])
+    np.testing.assert_array_equal(descent.epochs_to_goal(losses), [2, 4])
+    np.testing.assert_allclose(descent.rising_share(losses), [1 / 3, 2 / 3])

@@ -7,13 +7,13 @@ from experiments.harness.experiment import Settings
 
 
 @pytest.fixture(scope="module")
-def findings():
-    return {finding.claim.name: finding for finding in digits.run(Settings(seeds=3)).findings}
+def results():
+    return {result.claim.name: result for result in digits.run(Settings(seeds=3)).results}
 
 
-def test_the_two_trainings_stay_within_1e_9_in_every_parameter(findings):
-    assert 0 <= findings["digits-same"].estimate < 1e-9
+def test_the_two_trainings_stay_within_1e_9_in_every_parameter(results):
+    assert 0 <= results["digits-same"].estimate < 1e-9
 
 
-def test_digits_are_learned(findings):
-    assert findings["digits-learned"].estimate > 0.96
+def test_digits_are_learned(results):
+    assert results["digits-learned"].estimate > 0.96

@@ -6,7 +6,7 @@ import pytest
 
 import funcnn as fnn
 from experiments import features
-from experiments.shared.initialization import initial_params
+from experiments.shared.initialization import he_mlp_params
 
 
 def test_an_edge_is_local_and_noise_and_strokes_are_not():
@@ -26,8 +26,8 @@ def test_smoothness_is_a_correlation_of_neighbours():
 
 
 def test_the_last_layer_read_is_what_the_output_layer_sees():
-    params = initial_params(np.random.default_rng(0), (5, 4, 3, 2))
+    params = he_mlp_params(np.random.default_rng(0), (5, 4, 3, 2))
     x = jnp.asarray(np.random.default_rng(1).normal(size=(7, 5)), jnp.float32)
-    *_, last = features.by_layer(params, x)
+    *_, last = features.layer_activations(params, x)
     wanted = fnn.predict(fnn.mlp((5, 4, 3, 2)), params, ((),) * 5, x)
     np.testing.assert_allclose(fnn.linear_forward(params[-1], jnp.asarray(last))[0], wanted, rtol=1e-5, atol=1e-6)

@@ -3,14 +3,14 @@
 import jax
 import numpy as np
 
-from experiments.mnist1d import network, signals
+from experiments.mnist1d import load_signals, network
 
 
 def test_the_signals_are_the_papers_and_numpys_generator_stays_as_it_was():
     np.random.seed(7)  # noqa: NPY002
     expected = np.random.random()  # noqa: NPY002
     np.random.seed(7)  # noqa: NPY002
-    data = signals()
+    data = load_signals()
     assert np.random.random() == expected  # noqa: NPY002
     assert data.training.x.shape == (4000, 40)
     assert data.test.x.shape == (1000, 40)

@@ -17,7 +17,7 @@ CHAPTER = json.loads(Path(__file__).parents[1].joinpath("data", "chapter.json").
 
 def test_the_three_ways_over_the_bowl_are_those_of_the_chapters_arithmetic():
     rates = jnp.full(3, CHAPTER["inputs"]["learning_rate"])
-    ways = optimizers.paths(jnp.arange(3), rates, optimizers.example_starts())[:, :21, 0]
+    ways = optimizers.walk_paths(jnp.arange(3), rates, optimizers.example_starts())[:, :21, 0]
     for way, name in zip(ways, ("sgd", "momentum", "adam"), strict=True):
         losses = jax.vmap(lambda point: optimizers.SURFACES["bowl"].height(*point))(way)
         np.testing.assert_allclose(losses, CHAPTER["computed"][name]["losses"], rtol=1e-4)

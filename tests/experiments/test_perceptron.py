@@ -25,7 +25,7 @@ def test_the_chapters_xor_run_has_its_true_losses_and_predictions():
 @pytest.mark.parametrize("activation", SMALLER)
 def test_a_part_of_the_network_of_all_is_that_smaller_network(activation):
     layer, units = SMALLER[activation]
-    params = perceptron.start(jax.random.key(1), perceptron.present(activation, units, 0.0))
+    params = perceptron.initial_params(jax.random.key(1), perceptron.parameter_mask(activation, units, 0.0))
     branches = (params.inner.inner, params.inner.shortcut, params.shortcut.inner)
     hidden, _, output = branches[list(perceptron.ACTIVATIONS).index(activation)]
     own = (fnn.LinearParams(hidden.kernel[:, :units], hidden.bias[:units]), (),
@@ -37,8 +37,8 @@ def test_a_part_of_the_network_of_all_is_that_smaller_network(activation):
 
 
 def test_what_a_network_lacks_never_moves():
-    present = perceptron.present("tanh", 2, 1.0)
-    params = perceptron.start(jax.random.key(0), present)
+    present = perceptron.parameter_mask("tanh", 2, 1.0)
+    params = perceptron.initial_params(jax.random.key(0), present)
     grad = perceptron.frozen_elsewhere(fnn.manual_value_and_grad, present)
     trained = fnn.train(
         perceptron.EVERY, fnn.sigmoid_cross_entropy, fnn.adam(0.1), (perceptron.corners(), perceptron.targets("XOR")),
@@ -49,5 +49,5 @@ def test_what_a_network_lacks_never_moves():
 
 
 def test_the_least_loss_where_patterns_get_the_same_answer():
-    assert perceptron.confused(4) == pytest.approx(0.6931, abs=1e-4)  # ln 2
-    assert perceptron.confused(2) == pytest.approx(0.3466, abs=1e-4)  # half of it
+    assert perceptron.loss_of_equal_answers(4) == pytest.approx(0.6931, abs=1e-4)  # ln 2
+    assert perceptron.loss_of_equal_answers(2) == pytest.approx(0.3466, abs=1e-4)  # half of it

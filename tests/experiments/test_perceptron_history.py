@@ -7,7 +7,7 @@ import pytest
 
 import funcnn as fnn
 from experiments import perceptron_history as history
-from experiments.shared.logic_gates import right_answers
+from experiments.shared.logic_gates import is_correct
 
 
 def test_eight_of_the_64_inputs_are_symmetric():
@@ -21,19 +21,19 @@ def test_eight_of_the_64_inputs_are_symmetric():
 @pytest.mark.parametrize(
     ("network", "params"),
     [
-        (history.direct_network(), history.direct_parameters(*history.PUBLISHED_XOR)),
-        (history.mirror_network(), history.published_mirror()),
+        (history.direct_network(), history.direct_params(*history.PUBLISHED_XOR)),
+        (history.mirror_network(), history.published_mirror_params()),
     ],
     ids=["XOR", "mirror"],
 )
 def test_the_published_weights_solve_their_task(network, params):
     state = network.model.init(jax.random.key(0))[1]
     answers = fnn.predict(network.model, params, state, network.x)
-    assert right_answers(answers - 0.5, network.y).all()
+    assert is_correct(answers - 0.5, network.y).all()
 
 
 def test_the_published_mirror_weights_are_1_2_4_opposite_and_twins():
-    kernel = np.asarray(history.published_mirror()[0].kernel)[None]
+    kernel = np.asarray(history.published_mirror_params()[0].kernel)[None]
     found = history.mirror_weights(kernel)
     assert found.from_ratios[0] < 0.03
     assert found.from_opposite[0] == found.from_twins[0] == 0
@@ -41,19 +41,19 @@ def test_the_published_mirror_weights_are_1_2_4_opposite_and_twins():
 
 def test_two_sweeps_are_those_of_the_papers_rule():
     network, protocol = history.direct_network(), history.Protocol(0.5)
-    present = history.direct_parameters(*history.ONE_AND_DIRECT)
+    present = history.direct_params(*history.ONE_AND_DIRECT)
     key = jax.random.key(3)
-    runs = history.repeat_history(
-        network, fnn.manual_value_and_grad, history.each([present], [1]), history.each([protocol], [1]),
+    runs = history.train_runs(
+        network, fnn.manual_value_and_grad, history.repeat_trees([present], [1]), history.repeat_trees([protocol], [1]),
         jnp.zeros(1), key[None], 2,
     )  # fmt: skip
     state = network.model.init(key)[1]
 
     def half_squares(params):
         answers = network.model.forward(params, state, network.x, train=True)[0]
-        return ((answers - history.aimed(network.y, 0.1)) ** 2).sum() / 2
+        return ((answers - history.scale_targets(network.y, 0.1)) ** 2).sum() / 2
 
-    params = history.start(network.model, key, 0.3, present)
+    params = history.initial_params(network.model, key, 0.3, present)
     step = jax.tree.map(jnp.zeros_like, params)
     for _ in range(2):
         slope = jax.tree.map(jnp.multiply, jax.grad(half_squares)(params), present)

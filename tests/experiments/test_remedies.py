@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 
 import funcnn as fnn
-from experiments.remedies import DEPTH, RECIPES, cotangents, network, samples
-from experiments.shared.initialization import starts
+from experiments.remedies import DEPTH, NETWORK_RECIPES, cotangent_sizes, load_samples, network
+from experiments.shared.initialization import init_ensemble
 
 
 def test_the_first_cotangent_is_that_of_autodiff():
-    recipe = RECIPES["ReLU + He"]
-    params, state = jax.tree.map(lambda leaf: leaf[0], starts(network(recipe), 1, recipe.draw))
-    batch = samples()
+    recipe = NETWORK_RECIPES["ReLU + He"]
+    params, state = jax.tree.map(lambda leaf: leaf[0], init_ensemble(network(recipe), 1, recipe.draw))
+    batch = load_samples()
 
     def loss_of(hidden):
         middle, last = fnn.repeat(fnn.serial(fnn.linear(32, 32), fnn.relu), DEPTH - 1), fnn.linear(32, 10)
@@ -22,4 +22,4 @@ def test_the_first_cotangent_is_that_of_autodiff():
 
     hidden = jax.nn.relu(fnn.linear_forward(params[0][0], batch.x)[0])
     expected = jnp.abs(jax.grad(loss_of)(hidden)).mean()
-    np.testing.assert_allclose(cotangents(recipe, 1)[0, 0], expected, rtol=1e-5)
+    np.testing.assert_allclose(cotangent_sizes(recipe, 1)[0, 0], expected, rtol=1e-5)

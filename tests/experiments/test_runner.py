@@ -13,7 +13,7 @@ import pytest
 
 import experiments
 import funcnn as fnn
-from experiments.__main__ import AllSettings, asked, main
+from experiments.__main__ import AllSettings, main, parse_options
 from experiments.harness import store
 from experiments.harness.claims import Claim, Section, judge
 from experiments.harness.experiment import (
@@ -22,8 +22,8 @@ from experiments.harness.experiment import (
     Part,
     Settings,
     WrongGradientError,
-    checked,
-    measured,
+    checked_value_and_grad,
+    run_part,
 )
 from experiments.harness.topics import load, topic_names, topic_path
 
@@ -70,7 +70,7 @@ def test_a_part_runs_in_its_experiments_precision():
     for precision, expected in (("float32", 1.0), ("float64", 0.0)):
         one = Part("x", (CLAIM,), part)
         experiment = Experiment(name="x", title="x", introduction="x", parts=(one,), precision=precision)
-        assert measured(experiment, one, QUICK).findings[0].estimate == expected
+        assert run_part(experiment, one, QUICK).results[0].estimate == expected
     assert jax.config.jax_enable_x64 == before
 
 
@@ -80,9 +80,11 @@ def test_a_wrong_backward_pass_stops_an_experiment_before_it_trains():
     model = fnn.mlp((3, 4, 2), activation=wrong)
     batch = fnn.Batch(jnp.arange(12.0).reshape(4, 3) / 12, jnp.array([0, 1, 0, 1]))
     with pytest.raises(WrongGradientError, match="nothing was trained"):
-        checked(QUICK, model, fnn.softmax_cross_entropy, batch)
-    assert checked(replace(QUICK, grad="autodiff"), model, fnn.softmax_cross_entropy, batch)
-    assert checked(QUICK, fnn.mlp((3, 4, 2)), fnn.softmax_cross_entropy, batch) is fnn.manual_value_and_grad
+        checked_value_and_grad(QUICK, model, fnn.softmax_cross_entropy, batch)
+    assert checked_value_and_grad(replace(QUICK, grad="autodiff"), model, fnn.softmax_cross_entropy, batch)
+    assert (
+        checked_value_and_grad(QUICK, fnn.mlp((3, 4, 2)), fnn.softmax_cross_entropy, batch) is fnn.manual_value_and_grad
+    )
 
 
 def test_the_digest_depends_on_settings_and_code(tmp_path, monkeypatch):
@@ -110,9 +112,9 @@ def test_an_experiments_code_is_all_that_it_imports():
 
 
 def test_the_command_to_repeat_a_run_says_what_was_given():
-    assert store.command("xor", QUICK) == "python -m experiments xor"
+    assert store.command_line("xor", QUICK) == "python -m experiments xor"
     given = replace(QUICK, full=True, seeds=9, grad="autodiff")
-    assert store.command("xor", given) == "python -m experiments xor --full --seeds 9 --grad autodiff"
+    assert store.command_line("xor", given) == "python -m experiments xor --full --seeds 9 --grad autodiff"
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +154,7 @@ def test_the_page_fetches_nothing_and_says_everything(measured_once):
 @pytest.mark.parametrize("options", [("--seeds", "1"), ("--quick", "--full"), ("magic",), ("--jobs", "0")])
 def test_wrong_options_are_refused_in_a_sentence(options, capsys):
     with pytest.raises(SystemExit) as refused:
-        asked(list(options))
+        parse_options(list(options))
     assert refused.value.code == 2
     assert "expected" in capsys.readouterr().err
 

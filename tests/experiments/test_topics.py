@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import experiments
-from experiments.__main__ import AllSettings, show_list
+from experiments.__main__ import AllSettings, print_list
 from experiments.harness import store
 from experiments.harness.experiment import Settings
 from experiments.harness.topics import load, ordered_names, topic_names, topic_path
@@ -58,7 +58,7 @@ def test_a_new_file_is_a_topic(tmp_path, monkeypatch, capsys):
     assert "no_topic" not in topic_names()
     assert ordered_names()[-1] == "brand_new"
     assert AllSettings(names=("brand_new",)).names == ("brand_new",)
-    show_list(ordered_names())
+    print_list(ordered_names())
     assert "A new topic" in capsys.readouterr().out
     before = store.digest("brand_new", Settings())
     (tmp_path / "brand_new.py").write_text(NEW_TOPIC + "\n# Changed.\n", encoding="utf-8")

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import funcnn as fnn
-from experiments.two_spirals import beside, network, quickprop, spirals
+from experiments.two_spirals import concatenate_output, network, quickprop, spirals
 
 
 def test_the_spirals_are_the_benchmarks():
@@ -24,7 +24,7 @@ def test_with_shortcuts_there_are_the_papers_138_weights():
 
 def test_the_shortcuts_backward_is_their_forwards_derivative():
     x = jax.random.normal(jax.random.key(0), (4, 2))
-    assert fnn.check_layer(beside(fnn.serial(fnn.linear(2, 3), fnn.sigmoid), 3), x).ok
+    assert fnn.check_layer(concatenate_output(fnn.serial(fnn.linear(2, 3), fnn.sigmoid), 3), x).ok
 
 
 def test_quickprop_jumps_to_a_parabolas_minimum():

@@ -18,10 +18,10 @@ import tyro
 
 import funcnn as fnn
 from experiments.benchmarks.speed.machine import processor
-from experiments.harness.claims import interval, number
+from experiments.harness.claims import format_number, interval
 from experiments.harness.console import console
 from experiments.harness.runner import environment
-from experiments.shared.initialization import he, starts
+from experiments.shared.initialization import he_normal, init_ensemble
 
 PACKAGE = "experiments.benchmarks.scaling"
 VARIABLES = ("XLA_FLAGS", "JAX_PLATFORMS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -146,8 +146,8 @@ def ratio(above, below) -> Estimate:
 def shown(figure: Estimate, scale: float = 1.0) -> str:
     """A figure and its interval as text."""
     if figure["low"] is None:
-        return number(figure["value"] * scale)
-    value, low, high = (number(figure[part] * scale) for part in ("value", "low", "high"))
+        return format_number(figure["value"] * scale)
+    value, low, high = (format_number(figure[part] * scale) for part in ("value", "low", "high"))
     return f"{value} [dim]({low} to {high})[/]"
 
 
@@ -167,7 +167,7 @@ def training_step(model: fnn.Layer, grad=fnn.manual_value_and_grad) -> Callable:
 
 def start(model: fnn.Layer):
     """Parameters and state to begin with."""
-    return jax.tree.map(lambda leaf: leaf[0], starts(model, 1, he))
+    return jax.tree.map(lambda leaf: leaf[0], init_ensemble(model, 1, he_normal))
 
 
 def shapes(model: fnn.Layer, batch_size: int, features: int):

@@ -26,7 +26,7 @@ from experiments.benchmarks.scaling._shared import (
     start,
     training_step,
 )
-from experiments.harness.claims import number
+from experiments.harness.claims import format_number
 from experiments.harness.console import console, table
 
 COMPILING = ("trace and lower", "compile")
@@ -136,8 +136,10 @@ def show(found: Found) -> None:
     made = table("gradient", "layers", *COMPILING, "step", "working", "total")
     for way, by_depth in found["ways"].items():
         for depth, figures in by_depth.items():
-            seconds = (f"{number(round(of['value'] * 1000, 2))} ms" for of in figures["median_seconds"].values())
-            memory = (f"{number(round(figures['bytes'][part] / 1024, 1))} KiB" for part in ("temporary", "total"))
+            seconds = (f"{format_number(round(of['value'] * 1000, 2))} ms" for of in figures["median_seconds"].values())
+            memory = (
+                f"{format_number(round(figures['bytes'][part] / 1024, 1))} KiB" for part in ("temporary", "total")
+            )
             made.add_row(way, f"{int(depth):,}", *seconds, *memory)
     console.print(made)
     smallest, largest = found["depths"]

@@ -15,9 +15,9 @@ import numpy as np
 
 import funcnn as fnn
 from experiments.benchmarks.scaling._shared import Found, chosen, command, estimate, interleaved, samples, shown, start
-from experiments.harness.claims import number
+from experiments.harness.claims import format_number
 from experiments.harness.console import console, table
-from experiments.shared.initialization import he, starts
+from experiments.shared.initialization import he_normal, init_ensemble
 
 CLASSES = 10
 THEORY = {
@@ -76,7 +76,9 @@ def training(model: fnn.Layer, features: int, count: int, epochs: int, batch_siz
     if seeds == 1:
         return partial(jax.jit(run), *start(model), batch, key)
     keys = jax.random.split(key, seeds)
-    return partial(jax.jit(jax.vmap(run, in_axes=(0, 0, None, 0))), *starts(model, seeds, he), batch, keys)
+    return partial(
+        jax.jit(jax.vmap(run, in_axes=(0, 0, None, 0))), *init_ensemble(model, seeds, he_normal), batch, keys
+    )
 
 
 def axes(settings: GrowthSettings) -> dict[str, tuple[Sequence[int], Callable[[int], Callable], int]]:
@@ -121,7 +123,7 @@ def measure(settings: GrowthSettings) -> Found:
 def show(found: Found) -> None:
     for axis, figures in found["axes"].items():
         made = table(axis, *(f"{size:,}" for size in figures["median_seconds"]), "exponent")
-        times = (number(round(seconds * 1000, 3)) for seconds in figures["median_seconds"].values())
+        times = (format_number(round(seconds * 1000, 3)) for seconds in figures["median_seconds"].values())
         made.add_row(f"ms {figures['of']}", *times, shown(figures["exponent"]))
         console.print(made)
         console.print(f"in theory {figures['theory']}")

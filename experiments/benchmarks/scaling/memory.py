@@ -12,7 +12,7 @@ import jax
 
 import funcnn as fnn
 from experiments.benchmarks.scaling._shared import Found, chosen, command, memory_of, shapes, training_step
-from experiments.harness.claims import number
+from experiments.harness.claims import format_number
 from experiments.harness.console import console, table
 
 GRADIENTS = {"manual": fnn.manual_value_and_grad, "autodiff": fnn.autodiff_value_and_grad}
@@ -71,8 +71,8 @@ def show(found: Found) -> None:
     shown = table("KiB of a compiled step", "manual: working", "total", "autodiff: working", "total", "working, ratio")
     for name, by in found["bytes"].items():
         figures = [by[grad][part] for grad in GRADIENTS for part in ("temporary", "total")]
-        between = number(figures[0] / figures[2]) if figures[2] else "–"
-        shown.add_row(name, *(number(round(figure / 1024, 1)) for figure in figures), between)
+        between = format_number(figures[0] / figures[2]) if figures[2] else "–"
+        shown.add_row(name, *(format_number(round(figure / 1024, 1)) for figure in figures), between)
     console.print(shown)
     console.print("working: beside arguments and outputs; total: with them, the donated ones counted once.")
 

@@ -20,7 +20,7 @@ from experiments.benchmarks.speed.readme import counted
 from experiments.benchmarks.speed.rounds import NEEDS, REFERENCE, Record, measured
 from experiments.benchmarks.speed.summary import geometric_means, summarised
 from experiments.harness.console import console, table
-from experiments.harness.store import write_whole
+from experiments.harness.store import write_atomically
 
 COMMAND = "python -m experiments.benchmarks.speed"
 RATES = ("contestant", "steps/s", "over jax_scan", "epochs/s", "predictions/s", "floor")
@@ -134,7 +134,7 @@ def run(settings: SpeedSettings) -> Record:
         result = {"network": network._asdict()} | found | summarised(network, found)
         record["networks"].append(result)
         record["geometric_means"] = geometric_means(record["networks"])
-        write_whole(settings.out, json.dumps(record, indent=1))
+        write_atomically(settings.out, json.dumps(record, indent=1))
         show(result)
     if record["geometric_means"]:
         show_means(record["geometric_means"])

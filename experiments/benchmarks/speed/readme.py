@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.benchmarks.speed.rounds import REFERENCE, Record
-from experiments.harness.readme_section import README, marks
+from experiments.harness.readme_section import README, readme_section
 
-MARKS = marks("speed")
+MARKS = readme_section("speed")
 TITLES = {
     "funcnn_scan": "funcnn, gradients by hand, in a scan",
     "funcnn_autodiff": "funcnn, `autodiff_value_and_grad`, in a scan",

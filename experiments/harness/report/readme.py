@@ -2,27 +2,27 @@
 
 from collections.abc import Sequence
 
-from experiments.harness.claims import Section, number
-from experiments.harness.readme_section import marks
+from experiments.harness.claims import Section, format_number
+from experiments.harness.readme_section import readme_section
 from experiments.harness.store import Record
 
-MARKS = marks("claims")
-WORDS = {"holds": "holds", "fails": "**fails**", "undecided": "*undecided*"}
+SECTION = readme_section("claims")
+VERDICTS = {"holds": "holds", "fails": "**fails**", "undecided": "*undecided*"}
 
 
 def write(records: Sequence[Record]) -> None:
     """Put the table between its marks."""
-    MARKS.write(table(records))
+    SECTION.write(table(records))
 
 
 def table(records: Sequence[Record]) -> str:
     """The verdicts counted by the chapter's sections, every claim folded below, and how it was measured."""
     parts = [part for record in records for part in record["parts"]]
-    findings = [one for part in parts for one in part.get("findings", ())]
-    sections = {section.value: [one for one in findings if one["section"] == section.value] for section in Section}
+    results = [one for part in parts for one in part.get("findings", ())]
+    sections = {section.value: [one for one in results if one["section"] == section.value] for section in Section}
     counted = ["| what the chapter speaks of | hold | fail | undecided |", "|---|---:|---:|---:|"]
     counted += [f"| {title} | {' | '.join(map(str, counts(of)))} |" for title, of in sections.items() if of]
-    counted += [f"| **all {len(findings)} claims** | {' | '.join(f'**{count}**' for count in counts(findings))} |"]
+    counted += [f"| **all {len(results)} claims** | {' | '.join(f'**{count}**' for count in counts(results))} |"]
     told = ["| claim | allowed | measured | verdict |", "|---|---|---|---|"]
     for title, of in sections.items():
         told += [f"| **{title}** | | | |", *map(row, of)] if of else []
@@ -37,18 +37,22 @@ def table(records: Sequence[Record]) -> str:
     return "\n".join([*counted, "", *folded, "", source])
 
 
-def counts(findings: Sequence[Record]) -> list[int]:
-    return [sum(one["verdict"] == word for one in findings) for word in WORDS]
+def counts(results: Sequence[Record]) -> list[int]:
+    return [sum(one["verdict"] == word for one in results) for word in VERDICTS]
 
 
-def row(finding: Record) -> str:
-    interval = "" if finding["statistic"] == "exact" else f" ({number(finding['low'])} to {number(finding['high'])})"
+def row(result: Record) -> str:
+    interval = (
+        ""
+        if result["statistic"] == "exact"
+        else f" ({format_number(result['low'])} to {format_number(result['high'])})"
+    )
     return (
-        f"| {escaped(finding['sentence'])} | {finding['threshold']} | {number(finding['estimate'])}{interval} | "
-        f"{WORDS[finding['verdict']]} |"
+        f"| {escape(result['sentence'])} | {result['threshold']} | {format_number(result['estimate'])}{interval} | "
+        f"{VERDICTS[result['verdict']]} |"
     )
 
 
-def escaped(sentence: str) -> str:
+def escape(sentence: str) -> str:
     """A bar in a sentence is no border of a table."""
     return sentence.replace("|", "\\|")
