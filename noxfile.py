@@ -96,14 +96,14 @@ def _lowest(requirement: Requirement) -> str:
 
 @nox.session(default=False)
 def experiments(session: nox.Session) -> None:
-    """Every claim put to the test; the page is report/index.html."""
+    """Measure all claims of the experiments; the page is report/index.html."""
     session.install(".[experiments]")
     session.run("python", "-m", "experiments", *session.posargs)
 
 
 @nox.session(default=False)
 def report(session: nox.Session) -> None:
-    """The same, and the page opened in a real browser: Chromium or Chrome has to be installed."""
+    """Measure all claims and open the page in a real browser: Chromium or Chrome has to be installed."""
     session.install(".[experiments]", *nox.project.dependency_groups(PROJECT, "browser"))
     session.run("python", "-m", "experiments", *session.posargs)
     session.run("pytest", "-o", "python_files=report_in_browser.py", "tests/report_in_browser.py", "-rs")

@@ -1,4 +1,4 @@
-"""Every claim put to the test: ``python -m experiments`` measures, and writes the report."""
+"""Measure all claims and write the report: ``python -m experiments``."""
 
 import os
 import sys
@@ -20,24 +20,24 @@ from experiments.harness.topics import load, ordered_names, topic_names
 
 @dataclass(frozen=True, kw_only=True)
 class AllSettings(Settings):
-    """Put the claims of a textbook chapter to the test, and write the report of it.
+    """Measure the claims of a textbook chapter and write the report.
 
-    A quick run of few seeds and steps, unless --full is given. What was measured before, with the same settings and the
-    same code, is not measured again; a run that was cut short goes on where it stopped.
+    The run is quick, with few seeds and steps, unless --full is given. Parts measured before with the same settings and
+    code are not measured again, so an interrupted run resumes where it stopped.
     """
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """Which experiments; none given, all of them."""
+    """The experiments to run; by default all of them."""
     quick: bool = False
-    """Few seeds and steps: what is done anyway without --full."""
+    """Few seeds and steps: the default."""
     list: bool = False
-    """List the experiments and their claims, and measure nothing."""
+    """List the experiments and the number of their claims, and measure nothing."""
     out: Path = Path("report")
-    """The folder for index.html, results.json and what was measured."""
+    """The folder for index.html, results.json and the stored measurements."""
     jobs: int = min(2, os.cpu_count() or 1)
-    """Processes that share the work."""
+    """Number of processes."""
     readme: bool = False
-    """Write the table of verdicts into README.md too."""
+    """Write the table of verdicts into README.md as well."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -51,47 +51,51 @@ class AllSettings(Settings):
             raise ValueError(f"names: expected some of {', '.join(names)}, got {', '.join(unknown)}.")
 
 
-def main(given: AllSettings) -> int:
-    names = given.names or ordered_names()
-    if given.list:
+def main(options: AllSettings) -> int:
+    """Run the experiments and return the exit status."""
+    names = options.names or ordered_names()
+    if options.list:
         print_list(names)
         return 0
-    if given.readme:
-        readme.SECTION.around()
-    begun = time.monotonic()
-    settings = Settings(full=given.full, seeds=given.seeds, seed=given.seed, grad=given.grad)
+    if options.readme:
+        readme.SECTION.surroundings()
+    start = time.monotonic()
+    settings = Settings(full=options.full, seeds=options.seeds, seed=options.seed, grad=options.grad)
     run = run_all(
-        names, settings, given.out, jobs=given.jobs, on_progress=lambda records: write_report(records, given.out)
+        names, settings, options.out, jobs=options.jobs, on_progress=lambda records: write_report(records, options.out)
     )
-    page = write_report(run.records, given.out)
+    page = write_report(run.records, options.out)
     print_verdicts(run.records)
     if run.interrupted:
-        console.print(f"Stopped. What was finished is in {page}; the same command goes on from there.", highlight=False)
+        console.print(
+            f"Interrupted. The finished parts are in {page}; the same command resumes there.", highlight=False
+        )
         return 130
-    if given.readme:
+    if options.readme:
         readme.write(run.records)
     console.print(
         f"{sum(len(part.get('findings', ())) for record in run.records for part in record['parts'])} claims judged in "
-        f"{time.monotonic() - begun:.0f} seconds: [bold]{page.resolve()}[/]", highlight=False, soft_wrap=True,
+        f"{time.monotonic() - start:.0f} seconds: [bold]{page.resolve()}[/]", highlight=False, soft_wrap=True,
     )  # fmt: skip
-    for at in run.failures:
-        console.print(f"[red]stopped: {at.name}, part {at.part + 1}[/]; the reason stands above and in the report")
+    for key in run.failures:
+        console.print(f"[red]stopped: {key.name}, part {key.part + 1}[/]; the reason is above and in the report")
     return bool(run.failures)
 
 
 def print_list(names: Sequence[str]) -> None:
-    shown = table("experiment", "claims", "what is asked")
+    """Print the experiments, the number of their claims, and their titles."""
+    rows = table("experiment", "claims", "title")
     for name in names:
         experiment = load(name)
-        shown.add_row(name, str(len(experiment.claims)), experiment.title)
-    console.print(shown)
-    claimed = {claim.section for name in topic_names() for claim in load(name).claims}
-    console.print(f"{len(claimed)} of the chapter's {len(Section)} sections have a claim.")
+        rows.add_row(name, str(len(experiment.claims)), experiment.title)
+    console.print(rows)
+    sections = {claim.section for name in topic_names() for claim in load(name).claims}
+    console.print(f"{len(sections)} of the chapter's {len(Section)} sections have a claim.")
 
 
-def parse_options(options: list[str] | None = None) -> AllSettings:
-    """What the options say, or those of the command line."""
-    return tyro.cli(AllSettings, args=options, prog="python -m experiments", config=(tyro.conf.FlagCreatePairsOff,))
+def parse_options(arguments: list[str] | None = None) -> AllSettings:
+    """Parse arguments, by default those of the command line."""
+    return tyro.cli(AllSettings, args=arguments, prog="python -m experiments", config=(tyro.conf.FlagCreatePairsOff,))
 
 
 if __name__ == "__main__":

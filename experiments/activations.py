@@ -1,4 +1,4 @@
-"""Activation functions: their curves, what a network is without them, the zero centre, and the time they take."""
+"""Activation functions: curves, a network without them, the zero centre, and computing time."""
 
 import time
 from functools import partial
@@ -90,7 +90,7 @@ LEAKY = fnn.leaky_relu()
 
 
 def value_and_derivative(layer: fnn.Layer, z: jax.Array) -> tuple[np.ndarray, np.ndarray]:
-    """A layer's output at every z, and its derivative by its own backward pass."""
+    """Return a layer's output at every z, and its derivative by its own backward pass."""
     a, _, residuals = layer.forward((), (), z[None], train=True)
     return np.asarray(a[0]), np.asarray(layer.backward(residuals, jnp.ones_like(a))[1][0])
 
@@ -155,7 +155,7 @@ UNITS, LAYERS, SAMPLES = 64, 10, 500
 @jax.jit
 @jax.vmap
 def ten_layers(key: jax.Array):
-    """The outputs of ten layers without and with ReLU, those of the one matrix and bias, and the inputs."""
+    """Return the outputs of ten layers without ReLU, of the equivalent affine map, of ten with ReLU, and the inputs."""
     x_key, kernel_key, bias_key = jax.random.split(key, 3)
     x = jax.random.normal(x_key, (SAMPLES, UNITS))
     kernels = jax.random.normal(kernel_key, (LAYERS, UNITS, UNITS)) * UNITS**-0.5
@@ -171,7 +171,7 @@ def ten_layers(key: jax.Array):
 
 
 def unexplained_by_linear_fit(x: np.ndarray, y: np.ndarray) -> float:
-    """The part of y's variance that the least-squares matrix and bias doesn't explain."""
+    """Return the share of y's variance that the least-squares matrix and bias doesn't explain."""
     design = np.column_stack([x, np.ones(len(x))]).astype(float)
     # The normal equations are enough for inputs that are independent.
     y = y.astype(float)
@@ -250,7 +250,7 @@ stretched to twice the height and half the width, 2σ(2z) − 1, so it differs f
 
 
 def measure_seconds(functions: dict, repetitions: int) -> dict[str, np.ndarray]:
-    """Times of functions that take turns, so that whatever else the machine does meets them alike."""
+    """Return the times of functions that run in turns, so that other load on the machine affects them equally."""
     for function in functions.values():
         jax.block_until_ready(function())
     times = {name: [] for name in functions}
@@ -262,7 +262,7 @@ def measure_seconds(functions: dict, repetitions: int) -> dict[str, np.ndarray]:
     return {name: np.array(values) for name, values in times.items()}
 
 
-@experiment_part("Is ReLU fast to compute?", FAST_ALONE, FAST_INSIDE)
+@experiment_part("The cost of ReLU and sigmoid", FAST_ALONE, FAST_INSIDE)
 def speed(settings: Settings) -> Outcome:
     kinds = {"sigmoid": fnn.sigmoid, "ReLU": fnn.relu}
     z = jax.random.normal(jax.random.key(0), (256, 1024))
@@ -289,7 +289,7 @@ def speed(settings: Settings) -> Outcome:
     results = judge(FAST_ALONE, ratio["alone"], device), judge(FAST_INSIDE, ratio["inside"], device)
     text = f"""By itself the sigmoid takes {np.median(ratio["alone"]):.1f} times as long as ReLU. In a network most of
 the time goes to the kernels: its gradient takes {np.median(ratio["inside"]):.2f} times as long with sigmoids. These are
-times of the machine that wrote the page, the one thing here that another run won't repeat to the digit."""
+times of the machine that wrote the page; another run gives other figures."""
     return Outcome(results, text=text)
 
 
@@ -297,8 +297,8 @@ EXPERIMENT = Experiment(
     name="activations",
     order=2.1,
     title="Activation functions",
-    introduction="""What an activation function is for, and what each is good or bad at: its range and slopes, a network
-without any, the zero centre of tanh, and what ReLU saves in time.""",
+    introduction="""The ranges and slopes of activation functions, a network without any, the effect of tanh's zero
+centre on training, and the time that ReLU saves.""",
     parts=(curves, collapse, zero_centre, speed),
 )
 

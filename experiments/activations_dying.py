@@ -1,6 +1,6 @@
-"""Dying ReLU: units that no training image makes positive, by learning rate and starting bias, and the leaky cure.
+"""Dying ReLU: units that no training image makes positive, by learning rate and initial bias, and leaky ReLU.
 
-A dead unit passes nothing on and, being a ReLU, nothing back.
+The output of a dead unit and its gradient are 0.
 """
 
 from functools import partial
@@ -78,19 +78,19 @@ BIASES = (-2.0, -1.0, 0.0, 0.1, 1.0)
 
 
 def silent_units(model: fnn.Layer, params, x: jax.Array) -> jax.Array:
-    """Which units no sample makes positive, ``(hidden layers, units)``; those of a diverged network count as well."""
+    """Return the units that no sample makes positive, ``(hidden layers, units)``; those of a diverged network count."""
     _, _, residuals = model.forward(params, model.init(jax.random.key(0))[1], x, train=False)
     return jnp.stack([~(kept.x > 0).any(0) for kept in residuals[2::2]])
 
 
 def with_hidden_bias(params, bias):
-    """The parameters with every hidden bias at a value."""
+    """Return the parameters with every hidden bias set to a value."""
     hidden = [part._replace(bias=jnp.full_like(part.bias, bias)) if part else part for part in params[:-1]]
     return (*hidden, params[-1])
 
 
 def track_silent_units(model: fnn.Layer, grad, data, epochs: int, key: jax.Array, rate, bias):
-    """Which units are silent before training and after every epoch, and the test accuracy at the end."""
+    """Return the silent units before training and after every epoch, and the test accuracy at the end."""
 
     def epoch(params, key):
         trained = fnn.train(model, fnn.softmax_cross_entropy, fnn.sgd(rate), data.training, epochs=1, batch_size=32,
@@ -106,7 +106,10 @@ def track_silent_units(model: fnn.Layer, grad, data, epochs: int, key: jax.Array
 
 
 def revived_share(dead: np.ndarray) -> np.ndarray:
-    """By seed, the share of units dead after some epoch that live at the end; ``dead`` is (…, seeds, times, units)."""
+    """Return the share of units, by seed, that are dead after some epoch and live at the end.
+
+    ``dead`` is (…, seeds, times, units).
+    """
     ever = dead.any(-2)
     back = ever & ~dead[..., -1, :]
     together = tuple(axis for axis in range(ever.ndim) if axis != ever.ndim - 2)
@@ -181,7 +184,7 @@ def dying_units(settings: Settings) -> Outcome:
             "Leaky units are counted where no image makes them positive; they still learn.",
         ),
         Figure(
-            title="Does it cost accuracy?",
+            title="Test accuracy by learning rate",
             alternative="Test accuracy by learning rate, ReLU beside leaky ReLU, from biases of zero: "
             + ", ".join(f"rate {rate:g} {accuracy[at(rate, 0.0)].mean():.3f} and {accuracy_leaky[i, 0].mean():.3f}"
                         for i, rate in enumerate(DEATH_RATES)) + ".",
@@ -200,7 +203,7 @@ updates again is true of the first hidden layer, whose inputs stay what they are
 
 Leaky ReLU at rate 1 ends with {share_leaky[-1, :, -1].mean():.3f} of its units negative on every image, and classifies
 {100 * accuracy_leaky[-1, 0].mean():.1f}% of the test images, where ReLU has
-{100 * accuracy[at(1.0, 0.0)].mean():.1f}%: the leak keeps a gradient alive, but a hundredth of one."""
+{100 * accuracy[at(1.0, 0.0)].mean():.1f}%: its gradient for negative inputs is not 0, but only a hundredth."""
     return Outcome(results, figures, text=text)
 
 
@@ -209,8 +212,8 @@ EXPERIMENT = Experiment(
     order=2.2,
     title="Dying ReLU",
     introduction="""A ReLU whose input is negative for every sample gives zero, and its gradient is zero too: it is said
-to be dead for good. How often does that happen, what brings it about, and does leaky ReLU prevent it? A network on
-digits is trained at three learning rates from five starting biases.""",
+to stay dead. A network on digits is trained at three learning rates from five starting biases: how often units die, at
+which rates and biases, and whether leaky ReLU prevents it.""",
     parts=(dying_units,),
 )
 

@@ -1,4 +1,4 @@
-"""How well does a hidden layer approximate? Width, and random against trained units, measured.
+"""Approximation by one hidden layer: the effect of width, and of trained against random units.
 
 ``python -m experiments.approximation`` fits known functions without noise, so that what is left is the error of the
 approximation: a smooth wave, one with kinks and one with jumps, on a line and in eight dimensions.
@@ -128,7 +128,7 @@ def line_task(rng: np.random.Generator, points: int) -> Task:
 
 
 def space_task(rng: np.random.Generator, points: int) -> Task:
-    """Waves along three random directions at right angles, added: f(x) = Σᵢ g(uᵢ · x)/√3."""
+    """Return sums of waves along three random orthogonal directions: f(x) = Σᵢ g(uᵢ · x)/√3."""
     x = rng.uniform(-HALF_WIDTH, HALF_WIDTH, (points, DIMENSIONS))
     directions, _ = np.linalg.qr(rng.normal(size=(DIMENSIONS, 3)))
     return Task(x, np.stack([f(x @ directions, 1.5).sum(axis=1) / 3**0.5 for f in TARGETS.values()]))
@@ -143,7 +143,7 @@ HIDDEN = fnn.serial(fnn.linear(DIMENSIONS, sum(WIDTHS)), fnn.relu)
 
 
 def block_initial_params(rng: np.random.Generator, dimensions: int):
-    """Six networks as one: each output sees the hidden units of its own network, all other weights are 0.
+    """Return six networks as one: each output sees the hidden units of its own network, all other weights are 0.
 
     Directions and offsets of the hidden units are both random. (With offsets that start at 0, as usual, every ReLU has
     its kink at 0: on a line, all random features would be two.)
@@ -168,7 +168,7 @@ def train_widths(key: Array, params, x: Array, y: Array, *, grad: Callable):
 
 
 def refit_output_layer(features: np.ndarray, y: np.ndarray, new_features: np.ndarray, new_y: np.ndarray) -> np.ndarray:
-    """The unexplained share of targets ``(points, targets)`` by an output layer of least squares, for every width."""
+    """Return the unexplained share of targets ``(points, targets)`` with a least-squares output layer, by width."""
     features, new_features = (np.asarray(some, float) for some in (features, new_features))
     middle, level = features.mean(axis=0), y.mean(axis=0)
     features, new_features = features - middle, new_features - middle
@@ -241,7 +241,7 @@ GRID = np.linspace(-HALF_WIDTH, HALF_WIDTH, 20_001, dtype=np.float32)
 
 
 def predict_on_grid(params) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """The first seed's networks of 16 and 1,024 units along the line, and every seed's largest error at the jumps."""
+    """Return the first seed's networks of 16 and 1,024 units along the line, and all seeds' largest errors at jumps."""
     x = jnp.pad(jnp.asarray(GRID)[:, None], ((0, 0), (0, DIMENSIONS - 1)))
     on_line = jax.tree.map(lambda leaf: leaf[0, :, 2], params)
     predicted = jax.jit(partial(jax.lax.map, lambda params: fnn.predict(MODEL, params, ((),) * 3, x)))(on_line)
@@ -254,17 +254,17 @@ def predict_on_grid(params) -> tuple[dict[str, np.ndarray], np.ndarray]:
 
 
 def log_log_slopes(errors: np.ndarray) -> np.ndarray:
-    """Of log error over log width, by least squares, for errors ``(seeds, widths)``."""
+    """Return the slopes of log error over log width, by least squares, for errors ``(seeds, widths)``."""
     return np.polyfit(np.log(WIDTHS), np.log(errors).T, 1)[0]
 
 
 def mean_log_ratios(over: np.ndarray, under: np.ndarray) -> np.ndarray:
-    """Mean log10 ratio of the errors from 16 units on; below, neither has learned much."""
+    """Return the mean log10 ratio of the errors from 16 units on; below, neither has learned much."""
     return np.log10(over / under)[..., 2:].mean(axis=-1)
 
 
 def quartile_curve(x, values: np.ndarray) -> Curve:
-    """Median of the seeds, and where the middle half of them lies."""
+    """Return the median of the seeds with the quartiles as a band."""
     return Curve(x, *(np.quantile(values, share, axis=0) for share in (0.5, 0.25, 0.75)))
 
 
@@ -374,11 +374,12 @@ def errors_panel(errors: dict[str, np.ndarray], title: str) -> Panel:
 EXPERIMENT = Experiment(
     name="approximation",
     order=10.1,
-    title="What a hidden layer approximates",
-    introduction="A network with one hidden layer can approximate any continuous function, says the theorem, given "
-    "enough units. How many are enough, for which functions, does training find the good network, and need the hidden "
-    "units be trained at all?\n\nKnown functions are fitted without noise: a smooth wave, one with kinks, one with "
-    "jumps, on a line and in eight dimensions, where they vary along three directions that the network has to find.",
+    title="Approximation by one hidden layer",
+    introduction="A network with one hidden layer can approximate any continuous function, says the theorem, "
+    "given enough units. Measured are how many are enough for which functions, whether training finds the good "
+    "network, and whether the hidden units need training.\n\nKnown functions are fitted without noise: a smooth wave, "
+    "one with kinks, one with jumps, on a line and in eight dimensions, where they vary along three directions that "
+    "the network has to find.",
     parts=(width,),
 )
 

@@ -1,4 +1,4 @@
-"""Backpropagation looked at from close by: one step with every number, and what it is worth beside other ways."""
+"""Backpropagation: one step with every number, its agreement with other derivatives, and its cost."""
 
 from itertools import pairwise
 from typing import Any
@@ -90,17 +90,17 @@ AT = {rate: int(abs(np.log10(RATES / rate)).argmin()) for rate in (0.001, 0.1, 1
 
 
 def relative_difference(tree: Any, true: Any) -> Array:
-    """The largest difference over the largest true entry."""
+    """Return the largest difference over the largest true entry."""
     ours, theirs = ravel_pytree(tree)[0], ravel_pytree(true)[0]
     return jnp.abs(ours - theirs).max() / jnp.abs(theirs).max()
 
 
 def measure_networks(settings: Settings) -> dict[str, Any]:
-    """What is asked of every random network, by name; the networks along the first axis."""
+    """Return the measurements of all random networks, by name, with the networks along the first axis."""
     model, loss = sigmoid_network(RANDOM), fnn.mean_squared_error
     state = ((),) * (2 * len(RANDOM) - 2)
     checked_value_and_grad(settings, model, loss, random_batch(jax.random.key(0), RANDOM, 4))
-    grad = fnn.manual_value_and_grad  # what is asked about, whatever trains
+    grad = fnn.manual_value_and_grad  # the subject of the claims, also with --grad autodiff
 
     def measure(key):
         params_key, data_key = jax.random.split(key)
@@ -141,7 +141,7 @@ def measure_networks(settings: Settings) -> dict[str, Any]:
 
 
 def numpy_forward(params: Any, x: np.ndarray) -> np.ndarray:
-    """What the networks answer, by NumPy: σ(… σ(x W₁ + b₁) W₂ + b₂ …)."""
+    """Compute the networks' outputs in NumPy: σ(… σ(x W₁ + b₁) W₂ + b₂ …)."""
     for kernel, bias in params[::2]:
         x = 1 / (1 + np.exp(-(x @ kernel + bias[:, None])))
     return x
@@ -157,7 +157,7 @@ def differences_figure(found: dict[str, Any]) -> Figure:
     rounding = max(float(jnp.finfo(float).eps) / 2, float(found["from autodiff"].max()))
     curves["backpropagation by hand (at most)"] = Curve(STEPS[[0, -1]], np.full(2, rounding))
     return Figure(
-        "Measured slopes are never as good as backpropagation's: long steps bend, short ones round",
+        "Measured slopes are less accurate than backpropagation: long steps are curved, short ones round",
         f"Relative error of measured slopes by the step they are measured with, on logarithmic axes. Both curves are "
         f"V-shaped: central differences are best near {STEPS[central.argmin()]:.0e} with {central.min():.0e}, "
         f"one-sided ones near {STEPS[one_sided.argmin()]:.0e} with {one_sided.min():.0e}. Backpropagation's error is "
@@ -172,7 +172,7 @@ def steps_figure(found: dict[str, Any]) -> Figure:
     low, middle, high = np.percentile(found["kept"], [2.5, 50, 97.5], axis=0)
     lower = (found["falls"] > 0).mean(axis=0)
     return Figure(
-        "The gradient's promise holds for small steps and breaks for long ones",
+        "The gradient predicts the loss after small steps, not after long ones",
         f"Left, the fall of the loss over what the gradient promises, by learning rate: {middle[0]:.3f} at the "
         f"smallest, {middle[AT[1]]:.2f} at rate 1, {middle[-1]:.3f} at 100. Right, the share of networks whose loss "
         f"falls: {lower[0]:.0%} at the smallest rate, {lower[-1]:.0%} at 100.",
@@ -188,7 +188,7 @@ def steps_figure(found: dict[str, Any]) -> Figure:
 
 
 @experiment_part(
-    "Is it the gradient, and does following it help?",
+    "Gradients and steps of many networks",
     FORWARD_IS_SUMS, IS_THE_GRADIENT, IS_THE_SLOPE, LAYER_ABOVE, STEP_LOWERS, STEP_KEEPS_PROMISE,
 )  # fmt: skip
 def many_networks(settings: Settings) -> Outcome:
@@ -202,12 +202,12 @@ def many_networks(settings: Settings) -> Outcome:
         f"{describe_difference(found['from autodiff'].max()).rstrip(',')}. Measuring the slope by nudging "
         f"agrees to {found['from differences'].max():.0e}, about as well as such a measurement can, and takes "
         f"{2 * parameters} forward passes for {parameters} parameters.\n\n"
-        "That a layer's gradient comes through the layer above can be shown with scissors: with the last layer's "
+        "A layer's gradient comes through the layer above: with the last layer's "
         f"weights set to 0, the gradient of all layers below was exactly 0 in {severed.mean():.1%} of the networks, "
         "while the last layer still got its own.\n\n"
         f"One step with learning rate 0.1 lowered the loss of {lower[:, AT[0.1]].mean():.1%} of the networks. At rate "
         f"0.001 the loss fell by {kept[:, AT[0.001]].mean():.4f} times what a straight line would give. The gradient "
-        f"knows the slope where it stands and nothing of what comes after: at rate 100 the loss rises in "
+        f"is the slope at one point and says nothing about the loss farther away: at rate 100 the loss rises in "
         f"{1 - lower[:, -1].mean():.0%} of the networks."
     )
     return Outcome(
@@ -228,11 +228,11 @@ def many_networks(settings: Settings) -> Outcome:
 
 
 def count_operations(function, *given) -> float:
-    """Floating-point operations of a compiled program, as XLA counts them."""
+    """Return the floating-point operations of a compiled program, as XLA counts them."""
     return float(jax.jit(function).lower(*given).compile().cost_analysis()["flops"])
 
 
-@experiment_part("What does it cost?", COST)
+@experiment_part("The cost of a gradient", COST)
 def cost(settings: Settings) -> Outcome:
     costs, parameters = {}, {}
     for width in (16, 256):
@@ -252,7 +252,7 @@ def cost(settings: Settings) -> Outcome:
         compared[f"{width} units: loss and gradient by backpropagation"] = whole / forward
         compared[f"{width} units: by central differences"] = 2.0 * parameters[width]
     figure = Figure(
-        "Backpropagation costs a few forward passes, measuring by nudges hundreds of thousands",
+        "Backpropagation costs a few forward passes, central differences hundreds of thousands",
         "Cost of a gradient in forward passes, on a logarithmic axis: "
         + "; ".join(f"{name} {value:,.1f}" for name, value in compared.items())
         + ".",
@@ -265,8 +265,8 @@ def cost(settings: Settings) -> Outcome:
         f"16 units {ratios[16]:.2f}): two matrix products a layer, one for its weights and one for the layer below, "
         "where forward has one; the first layer needs no slope by the inputs, which saves some. That doesn't depend on "
         f"the number of weights. Nudging each of the {parameters[256]:,} weights up and down would take "
-        f"{2 * parameters[256]:,} forward passes. These are operations, not seconds: how fast they run is the "
-        "machine's affair."
+        f"{2 * parameters[256]:,} forward passes. These are operations, not seconds: their speed "
+        "depends on the machine."
     )
     return Outcome((judge(COST, ratios[256]),), (figure,), text=text)
 
@@ -277,8 +277,8 @@ EXPERIMENT = Experiment(
     title="Backpropagation, one step at a time",
     introduction=(
         "Backpropagation finds how much the loss changes with every single weight, by going through the network once "
-        "forward and once back. Here one step is laid out with all its numbers, and then asked of many networks: is it "
-        "really the gradient, does following it help, and what does it cost?"
+        "forward and once back. Here one step is laid out with all its numbers. Then many networks show whether it "
+        "is the gradient, whether a step along it lowers the loss, and what it costs."
     ),
     parts=(one_step, many_networks, cost),
     precision="float64",

@@ -1,6 +1,6 @@
-"""Are softmax's outputs probabilities? Calibration on handwritten digits, and sigmoids on exclusive classes.
+"""Calibration of softmax on handwritten digits, and sigmoids on exclusive classes.
 
-``python -m experiments.calibration`` asks whether 66% means right 66 times of a hundred.
+``python -m experiments.calibration`` measures whether predictions made with 66% are right 66 times of a hundred.
 """
 
 from typing import NamedTuple
@@ -60,7 +60,7 @@ BINS = 15
 
 
 class Calibration(NamedTuple):
-    """By bin of equal width: how many predictions, their mean probability, the share of them that is right."""
+    """The number of predictions, their mean probability and the share that is right, by bins of equal width."""
 
     counts: np.ndarray
     stated: np.ndarray
@@ -73,7 +73,7 @@ class Calibration(NamedTuple):
 
 
 def calibration(probabilities: np.ndarray, y: np.ndarray) -> Calibration:
-    """Of the predicted class's probability, as Guo et al. measure it."""
+    """Return the calibration of the predicted class's probability, as Guo et al. measure it."""
     stated, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == y
     place = np.clip((stated * BINS).astype(int), 0, BINS - 1)
     counts = np.bincount(place, minlength=BINS)
@@ -82,7 +82,7 @@ def calibration(probabilities: np.ndarray, y: np.ndarray) -> Calibration:
 
 
 def fit_temperature(z: np.ndarray, y: np.ndarray) -> float:
-    """The temperature with the least cross-entropy on samples that weren't trained on."""
+    """Return the temperature with the least cross-entropy on samples that weren't trained on."""
 
     def cross_entropy(logarithm):
         return -special.log_softmax(z / np.exp(logarithm), axis=1)[np.arange(len(y)), y].mean()
@@ -139,7 +139,7 @@ def exclusive_classes(settings: Settings) -> Outcome:
         ),
         figures=(
             Figure(
-                title="How often a stated probability is right",
+                title="Share of right predictions by stated probability",
                 alternative="The share of predictions that is right against the stated probability, and the diagonal "
                 f"where both agree. Of predictions with 56% to 76%, {right[near].mean():.0%} are right. The expected "
                 f"calibration error is {errors.mean():.4f} on average; {confident_share(stated):.0%} of all "
@@ -160,7 +160,7 @@ def exclusive_classes(settings: Settings) -> Outcome:
         text=f"Softmax is right on {accuracy['softmax'].mean():.2%} of the test digits, ten separate sigmoids, of "
         f"which the largest is taken, on {accuracy['sigmoids'].mean():.2%}. For the choice of one class it hardly "
         f"matters; but the sigmoids don't add up to 1: they miss it by {sums:.3f} on average.\n\n"
-        f"Can the probability be taken at its word? Of the predictions made with about 66%, {right[near].mean():.0%} "
+        f"Of the predictions made with about 66%, {right[near].mean():.0%} "
         f"are right. Over all predictions the network states {excess.mean():+.2%} more than it earns, and the expected "
         f"calibration error is {errors.mean():.2%}. A temperature of {temperatures.mean():.2f}, fitted afterwards, "
         f"changes that error by {-gains.mean():+.2%}. That softmax's outputs add up to 1 makes them shares; whether "
@@ -169,7 +169,7 @@ def exclusive_classes(settings: Settings) -> Outcome:
 
 
 def pool_seeds(chances: np.ndarray, y: np.ndarray) -> Calibration:
-    """Over all seeds, without the bins that hold too few."""
+    """Return the calibration over all seeds together, without bins of fewer than 30 predictions."""
     found = calibration(chances.reshape(-1, 10), y.ravel())
     return Calibration(*(part[found.counts >= 30] for part in found))
 
@@ -186,9 +186,10 @@ def confident_share(stated: np.ndarray) -> float:
 EXPERIMENT = Experiment(
     name="calibration",
     order=9.4,
-    title="Can a probability be taken at its word?",
-    introduction="Softmax's outputs are called the probabilities of the classes. Of the predictions that a network "
-    "makes with 66%, are 66% right? And are ten separate sigmoids worse, where one class excludes the others?",
+    title="Calibration of softmax's probabilities",
+    introduction="Softmax's outputs are called the probabilities of the classes. Measured are the share of the "
+    "predictions made with about 66% that is right, and the accuracy of ten separate sigmoids where one class excludes "
+    "the others.",
     parts=(exclusive_classes,),
 )
 

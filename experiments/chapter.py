@@ -1,4 +1,4 @@
-"""The worked examples of a textbook chapter on neural networks, recomputed: what it prints beside what is true.
+"""The worked examples of a textbook chapter on neural networks, recomputed: printed and true figures.
 
 ``python -m experiments.chapter`` works through them one after another, each with its steps. A figure is right where
 the true value, rounded to the digits that are printed, is the same number.
@@ -72,7 +72,7 @@ XOR_EPOCHS, XOR_PREDICTIONS = 10_000, "0.0312 0.9654 0.9678 0.0389"
 
 
 class XorRun(NamedTuple):
-    """A training: each epoch's loss, the last epoch's predictions of the four samples, the parameters after it."""
+    """The loss of each epoch, the last epoch's predictions of the four samples, and the parameters after it."""
 
     losses: Array
     predictions: Array
@@ -89,7 +89,7 @@ def chapter_loss(params, x, y):
 
 
 def chapter_gradient(params, x, y):
-    """The chapter's backward pass: it begins with (a − y)/n where the loss mean((y − a)²) has 2 (a − y)/n."""
+    """Compute the chapter's backward pass, which begins with (a − y)/n; the loss mean((y − a)²) has 2 (a − y)/n."""
     hidden, _, output, _ = params
     z1, kept_hidden = fnn.linear_forward(hidden, x)
     a1, kept_a1 = fnn.sigmoid_forward(z1)
@@ -110,7 +110,7 @@ def half_gradient(grad, params, x, y):
 
 @partial(jax.jit, static_argnames=("gradient", "epochs"))
 def train_with_chapter_update(gradient, params, x, y, *, epochs: int) -> XorRun:
-    """Gradient descent on all four samples; as in the chapter, losses and predictions are those before the update."""
+    """Train on all four samples. As in the chapter, losses and predictions are those before the update."""
     optimizer = fnn.sgd(1.0)
 
     def epoch(carry, _):
@@ -125,7 +125,7 @@ def train_with_chapter_update(gradient, params, x, y, *, epochs: int) -> XorRun:
 
 
 def train_with_full_gradient(settings: Settings, x, y, params=None) -> XorRun:
-    """The same network and learning rate by ``fnn.fit``; without parameters, from a start drawn from the seed."""
+    """Train the same network at the same rate by ``fnn.fit``; without parameters, from a start drawn from the seed."""
     trained = fnn.fit(
         XOR_NETWORK, fnn.mean_squared_error, fnn.sgd(1.0), (x, y), epochs=XOR_EPOCHS,
         key=jax.random.key(settings.seed), grad=settings.value_and_grad, params=params,
@@ -135,7 +135,7 @@ def train_with_full_gradient(settings: Settings, x, y, params=None) -> XorRun:
 
 
 class XorExample(NamedTuple):
-    """The example, and what is drawn of it."""
+    """The example, its runs for the figure, and the gradient's relative difference."""
 
     example: Example
     runs: dict[str, XorRun]
@@ -152,11 +152,11 @@ def xor_example(settings: Settings) -> XorExample:
 
     board = f"""\
 2 inputs → 4 hidden units (σ) → 1 output (σ), loss mean((y − a)²), learning rate 1, {XOR_EPOCHS:,} epochs
-Is the chapter's backward pass the gradient of the loss that it prints?
+The chapter's backward pass against the gradient of the loss that it prints:
 
 {theirs}
 
-So the learning rate 1 acts as ½. The run keeps the chapter's arithmetic as it is written.
+The learning rate 1 therefore acts as ½. The run keeps the chapter's arithmetic as it is written.
 predictions for 00 01 10 11:  {show(run.predictions.T)}"""
     printed = [Printed(f"loss at epoch {epoch}", loss, run.losses[epoch]) for epoch, loss in XOR_LOSSES.items()]
     printed += [Printed("predictions", XOR_PREDICTIONS, run.predictions)]
@@ -179,7 +179,7 @@ predictions for 00 01 10 11:  {show(run.predictions.T)}"""
 
 
 def describe_learning(run: XorRun, y: Array, small: float = 0.01) -> str:
-    """Whether a run learned XOR, and when its loss became small, in words."""
+    """Describe whether a run learned XOR, and when its loss became small."""
     below = np.flatnonzero(run.losses < small)
     when = f"loss below {small} from epoch {below[0]:,}" if below.size else f"loss still {float(run.losses[-1]):.4f}"
     all_right = float(fnn.binary_accuracy(run.predictions, y)) == 1
@@ -228,7 +228,7 @@ def bowl_gradient(point):
 
 @partial(jax.jit, static_argnames=("optimizer", "gradient", "steps"))
 def descend(optimizer, gradient, start, *, steps: int) -> Array:
-    """The points of a descent from the start on, ``(steps + 1, 2)``."""
+    """Return the points of a descent, the start included, ``(steps + 1, 2)``."""
 
     def step(carry, _):
         point, opt_state = carry
@@ -266,7 +266,7 @@ the first step by hand
     conclusion = (
         f"From best to worst: {', '.join(ranking)}. The chapter says {', '.join(reversed(OPTIMIZERS))}, the reverse. "
         "A step of Adam is about as long as the learning rate, however steep the slope: 20 steps of 0.1 carry a "
-        "coordinate 2 at most, and f no lower than 2² + 3·1² = 7. Momentum heaps up velocity, overshoots and swings."
+        "coordinate 2 at most, and f no lower than 2² + 3·1² = 7. Momentum overshoots and oscillates."
     )
     true = {name: {"final_params": paths[name][-1], "losses": losses[name]} for name in OPTIMIZERS}
     return Example("Optimizers on x² + 3 y²", board, tuple(printed), conclusion, to_python(true))
@@ -276,7 +276,7 @@ the first step by hand
 
 
 def example_outcome(example: Example, claim: Claim | None = None) -> Outcome:
-    """An example on the page: its steps, what is printed beside what is true, and the verdict."""
+    """Return an example's outcome: its steps, the printed beside the true figures, and the verdict."""
     rows = [
         (
             printed.quantity,
@@ -288,7 +288,7 @@ def example_outcome(example: Example, claim: Claim | None = None) -> Outcome:
         for found in [printed.comparisons()]
     ]
     beside = Table("The chapter prints", ("quantity", "printed", "true", ""), tuple(rows))
-    results = (judge(claim, example.wrong()),) if claim else ()
+    results = (judge(claim, example.count_wrong()),) if claim else ()
     return Outcome(results, tables=(beside,) if rows else (), text=example.conclusion, board=example.board)
 
 
@@ -323,7 +323,7 @@ PARTS = (
     Part("XOR", (XOR, XOR_GRADIENT), xor_part),
     Part("Optimizers on x² + 3 y²", (OPTIMIZERS_PRINTED,), optimizers_part),
     example_part("Input scaling", examples.input_scaling),
-    example_part("What softmax says: one class, not three answers", examples.softmax_reading, SOFTMAX),
+    example_part("Softmax: one class, not three answers", examples.softmax_reading, SOFTMAX),
     example_part("Squared error beside cross-entropy", examples.mse_against_bce),
     example_part("Ten sigmoids deep", examples.sigmoid_derivative_after_10_layers, TEN_SIGMOIDS),
 )
@@ -343,7 +343,7 @@ EXPERIMENT = Experiment(
 
 
 def true_figures(settings: Settings) -> dict[str, Any]:
-    """The true figures of every example that has some, by its name."""
+    """Return the true figures of every example that has some, by its name."""
     worked = {
         "single_neuron": examples.single_neuron(),
         "activation_table": examples.activation_table(),

@@ -1,4 +1,4 @@
-"""Squared error or cross-entropy for classification: their gradients, recovery from wrong starts, whole data sets."""
+"""Squared error and cross-entropy for classification: gradients, recovery from wrong weights, whole data sets."""
 
 from functools import partial
 
@@ -73,7 +73,7 @@ SIGMOID_PAIR = {
 
 
 def logit_gradients(probability: np.ndarray) -> dict[str, np.ndarray]:
-    """How hard each loss pushes the logit of the true class up, −∂L/∂z, by the probability that the class has."""
+    """Return each loss's negative gradient by the logit of the true class, −∂L/∂z, by the class's probability."""
     p = jnp.asarray(probability, jnp.result_type(float))
     logits = (jnp.log(p) - jnp.log1p(-p))[:, None]
 
@@ -84,7 +84,7 @@ def logit_gradients(probability: np.ndarray) -> dict[str, np.ndarray]:
     return {name: np.asarray(jax.vmap(partial(push, loss))(logits)) for name, loss in SIGMOID_PAIR.items()}
 
 
-@experiment_part("The push by the error", WORKED_EXAMPLE, SMALL_WHEN_WRONG, SLOWEST_WHEN_WRONG, VERY_LARGE)
+@experiment_part("The gradient by the error", WORKED_EXAMPLE, SMALL_WHEN_WRONG, SLOWEST_WHEN_WRONG, VERY_LARGE)
 def gradient_by_error(settings: Settings) -> Outcome:
     y, p = jnp.array([[1.0], [0.0], [1.0], [0.0]]), jnp.array([[0.9], [0.1], [0.8], [0.3]])
     squared, entropy = (float(loss.forward(p, y)[0]) for loss in (fnn.mean_squared_error, fnn.binary_cross_entropy))
@@ -96,7 +96,7 @@ def gradient_by_error(settings: Settings) -> Outcome:
     mse, ce = at["squared error"], at["cross-entropy"]
     steepest = error[found["squared error"].argmax()]
     figure = Figure(
-        title="Squared error lets go where the error is largest",
+        title="Squared error's gradient vanishes where the error is largest",
         alternative="The push on the logit against the error, 1 minus the true class's probability. Cross-entropy's "
         f"is the error itself, a straight line to 1. Squared error's rises to {found['squared error'].max():.2f} at an "
         f"error of {steepest:.2f} and falls to 0 at 1; at 0.99 it is {mse[0.01]:.3f}.",
@@ -139,7 +139,7 @@ SAMPLES = 100
 
 
 def two_clouds(key: jax.Array) -> tuple[fnn.Batch, jax.Array]:
-    """Two clouds of points, and the kernel of a neuron that tells them apart with z = ±log 99 at their centres."""
+    """Return two clouds of points, and the kernel of a neuron that separates them with z = ±log 99 at their centres."""
     turn, spread = jax.random.split(key)
     angle = jax.random.uniform(turn, maxval=2 * np.pi)
     centre = 1.5 * jnp.stack([jnp.cos(angle), jnp.sin(angle)])
@@ -185,7 +185,7 @@ def recovery(settings: Settings) -> Outcome:
 
 
 def recovery_outcome(steps: np.ndarray) -> Outcome:
-    """Of the steps by loss, start, rate and seed."""
+    """Return the outcome of the steps by loss, start, rate and seed."""
     wrong = list(STARTS).index("wrong")
     best = steps.mean(axis=3).argmin(axis=2)
     at_best = np.take_along_axis(steps, best[..., None, None], axis=2)[:, :, 0]
@@ -205,7 +205,7 @@ def recovery_outcome(steps: np.ndarray) -> Outcome:
     )
     squared, entropy = at_one[:, wrong].mean(axis=1)
     figure = Figure(
-        title="Out of wrong weights squared error is slow, and needs a rate of its own",
+        title="From wrong weights squared error is slow, and needs a rate of its own",
         alternative="Mean steps until nine of ten samples are right against the learning rate, from wrong and from "
         f"saturated weights. From wrong ones at rate 1: squared error {squared:.0f}, cross-entropy {entropy:.0f}; at "
         f"the best rates {at_best[0, wrong].mean():.1f} and {at_best[1, wrong].mean():.1f}.",
@@ -234,7 +234,7 @@ direction is mended by a large rate, on a problem as simple as this."""
 EXPERIMENT = Experiment(
     name="classification_loss",
     order=9.2,
-    title="Is squared error wrong for classification?",
+    title="Squared error and cross-entropy for classification",
     introduction="The chapter says never to use mean squared error for classification, since its gradient vanishes "
     "where a sigmoid is confidently wrong. Hui and Belkin found square loss on raw outputs as good as cross-entropy. "
     "The gradients are compared exactly, then a neuron's way out of wrong weights, then networks on three data sets, "

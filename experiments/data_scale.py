@@ -1,4 +1,4 @@
-"""Do networks go on learning where classical learners level off? Test error against the size of the training set.
+"""Test error by the size of the training set, of a network and of classical learners.
 
 ``python -m experiments.data_scale`` trains a network and four learners of scikit-learn on the same growing parts of the
 same splits of digits and of MNIST.
@@ -41,7 +41,7 @@ LEVEL = 0.1  # a doubling of the data that takes less than 7% off the error
 
 
 def data_set_claims(name: str, title: str, seeds: int, quick_seeds: int) -> tuple[Claim, Claim, Claim, Claim]:
-    """The chapter's two sentences, about one set of pictures, as four claims."""
+    """Return the chapter's two sentences, about one set of pictures, as four claims."""
     counts = {"seeds": seeds, "quick_seeds": quick_seeds}
     return (
         Claim(
@@ -94,7 +94,7 @@ RATE_OF_ADAM = 0.003  # in a trial the network erred less with it than with 0.00
 
 
 class ImageSet(NamedTuple):
-    """Pixels in [0, 1], ``(pictures, pixels)``, their labels, and how many there are to train on and to test by."""
+    """Pixels in [0, 1], ``(pictures, pixels)``, labels, the size of the training set and of a batch."""
 
     x: np.ndarray
     y: np.ndarray
@@ -117,7 +117,7 @@ def mnist() -> ImageSet:
 
 
 def splits(pictures: ImageSet, seeds: int) -> tuple[np.ndarray, np.ndarray]:
-    """For every seed the pictures to train on and a fifth to test by; a smaller training set begins a larger one."""
+    """Return training and test indices of every seed. A smaller training set is the beginning of a larger one."""
     every = np.arange(len(pictures.y))
     halves = [train_test_split(every, test_size=0.2, stratify=pictures.y, random_state=seed) for seed in range(seeds)]
     training, test = (np.stack(side) for side in zip(*halves, strict=True))
@@ -125,12 +125,12 @@ def splits(pictures: ImageSet, seeds: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def error_rate(wrong: np.ndarray) -> np.ndarray:
-    """The share that is wrong, with half a mistake for none, so that it has a logarithm."""
+    """Return the share that is wrong, smoothed by half a mistake so that it has a logarithm."""
     return (wrong.sum(axis=-1) + 0.5) / (wrong.shape[-1] + 1)
 
 
 def classical_errors(pictures: ImageSet, training: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """``(learners, sizes, seeds)``, with scikit-learn's own settings."""
+    """Return the errors of scikit-learn's learners with their default settings, ``(learners, sizes, seeds)``."""
     x, y = pictures.x, pictures.y
 
     def one(make, size, seed):
@@ -149,7 +149,10 @@ def classical_errors(pictures: ImageSet, training: np.ndarray, test: np.ndarray)
 
 
 def network_errors(settings: Settings, pictures: ImageSet, training: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """``(sizes, seeds)``: smaller sets are repeated to the length of the largest, so that all take as many steps."""
+    """Return the network's errors, ``(sizes, seeds)``.
+
+    Smaller sets are repeated to the length of the largest, so that all take as many steps.
+    """
     sizes = (pictures.x.shape[1], 128, 10)
     model, state = fnn.mlp(sizes), ((),) * 3
     small = fnn.Batch(jnp.asarray(pictures.x[:6, :20]), jnp.asarray(pictures.y[:6]))
@@ -199,7 +202,7 @@ def compare_learners(settings: Settings, pictures: ImageSet, claimed: tuple[Clai
         ),
         figures=(
             Figure(
-                title=f"{title}: who still learns?",
+                title=f"{title}: test error by training pictures",
                 alternative=f"Left: test error against {pictures.sizes[0]} to {pictures.sizes[-1]:,} training "
                             "pictures, "
                 "both logarithmic, for five learners. With all of them, from best to worst: "
@@ -220,7 +223,7 @@ def compare_learners(settings: Settings, pictures: ImageSet, claimed: tuple[Clai
             ),
         ),
         tables=(
-            Table("Mean test error by training pictures, and how fast it falls at the last doubling (95% interval)",
+            Table("Mean test error by training pictures, and its fall at the last doubling (95% interval)",
                   ("learner", *(f"{size:,}" for size in pictures.sizes), "last doubling"), rows),
         ),
         text=f"The network's error falls by {1 - 2 ** -rates[NETWORK].mean():.0%} with the last doubling, from "
@@ -228,13 +231,13 @@ def compare_learners(settings: Settings, pictures: ImageSet, claimed: tuple[Clai
         f"{1 - 2 ** -others.mean():.0%} in the mean. {len(still)} of the four still improve by more than 7%"
         + (f" ({', '.join(still)})" if still else "")
         + f". With all pictures {order[0]} is best, with {mean[order[0]]:.2%} wrong; the network is number "
-        f"{order.index(NETWORK) + 1} of five.\n\nA few thousand pictures are far from where the sentence about scale "
-        "comes from: it was said of millions. On sets of this size these figures are what one meets.",
+        f"{order.index(NETWORK) + 1} of five.\n\nThe chapter's sentence about scale is about millions of pictures; "
+        "these figures are those of a few thousand.",
     )  # fmt: skip
 
 
 def axis_range(errors: dict[str, np.ndarray]) -> tuple[float, float]:
-    """A range that holds all curves with their bands."""
+    """Return a range that holds all curves with their bands."""
     means = [found.mean(axis=1) for found in errors.values()]
     return float(np.min(means) * 0.8), float(np.max(means) * 1.25)
 
@@ -257,7 +260,7 @@ def on_mnist(settings: Settings) -> Outcome:
 EXPERIMENT = Experiment(
     name="data_scale",
     order=10.4,
-    title="Who goes on learning from more data?",
+    title="Test error by the size of the training set",
     introduction="Networks keep improving with more data, it is said, where traditional algorithms level off, and they "
     "hold the best results. A network, logistic regression, a support vector machine, a random forest and nearest "
     "neighbours learn from the same pictures, from a few dozen on, doubled five times.",

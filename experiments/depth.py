@@ -99,7 +99,7 @@ def depth(settings: Settings) -> Outcome:
         results=(judge(DEPTH_TEETH, gains[1]), judge(DEPTH_WAVE, gains[0]), judge(ANY_PATTERN, flat[1])),
         figures=(
             Figure(
-                title=f"Of the saw one hidden layer leaves {medians[0, 1]:.2g}, three leave {medians[1, 1]:.2g}",
+                title="The saw's variance left by one hidden layer and by three",
                 alternative="Left: the saw of 16 teeth and the two networks of the middle seed. The network with one "
                 f"hidden layer leaves {medians[0, 1]:.2g} of the variance, the one with three {medians[1, 1]:.2g}. "
                 "Right: the distribution of the seeds' errors for both.",
@@ -114,13 +114,13 @@ def depth(settings: Settings) -> Outcome:
             ),
         ),
         tables=(
-            Table("Median share of the variance left, and the learning rate it was reached with",
+            Table("Median share of the variance left, and its learning rate",
                   ("network", *SHAPES, *(f"rate for the {shape}" for shape in SHAPES)), rows),
         ),
         text=f"On the saw one hidden layer leaves {medians[0, 1]:.2g} of the variance and three leave "
         f"{medians[1, 1]:.2g}, with as many parameters; on the smooth wave it is {medians[0, 0]:.1e} and "
-        f"{medians[1, 0]:.1e}. A saw folds the line upon itself, which layers do one after another and one layer has "
-        "to do tooth by tooth. Seventeen units in one layer could draw all the teeth exactly; that 333 trained ones "
+        f"{medians[1, 0]:.1e}. A saw folds the line upon itself: several layers can do so in turn, one layer needs "
+        "a unit for every tooth. Seventeen units in one layer could draw all the teeth exactly; that 333 trained ones "
         f"leave {medians[0, 1]:.2g} is the difference between what a network can represent and what it learns.",
     )  # fmt: skip
 
@@ -140,7 +140,7 @@ def spread_panel(errors: dict[str, np.ndarray]) -> Panel:
 EXPERIMENT = Experiment(
     name="depth",
     order=10.2,
-    title="One hidden layer or three, with as many parameters",
+    title="One and three hidden layers with as many parameters",
     introduction="More hidden layers learn more complex patterns, it is said. A thousand parameters are put into one "
     "hidden layer and into three, to fit a smooth wave and a saw, of which it is proved that depth saves units.",
     parts=(depth,),

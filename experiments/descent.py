@@ -1,4 +1,4 @@
-"""How many samples a step? The noise of a batch's gradient, and loss by step, by epoch and by second for six sizes."""
+"""Batch sizes: the noise of a batch's gradient, and the loss by step, epoch and second for six sizes."""
 
 import time
 from collections.abc import Callable
@@ -121,7 +121,7 @@ def batch_size_label(size: int) -> str:
 
 
 def sample_gradients(gradient: fnn.GradFn, params, state, data: fnn.Batch) -> jax.Array:
-    """The gradient of every sample alone, ``(samples, parameters)``; a batch's gradient is the mean of its samples'."""
+    """Return the gradient of every sample, ``(samples, parameters)``; a batch's gradient is the mean of them."""
 
     def of_one(x, y):
         return ravel_pytree(gradient(params, state, fnn.Batch(x[None], y[None]))[1])[0]
@@ -130,13 +130,13 @@ def sample_gradients(gradient: fnn.GradFn, params, state, data: fnn.Batch) -> ja
 
 
 def batch_weights(order: jax.Array, size: jax.Array) -> jax.Array:
-    """The weight of every sample in the mean over the first ``size`` of an order (which may name a sample twice)."""
+    """Return every sample's weight in the mean over the first ``size`` of an order, which may name a sample twice."""
     inside = (jnp.arange(order.size) < size).astype(jnp.result_type(float))
     return jnp.zeros_like(inside).at[order].add(inside / inside.sum())
 
 
 def draw_orders(networks: int, seed: int) -> np.ndarray:
-    """Orders of the samples with and without replacement, ``(networks, 2, draws, samples)``."""
+    """Draw orders of the samples with and without replacement, ``(networks, 2, draws, samples)``."""
     chance = np.random.default_rng(seed)
     again = chance.integers(SAMPLES, size=(networks, DRAWS, SAMPLES))
     once = chance.permuted(np.tile(np.arange(SAMPLES), (networks, DRAWS, 1)), axis=2)
@@ -144,7 +144,7 @@ def draw_orders(networks: int, seed: int) -> np.ndarray:
 
 
 def gradient_variance(gradients: jax.Array, orders: jax.Array) -> jax.Array:
-    """Variance of a batch's gradient, summed over the parameters: with and without replacement, ``(2, sizes)``."""
+    """Return the variance of a batch's gradient over all parameters, with and without replacement, ``(2, sizes)``."""
     weights = jax.vmap(jax.vmap(jax.vmap(batch_weights, (None, 0)), (0, None)), (0, None))(
         orders, jnp.asarray(NOISE_SIZES)
     )
@@ -197,7 +197,7 @@ the signal is the larger part. The mean over all batches is the whole gradient, 
 
 
 class BatchSizeResult(NamedTuple):
-    """A batch size's trainings at its best rate.
+    """The trainings of a batch size at its best rate.
 
     Fields:
         rate: the rate whose epochs to the goal are fewest on average.
@@ -213,7 +213,7 @@ class BatchSizeResult(NamedTuple):
 
     @property
     def epochs_needed(self) -> np.ndarray:
-        """To the goal; all of them and one where it isn't reached."""
+        """Epochs to the goal; one more than all where it isn't reached."""
         return epochs_to_goal(self.losses)
 
     @property
@@ -226,12 +226,12 @@ class BatchSizeResult(NamedTuple):
 
 
 def rising_share(losses: np.ndarray) -> np.ndarray:
-    """The share of epochs that end with a higher loss, or none at all."""
+    """Return the share of epochs that end with a higher loss or with NaN."""
     return (~(np.diff(losses, axis=-1) <= 0)).mean(axis=-1)
 
 
 def epochs_to_goal(losses: np.ndarray) -> np.ndarray:
-    """The first epoch after which the loss is at the goal, on the last axis; its length where none is (NaN isn't)."""
+    """Return the first epoch with the loss at the goal, on the last axis; the axis's length where there is none."""
     reached = losses <= GOAL
     return np.where(reached.any(axis=-1), reached.argmax(axis=-1), losses.shape[-1])
 
@@ -239,7 +239,7 @@ def epochs_to_goal(losses: np.ndarray) -> np.ndarray:
 def best_rate_result(
     settings: Settings, make: Callable, data: fnn.Batch, size: int
 ) -> tuple[float, np.ndarray, np.ndarray]:
-    """The best rate, the losses at it, and those at the rate that all sizes share."""
+    """Return the best rate, the losses at it, and those at the rate that all sizes share."""
 
     @jax.jit
     @partial(jax.vmap, in_axes=(0, None))
@@ -270,14 +270,16 @@ def evaluate_loss(data: fnn.Batch, params, state) -> jax.Array:
 
 
 def time_epochs(run: Callable, key: jax.Array) -> float:
-    begun = time.perf_counter()
+    start = time.perf_counter()
     jax.block_until_ready(run(key))
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
 def measure_epoch_seconds(settings: Settings, make: Callable, data: fnn.Batch) -> dict[int, np.ndarray]:
-    """Seconds an epoch of one network by batch size: compiled first, then every size in turn, the least of a few, so
-    that what else the machine does meets all of them or none.
+    """Return the seconds of an epoch of one network, by batch size.
+
+    Everything is compiled first. The sizes run in turns, and of a few timings the least counts, so that other load on
+    the machine affects all sizes equally.
     """
     epochs = {size: 16 if size > 32 else 4 for size in SIZES}
     runs = {
@@ -329,7 +331,7 @@ def by_batch_size(settings: Settings, make: Callable, data: fnn.Batch) -> Outcom
     }
     figures = (
         Figure(
-            title="By step large batches win, by epoch small ones; by second it is a matter of the machine",
+            title="Large batches are first by step, small ones by epoch; by second it depends on the machine",
             alternative=f"Training loss against steps, epochs and milliseconds, a curve for each of six batch sizes at "
             f"its best rate. To a loss of {GOAL} — {said}.",
             panels=tuple(
@@ -341,7 +343,7 @@ def by_batch_size(settings: Settings, make: Callable, data: fnn.Batch) -> Outcom
             "machine that wrote this page, one network alone.",
         ),
         Figure(
-            title="What a pass over the data takes, by batch size",
+            title="The time of a pass over the data, by batch size",
             alternative="Milliseconds for a pass over the 512 samples by batch size: "
             + ", ".join(f"{name} {value[0]:.2f}" for name, value in turns.items()) + ".",
             panels=(bars(turns, x="milliseconds an epoch", log=True, subtitle="median and nine in ten timings"),),
@@ -392,10 +394,10 @@ def batch_sizes(settings: Settings) -> Outcome:
 EXPERIMENT = Experiment(
     name="descent",
     order=7.1,
-    title="The whole batch, one sample, or some",
+    title="Batch sizes in gradient descent",
     introduction="The chapter calls descent by the whole batch stable but slow, by single samples fast but noisy, and "
     "by mini-batches of 32 to 256 the best of both. The noise of a batch's gradient is measured, then a network learns "
-    "512 digits in batches of six sizes, each at the best of six rates: which is first by step, epoch and second?",
+    "512 digits in batches of six sizes, each at the best of six rates, compared by step, epoch and second.",
     parts=(batch_sizes,),
 )
 

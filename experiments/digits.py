@@ -16,8 +16,8 @@ DIGITS = Classifier(
     title="handwritten digits",
     introduction=(
         "scikit-learn's 1,797 handwritten digits of 8 × 8 pixels, a fifth of each class kept for the test; ReLU, "
-        "softmax cross-entropy, Adam. Does a backward pass written by hand learn what automatic "
-        "differentiation learns, to the last digits of float64?"
+        "softmax cross-entropy, Adam. The hand-written backward pass and automatic "
+        "differentiation are compared to the last digits of float64."
     ),
     load=data.digits,
     side=8,

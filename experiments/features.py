@@ -1,6 +1,6 @@
-"""What a network learns to see: the first layer's weights, hidden activations, and what can be read off each layer.
+"""Features of a trained network: the first layer's weights, hidden activations, and linear probes of each layer.
 
-``python -m experiments.features`` opens networks trained on MNIST, beside the same networks as they were drawn.
+``python -m experiments.features`` compares networks trained on MNIST with the same networks before training.
 """
 
 import warnings
@@ -106,7 +106,7 @@ BATCH = 50
 
 
 def load_mnist(seed: int) -> DataSet:
-    """4,000 images to train on and 1,000 to test by, all pixels by one scale: a layer's weights are to be a picture."""
+    """Return 4,000 training and 1,000 test images, all pixels on one scale so that weights can be shown as pictures."""
     x, y = mnist_images()
     parts = train_test_split((x / 255).astype(np.float32), y, test_size=0.2, stratify=y, random_state=seed)
     x_training, x_test, y_training, y_test = map(jnp.asarray, parts)
@@ -154,23 +154,23 @@ def epoch_count(settings: Settings) -> int:
 
 
 def index_tree(params, seed: int):
-    """One seed's parameters."""
+    """Return one seed's parameters."""
     return jax.tree.map(lambda leaf: leaf[seed], params)
 
 
 def layer_activations(params, x) -> list[np.ndarray]:
-    """The pixels and what each hidden layer makes of them."""
+    """Return the pixels and the activations of each hidden layer."""
     shown = [x]
     for layer in params[:-1:2]:
         shown.append(fnn.relu_forward(fnn.linear_forward(layer, shown[-1])[0])[0])
     return [np.asarray(activations) for activations in shown]
 
 
-# What is read off them ------------------------------------------------------------------------------------------------
+# Probes of the layers -------------------------------------------------------------------------------------------------
 
 
 def probe(training: np.ndarray, test: np.ndarray, data: DataSet) -> float:
-    """The test accuracy of logistic regression on standardised activations."""
+    """Return the test accuracy of logistic regression on standardised activations."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         reader = make_pipeline(StandardScaler(), LogisticRegression()).fit(training, data.training.y)
@@ -188,7 +188,7 @@ def map_in_parallel(measure, pairs, data: DataSet) -> np.ndarray:
 
 
 def weighted_kernels(params, x) -> np.ndarray:
-    """First-layer weights times their pixel's spread, ``(units, 28, 28)``: what a unit sees of real pictures.
+    """Return the first layer's weights times their pixel's standard deviation, ``(units, 28, 28)``.
 
     Without it the pixels of the margin, which are always 0 and never learn, would count with the weights as drawn.
     """
@@ -197,14 +197,14 @@ def weighted_kernels(params, x) -> np.ndarray:
 
 
 def smoothness(kernels: np.ndarray) -> float:
-    """The correlation of pixels beside and below each other, over all units."""
+    """Return the correlation of neighbouring pixels' weights, over all units."""
     beside = [(kernels[:, :, :-1], kernels[:, :, 1:]), (kernels[:, :-1], kernels[:, 1:])]
     left, right = (np.concatenate([pair[side].ravel() for pair in beside]) for side in (0, 1))
     return float(np.corrcoef(left, right)[0, 1])
 
 
 def locality(kernels: np.ndarray, window: int = 7) -> float:
-    """The share of the squares in the window that holds most, mean over kernels."""
+    """Return the share of the squared weights in the best window, mean over kernels."""
     squares = kernels**2
     held = convolve(squares, np.ones((1, window, window)), mode="valid")
     return float((held.max(axis=(1, 2)) / squares.sum(axis=(1, 2))).mean())
@@ -213,7 +213,7 @@ def locality(kernels: np.ndarray, window: int = 7) -> float:
 # The parts ------------------------------------------------------------------------------------------------------------
 
 
-@experiment_part("Do layers build on each other?", FIRST, SECOND, THIRD, TRAINED, RANDOM, SVM)
+@experiment_part("Linear probes of the layers", FIRST, SECOND, THIRD, TRAINED, RANDOM, SVM)
 def layers(settings: Settings) -> Outcome:
     data = load_mnist(settings.seed)
     found = train_networks(settings, data)
@@ -260,7 +260,7 @@ def layers(settings: Settings) -> Outcome:
         ),
         figures=(
             Figure(
-                title="What a linear classifier can read off each layer",
+                title="The accuracy of a linear classifier on each layer",
                 alternative="Test accuracy of a linear probe at the pixels and three hidden layers. Trained: "
                 + ", ".join(f"{share:.1%}" for share in means["trained"]) + ". As drawn: "
                 + ", ".join(f"{share:.1%}" for share in means["as drawn"]) + ".",
@@ -303,7 +303,7 @@ def layers(settings: Settings) -> Outcome:
     )  # fmt: skip
 
 
-@experiment_part("What does the first layer look for?", SMOOTH, LOCAL)
+@experiment_part("The weights of the first layer", SMOOTH, LOCAL)
 def first_layer(settings: Settings) -> Outcome:
     data = load_mnist(settings.seed)
     found = train_networks(settings, data)
@@ -332,7 +332,7 @@ def first_layer(settings: Settings) -> Outcome:
         ),
         figures=(
             Figure(
-                title="What the first layer's weights become",
+                title="The first layer's weights before and after training",
                 alternative="Weights of 16 first-layer units as pictures of 28 by 28 pixels: as drawn, noise; after "
                 f"{last} epochs, noise with shades in it. What training changed of them is smooth: strokes and blobs "
                 "as "
@@ -343,7 +343,7 @@ def first_layer(settings: Settings) -> Outcome:
                 caption="One network. The two colours are weights above and below 0; each picture has its own scale.",
             ),
             Figure(
-                title="Smooth, but not small",
+                title="The kernels become smooth, but not local",
                 alternative="Left: the correlation of neighbouring pixels' weights rises over the epochs from "
                 f"{smooth_by_epoch[0]:.2f} to {smooth_by_epoch[-1]:.2f}. The share of a unit's squared weights in "
                 "its best "
@@ -375,7 +375,7 @@ def first_layer(settings: Settings) -> Outcome:
 
 
 def kernels_by_epoch(settings: Settings, data: DataSet) -> dict[int, np.ndarray]:
-    """The first seed's kernels as pictures ``(units, 28, 28)`` before training and after every epoch."""
+    """Return the first seed's kernels as pictures ``(units, 28, 28)`` before training and after every epoch."""
     start = index_tree(he_mlp_params(np.random.default_rng(settings.seed), SIZES, settings.seeds_of(FIRST)), 0)
     seen = {0: start[0].kernel}
 
@@ -391,10 +391,10 @@ def kernels_by_epoch(settings: Settings, data: DataSet) -> dict[int, np.ndarray]
 EXPERIMENT = Experiment(
     name="features",
     order=10.3,
-    title="What the hidden layers learn to see",
+    title="Features of the hidden layers",
     introduction="Networks learn their features from the data, edges first and then larger shapes, each layer building "
     "on the one before; other learners are said to need features made by hand. Networks with three hidden layers are "
-    "trained on MNIST and opened.",
+    "trained on MNIST, and their layers measured.",
     parts=(layers, first_layer),
 )
 

@@ -1,4 +1,4 @@
-"""MNIST-1D: digits drawn as curves of 40 points, which a straight line can't tell apart and a small network can.
+"""MNIST-1D: digits drawn as curves of 40 points, classified by a linear model and by a small network.
 
 The data are made on the machine by their author's own package. Two models of the paper are trained by its published
 protocol: logistic regression, and a network of two hidden layers with a skip connection around the second.
@@ -70,7 +70,7 @@ class Signals(NamedTuple):
 
 
 def load_signals() -> Signals:
-    """The paper's 4,000 and 1,000 signals. The package seeds NumPy's global generator: it's put back as it was."""
+    """Return the paper's 4,000 and 1,000 signals. The package seeds NumPy's global generator, which is restored."""
     before = np.random.get_state()  # noqa: NPY002
     try:
         made = make_dataset(get_dataset_args())
@@ -88,7 +88,7 @@ def logistic_regression() -> fnn.Layer:
 
 
 def network(*, with_skip: bool = True) -> fnn.Layer:
-    """The paper's network, h = relu(x K₁ + b₁), then h + relu(h K₂ + b₂), then a linear layer."""
+    """Return the paper's network: h = relu(x K₁ + b₁), then h + relu(h K₂ + b₂), then a linear layer."""
     second = fnn.serial(fnn.linear(100, 100), fnn.relu)
     return fnn.serial(
         fnn.linear(40, 100), fnn.relu, fnn.skip(second) if with_skip else second, fnn.linear(100, CLASSES)
@@ -96,7 +96,7 @@ def network(*, with_skip: bool = True) -> fnn.Layer:
 
 
 class Accuracies(NamedTuple):
-    """Every seed's accuracies at every look, ``(seeds, looks)``, and its last test predictions, ``(seeds, 1000)``."""
+    """Accuracies at every evaluation, ``(seeds, evaluations)``, and the last test predictions, ``(seeds, 1000)``."""
 
     training: np.ndarray
     test: np.ndarray
@@ -105,7 +105,7 @@ class Accuracies(NamedTuple):
 
 @partial(jax.jit, static_argnames=("model", "grad", "looks"))
 def train_network(params, keys: jax.Array, training: fnn.Batch, test: fnn.Batch, *, model, grad, looks: int):
-    """Adam on batches of 100 for all seeds at once; ``train`` goes on from one look to the next with Adam's state."""
+    """Train all seeds at once by Adam on batches of 100, with Adam's state carried from one evaluation to the next."""
     adam = fnn.adam(RATE)
 
     def one(params, key):
@@ -138,7 +138,7 @@ def train_all(
 
 
 def shuffle_points(data: Signals, seed: int) -> Signals:
-    """Every signal's 40 points in one other order, the same for all."""
+    """Return the signals with their 40 points permuted, all in the same way."""
     order = np.random.default_rng(seed).permutation(data.training.x.shape[1])
     return data._replace(
         training=data.training._replace(x=data.training.x[:, order]), test=data.test._replace(x=data.test.x[:, order])
@@ -199,7 +199,7 @@ def what_is_learned(data: Signals) -> Figure:
         for digit in (4, 7)
     )  # fmt: skip
     return Figure(
-        "The same digit stands in another place each time, stretched and tilted",
+        "The same digit at other places, stretched and tilted",
         "Three training signals of 40 points for digit 4 and three for digit 7, as curves. Within a digit the "
         "characteristic bump appears at different places, between stretches of smooth noise.",
         panels, "A short template is padded, shifted, stretched, tilted and covered with noise, then sampled 40 times.",
@@ -223,7 +223,7 @@ def accuracy_figure(by_model: dict[str, Accuracies]) -> Figure:
         f"{name}: {one:.1%} of the training, {other:.1%} of the test" for name, (one, other) in last.items()
     )
     return Figure(
-        "The network knows its training signals by heart, and two thirds of the new ones",
+        "The network classifies its training signals, and two thirds of the new ones",
         f"Accuracy by step on test and training signals. After the last step, {words}.",
         (panel("test", "Test signals", marked), panel("training", "Training signals", None)),
         "Means over seeds, with their 95% intervals as bands (narrow). Dashed: the paper's figures.",
@@ -233,7 +233,7 @@ def accuracy_figure(by_model: dict[str, Accuracies]) -> Figure:
 def comparison_figure(tried: dict[str, tuple[float, float, float]]) -> Figure:
     words = "; ".join(f"{name} {value[0]:.1%}" for name, value in tried.items())
     return Figure(
-        "How near the paper's figures are, and what of its protocol matters",
+        "Test accuracies beside the paper's, and variants of its protocol",
         f"Test accuracy with its 95% interval. {words}. The paper has 32% and 68%.",
         (bars(tried, x="test accuracy", thresholds={f"paper {value:.0%}": value for value in PAPERS.values()}),),
         "The best look is chosen by the test set itself, so it flatters. The last two change one thing each.",
@@ -271,17 +271,17 @@ def describe_results(results: tuple[ClaimResult, ...], best: float) -> str:
         f"run), a skip connection around the second hidden layer, the same initial spread of the kernels. That code's "
         f"own notebooks print 65% to 66% after the last step. Taking each run's best look gives {best:.1%}."
         f"\n\nAn accuracy of {by_heart:.1%} on the training signals says nothing about new ones. And when all signals' "
-        f"points are shuffled in one way, accuracy moves by {100 * order:+.1f} points: a fully connected network never "
-        f"knew which points are neighbours. Networks that do know, convolutional ones, reach 94% in the paper."
+        f"points are shuffled in one way, accuracy moves by {100 * order:+.1f} points: a fully connected network "
+        f"doesn't use which points are neighbours. Convolutional networks do, and reach 94% in the paper."
     )
 
 
 EXPERIMENT = Experiment(
     name="mnist1d",
     order=10.5,
-    title="MNIST-1D: what hidden layers add",
-    introduction="Does a network learn features that a linear model lacks, and do two figures of a paper come out "
-    "again? Signals of 40 points, made on the machine, are classified by logistic regression and by a small network.",
+    title="MNIST-1D: hidden layers and a linear model",
+    introduction="Signals of 40 points, generated by the paper's package, are classified by logistic regression and "
+    "by a small network. Two figures of the paper are measured again, and the worth of learned features.",
     parts=(models_of_the_paper,),
 )
 

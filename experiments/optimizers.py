@@ -1,4 +1,4 @@
-"""Plain descent, momentum and Adam: on the chapter's bowl, and on harder surfaces, each at the best of many rates."""
+"""Plain descent, momentum and Adam on the chapter's bowl and on harder surfaces, each at the best of many rates."""
 
 from collections.abc import Callable
 from functools import partial
@@ -80,7 +80,7 @@ ADAM_RATE = 0.001
 
 
 class Surface(NamedTuple):
-    """A height over the plane, lowest at 0; the height that is the goal; where walks begin, and where the best ends."""
+    """A height over the plane, lowest at 0, with the goal, the distribution of starts, and the window that is drawn."""
 
     height: Callable[[jax.Array, jax.Array], jax.Array]
     goal: float
@@ -135,12 +135,12 @@ STEPS = 500
 
 
 def heights(points: jax.Array) -> jax.Array:
-    """Of one point on every surface."""
+    """Return the heights of one point on every surface."""
     return jnp.stack([surface.height(*point) for surface, point in zip(SURFACES.values(), points, strict=True)])
 
 
 def walk_surfaces(choice: jax.Array, rate: jax.Array, starts: jax.Array, after_step: Callable, beginning):
-    """STEPS steps on all surfaces at once, which don't feel each other: every optimizer here goes entry by entry."""
+    """Take STEPS steps on all surfaces at once. They are independent, since the optimizers work entry by entry."""
     optimizer = select_optimizer(choice, [make(rate) for make in WALKERS.values()])
 
     def step(carry, number):
@@ -158,7 +158,7 @@ def walk_surfaces(choice: jax.Array, rate: jax.Array, starts: jax.Array, after_s
 @jax.jit
 @partial(jax.vmap, in_axes=(0, 0, None))
 def walk_paths(choice, rate, starts):
-    """The ways of several optimizers, ``(optimizers, STEPS + 1, surfaces, 2)``."""
+    """Return the paths of several optimizers, ``(optimizers, STEPS + 1, surfaces, 2)``."""
     _, shown = walk_surfaces(choice, rate, starts, lambda seen, points, number: (seen, points), ())
     return jnp.concatenate([starts[None], shown])
 
@@ -168,7 +168,7 @@ def walk_paths(choice, rate, starts):
 @partial(jax.vmap, in_axes=(None, 0, None))
 @partial(jax.vmap, in_axes=(None, None, 0))
 def steps_needed(choice, rate, starts):
-    """Steps after which a walk stays at or below the goal, STEPS + 1 where it doesn't (a diverged one: NaN isn't)."""
+    """Return the steps after which a walk stays at or below the goal; STEPS + 1 where it doesn't, or diverges."""
     goals = jnp.array([surface.goal for surface in SURFACES.values()])
 
     def last_above(last, points, number):
@@ -178,7 +178,7 @@ def steps_needed(choice, rate, starts):
 
 
 class Race(NamedTuple):
-    """Steps of every optimizer, rate and start on a surface, and the rate that is best from other starts.
+    """Steps of every optimizer, rate and start on a surface, and the best rate by other starts.
 
     Fields:
         steps: of the starts that are judged, ``(optimizers, rates, starts)``.
@@ -198,7 +198,7 @@ class Race(NamedTuple):
 
 
 def race_optimizers(settings: Settings, claim: Claim) -> dict[str, Race]:
-    """Every surface's race: the best rate needs fewest steps on average from starts that aren't judged."""
+    """Return every surface's race. The best rate has the fewest mean steps from starts that aren't judged."""
 
     def starts(key):
         keys = jax.random.split(key, len(SURFACES))
@@ -251,8 +251,8 @@ def chapter_bowl(settings: Settings) -> Outcome:
     text = f"""After 20 steps the losses are {said}: plain descent, the last in the chapter's ranking, is far ahead.
 Adam's step is about the learning rate in size, whatever the gradient: 20 steps of 0.1 are a way of 2, and the goal is 4
 away. Momentum adds up ten gradients and overshoots: it changes the sign of x or y {changes["momentum"]} times, plain
-descent {changes["plain descent"]} times. The rate was chosen
-for none of them: what each does at its own best rate is the next question."""
+descent {changes["plain descent"]} times. The rate suits none
+of them; the next part gives each its own best rate."""
     return Outcome(
         results=(
             judge(BOWL_RANKING, [ordered], f"after 20 steps: {said}"),
@@ -321,7 +321,7 @@ of a network, not a walk over several units."""
 
 
 def best_paths(races: dict[str, Race]) -> dict[str, dict[str, np.ndarray]]:
-    """From the example's start, up to where the walk stays at the goal."""
+    """Return the paths from the example's start to where the walk stays at the goal."""
     ways = {}
     for number, (name, surface) in enumerate(SURFACES.items()):
         rates = jnp.asarray(RATES[races[name].best], jnp.result_type(float))
@@ -348,7 +348,7 @@ def flat_and_wavy(settings: Settings) -> Outcome:
     escaped_same, escaped_best = (steps <= STEPS for steps in (ripples.at_chapter_rate, ripples.at_best))
     shares = {walker: Curve(RATES, share) for walker, share in zip(WALKERS, reached, strict=True)}
     figure = Figure(
-        title="Over ripples, where a walk ends is a matter of its rate",
+        title="Over ripples, the end of a walk depends on its rate",
         alternative="Left: the three ways over a bowl with ripples at rate 0.1. Right: the share of starts "
         "that end in the lowest basin against the rate; the best shares are "
         + ", ".join(f"{walker} {share.max():.0%}" for walker, share in zip(WALKERS, reached, strict=True)) + ".",
@@ -385,7 +385,7 @@ EXPERIMENT = Experiment(
     title="Plain descent, momentum and Adam on surfaces",
     introduction="The chapter compares three optimizers on x² + 3y² and prints a ranking. Its run is repeated, then "
     "the three walk over a narrow valley, a saddle, a ravine, a plateau and ripples, from many starts and at many "
-    "learning rates at once: is Adam the fastest, and does momentum roll through flat regions and local minima?",
+    "learning rates at once. Compared are their steps to the goal, and the escape from flat regions and local minima.",
     parts=(chapter_bowl, five_surfaces, flat_and_wavy),
 )
 

@@ -86,8 +86,9 @@ def network(data: Split) -> fnn.Layer:
 
 
 def train_grid(settings: Settings, claim: Claim, data: Split, gradient: Callable, *, epochs: int) -> Grid:
-    """Every optimizer at every rate from the same seeds, in one program: a seed's first weights and shuffles are the
-    same for all of them.
+    """Train with every optimizer at every rate in one program.
+
+    The initial weights and the shuffles of a seed are the same for all of them.
     """
     model, loss = network(data), fnn.softmax_cross_entropy
 
@@ -199,7 +200,7 @@ def both_data_sets(settings: Settings) -> Outcome:
 EXPERIMENT = Experiment(
     name="optimizers_networks",
     order=7.3,
-    title="Is Adam best, and is its default rate good enough?",
+    title="Five optimizers on networks, and Adam's default rate",
     introduction="The chapter says that Adam works well with its default settings, and needs little tuning. Five "
     "optimizers train the same networks from the same first weights at ten learning rates, all in one program; the "
     "rate is chosen by validation samples, and the report is by test samples that chose nothing.",

@@ -1,4 +1,4 @@
-"""What one neuron can learn, what it can't, and how a hidden layer gets round that: AND, OR, NAND and XOR."""
+"""One neuron and a hidden layer on the gates AND, OR, NAND and XOR."""
 
 from typing import Any, NamedTuple
 
@@ -102,7 +102,7 @@ SIDE = np.linspace(-0.5, 1.5, 61)
 
 
 def boundary_panel(model: fnn.Layer, params, state, gate: str, subtitle: str, *, logits: bool = True) -> Panel:
-    """What a network answers over the plane: the corners with their targets, and the line where it answers ½."""
+    """Return a panel of a network's output over the plane, with the targets and the line where it is ½."""
     x = jnp.stack(jnp.meshgrid(jnp.asarray(SIDE), jnp.asarray(SIDE)), axis=-1).reshape(-1, 2)
     answers = fnn.predict(model, params, state, x).reshape(len(SIDE), len(SIDE))
     answers = fnn.sigmoid_forward(answers)[0] if logits else answers
@@ -158,7 +158,7 @@ def one_neuron(settings: Settings) -> Outcome:
             "where the neuron answers ½. Each from the first start.",
         ),
         Figure(
-            "Adjusting the weights lowers the error to nothing, but on XOR to ln 2 only",
+            "Training lowers the loss towards 0, but on XOR only to ln 2",
             f"Loss by step for the four gates. AND, OR and NAND fall below {float(losses[:3, :, -1].max()):.3f}; XOR "
             f"ends at {float(losses[3, :, -1].mean()):.4f}, which is ln 2 = 0.6931.",
             (lines(curves, x="step", y="loss", log="y", thresholds={"ln 2: every answer is ½": float(np.log(2))}),),
@@ -205,13 +205,13 @@ EVERY = fnn.skip(fnn.skip(branch(fnn.sigmoid), branch(fnn.tanh)), fnn.skip(branc
 
 
 def branch_params(branches, shortcut) -> fnn.SkipParts:
-    """A tree like EVERY's parameters, of its three branches and its shortcut."""
+    """Return a tree like EVERY's parameters, of its three branches and its shortcut."""
     sigmoid, tanh, relu = branches
     return fnn.SkipParts(fnn.SkipParts(sigmoid, tanh), fnn.SkipParts(relu, shortcut))
 
 
 def parameter_mask(activation: str, units: int, shortcut: float) -> fnn.SkipParts:
-    """1 for the parameters of EVERY that a network has, 0 for those that it lacks."""
+    """Return 1 for the parameters of EVERY that a network has, 0 for those that it lacks."""
     branches = []
     for name in ACTIVATIONS:
         row = jnp.where(jnp.arange(MOST_UNITS) < units, float(name == activation), 0.0)
@@ -222,7 +222,7 @@ def parameter_mask(activation: str, units: int, shortcut: float) -> fnn.SkipPart
 
 
 def initial_params(key: Array, present: fnn.SkipParts) -> fnn.SkipParts:
-    """Kernels from N(0, 1/inputs), twice that variance in the ReLU branch; biases of 0."""
+    """Draw kernels from N(0, 1/inputs), with twice that variance in the ReLU branch; biases are 0."""
     branches, keys = [], jax.random.split(key, 7)
     masks = (present.inner.inner, present.inner.shortcut, present.shortcut.inner)
     for number, (gain, mask) in enumerate(zip((1.0, 1.0, 2.0), masks, strict=True)):
@@ -235,7 +235,7 @@ def initial_params(key: Array, present: fnn.SkipParts) -> fnn.SkipParts:
 
 
 class HiddenRuns(NamedTuple):
-    """Networks by activation, shape and start: the last losses, parameters, who learned, and who had by half time."""
+    """Last losses, parameters, and who learned XOR by the end and by half time, by activation, shape and start."""
 
     losses: Array
     params: Any
@@ -267,7 +267,7 @@ def train_hidden(settings: Settings, claim: Claim) -> HiddenRuns:
 
 
 def loss_of_equal_answers(patterns: int) -> float:
-    """The best loss of a network that gives the same answer to so many patterns, the ones among them outnumbered."""
+    """Return the least loss of a network that gives the same answer to a number of patterns of XOR."""
     ones = patterns // 2
     share = ones / patterns
     return -patterns / 4 * (share * np.log(share) + (1 - share) * np.log(1 - share))
@@ -301,7 +301,7 @@ def hidden_layer(settings: Settings) -> Outcome:
     levels = {f"{name}: {level:.3f}": level for name, level in LEVELS.items()}
     figures = [
         Figure(
-            "The more hidden units, the surer; with ReLU it takes more of them",
+            "More hidden units learn XOR more often; ReLU needs more of them",
             "Shares of starts that learn XOR, by hidden units, for sigmoid, tanh and ReLU: " + "; ".join(said) + ".",
             (bars(intervals, x="share of starts that learn XOR"),),
             f"{learned.shape[2]:,} starts each; bars are exact 95% intervals. “1 with shortcut”: one hidden unit, and "
@@ -311,7 +311,7 @@ def hidden_layer(settings: Settings) -> Outcome:
     if stuck_losses:
         figures.append(
             Figure(
-                "Who doesn't learn ends at one of three levels: local minima",
+                "Networks that don't learn end at one of three levels: local minima",
                 "Histogram of the final losses of the networks that didn't learn. They heap up at "
                 + ", ".join(f"{level:.3f} ({name})" for name, level in LEVELS.items())
                 + ".",
@@ -360,7 +360,7 @@ def hidden_layer(settings: Settings) -> Outcome:
 
 
 def stuck_figure(runs: HiddenRuns, learned: np.ndarray) -> Figure:
-    """The boundaries of one network that learned, and of one at each level where others are stuck."""
+    """Return the boundaries of one network that learned, and of one at each level where others are stuck."""
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[3:]), runs)
     losses, names = np.asarray(flat.losses), [f"{name}, {width}" for name in ACTIVATIONS for width in SHAPES]
     wanted = {"learned": np.flatnonzero(learned.ravel())}
@@ -373,7 +373,7 @@ def stuck_figure(runs: HiddenRuns, learned: np.ndarray) -> Figure:
         for name, number in shown.items()
     )  # fmt: skip
     return Figure(
-        "What a local minimum looks like: a boundary that gives several corners the same answer",
+        "At a local minimum several corners get the same answer",
         "Answers over the plane of inputs, of networks trained on XOR: "
         + ", ".join(f"{name} with loss {losses[number]:.3f}" for name, number in shown.items())
         + ".",
@@ -389,7 +389,7 @@ EPOCHS = 10_000
 
 
 def chapter_runs(settings: Settings, keys: Array):
-    """Losses, the last epoch's predictions and the parameters: first from the chapter's start, then from the keys'.
+    """Return losses, the last predictions and the parameters, first from the chapter's start, then from the keys.
 
     Half the gradient at learning rate 1 is the whole gradient at ½. As in the chapter, a loss and the predictions are
     those before the epoch's update.
@@ -462,8 +462,8 @@ EXPERIMENT = Experiment(
     order=1.1,
     title="One neuron and a hidden layer",
     introduction=(
-        "A neuron weighs its inputs, adds them up and fires or doesn't. What can one of them learn, what can't it, and "
-        "what does a layer of a few more change? The four gates AND, OR, NAND and XOR are small enough to train "
+        "A neuron computes a weighted sum of its inputs and an activation of it. One neuron is compared with a hidden "
+        "layer. The four gates AND, OR, NAND and XOR are small enough to train "
         "thousands of networks from different starts, and to look at what each has learned."
     ),
     parts=(one_neuron, hidden_layer, chapter_network),

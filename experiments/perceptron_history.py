@@ -128,7 +128,7 @@ class Protocol(NamedTuple):
 
 
 class Network(NamedTuple):
-    """A model, which of its parameters there are (1) or aren't (0), and its patterns with targets 0 and 1."""
+    """A model, and its patterns with targets 0 and 1."""
 
     model: fnn.Layer
     x: Array
@@ -136,7 +136,7 @@ class Network(NamedTuple):
 
 
 class RunSweeps(NamedTuple):
-    """Of every run: the first sweep whose error is small enough (the number of sweeps, where none is), and the end."""
+    """The first sweep whose error is small enough (the number of sweeps where none is), and the last parameters."""
 
     sweeps: Array
     params: Any
@@ -158,7 +158,7 @@ def initial_params(model: fnn.Layer, key: Array, spread: Any, present: Any) -> A
 def train_runs(
     network: Network, grad, presents, protocols: Protocol, enough: Array, keys: Array, sweeps: int
 ) -> RunSweeps:
-    """Train once for every key, with the parameters present, protocol and error that is small enough at its place."""
+    """Train once for every key, with its own mask of parameters, protocol and sufficient error."""
     model, x, y = network
 
     def run(present, protocol, enough, key):
@@ -175,14 +175,14 @@ def train_runs(
 
 
 def mean_squared_error_of(network: Network, params: Any, low: float) -> float:
-    """The mean squared error of a network with given weights."""
+    """Return the mean squared error of a network with given weights."""
     state = network.model.init(jax.random.key(0))[1]
     answers = fnn.predict(network.model, params, state, network.x)
     return float(fnn.mean_squared_error.forward(answers, scale_targets(network.y, low))[0])
 
 
 def repeat_trees(trees: list[Any], times: list[int]) -> Any:
-    """Trees stacked, each as many times as is said."""
+    """Stack trees, each repeated a number of times."""
     return jax.tree.map(
         lambda *leaves: jnp.concatenate(
             [
@@ -199,13 +199,13 @@ def split_runs(sweeps: Array, times: list[int]) -> list[np.ndarray]:
 
 
 def describe_quantiles(sweeps: np.ndarray, limit: int) -> tuple[str, ...]:
-    """The 2.5%, 50% and 97.5% quantiles, and the share that never got there, for a table."""
+    """Format the 2.5%, 50% and 97.5% quantiles, and the share that never learned."""
     words = [f"{quantile:,.0f}" if quantile < limit else "never" for quantile in np.percentile(sweeps, [2.5, 50, 97.5])]
     return *words, f"{(sweeps >= limit).mean():.1%}"
 
 
 def describe_median(sweeps: np.ndarray, limit: int, paper: float) -> str:
-    """The median in words, beside the paper's figure."""
+    """Describe the median beside the paper's figure."""
     middle = float(np.median(sweeps))
     if middle >= limit:
         return f"more than {limit:,} sweeps: over half of the seeds haven't learned by then, {limit / paper:.1f} times"
@@ -220,13 +220,13 @@ VARIED = list(product((0.9, 0.0), (0.3, 0.5, 1.0), (0.1, 0.0)))
 
 
 def direct_network() -> Network:
-    """2 inputs, up to 2 hidden units, an output that sees the inputs as well: all of them sigmoid units."""
+    """Return a network of 2 inputs, up to 2 hidden units and an output that sees the inputs as well; sigmoid units."""
     inner = fnn.serial(fnn.linear(2, 2), fnn.sigmoid, fnn.linear(2, 1))
     return Network(fnn.serial(fnn.skip(inner, fnn.linear(2, 1)), fnn.sigmoid), gate_inputs(), gate_targets("XOR"))
 
 
 def direct_params(hidden, hidden_bias, output, output_bias, direct):
-    """The parameters of ``direct_network``; the shortcut's own bias is one too many and stays 0."""
+    """Return the parameters of ``direct_network``. The shortcut's bias is redundant and stays 0."""
     kernel, bias = jnp.array([hidden, hidden], float), jnp.array(hidden_bias, float)
     inner = (
         fnn.LinearParams(kernel, bias),
@@ -278,7 +278,7 @@ def xor_sweeps(settings: Settings) -> Outcome:
         "and 0.9, first weights within ±0.3. The last bar holds those that hadn't learned at the end.",
     )  # fmt: skip
     table = Table(
-        "What the paper leaves open, tried",
+        "Variants that the paper leaves open",
         ("momentum", "first weights within ±", "targets", "2.5%", "median sweeps", "97.5%", "never", "seeds"),
         tuple(
             (
@@ -319,7 +319,7 @@ WIDTHS = (2, 4, 8, 16, 32)
 
 
 def hidden_unit_mask(units: int):
-    """Which parameters of the network of 32 hidden units one of fewer has."""
+    """Return the mask of a network with fewer than 32 hidden units."""
     row = jnp.where(jnp.arange(WIDTHS[-1]) < units, 1.0, 0.0)
     return fnn.LinearParams(jnp.stack([row, row]), row), (), fnn.LinearParams(row[:, None], jnp.ones(1)), ()
 
@@ -362,7 +362,7 @@ def xor_by_width(settings: Settings) -> Outcome:
         f"{middles[nearest][0]:,.0f} at two units, {middles[nearest][-1]:,.0f} at 32."
     )
     figure = Figure(
-        "More hidden units learn XOR sooner, but the law depends on how weights begin",
+        "More hidden units learn XOR sooner, but the law depends on the initial weights",
         f"Median presentations until XOR is learned, by hidden units on a logarithmic axis, for three spreads of the "
         f"first weights, beside the paper's falling line from 247 at two units to 115 at 32. Within ±0.3: {told}. "
         f"{near}",
@@ -401,21 +401,21 @@ def xor_by_width(settings: Settings) -> Outcome:
 
 
 def mirror_network() -> Network:
-    """6 inputs, 2 hidden units, 1 output that says whether the inputs read the same from both ends."""
+    """Return a network of 6 inputs, 2 hidden units and 1 output: whether the inputs are mirror symmetric."""
     x = jnp.asarray(list(product((0.0, 1.0), repeat=6)))
     y = jnp.where((x[:, :3] == x[:, :2:-1]).all(axis=1, keepdims=True), 1.0, 0.0)
     return Network(fnn.mlp((6, 2, 1), fnn.sigmoid, fnn.sigmoid), x, y)
 
 
 def published_mirror_params():
-    """The weights of the letter's figure 1."""
+    """Return the weights of the letter's figure 1."""
     row = jnp.array([14.2, -3.6, 7.2, -7.2, 3.6, -14.2])
     hidden = fnn.LinearParams(jnp.stack([row, -row], axis=1), jnp.full(2, -1.1))
     return hidden, (), fnn.LinearParams(jnp.full((2, 1), -9.4), jnp.array([6.4])), ()
 
 
 class MirrorWeights(NamedTuple):
-    """What is asked of the kernels ``(seeds, 6, 2)`` of hidden units: each ``(seeds,)``, but the ratios."""
+    """Measurements of the hidden units' kernels ``(seeds, 6, 2)``: ratios of sizes, and distances ``(seeds,)``."""
 
     ratios: np.ndarray
     from_ratios: np.ndarray
@@ -438,7 +438,7 @@ def mirror_weights(kernels: np.ndarray) -> MirrorWeights:
 
 
 def describe_ratios(kernels: np.ndarray) -> str:
-    """The median ratios of those that learned, in words."""
+    """Describe the median ratios of the seeds that learned."""
     if not len(kernels):
         return "none learned"
     middle, largest = np.median(mirror_weights(kernels).ratios, axis=(0, 2))
@@ -524,8 +524,8 @@ def mirror_symmetry(settings: Settings) -> Outcome:
         f"Of those that learn {(found.from_ratios[judged] <= 0.05).mean():.0%} find the letter's solution to within "
         f"5%: sizes of weights as 1 : {ratios[0]:.2f} : {ratios[1]:.2f} (medians), mirrored weights equal and opposite "
         f"to within {np.median(found.from_opposite[judged]):.1%} and the two hidden units each other's negatives to "
-        f"within {np.median(found.from_twins[judged]):.1%}; the rest settle on other sizes. Nobody told the network "
-        "about binary numbers; it found them because they keep the eight half patterns farthest apart."
+        f"within {np.median(found.from_twins[judged]):.1%}; the rest settle on other sizes. The ratios are "
+        "those of binary numbers, which keep the eight half patterns farthest apart."
     )
     return Outcome(
         (
@@ -547,7 +547,7 @@ EXPERIMENT = Experiment(
     introduction=(
         "In 1986 Rumelhart, Hinton and Williams showed that hidden units can be taught, with small networks and one "
         "reported run each. Here every one is run again from many starts, with their rule: the gradient gathered over "
-        "a sweep through all patterns, and momentum. Is what they report what usually happens?"
+        "a sweep through all patterns, and momentum, to see whether the reported runs are usual."
     ),
     parts=(xor_sweeps, xor_by_width, mirror_symmetry),
 )

@@ -1,4 +1,4 @@
-"""Thirty layers that don't learn, and what is said to cure them: one remedy at a time, and together.
+"""Remedies for vanishing and exploding gradients in thirty layers, one at a time and together.
 
 All networks have 30 hidden layers of 32 units and learn scikit-learn's digits. Each recipe is given three learning
 rates and judged at its own best one, so that none fails for the sake of a rate that suited another.
@@ -38,7 +38,7 @@ UNCLIPPED = 1e30
 
 
 class NetworkRecipe(NamedTuple):
-    """What a network is made with; ``bound`` is the largest norm of the gradient that passes."""
+    """The parts of a network; ``bound`` is the norm at which gradients are clipped."""
 
     activation: fnn.Layer
     draw: Initializer
@@ -48,7 +48,7 @@ class NetworkRecipe(NamedTuple):
 
 
 def claim(name: str, sentence: str, source: str = "", *, at_least=LEARNS, at_most=np.inf) -> Claim:
-    """A claim on the accuracy that a recipe reaches on its own training samples."""
+    """Return a claim on the accuracy that a recipe reaches on its own training samples."""
     return Claim(
         name=f"remedies-{name}", sentence=sentence, section=Section.VANISHING, source=source, seeds=20, quick_seeds=4,
         quantity="accuracy on the training samples after the last step, at the recipe's best learning rate",
@@ -122,7 +122,7 @@ def network(recipe: NetworkRecipe) -> fnn.Layer:
 
 
 def checked_recipe_value_and_grad(settings: Settings):
-    """The settings' gradients, once every layer and combinator of every recipe is seen to be right, in one network."""
+    """Return the settings' gradients after checking every layer and combinator of the recipes in one network."""
     inner = fnn.serial(fnn.linear(4, 4), fnn.batch_norm(4), fnn.relu)
     everything = fnn.serial(
         fnn.linear(4, 4), fnn.layer_norm(4), fnn.sigmoid, fnn.repeat(fnn.skip(inner), 2), fnn.tanh, fnn.linear(4, 4)
@@ -170,7 +170,7 @@ def load_samples() -> fnn.Batch:
 
 
 def cotangent_sizes(recipe: NetworkRecipe, seeds: int, seed: int = 0) -> np.ndarray:
-    """The mean size of the loss's gradient by every hidden layer's output, before any step: ``(seeds, DEPTH)``."""
+    """Return the mean size of the gradient by every hidden layer's output before training, ``(seeds, DEPTH)``."""
     params, state = init_ensemble(network(recipe), seeds, recipe.draw, seed)
     return np.asarray(
         backward_with_sizes(params, state, load_samples(), activation=recipe.activation, middle=block(recipe))
@@ -179,7 +179,7 @@ def cotangent_sizes(recipe: NetworkRecipe, seeds: int, seed: int = 0) -> np.ndar
 
 @partial(jax.jit, static_argnames=("activation", "middle"))
 def backward_with_sizes(params, state, batch: fnn.Batch, *, activation: fnn.Layer, middle: fnn.Layer):
-    """The layers' own forward and backward passes, with what comes back measured at every layer."""
+    """Run the layers' forward and backward passes and measure the cotangent at every layer."""
     first, last = fnn.serial(fnn.linear(64, WIDTH), activation), fnn.linear(WIDTH, 10)
 
     def onward(x, part):
@@ -229,7 +229,7 @@ def remedies(settings: Settings) -> Outcome:
                 f"Each recipe at its own best learning rate of three, after {epochs * SAMPLES // BATCH:,} steps.",
             ),
             Figure(
-                "Does the gradient reach the first layers?",
+                "The gradient on its way to the first layers",
                 "Mean size of the loss's gradient by each hidden layer's output before any step. From the last layer "
                 "to the first it is multiplied by: "
                 + "; ".join(f"{name} {value:.1e}" for name, value in ratio.items()) + ".",
@@ -303,7 +303,7 @@ def exploding(settings: Settings) -> Outcome:
         results,
         (
             Figure(
-                "The scale of the kernels decides, and clipping doesn't replace it",
+                "The scale of the kernels decides; clipping doesn't replace it",
                 f"Left: accuracy on the training samples by kernel scale. At He's scale {free[1.0].mean():.0%} without "
                 f"and {clipped[1.0].mean():.0%} with clipping; at twice it {free[FOLDS].mean():.0%} and "
                 f"{clipped[FOLDS].mean():.0%}. Right: the gradient by layer before any step; a layer multiplies it by "
@@ -337,8 +337,8 @@ EXPERIMENT = Experiment(
     name="remedies",
     order=8.3,
     title="Deep networks that don't learn, and their remedies",
-    introduction="Thirty hidden layers of 32 units learn handwritten digits, or don't. Which of the cures in the "
-    "textbooks works by itself, which only together with another, and what does clipping do for those that explode?",
+    introduction="Thirty hidden layers of 32 units are trained on digits. Measured is which remedies of the "
+    "textbooks work alone, which only together with another, and what clipping does for gradients that explode.",
     parts=(remedies, exploding),
 )
 

@@ -1,4 +1,4 @@
-"""Inputs that aren't scaled: what breaks, what is only slower, and whether it's nothing but the learning rate.
+"""Inputs without scaling: effects on accuracy, speed, saturation and the best learning rate.
 
 Three data sets, raw, standardised and scaled to [0, 1]: a made-up population of incomes, ages and ratios under a known
 rule, and scikit-learn's wine and breast cancer. Each scaling gets nine learning rates and may choose its own best one.
@@ -96,14 +96,14 @@ EXPLODES = claim(
 
 
 class Split(NamedTuple):
-    """Every seed's own split, ``(seeds, samples, …)``."""
+    """The splits of all seeds, ``(seeds, samples, …)``."""
 
     training: fnn.Batch
     test: fnn.Batch
 
 
 def population(generator: np.random.Generator, samples: int = 1000) -> tuple[np.ndarray, np.ndarray]:
-    """Incomes, ages and ratios; a person is in class 1 where the three, each by its own spread, sum to more than 0."""
+    """Draw incomes, ages and ratios; class 1 is where the sum of the three, standardised, is positive."""
     x = np.stack(
         (generator.normal(60_000, 15_000, samples), generator.uniform(20, 70, samples), generator.random(samples)),
         axis=1,
@@ -119,7 +119,7 @@ def draw_population(name: str, seed) -> tuple[np.ndarray, np.ndarray]:
 
 
 def splits(name: str, scaling: str, seeds: int, seed: int) -> Split:
-    """A split for every seed, scaled by what its training part says."""
+    """Return a split for every seed, scaled by the statistics of its training part."""
     parts = []
     for number in range(seeds):
         x, y = draw_population(name, (seed, number))
@@ -141,7 +141,7 @@ def network(features: int, classes: int) -> fnn.Layer:
 
 
 class TrainingResult(NamedTuple):
-    """Of every seed and rate: test accuracy, ``(seeds, rates)``, and that without each feature, with it shuffled."""
+    """Test accuracy and loss by seed and rate, and the accuracy with each feature shuffled."""
 
     accuracy: np.ndarray
     loss: np.ndarray
@@ -198,13 +198,16 @@ def checked_mlp_value_and_grad(settings: Settings):
 
 
 def accuracy_gains(found: dict[str, dict[str, TrainingResult]], name: str, of="standardised", over="raw") -> np.ndarray:
-    """Accuracy of one scaling minus another's, each at its own best rate, seed by seed."""
+    """Return the accuracy of one scaling minus another's, each at its own best rate, seed by seed."""
     better, other = found[name][of], found[name][over]
     return better.accuracy[:, better.best] - other.accuracy[:, other.best]
 
 
 def steps_at_fastest_rate(some: TrainingResult, per_epoch: int) -> np.ndarray:
-    """Every seed's steps to the target loss, at the rate that is fastest in the median; never is one more than all."""
+    """Return every seed's steps to the target loss, at the rate that is fastest in the median.
+
+    Where it is never reached, one epoch more than all counts.
+    """
     reached = some.loss <= TARGET
     steps = np.where(reached.any(-1), 1 + reached.argmax(-1), reached.shape[-1] + 1) * per_epoch
     return steps[:, np.median(steps, axis=0).argmin()]
@@ -237,7 +240,7 @@ def accuracy_and_speed(settings: Settings) -> Outcome:
 
 
 def best_rate_by_seed(some: TrainingResult) -> np.ndarray:
-    """log₁₀ of the rate at which every seed's last training loss is smallest."""
+    """Return log₁₀ of the rate at which every seed's last training loss is smallest."""
     last = some.loss[..., -1]
     return np.log10(RATES)[np.where(np.isfinite(last), last, np.inf).argmin(1)]
 
@@ -249,7 +252,7 @@ def majority_share(settings: Settings) -> np.ndarray:
 
 
 def permutation_importance(some: TrainingResult) -> np.ndarray:
-    """The accuracy lost without each feature at the best rate, ``(seeds, features)``."""
+    """Return the accuracy lost by shuffling each feature at the best rate, ``(seeds, features)``."""
     return some.accuracy[:, some.best, None] - some.shuffled[:, some.best]
 
 
@@ -285,7 +288,7 @@ def importance_figure(lost: dict[str, np.ndarray]) -> Figure:
         for scaling, values in lost.items()
     }
     return Figure(
-        "What each feature is worth to the trained network",
+        "The importance of each feature to the trained network",
         "Accuracy lost when one feature is shuffled among the test samples. By the rule all three matter alike. "
         + "; ".join(f"{name} {value[0]:.3f}" for name, value in rows.items()) + ".",
         (bars(rows, x="accuracy lost"),),
@@ -297,7 +300,7 @@ def describe_results(plain, adam, lost, steps) -> str:
     gap = {name: accuracy_gains(plain, name).mean() for name in TRAINING}
     gap_adam = {name: accuracy_gains(adam, name).mean() for name in TRAINING}
     return (
-        "Is it only the learning rate? Each scaling got its own best of nine. Standardising is then still worth "
+        "With each scaling at its own best of nine learning rates, standardising is still worth "
         + ", ".join(f"{100 * value:.0f} points on {name}" for name, value in gap.items())
         + " with plain descent, and "
         + ", ".join(f"{100 * value:.0f} on {name}" for name, value in gap_adam.items())
@@ -347,7 +350,7 @@ def before_the_first_step(settings: Settings) -> Outcome:
         results,
         (
             Figure(
-                "Units that are saturated before anything is learnt",
+                "Units that are saturated before training",
                 f"Share of hidden outputs within a hundredth of the activation's bounds, before training: {words}.",
                 (bars(rows, x="share saturated"),),
                 "Beyond ±0.99 for tanh, outside 0.01 to 0.99 for sigmoid; income, age and ratio through 16 units from "
@@ -364,7 +367,7 @@ def before_the_first_step(settings: Settings) -> Outcome:
 
 
 def saturated_share(activation: fnn.Layer, batch: fnn.Batch, seed: int) -> np.ndarray:
-    """Every seed's share of hidden outputs within a hundredth of the activation's bounds."""
+    """Return every seed's share of hidden outputs within a hundredth of the activation's bounds."""
     hidden = fnn.serial(fnn.linear(len(FEATURES), HIDDEN), activation)
     params, state = init_ensemble(hidden, len(batch.x), xavier_normal, seed)
     outputs = np.asarray(jax.jit(jax.vmap(partial(fnn.predict, hidden)))(params, state, batch.x))
@@ -375,8 +378,8 @@ def saturated_share(activation: fnn.Layer, batch: fnn.Batch, seed: int) -> np.nd
 EXPERIMENT = Experiment(
     name="scaling_inputs",
     order=9.1,
-    title="Inputs that aren't scaled",
-    introduction="Must inputs be scaled? Incomes in tens of thousands beside ratios below one are fed to a small "
+    title="Inputs without scaling",
+    introduction="Incomes in tens of thousands beside ratios below one are fed to a small "
     "network as they are, standardised, and scaled to [0, 1]; so are two real data sets.",
     parts=(before_the_first_step, accuracy_and_speed),
 )

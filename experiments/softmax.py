@@ -1,7 +1,7 @@
-"""What softmax is: shifts, overflow by number type, temperature, and labels that don't exclude each other.
+"""Softmax: shifts, overflow by number type, temperature, and labels that don't exclude each other.
 
-``python -m experiments.softmax`` asks what becomes of softmax where a picture shows two digits at once, or none.
-Whether its shares are true probabilities is asked by ``experiments.calibration``.
+``python -m experiments.softmax`` also measures softmax on pictures that show two digits at once, or none.
+``experiments.calibration`` measures whether its shares are true probabilities.
 """
 
 from functools import partial
@@ -95,14 +95,14 @@ def softmax(z: Array) -> Array:
 
 
 def naive_softmax(z: np.ndarray) -> np.ndarray:
-    """The formula as it is written, in NumPy."""
+    """Compute softmax by its formula without a shift, in NumPy."""
     with np.errstate(all="ignore"):
         exponentials = np.exp(z)
         return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
 def largest_valid_score(dtype, scores_of) -> float:
-    """The largest number z of a type for which the plain formula, of ``scores_of(z)``, still adds up to 1.
+    """Return the largest number z of a type for which the plain formula of ``scores_of(z)`` still adds up to 1.
 
     Positive numbers are ordered as their bits are, so the border is found by halving between bit patterns.
     """
@@ -117,7 +117,7 @@ def largest_valid_score(dtype, scores_of) -> float:
 
 
 def distance_in_spacings(found: float, wanted: float, dtype) -> float:
-    """The distance in spacings that the type's numbers have there."""
+    """Return a distance in spacings of the number type at ``found``."""
     return abs(found - wanted) / (float(jnp.finfo(dtype).eps) * 2.0 ** np.floor(np.log2(found)))
 
 
@@ -159,7 +159,7 @@ def softmax_function(settings: Settings) -> Outcome:
         ),
         figures=(
             Figure(
-                title="A low temperature makes softmax sure, a high one makes it indifferent",
+                title="A low temperature makes softmax confident, a high one uniform",
                 alternative="Probabilities of three classes with scores 2, 1 and 0.1 against the temperature, from 0.1 "
                 f"to 100. At 0.1 they are {sharp[0]:.3f}, {sharp[1]:.3f} and {sharp[2]:.3f}, at 1 {example[0]:.4f}, "
                 f"{example[1]:.4f} and {example[2]:.4f}, at 100 {flat[0]:.3f}, {flat[1]:.3f} and {flat[2]:.3f}; the "
@@ -173,7 +173,7 @@ def softmax_function(settings: Settings) -> Outcome:
         ),
         tables=(
             Table(
-                "Where the plain formula fails",
+                "Limits of the plain formula",
                 ("number type", "largest number", "its logarithm", "last good score beside 0", "last good ten equal",
                  "lowest good two equal"),
                 rows,
@@ -190,7 +190,7 @@ def softmax_function(settings: Settings) -> Outcome:
 
 
 def is_sound(rng: np.random.Generator, dtype, seeds: int) -> np.ndarray:
-    """Whether softmax gives shares that add up to 1, the most to the largest score, of scores of any size."""
+    """Return whether softmax's shares add up to 1 with the most for the largest score, for scores of any size."""
     largest = float(jnp.finfo(dtype).max)
     scores = jnp.asarray((rng.uniform(-1, 1, (seeds, 10)) * largest * 10.0 ** -rng.uniform(0, 4, (seeds, 1))), dtype)
     shares, scores = (np.asarray(some).astype(float) for some in (softmax(scores), scores))
@@ -202,7 +202,7 @@ def is_sound(rng: np.random.Generator, dtype, seeds: int) -> np.ndarray:
 
 
 def paired_images(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures of 8 × 16 with a digit or nothing (one in three) on either side, and which digits they show."""
+    """Return pictures of 8 × 16 with a digit or nothing (one in three) on either side, and their digits."""
     chosen = rng.integers(len(y), size=(count, 2))
     shown = rng.random((count, 2)) < 2 / 3
     sides = x[chosen].reshape(count, 2, 8, 8) * shown[:, :, None, None]
@@ -211,13 +211,13 @@ def paired_images(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, count:
 
 
 def target_shares(labels: np.ndarray) -> np.ndarray:
-    """What softmax can be asked for: equal shares of the digits shown, of all where there is none."""
+    """Return softmax's targets: equal shares of the digits shown, of all ten where there is none."""
     none = labels.sum(axis=-1, keepdims=True) == 0
     return np.where(none, 0.1, labels / np.maximum(labels.sum(axis=-1, keepdims=True), 1))
 
 
 def is_exact_match(outputs: np.ndarray, labels: np.ndarray, threshold: float) -> np.ndarray:
-    """Whether just the digits shown have an output above the threshold."""
+    """Return whether exactly the digits shown have an output above the threshold."""
     return ((outputs > threshold) == (labels > 0)).all(axis=-1)
 
 
@@ -286,7 +286,7 @@ def joint_labels(settings: Settings) -> Outcome:
             ),
         ),
         tables=(
-            Table("Share of test pictures whose set of digits is named exactly, by how many they show",
+            Table("Share of test pictures with the set of digits named exactly, by the digits shown",
                   ("rule", "none", "one", "two", "all"), table,
                   f"{len(keys)} networks of 128-64-10, each trained on 4,000 pictures and tested on 2,000."),
         ),
@@ -300,9 +300,9 @@ def joint_labels(settings: Settings) -> Outcome:
 EXPERIMENT = Experiment(
     name="softmax",
     order=9.3,
-    title="What softmax's shares are",
-    introduction="Softmax turns scores into shares of 1. When does its formula overflow, what does a temperature do, "
-    "and what becomes of the shares where labels don't exclude each other?",
+    title="Softmax: overflow, temperature and several labels",
+    introduction="Softmax turns scores into shares of 1. Measured are the limits of its formula, the effect of a "
+    "temperature, and the shares of labels that don't exclude each other.",
     parts=(softmax_function, joint_labels),
     precision="float64",
 )

@@ -1,4 +1,4 @@
-"""Two spirals (Lang and Witbrock 1988): three thin layers that learn because each sees all the layers before it.
+"""Two spirals (Lang and Witbrock 1988): three thin layers with and without shortcuts from all earlier layers.
 
 194 points on two spirals that wind three times around each other, and a network of 2-5-5-5-1 units. Its shortcuts are a
 layer of this script, by funcnn's contract; so is Fahlman's quickprop, by optax's.
@@ -53,7 +53,7 @@ BARE = claim(
 
 
 def spirals() -> fnn.Batch:
-    """Wieland's points: 97 on each spiral, 32 to a turn, the second the first turned by half; targets 0 and 1."""
+    """Return Wieland's points: 97 on each spiral, 32 to a turn, the second rotated by half a turn; targets 0 and 1."""
     i = np.arange(97)
     angle, radius = i * np.pi / 16, 6.5 * (104 - i) / 104
     one = np.stack([radius * np.sin(angle), radius * np.cos(angle)], axis=1)
@@ -62,9 +62,9 @@ def spirals() -> fnn.Batch:
 
 
 def concatenate_output(layer: fnn.Layer, units: int) -> fnn.Layer:
-    """y = [x, layer(x)]: what comes in goes on, and the layer's units beside it.
+    """Return the layer y = [x, layer(x)].
 
-    x is used twice, so dx is what comes back for x itself plus what comes back through the layer.
+    x is used twice, so dx is the cotangent of x itself plus the one through the layer.
     """
 
     def forward(params, state, x, *, train, key=None):
@@ -79,7 +79,7 @@ def concatenate_output(layer: fnn.Layer, units: int) -> fnn.Layer:
 
 
 def network(*, shortcuts: bool) -> fnn.Layer:
-    """2-5-5-5-1 sigmoid units; with shortcuts every layer sees all earlier ones, which makes 138 weights."""
+    """Return a network of 2-5-5-5-1 sigmoid units; with shortcuts every layer sees all earlier ones: 138 weights."""
     hidden, seen = [], 2
     for _ in range(3):
         layer = fnn.serial(fnn.linear(seen, UNITS), fnn.sigmoid)
@@ -89,14 +89,14 @@ def network(*, shortcuts: bool) -> fnn.Layer:
 
 
 class QuickpropState(NamedTuple):
-    """Quickprop's memory: the slopes and the steps of the time before."""
+    """Quickprop's state: the gradients and the steps of the last update."""
 
     slopes: optax.Params
     steps: optax.Updates
 
 
 def quickprop(rate, growth: float = 1.75, decay: float = 1e-4) -> optax.GradientTransformation:
-    """Each weight jumps to the minimum of the parabola through its last two slopes, Δw = Δw′ s/(s′ − s).
+    """Move each weight to the minimum of the parabola through its last two slopes, Δw = Δw′ s/(s′ − s).
 
     A jump is at most ``growth`` times the last; while the slope keeps its sign, the plain step is added.
 
@@ -126,7 +126,7 @@ def quickprop(rate, growth: float = 1.75, decay: float = 1e-4) -> optax.Gradient
 
 
 def backprop(progress, *, error: float):
-    """The paper's schedule: rate 0.001 to 0.002 and momentum 0.5 to 0.95, raised evenly over the first tenth.
+    """Return the paper's schedule: rate 0.001 to 0.002, momentum 0.5 to 0.95, linear over the first tenth.
 
     Its rates are for errors summed over the points; ``error`` is what a mean's gradient must be multiplied by for that.
     """
@@ -144,7 +144,7 @@ def quickprop_update(progress):
 
 
 class TrainingResult(NamedTuple):
-    """Every seed's correct points and mean error at each look, ``(seeds, looks)``, and its last parameters."""
+    """Correct points and mean error at each evaluation, ``(seeds, evaluations)``, and the last parameters."""
 
     right: np.ndarray
     loss: np.ndarray
@@ -152,7 +152,7 @@ class TrainingResult(NamedTuple):
 
     @property
     def epochs(self) -> np.ndarray:
-        """The first look at which all points are right; infinite where there is none."""
+        """The first evaluated epoch with all points right; infinite where there is none."""
         done = self.right == POINTS
         return np.where(done.any(1), (1 + done.argmax(1)) * LOOK, np.inf)
 
@@ -190,7 +190,7 @@ def train_variants(
 
 
 def small_uniform(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """U(−0.1, 0.1), the benchmark's usual start."""
+    """Draw from U(−0.1, 0.1), the benchmark's usual initialization."""
     return generator.uniform(-SPREAD, SPREAD, shape)
 
 
@@ -215,7 +215,7 @@ def two_spirals(settings: Settings) -> Outcome:
         (progress_figure(found), boundaries_figure(found)),
         (
             Table(
-                "Epochs until every point is learnt",
+                "Epochs until every point is right",
                 ("method", "given", "networks that do", "median of those", "fastest", "points right at the end"),
                 tuple(row(name, some) for name, some in found.items()),
                 "The paper has 20,000, 12,000 and 8,000, averages of three networks each.",
@@ -246,7 +246,7 @@ def progress_figure(found: dict[str, TrainingResult]) -> Figure:
         solved[name] = Curve(epochs, (some.epochs[:, None] <= epochs).mean(0))
     words = ", ".join(f"{name} {np.isfinite(some.epochs).mean():.0%}" for name, some in found.items())
     return Figure(
-        "With shortcuts the spirals are learnt; without them nothing begins",
+        "With shortcuts the spirals are learned; without them training stalls",
         f"Left: points that are right, by epoch, median network and the middle 80%. Right: share of networks that have "
         f"all 194 right by then; at the end {words}.",
         (
@@ -275,11 +275,11 @@ def boundaries_figure(found: dict[str, TrainingResult]) -> Figure:
                   points={"1": x[:97:3], "0": x[97::3]})
         )  # fmt: skip
     return Figure(
-        "What the best network of each makes of the plane",
+        "The output of the best network of each kind over the plane",
         f"The output over the plane as shading, its boundary at one half as a line, and every third point of the "
         f"spirals. {'; '.join(words)}.",
         tuple(panels),
-        "Between and beyond the points nobody told the network what to say: every run fills them in its own way.",
+        "Between and beyond the points the output is not determined: every run differs there.",
     )
 
 

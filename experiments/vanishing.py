@@ -1,7 +1,7 @@
-"""Vanishing and exploding gradients: what comes back to the first layer, by activation, initialization and depth.
+"""Vanishing and exploding gradients at the first layer, by activation, initialization and depth.
 
 Fifty layers of sigmoid, tanh and ReLU under five initializations; then the chapter's two networks of ten layers,
-trained. What is followed is ∂L/∂z, the cotangent of a layer's pre-activations.
+trained. Measured is ∂L/∂z, the cotangent of a layer's pre-activations.
 """
 
 from functools import partial
@@ -105,7 +105,7 @@ PASSED = (2, 3, 5, 7, 10, 15, 20, 30, 40, 50)
 
 
 def checked_repeat_value_and_grad(settings: Settings):
-    """The gradients, once a network with every kind of layer is seen to be right."""
+    """Return the settings' gradients after checking a network with every kind of layer."""
     blocks = [fnn.repeat(fnn.serial(fnn.linear(5, 5), activation), 2) for activation in ACTIVATIONS.values()]
     few = fnn.Batch(jax.random.normal(jax.random.key(1), (4, 5)), jnp.arange(4))
     return checked_value_and_grad(settings, fnn.serial(*blocks, fnn.linear(5, 5)), fnn.softmax_cross_entropy, few)
@@ -113,7 +113,7 @@ def checked_repeat_value_and_grad(settings: Settings):
 
 @partial(jax.jit, static_argnums=0)
 def cotangent_ratios(activation: fnn.Layer, keys: jax.Array) -> jax.Array:
-    """|∂L/∂z| at the first layer by that at the last: ``(seeds, initializations, depths in PASSED)``.
+    """Return |∂L/∂z| at the first layer over that at the last, ``(seeds, initializations, depths in PASSED)``.
 
     A network of d layers is the first d of fifty; a cotangent of length 1 and random direction enters at its end.
     """
@@ -147,7 +147,7 @@ def cotangent_ratios(activation: fnn.Layer, keys: jax.Array) -> jax.Array:
 
 
 def linear_fit_r2(logs: np.ndarray) -> np.ndarray:
-    """R² of a straight line through every row against PASSED; 0 where it rises."""
+    """Return R² of a straight line through every row against PASSED; 0 where it rises."""
     correlation = np.array([np.corrcoef(PASSED, row)[0, 1] for row in logs])
     return np.where(correlation < 0, correlation**2, 0)
 
@@ -196,7 +196,7 @@ def depth(settings: Settings) -> Outcome:
     lowest, highest = FRAME
 
     def framed(sizes):
-        """From the logarithms of all seeds, the mean and the range of 95%; what leaves the frame isn't drawn."""
+        """Return the mean and the range of 95% of the logarithms; values outside the frame aren't drawn."""
         curves = np.stack([sizes.mean(0), *np.quantile(sizes, (0.025, 0.975), axis=0)])
         return 10.0 ** np.where((lowest <= curves) & (curves <= highest), curves, np.nan)
 
@@ -214,7 +214,7 @@ def depth(settings: Settings) -> Outcome:
         "wants; curves that leave the frame go on as straight below or above it.",
     )  # fmt: skip
     table = Table(
-        "log₁₀ of what fifty layers leave of the gradient", ("activation", *INITIALIZATIONS),
+        "log₁₀ of the gradient left after fifty layers", ("activation", *INITIALIZATIONS),
         tuple((name, *(f"{value:.1f}" for value in typical[name].values())) for name in typical),
         "Mean over the seeds. 0 is a gradient that arrives as it left.",
     )  # fmt: skip
@@ -288,9 +288,9 @@ EXPERIMENT = Experiment(
     name="vanishing",
     order=8.1,
     title="Vanishing and exploding gradients",
-    introduction="""How much of the gradient reaches the first layer? Each layer multiplies it by its activation's
-derivative and by its kernel. We follow ∂L/∂z, the gradient by a layer's pre-activations, through two to fifty layers of
-sigmoid, tanh and ReLU under five initializations, before their first step. Then the chapter's two networks of ten
+    introduction="""On its way to the first layer each layer multiplies the gradient by its activation's
+derivative and by its kernel. We measure ∂L/∂z, the gradient by a layer's pre-activations, through two to fifty layers
+of sigmoid, tanh and ReLU under five initializations, before their first step. Then the chapter's two networks of ten
 layers are trained, and the two between them.""",
     parts=(depth, trained_networks),
     precision="float64",

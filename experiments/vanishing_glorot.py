@@ -197,7 +197,7 @@ def glorot(settings: Settings) -> Outcome:
     shrink, keep = results[2].estimate, results[3].estimate
     figures = (
         Figure(
-            title="With the standard initialization the signal fades on the way up",
+            title="With the standard initialization activations shrink from layer to layer",
             alternative=f"Histograms of the five layers' activations. Under U[−1/√n, 1/√n] they narrow layer by layer, "
             f"to a spread of {shown['standard'][0]['layer 5'].std():.2f}; under the normalized initialization the "
             f"fifth layer's is {shown['normalized'][0]['layer 5'].std():.2f}.",
@@ -205,14 +205,14 @@ def glorot(settings: Settings) -> Outcome:
             caption="Twenty images through 5 × 1,000 tanh units that nobody has trained. Paper: figure 6.",
         ),
         Figure(
-            title="… and the gradient fades on the way down",
+            title="With the standard initialization cotangents shrink on the way back",
             alternative=f"Histograms of the five layers' ∂L/∂z. Under U[−1/√n, 1/√n] those of the first layer have "
             f"{shrink:.2f} times the spread of the fifth's; under the normalized initialization {keep:.2f} times.",
             panels=tuple(histogram_curves(shown[name][1], "∂L/∂z", name) for name in shown),
             caption="The same networks' cotangents. Paper: figure 7.",
         ),
         Figure(
-            title="The kernels' gradients hide it",
+            title="The kernels' gradients have the same size in all layers",
             alternative=f"Standard deviation by layer under U[−1/√n, 1/√n], each by that of the fifth layer. ∂L/∂z "
             f"falls to {shrink:.2f} in the first layer; ∂L/∂K is still {kernel[:, 1].mean() / kernel[:, -1].mean():.2f}"
             f" in the second.",
@@ -238,8 +238,8 @@ def glorot(settings: Settings) -> Outcome:
 hidden layer by those of the one below, tanh's derivative included, at one image a seed. The images are our own after
 the paper's description of Shapeset-3×2, with pixels in [0, 1].
 
-So a standard layer halves the gradient, four of them leave {shrink:.2f} of it, and whoever looks at the kernels'
-gradients sees nothing of it."""
+A standard layer halves the gradient, and four of them leave {shrink:.2f} of it. The kernels' gradients don't show
+this."""
     return Outcome(results, figures, (table,), text)
 
 

@@ -30,7 +30,7 @@ from experiments.benchmarks.checkers import ABSENT, CHECKERS, TITLES
 from experiments.harness.console import console, table
 from experiments.harness.readme_section import readme_section
 
-MARKS = readme_section("detection")
+SECTION = readme_section("detection")
 COMMAND = "python -m experiments.benchmarks.detection"
 LONG = 10.0
 """A call of so many seconds isn't made twice: what it compiled is little of it."""
@@ -235,7 +235,7 @@ def run(settings: DetectionSettings) -> int:
         return verify_all(settings.chosen())
     if settings.readme:
         # Before the long run, not after it.
-        MARKS.around()
+        SECTION.surroundings()
     facts = about()
     verdicts = ask_all(settings)
     rows = [row(name, dtype, of_round) for (name, dtype), of_round in verdicts.items()]
@@ -255,7 +255,7 @@ def run(settings: DetectionSettings) -> int:
     path.write_text(json.dumps(as_record(settings, facts, rows, verdicts), indent=1), encoding="utf-8")
     console.print(f"written: {path}", highlight=False)
     if settings.readme:
-        MARKS.write(markdown(rows, facts))
+        SECTION.write(markdown(rows, facts))
     return 0
 
 

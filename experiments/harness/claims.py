@@ -1,7 +1,7 @@
-"""Claims that stand before the measurement, and the verdicts that come after it.
+"""Claims, which are fixed before the measurement, and their verdicts.
 
-A claim is data: a sentence, a quantity, a threshold. Its verdict is computed from the values of many seeds: it holds
-where the whole 95% interval meets the threshold, fails where none of it does, and is undecided between.
+A claim is data: a sentence, a quantity, a threshold. Its verdict is computed from the values of many seeds. It holds
+where the whole 95% interval meets the threshold, fails where none of it does, and is undecided otherwise.
 """
 
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ Verdict = Literal["holds", "fails", "undecided"]
 
 
 class Section(StrEnum):
-    """The chapter's sections, in their order; every one has a claim."""
+    """The chapter's sections, in the order of the report. Every section has a claim."""
 
     WHAT = "What neural networks are"
     WHY_APPROXIMATION = "Why they matter: universal approximation"
@@ -44,18 +44,18 @@ class Section(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """One sentence that a measurement can bear out or refute.
+    """One sentence that a measurement can confirm or refute.
 
     Fields:
-        name: its anchor, in the report and on the command line.
-        sentence: what is claimed, in our words.
-        section: the part of the chapter that makes it, or that it bears on.
-        source: the paper that makes it, where it isn't the chapter: authors, year, place.
-        quantity: what is measured of every seed, with its unit.
-        at_least, at_most: where the quantity has to lie, decided beforehand.
-        statistic: of the values of all seeds: their mean, their median, the share of seeds that do (values 0 and 1), or
-            ``"exact"`` for one figure in which there is no chance.
-        seeds, quick_seeds: how many of them, in the full and in the quick run.
+        name: its anchor in the report.
+        sentence: the claim in our words.
+        section: the section of the chapter that makes the claim or that it concerns.
+        source: the paper that makes the claim, where it isn't the chapter: authors, year, place.
+        quantity: the measured quantity of every seed, with its unit.
+        at_least, at_most: the bounds of the quantity, fixed before the measurement.
+        statistic: the mean or median of the seeds' values, the share of seeds (values 0 and 1), or ``"exact"`` for one
+            deterministic figure.
+        seeds, quick_seeds: the number of seeds in the full and in the quick run.
     """
 
     name: str
@@ -76,12 +76,12 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimResult:
-    """What was measured of a claim.
+    """The measurement of a claim and its verdict.
 
     Fields:
         estimate, low, high: the statistic and its 95% interval.
-        values: those of the seeds.
-        remark: what a reader should know beside the figure: by how much a paper's value isn't met, what was tried.
+        values: the values of the seeds.
+        remark: a note for readers, such as the distance to a paper's value.
     """
 
     claim: Claim
@@ -98,14 +98,16 @@ class ClaimResult:
 
 
 def judge(claim: Claim, values: ArrayLike, remark: str = "") -> ClaimResult:
-    """The verdict on a claim: its statistic's 95% interval against its threshold.
+    """Return the verdict on a claim: its statistic's 95% interval against its threshold.
 
     Means and medians have a percentile bootstrap interval over seeds. A share has the exact interval of Clopper and
-    Pearson (1934), for the bootstrap's has no width where all seeds agree. An exact figure is its own interval.
+    Pearson (1934), since the bootstrap's has no width where all seeds agree. An exact figure is its own interval.
     """
     values = np.asarray(values, float).ravel()
     if not values.size or not np.isfinite(values).all():
-        raise ValueError(f"judge({claim.name!r}): expected finite values, got {values}. What does a failed run count?")
+        raise ValueError(
+            f"judge({claim.name!r}): expected finite values, got {values}. Count a failed run as a finite value."
+        )
     if claim.statistic == "exact" and values.size != 1:
         raise ValueError(f"judge({claim.name!r}): expected one exact figure, got {values.size}.")
     if claim.statistic == "share" and not np.isin(values, (0, 1)).all():
@@ -121,21 +123,22 @@ def judge(claim: Claim, values: ArrayLike, remark: str = "") -> ClaimResult:
 
 
 def interval(values: np.ndarray, statistic: str = "mean") -> tuple[float, float]:
-    """The 95% interval of a statistic over seeds."""
+    """Return the 95% interval of a statistic over seeds."""
     if statistic == "share":
         exact = stats.binomtest(int(values.sum()), values.size).proportion_ci(CONFIDENCE, method="exact")
         return float(exact.low), float(exact.high)
     if np.ptp(values) == 0:
         return float(values[0]), float(values[0])
     measure = np.median if statistic == "median" else np.mean
-    found = stats.bootstrap(
+    bounds = stats.bootstrap(
         (values,), measure, confidence_level=CONFIDENCE, n_resamples=RESAMPLES, method="percentile",
         rng=np.random.default_rng(0), batch=max(1, 10**6 // values.size),
     ).confidence_interval  # fmt: skip
-    return float(found.low), float(found.high)
+    return float(bounds.low), float(bounds.high)
 
 
 def verdict(claim: Claim, low: float, high: float) -> Verdict:
+    """Return the verdict on a claim from the interval of its statistic."""
     if claim.at_least <= low and high <= claim.at_most:
         return "holds"
     if high < claim.at_least or claim.at_most < low:
@@ -144,7 +147,7 @@ def verdict(claim: Claim, low: float, high: float) -> Verdict:
 
 
 def format_threshold(claim: Claim) -> str:
-    """The threshold in words: ``at most 0.01``, ``0.45 to 0.55``."""
+    """Format the threshold: ``at most 0.01``, ``0.45 to 0.55``."""
     if np.isinf(claim.at_least):
         return f"at most {format_number(claim.at_most)}"
     if np.isinf(claim.at_most):
@@ -155,7 +158,7 @@ def format_threshold(claim: Claim) -> str:
 
 
 def format_number(value: float) -> str:
-    """A number as people read it: four digits, powers of ten raised, a true minus."""
+    """Format a number with four digits, powers of ten in superscripts, and a minus sign."""
     if abs(value) < 1e6 and (value == round(value) or abs(value) >= 1000):
         return f"{value:,.0f}".replace("-", "−")
     mantissa, _, exponent = f"{value:.4g}".partition("e")

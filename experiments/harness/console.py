@@ -1,4 +1,4 @@
-"""What the scripts share of the terminal."""
+"""The console of the scripts, and their tables."""
 
 from rich.console import Console
 from rich.table import Table
@@ -7,9 +7,9 @@ console = Console()
 
 
 def table(*columns: str, title: str | None = None) -> Table:
-    """An empty table whose first column is text and whose others are figures."""
-    made = Table(title=title, title_justify="left", header_style="bold")
+    """Return an empty table whose first column is text and whose others are figures."""
+    result = Table(title=title, title_justify="left", header_style="bold")
     for position, column in enumerate(columns):
-        # On a narrow terminal a long name goes on in the next line; rich would cut it.
-        made.add_column(column, justify="left" if position == 0 else "right", overflow="fold")
-    return made
+        # Wrap long names on a narrow terminal instead of cutting them.
+        result.add_column(column, justify="left" if position == 0 else "right", overflow="fold")
+    return result

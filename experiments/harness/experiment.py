@@ -1,4 +1,4 @@
-"""What an experiment is: claims, and parts that measure and judge them. ``run(settings) -> Result`` is pure."""
+"""Experiments: claims, and parts that measure and judge them. ``Experiment.run`` is pure."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -17,30 +17,31 @@ GRADIENTS = {"manual": fnn.manual_value_and_grad, "autodiff": fnn.autodiff_value
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What every experiment can be told. The quick and the full run differ in seeds and steps, in nothing else."""
+    """The options of every experiment. The quick and the full run differ only in seeds and steps."""
 
     full: bool = False
-    """The whole measurement; without it a quick one, of fewer seeds and steps."""
+    """Run the full measurement; without it a quick one with fewer seeds and steps."""
     seeds: int | None = None
-    """Seeds of every claim; none given, each claim takes its own number."""
+    """Number of seeds of every claim; by default each claim's own."""
     seed: int = 0
-    """Where every random key begins."""
+    """The seed of all random keys."""
     grad: Literal["manual", "autodiff"] = "manual"
-    """Whose gradients train: the backward passes written by hand, or jax.grad."""
+    """Gradients for training: the hand-written backward passes, or jax.grad."""
 
     def __post_init__(self):
         if self.seeds is not None and self.seeds < 2:
             raise ValueError(f"--seeds: expected 2 or more (an interval needs two values), got {self.seeds}.")
 
     def seeds_of(self, claim: Claim) -> int:
+        """Return the number of seeds of a claim."""
         return self.seeds or (claim.seeds if self.full else claim.quick_seeds)
 
     def keys_of(self, claim: Claim) -> jax.Array:
-        """A random key for each of the claim's seeds."""
+        """Return a random key for each of the claim's seeds."""
         return jax.random.split(jax.random.key(self.seed), self.seeds_of(claim))
 
     def steps(self, *, quick: int, full: int) -> int:
-        """Steps, epochs, points on an axis: whatever the quick run has fewer of."""
+        """Return the number of steps, epochs or points for the quick or the full run."""
         return full if self.full else quick
 
     @property
@@ -49,7 +50,7 @@ class Settings:
 
 
 class Table(NamedTuple):
-    """Figures in rows; numbers are set flush right."""
+    """A table of the report. Numbers are aligned right."""
 
     title: str
     columns: tuple[str, ...]
@@ -58,12 +59,12 @@ class Table(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a part of an experiment found.
+    """The outcome of a part of an experiment.
 
     Fields:
-        results: the verdicts on the claims that the part settles.
-        text: what was seen, in a paragraph or a few (an empty line between them).
-        board: steps worked through, number by number, set as they are typed.
+        results: the results of the part's claims.
+        text: a description in paragraphs, separated by empty lines.
+        board: a worked calculation, shown as preformatted text.
     """
 
     results: tuple[ClaimResult, ...] = ()
@@ -74,7 +75,7 @@ class Outcome(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A piece of an experiment that is measured, kept and shown as one."""
+    """A part of an experiment, measured, stored and shown as a unit."""
 
     title: str
     claims: tuple[Claim, ...]
@@ -82,7 +83,7 @@ class Part(NamedTuple):
 
 
 def experiment_part(title: str, *claims: Claim) -> Callable[[Callable[[Settings], Outcome]], Part]:
-    """Make a part of a function: its title, and the claims that it judges."""
+    """Return a decorator that makes a part of a function, with a title and the claims that it judges."""
 
     def as_part(measure: Callable[[Settings], Outcome]) -> Part:
         return Part(title, claims, measure)
@@ -92,14 +93,14 @@ def experiment_part(title: str, *claims: Claim) -> Callable[[Callable[[Settings]
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """A topic: its question, its claims, its parts.
+    """A topic: an introduction and the parts that measure its claims.
 
     Fields:
         name: the name of its script.
         order: its place in the report, the chapter's section before the point (9: the mistakes, 10: why networks
-            matter). Without one it comes last, by its name.
-        introduction: what is asked, and how the answer is sought, in a paragraph or a few.
-        precision: the floating dtype of everything.
+            matter). Without it the topic comes last.
+        introduction: the question and the method, in paragraphs separated by empty lines.
+        precision: the floating dtype of all computations.
     """
 
     name: str
@@ -118,7 +119,7 @@ class Experiment:
 
 
 class ExperimentResult(NamedTuple):
-    """An experiment's outcomes, part by part."""
+    """The outcomes of an experiment's parts."""
 
     experiment: Experiment
     settings: Settings
@@ -130,7 +131,7 @@ class ExperimentResult(NamedTuple):
 
 
 def run_part(experiment: Experiment, part: Part, settings: Settings) -> Outcome:
-    """Run one part in the experiment's precision, and see that it judged just the claims it says."""
+    """Run a part in the experiment's precision, and check that it judged exactly its own claims."""
     with jax_option("jax_enable_x64", experiment.precision == "float64"):
         outcome = part.measure(settings)
     judged = [result.claim.name for result in outcome.results]
@@ -141,7 +142,7 @@ def run_part(experiment: Experiment, part: Part, settings: Settings) -> Outcome:
 
 @contextmanager
 def jax_option(option: str, value: bool) -> Iterator[None]:
-    """One of JAX's options, for as long as the block lasts."""
+    """Set one of JAX's options within the block."""
     before = jax.config.read(option)
     jax.config.update(option, value)
     try:
@@ -151,10 +152,10 @@ def jax_option(option: str, value: bool) -> Iterator[None]:
 
 
 class WrongGradientError(AssertionError):
-    """A model's backward pass isn't the derivative of its forward: what it would learn proves nothing."""
+    """A model's backward pass isn't the derivative of its forward."""
 
 
-# The parts of an experiment train equal models: one check a process is enough.
+# Parts of an experiment train equal models: one check per process is enough.
 _CHECKED_MODELS: set[tuple] = set()
 
 
@@ -167,19 +168,26 @@ def checked_value_and_grad(
     key: jax.Array | None = None,
     **given,
 ) -> Callable[[fnn.Layer, fnn.Loss], fnn.GradFn]:
-    """The settings' gradients, for ``fnn.train(grad=…)``, once the model's own are seen to be right.
+    """Return the settings' gradients, for ``fnn.train(grad=…)``, after checking the model's own.
 
-    Every experiment asks for its gradients here, before it trains: with those by hand, ``fnn.check_model`` has to find
-    nothing on the batch (a few samples are enough); a wrong backward pass stops the experiment with the report.
-    ``given`` are ``params`` and ``state`` where they aren't the model's initial ones.
+    Every experiment gets its gradients here before it trains. Hand-written ones are checked by ``fnn.check_model`` on
+    the batch; a few samples are enough.
+
+    Args:
+        settings: the settings of the run.
+        model, loss, batch, key: as for ``fnn.check_model``.
+        given: ``params`` and ``state`` where they aren't the model's initial ones.
+
+    Raises:
+        WrongGradientError: the backward pass is wrong. The message holds the report.
     """
     x, y = batch
-    asked = (model, loss, x.shape, x.dtype, y.shape)
-    if settings.grad == "manual" and (given or asked not in _CHECKED_MODELS):
-        # A check compiles two hundred small programs and runs each once: making them fast would take longer.
+    checked = (model, loss, x.shape, x.dtype, y.shape)
+    if settings.grad == "manual" and (given or checked not in _CHECKED_MODELS):
+        # A check compiles two hundred small programs and runs each once: optimizing them would take longer.
         with jax_option("jax_disable_most_optimizations", True):
             report = fnn.check_model(model, loss, (x, y), key=key, **given)
         if not report.ok:
-            raise WrongGradientError(f"The gradients written by hand are wrong; nothing was trained.\n\n{report}")
-        _CHECKED_MODELS.add(asked)
+            raise WrongGradientError(f"The hand-written gradients are wrong; nothing was trained.\n\n{report}")
+        _CHECKED_MODELS.add(checked)
     return settings.value_and_grad

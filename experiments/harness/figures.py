@@ -1,7 +1,7 @@
-"""Figures of the report: Vega-Lite charts by Altair, one look for all, every curve hovered for its values.
+"""Figures of the report: Vega-Lite charts by Altair in one style, with tooltips.
 
-A figure is a few panels beside each other with a title, a caption, and an alternative text for those who can't see it.
-Colours come from the page, light or dark; a chart names none.
+A figure is a row of panels with a title, a caption and an alternative text. Colours come from the page, which is light
+or dark; a chart names none.
 """
 
 import base64
@@ -23,7 +23,7 @@ FORMAT = ".4~g"
 
 
 class Panel(NamedTuple):
-    """A chart as a Vega-Lite specification, and what is written above it."""
+    """A chart as a Vega-Lite specification, with a subtitle."""
 
     subtitle: str
     specification: dict[str, Any]
@@ -33,9 +33,9 @@ class Figure(NamedTuple):
     """Panels that belong together.
 
     Fields:
-        title: what is to be seen, as a sentence.
-        alternative: what a reader who can't see the figure has to know: what is drawn, and what it shows.
-        caption: how it was made, and how to read it.
+        title: a statement of what the figure shows, or a noun phrase.
+        alternative: the content and the result in words, for readers who can't see the figure.
+        caption: the method, and how to read the figure.
     """
 
     title: str
@@ -45,7 +45,7 @@ class Figure(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """A curve, and the band around it where it has one (an interval, a spread)."""
+    """A curve, with a band around it if it has one (an interval, a spread)."""
 
     x: ArrayLike
     y: ArrayLike
@@ -54,7 +54,7 @@ class Curve(NamedTuple):
 
 
 def panel(chart: alt.TopLevelMixin, subtitle: str = "") -> Panel:
-    """A chart of one's own in the page's look: as wide as its place."""
+    """Return a panel of an Altair chart in the page's style, as wide as its container."""
     specification = chart.to_dict()
     specification.pop("config", None)
     return Panel(subtitle, {"width": "container", "height": HEIGHT} | specification)
@@ -72,9 +72,9 @@ def lines(
     range_y: tuple[float, float] | None = None,
     dashed: Collection[str] = (),
 ) -> Panel:
-    """Curves over one axis, each with its band; thresholds are horizontal lines. Curves that coincide: dash one.
+    """Return a panel of curves with their bands, and of horizontal lines for thresholds. Dash curves that coincide.
 
-    ``log`` names the logarithmic axes: ``""``, ``"x"``, ``"y"`` or ``"xy"``; what isn't positive is left out there.
+    ``log`` names the logarithmic axes: ``""``, ``"x"``, ``"y"`` or ``"xy"``; values that aren't positive are left out.
     """
     rows = [row for name, curve in curves.items() for row in _curve_rows(name, curve, log)]
     across = alt.X("x:Q", title=x, scale=_scale("x" in log), axis=_axis("x" in log))
@@ -105,7 +105,7 @@ def bars(
     log: bool = False,
     thresholds: Mapping[str, float] | None = None,
 ) -> Panel:
-    """One dot a name, with the interval where a value is ``(estimate, low, high)``; thresholds are vertical lines."""
+    """Return a panel of a dot for each name, with an interval for ``(estimate, low, high)``."""
     rows = []
     for name, value in values.items():
         estimate, *bounds = np.atleast_1d(np.asarray(value, float)).tolist()
@@ -128,7 +128,7 @@ def histogram(
     values: Mapping[str, ArrayLike], *, x: str, subtitle: str = "", bins: int = 40, log: bool = False,
     thresholds: Mapping[str, float] | None = None,
 ) -> Panel:  # fmt: skip
-    """Shares of the values in each bin, on common bins; where ``log``, of equal ratio."""
+    """Return a panel of the shares of values in common bins; with ``log``, of equal ratio."""
     together = np.concatenate([np.ravel(some) for some in values.values()]).astype(float)
     if log:
         edges = np.geomspace(together[together > 0].min(), together.max() * (1 + 1e-9), bins + 1)
@@ -156,7 +156,7 @@ def heatmap(
     values: ArrayLike, *, rows: Sequence[Any], columns: Sequence[Any], x: str, y: str, value: str, subtitle: str = "",
     log: bool = False, diverging: bool = False,
 ) -> Panel:  # fmt: skip
-    """A cell for each row and column, coloured by its value and hovered for it."""
+    """Return a panel of cells for each row and column, coloured by their values."""
     cells = [
         {"row": str(row), "column": str(column), "value": _round(values[i][j])}
         for i, row in enumerate(rows)
@@ -175,7 +175,7 @@ def heatmap(
 def scatter(
     groups: Mapping[str, ArrayLike], *, x: str, y: str, subtitle: str = "", log: str = "", size: int = 30
 ) -> Panel:
-    """Points of a few groups, each ``(points, 2)``."""
+    """Return a panel of points of a few groups, each ``(points, 2)``."""
     rows = [
         {"series": name, "x": _round(left), "y": _round(right)}
         for name, points in groups.items()
@@ -194,13 +194,13 @@ def plane(
     levels: Sequence[float] = (), shade: tuple[float, float] | None = None,
     paths: Mapping[str, ArrayLike] | None = None, points: Mapping[str, ArrayLike] | None = None,
 ) -> Panel:  # fmt: skip
-    """A function over a plane, ``values[row of up, column of across]``: shaded, with contours, paths and points.
+    """Return a panel of a function over a plane: shading, contours, paths and points.
 
     Args:
-        values: its values on the grid.
-        levels: where contours are drawn.
-        shade: the values that get the two full colours; between them it fades; none given, nothing is shaded.
-        paths: ways through the plane, ``(steps, 2)`` each, their steps hovered.
+        values: the function on the grid, ``values[row of up, column of across]``.
+        levels: the levels of the contours.
+        shade: the values of the two full colours; without it nothing is shaded.
+        paths: paths through the plane, ``(steps, 2)`` each.
         points: labelled points, ``(points, 2)`` each.
     """
     values, across, up = (np.asarray(array, float) for array in (values, across, up))
@@ -252,7 +252,7 @@ def plane(
 def images(
     pictures: ArrayLike, *, subtitle: str = "", columns: int = 8, diverging: bool = True, each: bool = True
 ) -> Panel:
-    """Small pictures in a grid, ``(pictures, height, width)``; ``each`` is scaled by itself, or all by one scale."""
+    """Return a panel of pictures ``(pictures, height, width)`` in a grid, on one scale or ``each`` on its own."""
     pictures = np.asarray(pictures, float)
     count, high, wide = pictures.shape
     if not diverging:
@@ -270,7 +270,7 @@ def images(
     return panel(drawn.properties(height=int(np.clip(420 * sheet.shape[0] / sheet.shape[1], 40, 420))), subtitle)
 
 
-# What the builders share ----------------------------------------------------------------------------------------------
+# Helpers --------------------------------------------------------------------------------------------------------------
 
 
 def _curve_rows(name: str, curve: Curve, log: str) -> list[dict[str, Any]]:
@@ -286,7 +286,7 @@ def _curve_rows(name: str, curve: Curve, log: str) -> list[dict[str, Any]]:
 
 
 def _spread_evenly(places: np.ndarray, x: np.ndarray, log: bool) -> np.ndarray:
-    """At most MOST_POINTS of the places, evenly spread over the axis as it is drawn."""
+    """Return at most MOST_POINTS of the indices, evenly spread over the drawn axis."""
     if len(places) <= MOST_POINTS:
         return places
     at = np.log(x[places]) if log else x[places]
@@ -300,7 +300,7 @@ def _thin(line: Sequence[Any]) -> list[Any]:
 
 
 def _round(value: float) -> float | None:
-    """Four digits are more than an eye can see, and a third of the page's size."""
+    """Round to five digits, which keeps the page small."""
     return float(f"{value:.5g}") if np.isfinite(value) else None
 
 
@@ -337,7 +337,7 @@ def _tooltip(rows: list[dict[str, Any]], titles: Mapping[str, str], names: int =
 
 
 def _threshold(name: str, value: float, *, upright: bool = False) -> alt.LayerChart:
-    """A dashed line across with its name."""
+    """Return a dashed line with its name."""
     data = alt.Chart(alt.Data(values=[{"at": value, "name": name}]))
     place = {"x": "at:Q"} if upright else {"y": "at:Q"}
     corner = {"y": alt.value(-7)} if upright else {"x": alt.value(6)}
@@ -346,7 +346,7 @@ def _threshold(name: str, value: float, *, upright: bool = False) -> alt.LayerCh
 
 
 def _image_url(values: np.ndarray, shade: tuple[float, float]) -> str:
-    """A picture of values as a data address: full colour at both ends, transparent between, for any background."""
+    """Return values as an image in a data URL: full colour at both ends, transparent between."""
     place = np.clip((values - shade[0]) / (shade[1] - shade[0]), 0, 1)
     colours = (colormaps["PuOr_r"](place) * 255).astype(np.uint8)
     colours[..., 3] = (255 * np.abs(2 * place - 1) ** 0.7).astype(np.uint8)

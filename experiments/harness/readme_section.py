@@ -1,4 +1,4 @@
-"""Parts of the README that are written from what was measured: each stands between two marks of its own."""
+"""Sections of the README that are written from measurements, each between two markers."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -9,16 +9,18 @@ README = Path(__file__).parents[2] / "README.md"
 
 
 class ReadmeSection(NamedTuple):
-    """Where a part begins and where it ends, as comments that no reader sees."""
+    """The markers of a section, as HTML comments."""
 
     begin: str
     end: str
 
-    def around(self, page: Path = README) -> tuple[str, str]:
-        """What stands before and after the part, the marks included. Ask before a long run, not after it.
+    def surroundings(self, page: Path = README) -> tuple[str, str]:
+        """Return the text before and after the section, markers included.
+
+        Call it before a long run, to fail early.
 
         Raises:
-            ValueError: the marks aren't there, once each and in order.
+            ValueError: the markers aren't there once each and in order.
         """
         text = page.read_text(encoding="utf-8")
         if text.count(self.begin) != 1 or text.count(self.end) != 1 or text.index(self.begin) > text.index(self.end):
@@ -27,16 +29,16 @@ class ReadmeSection(NamedTuple):
             )
         return text[: text.index(self.begin) + len(self.begin)], text[text.index(self.end) :]
 
-    def write(self, part: str, page: Path = README) -> None:
-        """Put a part between its marks."""
-        write_atomically(page, f"\n{part}\n".join(self.around(page)))
+    def write(self, content: str, page: Path = README) -> None:
+        """Write the content between the markers."""
+        write_atomically(page, f"\n{content}\n".join(self.surroundings(page)))
 
 
 def readme_section(name: str) -> ReadmeSection:
-    """The marks of a part.
+    """Return the section of a name.
 
     Example:
-        >>> marks("speed")
-        Marks(begin='<!-- speed -->', end='<!-- /speed -->')
+        >>> readme_section("speed")
+        ReadmeSection(begin='<!-- speed -->', end='<!-- /speed -->')
     """
     return ReadmeSection(f"<!-- {name} -->", f"<!-- /{name} -->")

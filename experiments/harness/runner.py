@@ -1,4 +1,4 @@
-"""Running experiments: what was measured before is taken from the store, the rest is shared among processes."""
+"""The runner: stored parts are reused, the others are measured in several processes."""
 
 import contextlib
 import os
@@ -31,14 +31,14 @@ COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), 
 
 
 class PartKey(NamedTuple):
-    """Which part of which experiment."""
+    """A part of an experiment, by name and index."""
 
     name: str
     part: int
 
 
 class RunResult(NamedTuple):
-    """What a run leaves: a record of each experiment, what failed, and whether somebody stopped it."""
+    """The result of a run: a record of each experiment, the failures, and whether it was interrupted."""
 
     records: list[store.Record]
     failures: dict[PartKey, str]
@@ -48,59 +48,59 @@ class RunResult(NamedTuple):
 def run_all(
     names: Sequence[str], settings: Settings, folder: Path, *, jobs: int, on_progress: Callable[[list], None]
 ) -> RunResult:
-    """Measure what the store hasn't yet; ``on_progress`` gets all records whenever an experiment is done."""
+    """Measure the parts that aren't stored; ``on_progress`` gets all records whenever an experiment is done."""
     experiments = {name: load(name) for name in names}
-    everything = [PartKey(name, part) for name in names for part in range(len(experiments[name].parts))]
-    claims = {at: len(experiments[at.name].parts[at.part].claims) for at in everything}
-    found = {at: store.read(store.record_path(folder, at.name, settings, at.part)) for at in everything}
+    keys = [PartKey(name, part) for name in names for part in range(len(experiments[name].parts))]
+    claims = {key: len(experiments[key.name].parts[key.part].claims) for key in keys}
+    stored = {key: store.read(store.record_path(folder, key.name, settings, key.part)) for key in keys}
     failures: dict[PartKey, str] = {}
 
     def records() -> list[store.Record]:
         return [
             store.experiment_record(
-                experiment, settings, [found[at] for at in everything if at.name == name],
-                {at.part: why for at, why in failures.items() if at.name == name},
+                experiment, settings, [stored[key] for key in keys if key.name == name],
+                {key.part: reason for key, reason in failures.items() if key.name == name},
             )
             for name, experiment in experiments.items()
         ]  # fmt: skip
 
-    waiting = [at for at in everything if found[at] is None]
+    missing = [key for key in keys if stored[key] is None]
     with Progress(*COLUMNS, console=console, transient=True) as bar:
-        known = sum(claims[at] for at in everything if found[at])
-        task = bar.add_task("experiments", total=sum(claims.values()), completed=known)
+        completed = sum(claims[key] for key in keys if stored[key])
+        task = bar.add_task("experiments", total=sum(claims.values()), completed=completed)
         try:
-            for at, record, failure in measure_in_processes(waiting, claims, settings, folder, jobs):
-                found[at] = record
+            for key, record, failure in measure_in_processes(missing, claims, settings, folder, jobs):
+                stored[key] = record
                 if failure:
-                    failures[at] = failure
-                    console.print(f"[red]{at.name}, {experiments[at.name].parts[at.part].title}: stopped\n{failure}")
-                bar.update(task, advance=claims[at], description=at.name)
-                if at.part == len(experiments[at.name].parts) - 1:
+                    failures[key] = failure
+                    console.print(f"[red]{key.name}, {experiments[key.name].parts[key.part].title}: stopped\n{failure}")
+                bar.update(task, advance=claims[key], description=key.name)
+                if key.part == len(experiments[key.name].parts) - 1:
                     on_progress(records())
         except KeyboardInterrupt:
-            found |= {at: store.read(store.record_path(folder, at.name, settings, at.part)) for at in everything}
+            stored |= {key: store.read(store.record_path(folder, key.name, settings, key.part)) for key in keys}
             return RunResult(records(), failures, interrupted=True)
     return RunResult(records(), failures, interrupted=False)
 
 
 def measure_in_processes(
-    places: Sequence[PartKey], claims: Mapping[PartKey, int], settings: Settings, folder: Path, jobs: int
+    keys: Sequence[PartKey], claims: Mapping[PartKey, int], settings: Settings, folder: Path, jobs: int
 ) -> Iterator[tuple[PartKey, store.Record | None, str | None]]:
-    """Measure experiments in processes of their own, those of many claims first, and give each when it is done.
+    """Measure experiments in other processes, those with many claims first, and yield each when it is done.
 
-    The parts of one experiment stay in one process: what it has compiled for one, the next need not compile again.
+    The parts of one experiment stay in one process, where they share compiled programs.
     """
-    if not places:
+    if not keys:
         return
-    experiments = {name: [at for at in places if at.name == name] for name in dict.fromkeys(at.name for at in places)}
-    order = sorted(experiments.values(), key=lambda parts: -sum(claims[at] for at in parts))
+    experiments = {name: [key for key in keys if key.name == name] for name in dict.fromkeys(key.name for key in keys)}
+    order = sorted(experiments.values(), key=lambda parts: -sum(claims[key] for key in parts))
     workers = ProcessPoolExecutor(
         min(jobs, len(order)), mp_context=get_context("spawn"), initializer=_initialize_worker, initargs=(folder,)
     )
     try:
-        waiting = [workers.submit(measure_parts, parts, settings, folder) for parts in order]
-        for done in as_completed(waiting):
-            yield from done.result()
+        futures = [workers.submit(measure_parts, parts, settings, folder) for parts in order]
+        for future in as_completed(futures):
+            yield from future.result()
     except BaseException:
         for process in workers._processes.values():
             process.terminate()
@@ -110,27 +110,28 @@ def measure_in_processes(
 
 
 def measure_parts(
-    places: Sequence[PartKey], settings: Settings, folder: Path
+    keys: Sequence[PartKey], settings: Settings, folder: Path
 ) -> list[tuple[PartKey, store.Record | None, str | None]]:
-    """Measure parts of an experiment and keep each at once; or the reason why one couldn't be."""
-    return [(at, *measure_part(at, settings, folder)) for at in places]
+    """Measure parts of an experiment and return a record or the reason of the failure for each."""
+    return [(key, *measure_part(key, settings, folder)) for key in keys]
 
 
-def measure_part(at: PartKey, settings: Settings, folder: Path) -> tuple[store.Record | None, str | None]:
-    experiment = load(at.name)
+def measure_part(key: PartKey, settings: Settings, folder: Path) -> tuple[store.Record | None, str | None]:
+    """Measure a part and store its record; return the record or the reason of the failure."""
+    experiment = load(key.name)
     try:
-        record = run_and_record(experiment, experiment.parts[at.part], settings)
+        record = run_and_record(experiment, experiment.parts[key.part], settings)
     except WrongGradientError as error:
         return None, str(error)
     except Exception:
         return None, traceback.format_exc()
-    path = store.record_path(folder, at.name, settings, at.part)
+    path = store.record_path(folder, key.name, settings, key.part)
     store.write(path, record)
     return store.read(path), None
 
 
 def environment() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Return the device, the system and the versions of the packages."""
     packages = ("funcnn", "jax", "jaxlib", "optax", "numpy", "scikit-learn")
     versions = {}
     for package in packages:
@@ -144,19 +145,19 @@ def environment() -> dict[str, Any]:
 
 
 def _initialize_worker(folder: Path) -> None:
-    """The process that waits for the others decides what an interruption means."""
+    """Leave interruptions to the parent process, and share its compilation cache."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     enable_compilation_cache(folder)
 
 
 def enable_compilation_cache(folder: Path) -> None:
-    """Have XLA keep what it compiles: compiling is most of a quick run, and the next one finds it done."""
+    """Keep XLA's compiled programs in ``folder``: compiling is most of a quick run."""
     jax.config.update("jax_compilation_cache_dir", str(folder.resolve() / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def run_command_line(experiment: Experiment, kind: type[Settings] = Settings) -> None:
-    """What ``python -m experiments.NAME`` does: measure here and now, print the verdicts, write a page of its own."""
+    """Run ``python -m experiments.NAME``: measure in this process, print the verdicts, write a page."""
     settings = tyro.cli(
         kind, prog=f"python -m experiments.{experiment.name}", description=experiment.title,
         config=(tyro.conf.FlagCreatePairsOff,),
@@ -172,23 +173,23 @@ def run_command_line(experiment: Experiment, kind: type[Settings] = Settings) ->
 
 
 def run_and_record(experiment: Experiment, part: Part, settings: Settings) -> store.Record:
-    """A part's record, with how long it took and where it was measured."""
-    begun = time.monotonic()
+    """Run a part and return its record, with the seconds it took and the environment."""
+    start = time.monotonic()
     outcome = run_part(experiment, part, settings)
-    return store.outcome_record(outcome) | {"seconds": time.monotonic() - begun, "environment": environment()}
+    return store.outcome_record(outcome) | {"seconds": time.monotonic() - start, "environment": environment()}
 
 
 def print_verdicts(records: Sequence[store.Record]) -> None:
     """Print the verdicts."""
     for record in records:
-        shown = Table(title=record["title"], title_justify="left", header_style="bold", show_lines=True)
+        table = Table(title=record["title"], title_justify="left", header_style="bold", show_lines=True)
         for column in ("verdict", "claim", "measured", "allowed"):
-            shown.add_column(column, ratio=5 if column == "claim" else None, no_wrap=column == "verdict")
+            table.add_column(column, ratio=5 if column == "claim" else None, no_wrap=column == "verdict")
         for result in (result for part in record["parts"] for result in part.get("findings", ())):
             low, high, seeds = format_number(result["low"]), format_number(result["high"]), result["seeds"]
             interval = "" if result["statistic"] == "exact" else f"\n[dim]{low} to {high}, {seeds} seeds"
-            shown.add_row(
+            table.add_row(
                 f"[{VERDICT_STYLES[result['verdict']]}]{result['verdict']}", result["sentence"],
                 f"{format_number(result['estimate'])}{interval}", result["threshold"],
             )  # fmt: skip
-        console.print("", shown)
+        console.print("", table)

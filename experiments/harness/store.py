@@ -1,4 +1,4 @@
-"""What was measured is kept, part by part, under the settings and the code that gave it."""
+"""The store of measured parts, keyed by their settings and code."""
 
 import ast
 import hashlib
@@ -16,15 +16,17 @@ from experiments.harness.experiment import Experiment, Outcome, Settings
 from experiments.harness.topics import topic_path
 
 FUNCNN = Path(funcnn.__file__).parent
-Record = dict[str, Any]  # what a part found, as JSON
+Record = dict[str, Any]  # a part's outcome or an experiment, as JSON
 
 
 def digest(name: str, settings: Settings) -> str:
-    """A hash of all that an experiment's figures depend on: its settings, its code, funcnn's, and JAX's release."""
-    found = hashlib.sha256(json.dumps([asdict(settings), metadata.version("jax"), metadata.version("jaxlib")]).encode())
+    """Return a hash of what an experiment's figures depend on: settings, its code, funcnn's code, and JAX's release."""
+    digest = hashlib.sha256(
+        json.dumps([asdict(settings), metadata.version("jax"), metadata.version("jaxlib")]).encode()
+    )
     for path in [*source_files(topic_path(name)), *sorted(FUNCNN.rglob("*.py"))]:
-        found.update(path.read_bytes())
-    return found.hexdigest()[:16]
+        content.update(path.read_bytes())
+    return content.hexdigest()[:16]
 
 
 def source_files(script: Path) -> list[Path]:
@@ -48,11 +50,12 @@ def module_paths(name: str) -> list[Path]:
 
 
 def record_path(folder: Path, name: str, settings: Settings, part: int) -> Path:
-    """The file of a part's record."""
+    """Return the file of a part's record."""
     return folder / "measured" / f"{name}-{part}-{digest(name, settings)}.json"
 
 
 def read(path: Path) -> Record | None:
+    """Return a stored record, or ``None`` where there is none."""
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
@@ -62,7 +65,7 @@ def write(path: Path, record: Record) -> None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """At once or not at all: a run cut short leaves no half a file."""
+    """Write a file at once, so that an interrupted run leaves no partial file."""
     partial = path.with_name(path.name + ".part")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
@@ -94,7 +97,7 @@ def claim_record(result: ClaimResult) -> Record:
 def experiment_record(
     experiment: Experiment, settings: Settings, parts: Sequence[Record], failures: Mapping[int, str]
 ) -> Record:
-    """An experiment as the page shows it: what it asks, what each part found, and which parts found nothing."""
+    """Return an experiment with the records of its parts, and the failures of those that have none."""
     return {
         "name": experiment.name, "title": experiment.title, "introduction": experiment.introduction,
         "precision": experiment.precision, "settings": asdict(settings),
@@ -108,15 +111,15 @@ def experiment_record(
 
 
 def command_line(name: str, settings: Settings) -> str:
-    """What to type for the same figures."""
-    given = [
+    """Return the command that measures the same figures."""
+    options = [
         f"--{field.name}" + ("" if value is True else f" {value}")
         for field in fields(settings)
         if (value := getattr(settings, field.name)) != field.default
     ]
-    return " ".join(["python -m experiments", name, *given])
+    return " ".join(["python -m experiments", name, *options])
 
 
 def json_default(value: Any) -> Any:
-    """NumPy's and JAX's scalars and arrays as JSON's."""
+    """Convert NumPy's and JAX's scalars and arrays for ``json.dumps``."""
     return value.tolist()

@@ -1,4 +1,4 @@
-"""One step of backpropagation laid out: a small network with every value and every slope, and the loss after it."""
+"""One step of backpropagation in a small network, with every value, every gradient and the loss after it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ from experiments.harness.figures import Figure, Panel, panel
 
 @dataclass(frozen=True, kw_only=True)
 class BackpropSettings(Settings):
-    """One step of backpropagation with every number, and what it is worth beside other ways."""
+    """One step of backpropagation with every number, its agreement with other derivatives, and its cost."""
 
     sizes: tuple[int, ...] = (2, 3, 1)
     """Features, units of every hidden layer, outputs of the network that is shown."""
 
 
 class Backpropagation(NamedTuple):
-    """Every number of one step.
+    """All values of one step of backpropagation.
 
     Fields:
         values: of the forward pass, x first: a layer's output is the next one's input.
@@ -45,7 +45,7 @@ class Backpropagation(NamedTuple):
 def forward_and_backward(
     layers: Sequence[fnn.Layer], loss: fnn.Loss, params: Sequence[Any], x: Array, y: Array
 ) -> Backpropagation:
-    """Backpropagation, all of it: forward keeps what backward needs; back it goes from the last layer to the first."""
+    """Run the forward pass, keeping residuals, and the backward pass from the last layer to the first."""
     values, kept = [x], []
     for layer, layer_params in zip(layers, params, strict=True):
         value, _, residuals = layer.forward(layer_params, (), values[-1], train=True)
@@ -77,7 +77,7 @@ def random_batch(key: Array, sizes: Sequence[int], samples: int = 1) -> fnn.Batc
 
 
 def central_differences(loss_of, params: Any, step: float = 1e-5) -> Any:
-    """The slope of a loss by every parameter, measured: twice as many forward passes as there are parameters."""
+    """Return central differences of a loss by every parameter, in two forward passes for each."""
     flat, restore = ravel_pytree(params)
     nudges = step * jnp.eye(flat.size)
     slopes = jax.vmap(lambda nudge: (loss_of(restore(flat + nudge)) - loss_of(restore(flat - nudge))) / (2 * step))
@@ -93,7 +93,7 @@ def describe_difference(gap: float) -> str:
 
 
 def network_panel(sizes: Sequence[int], nodes: list[dict], edges: list[dict], value: str, subtitle: str) -> Panel:
-    """Units in columns by layer, joined by their weights; every one shows its ``value`` and is hovered for the rest."""
+    """Return a panel of units in columns by layer, joined by their weights, with ``value`` written at each."""
     bare = alt.Axis(labels=False, ticks=False, domain=False, grid=False, title=None)
     places = {"x": alt.X("x:Q", axis=bare, scale=alt.Scale(domain=[-0.3, len(sizes) - 0.7], nice=False)),
               "y": alt.Y("y:Q", axis=bare, scale=alt.Scale(domain=[0, 1], nice=False))}  # fmt: skip
@@ -126,7 +126,7 @@ def network_panel(sizes: Sequence[int], nodes: list[dict], edges: list[dict], va
 
 
 def graph_data(sizes: Sequence[int], params, one: Backpropagation) -> tuple[list[dict], list[dict]]:
-    """The units (their activations) and the weights between them, each with value, slope and place."""
+    """Return the units and the weights between them, each with value, slope and position."""
 
     def height(unit, count):
         return (count - 1 - unit + 0.5) / count
@@ -154,7 +154,7 @@ def graph_data(sizes: Sequence[int], params, one: Backpropagation) -> tuple[list
 
 
 def parameter_names(sizes: Sequence[int]) -> list[str]:
-    """The parameters in the order of their flattened tree: each layer's kernel by rows, then its bias."""
+    """Return the parameters' names in the order of their flattened tree: each kernel by rows, then its bias."""
     names = []
     for number, (before, after) in enumerate(pairwise(sizes), start=1):
         names += [f"W{number}[{i + 1}, {j + 1}]" for i in range(before) for j in range(after)]
@@ -218,10 +218,10 @@ def one_step(settings: Settings) -> Outcome:
         words = ["  ".join(f"{number:.4f}" for number in array[0].tolist()) for array in (value, slope)]
         flow.append((name, rule, words[0], back, words[1]))
     tables = (
-        Table("The values, and the slope of the loss by each", ("", "forward", "value", "backward", "∂L/∂ value"),
+        Table("Values and the slopes of the loss by them", ("", "forward", "value", "backward", "∂L/∂ value"),
               tuple(flow), f"Read the values down and the slopes up. The target y is "
               f"{'  '.join(f'{target:g}' for target in batch.y[0].tolist())}."),
-        Table("Every parameter, its slope three ways, and what it is after the step",
+        Table("Parameters, their slopes three ways, and their values after the step",
               ("parameter", "value", "by hand", "autodiff", "central differences", "after"), tuple(rows[:MOST_ROWS]),
               f"Learning rate {RATE:g}."
               + (f" The first {MOST_ROWS} of {len(rows):,}." if len(rows) > MOST_ROWS else "")),
@@ -229,9 +229,9 @@ def one_step(settings: Settings) -> Outcome:
 
     gaps = [float(np.abs(columns[1] - other).max()) for other in columns[2:]]
     text = (
-        f"A network of {shape} sigmoid units sees one sample. Forward, each layer weighs, adds and squashes; the loss "
-        f"is {float(one.loss):.4f}. Back, each slope is the one from above times the step between: the chain rule. A "
-        "weight's slope is what came in on its wire times the slope of what it feeds. The slopes agree with autodiff "
+        f"A network of {shape} sigmoid units sees one sample. A layer computes a weighted sum and its sigmoid; the "
+        f"loss is {float(one.loss):.4f}. Back, each slope is the one from above times the local derivative: the chain "
+        "rule. A weight's slope is its input times the slope at its output. The slopes agree with autodiff "
         f"{describe_difference(gaps[0])} and with central differences to {gaps[1]:.0e}. One step with learning rate "
         f"{RATE:g} takes the loss to {lower:.4f}."
     )

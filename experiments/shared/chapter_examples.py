@@ -1,7 +1,7 @@
-"""The chapter's examples that need no training: the inputs, what the chapter prints, and what funcnn computes.
+"""The chapter's examples that need no training, and its XOR example's printed losses and initial parameters.
 
-Each function works one example through and returns it as an ``Example``; nothing here prints. What the chapter prints
-stands here as strings, for the digits that it gives decide what it claims. The true figures are computed.
+Each function computes one example and returns it as an ``Example``. The printed figures are strings, since their digits
+are part of what the chapter claims. The true figures are computed.
 """
 
 from typing import Any, NamedTuple
@@ -36,7 +36,7 @@ class Printed(NamedTuple):
 
 
 class Example(NamedTuple):
-    """An example worked through: its steps on the board, what the chapter prints, what to take home, what is true."""
+    """An example: its steps, the figures that the chapter prints, a conclusion, and the true figures."""
 
     title: str
     board: str
@@ -44,8 +44,8 @@ class Example(NamedTuple):
     conclusion: str
     true: dict[str, Any]
 
-    def wrong(self) -> int:
-        """How many of the printed figures are wrong."""
+    def count_wrong(self) -> int:
+        """Return how many of the printed figures are wrong."""
         return sum(not one.right for printed in self.printed for one in printed.comparisons())
 
 
@@ -56,12 +56,12 @@ def compare(printed: str, true: float) -> Comparison:
 
 
 def to_python(tree: Any) -> Any:
-    """A tree of arrays as one of Python numbers and lists."""
+    """Return a tree of arrays as one of Python numbers and lists."""
     return jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), tree)
 
 
 def show(values: ArrayLike, digits: int = 4) -> str:
-    """Numbers as on the board: rows between slashes, entries between blanks."""
+    """Format numbers: rows separated by slashes, entries by blanks."""
     rows = np.atleast_2d(np.asarray(values))
     return " / ".join("  ".join(f"{entry:z.{digits}f}" for entry in row) for row in rows).replace("-", "−")
 
@@ -70,7 +70,7 @@ XOR_LOSSES = {0: "0.277823", 2000: "0.125614", 4000: "0.015423", 6000: "0.004567
 
 
 def xor_initial_params():
-    """The chapter draws its kernels from NumPy's old generator, seeded with 42."""
+    """Return the chapter's initial parameters, drawn from NumPy's legacy generator seeded with 42."""
     draws = np.random.RandomState(42)
     hidden = fnn.LinearParams(jnp.array(draws.randn(2, 4) * 0.5), jnp.zeros(4))
     return hidden, (), fnn.LinearParams(jnp.array(draws.randn(4, 1) * 0.5), jnp.zeros(1)), ()
@@ -92,7 +92,7 @@ and for z = −2   σ(z) = {show(there["sigmoid"])}  max(0, z) = {show(there["re
         Printed("at z = 2.3", "0.9089 2.3000 0.9801", list(here.values())),
         Printed("at z = −2", "0.1192 0.0000 -0.9640", list(there.values())),
     )
-    conclusion = "One weighted sum; what becomes of it is the activation's choice."
+    conclusion = "One weighted sum, and a different output for each activation."
     return Example("A single neuron", board, printed, conclusion,
                    to_python({"z": z[0, 0], **here, "at_minus_2": there}))  # fmt: skip
 
@@ -167,7 +167,7 @@ z2 = a1 W2 + b2 = {show(z2)}      0.47·0.7 + 0·(−0.3) + 0.58·0.5 + 0.1
 
 
 def backpropagate(params, x, y):
-    """Gradients, and every value on the way, of x → linear → ReLU → linear → σ with binary cross-entropy."""
+    """Return gradients and every intermediate value of x → linear → ReLU → linear → σ with binary cross-entropy."""
     hidden, output = params
     z1, kept_hidden = fnn.linear_forward(hidden, x)
     a1, kept_relu = fnn.relu_forward(z1)
@@ -204,9 +204,9 @@ forward   z1 = {show(true["z1"])}   a1 = {show(true["a1"])}   z2 = {show(true["z
           target 1, so the loss is −log {show(true["a2"])} = {show(true["loss"])}
 backward, from the last layer to the first; dv is the slope of the loss by v
   dz2 = σ(z2) − y   = {show(true["dz2"])}    cross-entropy and σ together: their awkward factors cancel
-  dW2 = a1ᵀ dz2     = {show(true["dW2"])}    what a weight was given, times the error of what it fed
+  dW2 = a1ᵀ dz2     = {show(true["dW2"])}    the weight's input, times the error at its output
   db2 = dz2         = {show(true["db2"])}
-  da1 = dz2 W2ᵀ     = {show(true["da1"])}    the error goes back over the weights it came by
+  da1 = dz2 W2ᵀ     = {show(true["da1"])}    the error goes back through the same weights
   dz1 = da1·ReLU′   = {show(true["dz1"])}    both units are active: everything passes
   dW1 = xᵀ dz1      = {show(true["dW1"])}
   db1 = dz1         = {show(true["db1"])}
@@ -275,7 +275,7 @@ softmax of scores + 100   {show(shifted)}    moved by {float(abs(shifted - exclu
 σ of each score + 100     {show(fnn.sigmoid_forward(scores + 100)[0])}    here the level is the answer"""
     printed = (Printed("softmax", "0.659 0.242 0.099", exclusive),)
     conclusion = "Labels that can hold together need a sigmoid each; classes that exclude each other need one softmax."
-    return Example("What softmax says: one class, not three answers", board, printed, conclusion, {})
+    return Example("Softmax: one class, not three answers", board, printed, conclusion, {})
 
 
 def mse_against_bce() -> Example:

@@ -65,7 +65,7 @@ GOAL = 90.0
 
 
 class Accuracies(NamedTuple):
-    """What came of every loss.
+    """The results of every loss.
 
     Fields:
         rates: the best by validation accuracy, ``(losses,)``.
@@ -81,7 +81,7 @@ class Accuracies(NamedTuple):
 
 
 def one_hot(data: Split) -> Split:
-    """With one-hot training targets, which every loss takes."""
+    """Return the split with one-hot training targets, which every loss takes."""
     x, y = data.training
     return data._replace(training=fnn.Batch(x, jax.nn.one_hot(y, int(y.max()) + 1, dtype=x.dtype)))
 
@@ -91,7 +91,7 @@ def network(data: Split) -> fnn.Layer:
 
 
 def train_with_each_loss(settings: Settings, claim: Claim, make: Callable, data: Split, epochs: int) -> Accuracies:
-    """Every loss at every rate from the same seeds, in one program. A run that diverges guesses the first class."""
+    """Train with every loss at every rate in one program. A run that diverges predicts the first class."""
     model = network(data)
 
     @jax.jit
@@ -171,7 +171,7 @@ def data_sets(settings: Settings) -> Outcome:
             caption=f"Networks with {HIDDEN} hidden units, plain descent in batches of 32, means over seeds.",
         ),
         Figure(
-            title="The test accuracy that each loss comes to, at its best rate",
+            title="The test accuracy of each loss at its best rate",
             alternative="Test accuracy of four losses on three data sets, means over seeds: "
             + "; ".join(f"{where}: {describe_means(names, one.test)}" for where, one in found.items()) + ".",
             panels=tuple(
@@ -217,7 +217,7 @@ def describe_accuracies(found: dict[str, Accuracies]) -> str:
         for where, one in found.items()
     ]
     last = (
-        "A fresh network is sure of nothing: the saturated start, in which squared error is "
-        "helpless, isn't where it begins. Each loss needs a rate of its own."
+        "A new network's predictions are not confident: it doesn't begin at the saturated weights "
+        "from which squared error can't recover. Each loss needs a rate of its own."
     )
     return "\n\n".join((*paragraphs, last))

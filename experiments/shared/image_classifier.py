@@ -1,4 +1,4 @@
-"""What the digits and the MNIST experiment share: one network trained twice from one start, and many seeds at once."""
+"""An image classifier trained twice from one start, by both gradients, and from many seeds at once."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class ClassifierSettings(Settings, DistributedSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class Classifier:
-    """A network for a data set, and what is claimed of it.
+    """A network for a data set, and the thresholds of its claims.
 
     Fields:
         order: as in ``Experiment``.
@@ -65,7 +65,7 @@ class PairedTraining(NamedTuple):
 
 
 def make_experiment(classifier: Classifier) -> Experiment:
-    """The experiment on a classifier: two claims, and what its network has learned."""
+    """Return the experiment on a classifier: two claims, and figures of the trained network."""
     same = Claim(
         name=f"{classifier.name}-same",
         sentence=f"Gradients by hand and by autodiff train the same network on {classifier.title}.",
@@ -146,7 +146,7 @@ def epoch_count(classifier: Classifier, settings: Settings) -> int:
 
 
 def checked_classifier_value_and_grad(settings: Settings, classifier: Classifier, data: DataSet):
-    """The settings' gradients, once those of a narrow twin of the network are seen to be right on a few images."""
+    """Return the settings' gradients after checking a narrower network of the same form on a few images."""
     inner = [min(size, 16) for size in classifier.sizes[1:-1]]
     x, y = (part[:8] for part in data.training)
     middle = x[:, x.shape[1] // 2 :][:, :16]
@@ -156,7 +156,7 @@ def checked_classifier_value_and_grad(settings: Settings, classifier: Classifier
 
 
 def train_pair(classifier: Classifier, model: fnn.Layer, data: DataSet, settings: Settings, mesh) -> PairedTraining:
-    """Train with both gradients from the same start, and keep every epoch's parameters to compare."""
+    """Train with both gradients from the same start, and compare the parameters of every epoch."""
     key = jax.random.key(settings.seed)
     start = model.init(key)
     trained, visited = {}, {}
@@ -174,13 +174,13 @@ def train_pair(classifier: Classifier, model: fnn.Layer, data: DataSet, settings
 
 
 def largest_gap(first: Any, second: Any) -> float:
-    """The largest difference of an entry between two trees; NaN where there is one."""
+    """Return the largest difference of an entry between two trees; NaN where there is one."""
     gaps = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), first, second)
     return float(np.max(jax.tree.leaves(gaps)))
 
 
 def comparison_table(twins: PairedTraining) -> Table:
-    """Losses, accuracies and the gap at a few epochs."""
+    """Return a table of losses, accuracies and the gap at a few epochs."""
     last = len(twins.gaps) - 1
     columns = [
         twins.trained[name].history.validation[figure] for figure in ("loss", "accuracy") for name in twins.trained
@@ -190,11 +190,11 @@ def comparison_table(twins: PairedTraining) -> Table:
         for epoch in sorted({0, last // 4, last // 2, last})
     ]
     titles = ("epoch", "test loss by hand", "by autodiff", "accuracy by hand", "by autodiff", "largest gap")
-    return Table("By hand beside autodiff", titles, tuple(rows))
+    return Table("Hand-written gradients beside autodiff", titles, tuple(rows))
 
 
 def curves_figure(twins: PairedTraining) -> Figure:
-    """Losses and accuracy by epoch of the two trainings, and the gap between their parameters."""
+    """Return a figure of losses, accuracy and the gap between the two trainings' parameters, by epoch."""
     epochs = np.arange(1, len(twins.gaps) + 1)
     losses, accuracies = {}, {}
     for name, words in (("manual", "by hand"), ("autodiff", "by jax.grad")):
@@ -218,13 +218,13 @@ def curves_figure(twins: PairedTraining) -> Figure:
 
 
 def confusion_figure(confusion: np.ndarray) -> Figure:
-    """Counts of each class (row) taken for which (column): the mistakes alone, or they would not be seen."""
+    """Return a heatmap of the mistakes alone: true classes in rows, predicted ones in columns."""
     right, total = int(np.trace(confusion)), int(confusion.sum())
     mistakes = np.where(np.eye(len(confusion), dtype=bool), 0, confusion)
     most = np.unravel_index(mistakes.argmax(), mistakes.shape)
     classes = range(len(confusion))
     return Figure(
-        f"{total - right} of {total} test images are mistaken, and for what",
+        f"The mistakes on {total - right} of {total} test images",
         f"A grid of the mistakes: rows are the true classes, columns what they were taken for. The most frequent: "
         f"{most[0]} taken for {most[1]}, {mistakes.max()} times.",
         (heatmap(mistakes, rows=classes, columns=classes, x="taken for", y="truly", value="mistakes"),),
@@ -232,7 +232,7 @@ def confusion_figure(confusion: np.ndarray) -> Figure:
 
 
 def kernel_figure(start: np.ndarray, kernel: np.ndarray, side: int) -> Figure:
-    """What units of the first layer look for: their weights as images, and beside them what training added."""
+    """Return a figure of the first layer's weights as images, and of the change by training."""
     added = kernel - start
     most_changed = np.argsort(-np.linalg.norm(added, axis=0))[:UNITS_SHOWN]
     panels = (
@@ -240,9 +240,9 @@ def kernel_figure(start: np.ndarray, kernel: np.ndarray, side: int) -> Figure:
         for part, subtitle in ((kernel, "their weights"), (added, "what training added to them"))
     )
     return Figure(
-        f"What {len(most_changed)} units of the first layer look for",
+        f"The kernels of {len(most_changed)} units of the first layer",
         f"The kernels of the {len(most_changed)} units that training changed most, as images of {side} by {side} "
         "pixels, beside what training added to their random start: blots and strokes rather than noise.",
         tuple(panels),
-        "Each image by its own scale: orange where ink speaks for the unit, violet where it speaks against.",
+        "Each image by its own scale: orange for positive weights, violet for negative ones.",
     )

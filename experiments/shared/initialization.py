@@ -1,7 +1,7 @@
-"""Networks at their start, for many seeds at once: kernels drawn by NumPy, everything else as a model begins.
+"""Initial parameters of many seeds at once, with kernels drawn by NumPy.
 
-Drawing them here, and not by ``init`` within a compiled program, keeps one program for every initialization, gives
-paired starts to models that differ in something else, and spares XLA the random numbers of every kernel.
+Drawing kernels here, and not by ``init`` within a compiled program, keeps one program for every initialization, gives
+paired initial parameters to models that differ elsewhere, and saves compiling the random numbers of every kernel.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ INITIALLY_ONE = ("scale", "variance")
 
 
 def init_ensemble(model: fnn.Layer, seeds: int, draw: Initializer, seed: int = 0):
-    """Parameters and state of every seed, stacked along a first axis."""
+    """Return parameters and state of every seed, stacked along a first axis."""
     generator = np.random.default_rng(seed)
     params, state = jax.eval_shape(model.init, jax.random.key(0))
 
@@ -35,27 +35,27 @@ def init_ensemble(model: fnn.Layer, seeds: int, draw: Initializer, seed: int = 0
 
 
 def he_normal(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """N(0, 2/n) for n features in: He, Zhang, Ren and Sun 2015."""
+    """Draw from N(0, 2/n) for n features in: He, Zhang, Ren and Sun 2015."""
     return generator.standard_normal(shape) * np.sqrt(2 / shape[-2])
 
 
 def xavier_normal(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """N(0, 2/(n + m)) for n features in and m out: Glorot and Bengio 2010."""
+    """Draw from N(0, 2/(n + m)) for n features in and m out: Glorot and Bengio 2010."""
     return generator.standard_normal(shape) * np.sqrt(2 / (shape[-2] + shape[-1]))
 
 
 def fan_in_uniform(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """U(−1/√n, 1/√n) for n features in: what was usual before, and still is PyTorch's default."""
+    """Draw from U(−1/√n, 1/√n) for n features in: usual before Glorot and Bengio, and PyTorch's default."""
     return generator.uniform(-1, 1, shape) / np.sqrt(shape[-2])
 
 
 def he_mlp_params(rng: np.random.Generator, sizes: tuple[int, ...], *networks: int, bias: float = 0.0):
-    """He's initial parameters of ``fnn.mlp(sizes)`` in float32, each ``(*networks, …)``.
+    """Return He's initial parameters of ``fnn.mlp(sizes)`` in float32, each ``(*networks, …)``.
 
     Args:
-        rng: where they come from.
+        rng: the random generator.
         sizes: as for ``mlp``.
-        networks: how many are drawn, on as many axes as wanted; none for one network.
+        networks: the leading axes; none for one network.
         bias: the standard deviation of the hidden layers' biases; the output's are 0.
     """
     linears = [

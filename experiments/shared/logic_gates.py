@@ -16,12 +16,12 @@ def gate_targets(gate: str) -> Array:
 
 
 def is_correct(logits: Array, y: Array) -> Array:
-    """Whether each answer is on its target's side of ½, which is a logit of 0."""
+    """Return whether each answer is on its target's side of ½, which is a logit of 0."""
     return (logits > 0) == (y > 0.5)
 
 
 def masked_value_and_grad(grad, present):
-    """Gradients that are 0 for the parameters that a network lacks."""
+    """Return gradients multiplied by a mask, 0 for the parameters that a network lacks."""
 
     def of(model, loss):
         def value_and_grad(*given, key=None):

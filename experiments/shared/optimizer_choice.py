@@ -10,7 +10,7 @@ import optax
 def select_optimizer(
     choice: jax.Array, optimizers: Sequence[optax.GradientTransformation]
 ) -> optax.GradientTransformation:
-    """The chosen optimizer. The choice may be vmapped: all of them keep their state, one of them has its way."""
+    """Return an optimizer that applies one of several. The choice may be vmapped; all of them update their state."""
 
     def init(params):
         return tuple(optimizer.init(params) for optimizer in optimizers)

@@ -5,12 +5,13 @@ from itertools import pairwise
 import numpy as np
 
 from experiments import approximation, depth
+from experiments.shared.function_fitting import HALF_WIDTH, triangle_wave, unexplained_share
 
 
 def test_the_kinked_wave_is_a_triangle_with_the_teeth_that_its_name_says():
-    np.testing.assert_allclose(approximation.teeth(np.pi * np.array([0, 0.25, 0.5, 1, 1.5]), 1), [0, 0.5, 1, 0, -1],
+    np.testing.assert_allclose(triangle_wave(np.pi * np.array([0, 0.25, 0.5, 1, 1.5]), 1), [0, 0.5, 1, 0, -1],
                                atol=1e-12)  # fmt: skip
-    x = np.linspace(-approximation.HALF, approximation.HALF, 100_000)
+    x = np.linspace(-HALF_WIDTH, HALF_WIDTH, 100_000)
     turns = np.diff(np.sign(np.diff(depth.SAW(x)))) != 0
     assert turns.sum() == depth.TEETH
 
@@ -22,10 +23,10 @@ def test_both_depths_have_about_a_thousand_parameters():
 
 def test_a_failed_fit_counts_as_the_mean():
     y = np.array([0.0, 2.0])
-    assert [float(approximation.unexplained(np.array(fit), y)) for fit in ([0, 2], [0, 1], [1, 1], [9, 9])] == [
+    assert [float(unexplained_share(np.array(fit), y)) for fit in ([0, 2], [0, 1], [1, 1], [9, 9])] == [
         0, 0.5, 1, 1,
     ]  # fmt: skip
-    assert float(approximation.unexplained(np.array([np.nan, 0.0]), y)) == 1
+    assert float(unexplained_share(np.array([np.nan, 0.0]), y)) == 1
 
 
 def test_least_squares_finds_a_target_that_is_made_of_a_networks_own_units():

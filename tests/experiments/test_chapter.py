@@ -38,4 +38,4 @@ def test_every_example_is_covered(figures):
     ("printed", "true", "right"), [("0.5173", 0.51704, False), ("-0.0", 0.0, True), ("2.3000", 2.3, True)]
 )
 def test_a_printed_figure_is_compared_at_its_own_digits(printed, true, right):
-    assert chapter.examples.compared(printed, true).right is right
+    assert chapter.examples.compare(printed, true).right is right

@@ -35,7 +35,7 @@ def test_nothing_is_trained_before_its_gradients_are_checked(name, monkeypatch):
     def train(*given, **settings):
         raise TrainedError
 
-    monkeypatch.setattr(experiment_module, "_SEEN_RIGHT", set())
+    monkeypatch.setattr(experiment_module, "_CHECKED_MODELS", set())
     monkeypatch.setattr(fnn, "check_model", check)
     for trainer in ("train", "fit", "train_ensemble"):
         monkeypatch.setattr(fnn, trainer, train)

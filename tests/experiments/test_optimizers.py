@@ -11,6 +11,7 @@ import optax
 
 import funcnn as fnn
 from experiments import optimizers
+from experiments.shared.optimizer_choice import select_optimizer
 
 CHAPTER = json.loads(Path(__file__).parents[1].joinpath("data", "chapter.json").read_text())["optimizers"]
 
@@ -34,7 +35,7 @@ def test_the_chosen_optimizer_steps_as_it_does_alone():
     params = {"w": jnp.array([1.0, -2.0]), "b": jnp.array([3.0])}
     makers = (fnn.momentum, fnn.adam)
     for choice, make in enumerate(makers):
-        pair, alone = optimizers.one_of(jnp.array(choice), [each(0.1) for each in makers]), make(0.1)
+        pair, alone = select_optimizer(jnp.array(choice), [each(0.1) for each in makers]), make(0.1)
         both, state, other = params, pair.init(params), alone.init(params)
         single = params
         for _ in range(3):

@@ -10,6 +10,7 @@ import pytest
 import funcnn as fnn
 from experiments import perceptron
 from experiments.harness.experiment import Settings
+from experiments.shared.logic_gates import gate_inputs, gate_targets, masked_value_and_grad
 
 SMALLER = {"sigmoid": (fnn.sigmoid, 3), "tanh": (fnn.tanh, 2), "ReLU": (fnn.relu, 8)}
 
@@ -30,7 +31,7 @@ def test_a_part_of_the_network_of_all_is_that_smaller_network(activation):
     hidden, _, output = branches[list(perceptron.ACTIVATIONS).index(activation)]
     own = (fnn.LinearParams(hidden.kernel[:, :units], hidden.bias[:units]), (),
            fnn.LinearParams(output.kernel[:units], output.bias))  # fmt: skip
-    x = perceptron.corners()
+    x = gate_inputs()
     whole = fnn.predict(perceptron.EVERY, params, perceptron.EVERY.init(jax.random.key(0))[1], x)
     alone = fnn.predict(fnn.mlp((2, units, 1), layer), own, ((),) * 3, x)
     assert jnp.allclose(whole, alone, rtol=1e-12)
@@ -39,9 +40,9 @@ def test_a_part_of_the_network_of_all_is_that_smaller_network(activation):
 def test_what_a_network_lacks_never_moves():
     present = perceptron.parameter_mask("tanh", 2, 1.0)
     params = perceptron.initial_params(jax.random.key(0), present)
-    grad = perceptron.frozen_elsewhere(fnn.manual_value_and_grad, present)
+    grad = masked_value_and_grad(fnn.manual_value_and_grad, present)
     trained = fnn.train(
-        perceptron.EVERY, fnn.sigmoid_cross_entropy, fnn.adam(0.1), (perceptron.corners(), perceptron.targets("XOR")),
+        perceptron.EVERY, fnn.sigmoid_cross_entropy, fnn.adam(0.1), (gate_inputs(), gate_targets("XOR")),
         epochs=3, key=jax.random.key(0), grad=grad, params=params,
     )  # fmt: skip
     moved = jax.tree.map(lambda after, before: after != before, trained.params, params)

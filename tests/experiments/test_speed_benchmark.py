@@ -197,11 +197,11 @@ def test_the_table_stands_between_its_marks(tmp_path):
         "geometric_means": geometric_means([result]),
     }
     page = tmp_path / "README.md"
-    page.write_text(f"before\n{readme.MARKS.begin}\nold\n{readme.MARKS.end}\nafter\n", encoding="utf-8")
+    page.write_text(f"before\n{readme.SECTION.begin}\nold\n{readme.SECTION.end}\nafter\n", encoding="utf-8")
     readme.write(record, page)
     text = page.read_text(encoding="utf-8")
-    assert text.startswith(f"before\n{readme.MARKS.begin}\n| steps a second | 2-4-2 |\n")
-    assert text.endswith(f"{readme.MARKS.end}\nafter\n")
+    assert text.startswith(f"before\n{readme.SECTION.begin}\n| steps a second | 2-4-2 |\n")
+    assert text.endswith(f"{readme.SECTION.end}\nafter\n")
     assert f"| {readme.TITLES['funcnn_scan']} | 500 (2.00) |" in text
     assert f"| {readme.TITLES['jax_scan']} | 250 (1.00) |" in text
     assert "share of the floor | 50% |" in text

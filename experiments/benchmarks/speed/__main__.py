@@ -113,7 +113,7 @@ def run(settings: SpeedSettings) -> Record:
     networks = settings.chosen()
     if settings.readme:
         # Before the long run, not after it.
-        readme.MARKS.around()
+        readme.SECTION.surroundings()
     console.rule("[bold]How fast networks train")
     record: Record = {
         "command": shlex.join([*COMMAND.split(), *sys.argv[1:]]),

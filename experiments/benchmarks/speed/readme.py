@@ -6,7 +6,7 @@ from pathlib import Path
 from experiments.benchmarks.speed.rounds import REFERENCE, Record
 from experiments.harness.readme_section import README, readme_section
 
-MARKS = readme_section("speed")
+SECTION = readme_section("speed")
 TITLES = {
     "funcnn_scan": "funcnn, gradients by hand, in a scan",
     "funcnn_autodiff": "funcnn, `autodiff_value_and_grad`, in a scan",
@@ -25,7 +25,7 @@ TITLES = {
 
 def write(record: Record, readme: Path = README) -> None:
     """Put the table between its marks."""
-    MARKS.write(table(record), readme)
+    SECTION.write(table(record), readme)
 
 
 def table(record: Record) -> str:

@@ -1,3 +1,3 @@
-"""The report: every claim with its verdict, on one page that needs nothing beside it."""
+"""The report: all claims with their verdicts on one self-contained page."""
 
 from experiments.harness.report.page import write_report as write_report

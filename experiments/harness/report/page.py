@@ -1,4 +1,4 @@
-"""Writing ``index.html`` and ``results.json`` from what was measured."""
+"""``index.html`` and ``results.json`` from the records of the parts."""
 
 import json
 import math
@@ -20,7 +20,7 @@ WIDTH, HEIGHT, MARGIN = 150.0, 22.0, 6.0
 
 
 class IntervalPicture(NamedTuple):
-    """An interval beside its threshold, in the units of a small SVG: the part that the claim allows, and what came."""
+    """An interval beside the range that a claim allows, in the units of a small SVG."""
 
     allowed: tuple[float, float]
     interval: tuple[float, float]
@@ -28,7 +28,7 @@ class IntervalPicture(NamedTuple):
 
 
 def write_report(records: Sequence[Record], folder: Path, name: str = "index") -> Path:
-    """The page, ``name``.html, and the numbers, results.json (or ``name``.json); returns the page's path."""
+    """Write the page, ``name``.html, and the numbers, results.json (or ``name``.json); return the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
     numbers = "results.json" if name == "index" else f"{name}.json"
     parts = [part for record in records for part in record["parts"]]
@@ -63,35 +63,36 @@ def write_report(records: Sequence[Record], folder: Path, name: str = "index") -
 
 @cache
 def vega_script() -> Markup:
-    """The library that draws the charts, to stand inside the page."""
+    """Return the library that draws the charts, for the page's script."""
     return Markup(vl_convert.javascript_bundle().replace("</script", "<\\/script"))
 
 
 def format_cell(value: Any) -> str:
-    """A number as people read it; words as they are, a minus as one."""
+    """Format a cell of a table: numbers by ``format_number``, other values as they are."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return format_number(value)
     return str(value).replace("-", "−") if is_figure(value) else str(value)
 
 
 def is_figure(value: Any) -> bool:
-    """Whether a cell of a table is a number, or a number in words."""
+    """Return whether a cell of a table is a number or the text of one."""
     return isinstance(value, int | float) or re.fullmatch(r"[+\-−]?[\d.,]+(e[+-]?\d+)?\s?%?", str(value)) is not None
 
 
 def paragraphs(text: str) -> list[str]:
+    """Return the paragraphs of a text, which are separated by empty lines."""
     return [block.strip() for block in text.split("\n\n") if block.strip()]
 
 
 def script_json(value: Any) -> Markup:
-    """JSON that can stand inside a script element."""
+    """Return JSON that is safe inside a script element."""
     return Markup(
         json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=json_default).replace("</", "<\\/")
     )
 
 
 def interval_picture(result: Record) -> IntervalPicture:
-    """Where the threshold, the interval and the estimate lie; on a logarithmic axis where they are far apart."""
+    """Return the positions of threshold, interval and estimate, on a logarithmic axis where they are far apart."""
     limits = [result[name] for name in ("at_least", "at_most") if name in result]
     values = [*limits, result["low"], result["high"], result["estimate"]]
     logarithmic = min(values) > 0 and max(values) > 100 * min(values)
@@ -99,12 +100,12 @@ def interval_picture(result: Record) -> IntervalPicture:
     low, high = min(scaled), max(scaled)
     spread = (high - low) or abs(high) or 1.0
 
-    def across(value: float) -> float:
-        at = math.log(value) if logarithmic else value
-        return round(MARGIN + (WIDTH - 2 * MARGIN) * (0.12 + 0.76 * (at - low) / spread), 1)
+    def position(value: float) -> float:
+        scaled = math.log(value) if logarithmic else value
+        return round(MARGIN + (WIDTH - 2 * MARGIN) * (0.12 + 0.76 * (scaled - low) / spread), 1)
 
     allowed = (
-        across(result["at_least"]) if "at_least" in result else 0.0,
-        across(result["at_most"]) if "at_most" in result else WIDTH,
+        position(result["at_least"]) if "at_least" in result else 0.0,
+        position(result["at_most"]) if "at_most" in result else WIDTH,
     )
-    return IntervalPicture(allowed, (across(result["low"]), across(result["high"])), across(result["estimate"]))
+    return IntervalPicture(allowed, (position(result["low"]), position(result["high"])), position(result["estimate"]))
