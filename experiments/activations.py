@@ -97,7 +97,7 @@ def value_and_derivative(layer: fnn.Layer, z: jax.Array) -> tuple[np.ndarray, np
 
 @experiment_part("Values and slopes", RANGES, RANGES_COMPUTED, SATURATION, RELU_SLOPE)
 def curves(settings: Settings) -> Outcome:
-    def outside(most):
+    def count_outside(most):
         z = jnp.linspace(-most, most, 100_001)
         sigmoid, tanh, relu = (value_and_derivative(layer, z)[0] for layer in (fnn.sigmoid, fnn.tanh, fnn.relu))
         return np.sum((sigmoid <= 0) | (sigmoid >= 1)) + np.sum(np.abs(tanh) >= 1) + np.sum(relu < 0)
@@ -110,8 +110,8 @@ def curves(settings: Settings) -> Outcome:
     far = jnp.concatenate([jnp.linspace(-100, -5, 10_001), jnp.linspace(5, 100, 10_001)])
     steepest = max(value_and_derivative(layer, far)[1].max() for layer in (fnn.sigmoid, fnn.tanh))
     results = (
-        judge(RANGES, outside(5)),
-        judge(RANGES_COMPUTED, outside(100),
+        judge(RANGES, count_outside(5)),
+        judge(RANGES_COMPUTED, count_outside(100),
               f"Single precision rounds the sigmoid to 1 by z = {reaches_one['sigmoid']} and tanh by "
               f"z = {reaches_one['tanh']}: one reason why a loss should take logits."),
         judge(SATURATION, steepest),
@@ -225,11 +225,11 @@ def zero_centre(settings: Settings) -> Outcome:
         judge(TANH_FASTER, chosen["tanh"] / chosen["sigmoid"], f"The best rates: {rates}."),
         judge(CENTRE, chosen["tanh"] / chosen["tanh + 1"]),
     )
-    told = ", ".join(f"{name} {loss.mean():.3f}" for name, loss in chosen.items())
+    summary = ", ".join(f"{name} {loss.mean():.3f}" for name, loss in chosen.items())
     figure = Figure(
         title="The centre of the activation and the speed of training",
         alternative=f"Training loss on digits by epoch, each activation at its best rate, and after {epochs} epochs by "
-        f"learning rate. At the best rates: {told}.",
+        f"learning rate. At the best rates: {summary}.",
         panels=(
             lines({name: Curve(1 + np.arange(epochs), loss[best[name]].mean(0), *np.quantile(
                 loss[best[name]], (0.025, 0.975), axis=0)) for name, loss in losses.items()},
@@ -240,8 +240,8 @@ def zero_centre(settings: Settings) -> Outcome:
         caption="64-32-32-10, plain descent in batches of 32. Mean over the seeds, with the range of 95% of them. A "
         "loss above 10, or not finite, counts as 10.",
     )  # fmt: skip
-    text = f"""Training loss after {epochs} epochs, each at its best learning rate ({rates}): {told}. tanh is a sigmoid
-stretched to twice the height and half the width, 2σ(2z) − 1, so it differs from it in slope as well as in centre. tanh
+    text = f"""Training loss after {epochs} epochs, each at its best learning rate ({rates}): {summary}. tanh is a
+sigmoid stretched to twice the height and half the width, 2σ(2z) − 1, so it differs in slope as well as in centre. tanh
 + 1 has tanh's slopes without its centre: what lies between the two is the centre's doing, the rest is the slope's."""
     return Outcome(results, (figure,), text=text)
 
@@ -268,21 +268,21 @@ def speed(settings: Settings) -> Outcome:
     z = jax.random.normal(jax.random.key(0), (256, 1024))
     batch = fnn.Batch(z[:, :64], jnp.arange(256) % 10)
 
-    def alone(layer):
-        def there_and_back(z):
+    def layer_step(layer):
+        def forward_and_backward(z):
             a, _, residuals = layer.forward((), (), z, train=True)
             return a, layer.backward(residuals, a)[1]
 
-        return partial(jax.jit(there_and_back), z)
+        return partial(jax.jit(forward_and_backward), z)
 
-    def inside(layer):
+    def network_step(layer):
         model = fnn.mlp((64, 256, 256, 10), layer)
         grad = jax.jit(settings.value_and_grad(model, fnn.softmax_cross_entropy))
         return partial(grad, *model.init(jax.random.key(0)), batch)
 
     taken = {
         what: measure_seconds({name: of(layer) for name, layer in kinds.items()}, settings.seeds_of(FAST_ALONE))
-        for what, of in (("alone", alone), ("inside", inside))
+        for what, of in (("alone", layer_step), ("inside", network_step))
     }
     ratio = {what: times["sigmoid"] / times["ReLU"] for what, times in taken.items()}
     device = f"Measured on {jax.devices()[0].device_kind}; another machine has other figures."

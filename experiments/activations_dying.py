@@ -165,13 +165,13 @@ def dying_units(settings: Settings) -> Outcome:
         judge(LEAKY_BETTER, better, f"{accuracy_leaky[-1, 0].mean():.3f} against {accuracy[at(1.0, 0.0)].mean():.3f}."),
     )  # fmt: skip
     epoch_axis = np.arange(epochs + 1)
-    told_rates = ", ".join(f"{rate:g}: {end[rate, 0.0].mean():.3f}" for rate in DEATH_RATES)
-    told_biases = ", ".join(f"{bias:g}: {end[0.1, bias].mean():.3f}" for bias in BIASES)
+    rates_summary = ", ".join(f"{rate:g}: {end[rate, 0.0].mean():.3f}" for rate in DEATH_RATES)
+    biases_summary = ", ".join(f"{bias:g}: {end[0.1, bias].mean():.3f}" for bias in BIASES)
     figures = (
         Figure(
             title="Dead units over training",
-            alternative=f"Share of dead ReLU units by epoch. At the end by learning rate, {told_rates}; by starting "
-            f"bias at rate 0.1, {told_biases}.",
+            alternative=f"Share of dead ReLU units by epoch. At the end by learning rate, {rates_summary}; by starting "
+            f"bias at rate 0.1, {biases_summary}.",
             panels=(
                 lines({f"rate {rate:g}": Curve(epoch_axis, share[at(rate, 0.0)].mean(0)) for rate in DEATH_RATES}
                       | {f"leaky, rate {rate:g}": Curve(epoch_axis, share_leaky[i].mean(0))
@@ -195,8 +195,8 @@ def dying_units(settings: Settings) -> Outcome:
                 x="test accuracy (mean, least, most)"),),
         ),
     )  # fmt: skip
-    text = f"""By learning rate, the share of dead units at the end from biases of zero is {told_rates}; by starting
-bias, at rate 0.1, {told_biases}. Before training, from biases of zero, it is
+    text = f"""By learning rate, the share of dead units at the end from biases of zero is {rates_summary}; by starting
+bias, at rate 0.1, {biases_summary}. Before training, from biases of zero, it is
 {share[at(0.1, 0.0)][:, 0].mean():.3f}. A dead unit gets a gradient of exactly zero, as the chapter says. That it never
 updates again is true of the first hidden layer, whose inputs stay what they are; of the dead units of the second layer
 {100 * second.mean():.1f}% live again at the end, for the layer below goes on learning.

@@ -156,13 +156,13 @@ def gradient_noise(settings: Settings, make: Callable, data: fnn.Batch) -> Outco
 
     @jax.jit
     @jax.vmap
-    def measured(key, orders):
+    def measure_noise(key, orders):
         found = fnn.train(MODEL, LOSS, fnn.sgd(0.1), data, epochs=5, batch_size=32, key=key, grad=make)
         gradients = sample_gradients(make(MODEL, LOSS), found.params, found.state, data)
         return gradient_variance(gradients, orders), jnp.linalg.norm(gradients.mean(axis=0)), found.history.loss[-1]
 
     keys = settings.keys_of(NOISE_SLOPE)
-    variances, signal, losses = map(np.asarray, measured(keys, draw_orders(len(keys), settings.seed)))
+    variances, signal, losses = map(np.asarray, measure_noise(keys, draw_orders(len(keys), settings.seed)))
     slopes = np.polyfit(np.log(NOISE_SIZES), np.log(variances[:, 0]).T, 1)[0]
     halves = variances[:, 1, -1] / variances[:, 0, -1]
     ratio = np.sqrt(variances[:, 0, 0]) / signal
@@ -244,7 +244,7 @@ def best_rate_result(
     @jax.jit
     @partial(jax.vmap, in_axes=(0, None))
     @partial(jax.vmap, in_axes=(None, 0))
-    def trained(rate, key):
+    def train_all_rates(rate, key):
         first, *keys = jax.random.split(key, 2)
         params, state = MODEL.init(first)
 
@@ -260,7 +260,7 @@ def best_rate_result(
         return jnp.append(evaluate_loss(data, params, state), losses)
 
     epochs = settings.steps(quick=EPOCHS[size] // 2, full=EPOCHS[size])
-    losses = np.asarray(trained(jnp.asarray(RATES, jnp.result_type(float)), settings.keys_of(MINI_FASTEST)))
+    losses = np.asarray(train_all_rates(jnp.asarray(RATES, jnp.result_type(float)), settings.keys_of(MINI_FASTEST)))
     best = epochs_to_goal(losses).mean(axis=1).argmin()
     return RATES[best], losses[best], losses[SAME_RATE]
 
@@ -322,7 +322,7 @@ def by_batch_size(settings: Settings, make: Callable, data: fnn.Batch) -> Outcom
          f"{np.mean(one.epochs_needed < one.losses.shape[1]):.0%}")
         for size, one in courses.items()
     )  # fmt: skip
-    said = "; ".join(
+    summary = "; ".join(
         f"{batch_size_label(size)}: {one.epochs_needed.mean():.0f} epochs, {1e3 * one.seconds_needed.mean():.0f} ms"
         for size, one in courses.items()
     )
@@ -333,7 +333,7 @@ def by_batch_size(settings: Settings, make: Callable, data: fnn.Batch) -> Outcom
         Figure(
             title="Large batches are first by step, small ones by epoch; by second it depends on the machine",
             alternative=f"Training loss against steps, epochs and milliseconds, a curve for each of six batch sizes at "
-            f"its best rate. To a loss of {GOAL} — {said}.",
+            f"its best rate. To a loss of {GOAL} — {summary}.",
             panels=tuple(
                 lines({batch_size_label(size): curve(one, SAMPLES / size, unit) for size, one in courses.items()},
                       x=unit, y="training loss", log="xy", subtitle=f"by {unit}", thresholds={"goal": GOAL})
@@ -351,8 +351,8 @@ def by_batch_size(settings: Settings, make: Callable, data: fnn.Batch) -> Outcom
             "of its own, and how much of a step can be done at once.",
         ),
     )  # fmt: skip
-    text = f"""With the best rate for each, a training loss of {GOAL} is reached so — {said}. Small batches make more of
-an epoch, for they take more steps in it; large ones make more of a step. A single sample's epoch takes
+    text = f"""With the best rate for each, a training loss of {GOAL} takes — {summary}. Small batches gain more in an
+epoch, since they take more steps; large ones gain more in a step. A single sample's epoch takes
 {results[0].estimate:.1f} times as long as one in batches of 32: with this small network, on the processor that
 wrote this page; another machine has another figure.
 

@@ -32,7 +32,7 @@ PAPER = "Greydanus, Scaling down deep learning, 2020"
 PAPERS = {"logistic regression": 0.32, "network": 0.68}
 CLASSES = 10
 RATE, BATCH = 1e-2, 100
-EPOCHS_BETWEEN = 10  # of 40 steps each: the paper's run of 6,000 steps is looked at fifteen times
+EPOCHS_BETWEEN = 10  # between evaluations, of 40 steps each: fifteen evaluations in the paper's 6,000 steps
 
 LOGISTIC = Claim(
     name="mnist1d-logistic", source=PAPER, section=Section.WHY_FEATURES, at_least=0.29, at_most=0.35, quick_seeds=4,
@@ -103,24 +103,24 @@ class Accuracies(NamedTuple):
     predicted: np.ndarray
 
 
-@partial(jax.jit, static_argnames=("model", "grad", "looks"))
-def train_network(params, keys: jax.Array, training: fnn.Batch, test: fnn.Batch, *, model, grad, looks: int):
+@partial(jax.jit, static_argnames=("model", "grad", "evaluations"))
+def train_network(params, keys: jax.Array, training: fnn.Batch, test: fnn.Batch, *, model, grad, evaluations: int):
     """Train all seeds at once by Adam on batches of 100, with Adam's state carried from one evaluation to the next."""
     adam = fnn.adam(RATE)
 
     def one(params, key):
-        def until_next_look(carry, look_key):
+        def until_evaluation(carry, evaluation_key):
             params, opt_state = carry
             trained = fnn.train(
                 model, fnn.softmax_cross_entropy, adam._replace(init=lambda _: opt_state), training,
-                epochs=EPOCHS_BETWEEN, batch_size=BATCH, key=look_key, grad=grad, params=params,
+                epochs=EPOCHS_BETWEEN, batch_size=BATCH, key=evaluation_key, grad=grad, params=params,
             )  # fmt: skip
             seen = [fnn.predict(model, trained.params, trained.state, batch.x) for batch in (training, test)]
             right = [fnn.accuracy(y, batch.y) for y, batch in zip(seen, (training, test), strict=True)]
             return (trained.params, trained.opt_state), (*right, seen[1].argmax(-1))
 
         _, (on_training, on_test, predicted) = lax.scan(
-            until_next_look, (params, adam.init(params)), jax.random.split(key, looks)
+            until_evaluation, (params, adam.init(params)), jax.random.split(key, evaluations)
         )
         return on_training, on_test, predicted[-1]
 
@@ -131,9 +131,12 @@ def train_all(
     settings: Settings, keys: jax.Array, model: fnn.Layer, data: Signals, grad, draw=fan_in_uniform
 ) -> Accuracies:
     params, _ = init_ensemble(model, len(keys), draw, settings.seed)
-    looks = settings.steps(quick=6, full=15)
+    evaluations = settings.steps(quick=6, full=15)
     return Accuracies(
-        *map(np.asarray, train_network(params, keys, data.training, data.test, model=model, grad=grad, looks=looks))
+        *map(
+            np.asarray,
+            train_network(params, keys, data.training, data.test, model=model, grad=grad, evaluations=evaluations),
+        )
     )
 
 

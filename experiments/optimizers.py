@@ -235,27 +235,27 @@ def chapter_bowl(settings: Settings) -> Outcome:
     final = {name: loss[-1] for name, loss in losses.items()}
     changes = {name: int((way[1:] * way[:-1] < 0).sum()) for name, way in ways.items()}
     ordered = (final["Adam"] < final["momentum"]) + (final["momentum"] < final["plain descent"])
-    said = ", ".join(f"{name} {value:.4g}" for name, value in final.items())
+    summary = ", ".join(f"{name} {value:.4g}" for name, value in final.items())
     curves = {name: Curve(np.arange(CHAPTER_STEPS + 1), loss) for name, loss in losses.items()}
     figure = Figure(
         title="The ranking is the reverse of the printed one",
         alternative=f"Left: the ways of three optimizers over the ellipses of x² + 3y² from (4, 3). Plain descent runs "
         f"into the middle, momentum swings around it, Adam is still on its way. Right: the loss by step; after 20 "
-        f"steps {said}.",
+        f"steps {summary}.",
         panels=(
             surface_panel("bowl", ways, "20 steps from (4, 3) at rate 0.1"),
             lines(curves, x="step", y="loss", log="y", points=True),
         ),
         caption="The chapter's settings: rate 0.1, momentum 0.9, β₁ 0.9, β₂ 0.999, ε 10⁻⁸.",
     )  # fmt: skip
-    text = f"""After 20 steps the losses are {said}: plain descent, the last in the chapter's ranking, is far ahead.
+    text = f"""After 20 steps the losses are {summary}: plain descent, the last in the chapter's ranking, is far ahead.
 Adam's step is about the learning rate in size, whatever the gradient: 20 steps of 0.1 are a way of 2, and the goal is 4
 away. Momentum adds up ten gradients and overshoots: it changes the sign of x or y {changes["momentum"]} times, plain
 descent {changes["plain descent"]} times. The rate suits none
 of them; the next part gives each its own best rate."""
     return Outcome(
         results=(
-            judge(BOWL_RANKING, [ordered], f"after 20 steps: {said}"),
+            judge(BOWL_RANKING, [ordered], f"after 20 steps: {summary}"),
             judge(MOMENTUM_OSCILLATES, [changes["momentum"] - changes["plain descent"]]),
         ),
         figures=(figure,),
@@ -273,7 +273,7 @@ def five_surfaces(settings: Settings) -> Outcome:
     means = {name: races[name].at_best.mean(axis=1) for name in FIVE}
     winners = {name: tuple(WALKERS)[int(means[name].argmin())] for name in FIVE}
     panels = tuple(surface_panel(name, ways[name], f"{name}: {winners[name]} is first on average") for name in FIVE)
-    said = "; ".join(
+    summary = "; ".join(
         f"{name}: " + ", ".join(f"{walker} {mean:.0f}" for walker, mean in zip(WALKERS, means[name], strict=True))
         for name in FIVE
     )
@@ -281,7 +281,7 @@ def five_surfaces(settings: Settings) -> Outcome:
     figures = (
         Figure(
             title="Each at its best rate, the three take different ways",
-            alternative=f"Ways over the contours of five surfaces. Mean steps to the goal — {said}.",
+            alternative=f"Ways over the contours of five surfaces. Mean steps to the goal — {summary}.",
             panels=panels,
             caption=f"The best of {len(RATES)} rates for every optimizer and surface, by the mean steps from starts "
             "that aren't judged.",
@@ -289,7 +289,7 @@ def five_surfaces(settings: Settings) -> Outcome:
         Figure(
             title="No rate serves all surfaces",
             alternative="Mean steps to the goal against the learning rate, a curve for each optimizer and a panel for "
-            f"each surface. Every curve is a valley of one or two decades. Lowest points — {said}.",
+            f"each surface. Every curve is a valley of one or two decades. Lowest points — {summary}.",
             panels=tuple(rate_panel(name, races[name]) for name in FIVE),
             caption=f"A walk that doesn't reach the goal in {STEPS} steps, or diverges, counts {STEPS + 1}.",
         ),

@@ -96,7 +96,7 @@ def train_grid(settings: Settings, claim: Claim, data: Split, gradient: Callable
     @partial(jax.vmap, in_axes=(0, None, None, None))
     @partial(jax.vmap, in_axes=(None, 0, None, None))
     @partial(jax.vmap, in_axes=(None, None, 0, None))
-    def trained(choice, rate, key, data):
+    def train_all(choice, rate, key, data):
         # As one long vector: the optimizers go entry by entry, and XLA compiles a quarter of the code.
         optimizer = optax.flatten(select_optimizer(choice, [make(rate) for make in OPTIMIZERS.values()]))
         found = fnn.train(
@@ -109,7 +109,7 @@ def train_grid(settings: Settings, claim: Claim, data: Split, gradient: Callable
 
     rates = jnp.asarray(RATES, jnp.result_type(float))
     validation, test, losses = map(
-        np.asarray, trained(jnp.arange(len(OPTIMIZERS)), rates, settings.keys_of(claim), data)
+        np.asarray, train_all(jnp.arange(len(OPTIMIZERS)), rates, settings.keys_of(claim), data)
     )
     lost = ~np.isfinite(losses)
     validation, test = (np.where(lost, 10.0, 100.0 * accuracy) for accuracy in (validation, test))
@@ -138,7 +138,7 @@ def measure_data_set(
         judge(best_claim, found.at_best[ADAM] - found.at_best[rival], f"the best other: {rival_name}"),
         judge(tuning_claim, near[ADAM] - near[0]),
     )
-    said = ", ".join(f"{name} {mean:.1f}%" for name, mean in zip(OPTIMIZERS, means, strict=True))
+    summary = ", ".join(f"{name} {mean:.1f}%" for name, mean in zip(OPTIMIZERS, means, strict=True))
     curves = {
         name: Curve(RATES, test.mean(axis=1), test.min(axis=1), test.max(axis=1))
         for name, test in zip(OPTIMIZERS, found.test, strict=True)
@@ -152,7 +152,7 @@ def measure_data_set(
         Figure(
             title=f"On {where} every optimizer has its own range of good rates",
             alternative=f"Test accuracy and training loss against the learning rate, for five optimizers. "
-            f"At the best rates: {said}. Adam at 0.001: {default.mean():.1f}%.",
+            f"At the best rates: {summary}. Adam at 0.001: {default.mean():.1f}%.",
             panels=(
                 lines(curves, x="learning rate", y="test accuracy, %", log="x", subtitle="accuracy"),
                 lines(losses, x="learning rate", y="training loss", log="xy", subtitle="loss of the last epoch"),
@@ -162,8 +162,8 @@ def measure_data_set(
         ),
         Figure(
             title=f"On {where}, at the best rates, little separates the best optimizers",
-            alternative=f"Mean test accuracy of each optimizer at its best rate, with the range of seeds: {said}; Adam "
-            f"at its default rate {default.mean():.1f}%.",
+            alternative=f"Mean test accuracy of each optimizer at its best rate, with the range of seeds: {summary}; "
+            f"Adam at its default rate {default.mean():.1f}%.",
             panels=(bars(spread, x="test accuracy, %", subtitle="lowest, mean and highest seed"),),
             caption="The best rate has the highest mean validation accuracy. The split is one; what varies is the seed "
             "of the first weights and of the shuffling.",
@@ -175,8 +175,8 @@ def measure_data_set(
             zip(OPTIMIZERS, found.best, by_validation, means, strict=True)
         )
     )
-    text = f"""{how} With the best rate for each, the test accuracies are {said}. Adam at its default rate, untuned, has
-{default.mean():.1f}%, {results[0].estimate:+.2f} points from {rival_name}, which validation says is the best of the
+    text = f"""{how} With the best rate for each, the test accuracies are {summary}. Adam at its default rate, untuned,
+has {default.mean():.1f}%, {results[0].estimate:+.2f} points from {rival_name}, which validation says is the best of the
 others: its step moves a weight by about the rate, and {steps:,} steps of 0.001 don't take it far. Within a point of its
 own best lie {near[ADAM].mean():.1f} decades of Adam's rates, {near[0].mean():.1f} of
 plain descent's and {near[1].mean():.1f} of momentum's."""

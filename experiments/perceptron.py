@@ -293,7 +293,7 @@ def hidden_layer(settings: Settings) -> Outcome:
     for i, activation in enumerate(ACTIVATIONS):
         for j, width in enumerate(SHAPES):
             intervals[f"{activation}, {width}"] = (shares[i, j], *interval(learned[i, j], "share"))
-    said = [
+    summary = [
         f"{activation} {', '.join(f'{share:.0%} with {width}' for width, share in zip(SHAPES, row, strict=True))}"
         for activation, row in zip(ACTIVATIONS, shares, strict=True)
     ]
@@ -302,7 +302,7 @@ def hidden_layer(settings: Settings) -> Outcome:
     figures = [
         Figure(
             "More hidden units learn XOR more often; ReLU needs more of them",
-            "Shares of starts that learn XOR, by hidden units, for sigmoid, tanh and ReLU: " + "; ".join(said) + ".",
+            "Shares of starts that learn XOR, by hidden units, for sigmoid, tanh and ReLU: " + "; ".join(summary) + ".",
             (bars(intervals, x="share of starts that learn XOR"),),
             f"{learned.shape[2]:,} starts each; bars are exact 95% intervals. “1 with shortcut”: one hidden unit, and "
             "the inputs connected to the output as well.",

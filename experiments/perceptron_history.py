@@ -356,7 +356,7 @@ def xor_by_width(settings: Settings) -> Outcome:
         curves[f"weights within ±{case[1]:g}"] = Curve(WIDTHS, np.median(by_case[case], axis=1), *bounds.T)
     nearest = min(varied, key=lambda case: abs(np.median(by_case[case], axis=1) - paper_law(np.array(WIDTHS))).sum())
     middles = {case: np.median(sweeps, axis=1) for case, sweeps in by_case.items()}
-    told = ", ".join(f"{middle:,.0f} with {units}" for units, middle in zip(WIDTHS, middles[varied[0]], strict=True))
+    summary = ", ".join(f"{middle:,.0f} with {units}" for units, middle in zip(WIDTHS, middles[varied[0]], strict=True))
     near = (
         f"Nearest comes a start within ±{nearest[1]:g} with targets {nearest[2]:g} and {1 - nearest[2]:g}: "
         f"{middles[nearest][0]:,.0f} at two units, {middles[nearest][-1]:,.0f} at 32."
@@ -364,7 +364,7 @@ def xor_by_width(settings: Settings) -> Outcome:
     figure = Figure(
         "More hidden units learn XOR sooner, but the law depends on the initial weights",
         f"Median presentations until XOR is learned, by hidden units on a logarithmic axis, for three spreads of the "
-        f"first weights, beside the paper's falling line from 247 at two units to 115 at 32. Within ±0.3: {told}. "
+        f"first weights, beside the paper's falling line from 247 at two units to 115 at 32. Within ±0.3: {summary}. "
         f"{near}",
         (lines(curves, x="hidden units H", y="presentations of each pattern", log="xy", points=True),),
         "Rate 0.25, momentum 0.9, targets 0.1 and 0.9, until the mean of ½ (y − d)² is 0.01. Bands: 95% intervals of "
@@ -384,7 +384,7 @@ def xor_by_width(settings: Settings) -> Outcome:
         f"The chapter sums up a study by Yves Chauvin: learning XOR takes 280 − 33 log₂ H presentations with H hidden "
         f"units. More units do learn sooner ({(main[-1] < main[0]).mean():.1%} of the seeds). The figures themselves "
         f"depend on how the first weights are drawn, which the chapter doesn't say. Within ±0.3 the medians are "
-        f"{told}. {near} While all weights are small the hidden units do almost the same; larger first weights tell "
+        f"{summary}. {near} While all weights are small the hidden units do almost the same; larger first weights tell "
         "them apart sooner, and that shortens the wait as much as more units do."
     )
     return Outcome(

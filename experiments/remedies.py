@@ -146,8 +146,10 @@ def train_network(params, state, keys, rates, bounds, batch: fnn.Batch, *, model
             model, fnn.softmax_cross_entropy, optimizer, batch, epochs=epochs, batch_size=BATCH, key=key, grad=grad,
             params=params, state=state,
         )  # fmt: skip
-        said = fnn.predict(model, trained.params, trained.state, batch.x)
-        return fnn.accuracy(said, batch.y), jnp.isfinite(trained.history.loss).all() & jnp.isfinite(said).all()
+        prediction = fnn.predict(model, trained.params, trained.state, batch.x)
+        return fnn.accuracy(prediction, batch.y), jnp.isfinite(trained.history.loss).all() & jnp.isfinite(
+            prediction
+        ).all()
 
     return jax.vmap(jax.vmap(one, (None, None, None, 0, 0)), (0, 0, 0, None, None))(params, state, keys, rates, bounds)
 
@@ -182,20 +184,20 @@ def backward_with_sizes(params, state, batch: fnn.Batch, *, activation: fnn.Laye
     """Run the layers' forward and backward passes and measure the cotangent at every layer."""
     first, last = fnn.serial(fnn.linear(64, WIDTH), activation), fnn.linear(WIDTH, 10)
 
-    def onward(x, part):
+    def block_forward(x, part):
         y, _, residuals = middle.forward(*part, x, train=True)
         return y, residuals
 
-    def back(dy, residuals):
+    def block_backward(dy, residuals):
         return middle.backward(residuals, dy)[1], jnp.abs(dy).mean()
 
     def one(params, state):
         x, _, _ = first.forward(params[0], state[0], batch.x, train=True)
-        x, kept = lax.scan(onward, x, (params[1], state[1]))
+        x, kept = lax.scan(block_forward, x, (params[1], state[1]))
         y, _, kept_last = last.forward(params[2], state[2], x, train=True)
         value, kept_loss = fnn.softmax_cross_entropy.forward(y, batch.y)
         dy = last.backward(kept_last, fnn.softmax_cross_entropy.backward(kept_loss, jnp.ones_like(value)))[1]
-        dx, sizes = lax.scan(back, dy, kept, reverse=True)
+        dx, sizes = lax.scan(block_backward, dy, kept, reverse=True)
         return jnp.append(jnp.abs(dx).mean(), sizes)
 
     return jax.vmap(one)(params, state)

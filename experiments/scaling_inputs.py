@@ -163,8 +163,10 @@ def train_network(params, keys, split: Split, rates, *, model, method, grad, epo
         )  # fmt: skip
 
         def right(x):
-            said = fnn.predict(model, trained.params, trained.state, x)
-            return fnn.accuracy(jnp.where(jnp.isfinite(said), said, 0.0), test.y)  # what is broken says class 0
+            prediction = fnn.predict(model, trained.params, trained.state, x)
+            return fnn.accuracy(
+                jnp.where(jnp.isfinite(prediction), prediction, 0.0), test.y
+            )  # what is broken says class 0
 
         half = jnp.roll(test.x, test.x.shape[0] // 2, axis=0)  # the samples are in random order: another's value
         without = [right(test.x.at[:, i].set(half[:, i])) for i in range(len(FEATURES))]

@@ -32,7 +32,7 @@ PAPER = "Lang and Witbrock, Learning to tell two spirals apart, 1988"
 POINTS = 194
 UNITS = 5
 SPREAD = 0.1
-LOOK = 100  # epochs from one look at the outputs to the next
+EVALUATE_EVERY = 100  # epochs
 
 
 def claim(name: str, sentence: str, epochs: int, *, at_least=0.5, at_most=np.inf, source=PAPER) -> Claim:
@@ -154,24 +154,24 @@ class TrainingResult(NamedTuple):
     def epochs(self) -> np.ndarray:
         """The first evaluated epoch with all points right; infinite where there is none."""
         done = self.right == POINTS
-        return np.where(done.any(1), (1 + done.argmax(1)) * LOOK, np.inf)
+        return np.where(done.any(1), (1 + done.argmax(1)) * EVALUATE_EVERY, np.inf)
 
 
-@partial(jax.jit, static_argnames=("model", "loss", "method", "grad", "looks"))
-def train_network(params, keys, *, model, loss, method, grad, looks: int):
+@partial(jax.jit, static_argnames=("model", "loss", "method", "grad", "evaluations"))
+def train_network(params, keys, *, model, loss, method, grad, evaluations: int):
     batch = spirals()
 
     def one(params, key):
-        def until_next_look(carry, look):
+        def until_evaluation(carry, number):
             params, opt_state = carry
-            optimizer = method(look / looks)._replace(init=lambda _: opt_state)
-            trained = fnn.train(model, loss, optimizer, batch, epochs=LOOK, key=key, grad=grad, params=params)
-            said = fnn.predict(model, trained.params, trained.state, batch.x)
-            right = (jnp.abs(said - batch.y) < 0.4).sum()
+            optimizer = method(number / evaluations)._replace(init=lambda _: opt_state)
+            trained = fnn.train(model, loss, optimizer, batch, epochs=EVALUATE_EVERY, key=key, grad=grad, params=params)
+            prediction = fnn.predict(model, trained.params, trained.state, batch.x)
+            right = (jnp.abs(prediction - batch.y) < 0.4).sum()
             return (trained.params, trained.opt_state), (right, trained.history.loss[-1])
 
-        begin = (params, method(0.0).init(params))
-        (params, _), seen = lax.scan(until_next_look, begin, jnp.arange(looks))
+        start = (params, method(0.0).init(params))
+        (params, _), seen = lax.scan(until_evaluation, start, jnp.arange(evaluations))
         return *seen, params
 
     return jax.vmap(one)(params, keys)
@@ -184,7 +184,7 @@ def train_variants(
     params, _ = init_ensemble(model, seeds, small_uniform, settings.seed)
     keys = jax.random.split(jax.random.key(settings.seed), seeds)
     right, errors, params = train_network(
-        params, keys, model=model, loss=loss, method=method, grad=grad, looks=epochs // LOOK
+        params, keys, model=model, loss=loss, method=method, grad=grad, evaluations=epochs // EVALUATE_EVERY
     )  # fmt: skip
     return TrainingResult(np.asarray(right), np.asarray(errors), params)
 
@@ -229,7 +229,7 @@ def row(name: str, some: TrainingResult) -> tuple[str, ...]:
     solved = some.epochs[np.isfinite(some.epochs)]
     when = [f"{measure(solved):,.0f}" if solved.size else "none" for measure in (np.median, np.min)]
     share = f"{solved.size / some.epochs.size:.0%}"
-    return name, f"{some.right.shape[1] * LOOK:,}", share, *when, f"{np.median(some.right[:, -1]):.0f} of 194"
+    return name, f"{some.right.shape[1] * EVALUATE_EVERY:,}", share, *when, f"{np.median(some.right[:, -1]):.0f} of 194"
 
 
 def remark(some: TrainingResult) -> str:
@@ -241,7 +241,7 @@ def remark(some: TrainingResult) -> str:
 def progress_figure(found: dict[str, TrainingResult]) -> Figure:
     right, solved = {}, {}
     for name, some in found.items():
-        epochs = (1 + np.arange(some.right.shape[1])) * LOOK
+        epochs = (1 + np.arange(some.right.shape[1])) * EVALUATE_EVERY
         right[name] = Curve(epochs, *np.quantile(some.right, (0.5, 0.1, 0.9), axis=0))
         solved[name] = Curve(epochs, (some.epochs[:, None] <= epochs).mean(0))
     words = ", ".join(f"{name} {np.isfinite(some.epochs).mean():.0%}" for name, some in found.items())
@@ -267,10 +267,10 @@ def boundaries_figure(found: dict[str, TrainingResult]) -> Figure:
         some, model = found[name], network(shortcuts=name != "no shortcuts")
         best = int(some.right[:, -1].argmax())
         params = jax.tree.map(lambda leaf, best=best: leaf[best], some.params)
-        said = np.asarray(fnn.predict(model, params, init_ensemble(model, 1, small_uniform)[1], grid))
+        prediction = np.asarray(fnn.predict(model, params, init_ensemble(model, 1, small_uniform)[1], grid))
         words.append(f"{name}: {some.right[best, -1]} of 194 points right")
         panels.append(
-            plane(said.reshape(80, 80), across=across, up=across, x="x", y="y",
+            plane(prediction.reshape(80, 80), across=across, up=across, x="x", y="y",
                   subtitle=f"{name.capitalize()}, the best", levels=(0.5,), shade=(0, 1),
                   points={"1": x[:97:3], "0": x[97::3]})
         )  # fmt: skip

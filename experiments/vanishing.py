@@ -189,13 +189,13 @@ def depth(settings: Settings) -> Outcome:
         judge(EXPLODES_SIGMOID, of("sigmoid", "N(0, 1)", 50)),
     )  # fmt: skip
     typical = {name: dict(zip(INITIALIZATIONS, values[:, :, -1].mean(0), strict=True)) for name, values in logs.items()}
-    told = "; ".join(
+    summary = "; ".join(
         f"{name}: " + ", ".join(f"{initialization} 10^{value:.0f}" for initialization, value in typical[name].items())
         for name in typical
     )
     lowest, highest = FRAME
 
-    def framed(sizes):
+    def frame(sizes):
         """Return the mean and the range of 95% of the logarithms; values outside the frame aren't drawn."""
         curves = np.stack([sizes.mean(0), *np.quantile(sizes, (0.025, 0.975), axis=0)])
         return 10.0 ** np.where((lowest <= curves) & (curves <= highest), curves, np.nan)
@@ -203,10 +203,10 @@ def depth(settings: Settings) -> Outcome:
     figure = Figure(
         title="The kernels decide as much as the activation does",
         alternative=f"Size of ∂L/∂z at the first layer by that at the last against the layers between, for three "
-        f"activations and five initializations: straight lines on a logarithmic axis. After fifty layers, {told}.",
+        f"activations and five initializations: straight lines on a logarithmic axis. After fifty layers, {summary}.",
         panels=tuple(
             lines(
-                {label: Curve(PASSED, *framed(values[:, i])) for i, label in enumerate(INITIALIZATIONS)},
+                {label: Curve(PASSED, *frame(values[:, i])) for i, label in enumerate(INITIALIZATIONS)},
                 x="layers", y="|∂L/∂z| first / last", log="y", subtitle=name, points=True,
                 range_y=(10.0**lowest, 10.0**highest))
             for name, values in logs.items()),
@@ -265,10 +265,10 @@ def trained_networks(settings: Settings) -> Outcome:
         judge(RELU_LEARNS, accuracies["ReLU, He"]),
         judge(RELU_SWAPPED, accuracies["ReLU, 0.01·N(0, 1)"]),
     )  # fmt: skip
-    told = ", ".join(f"{name} {values.mean():.2f}" for name, values in accuracies.items())
+    summary = ", ".join(f"{name} {values.mean():.2f}" for name, values in accuracies.items())
     figure = Figure(
         title="ReLU with He's initialization learns",
-        alternative=f"Training loss by epoch and test accuracy of four networks of ten layers on digits: {told}.",
+        alternative=f"Training loss by epoch and test accuracy of four networks of ten layers on digits: {summary}.",
         panels=(
             lines({name: Curve(1 + np.arange(epochs), np.median(values, 0)) for name, values in losses.items()},
                   x="epoch", y="training loss (median)", points=True),
@@ -277,7 +277,7 @@ def trained_networks(settings: Settings) -> Outcome:
         ),
         caption="Ten layers of 64 units and a linear output, Adam with its default rate, batches of 32.",
     )  # fmt: skip
-    text = f"""Test accuracy on digits after {epochs} epochs: {told}. The chapter shows the mistake and the cure with
+    text = f"""Test accuracy on digits after {epochs} epochs: {summary}. The chapter shows the mistake and the cure with
 two changes at once, activation and kernels. The networks between them tell the two apart: larger kernels alone take the
 sigmoids to {accuracies["sigmoid, Xavier"].mean():.2f}, ReLU alone takes the small kernels to
 {accuracies["ReLU, 0.01·N(0, 1)"].mean():.2f}."""

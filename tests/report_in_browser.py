@@ -1,6 +1,6 @@
-"""The report in a real browser: it fetches nothing, every picture is drawn, and it can be read on a phone.
+"""The report in a real browser: it fetches nothing, draws every chart, and fits a phone.
 
-``nox -s report`` writes the report and runs this. Screenshots go beside it, into ``screenshots/``.
+``nox -s report`` writes the report and runs this. Screenshots go into ``screenshots/`` beside it.
 """
 
 import os
@@ -15,11 +15,9 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 BROWSER = os.environ.get("BROWSER_PATH") or next(filter(None, map(shutil.which, BROWSERS)), None)
 PAGE = Path(os.environ.get("REPORT", "report/index.html")).resolve()
 WIDTHS = {"wide": 1280, "phone": 390}
-PATIENCE = 120_000
+TIMEOUT_MS = 120_000
 
-pytestmark = pytest.mark.skipif(
-    BROWSER is None, reason="no Chromium or Chrome is installed; BROWSER_PATH says where one is"
-)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome is installed; set BROWSER_PATH")
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +30,8 @@ def browser():
         opened.close()
 
 
-class Opened:
-    """The page in a window, with all that it asked for and all that it complained of."""
+class OpenPage:
+    """The page in a window, with its requests and errors."""
 
     def __init__(self, browser, width, theme):
         self.page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
@@ -42,14 +40,14 @@ class Opened:
         self.page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.goto(PAGE.as_uri())
-        self.page.wait_for_selector("html[data-drawn=yes]", state="attached", timeout=PATIENCE)
+        self.page.wait_for_selector("html[data-drawn=yes]", state="attached", timeout=TIMEOUT_MS)
 
 
 @pytest.fixture(scope="module", params=[("wide", "light"), ("phone", "dark")],
                 ids="-".join)  # fmt: skip
 def opened(request, browser):
     size, theme = request.param
-    window = Opened(browser, WIDTHS[size], theme)
+    window = OpenPage(browser, WIDTHS[size], theme)
     folder = PAGE.parent / "screenshots"
     folder.mkdir(exist_ok=True)
     window.page.screenshot(path=folder / f"{size}-{theme}.png")
@@ -64,7 +62,7 @@ def test_nothing_is_fetched(opened):
     assert [url for url in opened.fetched if not url.startswith("data:")] == [PAGE.as_uri()]
 
 
-def test_nothing_is_complained_of(opened):
+def test_there_are_no_errors(opened):
     assert opened.errors == []
 
 

@@ -21,9 +21,8 @@ Record = dict[str, Any]  # a part's outcome or an experiment, as JSON
 
 def digest(name: str, settings: Settings) -> str:
     """Return a hash of what an experiment's figures depend on: settings, its code, funcnn's code, and JAX's release."""
-    digest = hashlib.sha256(
-        json.dumps([asdict(settings), metadata.version("jax"), metadata.version("jaxlib")]).encode()
-    )
+    versions = [metadata.version("jax"), metadata.version("jaxlib")]
+    content = hashlib.sha256(json.dumps([asdict(settings), *versions]).encode())
     for path in [*source_files(topic_path(name)), *sorted(FUNCNN.rglob("*.py"))]:
         content.update(path.read_bytes())
     return content.hexdigest()[:16]

@@ -101,7 +101,7 @@ def network_panel(sizes: Sequence[int], nodes: list[dict], edges: list[dict], va
     edges = [edge | {"shown": edge[value], "size": abs(edge[value]), "sign": signs[edge[value] < 0]} for edge in edges]
     nodes = [node | {"shown": node[value]} for node in nodes]
 
-    def told(*names):
+    def tooltips(*names):
         return [alt.Tooltip(f"{name}:{'N' if name == 'name' else 'Q'}", title=" " if name == "name" else name,
                             **({} if name == "name" else {"format": ".4f"})) for name in names]  # fmt: skip
 
@@ -111,7 +111,7 @@ def network_panel(sizes: Sequence[int], nodes: list[dict], edges: list[dict], va
             x2="x2:Q", y2="y2:Q", strokeWidth=alt.StrokeWidth("size:Q", scale=alt.Scale(range=[0.6, 5]), legend=None),
             color=alt.Color("sign:N", title=None, scale=alt.Scale(domain=list(signs)),
                             legend=alt.Legend(orient="top")),
-            tooltip=told("name", "forward", "backward", "after"),
+            tooltip=tooltips("name", "forward", "backward", "after"),
         )
     ]  # fmt: skip
     if len(edges) <= MOST_LABELS:
@@ -119,7 +119,7 @@ def network_panel(sizes: Sequence[int], nodes: list[dict], edges: list[dict], va
             x="label x:Q", y="label y:Q", text=alt.Text("shown:Q", format=".3f")))  # fmt: skip
     spots = alt.Chart(alt.Data(values=nodes)).encode(**places)
     layers.append(
-        spots.mark_point(style="spot", size=1_300, opacity=1).encode(tooltip=told("name", "forward", "backward"))
+        spots.mark_point(style="spot", size=1_300, opacity=1).encode(tooltip=tooltips("name", "forward", "backward"))
     )
     layers.append(spots.mark_text(style="spot-label", fontSize=10).encode(text=alt.Text("shown:Q", format=".3f")))
     return panel(alt.layer(*layers).properties(height=340), subtitle)

@@ -24,14 +24,14 @@ def init_ensemble(model: fnn.Layer, seeds: int, draw: Initializer, seed: int = 0
     generator = np.random.default_rng(seed)
     params, state = jax.eval_shape(model.init, jax.random.key(0))
 
-    def begin(path, leaf):
+    def initial_leaf(path, leaf):
         shape = (seeds, *leaf.shape)
         name = getattr(path[-1], "name", "")
         if name == "kernel":
             return jnp.asarray(draw(generator, shape), leaf.dtype)
         return jnp.full(shape, float(name in INITIALLY_ONE), leaf.dtype)
 
-    return jax.tree_util.tree_map_with_path(begin, params), jax.tree_util.tree_map_with_path(begin, state)
+    return jax.tree_util.tree_map_with_path(initial_leaf, params), jax.tree_util.tree_map_with_path(initial_leaf, state)
 
 
 def he_normal(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

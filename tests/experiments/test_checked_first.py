@@ -1,4 +1,4 @@
-"""Every experiment has its model's gradients checked before it trains; the parts that train nothing are named here."""
+"""Every experiment checks its model's gradients before it trains. The parts that train nothing are named here."""
 
 import jax
 import pytest
@@ -16,15 +16,15 @@ TRAIN_NOTHING = {
     "classification_loss": {0},
     "softmax": {0},
 }
-"""By their places: what is computed without learning, and walks over surfaces that aren't networks."""
+"""By index: computations without training, and walks over surfaces that aren't networks."""
 
 
 class CheckedError(Exception):
-    """Raised in the place of a check."""
+    """Raised instead of a check."""
 
 
 class TrainedError(Exception):
-    """Raised in the place of a training."""
+    """Raised instead of training."""
 
 
 @pytest.mark.parametrize("name", topic_names())

@@ -1,4 +1,4 @@
-"""The data sets' parts: pixels averaged, and a validation part that takes nothing from the test."""
+"""Data sets: averaged pixels, and a validation part that leaves the test part as it is."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""The race of the optimizers: the chapter's run is what its arithmetic gives, and the walkers don't meddle."""
+"""The race of the optimizers: the chapter's run, the surfaces, and the selection of an optimizer."""
 
 import json
 from pathlib import Path

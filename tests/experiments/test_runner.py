@@ -1,4 +1,4 @@
-"""What is kept, what is measured again, and what is said when something goes wrong."""
+"""The runner and the store: what is measured again, the report, and errors."""
 
 import json
 import shutil

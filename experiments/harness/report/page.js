@@ -1,11 +1,11 @@
 "use strict";
 const root = document.documentElement;
-const asked = matchMedia("(prefers-color-scheme: dark)");
-const kept = { get: () => { try { return localStorage.theme; } catch { return undefined; } },
-               set: (value) => { try { localStorage.theme = value; } catch { /* a file that may keep nothing */ } } };
+const prefersDark = matchMedia("(prefers-color-scheme: dark)");
+const storage = { get: () => { try { return localStorage.theme; } catch { return undefined; } },
+               set: (value) => { try { localStorage.theme = value; } catch { /* a local file without storage */ } } };
 
-// A chart names no colour: all come from the page, which is light or dark.
-function look() {
+// Charts name no colours: all come from the page, which is light or dark.
+function chartConfig() {
   const style = getComputedStyle(root), value = (name) => style.getPropertyValue(name).trim();
   const ink = value("--ink"), soft = value("--soft"), grid = value("--grid"), series = value("--series").split(" ");
   const font = 'system-ui, -apple-system, "Segoe UI", Roboto, sans-serif';
@@ -30,7 +30,7 @@ function look() {
   };
 }
 
-// Numbers as people read them: 10,000 and 1·10⁻⁵, not 1e+4 and 1e-5.
+// Format numbers as 10,000 and 1·10⁻⁵, not as 1e+4 and 1e-5.
 function figure(value) {
   if (typeof value !== "number") return `${value}`;
   if (value !== 0 && (Math.abs(value) >= 1e6 || Math.abs(value) < 1e-3)) {
@@ -42,21 +42,21 @@ function figure(value) {
   return (+value.toPrecision(4)).toLocaleString("en-US", { maximumFractionDigits: 6 }).replace("-", "−");
 }
 
-// Vega-Lite writes a mark's colour into the chart, where a named style can't change it: the style's own goes there too.
-function dress(part, styles) {
-  if (Array.isArray(part)) part.forEach((one) => dress(one, styles));
+// Vega-Lite writes a mark's colour into the chart, where a named style can't change it: write the style's colour there.
+function applyStyles(part, styles) {
+  if (Array.isArray(part)) part.forEach((one) => applyStyles(one, styles));
   else if (part && typeof part === "object") {
     if (part.format === ".4~g") Object.assign(part, { formatType: "figure", format: "" });
     if (part.mark?.style in styles) Object.assign(part.mark, styles[part.mark.style], part.mark.size ? { size: part.mark.size } : {});
-    for (const [name, inner] of Object.entries(part)) if (name !== "data" && name !== "datasets") dress(inner, styles);
+    for (const [name, inner] of Object.entries(part)) if (name !== "data" && name !== "datasets") applyStyles(inner, styles);
   }
 }
 
 async function draw(chart) {
   const specification = JSON.parse(chart.nextElementSibling.textContent);
-  const config = look();
+  const config = chartConfig();
   specification.description = chart.getAttribute("aria-label");
-  dress(specification, config.style);
+  applyStyles(specification, config.style);
   try {
     await vegaEmbed(chart, specification, {
       renderer: "svg", actions: false, config, tooltip: { theme: "funcnn" }, expressionFunctions: { figure },
@@ -83,10 +83,10 @@ function setTheme(theme) {
 
 document.getElementById("theme").addEventListener("click", () => {
   const theme = root.dataset.theme === "dark" ? "light" : "dark";
-  kept.set(theme);
+  storage.set(theme);
   setTheme(theme);
 });
-asked.addEventListener("change", () => { if (!kept.get()) setTheme(asked.matches ? "dark" : "light"); });
+prefersDark.addEventListener("change", () => { if (!storage.get()) setTheme(prefersDark.matches ? "dark" : "light"); });
 
 for (const button of document.querySelectorAll(".filters button")) {
   button.addEventListener("click", () => {
@@ -108,4 +108,4 @@ for (const button of document.querySelectorAll(".copy")) {
 const contents = document.querySelector("nav details");
 document.addEventListener("click", (event) => { if (!contents.contains(event.target) || event.target.closest("nav a")) contents.open = false; });
 
-setTheme(kept.get() ?? (asked.matches ? "dark" : "light"));
+setTheme(storage.get() ?? (prefersDark.matches ? "dark" : "light"));
