@@ -376,7 +376,7 @@ EXPERIMENT = Experiment(
     order=10.1,
     title="Approximation by one hidden layer",
     introduction="A network with one hidden layer can approximate any continuous function, says the theorem, "
-    "given enough units. Measured are how many are enough for which functions, whether training finds the good "
+    "given enough units. We measure how many are enough for which functions, whether training finds the good "
     "network, and whether the hidden units need training.\n\nKnown functions are fitted without noise: a smooth wave, "
     "one with kinks, one with jumps, on a line and in eight dimensions, where they vary along three directions that "
     "the network has to find.",

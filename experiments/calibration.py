@@ -187,7 +187,7 @@ EXPERIMENT = Experiment(
     name="calibration",
     order=9.4,
     title="Calibration of softmax's probabilities",
-    introduction="Softmax's outputs are called the probabilities of the classes. Measured are the share of the "
+    introduction="Softmax's outputs are called the probabilities of the classes. We measure the share of the "
     "predictions made with about 66% that is right, and the accuracy of ten separate sigmoids where one class excludes "
     "the others.",
     parts=(exclusive_classes,),

@@ -385,7 +385,7 @@ EXPERIMENT = Experiment(
     title="Plain descent, momentum and Adam on surfaces",
     introduction="The chapter compares three optimizers on x² + 3y² and prints a ranking. Its run is repeated, then "
     "the three walk over a narrow valley, a saddle, a ravine, a plateau and ripples, from many starts and at many "
-    "learning rates at once. Compared are their steps to the goal, and the escape from flat regions and local minima.",
+    "learning rates at once. We compare their steps to the goal, and the escape from flat regions and local minima.",
     parts=(chapter_bowl, five_surfaces, flat_and_wavy),
 )
 

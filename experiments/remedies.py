@@ -339,7 +339,7 @@ EXPERIMENT = Experiment(
     name="remedies",
     order=8.3,
     title="Deep networks that don't learn, and their remedies",
-    introduction="Thirty hidden layers of 32 units are trained on digits. Measured is which remedies of the "
+    introduction="Thirty hidden layers of 32 units are trained on digits. We measure which remedies of the "
     "textbooks work alone, which only together with another, and what clipping does for gradients that explode.",
     parts=(remedies, exploding),
 )

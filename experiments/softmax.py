@@ -301,7 +301,7 @@ EXPERIMENT = Experiment(
     name="softmax",
     order=9.3,
     title="Softmax: overflow, temperature and several labels",
-    introduction="Softmax turns scores into shares of 1. Measured are the limits of its formula, the effect of a "
+    introduction="Softmax turns scores into shares of 1. We measure the limits of its formula, the effect of a "
     "temperature, and the shares of labels that don't exclude each other.",
     parts=(softmax_function, joint_labels),
     precision="float64",

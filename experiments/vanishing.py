@@ -1,7 +1,7 @@
 """Vanishing and exploding gradients at the first layer, by activation, initialization and depth.
 
 Fifty layers of sigmoid, tanh and ReLU under five initializations; then the chapter's two networks of ten layers,
-trained. Measured is ∂L/∂z, the cotangent of a layer's pre-activations.
+trained. We measure ∂L/∂z, the cotangent of a layer's pre-activations.
 """
 
 from functools import partial

@@ -1,4 +1,4 @@
-"""The targets and the fits of ``experiments.approximation``, where they are known exactly."""
+"""Targets and fits of ``experiments.approximation``, on exactly known cases."""
 
 from itertools import pairwise
 

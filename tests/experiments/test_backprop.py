@@ -1,4 +1,4 @@
-"""One step of backpropagation with every number: the chapter's figures, and the names that stand beside them."""
+"""One step of backpropagation: the chapter's figures, and the names of parameters."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What ``experiments.calibration`` measures, where the answer is known."""
+"""Measurements of ``experiments.calibration``, on known cases."""
 
 import numpy as np
 import pytest

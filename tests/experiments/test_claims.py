@@ -1,4 +1,4 @@
-"""Verdicts: the interval against the threshold, and what can't be judged."""
+"""Verdicts: the interval against the threshold, and invalid values."""
 
 import numpy as np
 import pytest

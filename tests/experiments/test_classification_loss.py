@@ -1,4 +1,4 @@
-"""Squared error against cross-entropy: the push by the error, and the start to recover from."""
+"""Squared error against cross-entropy: the gradient by the error, and the clouds of the recovery."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""Losses made of losses: behind an activation, summed, and chosen by their weights."""
+"""Composed losses: after an activation, summed, and selected by weights."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""Batch sizes: what the noise and the courses are computed from."""
+"""Batch sizes: gradients of batches, and epochs to the goal."""
 
 import jax
 import jax.numpy as jnp

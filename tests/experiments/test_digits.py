@@ -1,4 +1,4 @@
-"""Handwritten digits by hand and by autodiff: the same network, and it learns."""
+"""Digits trained by both gradients: equal parameters, and the accuracy."""
 
 import pytest
 

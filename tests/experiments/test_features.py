@@ -1,4 +1,4 @@
-"""What ``experiments.features`` measures of weights, where the answer is known."""
+"""Measurements of weights in ``experiments.features``, on known cases."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""MNIST-1D is the paper's, and making it leaves no trace."""
+"""MNIST-1D: the paper's data, and NumPy's global generator restored."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""One neuron and a hidden layer: the chapter's run to its true figures, and the one network that holds all others."""
+"""One neuron and a hidden layer: the chapter's true figures, and the network that contains all others."""
 
 import json
 from pathlib import Path

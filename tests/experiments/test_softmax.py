@@ -1,4 +1,4 @@
-"""What ``experiments.softmax`` measures, where the answer is known."""
+"""Measurements of ``experiments.softmax``, on known cases."""
 
 import json
 from pathlib import Path
