@@ -141,7 +141,7 @@ def curves(settings: Settings) -> Outcome:
         "The chapter's table, computed", ("z", "sigmoid", "slope", "ReLU", "slope", "leaky ReLU", "slope"),
         tuple((f"{at:g}", *(f"{column[i]:.4f}" for column in columns)) for i, at in enumerate(chosen.tolist())),
     )  # fmt: skip
-    text = f"""The ranges are as the chapter says, with one thing to know: in single precision a computer's sigmoid is
+    text = f"""The ranges are as the chapter states, with one exception: in single precision the computed sigmoid is
 exactly 1 at z = {reaches_one["sigmoid"]}, and its slope there exactly 0; tanh is by z = {reaches_one["tanh"]}. Beyond
 |z| = 5 the steepest slope of sigmoid and tanh is {steepest:.4f}."""
     return Outcome(results, (figure,), (table,), text)

@@ -199,7 +199,7 @@ def dying_units(settings: Settings) -> Outcome:
 bias, at rate 0.1, {biases_summary}. Before training, from biases of zero, it is
 {share[at(0.1, 0.0)][:, 0].mean():.3f}. A dead unit gets a gradient of exactly zero, as the chapter says. That it never
 updates again is true of the first hidden layer, whose inputs stay what they are; of the dead units of the second layer
-{100 * second.mean():.1f}% live again at the end, for the layer below goes on learning.
+{100 * second.mean():.1f}% live again at the end, since the layer below continues to learn.
 
 Leaky ReLU at rate 1 ends with {share_leaky[-1, :, -1].mean():.3f} of its units negative on every image, and classifies
 {100 * accuracy_leaky[-1, 0].mean():.1f}% of the test images, where ReLU has

@@ -197,7 +197,7 @@ class Errors(NamedTuple):
 def measure_widths(settings: Settings, grad: Callable) -> Errors:
     """Train all widths on all targets at once, and fit output layers to random and to trained hidden units."""
     keys, new, fitted = settings.keys_of(LINE), 2048, settings.steps(quick=2048, full=4096)
-    samples = settings.steps(quick=2**15, full=2**16)  # each is seen once: none can be learned by heart
+    samples = settings.steps(quick=2**15, full=2**16)  # each is seen once: none can be memorized
     rngs = [[np.random.default_rng((settings.seed, seed, space)) for seed in range(len(keys))] for space in (1, 2)]
     starts = stack_trees(
         stack_trees(block_initial_params(r, d) for r in row) for row, d in zip(rngs, (1, DIMENSIONS), strict=True)
@@ -349,12 +349,12 @@ def width(settings: Settings) -> Outcome:
         ),
         text=f"A thousand units do what the theorem promises: on a line {widest[0, 0]:.1e} of a smooth wave's variance "
         f"is left, of a kinked one's {widest[0, 1]:.1e}. In eight dimensions it is {widest[1, 0]:.1e} and "
-        f"{widest[1, 1]:.1e}.{wider if min(best) < WIDTHS[-1] else ''} The theorem speaks of continuous functions, "
+        f"{widest[1, 1]:.1e}.{wider if min(best) < WIDTHS[-1] else ''} The theorem is about continuous functions, "
         "and rightly: at a jump the largest error is "
-        f"{jump[-1]:.2f} jumps with 1,024 units. It also says that a good network exists, not that training finds it: "
+        f"{jump[-1]:.2f} jumps with 1,024 units. It also states that a good network exists, not that it is found: "
         "fitting the output layer again, with the hidden units as training left them, "
         f"lowers the error on the line from {widest[0, 0]:.1e} to {np.median(errors.refitted[0, :, 0, -1]):.1e}.\n\n"
-        "Why train the hidden layer at all? On a line there is no need: random units with a fitted output layer are "
+        "On a line the hidden layer needs no training: random units with a fitted output layer are "
         f"better than trained ones, by a factor of {10 ** -beaten[0].mean():.1f} from 16 units on. In eight dimensions "
         f"trained ones are better by a factor of {10 ** beaten[1].mean():.1f}: they turn to the three directions that "
         "matter, and random ones would have to fill the space. That is what Barron proved of fixed bases.",
@@ -375,7 +375,7 @@ EXPERIMENT = Experiment(
     name="approximation",
     order=10.1,
     title="Approximation by one hidden layer",
-    introduction="A network with one hidden layer can approximate any continuous function, says the theorem, "
+    introduction="A network with one hidden layer can approximate any continuous function, by the theorem, "
     "given enough units. We measure how many are enough for which functions, whether training finds the good "
     "network, and whether the hidden units need training.\n\nKnown functions are fitted without noise: a smooth wave, "
     "one with kinks, one with jumps, on a line and in eight dimensions, where they vary along three directions that "

@@ -207,7 +207,7 @@ def many_networks(settings: Settings) -> Outcome:
         "while the last layer still got its own.\n\n"
         f"One step with learning rate 0.1 lowered the loss of {lower[:, AT[0.1]].mean():.1%} of the networks. At rate "
         f"0.001 the loss fell by {kept[:, AT[0.001]].mean():.4f} times what a straight line would give. The gradient "
-        f"is the slope at one point and says nothing about the loss farther away: at rate 100 the loss rises in "
+        f"is the slope at one point and doesn't predict the loss farther away: at rate 100 the loss rises in "
         f"{1 - lower[:, -1].mean():.0%} of the networks."
     )
     return Outcome(

@@ -176,7 +176,7 @@ def measure_data_set(
         )
     )
     text = f"""{how} With the best rate for each, the test accuracies are {summary}. Adam at its default rate, untuned,
-has {default.mean():.1f}%, {results[0].estimate:+.2f} points from {rival_name}, which validation says is the best of the
+has {default.mean():.1f}%, {results[0].estimate:+.2f} points from {rival_name}, by validation the best of the
 others: its step moves a weight by about the rate, and {steps:,} steps of 0.001 don't take it far. Within a point of its
 own best lie {near[ADAM].mean():.1f} decades of Adam's rates, {near[0].mean():.1f} of
 plain descent's and {near[1].mean():.1f} of momentum's."""

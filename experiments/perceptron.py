@@ -171,8 +171,8 @@ def one_neuron(settings: Settings) -> Outcome:
         f"{learned.shape[1]:,} starts it was trained by gradient descent on the logistic loss. AND, OR and NAND were "
         f"learned from {float(learned[:3].all(axis=0).mean()):.1%} of the starts, XOR from {float(shares[3]):.1%}: no "
         "straight line parts its ones from its zeros.\n\n"
-        "More training wouldn't help. The logistic loss of one neuron is convex: it has one valley, and for XOR the "
-        "valley's floor is where all weights are 0 and every answer is ½. After 1,000 steps no answer was farther than "
+        "More training wouldn't help. The logistic loss of one neuron is convex: it has one minimum, and for XOR the "
+        "minimum is where all weights are 0 and every answer is ½. After 1,000 steps no answer was farther than "
         f"{float(distance.max()):.0e} from it. A neuron trained on squared error could behave differently "
         "on the way, but it too has only a line to draw."
     )
@@ -312,7 +312,7 @@ def hidden_layer(settings: Settings) -> Outcome:
         figures.append(
             Figure(
                 "Networks that don't learn end at one of three levels: local minima",
-                "Histogram of the final losses of the networks that didn't learn. They heap up at "
+                "Histogram of the final losses of the networks that didn't learn. They gather at "
                 + ", ".join(f"{level:.3f} ({name})" for name, level in LEVELS.items())
                 + ".",
                 (histogram(stuck_losses, x="loss at the end", bins=60, thresholds=levels),),
@@ -338,9 +338,9 @@ def hidden_layer(settings: Settings) -> Outcome:
         f"Two layers do learn XOR. With two sigmoid units {shares[0, shape['2']]:.0%} of the starts get there, with "
         f"four {shares[0, shape['4']]:.0%}, with eight {shares[0, shape['8']]:.0%}; one unit is enough for "
         f"{shares[0, shape['1 with shortcut']]:.0%} where the inputs reach the output directly as well.\n\n"
-        "The others are caught in local minima: some patterns get the same answer, the network settles on the best "
-        "compromise for them, and every small change makes it worse. Going on doesn't help: of the networks that "
-        f"hadn't learned at half time, the second half freed {freed:.1%}. So the chapter is right that stacking "
+        "The others end in local minima: some patterns get the same answer, the network settles on the best "
+        "compromise for them, and every small change makes it worse. More training doesn't help: of the networks that "
+        f"hadn't learned at half time, {freed:.1%} had learned at the end. So the chapter is right that stacking "
         "neurons solves XOR, but with barely enough neurons it depends on the start. ReLU needs more spare units than "
         f"the smooth activations ({shares[2, shape['2']]:.0%} with two units, {shares[2, shape['8']]:.0%} with eight): "
         "a unit that is off for all four patterns gets no gradient and never comes back."

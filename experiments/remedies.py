@@ -269,7 +269,7 @@ def describe_results(estimates: dict[str, float], ratio: dict[str, float], cured
         f"zero; the sigmoid's is a quarter.\n\n"
         f"ReLU from the usual start reaches {estimates['ReLU']:.0%}, from He's {estimates['ReLU + He']:.0%}: the "
         f"activation is one half of that cure and the start the other. Skip connections on top of He's start double "
-        f"what is passed on at each layer, and reach {estimates['ReLU + He + skip']:.0%}; they want a smaller start or "
+        f"what is passed on at each layer, and reach {estimates['ReLU + He + skip']:.0%}; they need a smaller start or "
         f"a normalization. All remedies together: "
         f"{estimates['all together']:.0%}."
     )

@@ -164,9 +164,7 @@ def train_network(params, keys, split: Split, rates, *, model, method, grad, epo
 
         def right(x):
             prediction = fnn.predict(model, trained.params, trained.state, x)
-            return fnn.accuracy(
-                jnp.where(jnp.isfinite(prediction), prediction, 0.0), test.y
-            )  # what is broken says class 0
+            return fnn.accuracy(jnp.where(jnp.isfinite(prediction), prediction, 0.0), test.y)  # NaN counts as class 0
 
         half = jnp.roll(test.x, test.x.shape[0] // 2, axis=0)  # the samples are in random order: another's value
         without = [right(test.x.at[:, i].set(half[:, i])) for i in range(len(FEATURES))]
@@ -279,7 +277,7 @@ def rate_figure(found: dict[str, dict[str, TrainingResult]], method: str) -> Fig
         "Test accuracy by learning rate for raw, standardised and min-max scaled inputs. Best of each, "
         + " ".join(f"{name}: {select_best_rate(by_scaling)}" for name, by_scaling in found.items()),
         panels,
-        "Means over seeds with 95% intervals, all after the same number of steps. A network that broke says class 0.",
+        "Means over seeds with 95% intervals, all after the same number of steps. NaN counts as class 0.",
     )
 
 

@@ -210,8 +210,8 @@ def depth(settings: Settings) -> Outcome:
                 x="layers", y="|∂L/∂z| first / last", log="y", subtitle=name, points=True,
                 range_y=(10.0**lowest, 10.0**highest))
             for name, values in logs.items()),
-        caption="Layers of 64 units. Geometric mean over the seeds, with the range of 95% of them. Level is what one "
-        "wants; curves that leave the frame go on as straight below or above it.",
+        caption="Layers of 64 units. Geometric mean over the seeds, with the range of 95% of them. A level curve is "
+        "ideal; curves that leave the frame continue straight below or above it.",
     )  # fmt: skip
     table = Table(
         "log₁₀ of the gradient left after fifty layers", ("activation", *INITIALIZATIONS),

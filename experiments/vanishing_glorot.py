@@ -1,7 +1,7 @@
 """Glorot and Bengio 2010: five layers of a thousand tanh units under two initializations, before their first step.
 
-What is followed is ∂L/∂z, the cotangent of a layer's pre-activations: the kernels' own gradients hide its vanishing, as
-one of the claims says.
+We measure ∂L/∂z, the cotangent of a layer's pre-activations. The kernels' gradients don't show that it vanishes, which
+is one of the claims.
 """
 
 import jax
@@ -202,7 +202,7 @@ def glorot(settings: Settings) -> Outcome:
             f"to a spread of {shown['standard'][0]['layer 5'].std():.2f}; under the normalized initialization the "
             f"fifth layer's is {shown['normalized'][0]['layer 5'].std():.2f}.",
             panels=tuple(histogram_curves(shown[name][0], "activation", name) for name in shown),
-            caption="Twenty images through 5 × 1,000 tanh units that nobody has trained. Paper: figure 6.",
+            caption="Twenty images through 5 × 1,000 tanh units before training. Paper: figure 6.",
         ),
         Figure(
             title="With the standard initialization cotangents shrink on the way back",
