@@ -1,5 +1,6 @@
 """The chapter's worked examples give their true figures, to the last digits of float64."""
 
+import html
 import json
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import numpy as np
 import pytest
 
 from experiments import chapter
+from experiments.harness import store
 from experiments.harness.experiment import Settings
+from experiments.harness.report import write_report
 
 CHAPTER = json.loads((Path(__file__).parents[1] / "data" / "chapter.json").read_text())
 LARGEST_RELATIVE_ERROR = 1e-12
@@ -28,6 +31,27 @@ def test_true_figures(example, figures):
         figures[example],
         expected,
     )
+
+
+@pytest.fixture(scope="module")
+def result(figures):
+    """The experiment's result, after ``figures`` has compiled most of its programs."""
+    return chapter.run(Settings(grad="autodiff"))
+
+
+def test_the_verdicts_count_the_wrong_figures(result):
+    verdicts = {one.claim.name: one.verdict for one in result.results}
+    assert verdicts["printed-neuron"] == "holds"
+    assert verdicts["printed-optimizers"] == verdicts["xor-gradient"] == "fails"
+
+
+def test_the_page_holds_every_worked_example(result, tmp_path):
+    parts = [store.outcome_record(outcome) for outcome in result.outcomes]
+    record = store.experiment_record(chapter.EXPERIMENT, result.settings, parts, {})
+    page = html.unescape(write_report([record], tmp_path).read_text(encoding="utf-8"))
+    for outcome in result.outcomes:
+        assert outcome.board in page
+        assert outcome.text in page
 
 
 def test_every_example_is_covered(figures):

@@ -119,7 +119,7 @@ def measured_once(tmp_path_factory):
     with pytest.MonkeyPatch.context() as environment:
         # The measuring process is a new one, which compiles as quickly as the tests do.
         environment.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-        return out, main(AllSettings(names=("chapter",), out=out, jobs=1))
+        return out, main(AllSettings(names=("optimizers",), out=out, jobs=1))
 
 
 def test_a_second_run_measures_nothing(measured_once, monkeypatch):
@@ -127,7 +127,7 @@ def test_a_second_run_measures_nothing(measured_once, monkeypatch):
     assert status == 0
     monkeypatch.setattr("experiments.harness.runner.ProcessPoolExecutor", None)
     page = (out / "index.html").read_text(encoding="utf-8")
-    assert main(AllSettings(names=("chapter",), out=out)) == 0
+    assert main(AllSettings(names=("optimizers",), out=out)) == 0
     assert (out / "index.html").read_text(encoding="utf-8") == page
 
 
@@ -135,8 +135,8 @@ def test_the_numbers_stand_beside_the_page(measured_once):
     out, _ = measured_once
     [record] = json.loads((out / "results.json").read_text(encoding="utf-8"))
     verdicts = {one["name"]: one["verdict"] for part in record["parts"] for one in part["findings"]}
-    assert verdicts["printed-neuron"] == "holds"
-    assert verdicts["printed-optimizers"] == verdicts["xor-gradient"] == "fails"
+    assert verdicts["optimizers-momentum-ravine"] == "holds"
+    assert verdicts["optimizers-bowl-ranking"] == "fails"
 
 
 def test_the_page_fetches_nothing_and_says_everything(measured_once):
@@ -145,9 +145,9 @@ def test_the_page_fetches_nothing_and_says_everything(measured_once):
     before_scripts = page.partition("<footer>")[0]
     assert 'src="http' not in page
     assert '<link rel="stylesheet"' not in page
-    for claim in load("chapter").claims:
+    for claim in load("optimizers").claims:
         assert claim.sentence in before_scripts
-    assert "python -m experiments chapter" in before_scripts
+    assert "python -m experiments optimizers" in before_scripts
 
 
 @pytest.mark.parametrize("options", [("--seeds", "1"), ("--quick", "--full"), ("magic",), ("--jobs", "0")])
