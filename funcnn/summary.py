@@ -14,7 +14,8 @@ from jax.typing import DTypeLike
 
 from funcnn._checks import check_is_layer, positive_integer
 from funcnn._draw import shapes_of
-from funcnn._tables import MOST_ROWS, Table, aligned
+from funcnn._reports.document import MAX_ROWS, Table
+from funcnn._reports.text import align_table
 from funcnn.layers.traversal import Node, forward_nodes, structure_of
 from funcnn.types import Layer, Summed, Wrapped
 
@@ -54,14 +55,14 @@ class Summary(NamedTuple):
     total: LayerSummary
 
     def __str__(self) -> str:
-        shown = [*self.rows[:MOST_ROWS], self.total]
+        shown = [*self.rows[:MAX_ROWS], self.total]
         names = ("parameters", "forward FLOPs", "backward FLOPs", "residual bytes")
         columns = {"layer": [row.name for row in shown], "output": [str(row.output_shape) for row in shown]}
         for name, figures in zip(names, zip(*(row[2:] for row in shown), strict=True), strict=True):
             columns[name] = [f"{figure:,}" for figure in figures]
         left_out = len(self.rows) - len(shown) + 1
         note = f"{left_out} more layers, counted in the total, are left out." if left_out else ""
-        return aligned(Table("", columns, names, note=note))
+        return align_table(Table("", columns, names, note=note))
 
 
 class _Cost(NamedTuple):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from funcnn import _cores
-from funcnn.gradcheck.precision import enable_x64
+from funcnn._numerics.precision import enable_x64
 
 on_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="threads share the cores of a CPU alone")
 

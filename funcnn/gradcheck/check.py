@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from funcnn._checks import check_callable, describe, is_concrete, numeric_array
-from funcnn.gradcheck.examination import examine
-from funcnn.gradcheck.properties import Property, check_also
+from funcnn._checks import check_callable
+from funcnn._numerics.trees import floating_tree
+from funcnn.gradcheck.engine.examination import examine
+from funcnn.gradcheck.engine.properties import Property, check_also
 from funcnn.gradcheck.report import GradientReport
 
 _EXCHANGED = "That is a tree like the parameters: were loss_fn and grad_fn exchanged? The loss comes first."
@@ -115,20 +116,6 @@ def _check_arguments(name, function, arguments, error):
             f"{signature}: {unfit}. Pass check_gradients(loss_fn, grad_fn, params, *args): were params forgotten, or "
             "an argument?"
         ) from error
-
-
-def floating_tree(name: str, params: PyTree) -> PyTree:
-    """``params`` as JAX arrays, all of them floating or complex."""
-    params = jax.tree.map(lambda leaf: numeric_array(name, leaf), params)
-    if not is_concrete(*jax.tree.leaves(params)):
-        raise TypeError(f"{name}: expected arrays, got tracers. Call it outside jit, vmap and grad.")
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
-            raise TypeError(
-                f"{name}: expected floating parameters, got {describe(leaf)} "
-                f"at {jax.tree_util.keystr(path) or 'the root'}. Pass what isn't differentiated as a further argument."
-            )
-    return params
 
 
 def assert_gradients(

@@ -16,7 +16,7 @@ import jax
 import tyro
 
 import funcnn as fnn
-from funcnn.gradcheck.precision import enable_x64
+from funcnn._numerics.precision import enable_x64
 
 PROGRAM = "python -m funcnn"
 _INSTALLED = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]

@@ -21,12 +21,12 @@ from funcnn._checks import (
 )
 from funcnn._draw import drawn_in_line
 from funcnn._memoise import memoised
+from funcnn._numerics.arrays import as_float64, max_abs
 from funcnn.backprop import autodiff_value_and_grad, manual_value_and_grad
-from funcnn.gradcheck.comparison import largest, wide
-from funcnn.gradcheck.examination import examine
-from funcnn.gradcheck.properties import Property, check_also, linearity
+from funcnn.gradcheck.engine.examination import examine
+from funcnn.gradcheck.engine.properties import Property, check_also, linearity
+from funcnn.gradcheck.engine.steps import against, judged_together, other_structure
 from funcnn.gradcheck.report import GradientReport, LeafReport
-from funcnn.gradcheck.steps import against, judged_together, other_structure
 from funcnn.layers.traversal import Node, backward_nodes, forward_nodes, structure_of
 from funcnn.types import Batch, Layer, Loss, Params, State
 
@@ -248,7 +248,7 @@ def _rows(steps: list[_Step], spacing: float) -> tuple[LeafReport, ...]:
 
 
 def _compared(step: _Step, spacing: float) -> tuple[LeafReport, ...]:
-    scale = largest(wide(step.dy))
+    scale = max_abs(as_float64(step.dy))
     if ": " in step.name:
         return judged_together(against(step.name, step.given, step.expected), spacing, scale)
     try:

@@ -1,11 +1,17 @@
-"""What a check returns: a verdict, a row for each parameter, and a word on what is wrong. Plain data throughout."""
+"""The report of a gradient check: a verdict, a row for each parameter, and the cause of each difference."""
 
-import json
+import cmath
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from funcnn._tables import plain_data
-from funcnn.gradcheck import display
+from funcnn._reports.data import to_data, to_json
+from funcnn._reports.document import FIRST_ROWS, MAX_ROWS, Conclusion, Document, Note, PropertyList, Table, fit_columns
+from funcnn._reports.html import check_page_libraries, heat_map, write_page
+from funcnn._reports.numbers import format_pair, format_seconds, format_size
+from funcnn._reports.properties import PropertyReport as PropertyReport
+from funcnn._reports.terminal import render
+from funcnn._reports.text import to_text
 
 Cause: TypeAlias = Literal[
     "scaled",
@@ -89,14 +95,6 @@ class LeafReport(NamedTuple):
     differences: tuple[tuple[float, ...], ...] = ()
 
 
-class PropertyReport(NamedTuple):
-    """Whether the hand-written gradient has a property: the same twice, the same under ``jit``, linear, …"""
-
-    name: str
-    ok: bool
-    detail: str
-
-
 class Cost(NamedTuple):
     """What a check took: seconds, and how often it asked for a gradient (either) and for the loss."""
 
@@ -130,27 +128,27 @@ class GradientReport(NamedTuple):
     cost: Cost = Cost(0.0, 0, 0)
 
     def __str__(self) -> str:
-        return display.for_terminal(self) or display.plain(self)
+        return render(_document(self))
 
     def to_text(self) -> str:
-        """The report as plain text, without a terminal's colours."""
-        return display.plain(self)
+        """Return the report as plain text without colours."""
+        return to_text(_document(self))
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as dictionaries, lists, strings and numbers; complex numbers and NaN as strings."""
-        return plain_data(self)
+        """Return the report as dictionaries, lists, strings and numbers; complex numbers and NaN as strings."""
+        return to_data(self)
 
     def to_json(self, **options: Any) -> str:
-        """The report as JSON; ``options`` are ``json.dumps``'s.
+        """Return the report as JSON; ``options`` are those of ``json.dumps``.
 
         Example:
             >>> GradientReport(True, (), "There are no parameters to compare.").to_json()[:25]
             '{"ok": true, "leaves": []'
         """
-        return json.dumps(self.to_dict(), allow_nan=False, **options)
+        return to_json(self, **options)
 
     def to_html(self, path: Any) -> None:
-        """Write the report as a page of its own, with the differences of every leaf that isn't ok as a heat map.
+        """Write the report as a page that needs no other file, with a heat map for every leaf that isn't ok.
 
         Args:
             path: the file to write.
@@ -158,4 +156,91 @@ class GradientReport(NamedTuple):
         Raises:
             ModuleNotFoundError: jinja2 and matplotlib aren't installed; ``pip install 'funcnn[report]'``.
         """
-        display.write_html(self, path)
+        check_page_libraries("GradientReport.to_html")
+        tables = [fit_columns(table, math.inf) for table in _tables(self, math.inf)]
+        different = [leaf for leaf in (*self.leaves, *self.steps) if not leaf.ok and any(map(any, leaf.differences))]
+        write_page(
+            path,
+            "funcnn.gradcheck",
+            "report.html.jinja",
+            report=self,
+            tables=list(zip(tables, filter(None, (self.leaves, self.steps)), strict=True)),
+            pictures=[(leaf, heat_map(leaf.differences, leaf.shape, "by hand − autodiff")) for leaf in different],
+            numbers=_NUMBERS,
+            footer=_footer(self),
+        )
+
+
+_NUMBERS = ("by hand", "autodiff", "difference", "relative", "tolerance")
+_OPTIONAL = ("relative", "at", "shape", "dtype", "tolerance", "by hand", "autodiff")
+_MAX_ORIGINS = 3
+
+
+def _document(report: GradientReport) -> Document:
+    verdict = f"verdict: {report.verdict}" + (f": {report.reason}" if report.reason else "")
+    colour = "red" if not report.ok else "green" if report.verdict == "agrees" else "yellow"
+    return Document(
+        (
+            *_tables(report, MAX_ROWS),
+            PropertyList("properties of the gradient by hand", report.properties),
+            Conclusion((verdict, report.diagnosis), "right" if report.ok else "wrong", colour),
+            Note(_footer(report)),
+        )
+    )
+
+
+def _tables(report: GradientReport, max_rows: int | float) -> list[Table]:
+    tables = [_table("", "parameter", report.leaves, max_rows)] if report.leaves else []
+    if report.steps:
+        title = "intermediate gradients in backward order, from the loss to the input"
+        tables.append(_table(title, "gradient of", report.steps, max_rows))
+    return tables
+
+
+def _table(title: str, first_column: str, leaves: Sequence[LeafReport], max_rows: int | float) -> Table:
+    shown, note = leaves, ""
+    if len(leaves) > max_rows:
+        shown = [leaf for position, leaf in enumerate(leaves) if position < FIRST_ROWS or not leaf.ok or leaf.cause]
+        note = f"{len(leaves) - len(shown)} more, all right, are left out."
+    values = [_values(leaf) for leaf in shown]
+    columns: dict[str, list[str]] = {
+        first_column: [leaf.path or "." for leaf in shown],
+        "shape": [str(leaf.shape) for leaf in shown],
+        "dtype": [leaf.dtype for leaf in shown],
+        "ok": ["NO" if not leaf.ok else "exact" if leaf.exact else "yes" for leaf in shown],
+        "at": [str(list(leaf.worst)) if leaf.worst else "" for leaf in shown],
+        "by hand": [by_hand for by_hand, _ in values],
+        "autodiff": [by_autodiff for _, by_autodiff in values],
+        "difference": [format_size(leaf.max_abs_difference) for leaf in shown],
+        "relative": [format_size(leaf.relative_difference) for leaf in shown],
+        "tolerance": [format_size(leaf.tolerance) for leaf in shown],
+        "cause": [leaf.cause or "" for leaf in shown],
+        "": ["" for _ in shown],
+    }
+    failed = [not leaf.ok for leaf in shown]
+    if title and any(failed):
+        columns[""][failed.index(True)] = "<- first wrong"
+    shared_dtype = ("dtype",) if len({leaf.dtype for leaf in shown}) == 1 else ()
+    return Table(title, columns, _NUMBERS, failed, note, (*shared_dtype, *_OPTIONAL))
+
+
+def _values(leaf: LeafReport) -> tuple[str, str]:
+    """Return both gradients at the worst entry as text, with enough digits to show their difference."""
+    if all(map(cmath.isnan, (leaf.by_hand, leaf.by_autodiff))) and leaf.cause != "nonfinite":
+        return "", ""
+    return format_pair(leaf.by_hand, leaf.by_autodiff, leaf.ok)
+
+
+def _footer(report: GradientReport) -> str:
+    leaves = (*report.leaves, *report.steps)
+    dtypes = ", ".join(dict.fromkeys(leaf.dtype for leaf in report.leaves))
+    parts = [f"{dtypes} compared in {report.precision}".strip()] if report.precision else []
+    origins = list(dict.fromkeys(leaf.tolerance_origin for leaf in leaves if leaf.tolerance_origin))
+    if len(origins) > _MAX_ORIGINS:
+        origins[_MAX_ORIGINS:] = [f"{len(origins) - _MAX_ORIGINS} more"]
+    parts += [f"tolerance: {', or '.join(origins)}"] if origins else []
+    seconds, gradients, losses = report.cost
+    if any(report.cost):
+        counts = f"{gradients:,} gradient{'s' * (gradients != 1)} and {losses:,} loss{'es' * (losses != 1)}"
+        parts.append(f"{counts} in {format_seconds(seconds)}")
+    return "; ".join(parts)

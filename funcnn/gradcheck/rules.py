@@ -10,12 +10,12 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from funcnn._checks import check_callable, check_key, check_same_structure, is_concrete, same_structure
-from funcnn.gradcheck.examination import examine
-from funcnn.gradcheck.precision import Judged
-from funcnn.gradcheck.program import as_it_is, recorded
-from funcnn.gradcheck.properties import Property, agreement, check_also, linearity
+from funcnn._numerics.program import default_rule, trace
+from funcnn.gradcheck.engine.examination import examine
+from funcnn.gradcheck.engine.precision import Judged
+from funcnn.gradcheck.engine.properties import Property, agreement, check_also, linearity
+from funcnn.gradcheck.engine.slopes import measured_slope
 from funcnn.gradcheck.report import GradientReport, PropertyReport
-from funcnn.gradcheck.slopes import measured_slope
 
 _MOST_MEASURED = 1024
 
@@ -298,10 +298,10 @@ def _without_rules(function):
 
     def plain(*args):
         apart = _split(args)
-        program = recorded(lambda floating: function(*apart.filled(floating)), apart.floating)
+        program = trace(lambda floating: function(*apart.filled(floating)), apart.floating)
         if program is None:
             return function(*args)
-        return program.run(apart.floating, as_it_is)
+        return program.evaluate(apart.floating, default_rule)
 
     return plain
 

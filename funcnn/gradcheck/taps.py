@@ -1,18 +1,14 @@
-"""Values marked by name on the way forward, so that their gradients can be checked one by one."""
+"""The public ``tap``: it names an intermediate value, so that a check compares its gradient too."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import PyTree
 
-from funcnn._checks import same_structure
-from funcnn.gradcheck.program import Program, bound, called_by, equations, is_opened
+from funcnn.gradcheck.engine.taps import TAP_PREFIX
 
 Value = TypeVar("Value")
-_PREFIX = "funcnn.tap:"
 
 
 def tap(name: str, value: Value) -> Value:
@@ -48,60 +44,4 @@ def tap(name: str, value: Value) -> Value:
     """
     if not isinstance(name, str):
         raise TypeError(f"tap(name): expected a string, got {name!r}. Call it as tap('z1', z1).")
-    return jax.tree.map(lambda leaf: checkpoint_name(jnp.asarray(leaf), _PREFIX + name), value)
-
-
-def split_taps(returned: Any, params: PyTree) -> tuple[PyTree, dict[str, Any]]:
-    """The gradients and the taps' gradients of what a hand-written function returned."""
-    is_pair = isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], Mapping)
-    if is_pair and same_structure(returned[0], params) and not same_structure(returned, params):
-        return returned[0], dict(returned[1])
-    return returned, {}
-
-
-def tap_gradients(program: Program, params: PyTree, names: Mapping[str, Any]) -> dict[str, list]:
-    """The gradient of the loss by each tapped value, its leaves in order, the last tap first.
-
-    Raises:
-        ValueError: a name that the loss doesn't tap, a name tapped twice, or a tap inside a loop that can't be opened.
-    """
-    tapped: dict[str, list] = {}
-    _visit(program, params, lambda name, value: tapped.setdefault(name, []).append(value))
-    inside = {_name(equation) for equation in equations(program.jaxpr)} - {None}
-    for name in names:
-        if name not in tapped:
-            known = ", ".join(map(repr, tapped)) or "none"
-            where = "it stands inside a loop that a check can't open" if name in inside else f"the loss taps {known}"
-            raise ValueError(f"check_gradients(grad_fn): expected gradients of tapped values, got {name!r}; {where}.")
-
-    def moved(moves):
-        left = {name: list(leaves) for name, leaves in moves.items()}
-        return _visit(program, params, lambda name, value: value + left[name].pop(0))
-
-    gradients = jax.grad(moved)(jax.tree.map(jnp.zeros_like, tapped))
-    return {name: gradients[name] for name in reversed(tapped) if name in names}
-
-
-def _visit(program: Program, params: PyTree, change: Callable[[str, Any], Any]):
-    """Run the program with every tapped value given to ``change``; what it returns, if anything, takes its place."""
-    holding = {
-        id(equation)
-        for equation in equations(program.jaxpr)
-        if any(_name(inner) for part in called_by(equation) for inner in equations(part))
-    }
-
-    def rule(equation, arguments, place):
-        name = _name(equation)
-        if name is not None:
-            changed = change(name, arguments[0])
-            return arguments if changed is None else [changed]
-        if is_opened(equation) and id(equation) in holding:
-            return None
-        return bound(equation, arguments)
-
-    return program.run(params, rule)
-
-
-def _name(equation):
-    name = equation.params.get("name") if equation.primitive.name == "name" else None
-    return name.removeprefix(_PREFIX) if isinstance(name, str) and name.startswith(_PREFIX) else None
+    return jax.tree.map(lambda leaf: checkpoint_name(jnp.asarray(leaf), TAP_PREFIX + name), value)

@@ -1,10 +1,13 @@
 """What the doctor says of a run, as text: a paragraph and a table of the layers."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from funcnn._tables import FIRST_ROWS, MOST_ROWS, TEXT_WIDTH, Table, aligned, joined, wrapped
+from funcnn._reports.data import to_data, to_json
+from funcnn._reports.document import FIRST_ROWS, MAX_ROWS, TABLE_WIDTH, Conclusion, Document, Note, Table
+from funcnn._reports.terminal import render
+from funcnn._reports.text import to_text
 from funcnn.health.findings import Finding, diagnose_health
 from funcnn.health.loss_curve import figure, loss_curve, outcome, sampled
 from funcnn.health.record import HealthRecord, ModelFacts
@@ -30,8 +33,19 @@ class HealthReport(NamedTuple):
     record: HealthRecord
 
     def __str__(self) -> str:
-        words = [_verdict(self.record)] if self.ok else [_said(finding) for finding in self.findings]
-        return joined(["\n".join(words), _layers(self.record, {finding.layer for finding in self.findings}), _LEGEND])
+        return render(_document(self))
+
+    def to_text(self) -> str:
+        """Return the report as plain text without colours."""
+        return to_text(_document(self))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as dictionaries, lists, strings and numbers; NaN and infinities as strings."""
+        return to_data(self)
+
+    def to_json(self, **options: Any) -> str:
+        """Return the report as JSON; ``options`` are those of ``json.dumps``."""
+        return to_json(self, **options)
 
 
 def health_report(record: HealthRecord, facts: ModelFacts) -> HealthReport:
@@ -51,26 +65,37 @@ def health_report(record: HealthRecord, facts: ModelFacts) -> HealthReport:
     return HealthReport(not findings, findings, record)
 
 
-def _verdict(record: HealthRecord) -> str:
+def _document(report: HealthReport) -> Document:
+    record, findings = report.record, report.findings
     steps = len(np.ravel(record.step_losses))
-    return wrapped(f"Nothing wrong was found in {steps} steps: {outcome(loss_curve(record))}.", TEXT_WIDTH)
+    healthy = f"Nothing wrong was found in {steps} steps: {outcome(loss_curve(record))}."
+    paragraphs = (healthy,) if report.ok else tuple(map(_paragraph, findings))
+    return Document(
+        (
+            Conclusion(paragraphs, *(("healthy", "green") if report.ok else ("unhealthy", "red"))),
+            _table(record, {finding.layer for finding in findings}),
+            Note(_LEGEND, TABLE_WIDTH),
+        )
+    )
 
 
-def _said(finding: Finding) -> str:
-    where = f" in {finding.layer}" if finding.layer else ""
-    said = f"{finding.kind}{where}, since step {finding.since_step}: {finding.sentence} {finding.remedy}"
-    return wrapped(said, TEXT_WIDTH)
+def _paragraph(finding: Finding) -> str:
+    layer = f" in {finding.layer}" if finding.layer else ""
+    return f"{finding.kind}{layer}, since step {finding.since_step}: {finding.sentence} {finding.remedy}"
 
 
-def _layers(record: HealthRecord, blamed: set) -> str:
-    """The last sampled step whose figures are all numbers, layer by layer; of a deep model the first and the blamed."""
+def _table(record: HealthRecord, blamed: set) -> Table:
+    """Return the figures of every layer at the last sampled step at which all figures are finite.
+
+    A deep model shows the first layers and those with a finding.
+    """
     whole = [np.isfinite(sampled(record, name)).all(axis=1) for name in record.measures._fields]
     numbers = np.flatnonzero(np.all(whole, axis=0))
     last = int(numbers[-1]) if len(numbers) else len(record.steps) - 1
     shown = [
         place
         for place, name in enumerate(record.names)
-        if place < FIRST_ROWS or name in blamed or len(record.names) <= MOST_ROWS
+        if place < FIRST_ROWS or name in blamed or len(record.names) <= MAX_ROWS
     ]
     figures = {title: sampled(record, name)[last] for title, name in _COLUMNS.items()}
     figures["update"] = np.asarray(record.update_ratios, np.float64)[last]
@@ -79,5 +104,5 @@ def _layers(record: HealthRecord, blamed: set) -> str:
     columns["found"] = ["here" if record.names[place] in blamed else "" for place in shown]
     left_out = len(record.names) - len(shown)
     note = f"{left_out} more layers are left out." if left_out else ""
-    columns = {title: cells for title, cells in columns.items() if any(cells)}
-    return aligned(Table(f"step {record.steps[last]}", columns, tuple(figures), note=note))
+    failed = [record.names[place] in blamed for place in shown]
+    return Table(f"step {record.steps[last]}", columns, tuple(figures), failed, note)

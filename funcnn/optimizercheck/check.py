@@ -9,10 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from funcnn._checks import describe
-from funcnn.gradcheck.check import floating_tree
-from funcnn.gradcheck.precision import enable_x64, lenient, widened
-from funcnn.gradcheck.report import PropertyReport
-from funcnn.optimizercheck import display
+from funcnn._numerics.precision import allow_promotion, enable_x64, widen
+from funcnn._numerics.trees import floating_tree
+from funcnn._reports.properties import PropertyReport
 from funcnn.optimizercheck.comparison import relative_tolerance
 from funcnn.optimizercheck.diagnosis import Diagnosis, diagnose
 from funcnn.optimizercheck.evaluation import (
@@ -25,7 +24,7 @@ from funcnn.optimizercheck.evaluation import (
     select_problem,
 )
 from funcnn.optimizercheck.identification import Observations, identify, moments
-from funcnn.optimizercheck.report import OptimizerReport
+from funcnn.optimizercheck.report import OptimizerReport, format_updates
 from funcnn.optimizercheck.trajectories import error_summary
 from funcnn.optimizercheck.update_rules import UpdateRule, describe_rule
 
@@ -88,9 +87,9 @@ def check_optimizer(candidate: Any, reference: Any, params: PyTree) -> Optimizer
         for role, one in {"candidate": candidate, "reference": reference}.items()
     )
     contestants = first, second
-    with lenient():
+    with allow_promotion():
         with enable_x64(True):
-            problem, properties = select_problem(contestants, widened(params))
+            problem, properties = select_problem(contestants, widen(params))
             evaluation, found = evaluate(contestants, problem, has_rate)
             rows = evaluation.rows()
             # Lower precision adds nothing where the optimizers differ in float64 already.
@@ -212,7 +211,7 @@ def _summary(rows, diagnosis, rule) -> str:
     wrong = [row for row in rows if not row.ok]
     lines = []
     if wrong:
-        first, (candidate, reference) = wrong[0], display.pair(wrong[0])
+        first, (candidate, reference) = wrong[0], format_updates(wrong[0])
         where = f"{first.path or 'the root'}{list(first.entry) if first.entry else ''}"
         lines.append(
             f"The candidate differs in {len(wrong)} of {len(rows)} rows, first in {first.name!r} at step {first.step}: "

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from funcnn.gradcheck.comparison import distances
+from funcnn._numerics.arrays import distances
 from funcnn.optimizercheck.report import SequenceReport
 from funcnn.optimizercheck.sequences import Problem
 

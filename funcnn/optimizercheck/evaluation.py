@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from funcnn.gradcheck.report import PropertyReport
+from funcnn._reports.properties import PropertyReport
 from funcnn.optimizercheck.comparison import absolute_differences, compare, tolerances
 from funcnn.optimizercheck.report import SequenceReport
 from funcnn.optimizercheck.sequences import STEPS, Problem, flatten, make_problem

@@ -1,11 +1,13 @@
 """The report of an optimizer comparison: a verdict, a row for each sequence, and the cause of a difference."""
 
-import json
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from funcnn._tables import plain_data
-from funcnn.gradcheck.report import PropertyReport
-from funcnn.optimizercheck import display
+from funcnn._reports.data import to_data, to_json
+from funcnn._reports.document import Conclusion, Document, Note, PropertyList, Table
+from funcnn._reports.numbers import format_pair, format_seconds, format_size
+from funcnn._reports.properties import PropertyReport
+from funcnn._reports.terminal import render
+from funcnn._reports.text import to_text
 
 OptimizerCause: TypeAlias = Literal[
     "bias_correction_missing",
@@ -135,15 +137,15 @@ class OptimizerReport(NamedTuple):
     seconds: float = 0.0
 
     def __str__(self) -> str:
-        return display.for_terminal(self) or display.plain(self)
+        return render(_document(self))
 
     def to_text(self) -> str:
         """Return the report as plain text without colours."""
-        return display.plain(self)
+        return to_text(_document(self))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as dictionaries, lists, strings and numbers; NaN and infinities as strings."""
-        return plain_data(self)
+        return to_data(self)
 
     def to_json(self, **options: Any) -> str:
         """Return the report as JSON; ``options`` are those of ``json.dumps``.
@@ -152,4 +154,43 @@ class OptimizerReport(NamedTuple):
             >>> OptimizerReport(True, (), None, "", "There are no parameters to compare.").to_json()[:28]
             '{"ok": true, "sequences": []'
         """
-        return json.dumps(self.to_dict(), allow_nan=False, **options)
+        return to_json(self, **options)
+
+
+_NUMBERS = ("step", "candidate", "reference", "difference", "tolerance")
+_OPTIONAL = ("at", "tolerance", "reference", "candidate", "leaf")
+
+
+def format_updates(row: SequenceReport) -> tuple[str, str]:
+    """Return both updates as text, with enough digits to show their difference."""
+    return format_pair(row.candidate, row.reference, row.ok)
+
+
+def _document(report: OptimizerReport) -> Document:
+    title, colour = ("the same", "green") if report.ok else ("different", "red")
+    parts = [f"tolerance: {report.tolerance}"] if report.tolerance else []
+    parts += [format_seconds(report.seconds)] if report.seconds else []
+    return Document(
+        (
+            *([_table(report.sequences)] if report.sequences else []),
+            PropertyList("other properties of the candidate", report.properties),
+            Conclusion((report.diagnosis,), title, colour),
+            Note("; ".join(parts)),
+        )
+    )
+
+
+def _table(rows: tuple[SequenceReport, ...]) -> Table:
+    updates = [format_updates(row) for row in rows]
+    columns: dict[str, list[str]] = {
+        "gradients": [row.name for row in rows],
+        "ok": ["yes" if row.ok else "NO" for row in rows],
+        "step": [str(row.step or "") for row in rows],
+        "leaf": [row.path or "." for row in rows],
+        "at": [str(list(row.entry)) if row.entry else "" for row in rows],
+        "candidate": [candidate for candidate, _ in updates],
+        "reference": [reference for _, reference in updates],
+        "difference": [format_size(row.difference) for row in rows],
+        "tolerance": [format_size(row.tolerance) for row in rows],
+    }
+    return Table("", columns, _NUMBERS, [not row.ok for row in rows], optional=_OPTIONAL)

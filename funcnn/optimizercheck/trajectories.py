@@ -13,8 +13,8 @@ import optax
 from jaxtyping import PyTree
 
 from funcnn._checks import check_same_structure, check_same_tree, describe, is_concrete, same_structure
-from funcnn.gradcheck.program import recorded
-from funcnn.gradcheck.rounding import rounded_to
+from funcnn._numerics.program import trace
+from funcnn._numerics.rounding import rounding_dtypes
 
 Phases: TypeAlias = tuple[tuple[optax.GradientTransformation, int], ...]
 """Transformations, each with its number of steps. The state is passed from one to the next."""
@@ -139,7 +139,7 @@ def _trace(name, phases, params, gradient, times) -> tuple[float, tuple[str, ...
     except Exception:  # whatever the caller's function raises when traced; in Python it may not
         return None
     arguments = gradient, state, params
-    programs = [recorded(lambda arguments: transformation.update(*arguments), arguments) for _ in range(times)]
+    programs = [trace(lambda arguments: transformation.update(*arguments), arguments) for _ in range(times)]
     program = programs[0]
     if program is None or any(
         again is None or _program_text(again) != _program_text(program) for again in programs[1:]
@@ -153,7 +153,7 @@ def _trace(name, phases, params, gradient, times) -> tuple[float, tuple[str, ...
         raise ValueError(f"{name}: expected update to return (updates, state), got {type(results).__name__}.")
     updates, new_state = results
     check_same_tree(f"{name}: update", updates, params, "the parameters", dtypes=False)
-    spacing = max((_spacing(dtype) for dtype in rounded_to(program.jaxpr)), default=0.0)
+    spacing = max((_spacing(dtype) for dtype in rounding_dtypes(program.jaxpr)), default=0.0)
     spacing = max([spacing, *(_spacing(jnp.result_type(leaf)) for leaf in jax.tree.leaves(state))])
     of_state = _changes("state", state, new_state)
     return spacing, (*_changes("updates", params, updates), *of_state), not of_state

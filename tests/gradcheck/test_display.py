@@ -8,7 +8,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from funcnn.gradcheck import display
+from funcnn._reports.document import Document
+from funcnn._reports.terminal import to_terminal
 from funcnn.gradcheck.report import Cost, GradientReport, LeafReport, PropertyReport
 
 ORIGIN = "ε^¾ of the largest"
@@ -72,7 +73,7 @@ def cells(line):
 
 
 def test_a_leaf_is_a_row_with_both_values_at_the_worst_place():
-    header, _, kernel, bias, root, *_ = display.plain(REPORT).splitlines()
+    header, _, kernel, bias, root, *_ = REPORT.to_text().splitlines()
     assert cells(header) == [
         "parameter", "shape", "dtype", "ok", "at", "by hand", "autodiff", "difference", "relative", "tolerance", "cause"
     ]  # fmt: skip
@@ -85,14 +86,14 @@ def test_a_leaf_is_a_row_with_both_values_at_the_worst_place():
 
 
 def test_the_first_wrong_step_is_marked_and_no_other():
-    text = display.plain(REPORT)
+    text = REPORT.to_text()
     table = text[text.index("intermediate gradients in backward order") :].splitlines()
     assert [line.endswith("<- first wrong") for line in table[3:6]] == [False, True, False]
     assert text.count("first wrong") == 1
 
 
 def test_properties_verdict_diagnosis_and_cost_follow():
-    blocks = display.plain(REPORT).split("\n\n")
+    blocks = REPORT.to_text().split("\n\n")
     assert blocks[2].splitlines()[1:] == ["yes  the same twice", "NO   the same under jit: by 2.3e-3"]
     verdict, finding, *paragraph = blocks[3].splitlines()
     assert verdict == "verdict: hand-written wrong: the measured slope is autodiff's"
@@ -105,22 +106,22 @@ def test_properties_verdict_diagnosis_and_cost_follow():
 def test_lines_are_short_and_end_in_no_spaces():
     longest = wrong("['encoder'][3].kernel", cause="offset_by_parameter", by_hand=-1.234e-05)
     for report in (REPORT, REPORT._replace(leaves=(longest,))):
-        lines = display.plain(report).splitlines()
+        lines = report.to_text().splitlines()
         assert max(map(len, lines)) <= 110
         assert not any(line != line.rstrip() for line in lines)
 
 
 def test_a_report_of_three_fields_shows_no_empty_parts():
-    text = display.plain(GradientReport(True, (right("w"),), "The gradients agree in the one leaf."))
+    text = GradientReport(True, (right("w"),), "The gradients agree in the one leaf.").to_text()
     header, _, _, blank, *rest = text.splitlines()
     assert "cause" not in header
     assert [blank, *rest] == ["", "verdict: agrees", "The gradients agree in the one leaf.", "", f"tolerance: {ORIGIN}"]
-    assert display.plain(GradientReport(True, (), "Nothing to compare.")) == "verdict: agrees\nNothing to compare."
+    assert GradientReport(True, (), "Nothing to compare.").to_text() == "verdict: agrees\nNothing to compare."
 
 
 def test_of_many_leaves_the_wrong_ones_and_the_first_are_shown():
     leaves = tuple(wrong(f"[{i}]") if i in (30, 199) else right(f"[{i}]") for i in range(200))
-    text = display.plain(GradientReport(False, leaves, ""))
+    text = GradientReport(False, leaves, "").to_text()
     assert "[30]" in text
     assert "[199]" in text
     assert "[9]" in text
@@ -139,13 +140,13 @@ def test_of_many_leaves_the_wrong_ones_and_the_first_are_shown():
     ids=["close", "complex", "nan", "two nans"],
 )
 def test_values_have_the_digits_that_tell_them_apart(changes, by_hand, by_autodiff):
-    row = cells(display.plain(GradientReport(False, (wrong("w", **changes),), "")).splitlines()[2])
+    row = cells(GradientReport(False, (wrong("w", **changes),), "").to_text().splitlines()[2])
     assert row[5:7] == [by_hand, by_autodiff]
 
 
 def test_where_shapes_differ_there_are_no_values_to_show():
     leaf = wrong("w", cause="shape", by_hand=math.nan, by_autodiff=math.nan, worst=(), max_abs_difference=math.nan)
-    header = display.plain(GradientReport(False, (leaf,), "")).splitlines()[0]
+    header = GradientReport(False, (leaf,), "").to_text().splitlines()[0]
     assert "by hand" not in header
     assert "at" not in cells(header)
 
@@ -176,13 +177,13 @@ def test_no_color_is_respected(on_terminal):
 
 
 def test_without_a_terminal_the_text_is_plain():
-    assert display.for_terminal(REPORT) is None
-    assert str(REPORT) == display.plain(REPORT)
+    assert to_terminal(Document(())) is None
+    assert str(REPORT) == REPORT.to_text()
 
 
 def test_without_rich_the_text_is_plain(on_terminal, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert on_terminal(REPORT) == display.plain(REPORT)
+    assert on_terminal(REPORT) == REPORT.to_text()
 
 
 class Page(HTMLParser):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import funcnn as fnn
-from funcnn.gradcheck.slopes import measured_slope
+from funcnn.gradcheck.engine.slopes import measured_slope
 from tests.cases import KEY, WIDEST
 
 needs_float64 = pytest.mark.skipif(jnp.float64 != WIDEST, reason="measured slopes of 12 digits need float64")

@@ -20,7 +20,7 @@ from experiments.benchmarks.catalogue.hand_rolled import (
     zeros,
 )
 from experiments.benchmarks.catalogue.optimizers import ADAM, MOMENTUM, PARAMS, RATE, SGD
-from funcnn.gradcheck.precision import enable_x64
+from funcnn._numerics.precision import enable_x64
 from funcnn.optimizercheck import check_optimizer
 from funcnn.optimizercheck.identification import Observations, identify, moments
 from funcnn.optimizercheck.sequences import STEPS, flatten, make_problem

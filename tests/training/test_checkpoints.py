@@ -17,7 +17,7 @@ import pytest
 
 import funcnn as fnn
 from experiments.benchmarks.survival import break_a_byte, fingerprint, train
-from funcnn.gradcheck.precision import enable_x64
+from funcnn._numerics.precision import enable_x64
 from funcnn.training.fingerprint import fingerprints
 from tests.cases import WIDEST
 from tests.training.runs import MODEL, X, Y, bits, run, stream

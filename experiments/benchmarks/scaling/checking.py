@@ -21,7 +21,7 @@ from experiments.benchmarks.checkers import ABSENT, CHECKERS
 from experiments.benchmarks.scaling._shared import Found, chosen, command, estimate, interleaved, samples, shown, start
 from experiments.benchmarks.speed.networks import FIVE, Network
 from experiments.harness.console import console, table
-from funcnn.gradcheck.precision import enable_x64
+from funcnn._numerics.precision import enable_x64
 
 NETWORKS = {network.name: network for network in FIVE[:3]}
 """The smaller ones of the speed benchmark."""

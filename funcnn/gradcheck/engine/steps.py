@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnn._checks import describe, same_structure
-from funcnn.gradcheck.comparison import Pair, Tolerance, compare, largest, shared_floor, wide
-from funcnn.gradcheck.diagnosis import Facts, Leaf, diagnose
-from funcnn.gradcheck.precision import Judged
-from funcnn.gradcheck.problem import known_sizes
+from funcnn._numerics.arrays import as_float64, max_abs
+from funcnn.gradcheck.engine.comparison import Pair, Tolerance, compare, shared_floor
+from funcnn.gradcheck.engine.precision import Judged
+from funcnn.gradcheck.engine.problem import known_sizes
+from funcnn.gradcheck.engine.taps import split_taps, tap_gradients
+from funcnn.gradcheck.engine.verdict import Decision
+from funcnn.gradcheck.explanation.diagnosis import Facts, Leaf, diagnose
 from funcnn.gradcheck.report import LeafReport, PropertyReport
-from funcnn.gradcheck.taps import split_taps, tap_gradients
-from funcnn.gradcheck.verdict import Decision
 
 
 def judged_together(
@@ -25,11 +26,11 @@ def judged_together(
     An entry may differ by ε^¾ of its leaf's largest, and by 16 ε of the step's largest (or of ``scale``, the cotangent
     that came in), but no more than half of a leaf that is larger than that.
     """
-    floor = 16 * spacing * max([scale, *(largest(pair.reference) for pair in pairs)])
+    floor = 16 * spacing * max([scale, *(max_abs(pair.reference) for pair in pairs)])
     origin = f"ε^¾ = {spacing**0.75:.1e} of the leaf's largest entry, and 16 ε of the step's"
     rows = []
     for pair in pairs:
-        size = largest(pair.reference)
+        size = max_abs(pair.reference)
         allowed = spacing**0.75 * size + shared_floor(floor, size)
         rows.append(compare(pair, Tolerance(allowed, origin)))
     leaves = [Leaf(p.path, p.by_hand, p.reference, None, row.tolerance) for p, row in zip(pairs, rows, strict=True)]
@@ -56,7 +57,14 @@ def tapped_steps(judged: Judged, grad_fn: Callable[..., Any], own_taps: dict[str
             rows.append(other_structure(name, f"{len(ours)} arrays where the value has {len(references)}"))
             continue
         pairs = [
-            Pair(_path(name, number, references), value.shape, jnp.result_type(own), own, wide(hand), wide(value))
+            Pair(
+                _path(name, number, references),
+                value.shape,
+                jnp.result_type(own),
+                own,
+                as_float64(hand),
+                as_float64(value),
+            )
             for number, (own, hand, value) in enumerate(zip(ours, by_hand, references, strict=True))
         ]
         rows += judged_together(pairs, judged.spacing, sizes=sizes)
@@ -88,7 +96,7 @@ def against(path: str, given: Any, expected: Any) -> list[Pair]:
         if not hasattr(ours, "dtype"):
             raise ValueError(f"{ours!r} where {describe(value)} is expected")
         pairs.append(
-            Pair(path + jax.tree_util.keystr(keys), value.shape, value.dtype, ours, wide(ours), wide(value))
+            Pair(path + jax.tree_util.keystr(keys), value.shape, value.dtype, ours, as_float64(ours), as_float64(value))
         )  # fmt: skip
     return pairs
 

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnn.gradcheck.comparison import Pair, distances, largest, wide
-from funcnn.gradcheck.precision import RANDOM, Evaluated, Judged, evaluate
-from funcnn.gradcheck.program import as_it_is, constants_in, primitives, recorded
+from funcnn._numerics.arrays import as_float64, distances, max_abs
+from funcnn._numerics.program import RANDOM, default_rule, jaxpr_constants, primitive_names, trace
+from funcnn.gradcheck.engine.comparison import Pair
+from funcnn.gradcheck.engine.precision import Evaluated, Judged, evaluate
 from funcnn.gradcheck.report import LeafReport
 
 _SIGNS = np.random.default_rng(3).integers(0, 2, size=1009)
@@ -35,8 +36,8 @@ def rounded_data(judged: Judged, pairs: list[Pair], rows: list[LeafReport]) -> l
         conditioning = max(_error(by_hand, pair.by_hand), _error(reference, pair.reference))
         small = _error(pair.by_hand, pair.reference) <= 64 * conditioning
         # Rounding that breaks a tie moves a gradient far, and clears nothing.
-        small &= conditioning <= spacing**0.5 * max(largest(by_hand), float(np.abs(judged.evaluated.value)))
-        if small and _error(after, before) >= 0.1 * largest(before):
+        small &= conditioning <= spacing**0.5 * max(max_abs(by_hand), float(np.abs(judged.evaluated.value)))
+        if small and _error(after, before) >= 0.1 * max_abs(before):
             detail = f"the difference is the rounding of the data to {pair.dtype}"
             row = row._replace(ok=True, cause=None, detail=detail, differences=())
         cleared.append(row)
@@ -52,20 +53,22 @@ def rounded_constants(judged: Judged, pairs: list[Pair], rows: list[LeafReport])
     spacing = max((float(jnp.finfo(pair.dtype).eps) for pair in pairs), default=0.0)
     if spacing <= judged.spacing or all(row.ok for row in rows):
         return rows
-    autodiff, by_hand = recorded(jax.grad(judged.evaluated.loss), params), judged.gradient_program
+    autodiff, by_hand = trace(jax.grad(judged.evaluated.loss), params), judged.gradient_program
     if autodiff is None or by_hand is None:
         return rows
     programs, dtypes = (autodiff, by_hand), {pair.dtype for pair in pairs}
-    kept = [{_key(value) for value in constants_in(each.jaxpr) if _is_rounded(value, dtypes)} for each in programs]
+    kept = [{_key(value) for value in jaxpr_constants(each.jaxpr) if _is_rounded(value, dtypes)} for each in programs]
     moves = [np.zeros(pair.by_hand.shape) for pair in pairs]
     gradients = [pair.reference for pair in pairs], [pair.by_hand for pair in pairs]
     for program, rounded, gradient in zip(programs, (kept[0] - kept[1], kept[1] - kept[0]), gradients, strict=True):
         for draw in range(3 if rounded else 0):
-            moved = program.outputs(jax.tree.leaves(params), as_it_is, partial(_moved, rounded, spacing, draw))
-            moves = [np.maximum(*both) for both in zip(moves, map(distances, map(wide, moved), gradient), strict=True)]
+            moved = program.outputs(jax.tree.leaves(params), default_rule, partial(_moved, rounded, spacing, draw))
+            moves = [
+                np.maximum(*both) for both in zip(moves, map(distances, map(as_float64, moved), gradient), strict=True)
+            ]
     cleared = []
     for row, pair, move in zip(rows, pairs, moves, strict=True):
-        if row.cause == "unknown" and largest(move) <= spacing**0.5 * largest(pair.reference):
+        if row.cause == "unknown" and max_abs(move) <= spacing**0.5 * max_abs(pair.reference):
             gaps = distances(pair.by_hand, pair.reference)
             if np.all(gaps <= row.tolerance + 16 * move):
                 detail = f"the difference is the rounding of a constant to {pair.dtype}"
@@ -106,9 +109,9 @@ def judge_stability(own: Evaluated, judged: Judged, pairs: list[Pair], rows: lis
     Beyond that, what the same gradient moves by when the parameters and the data are rounded once is conditioning; what
     autodiff loses as well is the loss's own, unless next to nothing is left.
     """
-    if judged.evaluated is own or (judged.program and primitives(judged.program.jaxpr) & RANDOM):
+    if judged.evaluated is own or (judged.program and primitive_names(judged.program.jaxpr) & RANDOM):
         return rows  # in float64 JAX draws other random numbers
-    own_autodiff = [wide(leaf) for leaf in jax.tree.leaves(own.by_autodiff)]
+    own_autodiff = [as_float64(leaf) for leaf in jax.tree.leaves(own.by_autodiff)]
     conditioning: list[float] | None = None
     value, in_float64 = np.complex128(own.value), np.complex128(judged.evaluated.value)
     with np.errstate(all="ignore"):
@@ -116,16 +119,16 @@ def judge_stability(own: Evaluated, judged: Judged, pairs: list[Pair], rows: lis
     judged_rows = []
     for number, (row, pair) in enumerate(zip(rows, pairs, strict=True)):
         spacing = float(jnp.finfo(pair.dtype).eps)
-        scale = largest(pair.by_hand)
-        tree = max(largest(other.by_hand) for other in pairs)
+        scale = max_abs(pair.by_hand)
+        tree = max(max_abs(other.by_hand) for other in pairs)
         beyond_range = scale > float(jnp.finfo(pair.dtype).max)
         if not row.ok or spacing <= judged.spacing or np.shape(pair.own) != pair.shape or beyond_range:
             judged_rows.append(row)
             continue
-        if row.cause == "noise" and row.relative_difference > 1e-3 and np.isfinite(wide(pair.own)).all():
+        if row.cause == "noise" and row.relative_difference > 1e-3 and np.isfinite(as_float64(pair.own)).all():
             judged_rows.append(row)  # a gradient of nothing but rounding is that in any dtype
             continue
-        ours, autodiffs = _error(wide(pair.own), pair.by_hand), _error(own_autodiff[number], pair.reference)
+        ours, autodiffs = _error(as_float64(pair.own), pair.by_hand), _error(own_autodiff[number], pair.reference)
         # A leaf that vanishes beside the others is rounding of theirs, as a bias before batch normalization is.
         compared_to = tree if scale < spacing * tree else scale
         if ours > max(spacing**0.5 * compared_to, 64 * spacing * tree, 4 * float(jnp.finfo(pair.dtype).tiny)):
@@ -179,6 +182,6 @@ def _rounded_anew(judged, spacing) -> tuple[list[np.ndarray], list[np.ndarray]] 
         moved = evaluate(evaluated.loss_fn, evaluated.grad_fn, arguments, evaluated.calls)
     except Exception:  # the caller's function may refuse such data
         return None
-    return [wide(leaf) for leaf in jax.tree.leaves(moved.by_hand)], [
-        wide(leaf) for leaf in jax.tree.leaves(moved.by_autodiff)
+    return [as_float64(leaf) for leaf in jax.tree.leaves(moved.by_hand)], [
+        as_float64(leaf) for leaf in jax.tree.leaves(moved.by_autodiff)
     ]

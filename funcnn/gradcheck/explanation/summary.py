@@ -1,13 +1,15 @@
-"""The short paragraph that a colleague would say over a report."""
+"""The summary paragraph of a report."""
 
 from collections.abc import Iterable
 
-from funcnn.gradcheck.kinks import Kinks
 from funcnn.gradcheck.report import GradientReport, LeafReport
 
 
-def told(report: GradientReport, kinks: Kinks | None) -> str:
-    """What is wrong, where first, and what to look at; leaves that are wrong in one way are one finding."""
+def explanation(report: GradientReport, kinks: str) -> str:
+    """Return the summary paragraph of a report: what is wrong, and where first.
+
+    Leaves that are wrong in the same way share one line. ``kinks`` describes the kinks; empty if there are none.
+    """
     lines = []
     wrong = [leaf for leaf in report.leaves if not leaf.ok]
     count = len(report.leaves)

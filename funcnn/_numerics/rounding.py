@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from funcnn.gradcheck.program import Program, bound, called_by, equations, is_opened
+from funcnn._numerics.program import Program, bind, called_jaxprs, equations, is_inlined
 
 # What moves or chooses numbers without rounding them.
 _EXACT = {
@@ -37,17 +37,17 @@ def rounding_noise(program: Program, params: PyTree) -> list[float]:
 
 
 def _run_beside(equation, arguments, place):
-    if is_opened(equation):
+    if is_inlined(equation):
         return None
     pairs = [_as_pair(argument) for argument in arguments]
-    exact = bound(equation, [pair[0] for pair in pairs])
+    exact = bind(equation, [pair[0] for pair in pairs])
     if not any(jnp.issubdtype(out.dtype, jnp.inexact) for out in exact):
         return [(out, out) for out in exact]
     name = equation.primitive.name
     if name in ("max", "min"):
         (first, moved_first), (_, moved_second) = pairs
         return [(exact[0], jnp.where(first == exact[0], moved_first, moved_second))]
-    moved = bound(equation, [pair[1] for pair in pairs])
+    moved = bind(equation, [pair[1] for pair in pairs])
     if _rounding_dtypes(equation):
         moved = [_moved(out, sum(place)) for out in moved]
     return list(zip(exact, moved, strict=True))
@@ -69,7 +69,7 @@ def _distance(exact, moved):
     return float(np.max(gap, initial=0.0, where=np.isfinite(gap)))
 
 
-def rounded_to(jaxpr: Any) -> set[np.dtype]:
+def rounding_dtypes(jaxpr: Any) -> set[np.dtype]:
     """The floating dtypes in which a program rounds: those of its arithmetic, and of casts from wider numbers."""
     return {dtype for equation in equations(jaxpr) for dtype in _rounding_dtypes(equation)}
 
@@ -81,14 +81,14 @@ def _rounding_dtypes(equation) -> set[np.dtype]:
     if name == "convert_element_type":
         before = equation.invars[0].aval.dtype
         return {dtype for dtype in after if _is_narrower(dtype, before)}
-    if name in _EXACT or called_by(equation):
+    if name in _EXACT or called_jaxprs(equation):
         return set()
     return {dtype for dtype in after if jnp.issubdtype(dtype, jnp.inexact)}
 
 
-def rounds_coarser(program: Program, spacing: float) -> list[np.dtype]:
+def coarser_dtypes(program: Program, spacing: float) -> list[np.dtype]:
     """The dtypes with a larger ε than ``spacing`` to which a program rounds, the coarsest first."""
-    coarser = {dtype for dtype in rounded_to(program.jaxpr) if jnp.finfo(dtype).eps > spacing}
+    coarser = {dtype for dtype in rounding_dtypes(program.jaxpr) if jnp.finfo(dtype).eps > spacing}
     return sorted(coarser, key=lambda dtype: -float(jnp.finfo(dtype).eps))
 
 

@@ -12,19 +12,21 @@ import numpy as np
 from jaxtyping import PyTree
 
 from funcnn._checks import check_same_structure, numeric_array
-from funcnn.gradcheck.comparison import Pair, Tolerance, compare, noise_tolerances, relative_tolerances, wide
-from funcnn.gradcheck.diagnosis import Facts, Leaf, diagnose, loosened
-from funcnn.gradcheck.kinks import Kinks, find_kinks
-from funcnn.gradcheck.precision import Evaluated, Judged, evaluate, judging, lenient
-from funcnn.gradcheck.problem import contributions, known_sizes
-from funcnn.gradcheck.properties import Property, asked_properties, repeated
+from funcnn._numerics.arrays import as_float64
+from funcnn._numerics.precision import allow_promotion
+from funcnn._numerics.rounding import coarser_dtypes
+from funcnn.gradcheck.engine.comparison import Pair, Tolerance, compare, noise_tolerances, relative_tolerances
+from funcnn.gradcheck.engine.kinks import Kinks, find_kinks
+from funcnn.gradcheck.engine.precision import Evaluated, Judged, evaluate, judging
+from funcnn.gradcheck.engine.problem import contributions, known_sizes
+from funcnn.gradcheck.engine.properties import Property, asked_properties, repeated
+from funcnn.gradcheck.engine.stability import judge_stability, rounded_constants, rounded_data
+from funcnn.gradcheck.engine.steps import other_fault, tapped_steps
+from funcnn.gradcheck.engine.taps import split_taps
+from funcnn.gradcheck.engine.verdict import Decision, arbitrate, confirm
+from funcnn.gradcheck.explanation.diagnosis import Facts, Leaf, diagnose, loosened
+from funcnn.gradcheck.explanation.summary import explanation
 from funcnn.gradcheck.report import Cost, GradientReport, LeafReport, PropertyReport
-from funcnn.gradcheck.rounding import rounds_coarser
-from funcnn.gradcheck.stability import judge_stability, rounded_constants, rounded_data
-from funcnn.gradcheck.steps import other_fault, tapped_steps
-from funcnn.gradcheck.story import told
-from funcnn.gradcheck.taps import split_taps
-from funcnn.gradcheck.verdict import Decision, arbitrate, confirm
 
 
 def examine(
@@ -85,7 +87,7 @@ def examine(
         precision=judged.precision + (f": {judged.reason}" if judged.reason else ""),
         cost=Cost(time.perf_counter() - started, calls["gradient"], calls["loss"]),
     )
-    return report._replace(diagnosis=told(report, kinks))
+    return report._replace(diagnosis=explanation(report, str(kinks) if kinks else ""))
 
 
 def _split(name, evaluated: Evaluated):
@@ -107,7 +109,14 @@ def _pairs(own: Evaluated, judged: Judged) -> list[Pair]:
         strict=True,
     )
     return [
-        Pair(jax.tree_util.keystr(path).lstrip("."), param.shape, param.dtype, ours, wide(by_hand), wide(reference))
+        Pair(
+            jax.tree_util.keystr(path).lstrip("."),
+            param.shape,
+            param.dtype,
+            ours,
+            as_float64(by_hand),
+            as_float64(reference),
+        )
         for (path, param), (ours, by_hand, reference) in zip(named, gradients, strict=True)
     ]
 
@@ -127,7 +136,7 @@ def _compared(judged, pairs, kinks) -> list[LeafReport]:
     rows = [compare(*both) for both in zip(pairs, relative_tolerances(judged, pairs), strict=True)]
     if all(row.cause != "unknown" for row in rows):
         return rows
-    with lenient():
+    with allow_promotion():
         tolerances = noise_tolerances(judged, pairs)
     wider = [compare(*both) for both in zip(pairs, tolerances, strict=True)]
     wider = rounded_constants(judged, pairs, wider)
@@ -205,14 +214,14 @@ def _diagnosed(judged, pairs, rows, kinks) -> list[LeafReport]:
 
         return [named(row, number) for number, row in enumerate(rows)]
 
-    with lenient():
+    with allow_promotion():
         return min(map(by, references), key=_unexplained)
 
 
 def _coarse_steps(judged, row):
     """That a gradient, right to some digits, rounds to the dtype of those on its way, where the loss doesn't."""
     program = judged.gradient_program
-    for dtype in rounds_coarser(program, judged.spacing) if program else ():
+    for dtype in coarser_dtypes(program, judged.spacing) if program else ():
         if row.relative_difference <= float(jnp.finfo(dtype).eps) ** 0.75:
             return f"; by hand it is rounded to {dtype} on the way, and right to the digits of that"
     return ""

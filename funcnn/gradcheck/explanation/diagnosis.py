@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from funcnn.gradcheck.comparison import largest
+from funcnn._numerics.arrays import max_abs
 from funcnn.gradcheck.report import Cause
 
 _MOST_SOLVED = 512
@@ -44,7 +44,7 @@ Finding: TypeAlias = tuple[Cause, str]
 def loosened(facts: Facts, dtype_spacing: float) -> Facts:
     """The facts with tolerances as wide as the rounding of data in a dtype: what is nearly a cause is that cause."""
     leaves = [
-        leaf._replace(tolerance=max(leaf.tolerance, 16 * dtype_spacing * largest(leaf.reference)))
+        leaf._replace(tolerance=max(leaf.tolerance, 16 * dtype_spacing * max_abs(leaf.reference)))
         for leaf in facts.leaves
     ]
     return facts._replace(leaves=leaves)
@@ -61,7 +61,7 @@ def diagnose(position: int, facts: Facts) -> Finding:
             return "unknown", f"{values}; autodiff has no value there, and the one by hand isn't the loss's slope"
         return "nonfinite", values
     # Squares of huge or tiny gradients leave float64's range; only ratios count from here.
-    unit = max(largest(leaf.by_hand), largest(leaf.reference))
+    unit = max(max_abs(leaf.by_hand), max_abs(leaf.reference))
     scaled = leaf._replace(
         by_hand=leaf.by_hand / unit, reference=leaf.reference / unit, tolerance=leaf.tolerance / unit
     )  # fmt: skip
@@ -85,7 +85,7 @@ def _zero(leaf) -> Finding | None:
 
 def _scaled(leaf, sizes) -> Finding | None:
     factor = _factor(leaf.by_hand, leaf.reference)
-    if largest(leaf.reference) <= leaf.tolerance:
+    if max_abs(leaf.reference) <= leaf.tolerance:
         return None  # nothing but rounding to be a multiple of
     if not factor or not _close(leaf.by_hand, factor * leaf.reference, leaf.tolerance * max(1.0, abs(factor))):
         return None
@@ -131,7 +131,7 @@ def _offset(leaf) -> Finding | None:
         if direction is not leaf.param and np.ptp(direction.real) == 0:
             continue  # a constant is an offset, but not by the parameter
         coefficient = _factor(difference, direction)
-        slack = leaf.tolerance + 1e-9 * largest(difference)
+        slack = leaf.tolerance + 1e-9 * max_abs(difference)
         # One entry is off by a multiple of any parameter: only a plain number says anything.
         is_plain = leaf.param.size > 1 or _fraction(coefficient, 1e-9) is not None
         if coefficient and is_plain and _close(difference, coefficient * direction, slack):
@@ -218,10 +218,10 @@ def _subset(leaf, contributions) -> Finding | None:
     rows, wanted = contributions.reshape(samples, -1), leaf.by_hand.ravel()
     share = _factor(leaf.reference, rows.sum(axis=0))
     together = share * rows.sum(axis=0)
-    if not share or not _close(together, leaf.reference.ravel(), 1e-6 * largest(leaf.reference)):
+    if not share or not _close(together, leaf.reference.ravel(), 1e-6 * max_abs(leaf.reference)):
         return None  # the loss isn't a mean over samples
     # A subset explains the difference, and isn't just as near as the whole batch is.
-    slack = min(leaf.tolerance + 1e-10 * largest(leaf.by_hand), 1e-3 * largest(leaf.by_hand - leaf.reference))
+    slack = min(leaf.tolerance + 1e-10 * max_abs(leaf.by_hand), 1e-3 * max_abs(leaf.by_hand - leaf.reference))
     chosen = _by_least_squares(rows, wanted, share, slack)
     chosen = _likely_subset(rows, wanted, share, slack) if chosen is None else chosen
     if chosen is None:
@@ -274,7 +274,7 @@ def _described(leaf, facts) -> str:
     if leaf.by_hand.ndim >= 2:
         for axis, size in enumerate(leaf.by_hand.shape):
             mean = difference.mean(axis=axis, keepdims=True)
-            if size > 1 and _close(difference, mean, leaf.tolerance + 1e-9 * largest(mean)):
+            if size > 1 and _close(difference, mean, leaf.tolerance + 1e-9 * max_abs(mean)):
                 return f"{text}; the difference is the same all along axis {axis}: is a mean over it missing?"
         return text + _factors_by_column(leaf, facts)
     return text
@@ -285,8 +285,8 @@ def _factors_by_column(leaf, facts):
     ratios = []
     for column in range(leaf.by_hand.shape[-1]):
         ours, reference = leaf.by_hand[..., column], leaf.reference[..., column]
-        ratio = _factor(ours, reference) if largest(reference) else 0.0
-        if not ratio or not _close(ours, ratio * reference, leaf.tolerance + 1e-9 * largest(ours)):
+        ratio = _factor(ours, reference) if max_abs(reference) else 0.0
+        if not ratio or not _close(ours, ratio * reference, leaf.tolerance + 1e-9 * max_abs(ours)):
             return ""
         ratios.append(ratio)
     for other in facts.leaves:
@@ -302,7 +302,7 @@ _MISTAKES = {"divided": "left out", "multiplied": "put in twice"}
 
 def _factor(numbers, reference):
     """The constant that makes ``reference`` nearest to ``numbers``."""
-    unit = largest(reference)
+    unit = max_abs(reference)
     if not unit:
         return 0.0
     flat = np.ravel(reference) / unit

@@ -18,6 +18,9 @@ _CALLS = (*_COMPILED, "closed_call", "core_call", "checkpoint", "remat", "remat2
 _CUSTOM_RULES = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
 _LONGEST_UNROLLED = 256
 
+RANDOM = {"random_bits", "threefry2x32", "rng_bit_generator"}
+"""The primitives that draw random numbers."""
+
 
 class Program(NamedTuple):
     """What a function of one tree does with its leaves, all else being constants."""
@@ -38,9 +41,13 @@ class Program(NamedTuple):
         """
         names = [equation.primitive.name for equation in self.jaxpr.eqns]
         calls = sum(name in _COMPILED for name in names)
-        return calls == 1 and set(names) <= {*_COMPILED, "device_put"} and not primitives(self.jaxpr) & {"cond", "scan"}
+        return (
+            calls == 1
+            and set(names) <= {*_COMPILED, "device_put"}
+            and not primitive_names(self.jaxpr) & {"cond", "scan"}
+        )
 
-    def run(self, tree: PyTree, rule: Rule) -> PyTree:
+    def evaluate(self, tree: PyTree, rule: Rule) -> PyTree:
         """The function's value at ``tree``, every equation given to ``rule`` first."""
         return jax.tree.unflatten(self.structure, self.outputs(jax.tree.leaves(tree), rule))
 
@@ -49,14 +56,14 @@ class Program(NamedTuple):
 
         ``constant`` stands something else in the place of the program's constants.
         """
-        return run(self.jaxpr, leaves, rule, (), constant)
+        return evaluate_jaxpr(self.jaxpr, leaves, rule, (), constant)
 
 
-def as_it_is(equation: Any, arguments: list, place: Place) -> None:
+def default_rule(equation: Any, arguments: list, place: Place) -> None:
     """The rule that changes nothing, and takes out what is registered for differentiation."""
 
 
-def recorded(function: Callable[[PyTree], PyTree], tree: PyTree) -> Program | None:
+def trace(function: Callable[[PyTree], PyTree], tree: PyTree) -> Program | None:
     """The program of ``function``; ``None`` where it can't be traced, as one that computes in NumPy can't."""
     try:
         jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(tree)
@@ -65,7 +72,7 @@ def recorded(function: Callable[[PyTree], PyTree], tree: PyTree) -> Program | No
     return Program(jaxpr, jax.tree.structure(shapes))
 
 
-def run(jaxpr: Any, inputs: Sequence, rule: Rule, place: Place, constant: Callable[[Any], Any]) -> list:
+def evaluate_jaxpr(jaxpr: Any, inputs: Sequence, rule: Rule, place: Place, constant: Callable[[Any], Any]) -> list:
     """Evaluate a jaxpr, opening what it calls. A value may be a tuple of arrays, where ``rule`` takes it."""
     jaxpr, constants = getattr(jaxpr, "jaxpr", jaxpr), map(constant, getattr(jaxpr, "consts", ()))
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *inputs], strict=True))
@@ -77,12 +84,12 @@ def run(jaxpr: Any, inputs: Sequence, rule: Rule, place: Place, constant: Callab
         here, arguments = (*place, number), [read(atom) for atom in equation.invars]
         outputs = rule(equation, arguments, here)
         if outputs is None:
-            outputs = _opened(equation, arguments, rule, here, constant)
+            outputs = _evaluate_inlined(equation, arguments, rule, here, constant)
         values.update(zip(equation.outvars, outputs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def bound(equation: Any, arguments: Sequence) -> Sequence:
+def bind(equation: Any, arguments: Sequence) -> Sequence:
     """An equation's outputs, by JAX itself."""
     parameters = equation.primitive.get_bind_params(equation.params)
     # Releases of JAX before 0.10 give the functions that a primitive calls apart.
@@ -98,7 +105,7 @@ def callee(equation: Any) -> Any:
     return None
 
 
-def is_opened(equation: Any) -> bool:
+def is_inlined(equation: Any) -> bool:
     """Whether ``run`` goes into the equation."""
     name = equation.primitive.name
     unrolled = name == "scan" and equation.params["length"] <= _LONGEST_UNROLLED
@@ -109,44 +116,44 @@ def equations(jaxpr: Any):
     """Every equation of a jaxpr and of all that it calls."""
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
         yield equation
-        for part in called_by(equation):
+        for part in called_jaxprs(equation):
             yield from equations(part)
 
 
-def constants_in(jaxpr: Any) -> list:
+def jaxpr_constants(jaxpr: Any) -> list:
     """The constants of a jaxpr and of all that it calls, those written into its equations too."""
     inner = getattr(jaxpr, "jaxpr", jaxpr)
     found = [*getattr(jaxpr, "consts", ()), *(atom.val for atom in inner.outvars if hasattr(atom, "val"))]
     for equation in inner.eqns:
         found += [atom.val for atom in equation.invars if hasattr(atom, "val")]
-        found += [constant for part in called_by(equation) for constant in constants_in(part)]
+        found += [constant for part in called_jaxprs(equation) for constant in jaxpr_constants(part)]
     return found
 
 
-def called_by(equation: Any) -> list:
+def called_jaxprs(equation: Any) -> list:
     """Every jaxpr among an equation's parameters: what it calls, its branches, its loop's body."""
     parts = jax.tree.leaves(tuple(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns"))
     return [part for part in parts if hasattr(part, "eqns")]
 
 
-def primitives(jaxpr: Any) -> set[str]:
+def primitive_names(jaxpr: Any) -> set[str]:
     """The names of all primitives in a jaxpr."""
     return {equation.primitive.name for equation in equations(jaxpr)}
 
 
-def _opened(equation, arguments, rule, place, constant):
+def _evaluate_inlined(equation, arguments, rule, place, constant):
     called = callee(equation)
     if called is not None:
-        return run(called, arguments, rule, place, constant)
+        return evaluate_jaxpr(called, arguments, rule, place, constant)
     if equation.primitive.name == "cond":
         index = int(jax.tree.leaves(arguments[0])[0])
-        return run(equation.params["branches"][index], arguments[1:], rule, place, constant)
-    if is_opened(equation):
-        return _unrolled(equation, arguments, rule, place, constant)
-    return bound(equation, arguments)
+        return evaluate_jaxpr(equation.params["branches"][index], arguments[1:], rule, place, constant)
+    if is_inlined(equation):
+        return _unroll(equation, arguments, rule, place, constant)
+    return bind(equation, arguments)
 
 
-def _unrolled(equation, arguments, rule, place, constant):
+def _unroll(equation, arguments, rule, place, constant):
     """A scan as a loop in Python. Sequences are told from constants by the axis that they have more than the body's."""
     body, length = equation.params["jaxpr"], equation.params["length"]
     inner = getattr(body, "jaxpr", body)
@@ -156,7 +163,7 @@ def _unrolled(equation, arguments, rule, place, constant):
     carry, stacks = arguments[constants : constants + carries], []
     for step in range(length)[:: -1 if equation.params["reverse"] else 1]:
         slices = jax.tree.map(lambda array, step=step: array[step], arguments[constants + carries :])
-        outputs = run(body, [*arguments[:constants], *carry, *slices], rule, (*place, step), constant)
+        outputs = evaluate_jaxpr(body, [*arguments[:constants], *carry, *slices], rule, (*place, step), constant)
         carry = outputs[:carries]
         stacks.append(outputs[carries:])
     ordered = stacks[::-1] if equation.params["reverse"] else stacks

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from funcnn.gradcheck.precision import Judged
-from funcnn.gradcheck.program import Place
-from funcnn.gradcheck.ties import coupled_ties, find_ties, gradient_by_side
+from funcnn._numerics.program import Place
+from funcnn.gradcheck.engine.precision import Judged
+from funcnn.gradcheck.engine.ties import coupled_ties, find_ties, gradient_by_side
 
 _MOST_KINKS = 6
 _MOST_TIES = 64

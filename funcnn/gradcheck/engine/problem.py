@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnn.gradcheck.precision import Judged
+from funcnn.gradcheck.engine.precision import Judged
 
 _MOST_NUMBERS = 20_000_000
 _MOST_SAMPLES = 65_536

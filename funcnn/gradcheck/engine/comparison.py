@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import ArrayLike
 
-from funcnn.gradcheck.precision import Judged
-from funcnn.gradcheck.program import recorded
+from funcnn._numerics.arrays import distances, max_abs
+from funcnn._numerics.program import trace
+from funcnn._numerics.rounding import coarser_dtypes, rounding_noise
+from funcnn.gradcheck.engine.precision import Judged
 from funcnn.gradcheck.report import Cause, LeafReport
-from funcnn.gradcheck.rounding import rounding_noise, rounds_coarser
 
 _MOST_SHOWN = 48
 
@@ -41,7 +41,7 @@ def relative_tolerances(judged: Judged, pairs: list[Pair]) -> list[Tolerance]:
     """ε^¾ of each leaf's largest entry: a quarter of the digits are left to the different order of the same sums."""
     share = judged.spacing**0.75
     origin = f"ε^¾ = {share:.1e} of the leaf's largest entry"
-    return [Tolerance(share * largest(pair.reference), origin) for pair in pairs]
+    return [Tolerance(share * max_abs(pair.reference), origin) for pair in pairs]
 
 
 def noise_tolerances(judged: Judged, pairs: list[Pair]) -> list[Tolerance]:
@@ -51,16 +51,16 @@ def noise_tolerances(judged: Judged, pairs: list[Pair]) -> list[Tolerance]:
     more than half of a leaf that is larger than that.
     """
     base, params = relative_tolerances(judged, pairs), judged.evaluated.params
-    autodiff_program = recorded(jax.grad(judged.evaluated.loss), params)
+    autodiff_program = trace(jax.grad(judged.evaluated.loss), params)
     floors = [0.0] * len(pairs)
     origin = "16 × the rounding measured in the leaf"
     for program in (autodiff_program, judged.gradient_program):
-        if program is not None and not rounds_coarser(program, judged.spacing):
+        if program is not None and not coarser_dtypes(program, judged.spacing):
             measured = rounding_noise(program, params)[: len(pairs)]
             floors = [max(floor, 16 * noise) for floor, noise in zip(floors, measured, strict=True)]
     if autodiff_program is None or judged.gradient_program is None:
-        tree = 16 * judged.spacing * max((largest(pair.reference) for pair in pairs), default=0.0)
-        sizes = [largest(pair.reference) for pair in pairs]
+        tree = 16 * judged.spacing * max((max_abs(pair.reference) for pair in pairs), default=0.0)
+        sizes = [max_abs(pair.reference) for pair in pairs]
         floors = [max(floor, shared_floor(tree, size)) for floor, size in zip(floors, sizes, strict=True)]
         origin = "16 ε of the tree's largest entry"
     return [
@@ -97,7 +97,7 @@ def compare(pair: Pair, tolerance: Tolerance) -> LeafReport:
             cause, detail = "dtype", f"dtype {given} where the value has {pair.dtype}"
         elif not difference <= tolerance.size:
             cause = "unknown"
-    scale = largest(pair.reference)
+    scale = max_abs(pair.reference)
     return LeafReport(
         path=pair.path,
         shape=pair.shape,
@@ -115,14 +115,6 @@ def compare(pair: Pair, tolerance: Tolerance) -> LeafReport:
         by_autodiff=values[1],
         differences=() if cause in (None, "shape") else _picture(pair.by_hand - pair.reference),
     )
-
-
-def distances(first: ArrayLike, second: ArrayLike) -> np.ndarray:
-    """Entry by entry; equal infinities are no distance apart."""
-    first, second = np.asarray(first), np.asarray(second)
-    with np.errstate(invalid="ignore"):
-        gaps = np.asarray(np.abs(first - second))
-        return gaps if np.isfinite(gaps).all() else np.where(first == second, 0.0, gaps)
 
 
 def _same_numbers(pair):
@@ -146,16 +138,3 @@ def _picture(differences):
             high, low = np.maximum.reduceat(rows, starts, axis=axis), np.minimum.reduceat(rows, starts, axis=axis)
             rows = np.where(high > -low, high, low)
     return tuple(tuple(map(float, row)) for row in rows)
-
-
-def wide(array: Any) -> np.ndarray:
-    """An array's values in NumPy's float64 or complex128."""
-    values = np.asarray(array)
-    return values.astype(np.complex128 if np.iscomplexobj(values) else np.float64)
-
-
-def largest(array: ArrayLike) -> float:
-    """The largest finite absolute entry, 0 where there is none."""
-    sizes = np.abs(array)
-    peak = np.max(sizes, initial=0.0)
-    return float(peak if np.isfinite(peak) else np.max(sizes, initial=0.0, where=np.isfinite(sizes)))

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnn.gradcheck.comparison import Pair, largest
-from funcnn.gradcheck.kinks import Kinks
-from funcnn.gradcheck.precision import Judged
-from funcnn.gradcheck.program import Program, bound, is_opened, primitives
+from funcnn._numerics.arrays import max_abs
+from funcnn._numerics.program import Program, bind, is_inlined, primitive_names
+from funcnn.gradcheck.engine.comparison import Pair
+from funcnn.gradcheck.engine.kinks import Kinks
+from funcnn.gradcheck.engine.precision import Judged
+from funcnn.gradcheck.engine.slopes import Slope, measured_slope
 from funcnn.gradcheck.report import Verdict
-from funcnn.gradcheck.slopes import Slope, measured_slope
 
 _CONFIRMED = 3e-4  # two gradients that share no code agree already: this is a third opinion, and has to be cheap
 _MOST_LEAVES = 8
@@ -192,7 +193,7 @@ def _one_sided(judged, pairs, leaves) -> bool:
 
 
 def _stops(judged) -> bool:
-    return judged.program is not None and "stop_gradient" in primitives(judged.program.jaxpr)
+    return judged.program is not None and "stop_gradient" in primitive_names(judged.program.jaxpr)
 
 
 def _slope_of(judged: Judged, direction, frozen=True, enough=0.0) -> Slope | None:
@@ -223,18 +224,18 @@ def _frozen(judged: Judged, program: Program):
     held = {}
 
     def hold(equation, arguments, place):
-        if is_opened(equation):
+        if is_inlined(equation):
             return None
-        outputs = bound(equation, arguments)
+        outputs = bind(equation, arguments)
         if equation.primitive.name == "stop_gradient":
             held[place] = outputs
         return outputs
 
-    program.run(judged.evaluated.params, hold)
+    program.evaluate(judged.evaluated.params, hold)
 
     def loss(params):
         judged.evaluated.calls["loss"] += 1
-        return program.run(params, lambda equation, arguments, place: held.get(place))
+        return program.evaluate(params, lambda equation, arguments, place: held.get(place))
 
     return loss
 
@@ -279,7 +280,7 @@ def _uphill(direction, gradient) -> list[np.ndarray]:
 
 
 def _size(param) -> float:
-    peak = largest(param)
+    peak = max_abs(param)
     if not peak or not np.isfinite(param).all():
         return 1.0
     return peak * float(np.linalg.norm(param / peak)) / param.size**0.5

@@ -1,7 +1,6 @@
 """In which precision two gradients are compared: float64 where the functions allow it."""
 
 import contextlib
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -12,15 +11,9 @@ import numpy as np
 from jaxtyping import PyTree
 
 from funcnn._checks import is_concrete
-from funcnn.gradcheck.program import Program, primitives, recorded
-from funcnn.gradcheck.rounding import rounded_to
-
-try:
-    from jax import enable_x64
-except ImportError:  # releases of JAX before 0.8
-    from jax.experimental import enable_x64  # type: ignore[attr-defined, no-redef]
-
-RANDOM = {"random_bits", "threefry2x32", "rng_bit_generator"}
+from funcnn._numerics.precision import allow_promotion, copy_arrays, enable_x64, widen
+from funcnn._numerics.program import RANDOM, Program, primitive_names, trace
+from funcnn._numerics.rounding import rounding_dtypes
 
 
 class Evaluated(NamedTuple):
@@ -67,15 +60,15 @@ def evaluate(loss_fn: Callable[..., Any], grad_fn: Callable[..., Any], arguments
     """Both gradients at ``arguments``; each function gets copies, for it may donate or change what it gets."""
 
     def loss(params):
-        return loss_fn(*copied((params, *arguments[1:])))
+        return loss_fn(*copy_arrays((params, *arguments[1:])))
 
     def counted_loss(params):
         calls["loss"] += is_concrete(*jax.tree.leaves(params))
-        return loss_fn(params, *copied(arguments[1:]))
+        return loss_fn(params, *copy_arrays(arguments[1:]))
 
     def gradient(params):
         calls["gradient"] += is_concrete(*jax.tree.leaves(params))
-        return grad_fn(*copied((params, *arguments[1:])))
+        return grad_fn(*copy_arrays((params, *arguments[1:])))
 
     calls["gradient"] += 1
     value, by_autodiff = jax.value_and_grad(loss)(arguments[0])
@@ -98,27 +91,19 @@ def judging(
     something between its calls would keep those.
     """
     with contextlib.ExitStack() as stack:
-        stack.enter_context(lenient())
+        stack.enter_context(allow_promotion())
         stack.enter_context(enable_x64(True))
         wide, reason = _in_double_precision(loss_fn, grad_fn, own)
         if wide is not None:
             yield _judged(own, wide, "float64", "", settled, traceable)
             return
-    with lenient():
+    with allow_promotion():
         dtypes = {str(jnp.result_type(leaf)) for leaf in jax.tree.leaves(own.params)}
         yield _judged(own, own, " and ".join(sorted(dtypes)), reason, settled, traceable)
 
 
-@contextlib.contextmanager
-def lenient() -> Iterator[None]:
-    """Without the caller's strictness on promotion, and without warnings: wider types would trip over both."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def _in_double_precision(loss_fn, grad_fn, own):
-    wider = widened(own.arguments)
+    wider = widen(own.arguments)
     if jax.tree.map(_dtype, wider) == jax.tree.map(_dtype, own.arguments):
         return own, ""
     try:
@@ -131,8 +116,8 @@ def _in_double_precision(loss_fn, grad_fn, own):
     with np.errstate(all="ignore"):
         gap, size = np.abs(ours - theirs), np.maximum(np.abs(ours), np.abs(theirs))
     apart = gap > float(jnp.finfo(dtype).eps) ** 0.5 * size
-    program = recorded(wide.loss, wide.params) if apart else None
-    if program is not None and primitives(program.jaxpr) & RANDOM:
+    program = trace(wide.loss, wide.params) if apart else None
+    if program is not None and primitive_names(program.jaxpr) & RANDOM:
         losses = f"where the loss is {ours.real:.6g} and not {theirs.real:.6g}"
         return None, f"the random numbers are others in float64, {losses}"
     return wide, ""
@@ -143,16 +128,16 @@ def _dtype(leaf):
 
 
 def _judged(own, evaluated, precision, reason, settled, traceable):
-    program = recorded(evaluated.loss, evaluated.params)
-    gradient_program = recorded(evaluated.gradient, evaluated.params) if traceable else None
+    program = trace(evaluated.loss, evaluated.params)
+    gradient_program = trace(evaluated.gradient, evaluated.params) if traceable else None
     dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves(evaluated.params)}
     own_spacing = max((_spacing(jnp.result_type(leaf)) for leaf in jax.tree.leaves(own.params)), default=0.0)
     if program is not None:
-        dtypes |= rounded_to(program.jaxpr)
+        dtypes |= rounding_dtypes(program.jaxpr)
     if gradient_program is not None:
         # Where the loss keeps more digits, a gradient that rounds to fewer than the caller's own isn't judged by them.
         least = max([own_spacing, *map(_spacing, dtypes)])
-        dtypes |= {dtype for dtype in rounded_to(gradient_program.jaxpr) if _spacing(dtype) <= least}
+        dtypes |= {dtype for dtype in rounding_dtypes(gradient_program.jaxpr) if _spacing(dtype) <= least}
     elif own_spacing >= _spacing(jnp.float32) and precision == "float64" and not _keeps_digits(evaluated):
         dtypes.add(jnp.dtype(jnp.float32))
     spacing = max([settled, *map(_spacing, dtypes)])
@@ -175,25 +160,3 @@ def _keeps_digits(evaluated) -> bool:
         return bool(np.linalg.norm(twice - 2 * once + start) <= 0.1 * np.linalg.norm(once - start) > 0)
     except Exception:  # whatever the caller's function raises elsewhere
         return False
-
-
-def copied(tree: PyTree) -> PyTree:
-    """A tree whose arrays are copies."""
-
-    def copy(leaf):
-        if isinstance(leaf, jax.Array):
-            return jax.device_put(leaf, may_alias=False)  # compiles nothing, as leaf.copy() does for every shape
-        return leaf.copy() if isinstance(leaf, np.ndarray) else leaf
-
-    return jax.tree.map(copy, tree)
-
-
-def widened(tree: PyTree) -> PyTree:
-    """The floating (complex) arrays of a tree in float64 (complex128), NumPy's as NumPy's; all else as it is."""
-
-    def widen(leaf):
-        if not isinstance(leaf, jax.Array | np.ndarray | np.generic) or not jnp.issubdtype(leaf.dtype, jnp.inexact):
-            return leaf
-        return leaf.astype(np.complex128 if jnp.issubdtype(leaf.dtype, jnp.complexfloating) else np.float64)
-
-    return jax.tree.map(widen, tree)

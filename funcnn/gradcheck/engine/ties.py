@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from funcnn.gradcheck.program import Place, Program, bound, callee, is_opened, primitives
+from funcnn._numerics.program import Place, Program, bind, callee, is_inlined, primitive_names
 
 _COMPARISONS = ("gt", "ge", "lt", "le")
 _TWO_SIDED = {"max", "min", "abs", "clamp", *_COMPARISONS}
@@ -34,7 +34,7 @@ def find_ties(program: Program, params: PyTree, *, compiled: bool) -> Ties:
     """
     compared: dict[Place, Any] = {}
     names: dict[Place, str] = {}
-    if not primitives(program.jaxpr) & (_TWO_SIDED | set(_EXTREMES)):
+    if not primitive_names(program.jaxpr) & (_TWO_SIDED | set(_EXTREMES)):
         return {}
 
     def operands(leaves):
@@ -42,12 +42,12 @@ def find_ties(program: Program, params: PyTree, *, compiled: bool) -> Ties:
 
         def rule(equation, arguments, place):
             name = equation.primitive.name
-            if is_opened(equation):
+            if is_inlined(equation):
                 names[place] = str(equation.params.get("name") or "").strip("_<>")
                 return None
             pairs = [argument if isinstance(argument, tuple) else (argument, np.zeros(())) for argument in arguments]
             values = [pair[0] for pair in pairs]
-            outputs = bound(equation, values)
+            outputs = bind(equation, values)
             depends = name != "stop_gradient" and any(np.any(pair[1]) for pair in pairs)
             if depends and _may_tie(name, values):
                 compared[place], found[place] = equation, values
@@ -138,11 +138,11 @@ def _differences_after_a_move(program, params, ties, spacing, seed):
         return leaf + jnp.asarray(random.standard_normal(array.shape) * size * spacing**0.5, leaf.dtype)
 
     def rule(equation, arguments, place):
-        if is_opened(equation):
+        if is_inlined(equation):
             return None
         if place in ties and equation.primitive.name in _TWO_SIDED:
             found[place] = _difference(equation.primitive.name, arguments)[ties[place].mask]
-        return bound(equation, arguments)
+        return bind(equation, arguments)
 
     program.outputs([moved(leaf) for leaf in jax.tree.leaves(params)], rule)
     return found
@@ -167,9 +167,9 @@ def gradient_by_side(
         def rule(equation, arguments, place):
             if place in ties:
                 return [_decided(equation, arguments, ties[place].mask, sides[place])]
-            return bound(equation, arguments) if callee(equation) is not None and place not in opened else None
+            return bind(equation, arguments) if callee(equation) is not None and place not in opened else None
 
-        return [np.asarray(leaf) for leaf in jax.tree.leaves(jax.grad(lambda at: program.run(at, rule))(params))]
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(jax.grad(lambda at: program.evaluate(at, rule))(params))]
 
     return gradient
 
@@ -179,7 +179,7 @@ def _decided(equation, arguments, mask, share):
 
     A comparison has no middle: it is above from one half on.
     """
-    name, (output,) = equation.primitive.name, bound(equation, arguments)
+    name, (output,) = equation.primitive.name, bind(equation, arguments)
     if name in _COMPARISONS:
         return jnp.where(mask, (np.asarray(share) >= 0.5) == (name in ("gt", "ge")), output)
     if name in _EXTREMES:

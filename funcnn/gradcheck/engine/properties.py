@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from funcnn.gradcheck.comparison import distances, largest, wide
-from funcnn.gradcheck.precision import Evaluated, Judged
-from funcnn.gradcheck.program import as_it_is
+from funcnn._numerics.arrays import as_float64, distances, max_abs
+from funcnn._numerics.program import default_rule
+from funcnn.gradcheck.engine.precision import Evaluated, Judged
 from funcnn.gradcheck.report import PropertyReport
 
 Property: TypeAlias = Literal["jit", "vmap", "second_order"]
@@ -42,7 +42,7 @@ def asked_properties(
     asked = []
     traced = judged.gradient_program
     if traced is not None and "jit" not in also:
-        as_traced = partial(traced.run, rule=as_it_is)
+        as_traced = partial(traced.evaluate, rule=default_rule)
         asked.append(
             agreement(
                 "the same traced, as under jit",
@@ -85,15 +85,15 @@ def agreement(
     except Exception as error:  # whatever the caller's function raises where it is traced
         return PropertyReport(name, False, f"{type(error).__name__}: {error}".splitlines()[0][:200])
     wanted = jax.tree_util.tree_leaves_with_path(expected)
-    floor = 64 * spacing * max((largest(wide(leaf)) for _, leaf in wanted), default=0.0)
+    floor = 64 * spacing * max((max_abs(as_float64(leaf)) for _, leaf in wanted), default=0.0)
     for number, (leaf, (path, reference)) in enumerate(zip(jax.tree.leaves(tree), wanted, strict=True)):
         if np.array_equal(np.asarray(leaf), np.asarray(reference), equal_nan=True):
             continue
         where = jax.tree_util.keystr(path) or "the root"
         if np.shape(leaf) != np.shape(reference):
             return PropertyReport(name, False, f"shape {np.shape(leaf)} at {where}, where it is {np.shape(reference)}")
-        gap = float(np.max(distances(wide(leaf), wide(reference)), initial=0.0))
-        if not gap <= spacing**0.625 * largest(wide(reference)) + floor and not (
+        gap = float(np.max(distances(as_float64(leaf), as_float64(reference)), initial=0.0))
+        if not gap <= spacing**0.625 * max_abs(as_float64(reference)) + floor and not (
             rounding and gap <= rounding()[number]
         ):
             return PropertyReport(name, False, f"{gap:.2g} apart at {where}")
