@@ -22,7 +22,7 @@ from funcnn._draw import drawn, shapes_of
 from funcnn._memoise import memoised
 from funcnn.backprop import manual_value_and_grad
 from funcnn.training import Trained, predict, train
-from funcnn.training.input import check_recipe, checked_data, samples_a_step
+from funcnn.training.input import check_setup, checked_batch_size, checked_data
 from funcnn.types import Batch, GradFn, Layer, Loss, Params, State
 
 
@@ -79,11 +79,11 @@ def train_ensemble(
     """
     members = positive_integer("train_ensemble(members)", members)
     epochs = positive_integer("train_ensemble(epochs)", epochs)
-    check_recipe("train_ensemble", model, loss, optimizer, key, grad)
+    check_setup("train_ensemble", model, loss, optimizer, key, grad)
     # Under jit, train can't check the values of the data. They are checked here with the outputs of one more network.
     params, state = drawn(model, key)
     batch = checked_data("train_ensemble(data)", model, loss, params, state, data)
-    size = samples_a_step("train_ensemble", batch_size, len(batch.x))
+    size = checked_batch_size("train_ensemble", batch_size, len(batch.x))
     run = _members_training(model, loss, optimizer, epochs, size, grad)
     return on_every_core(run, batch, jax.random.split(key, members))
 

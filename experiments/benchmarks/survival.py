@@ -59,8 +59,8 @@ def train(folder: Path, epochs: int, **settings) -> fnn.Trained:
     model = fnn.mlp((64, 32, 10), normalization=fnn.batch_norm, dropout=0.2)
     return fnn.fit(
         model, fnn.softmax_cross_entropy, fnn.adam(1e-3), (x[:900], y[:900]), epochs=epochs, batch_size=64,
-        key=jax.random.key(0), validation=(x[900:], y[900:]), validate_every=2, patience=10**6,
-        checkpoints=fnn.Checkpoints(folder, every=37, **settings),
+        key=jax.random.key(0), validation=fnn.Validation((x[900:], y[900:]), every=2),
+        early_stopping=fnn.EarlyStopping(10**6), checkpoints=fnn.Checkpoints(folder, every=37, **settings),
     )  # fmt: skip
 
 

@@ -1,13 +1,18 @@
-"""Training: ``train``, a pure function, and ``fit``, which watches over it; ``predict`` and ``evaluate``.
+"""Training: ``train``, a pure function, and ``fit``, for long runs; ``predict`` and ``evaluate``.
 
-Whole-batch, single-sample and mini-batch descent are one loop with ``batch_size`` ``None``, ``1`` and ``n``.
-``steps`` is the arithmetic; ``feeds`` brings the batches; ``loop`` is what happens between two compiled stretches;
-``checkpoints``, ``divergence``, ``placement`` and ``watchers`` are what its name says each.
+Whole-batch, stochastic and mini-batch descent are one loop, with ``batch_size`` ``None``, ``1`` and ``n``.
+
+``steps`` holds the compiled steps and ``batches`` the source of their batches. ``loop`` is the loop of ``fit`` around
+them. It uses ``validation``, ``early_stopping``, ``observers``, ``checkpoints``, ``resume``, ``divergence`` and
+``interrupts``; ``placement`` is for meshes of devices.
 """
 
 from funcnn.training.checkpoints import CheckpointError as CheckpointError, Checkpoints as Checkpoints
 from funcnn.training.divergence import DivergenceError as DivergenceError
+from funcnn.training.early_stopping import EarlyStopping as EarlyStopping
 from funcnn.training.fit import fit as fit
+from funcnn.training.observers import JSONLines as JSONLines, TensorBoard as TensorBoard
 from funcnn.training.predict import evaluate as evaluate, predict as predict
 from funcnn.training.results import History as History, Progress as Progress, Trained as Trained
 from funcnn.training.train import train as train
+from funcnn.training.validation import Validation as Validation

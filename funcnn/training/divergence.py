@@ -1,4 +1,4 @@
-"""What is said when a run diverges: at which step, what had grown how large, and what to try."""
+"""Divergence: the step at which a run is no longer finite, the largest numbers there, and what to try."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,15 +11,15 @@ from jaxtyping import Array, PyTree
 from funcnn.layers.traversal import annotated, figures_in_order, layer_names
 from funcnn.losses import loss_spec
 from funcnn.training.results import Trained
-from funcnn.training.steps import Carry, Recipe
+from funcnn.training.steps import Carry, TrainingSetup
 from funcnn.types import Loss
 
 LARGE = 1e3
-"""Inputs and activations beyond this are worth a word: weights of order 1 make sums of order 1 of scaled inputs."""
+"""Larger inputs and activations are mentioned: with scaled inputs and usual kernels both are of order 1."""
 
 
 class Largest(NamedTuple):
-    """The largest entry of a kind, in absolute value, and where it is. NaN counts as the largest."""
+    """The largest absolute value of a kind, and its place. NaN counts as the largest."""
 
     name: str
     value: float
@@ -29,13 +29,13 @@ class Largest(NamedTuple):
 
 
 class DivergenceError(FloatingPointError):
-    """The loss or a parameter is no longer finite; training has stopped.
+    """The loss or a parameter is not finite, and training has stopped.
 
     Attributes:
-        step: the step, counted from 1 over all epochs, whose loss or update wasn't finite.
+        step: the step, counted from 1 over all epochs, whose loss or update is not finite.
         epoch: its epoch, from 1.
         trained: the last finite parameters, state and optimizer state, and the history up to them.
-        activation, gradient, parameter: the ``Largest`` of each at that step, by name.
+        activation, gradient, parameter: the largest of each at that step, with its name.
     """
 
     def __init__(self, message: str, step: int, epoch: int, trained: Trained, sizes: "Sizes"):
@@ -45,7 +45,13 @@ class DivergenceError(FloatingPointError):
 
 
 class Sizes(NamedTuple):
-    """How large everything is at one step."""
+    """The loss and the largest numbers of one step.
+
+    Fields:
+        loss: of the step's batch.
+        input: the largest floating input; 0 for integer inputs, whose size has no meaning.
+        activation, gradient, parameter: the largest of each.
+    """
 
     loss: float
     input: float
@@ -55,7 +61,7 @@ class Sizes(NamedTuple):
 
 
 def are_finite(tree: PyTree) -> bool:
-    """Whether every floating entry of a tree is finite."""
+    """Return whether every floating entry of a tree is finite."""
     return bool(_are_finite(tree))
 
 
@@ -65,20 +71,23 @@ def _are_finite(tree):
     return jnp.array([jnp.isfinite(leaf).all() for leaf in floating]).all() if floating else jnp.array(True)
 
 
-def last_finite(again: Any, carry: Carry, start: int, stop: int) -> tuple[Carry, int]:
-    """The newest carry between two positions whose parameters are finite, found by halving the distance.
+def last_finite(replay: Any, carry: Carry, start: int, stop: int) -> tuple[Carry, int]:
+    """Find the newest carry between two positions whose parameters are finite, by bisection.
 
     Args:
-        again: ``(carry, start, stop) -> carry``, the steps done again.
+        replay: ``(carry, start, stop) -> carry``, which repeats the steps.
         carry: the finite carry at ``start``.
-        start, stop: positions; the carry may be broken at ``stop``.
+        start, stop: positions; the carry may not be finite at ``stop``.
+
+    Returns:
+        The carry, and its position.
     """
-    newest = again(carry, start, stop)
+    newest = replay(carry, start, stop)
     if are_finite(newest.params):
         return newest, stop
     while stop - start > 1:
         middle = (start + stop) // 2
-        between = again(carry, start, middle)
+        between = replay(carry, start, middle)
         if are_finite(between.params):
             carry, start = between, middle
         else:
@@ -86,18 +95,23 @@ def last_finite(again: Any, carry: Carry, start: int, stop: int) -> tuple[Carry,
     return carry, start
 
 
-def measured_sizes(recipe: Recipe, carry: Carry, batch: Any, key: Array) -> Sizes:
-    """How large activations, gradients and parameters are at one step."""
-    loss, activations, gradients = _figures(carry, batch, key, recipe=recipe)
-    activation = _largest(dict(zip(layer_names(recipe.model), map(float, activations), strict=True)))
+def measure_sizes(setup: TrainingSetup, carry: Carry, batch: Any, key: Array) -> Sizes:
+    """Measure the loss and the largest input, activation, gradient and parameter of one step."""
+    loss, activations, gradients = _figures(carry, batch, key, setup=setup)
+    activation = _largest(dict(zip(layer_names(setup.model), map(float, activations), strict=True)))
     return Sizes(
-        float(loss), float(jnp.abs(batch.x).max()),
+        float(loss), _input_size(batch.x),
         activation, _largest(_by_path(gradients)), _largest(_by_path(carry.params)),
     )  # fmt: skip
 
 
-def told(loss: Loss, sizes: Sizes, step: int, epoch: int, saved: int | None = None) -> str:
-    """The message of the error; ``saved`` is the step of the checkpoint that the run left."""
+def _input_size(x: Array) -> float:
+    """Return the largest absolute value of floating inputs, 0 for integers."""
+    return float(jnp.abs(x).max()) if jnp.issubdtype(x.dtype, jnp.inexact) else 0.0
+
+
+def divergence_message(loss: Loss, sizes: Sizes, step: int, epoch: int, saved: int | None = None) -> str:
+    """Return the message of the error; ``saved`` is the step of the last checkpoint, if there is one."""
     first = f"the loss is {sizes.loss:.3g}" if not np.isfinite(sizes.loss) else "its update isn't finite"
     remedies = ["a smaller learning rate (a tenth)", "clipping: optax.chain(clip_by_global_norm(1.0), optimizer)"]
     if sizes.input > LARGE:
@@ -114,13 +128,13 @@ def told(loss: Loss, sizes: Sizes, step: int, epoch: int, saved: int | None = No
     )
 
 
-@partial(jax.jit, static_argnames="recipe")
-def _figures(carry, batch, key, *, recipe):
-    (loss, _), gradients = recipe.grad(recipe.model, recipe.loss)(carry.params, carry.state, batch, key=key)
-    model = annotated(recipe.model, lambda layer, params, residuals, y: _peak(y), lambda peak, dparams, dy: peak)
+@partial(jax.jit, static_argnames="setup")
+def _figures(carry, batch, key, *, setup):
+    (loss, _), gradients = setup.grad(setup.model, setup.loss)(carry.params, carry.state, batch, key=key)
+    model = annotated(setup.model, lambda layer, params, residuals, y: _peak(y), lambda peak, dparams, dy: peak)
     y, _, residuals = model.forward(carry.params, carry.state, batch.x, train=True, key=key)
     peaks, _ = model.backward(residuals, jnp.zeros_like(y))
-    activations = figures_in_order(lambda leaf: leaf.note, recipe.model, peaks)
+    activations = figures_in_order(lambda leaf: leaf.note, setup.model, peaks)
     return loss, activations, jax.tree.map(_peak, gradients)
 
 

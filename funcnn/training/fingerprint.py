@@ -1,4 +1,4 @@
-"""Fingerprints of arrays, computed where the arrays are: what tells a damaged or a foreign array from the right one."""
+"""Fingerprints of arrays, computed on their own devices. Damaged and different arrays have other fingerprints."""
 
 import hashlib
 
@@ -16,10 +16,10 @@ def _sums(tree: PyTree) -> PyTree:
 
 
 def fingerprints(tree: PyTree[Array]) -> PyTree[str]:
-    """64 bits of every array, in hexadecimal: sums of its words, each mixed with its place.
+    """Return 64 bits for every array, in hexadecimal: sums of its words, each mixed with its place.
 
-    Any single changed word changes the sum: for a place the mixing is a bijection. The sums are of integers, so they
-    are the same however the array is split over devices, and whichever device adds them.
+    Any single changed word changes the sum, because at each place the mixing is a bijection. The sums are of integers,
+    so they do not depend on how the array is split over devices.
 
     Example:
         >>> fingerprints(jnp.arange(3.0)) == fingerprints(jnp.array([0.0, 2.0, 1.0]))
@@ -30,13 +30,13 @@ def fingerprints(tree: PyTree[Array]) -> PyTree[str]:
 
 
 def host_fingerprint(array: np.ndarray) -> str:
-    """64 bits of an array on the host, whose shape changes from time to time: nothing is compiled for it."""
-    told = f"{array.dtype} {array.shape}".encode() + array.tobytes()
-    return hashlib.sha256(told).hexdigest()[:16]
+    """Return 64 bits of an array on the host. Nothing is compiled, so its shape may change from call to call."""
+    content = f"{array.dtype} {array.shape}".encode() + array.tobytes()
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def key_data(leaf: Array) -> Array:
-    """The words of a typed random key; any other array as it is."""
+    """Return the words of a typed random key, and any other array unchanged."""
     is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     return jax.random.key_data(leaf) if is_key else leaf
 
@@ -44,11 +44,11 @@ def key_data(leaf: Array) -> Array:
 def _sum(leaf, seed):
     words = _words(leaf).ravel()
     places = jax.lax.iota(jnp.uint32, words.size) * np.uint32(0x9E3779B1) + np.uint32(seed)
-    return _mixed(words ^ _mixed(places)).sum(dtype=jnp.uint32)
+    return _mix(words ^ _mix(places)).sum(dtype=jnp.uint32)
 
 
 def _words(leaf):
-    """The bits of an array as 32-bit words."""
+    """Return the bits of an array as 32-bit words."""
     if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
         leaf = jnp.stack([leaf.real, leaf.imag])
     if leaf.dtype == jnp.bool_:
@@ -57,8 +57,8 @@ def _words(leaf):
     return jax.lax.bitcast_convert_type(leaf, narrow).astype(jnp.uint32)
 
 
-def _mixed(words):
-    """A bijection of 32-bit words; every bit of the input moves half of the output's. MurmurHash3's last step."""
+def _mix(words):
+    """Apply MurmurHash3's last step, a bijection of 32-bit words in which each input bit affects half of the output."""
     words = (words ^ (words >> np.uint32(16))) * np.uint32(0x85EBCA6B)
     words = (words ^ (words >> np.uint32(13))) * np.uint32(0xC2B2AE35)
     return words ^ (words >> np.uint32(16))

@@ -1,7 +1,7 @@
-"""``fit``: training that a person leaves alone overnight. It watches, validates, saves, stops in time and goes on.
+"""``fit``: training for long runs, with validation, early stopping, callbacks, checkpoints and a health report.
 
-The steps are ``train``'s. They run in stretches: compiled calls between two moments at which something outside has to
-happen, an epoch's validation, a checkpoint, a look at the clock.
+The steps are those of ``train``. They run in stretches: compiled calls between two moments at which something outside
+is due, such as a validation, a checkpoint or an update of the progress bar.
 """
 
 import contextlib
@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -31,46 +31,39 @@ from funcnn.health import (
     model_facts,
     target_facts,
 )
-from funcnn.training.checkpoints import Checkpoints, checked_checkpoints, opened
-from funcnn.training.feeds import ArrayFeed, StreamFeed, is_stream
-from funcnn.training.identity import told_data, told_recipe, told_start
+from funcnn.training.batches import ArrayBatches, StreamBatches, is_stream
+from funcnn.training.checkpoints import Checkpoints, checked_checkpoints, open_store
+from funcnn.training.early_stopping import EarlyStopping, checked_early_stopping
 from funcnn.training.input import (
     Data,
     Metric,
     batch_checker,
-    beginning,
-    check_path,
-    check_scalar_metrics,
-    checked_callbacks,
+    checked_batch_size,
     checked_data,
     checked_metrics,
-    samples_a_step,
+    checked_start,
 )
-from funcnn.training.loop import Run, begun, carried_out, checked_early, left, longest_stretch, resumed
+from funcnn.training.interrupts import deferred_signals
+from funcnn.training.loop import longest_stretch, run_to_end
+from funcnn.training.observers import Callbacks, JSONLines, TensorBoard, checked_callbacks, open_observers
 from funcnn.training.placement import placement_on
-from funcnn.training.predict import evaluate_batches, evaluate_checked
 from funcnn.training.results import Progress, Trained
-from funcnn.training.steps import Carry, Plan, Recipe
+from funcnn.training.resume import resume
+from funcnn.training.run import Run, RunState, initial_state, result
+from funcnn.training.run_identity import data_identity, setup_identity, start_identity, validation_identity
+from funcnn.training.steps import Carry, Plan, TrainingSetup
 from funcnn.training.train import train
-from funcnn.training.watchers import Tell, interruptible, json_lines, progress_bar, tensorboard_files
+from funcnn.training.validation import Validation, checked_validation, validation_function
 from funcnn.types import GradFn, Layer, Loss, Params, State
 
-WATCHED_EVERY = 15
-"""Steps between two that ``monitor`` measures: a measured one costs about half as much again."""
+MONITOR_EVERY = 15
+"""Steps between two that ``monitor=True`` measures. A monitored step takes about half as long again."""
 
 
 @memoised
 def accumulated(optimizer: optax.GradientTransformation, count: int) -> optax.GradientTransformation:
-    """The optimizer on the mean of ``count`` steps' gradients; equal calls give the same functions."""
+    """Return the optimizer on the mean of ``count`` steps' gradients. Equal calls return the same functions."""
     return optax.MultiSteps(optimizer, count).gradient_transformation() if count > 1 else optimizer
-
-
-class _Watching(NamedTuple):
-    """Who is to look on: the arguments of ``fit`` that say so."""
-
-    progress: bool
-    log: str | os.PathLike | None
-    tensorboard: str | os.PathLike | None
 
 
 def fit(
@@ -85,72 +78,64 @@ def fit(
     grad: Callable[[Layer, Loss], GradFn] = manual_value_and_grad,
     params: Params | None = None,
     state: State | None = None,
-    validation: Data | Iterable | None = None,
-    validate_every: int = 1,
+    validation: Data | Iterable | Validation | None = None,
     metrics: Mapping[str, Metric] | None = None,
-    patience: int | None = None,
-    watch: str = "loss",
-    better: Literal["lower", "higher"] = "lower",
-    accumulate: int = 1,
-    callbacks: Iterable[Callable[[Progress], Any]] = (),
-    progress: bool = False,
-    log: str | os.PathLike | None = None,
-    tensorboard: str | os.PathLike | None = None,
+    early_stopping: EarlyStopping | None = None,
+    callbacks: Iterable[Callable[[Progress], Any] | JSONLines | TensorBoard] = (),
     checkpoints: Checkpoints | str | os.PathLike | None = None,
-    mesh: Mesh | None = None,
+    progress: bool = False,
     monitor: bool | int = False,
+    accumulate: int = 1,
+    mesh: Mesh | None = None,
 ) -> Trained:
-    """``train`` for a run that is watched: validation, early stopping, checkpoints, data larger than memory, a mesh.
+    """Train a model like ``train``, with validation, early stopping, callbacks, checkpoints and data in batches.
 
     Without any of these the whole run is one compiled call. A second call with an equal model, loss, optimizer and
-    shapes compiles nothing; schedules and initializers are equal where they are the same object. Learning rates may be
-    schedules and gradients may be clipped: that is the optimizer's, ``optax.chain(clip_by_global_norm(1.0), adam(…))``.
+    shapes compiles nothing; schedules and initializers are equal where they are the same object. Learning rate
+    schedules and gradient clipping belong to the optimizer: ``optax.chain(clip_by_global_norm(1.0), adam(schedule))``.
 
-    The first loss that isn't finite stops training. With ``checkpoints``, a run that was killed and is called again
-    with the same arguments goes on from its newest checkpoint and ends with the same parameters to the last bit as one
-    that never stopped, where version and device are the same; Ctrl-C and SIGTERM save before they leave, except in one
-    of several processes, which can only save together. What is compared with the checkpoint: key, data and batch size,
-    the shapes of everything, the names and settings of the layers, loss and gradient, the sizes of the optimizer's
-    first three updates, and how it is validated; of an iterable's data nothing.
+    Training stops at the first loss that is not finite. With ``checkpoints``, a run that was killed and is called again
+    with the same arguments resumes from its newest checkpoint. It ends with the same parameters, bit by bit, as a run
+    without interruption on the same versions and device. Ctrl-C and SIGTERM save a checkpoint first, except with
+    several processes, which can only save together. A checkpoint is compared with the key, the data, the batch size,
+    all shapes, the layers and their settings, the loss, the gradient function, the sizes of the optimizer's first three
+    updates and the validation. The data of an iterable is not compared.
 
     Args:
         model, loss, optimizer, key, grad, params, state: as for ``train``.
-        data: ``Batch(x, y)`` or ``(x, y)`` in memory; or an iterable of batches ``(x, y)`` that can be read once an
-            epoch (a list, a loader, grain's among them), or ``(epoch) -> iterable``, epochs from 0. Batches of an
-            iterable are read while the device computes, and taken in its order; to go on to the last bit, that order
-            has to be the epoch's alone. In several processes each reads its own part of every batch.
+        data: ``Batch(x, y)`` or ``(x, y)`` in memory; or an iterable of batches ``(x, y)`` that can be read once in
+            every epoch (a list or a loader, such as grain's); or ``(epoch) -> iterable``, with epochs from 0. Batches
+            of an iterable are read while the device computes, and used in its order. To resume bit by bit, the order
+            may depend on the epoch alone. With several processes, each reads its own part of every batch.
         epochs: passes over the data.
-        batch_size: samples a step, ``None`` for all of them; not given for an iterable, whose batches have their own.
-        validation: data to evaluate on, in memory or an iterable of batches.
-        validate_every: epochs between two validations; the last epoch is always followed by one.
-        metrics: by name, ``(prediction, target) -> scalar``, evaluated on the validation data beside the loss.
-        patience: validations without a better ``watch`` after which training stops; the best parameters and state are
-            returned, the optimizer's state is the newest. ``None`` trains to the end and returns the newest.
-        watch: the validation figure that patience judges by.
-        better: whether a lower or a higher figure is better.
+        batch_size: samples of a step, ``None`` for all of them. It stays ``None`` for an iterable of batches.
+        validation: data to evaluate on after every epoch, in memory or an iterable of batches; or
+            ``Validation(data, every=n)`` to evaluate after every n-th epoch and the last.
+        metrics: by name, ``(prediction, target) -> scalar``, evaluated on the validation data in addition to the loss.
+        early_stopping: ``EarlyStopping(patience, monitor="loss", mode="min")`` stops when a validation figure no longer
+            improves, and returns the best parameters and state. ``None`` trains to the end and returns the newest.
+        callbacks: functions that are called with a ``Progress`` after every epoch, ``JSONLines(path)`` and
+            ``TensorBoard(folder)``. Training ends where a function returns ``True``; with several processes, all
+            have to return the same.
+        checkpoints: a folder for this run alone, or ``Checkpoints(folder, every=…, keep=…, damaged=…)``.
+        progress: whether to show a bar with the loss, steps per second and the time left.
+        monitor: ``True`` measures every layer at every 15th step, a number n at every n-th. The report is in the
+            history: ``print(trained.history.health)``.
         accumulate: steps whose gradients are averaged for one update (``optax.MultiSteps``).
-        callbacks: each called with a ``Progress`` after every epoch; one that returns ``True`` ends training there. In
-            several processes all have to answer alike.
-        progress: whether to show a bar with the loss, steps a second and the time left.
-        log: a file for a JSON line after every epoch; what stands in it is replaced, unless the run goes on.
-        tensorboard: a folder for TensorBoard's event files.
-        checkpoints: a folder of the run's own, or ``Checkpoints(folder, every=…, keep=…, damaged=…)``.
-        mesh: devices to share the work: its first axis splits the batch, a second one splits wide kernels by columns.
-            The result is that of one device, to rounding.
-        monitor: whether to measure what every layer does at every 15th step, or at every n-th, and to say at the end in
-            the history whether the run was well: ``print(trained.history.health)``.
+        mesh: devices that share the work. Its first axis splits the batch, a second one splits wide kernels by columns.
+            The result is that of one device up to rounding.
 
     Returns:
         The trained parameters, state, optimizer state and history.
 
     Raises:
-        ValueError: as ``train``; also metrics or patience without validation data, validation data that doesn't fit, a
-            batch size that the mesh can't split, an iterable without batches.
+        ValueError: as ``train``; also metrics or early stopping without validation data, validation data that does not
+            fit, a batch size that the mesh cannot split, an iterable without batches, a file that cannot be written.
         TypeError: as ``train``.
-        DivergenceError: a loss or a parameter isn't finite. The error says at which step, what had grown how large and
-            what to try; the last finite parameters are in its ``trained``, and in the checkpoint.
+        DivergenceError: a loss or a parameter is not finite. The message holds the step, the largest numbers there and
+            what to try. The last finite parameters are in ``error.trained`` and in the checkpoint.
         CheckpointError: the newest checkpoint is damaged, or of another run.
-        ModuleNotFoundError: an argument needs a library that isn't installed; the message says how to install it.
+        ModuleNotFoundError: an argument needs a library that is not installed. The message says how to install it.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -161,147 +146,161 @@ def fit(
         >>> x = jnp.linspace(-1.0, 1.0, 16)[:, None]
         >>> trained = fit(
         ...     perceptron(1, identity), mean_squared_error, sgd(0.2), (x, 3 * x), epochs=100, batch_size=4,
-        ...     key=jax.random.key(0), validation=(x, 3 * x), patience=5,
+        ...     key=jax.random.key(0), validation=(x, 3 * x), early_stopping=EarlyStopping(5),
         ... )
         >>> print(bool(abs(trained.params[0].kernel - 3).max() < 1e-3), trained.history.loss.shape[0] <= 100)
         True True
     """
-    epochs = positive_integer("fit(epochs)", epochs)
-    validate_every = positive_integer("fit(validate_every)", validate_every)
-    measures = checked_metrics("fit(metrics)", metrics)
-    if measures and validation is None:
-        raise ValueError("fit(metrics): expected validation data to evaluate the metrics on; pass validation=(x, y).")
-    if patience is not None:
-        patience = positive_integer("fit(patience)", patience)
-    early = checked_early(patience, watch, better, (name for name, _ in measures), validation is not None)
-    callbacks = checked_callbacks(callbacks)
-    settings = checked_checkpoints(checkpoints)
-    check_path("fit(log)", log)
-    check_path("fit(tensorboard)", tensorboard)
-    watching = _Watching(progress, log, tensorboard)
-    accumulate = positive_integer("fit(accumulate)", accumulate)
+    options = _checked_options(
+        epochs, validation, metrics, early_stopping, callbacks, checkpoints, progress, monitor, accumulate
+    )
+    optimizer = accumulated(optimizer, options.accumulate)
     if not is_stream(data) and not is_concrete(key, *jax.tree.leaves(data)):
-        if validation is not None or callbacks or settings or mesh is not None or any(watching) or monitor:
+        if mesh is not None or options.need_concrete_arrays:
             raise ValueError("fit: expected concrete arrays, got tracers: under jit and vmap no epoch ends; use train.")
         return train(
-            model, loss, accumulated(optimizer, accumulate), cast(Data, data), epochs=epochs, batch_size=batch_size,
+            model, loss, optimizer, cast(Data, data), epochs=options.epochs, batch_size=batch_size,
             key=key, grad=grad, params=params, state=state,
         )  # fmt: skip
     given = (params, state)
-    params, state, loop_key = beginning("fit", model, loss, optimizer, key, grad, params, state)
-    watched = _watched_every(monitor)
-    recipe = Recipe(model, loss, accumulated(optimizer, accumulate), grad, 0, placement_on(mesh, batch_size), watched)
-    longest = partial(
-        longest_stretch, epochs=epochs, validate_every=validate_every if validation is not None else None,
-        looks_every_epoch=bool(callbacks or any(watching) or (settings and settings.every is None)),
-        save_every=settings and settings.every,
+    params, state, loop_key = checked_start("fit", model, loss, optimizer, key, grad, params, state)
+    setup = TrainingSetup(model, loss, optimizer, grad, 0, placement_on(mesh, batch_size), options.monitor_every)
+    setup, batches = _batches(setup, data, batch_size, loop_key, params, state, options)
+    validate = validation_function(setup, options.metrics, options.validation, params, state)
+    carry = Carry(params, state, optimizer.init(params))
+    run = Run(
+        setup, batches, options.epochs, validate, options.validate_every, options.early_stopping,
+        options.callbacks.functions, None, options.save_every, _configuration(setup, carry, data, key, given, options),
+        (), options.progress, lambda: 0, time.monotonic(), None,
     )  # fmt: skip
-    recipe, feed = _feed(recipe, data, batch_size, epochs, loop_key, params, state, longest)
-    validate = _validation(recipe, measures, validation, params, state)
-    carry = Carry(params, state, recipe.optimizer.init(params))
-    standing = begun(carry if recipe.placement is None else recipe.placement.put(carry))
-    configuration: dict[str, Any] = {}
-    if settings:
-        kept = None if is_stream(data) else cast(Data, data)
-        held_out = None if validation is None or is_stream(validation) else cast(Data, validation)
-        configuration = told_start(key, given) | told_data("data", kept) | told_data("validation", held_out)
-        configuration |= told_recipe(recipe, carry)
-        configuration |= {"validate": [validation is not None, validate_every, sorted(name for name, _ in measures)]}
-        configuration |= {"early": early and list(early)}
-    with contextlib.ExitStack() as stack:
-        elsewhere = None if recipe.placement is None else recipe.placement.everywhere
-        run = Run(
-            recipe, feed, epochs, validate, validate_every, early, callbacks,
-            store=stack.enter_context(opened(settings, elsewhere)), save_every=settings and settings.every,
-            configuration=configuration, tells=(), has_bar=progress,
-            interrupted=stack.enter_context(interruptible(settings is not None)), began=time.monotonic(), diagnose=None,
-        )  # fmt: skip
-        standing = resumed(run, standing)
-        sample = data
-        if isinstance(feed, StreamFeed):
-            sample = feed.first() if standing.epoch < epochs else feed.any_batch()
-        diagnose = partial(_health, recipe, sample, validate_every) if watched else None
-        run = run._replace(tells=tuple(_tells(stack, watching, run, standing)), diagnose=diagnose)
-        standing = carried_out(run, standing)
-    return left(run, standing)
+    return _drive(run, initial_state(carry if setup.placement is None else setup.placement.put(carry)), data, options)
 
 
-def _feed(recipe, data, batch_size, epochs, key, params, state, longest):
-    """The recipe with its batch size, and where the batches come from."""
-    model, loss = recipe.model, recipe.loss
+class _Options(NamedTuple):
+    """The checked arguments that ``fit`` has in addition to ``train``'s, ``mesh`` excepted."""
+
+    epochs: int
+    validation: Validation | None
+    metrics: tuple[tuple[str, Callable], ...]
+    early_stopping: EarlyStopping | None
+    callbacks: Callbacks
+    checkpoints: Checkpoints | None
+    progress: bool
+    monitor_every: int
+    accumulate: int
+
+    @property
+    def validate_every(self) -> int:
+        return 1 if self.validation is None else self.validation.every
+
+    @property
+    def save_every(self) -> int | None:
+        return None if self.checkpoints is None else self.checkpoints.every
+
+    @property
+    def need_concrete_arrays(self) -> bool:
+        has_data = self.validation is not None or self.checkpoints is not None
+        return bool(has_data or self.progress or self.monitor_every or any(self.callbacks))
+
+    def longest_stretch(self, steps: int) -> int:
+        """Return the most steps between two stops, for epochs of ``steps`` steps."""
+        observes = bool(self.progress or self.callbacks.functions or self.callbacks.writers)
+        saves_every_epoch = self.checkpoints is not None and self.save_every is None
+        validate_every = None if self.validation is None else self.validate_every
+        return longest_stretch(steps, self.epochs, observes or saves_every_epoch, validate_every, self.save_every)
+
+
+def _checked_options(
+    epochs, validation, metrics, early_stopping, callbacks, checkpoints, progress, monitor, accumulate
+) -> _Options:
+    epochs = positive_integer("fit(epochs)", epochs)
+    validation = checked_validation(validation)
+    metrics = checked_metrics("fit(metrics)", metrics)
+    if metrics and validation is None:
+        raise ValueError("fit(metrics): expected validation data to evaluate the metrics on; pass validation=(x, y).")
+    early_stopping = checked_early_stopping(early_stopping, (name for name, _ in metrics), validation is not None)
+    monitor_every = MONITOR_EVERY if monitor is True else 0
+    if not isinstance(monitor, bool):
+        monitor_every = positive_integer("fit(monitor)", monitor)
+    return _Options(
+        epochs, validation, metrics, early_stopping, checked_callbacks(callbacks), checked_checkpoints(checkpoints),
+        bool(progress), monitor_every, positive_integer("fit(accumulate)", accumulate),
+    )  # fmt: skip
+
+
+def _batches(setup, data, batch_size, key, params, state, options) -> tuple[TrainingSetup, Any]:
+    """Return the setup with its batch size, and the source of the batches."""
     if is_stream(data):
         if batch_size is not None:
             raise ValueError(
                 f"fit(batch_size): expected none for an iterable, whose batches have their own size, got {batch_size}."
             )
-        if isinstance(data, Iterator) and epochs > 1:
+        if isinstance(data, Iterator) and options.epochs > 1:
             raise ValueError(
                 "fit(data): expected an iterable that can be read once an epoch, got an iterator, which is used up "
                 "after one. Pass a list, a loader, or a function of the epoch that makes an iterable."
             )
-        return recipe, StreamFeed(data, key, recipe, batch_checker("fit(data)", model, loss, params, state))
-    batch = checked_data("fit(data)", model, loss, params, state, data)
-    recipe = recipe._replace(batch_size=samples_a_step("fit", batch_size, len(batch.x)))
-    if recipe.placement is not None:
-        batch, key = recipe.placement.copy(batch), recipe.placement.copy(key)
-    steps = Plan(len(batch.x), recipe.batch_size).steps
-    return recipe, ArrayFeed(batch, key, recipe, longest(steps))
+        checked = batch_checker("fit(data)", setup.model, setup.loss, params, state)
+        return setup, StreamBatches(data, key, setup, checked)
+    batch = checked_data("fit(data)", setup.model, setup.loss, params, state, data)
+    setup = setup._replace(batch_size=checked_batch_size("fit", batch_size, len(batch.x)))
+    if setup.placement is not None:
+        batch, key = setup.placement.copy(batch), setup.placement.copy(key)
+    steps = Plan(len(batch.x), setup.batch_size).steps
+    return setup, ArrayBatches(batch, key, setup, options.longest_stretch(steps))
 
 
-def _watched_every(monitor) -> int:
-    """The distance between two watched steps, 0 for none."""
-    if isinstance(monitor, bool):
-        return WATCHED_EVERY if monitor else 0
-    return positive_integer("fit(monitor)", monitor)
+def _configuration(setup, carry, data, key, given, options) -> dict[str, Any]:
+    """Return what a checkpoint is compared with."""
+    if options.checkpoints is None:
+        return {}
+    validation = None if options.validation is None else options.validation.data
+    in_memory = [None if part is None or is_stream(part) else cast(Data, part) for part in (data, validation)]
+    return {
+        **start_identity(key, given),
+        **data_identity("data", in_memory[0]),
+        **data_identity("validation", in_memory[1]),
+        **setup_identity(setup, carry),
+        **validation_identity(
+            options.validation is not None,
+            options.validate_every,
+            sorted(name for name, _ in options.metrics),
+            options.early_stopping,
+        ),
+    }
 
 
-def _health(recipe, data, validate_every, ledger) -> HealthReport:
-    """What the watched steps of a run say of it; of an iterable's data one batch stands for all."""
+def _drive(run: Run, at: RunState, data, options: _Options) -> Trained:
+    """Open the checkpoints and the observers, resume, and run to the end."""
+    with contextlib.ExitStack() as stack:
+        placement = run.setup.placement
+        run = run._replace(
+            store=stack.enter_context(open_store(options.checkpoints, placement and placement.replicated)),
+            received_signal=stack.enter_context(deferred_signals(options.checkpoints is not None)),
+        )
+        at = resume(run, at)
+        if isinstance(run.batches, StreamBatches):
+            data = run.batches.first() if at.epoch < run.epochs else run.batches.any_batch()
+        observers = open_observers(
+            stack, options.callbacks, has_bar=run.has_bar, epochs=run.epochs, steps=run.batches.steps,
+            step=at.position, epoch=at.epoch,
+        )  # fmt: skip
+        diagnose = partial(_health, run.setup, data, run.validate_every) if run.setup.monitor_every else None
+        run = run._replace(observers=observers, diagnose=diagnose)
+        at = run_to_end(run, at)
+    return result(run, at)
+
+
+def _health(setup, data, validate_every, history) -> HealthReport:
+    """Return the report on the monitored steps. One batch stands for the data of an iterable."""
     x, y = (np.asarray(part) for part in data)
-    figures = {name: np.concatenate(pieces) for name, pieces in ledger.figures.items()}
-    losses = np.concatenate(ledger.losses).astype(np.float64)
-    held_out = ledger.validation.get("loss", []) if validate_every == 1 else []
+    figures = {name: np.concatenate(pieces) for name, pieces in history.figures.items()}
+    losses = np.concatenate(history.losses).astype(np.float64)
+    held_out = history.validation.get("loss", []) if validate_every == 1 else []
     ratios = figures.pop("update_ratios")
     measures = LayerMeasures(**{name: jnp.asarray(array) for name, array in figures.items()})
     record = HealthRecord(
-        layer_names(recipe.model), np.concatenate(ledger.watched), measures, ratios, losses,
-        np.array(held_out, np.float64), input_facts(x), target_facts(y, recipe.loss),
+        layer_names(setup.model), np.concatenate(history.monitored), measures, ratios, losses,
+        np.array(held_out, np.float64), input_facts(x), target_facts(y, setup.loss),
     )  # fmt: skip
-    return health_report(record, model_facts(recipe.model, int(np.concatenate(ledger.sizes).max())))
-
-
-def _validation(recipe, measures, validation, params, state):
-    """``(carry) -> figures`` on the validation data, ``None`` without any."""
-    if validation is None:
-        return None
-    model, loss = recipe.model, recipe.loss
-    measure = {"model": model, "loss": loss, "metrics": measures}
-    if is_stream(validation):
-        if isinstance(validation, Iterator) or callable(validation):
-            raise ValueError(
-                "fit(validation): expected arrays or an iterable that can be read again, got an iterator or a "
-                "function. Pass a list or a loader."
-            )
-        checked = batch_checker("fit(validation)", model, loss, params, state)
-        first = next(iter(validation), None)
-        if first is None:
-            raise ValueError("fit(validation): expected an iterable of batches (x, y), got an empty one.")
-        check_scalar_metrics(measures, model, params, state, checked(first))
-        return lambda carry: evaluate_batches(carry.params, carry.state, map(checked, validation), **measure)
-    held_out = checked_data("fit(validation)", model, loss, params, state, validation)
-    check_scalar_metrics(measures, model, params, state, held_out)
-    if recipe.placement is not None:
-        held_out = recipe.placement.copy(held_out)
-    return lambda carry: evaluate_checked(carry.params, carry.state, held_out, **measure)
-
-
-def _tells(stack, watching, run, standing) -> Iterator[Tell]:
-    """Whoever looks on, entered into ``stack``; in several processes the first one tells."""
-    if jax.process_index():
-        return
-    if watching.progress:
-        yield stack.enter_context(progress_bar(run.epochs, run.feed.steps, standing.position, standing.epoch))
-    if watching.log is not None:
-        yield stack.enter_context(json_lines(watching.log, standing.epoch))
-    if watching.tensorboard is not None:
-        yield stack.enter_context(tensorboard_files(watching.tensorboard, standing.position))
+    return health_report(record, model_facts(setup.model, int(np.concatenate(history.sizes).max())))

@@ -1,7 +1,6 @@
-"""What enters training and evaluation: checked, converted and completed, before anything is trained."""
+"""Checks and conversions of the arguments of training and evaluation."""
 
-import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -19,7 +18,6 @@ from funcnn._checks import (
     check_same_tree,
     check_scalar,
     describe,
-    feature_array,
     is_concrete,
     numeric_array,
     positive_integer,
@@ -32,6 +30,7 @@ Data: TypeAlias = Batch | tuple[Any, Any]
 
 INIT = "what the model's init returns"
 PROBE = 64
+"""Samples on which the model's predictions are computed to check the targets."""
 
 
 @partial(jax.jit, static_argnames=("model", "train"))
@@ -44,8 +43,8 @@ def loss_of(prediction, y, *, loss):
     return loss.forward(prediction, y)[0]
 
 
-def check_recipe(name, model, loss, optimizer, key, grad) -> None:
-    """Refuse what isn't a layer, a loss, an optimizer, a key or a maker of gradient functions."""
+def check_setup(name, model, loss, optimizer, key, grad) -> None:
+    """Raise where an argument is not a layer, a loss, an optimizer, a random key or ``(model, loss) -> GradFn``."""
     check_is_layer(f"{name}(model)", model)
     check_is_loss(f"{name}(loss)", loss)
     if not all(callable(getattr(optimizer, field, None)) for field in ("init", "update")):
@@ -57,15 +56,15 @@ def check_recipe(name, model, loss, optimizer, key, grad) -> None:
     check_callable(f"{name}(grad)", grad, "Pass manual_value_and_grad or autodiff_value_and_grad themselves.")
 
 
-def beginning(name, model, loss, optimizer, key, grad, params, state):
-    """The checked parameters and state to begin with, and the key of the loop."""
-    check_recipe(name, model, loss, optimizer, key, grad)
+def checked_start(name, model, loss, optimizer, key, grad, params, state):
+    """Check the arguments. Return the initial parameters and state, and the key of the loop."""
+    check_setup(name, model, loss, optimizer, key, grad)
     init_key, loop_key = jax.random.split(key)
-    return *starting_point(name, model, init_key, params, state), loop_key
+    return *initial_parameters(name, model, init_key, params, state), loop_key
 
 
-def starting_point(name, model, key, params, state):
-    """Parameters and state to begin with: the given ones, or drawn; the state in the parameters' dtype."""
+def initial_parameters(name, model, key, params, state):
+    """Return the given parameters and state, or draw them. A drawn state has the parameters' dtype."""
     expected_params, expected_state = shapes_of(model)
     if params is None:
         params, drawn_state = drawn(model, key)
@@ -76,7 +75,7 @@ def starting_point(name, model, key, params, state):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             raise TypeError(
                 f"{name}(params): expected floating parameters, got {jnp.result_type(leaf)} "
-                f"at {jax.tree_util.keystr(path)}."
+                f"at {jax.tree_util.keystr(path)}. Convert them first."
             )
     dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves(params)}
     if len(dtypes) == 1:
@@ -92,36 +91,47 @@ def starting_point(name, model, key, params, state):
 
 
 def check_fits(model, params, state, name) -> None:
-    """Refuse parameters and a state of another model."""
+    """Raise where parameters or state are those of another model."""
     expected_params, expected_state = shapes_of(model)
     check_same_tree(f"{name}(params)", params, expected_params, INIT, dtypes=False)
     check_same_tree(f"{name}(state)", state, expected_state, INIT, dtypes=False)
 
 
+def input_array(name, x) -> Array:
+    """Return the model's input as an array of numbers with at least one sample. The layers check everything else."""
+    x = numeric_array(name, x)
+    if not x.ndim:
+        raise ValueError(f"{name}: expected x with the batch as its first axis, got a scalar. Pass x[None].")
+    if not x.shape[0]:
+        raise ValueError(f"{name}: expected at least one sample, got shape {x.shape}. Drop empty batches.")
+    return x
+
+
 def checked_data(name, model, loss, params, state, data) -> Batch:
-    """The data as a ``Batch`` of arrays that fit the model and the loss."""
+    """Return the data as a ``Batch`` of arrays that fit the model and the loss."""
     if not isinstance(data, tuple) or len(data) != 2:
         raise TypeError(
             f"{name}: expected Batch(x, y) or (x, y), got {type(data).__name__}. Pass a tuple of inputs and targets."
         )
-    x, y = feature_array(f"{name}: x", data[0]), numeric_array(f"{name}: y", data[1])
+    x, y = input_array(f"{name}: x", data[0]), numeric_array(f"{name}: y", data[1])
     if y.shape[:1] != x.shape[:1]:
         raise ValueError(
-            f"{name}: expected a target for each of the {x.shape[0]} samples, got x {x.shape} and y {y.shape}."
+            f"{name}: expected a target for each of the {x.shape[0]} samples, got x {x.shape} and y {y.shape}. "
+            "Put the samples of both along the first axis."
         )
     check_finite(f"{name}: x", x)
     check_finite(f"{name}: y", y)
     prediction = forward.eval_shape(params, state, x, jax.random.key(0), model=model, train=True)
     check_scalar(f"{name}: the loss", loss_of.eval_shape(prediction, y, loss=loss))
     if is_concrete(x, y, *jax.tree.leaves((params, state))):
-        # The loss checks every target beside the model's own predictions, those of the first samples over and over.
+        # The loss checks all targets, here against the predictions for the first samples, repeated.
         probe = forward(params, state, x[:PROBE], None, model=model, train=False)
         loss.forward(jnp.resize(probe, prediction.shape), y)
     return Batch(x, y)
 
 
-def samples_a_step(name, batch_size, samples) -> int:
-    """The batch size in samples, at most all of them."""
+def checked_batch_size(name, batch_size, samples) -> int:
+    """Return the batch size in samples; ``None`` stands for all of them."""
     size = samples if batch_size is None else positive_integer(f"{name}(batch_size)", batch_size)
     if size > samples:
         raise ValueError(
@@ -132,7 +142,7 @@ def samples_a_step(name, batch_size, samples) -> int:
 
 
 def checked_metrics(name, metrics) -> tuple[tuple[str, Callable], ...]:
-    """The metrics as pairs of a name and a function, which have a hash."""
+    """Return the metrics as pairs of a name and a function, which can be hashed."""
     if metrics is None:
         return ()
     if not isinstance(metrics, Mapping):
@@ -141,20 +151,20 @@ def checked_metrics(name, metrics) -> tuple[tuple[str, Callable], ...]:
         raise ValueError(f"{name}: the name 'loss' is the loss's own; give the metric another name.")
     for title, metric in metrics.items():
         if not isinstance(title, str):
-            raise TypeError(f"{name}: expected names that are strings, got {title!r}.")
+            raise TypeError(f"{name}: expected names that are strings, got {title!r}. Name the metric.")
         check_callable(f"{name}: {title}", metric, "A metric is (prediction, target) -> scalar, in JAX.")
     return tuple(metrics.items())
 
 
 def check_scalar_metrics(metrics, model, params, state, batch) -> None:
-    """Refuse metrics that aren't one number for the whole data."""
+    """Raise where a metric is not a scalar."""
     prediction = forward.eval_shape(params, state, batch.x, None, model=model, train=False)
     for name, metric in metrics:
         check_scalar(f"metrics: {name}", jax.eval_shape(metric, prediction, batch.y), floating=False)
 
 
 def batch_checker(name, model, loss, params, state) -> Callable[[Any], Batch]:
-    """A function that checks the batches of an iterable: the first one wholly, the others against it."""
+    """Return a function that checks the batches of an iterable: the first one in full, the others against it."""
     firsts: list[Batch] = []
     probes: list[Array] = []
 
@@ -178,12 +188,15 @@ def batch_checker(name, model, loss, params, state) -> Callable[[Any], Batch]:
         for word, part, first in (("x", x, firsts[0].x), ("y", y, firsts[0].y)):
             if part.dtype != first.dtype or part.shape[1:] != first.shape[1:] or not part.size:
                 raise ValueError(
-                    f"{name}: expected {word} of every batch like the first's, {describe(first)}, got {describe(part)}."
+                    f"{name}: expected {word} of every batch like the first's, {describe(first)}, "
+                    f"got {describe(part)}. Only the number of samples may differ."
                 )
             check_finite(f"{name}: {word} of a batch", part)
         if len(x) != len(y):
-            raise ValueError(f"{name}: expected a target for each of a batch's {len(x)} samples, got {len(y)}.")
-        # Every target beside the model's own predictions, those of the first batch over and over.
+            raise ValueError(
+                f"{name}: expected a target for each of a batch's {len(x)} samples, got {len(y)}. Check the loader."
+            )
+        # The loss checks all targets, here against the predictions for the first batch, repeated.
         loss.forward(jnp.resize(probes[0], (len(x), *probes[0].shape[1:])), y)
         return Batch(x, y)
 
@@ -191,26 +204,10 @@ def batch_checker(name, model, loss, params, state) -> Callable[[Any], Batch]:
 
 
 def _pair(found):
-    """A batch as a tuple: some loaders give lists."""
+    """Return a batch as a tuple: some loaders return lists."""
     return tuple(found) if isinstance(found, list) else found
 
 
-def check_path(name, path) -> None:
-    """Refuse what is no path; ``None`` is none."""
-    if path is not None and not isinstance(path, str | os.PathLike):
-        raise TypeError(f"{name}: expected a path, got {path!r}.")
-
-
-def checked_callbacks(callbacks) -> tuple[Callable, ...]:
-    """The callbacks as a tuple."""
-    if callable(callbacks) or not isinstance(callbacks, Iterable):
-        raise TypeError(f"fit(callbacks): expected a sequence of functions, such as [print], got {callbacks!r}.")
-    kept = tuple(callbacks)
-    for callback in kept:
-        check_callable("fit(callbacks)", callback, "A callback is (progress) -> None.")
-    return kept
-
-
 def _in_dtype(dtype, leaf):
-    """The shape of a floating leaf in another dtype; other leaves as they are."""
+    """Return the shape of a leaf, with another dtype where it is floating."""
     return jax.ShapeDtypeStruct(leaf.shape, dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf

@@ -1,7 +1,7 @@
-"""How a mesh of devices shares the work of training: the batch is split, parameters are copied, wide kernels split.
+"""Placement of training on a mesh of devices: the batch is split, parameters are copied, wide kernels are split.
 
-XLA partitions the one program that a single device runs (GSPMD): sums over the batch, batch normalization's statistics
-among them, are sums over the whole batch wherever its samples lie.
+XLA partitions the program that a single device runs (GSPMD). Sums over the batch, including the statistics of batch
+normalization, are sums over the whole batch on any mesh.
 
 Source:
     Xu et al., "GSPMD: general and scalable parallelization for ML computation graphs", 2021.
@@ -28,7 +28,7 @@ class Placement(NamedTuple):
     mesh: Mesh
 
     def split_batch(self, batch: Batch) -> Batch:
-        """Give every device its part of the batch; a last, short batch that can't be split evenly is copied."""
+        """Split a batch over the devices. A batch that cannot be split evenly is copied to all of them."""
         axis = self.mesh.axis_names[0]
 
         def split(array):
@@ -38,25 +38,25 @@ class Placement(NamedTuple):
         return jax.tree.map(split, batch)
 
     def keep(self, tree: PyTree) -> PyTree:
-        """Hold every array of a carry where ``put`` put it."""
+        """Constrain every array of a carry to its sharding, inside ``jit``."""
         return jax.tree.map(lambda leaf: lax.with_sharding_constraint(leaf, self.sharding_of(leaf)), tree)
 
     def put(self, tree: PyTree) -> PyTree:
-        """A carry's arrays on the mesh: copied to every device, wide kernels split by columns.
+        """Place a carry's arrays on the mesh: copied to every device, wide kernels split by columns.
 
-        Across processes each gives the same values.
+        Every process passes the same values.
         """
-        return jax.tree.map(lambda leaf: _placed(leaf, self.sharding_of(leaf)), tree)
+        return jax.tree.map(lambda leaf: _place(leaf, self.sharding_of(leaf)), tree)
 
     def copy(self, tree: PyTree) -> PyTree:
-        """Arrays copied to every device of the mesh."""
-        return jax.tree.map(lambda leaf: _placed(leaf, self._sharding()), tree)
+        """Copy arrays to every device of the mesh."""
+        return jax.tree.map(lambda leaf: _place(leaf, self._sharding()), tree)
 
     def assemble(self, batch: Batch) -> Batch:
-        """A global batch from the part that this process read; one that can't be split evenly is copied.
+        """Make a global batch from the part that this process read. One that cannot be split evenly is copied.
 
         Raises:
-            ValueError: it can't be split evenly, and other processes have other parts.
+            ValueError: it cannot be split evenly, and other processes have other parts.
         """
         axis, processes = self.mesh.axis_names[0], jax.process_count()
         samples = len(batch.x) * processes
@@ -73,34 +73,34 @@ class Placement(NamedTuple):
         )  # fmt: skip
 
     def sharding_of(self, leaf: Any) -> NamedSharding:
-        """Where an array of the carry lies."""
+        """Return the sharding of an array of the carry."""
         axes = self.mesh.axis_names
         if len(axes) == 1 or leaf.ndim < 2 or leaf.shape[-1] < WIDE or leaf.shape[-1] % self.mesh.shape[axes[1]]:
             return self._sharding()
         return self._sharding(*(None,) * (leaf.ndim - 1), axes[1])
 
     @property
-    def everywhere(self) -> NamedSharding:
-        """A copy on every device."""
+    def replicated(self) -> NamedSharding:
+        """The sharding of an array that every device has a copy of."""
         return self._sharding()
 
     def _sharding(self, *axes):
         return NamedSharding(self.mesh, PartitionSpec(*axes))
 
 
-def _placed(leaf, sharding):
-    """An array where a sharding puts it; typed keys by their words, which is how JAX moves them between processes."""
+def _place(leaf, sharding):
+    """Place an array. Typed keys are placed as words, because JAX moves only those between processes."""
     words = key_data(leaf)
     placed = jax.device_put(words, sharding)
     return placed if words is leaf else jax.random.wrap_key_data(placed, impl=jax.random.key_impl(leaf))
 
 
 def placement_on(mesh: Mesh | None, batch_size: int | None) -> Placement | None:
-    """The placement on a mesh, ``None`` without one.
+    """Return the placement on a mesh, ``None`` without one.
 
     Raises:
-        TypeError: mesh isn't a ``jax.sharding.Mesh``.
-        ValueError: the mesh has more than two axes, or the batch can't be split evenly over the first.
+        TypeError: mesh is not a ``jax.sharding.Mesh``.
+        ValueError: the mesh has more than two axes, or the batch cannot be split evenly over the first.
     """
     if mesh is None:
         return None
@@ -119,5 +119,5 @@ def placement_on(mesh: Mesh | None, batch_size: int | None) -> Placement | None:
             f"fit(batch_size): expected a multiple of the {shards} devices along the mesh's axis "
             f"{mesh.axis_names[0]!r}, got {batch_size}. Take {max(batch_size // shards, 1) * shards}."
         )
-    # Sharding by constraint, whatever kind of axes the caller's JAX makes by default.
+    # Axes of the automatic kind: placement is by constraint, whatever kind the caller's mesh has.
     return Placement(Mesh(mesh.devices, mesh.axis_names))

@@ -1,4 +1,4 @@
-"""What a trained model says: its output, and its loss and metrics on data."""
+"""The output of a trained model, and its loss and metrics on data."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -7,7 +7,7 @@ import jax
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from funcnn._checks import check_is_layer, check_is_loss, numeric_array
+from funcnn._checks import check_is_layer, check_is_loss
 from funcnn.training.input import (
     Data,
     Metric,
@@ -15,23 +15,24 @@ from funcnn.training.input import (
     check_scalar_metrics,
     checked_data,
     checked_metrics,
+    input_array,
 )
 from funcnn.types import Layer, Loss, Params, Scalar, State
 
 
 def predict(model: Layer, params: Params, state: State, x: ArrayLike) -> Array:
-    """The model's output in prediction mode: ``forward`` with ``train=False`` without its residuals.
+    """Compute the model's output in prediction mode: ``forward`` with ``train=False``, without its residuals.
 
     Args:
         model: any layer.
         params, state: its parameters and running statistics.
-        x: features, ``(batch, ...)``.
+        x: floating features ``(batch, ..., features)``, or integer tokens ``(batch, time)``.
 
     Returns:
         y, ``(batch, ...)``.
 
     Raises:
-        ValueError, TypeError: features that don't fit the model; parameters or a state of another model.
+        ValueError, TypeError: x does not fit the model; parameters or a state of another model.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -42,7 +43,7 @@ def predict(model: Layer, params: Params, state: State, x: ArrayLike) -> Array:
     """
     check_is_layer("predict(model)", model)
     check_fits(model, params, state, "predict")
-    return _predict(params, state, numeric_array("predict(x)", x), model=model)
+    return _predict(params, state, input_array("predict(x)", x), model=model)
 
 
 def evaluate(
@@ -54,7 +55,7 @@ def evaluate(
     *,
     metrics: Mapping[str, Metric] | None = None,
 ) -> dict[str, Scalar]:
-    """Loss and metrics of a model in prediction mode.
+    """Compute loss and metrics of a model in prediction mode.
 
     Args:
         model: any layer.
@@ -67,7 +68,7 @@ def evaluate(
         Scalars by name: ``loss``, then the metrics.
 
     Raises:
-        ValueError, TypeError: data that doesn't fit the model or the loss; a metric named ``loss``.
+        ValueError, TypeError: data that does not fit the model or the loss; a metric named ``loss``.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -96,14 +97,14 @@ def _predict(params, state, x, *, model):
 
 @partial(jax.jit, static_argnames=("model", "loss", "metrics"))
 def evaluate_checked(params, state, batch, *, model, loss, metrics):
-    """``evaluate`` behind its checks; metrics as pairs of a name and a function."""
+    """Evaluate on checked data; metrics are pairs of a name and a function."""
     prediction = model.forward(params, state, batch.x, train=False)[0]
     measured = {name: metric(prediction, batch.y) for name, metric in metrics}
     return {"loss": loss.forward(prediction, batch.y)[0], **measured}
 
 
 def evaluate_batches(params, state, batches, *, model, loss, metrics):
-    """``evaluate_checked`` on an iterable of batches: means over its samples."""
+    """Evaluate on an iterable of batches: means over all samples."""
     sums: dict[str, Array] = {}
     samples = 0
     for batch in batches:

@@ -1,4 +1,4 @@
-"""What training returns, and what it tells on the way."""
+"""The results of training: the history, the trained parameters, and the progress that callbacks receive."""
 
 from typing import NamedTuple
 
@@ -8,22 +8,22 @@ from jax import numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from funcnn.health import HealthReport
-from funcnn.training.feeds import Stretch
+from funcnn.training.batches import Stretch
 from funcnn.training.steps import Carry, Figures
 from funcnn.types import Params, State
 
 
 class History(NamedTuple):
-    """What was measured on the way.
+    """The measurements of a run.
 
     Fields:
         loss: mean loss of each epoch's batches, weighted by their sizes, ``(epochs,)``.
-        step_loss: loss of every batch before its update, ``(epochs, steps)``; NaN behind the last batch of an epoch
-            that has fewer than another.
+        step_loss: loss of every batch before its update, ``(epochs, steps)``; NaN after the last batch of an
+            epoch that has fewer batches than another.
         validation: by name, ``(validations,)``: ``loss`` and the metrics given to ``fit``; empty without validation
             data.
         validation_epochs: the epochs, from 1, after which it was measured, ``(validations,)``.
-        health: what ``fit(monitor=True)`` saw, ``None`` without it.
+        health: the report of ``fit(monitor=True)``, ``None`` without it.
     """
 
     loss: Float[Array, " epochs"]
@@ -34,7 +34,7 @@ class History(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """What training leaves: the parameters, the running statistics, the optimizer's state and the history."""
+    """The result of training: parameters, running statistics, optimizer state and history."""
 
     params: Params
     state: State
@@ -43,11 +43,11 @@ class Trained(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """What a callback is told after every epoch.
+    """What a callback receives after every epoch.
 
     Fields:
         epoch: epochs done, from 1.
-        epochs: epochs there will be.
+        epochs: epochs of the whole run.
         loss: the epoch's mean training loss.
         validation: the newest validation figures by name.
         params, state: the parameters and running statistics after this epoch.
@@ -65,73 +65,75 @@ class Progress(NamedTuple):
     seconds: float
 
 
-class Ledger(NamedTuple):
-    """What has been measured so far, on the host: pieces that grow, and the rows of a history.
+class HistoryBuilder(NamedTuple):
+    """The measurements so far, on the host: lists that grow, from which the history is made at the end.
 
     Fields:
         losses: of every step.
         sizes: samples of every step.
         ends: the position, in steps, at which each epoch ended.
         validation: figures by name.
-        validated: the epochs after which they were measured.
-        watched: the numbers of the watched steps.
-        figures: by name, what every layer did at them, ``(steps, layers)``.
+        validation_epochs: the epochs after which they were measured.
+        monitored: the numbers of the monitored steps.
+        figures: by name, the measurements of every layer at these steps, ``(steps, layers)``.
     """
 
     losses: list[np.ndarray]
     sizes: list[np.ndarray]
     ends: list[int]
     validation: dict[str, list]
-    validated: list[int]
-    watched: list[np.ndarray]
+    validation_epochs: list[int]
+    monitored: list[np.ndarray]
     figures: dict[str, list[np.ndarray]]
 
     def newest_epoch_loss(self) -> float:
-        """Mean over the samples of the newest whole epoch: the last short batch weighs as much as it holds."""
+        """Return the mean loss over the samples of the newest whole epoch."""
         first, last = (self.ends[-2] if len(self.ends) > 1 else 0), self.ends[-1]
         losses, sizes = _newest(self.losses, last - first), _newest(self.sizes, last - first)
         return float((losses.astype(np.float64) * sizes).sum() / sizes.sum())
 
     def add(self, stretch: Stretch, done: int) -> None:
-        """Take what the first ``done`` steps of a stretch left."""
-        begins = sum(map(len, self.losses)) if done < len(stretch.losses) else 0
-        ends = begins + done
+        """Add the first ``done`` steps of a stretch."""
+        is_whole = done == len(stretch.losses)
+        position = 0 if is_whole else sum(map(len, self.losses)) + done
         self.losses.append(stretch.losses[:done])
         self.sizes.append(stretch.sizes[:done])
-        is_whole = done == len(stretch.losses)
-        self.ends.extend(stretch.ends if is_whole else [end for end in stretch.ends if end <= ends])
+        self.ends.extend(stretch.ends if is_whole else [end for end in stretch.ends if end <= position])
         if stretch.figures:
-            kept = len(stretch.watched) if is_whole else int((stretch.watched < ends).sum())
-            self.watched.append(stretch.watched[:kept])
+            kept = len(stretch.monitored) if is_whole else int((stretch.monitored < position).sum())
+            self.monitored.append(stretch.monitored[:kept])
             for name, figures in named_figures(stretch.figures).items():
                 self.figures.setdefault(name, []).append(figures[:kept])
 
-    def history(self) -> History:
-        losses, sizes = _joined(self.losses), _joined(self.sizes)
+    def finish(self) -> History:
+        """Return the history, with a row for every epoch."""
+        losses, sizes = _concatenate(self.losses), _concatenate(self.sizes)
         ends = self.ends if self.ends and self.ends[-1] == len(losses) else [*self.ends, len(losses)]
         starts = np.array([0, *ends[:-1]], int)
         counts = np.array(ends, int) - starts
-        is_there = np.arange(counts.max())[None, :] < counts[:, None]
-        rows, weights = np.full(is_there.shape, np.nan, losses.dtype), np.zeros(is_there.shape)
-        rows[is_there], weights[is_there] = losses, sizes
-        sums = (rows.astype(np.float64) * weights).sum(axis=1, where=is_there)
+        is_step = np.arange(counts.max())[None, :] < counts[:, None]
+        rows, weights = np.full(is_step.shape, np.nan, losses.dtype), np.zeros(is_step.shape)
+        rows[is_step], weights[is_step] = losses, sizes
+        sums = (rows.astype(np.float64) * weights).sum(axis=1, where=is_step)
         means = (sums / np.maximum(weights.sum(axis=1), 1)).astype(losses.dtype)
         validation = {
             name: jnp.stack([jnp.asarray(figure) for figure in figures]) for name, figures in self.validation.items()
         }
-        return History(jnp.asarray(means), jnp.asarray(rows), validation, jnp.asarray(self.validated, jnp.int32))
+        return History(
+            jnp.asarray(means), jnp.asarray(rows), validation, jnp.asarray(self.validation_epochs, jnp.int32)
+        )
 
 
 def named_figures(figures: Figures) -> dict[str, np.ndarray]:
     return {**figures.measures._asdict(), "update_ratios": figures.update_ratios}
 
 
-def new_ledger() -> Ledger:
-    return Ledger([], [], [], {}, [], [], {})
+def empty_history() -> HistoryBuilder:
+    return HistoryBuilder([], [], [], {}, [], [], {})
 
 
 def scanned_history(step_losses: Array, sizes: np.ndarray) -> History:
-    """The history of whole epochs with the same steps, ``(epochs, steps)``, also while JAX traces."""
+    """Return the history of losses ``(epochs, steps)``, under tracing too."""
     shares = jnp.asarray(sizes / sizes.sum(), step_losses.dtype)
     nothing = jnp.zeros(0, jnp.int32)
     return History((step_losses * shares[None, :]).sum(axis=-1), step_losses, {}, nothing)
@@ -141,7 +143,7 @@ def as_trained(carry: Carry, history: History) -> Trained:
     return Trained(*carry, history=history)
 
 
-def _joined(pieces):
+def _concatenate(pieces):
     return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
 
 
@@ -152,4 +154,4 @@ def _newest(pieces, count):
         count -= len(piece)
         if count <= 0:
             break
-    return _joined(kept[::-1])[max(-count, 0) :]
+    return _concatenate(kept[::-1])[max(-count, 0) :]

@@ -1,4 +1,4 @@
-"""The order in which an epoch takes its samples."""
+"""The order of the samples in an epoch."""
 
 import jax
 import jax.numpy as jnp
@@ -7,11 +7,11 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 
 def random_order(key: PRNGKeyArray, size: int) -> Int[Array, " size"]:
-    """A random permutation of 0…size−1, by the swap-or-not shuffle; several times as quick as sorting random numbers.
+    """Draw a random permutation of 0…size−1 by the swap-or-not shuffle, several times faster than sorting.
 
-    A round k pairs every place x with k − x mod n, and throws a coin for each pair, the same whichever of the two
-    asks: heads, they swap. Every round is a permutation, and so are all of them together; a few for each bit of n make
-    every order as likely as any other, as far as statistics can tell.
+    Round k pairs every place x with k − x mod n and swaps the pair if a coin, a function of the pair, shows heads.
+    Every round is a permutation, and so is their composition. With a few rounds per bit of n, statistical tests find
+    no difference from a uniform draw.
 
     Args:
         key: random key.

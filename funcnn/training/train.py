@@ -1,4 +1,4 @@
-"""``train``: training as a pure function, a scan over epochs and steps."""
+"""Training as a pure function: a scan over epochs and steps."""
 
 from collections.abc import Callable
 
@@ -8,9 +8,9 @@ from jaxtyping import PRNGKeyArray
 
 from funcnn._checks import positive_integer
 from funcnn.backprop import manual_value_and_grad
-from funcnn.training.input import Data, beginning, checked_data, samples_a_step
+from funcnn.training.input import Data, checked_batch_size, checked_data, checked_start
 from funcnn.training.results import Trained, as_trained, scanned_history
-from funcnn.training.steps import Carry, Plan, Recipe, run_epochs
+from funcnn.training.steps import Carry, Plan, TrainingSetup, run_epochs
 from funcnn.types import GradFn, Layer, Loss, Params, State
 
 
@@ -27,30 +27,33 @@ def train(
     params: Params | None = None,
     state: State | None = None,
 ) -> Trained:
-    """Train a model, as a pure function: ``jit``, ``vmap`` (over ``key``: many seeds at once) and ``scan`` work on it.
+    """Train a model, as a pure function.
+
+    ``jit``, ``scan`` and ``vmap`` work on it; ``vmap`` over ``key`` trains many seeds at once.
 
     Args:
         model: any layer.
         loss: any loss.
         optimizer: an optax transformation, ours or optax's.
-        data: ``Batch(x, y)`` or ``(x, y)``, the samples along the first axis. NumPy's float64 becomes float32 unless
-            JAX's 64-bit types are enabled, as everywhere in JAX.
+        data: ``Batch(x, y)`` or ``(x, y)``, the samples along the first axis. x may be floating features
+            ``(batch, ..., features)`` or integer tokens ``(batch, time)``. NumPy's float64 becomes float32 unless JAX's
+            64-bit types are enabled, as everywhere in JAX.
         epochs: passes over the data.
-        batch_size: samples a step: ``None`` for all of them, 1 for stochastic descent, n for mini-batches.
+        batch_size: samples of a step: ``None`` for all of them, 1 for stochastic descent, n for mini-batches.
         key: random key for the initial parameters, the shuffling and dropout.
         grad: ``manual_value_and_grad``, ``autodiff_value_and_grad``, or another ``(model, loss) -> GradFn``.
-        params: parameters to go on from; ``None`` draws them from ``key``. Their dtype is that of the training: give
-            them in bfloat16, with x in bfloat16, to train in it.
-        state: running statistics to go on from, in the parameters' dtype; ``None`` for the initial ones.
+        params: parameters to start from; ``None`` draws them from ``key``. Their dtype is that of the training: pass
+            them in bfloat16, with x in bfloat16, to train in bfloat16.
+        state: running statistics to start from, in the parameters' dtype; ``None`` for the initial ones.
 
     Returns:
         The trained parameters, state, optimizer state, and the history, whose ``validation`` is empty.
 
     Raises:
-        ValueError: data that doesn't fit the model or the loss, is empty or (where it can be read) not finite; labels
+        ValueError: data that does not fit the model or the loss, is empty, or (outside ``jit``) is not finite; labels
             outside the classes; a batch size larger than the data; parameters of another model; a gradient of
             another structure, shape or dtype than the parameters.
-        TypeError: features that aren't floating; counts that aren't integers.
+        TypeError: data of a dtype that the model's layers do not take; counts that are not integers.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -66,12 +69,12 @@ def train(
         (8, 200)
     """
     epochs = positive_integer("train(epochs)", epochs)
-    params, state, loop_key = beginning("train", model, loss, optimizer, key, grad, params, state)
+    params, state, loop_key = checked_start("train", model, loss, optimizer, key, grad, params, state)
     batch = checked_data("train(data)", model, loss, params, state, data)
-    plan = Plan(len(batch.x), samples_a_step("train", batch_size, len(batch.x)))
-    recipe = Recipe(model, loss, optimizer, grad, plan.batch_size)
+    plan = Plan(len(batch.x), checked_batch_size("train", batch_size, len(batch.x)))
+    setup = TrainingSetup(model, loss, optimizer, grad, plan.batch_size)
     carry, step_losses = run_epochs(
-        Carry(params, state, optimizer.init(params)), batch, loop_key, epochs=epochs, recipe=recipe
+        Carry(params, state, optimizer.init(params)), batch, loop_key, epochs=epochs, setup=setup
     )
     sizes = np.array([plan.size_of(step) for step in range(plan.steps)])
     return as_trained(carry, scanned_history(step_losses, sizes))

@@ -57,7 +57,7 @@ def test_wide_kernels_are_split_by_columns_and_the_rest_is_copied():
 def test_each_device_works_on_its_part_of_the_batch():
     """The compiled step of eight devices does about an eighth of the arithmetic on each."""
     from funcnn.training.placement import placement_on
-    from funcnn.training.steps import Carry, Recipe, run_batch
+    from funcnn.training.steps import Carry, TrainingSetup, run_batch
 
     model, sgd = fnn.mlp((64, 64, 64)), fnn.sgd(0.1)
     params, state = model.init(KEY)
@@ -65,10 +65,10 @@ def test_each_device_works_on_its_part_of_the_batch():
     carry = Carry(params, state, sgd.init(params))
 
     def operations(placement):
-        recipe = Recipe(model, fnn.mean_squared_error, sgd, fnn.manual_value_and_grad, 512, placement)
+        setup = TrainingSetup(model, fnn.mean_squared_error, sgd, fnn.manual_value_and_grad, 512, placement)
         placed = carry if placement is None else placement.put(carry)
         given = batch if placement is None else placement.assemble(batch)
-        lowered = run_batch.lower(placed, given, KEY, np.int32(0), recipe=recipe)
+        lowered = run_batch.lower(placed, given, KEY, np.int32(0), setup=setup)
         analysis = lowered.compile().cost_analysis()
         return (analysis[0] if isinstance(analysis, list) else analysis)["flops"]
 

@@ -22,7 +22,7 @@ from funcnn.training.fingerprint import fingerprints
 from tests.cases import WIDEST
 from tests.training.runs import MODEL, X, Y, bits, run, stream
 
-EARLY = {"validation": (X, Y), "patience": 50}
+EARLY = {"validation": (X, Y), "early_stopping": fnn.EarlyStopping(50)}
 
 
 class Killed(BaseException):
@@ -130,7 +130,7 @@ class TestBroken:
         damage(newest(tmp_path))
         with pytest.raises(fnn.CheckpointError, match=r"step 12 in .*damaged='previous'"):
             run(epochs=4, checkpoints=tmp_path)
-        with pytest.warns(UserWarning, match="the one before it is asked for"):
+        with pytest.warns(UserWarning, match="damaged='previous' resumes from the one before it"):
             again = run(epochs=4, checkpoints=fnn.Checkpoints(tmp_path, damaged="previous"))
         assert bits(again) == bits(expected)
 
@@ -138,7 +138,7 @@ class TestBroken:
         run(epochs=1, checkpoints=tmp_path)
         damage(newest(tmp_path))
         with (
-            pytest.warns(UserWarning, match="passed over"),
+            pytest.warns(UserWarning, match="It is skipped"),
             pytest.raises(fnn.CheckpointError, match="got damaged ones only: 3"),
         ):
             run(epochs=1, checkpoints=fnn.Checkpoints(tmp_path, damaged="previous"))
@@ -215,11 +215,11 @@ def test_fingerprints_tell_every_bit_and_place_apart():
     values += [jnp.arange(5, dtype=jnp.complex64), jnp.zeros(5, WIDEST), jnp.zeros((), WIDEST), values[0][::-1]]
     assert len({fingerprints(value) for value in values}) == len(values)
     base = np.arange(64, dtype=np.float32)
-    told = fingerprints(jnp.asarray(base))
+    prints = fingerprints(jnp.asarray(base))
     for place in range(0, 64 * 32, 97):
         flipped = base.copy()
         flipped.view(np.uint32)[place // 32] ^= np.uint32(1 << place % 32)
-        assert fingerprints(jnp.asarray(flipped)) != told
+        assert fingerprints(jnp.asarray(flipped)) != prints
 
 
 def test_without_orbax_it_says_what_to_install(tmp_path, monkeypatch):

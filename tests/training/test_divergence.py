@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import funcnn as fnn
-from funcnn.training.divergence import Largest, Sizes, are_finite, told
+from funcnn.training.divergence import Largest, Sizes, are_finite, divergence_message
 from tests.training.runs import X, Y, batches, run, stream
 
 MODEL = fnn.mlp((3, 8, 1))
@@ -54,7 +54,7 @@ def test_remedies_fit_the_case():
     assert "standard_scaler; the largest is" in str(diverged(data=(X * 1e30, Y)))
     assert "logits" not in str(diverged())
     sizes = Sizes(np.nan, 1.0, Largest("layers[0] linear", 2.0), Largest("[0].kernel", 1.0), Largest("[0].kernel", 1.0))
-    assert "a loss on logits instead of probabilities" in told(fnn.binary_cross_entropy, sizes, 3, 1)
+    assert "a loss on logits instead of probabilities" in divergence_message(fnn.binary_cross_entropy, sizes, 3, 1)
 
 
 def test_the_last_finite_parameters_are_in_the_checkpoint(tmp_path):

@@ -21,26 +21,26 @@ TIGHT = 1e-12 if jnp.float64 == WIDEST else 1e-5
 def test_whoever_looks_on_changes_no_bit(tmp_path):
     alone = run()
     watched = run(
-        validation=(X, Y), validate_every=2, progress=True, log=tmp_path / "log.jsonl", tensorboard=tmp_path / "board",
-        callbacks=[lambda progress: None],
+        validation=fnn.Validation((X, Y), every=2), progress=True,
+        callbacks=[fnn.JSONLines(tmp_path / "log.jsonl"), fnn.TensorBoard(tmp_path / "board"), lambda progress: None],
     )  # fmt: skip
     assert bits(watched.params) == bits(alone.params)
     np.testing.assert_array_equal(watched.history.step_loss, alone.history.step_loss)
 
 
 def test_validation_every_n_epochs_and_after_the_last():
-    trained = run(epochs=5, validation=(X, Y), validate_every=2)
+    trained = run(epochs=5, validation=fnn.Validation((X, Y), every=2))
     assert trained.history.validation_epochs.tolist() == [2, 4, 5]
     whole = fnn.evaluate(MODEL, fnn.mean_squared_error, trained.params, trained.state, (X, Y))
     np.testing.assert_allclose(trained.history.validation["loss"][-1], whole["loss"], rtol=1e-6)
 
 
-def test_patience_stops_and_returns_the_best_parameters():
+def test_early_stopping_returns_the_best_parameters():
     """With a learning rate that falls to climbing, the loss goes down and then up."""
     away = optax.join_schedules([optax.constant_schedule(0.05), optax.constant_schedule(-0.02)], [3 * STEPS])
     kept = []
     trained = run(
-        optimizer=fnn.sgd(away), epochs=30, validation=(X, Y), patience=3,
+        optimizer=fnn.sgd(away), epochs=30, validation=(X, Y), early_stopping=fnn.EarlyStopping(3),
         callbacks=[lambda progress: kept.append((progress.validation["loss"], progress.params))],
     )  # fmt: skip
     figures = [figure for figure, _ in kept]
@@ -50,12 +50,13 @@ def test_patience_stops_and_returns_the_best_parameters():
     assert bits(trained.params) == bits(kept[best][1])
 
 
-def test_patience_may_watch_a_metric_that_should_rise():
+def test_early_stopping_by_a_metric_that_should_rise():
     def minus(prediction, target):
         return -((prediction - target) ** 2).mean()
 
-    settings = {"epochs": 8, "validation": (X, Y), "metrics": {"minus": minus}, "patience": 2}
-    by_loss, by_metric = run(**settings), run(**settings, watch="minus", better="higher")
+    settings = {"epochs": 8, "validation": (X, Y), "metrics": {"minus": minus}}
+    by_loss = run(**settings, early_stopping=fnn.EarlyStopping(2))
+    by_metric = run(**settings, early_stopping=fnn.EarlyStopping(2, monitor="minus", mode="max"))
     assert bits(by_loss.params) == bits(by_metric.params)
 
 
@@ -195,7 +196,7 @@ class TestStreams:
 
 def test_the_log_has_a_line_for_every_epoch(tmp_path):
     file = tmp_path / "log.jsonl"
-    trained = run(epochs=3, log=file, validation=(X, Y))
+    trained = run(epochs=3, callbacks=[fnn.JSONLines(file)], validation=(X, Y))
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert [(line["epoch"], line["step"]) for line in lines] == [(1, 3), (2, 6), (3, 9)]
     np.testing.assert_allclose([line["loss"] for line in lines], trained.history.loss, rtol=1e-6)
@@ -206,13 +207,13 @@ def test_the_log_has_a_line_for_every_epoch(tmp_path):
 
 def test_what_is_not_finite_is_null_in_the_log(tmp_path):
     file = tmp_path / "log.jsonl"
-    run(epochs=1, log=file, validation=(X, Y), metrics={"lost": lambda p, y: p.mean() * jnp.nan})
+    run(epochs=1, callbacks=[fnn.JSONLines(file)], validation=(X, Y), metrics={"lost": lambda p, y: p.mean() * jnp.nan})
     (line,) = file.read_text().splitlines()
     assert json.loads(line, parse_constant=pytest.fail)["validation"]["lost"] is None
 
 
 def test_tensorboard_finds_the_scalars(tmp_path):
-    trained = run(epochs=2, tensorboard=tmp_path, validation=(X, Y))
+    trained = run(epochs=2, callbacks=[fnn.TensorBoard(tmp_path)], validation=(X, Y))
     (file,) = tmp_path.iterdir()
     found = {
         (value.tag, event.step): value.simple_value for event in events(file) for value in event.summary.value
@@ -237,37 +238,78 @@ def test_the_bar_shows_epoch_loss_and_rate(capsys):
     assert "loss" in shown
 
 
+def early_stopping(*settings, **more):
+    return {"early_stopping": fnn.EarlyStopping(*settings, **more), "validation": (X, Y)}
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"validate_every": 0}, ValueError, r"fit\(validate_every\): expected a positive integer"),
-        ({"patience": 2}, ValueError, r"fit\(patience\): expected validation data"),
-        ({"patience": 0, "validation": (X, Y)}, ValueError, r"fit\(patience\): expected a positive integer"),
-        ({"watch": "accuracy", "validation": (X, Y)}, ValueError, r"fit\(watch, better\): expected them with patience"),
         (
-            {"watch": "accuracy", "validation": (X, Y), "patience": 1},
+            {"validation": fnn.Validation((X, Y), every=0)},
             ValueError,
-            r"fit\(watch\): expected one of .*got 'accuracy'",
+            r"Validation\(every\): expected a positive integer",
         ),
         (
-            {"better": "more", "validation": (X, Y), "patience": 1},
-            ValueError,
-            r"fit\(better\): expected 'lower' or 'higher'",
+            {"validation": fnn.Validation((X, Y), every=2.5)},
+            TypeError,
+            r"Validation\(every\): expected a positive integer",
         ),
+        (
+            {"early_stopping": fnn.EarlyStopping(2)},
+            ValueError,
+            r"fit\(early_stopping\): expected validation data, got none",
+        ),
+        ({"early_stopping": 2, "validation": (X, Y)}, TypeError, r"expected EarlyStopping\(patience\) or None, got 2"),
+        (early_stopping(0), ValueError, r"EarlyStopping\(patience\): expected a positive integer, got 0"),
+        (early_stopping(1.5), TypeError, r"EarlyStopping\(patience\): expected a positive integer, got 1.5"),
+        (early_stopping(1, "accuracy"), ValueError, r"EarlyStopping\(monitor\): expected one of .*got 'accuracy'"),
+        (early_stopping(1, mode="more"), ValueError, r"EarlyStopping\(mode\): expected 'min' or 'max', got 'more'"),
+        ({"metrics": {"first": fnn.accuracy}}, ValueError, r"fit\(metrics\): expected validation data"),
         ({"accumulate": 1.5}, TypeError, r"fit\(accumulate\): expected a positive integer"),
         ({"checkpoints": 3}, TypeError, r"fit\(checkpoints\): expected a folder"),
         ({"checkpoints": fnn.Checkpoints("x", every=0)}, ValueError, r"Checkpoints\(every\)"),
         ({"checkpoints": fnn.Checkpoints("x", damaged="ignore")}, ValueError, "expected 'refuse' or 'previous'"),
         ({"checkpoints": __file__}, ValueError, "expected a folder, got the file"),
-        ({"log": "no/such/folder/log.jsonl"}, ValueError, r"fit\(log\): expected a file in an existing folder"),
-        ({"log": 3}, TypeError, r"fit\(log\): expected a path, got 3"),
+        (
+            {"callbacks": [fnn.JSONLines("no/such/log.jsonl")]},
+            ValueError,
+            r"JSONLines\(path\): expected a file in an existing",
+        ),
+        ({"callbacks": [fnn.JSONLines(".")]}, ValueError, r"JSONLines\(path\): expected a file in an existing"),
+        ({"callbacks": [fnn.JSONLines(3)]}, TypeError, r"JSONLines\(path\): expected a path, got 3"),
+        ({"callbacks": [fnn.TensorBoard(None)]}, TypeError, r"TensorBoard\(folder\): expected a path, got None"),
+        (
+            {"callbacks": [fnn.TensorBoard(__file__)]},
+            ValueError,
+            r"TensorBoard\(folder\): expected a folder, got the file",
+        ),
+        ({"callbacks": [fnn.JSONLines("a"), fnn.JSONLines("./a")]}, ValueError, "expected one JSONLines for each path"),
+        ({"callbacks": [fnn.TensorBoard("a"), fnn.TensorBoard("a")]}, ValueError, "expected one TensorBoard for each"),
+        (
+            {"callbacks": fnn.JSONLines("a")},
+            TypeError,
+            r"fit\(callbacks\): expected a sequence of functions, JSONLines",
+        ),
+        ({"callbacks": print}, TypeError, r"fit\(callbacks\): expected a sequence of functions, JSONLines"),
+        ({"callbacks": 3}, TypeError, r"fit\(callbacks\): expected a sequence of functions, JSONLines"),
+        ({"callbacks": ["log.jsonl"]}, TypeError, r"fit\(callbacks\): expected a function, got 'log.jsonl'"),
         ({"metrics": {1: fnn.accuracy}, "validation": (X, Y)}, TypeError, "expected names that are strings, got 1"),
         ({"mesh": "gpu"}, TypeError, r"fit\(mesh\): expected a jax.sharding.Mesh"),
     ],
 )
-def test_what_it_refuses(as_for_users, changes, error, message):
+def test_what_it_refuses_before_anything_is_drawn(as_for_users, changes, error, message):
+    def init(key):
+        pytest.fail("the model was initialized before the arguments were checked")
+
     with pytest.raises(error, match=message):
-        run(**changes)
+        run(**{"model": MODEL._replace(init=init)} | changes)
+
+
+def test_the_removed_arguments_are_gone():
+    for name in ("patience", "watch", "better", "log", "tensorboard", "validate_every"):
+        with pytest.raises(TypeError, match=name):
+            run(**{name: 1})
 
 
 def test_under_jit_it_is_train_unless_somebody_looks_on():

@@ -30,7 +30,7 @@ def test_the_figures_are_those_of_the_step():
         np.testing.assert_allclose(getattr(record.measures, name)[0], figures, rtol=1e-4, atol=1e-7, err_msg=name)
 
 
-def test_any_gradient_function_is_watched():
+def test_any_gradient_function_is_monitored():
     by_autodiff = run(monitor=4, grad=fnn.autodiff_value_and_grad).history.health.record
     by_hand = run(monitor=4).history.health.record
     for name in ("spread", "cotangent", "gradient_norm"):  # at the first step, before Adam scales rounding up
@@ -48,7 +48,7 @@ def test_a_run_that_was_cut_has_its_whole_record(tmp_path):
     assert bits(resumed.history.health.record.measures) == bits(whole.history.health.record.measures)
 
 
-def test_a_sick_run_is_told_and_so_is_one_that_diverged():
+def test_a_sick_run_is_reported_and_so_is_one_that_diverged():
     slow = run(optimizer=fnn.sgd(1e-9), epochs=20, monitor=2)
     assert "learning rate too low" in {finding.kind for finding in slow.history.health.findings}
     assert not slow.history.health.ok

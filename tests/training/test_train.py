@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import funcnn as fnn
-from funcnn.training.input import drawn, starting_point
+from funcnn.training.input import drawn, initial_parameters
 from tests.cases import KEY, WIDEST, largest_gap
 
 X = jax.random.normal(KEY, (10, 3), WIDEST)
@@ -120,7 +120,7 @@ def test_dropout_trains_with_a_new_mask_every_step_and_predicts_without():
     np.testing.assert_array_equal(once, again)
 
 
-def test_validation_metrics_and_callbacks_are_told_every_epoch():
+def test_validation_metrics_and_callbacks_of_every_epoch():
     labels = (X[:, 0] > 0).astype(int)
     told = []
     trained = run(
@@ -255,7 +255,7 @@ def test_parameters_are_the_models_own_however_many_there_are(hidden):
 def test_a_state_that_is_not_given_is_the_models_own_beside_given_parameters():
     model = fnn.serial(fnn.linear(3, 4), fnn.batch_norm(4), fnn.linear(4, 2))
     params, state = model.init(KEY)
-    found_params, found_state = starting_point("train", model, jax.random.key(7), params, None)
+    found_params, found_state = initial_parameters("train", model, jax.random.key(7), params, None)
     assert found_params is params
     assert jax.tree.structure(found_state) == jax.tree.structure(state)
     assert largest_gap(found_state, state) == 0

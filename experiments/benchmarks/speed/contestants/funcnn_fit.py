@@ -12,7 +12,7 @@ import funcnn as fnn
 from experiments.benchmarks.speed.contestants import Contestant
 from experiments.benchmarks.speed.contestants.funcnn_model import Carry, adam, begin, model_and_loss, step_by
 from experiments.benchmarks.speed.networks import Network, rows
-from funcnn.training.steps import Recipe, batch_of
+from funcnn.training.steps import TrainingSetup, batch_and_key
 
 
 def contestant(network: Network, x, y, start) -> Contestant:
@@ -39,12 +39,12 @@ def contestant(network: Network, x, y, start) -> Contestant:
         """The losses of all the calls so far, by single steps over the batches that ``fit`` drew."""
         carry, losses = begin(network, start), []
         step = jax.jit(step_by(network, fnn.manual_value_and_grad))
-        recipe = Recipe(model, loss, adam(), fnn.manual_value_and_grad, network.batch_size)
+        setup = TrainingSetup(model, loss, adam(), fnn.manual_value_and_grad, network.batch_size)
         for call, epochs in enumerate(calls):
             carry = Carry(carry.params, carry.state, adam().init(carry.params))
             key = jax.random.split(jax.random.key(call))[1]
             for position in range(epochs * network.batches):
-                batch, _ = batch_of(data, key, np.int32(position), recipe=recipe)
+                batch, _ = batch_and_key(data, key, np.int32(position), setup=setup)
                 carry, value = step(carry, *batch)
                 losses.append(value)
         return np.array(jax.device_get(losses))

@@ -1,0 +1,214 @@
+"""The batches of a run: from arrays in memory, or from an iterable that is read while the device computes."""
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from funcnn.training.steps import Carry, Figures, Plan, TrainingSetup, batch_and_key, run_batch, run_steps
+from funcnn.types import Batch, Scalar
+
+READ_AHEAD = 2
+"""Batches that are sent to the device ahead of the step that uses them."""
+
+WINDOW = 16
+"""Batches that are kept until their losses are known to be finite, so that their steps can be repeated."""
+
+_END = object()
+
+
+class Stretch(NamedTuple):
+    """The result of a stretch of steps.
+
+    Fields:
+        carry: after the last step.
+        losses, sizes: loss and samples of every step's batch.
+        ends: the positions at which epochs ended.
+        monitored: the numbers of the monitored steps.
+        figures: their measurements, ``(monitored, layers)`` each.
+    """
+
+    carry: Carry
+    losses: np.ndarray
+    sizes: np.ndarray
+    ends: tuple[int, ...]
+    monitored: np.ndarray
+    figures: Figures | tuple[()]
+
+
+class ArrayBatches:
+    """Batches taken from arrays on the device. A stretch of steps is one compiled call."""
+
+    def __init__(self, data: Batch, key: PRNGKeyArray, setup: TrainingSetup, longest: int | None):
+        self.plan = Plan(data.x.shape[0], setup.batch_size)
+        self.steps = self.plan.steps
+        self._data, self._key, self._setup, self._longest = data, key, setup, longest
+
+    def run(self, carry: Carry, position: int, stop: int) -> Stretch:
+        """Run the steps ``position`` to ``stop``, or up to the first loss that is not finite."""
+        stop = min(stop, position + self._longest) if self._longest else stop
+        capacity = self._longest or stop - position
+        ran = run_steps(
+            carry, self._data, self._key, np.int32(position), np.int32(stop), capacity=capacity, setup=self._setup
+        )
+        reached, every = int(ran.position), self._setup.monitor_every
+        numbers = np.arange(position, reached) % self.steps
+        sizes = np.where(numbers < self.plan.full_steps, self.plan.batch_size, self.plan.remainder)
+        ends = range((position // self.steps + 1) * self.steps, reached + 1, self.steps)
+        monitored = np.arange(-(-position // every) * every, reached, every) if every else np.zeros(0, int)
+        figures = jax.tree.map(lambda kept: np.asarray(kept)[: len(monitored)], ran.figures)
+        return Stretch(ran.carry, np.asarray(ran.losses)[: reached - position], sizes, tuple(ends), monitored, figures)
+
+    def replay(self, carry: Carry, position: int, stop: int) -> Carry:
+        """Return the carry after steps that ``run`` has done before."""
+        return self.run(carry, position, stop).carry if stop > position else carry
+
+    def batch_at(self, position: int) -> tuple[Batch, PRNGKeyArray]:
+        batch, key = batch_and_key(self._data, self._key, np.int32(position), setup=self._setup)
+        size = self.plan.size_of(position % self.steps)
+        return jax.tree.map(lambda array: array[:size], batch), key
+
+    def reader_state(self, position: int) -> Any:
+        """Return the state of the reader, which arrays do not have."""
+        return None
+
+
+class StreamBatches:
+    """Batches from an iterable, which is read once in every epoch, a few batches ahead of the device.
+
+    The iterable may be larger than memory.
+
+    Args:
+        source: the iterable, or ``(epoch) -> iterable`` with epochs from 0.
+        key: the run's key.
+        setup: how a step is computed.
+        checked: checks a batch and returns it as a ``Batch``.
+    """
+
+    def __init__(
+        self,
+        source: Iterable | Callable[[int], Iterable],
+        key: PRNGKeyArray,
+        setup: TrainingSetup,
+        checked: Callable[[Any], Batch],
+    ):
+        self._source, self._key, self._setup, self._checked = source, key, setup, checked
+        self.steps = None
+        self._epoch, self._window_start = 0, 0
+        self._ahead: deque[tuple[Batch, Any]] = deque()
+        self._window: list[Batch] = []
+        self._batches: Any = None
+        self._reader_states: list[Any] = [None]
+
+    def run(self, carry: Carry, position: int, stop: int) -> Stretch:
+        """Run at most ``WINDOW`` steps, none beyond the end of the epoch."""
+        self._window, self._window_start, self._reader_states = [], position, self._reader_states[-1:]
+        losses: list[Scalar] = []
+        monitored: list[int] = []
+        figures: list[Figures] = []
+        while position + len(losses) < stop and len(losses) < WINDOW and self._fill():
+            batch, reader_state = self._ahead.popleft()
+            self._window.append(batch)
+            self._reader_states.append(reader_state)
+            carry, value, measured = self._step(carry, batch, position + len(losses))
+            if measured:
+                monitored.append(position + len(losses))
+                figures.append(measured)
+            losses.append(value)
+        if not losses:
+            raise ValueError(
+                f"fit(data): expected an iterable of batches in every epoch, got none in epoch {self._epoch + 1}. "
+                "Pass a list, a loader, or a function of the epoch that makes an iterable."
+            )
+        sizes = np.array([len(batch.x) for batch in self._window], int)
+        values = np.array([np.asarray(value) for value in losses], losses[0].dtype)
+        is_last = not self._fill()
+        ends = (position + len(losses),) if is_last else ()
+        if is_last:
+            self._batches, self._reader_states[-1] = None, None
+            self._epoch += 1
+        stacked = jax.tree.map(lambda *parts: np.stack(parts), *figures) if figures else ()
+        return Stretch(carry, values, sizes, ends, np.array(monitored, int), stacked)
+
+    def _step(self, carry, batch, number):
+        every = self._setup.monitor_every
+        is_monitored = bool(every) and number % every == 0
+        return run_batch(carry, batch, self._key, np.int32(number), setup=self._setup, is_monitored=is_monitored)
+
+    def replay(self, carry: Carry, position: int, stop: int) -> Carry:
+        """Return the carry after steps of the newest stretch."""
+        for number in range(position, stop):
+            batch = self._window[number - self._window_start]
+            carry, _, _ = self._step(carry, batch, number)
+        return carry
+
+    def batch_at(self, position: int) -> tuple[Batch, PRNGKeyArray]:
+        return self._window[position - self._window_start], jax.random.fold_in(self._key, position)
+
+    def reader_state(self, position: int) -> Any:
+        """Return the iterator's own state before or after a step of the newest stretch, where it has one (grain's)."""
+        return self._reader_states[position - self._window_start]
+
+    def skip_to(self, epoch: int, step: int, reader_state: Any) -> None:
+        """Continue at a step of an epoch, by the iterator's own state or by reading the batches before it."""
+        self._epoch = epoch
+        if step:
+            self._begin()
+            if reader_state is not None and hasattr(self._batches, "set_state"):
+                self._batches.set_state(reader_state)
+            else:
+                deque(itertools.islice(self._batches, step), maxlen=0)
+            self._reader_states = [reader_state]
+
+    def first(self) -> Batch:
+        """Return the next batch, checked, without removing it.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if not self._fill():
+            raise ValueError("fit(data): expected an iterable of batches (x, y), got an empty one.")
+        return self._ahead[0][0]
+
+    def any_batch(self) -> Batch:
+        """Return the first batch of the first epoch, for a run that is done."""
+        return self._checked(next(iter(self._of_epoch(0))))
+
+    def _begin(self) -> None:
+        self._batches = iter(self._of_epoch(self._epoch))
+
+    def _of_epoch(self, epoch: int) -> Iterable:
+        if not callable(self._source):
+            return self._source
+        made = self._source(epoch)
+        if not isinstance(made, Iterable):
+            raise TypeError(
+                f"fit(data): expected (epoch) -> iterable of batches, got one that returns {type(made).__name__}."
+            )
+        return made
+
+    def _fill(self) -> bool:
+        """Read ahead. Return whether there is another batch in this epoch."""
+        if self._batches is None:
+            self._begin()
+        while len(self._ahead) < READ_AHEAD:
+            found = next(self._batches, _END)
+            if found is _END:
+                break
+            batch = self._checked(found)
+            placement = self._setup.placement
+            placed = jax.device_put(batch) if placement is None else placement.assemble(batch)
+            get_state = getattr(self._batches, "get_state", None)
+            self._ahead.append((placed, None if get_state is None else get_state()))
+        return bool(self._ahead)
+
+
+def is_stream(data: Any) -> bool:
+    """Return whether data is an iterable of batches, or a function that makes one, rather than a pair of arrays."""
+    return callable(data) or (
+        isinstance(data, Iterable) and not isinstance(data, tuple | str | dict | jax.Array | np.ndarray)
+    )

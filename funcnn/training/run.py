@@ -1,0 +1,102 @@
+"""The data of a run: what stays the same while it lasts, and the state that its steps change."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jax import Array
+
+from funcnn.health import HealthReport
+from funcnn.training.batches import ArrayBatches, StreamBatches
+from funcnn.training.checkpoints import Store
+from funcnn.training.early_stopping import EarlyStopping
+from funcnn.training.observers import Observe
+from funcnn.training.results import HistoryBuilder, Progress, Trained, as_trained, empty_history
+from funcnn.training.steps import Carry, TrainingSetup
+from funcnn.types import Params, State
+
+
+class Best(NamedTuple):
+    """The parameters with the best validation figure, and how many validations since then were not better."""
+
+    figure: float
+    waited: int
+    params: Params
+    state: State
+
+
+class RunState(NamedTuple):
+    """The state of a run between two steps. A checkpoint holds all of it but ``pace``.
+
+    Fields:
+        carry: parameters, running statistics and optimizer state.
+        position: steps done.
+        epoch: whole epochs done.
+        history: the measurements so far.
+        best: the best validation so far, with early stopping.
+        pace: steps between two updates of a progress bar.
+        is_over: whether training has stopped before its last epoch.
+    """
+
+    carry: Carry
+    position: int
+    epoch: int
+    history: HistoryBuilder
+    best: Best | None
+    pace: int
+    is_over: bool
+
+
+class Run(NamedTuple):
+    """What stays the same while a run lasts.
+
+    Fields:
+        setup: model, loss, optimizer and how a step is computed.
+        batches: the source of the batches.
+        epochs: passes over the data.
+        validate: ``(carry) -> figures``, ``None`` without validation data.
+        validate_every: epochs between two validations.
+        early_stopping: its settings, ``None`` for none.
+        callbacks: functions of ``Progress``, called after every epoch.
+        store: the checkpoints, ``None`` for none.
+        save_every: steps between two checkpoints, ``None`` for one after every epoch.
+        configuration: what a checkpoint is compared with.
+        observers: functions of a ``LoopEvent``.
+        has_bar: whether a progress bar is among them.
+        received_signal: returns the number of a signal that asks for the end of the run, 0 for none.
+        start_time: ``time.monotonic()`` at the start.
+        diagnose: from the history to a health report, ``None`` without monitoring.
+    """
+
+    setup: TrainingSetup
+    batches: ArrayBatches | StreamBatches
+    epochs: int
+    validate: Callable[[Carry], dict[str, Array]] | None
+    validate_every: int
+    early_stopping: EarlyStopping | None
+    callbacks: tuple[Callable[[Progress], Any], ...]
+    store: Store | None
+    save_every: int | None
+    configuration: dict[str, Any]
+    observers: tuple[Observe, ...]
+    has_bar: bool
+    received_signal: Callable[[], int]
+    start_time: float
+    diagnose: Callable[[HistoryBuilder], HealthReport] | None
+
+    @property
+    def stops_every_epoch(self) -> bool:
+        return bool(self.callbacks or self.observers) or (self.store is not None and self.save_every is None)
+
+
+def initial_state(carry: Carry) -> RunState:
+    """Return the state of a run before its first step."""
+    return RunState(carry, 0, 0, empty_history(), None, 1, False)
+
+
+def result(run: Run, at: RunState) -> Trained:
+    """Return the result of a run: the best parameters with early stopping, the newest ones without."""
+    carry, best = at.carry, at.best
+    if best is not None:
+        carry = carry._replace(params=best.params, state=best.state)
+    health = run.diagnose(at.history) if run.diagnose and at.history.monitored else None
+    return as_trained(carry, at.history.finish()._replace(health=health))
