@@ -1,4 +1,4 @@
-"""Members of an ensemble on all cores of a CPU: XLA gives a small kernel one core, a thread's programs run in turn."""
+"""Run the members of an ensemble on all cores of a CPU. XLA runs a small kernel on one core, in one thread."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -13,30 +13,30 @@ from funcnn._checks import is_concrete
 
 
 def on_every_core(run: jax.stages.Wrapped, shared: Any, members: Array) -> Any:
-    """``run(shared, members)``; on a CPU the members are cut into equal parts, at most one for each core.
+    """Return ``run(shared, members)``. On a CPU the members are split into equal parts, at most one for each core.
 
     Args:
-        run: jitted, its results with the members as their first axis.
-        shared: what all members use, a tree of arrays.
-        members: an array that is cut along its first axis.
+        run: a jitted function whose results have the members as their first axis.
+        shared: a tree of arrays that all members use.
+        members: an array that is split along its first axis.
     """
     cores = min(_cores_for(shared, members), len(members))
     if cores == 1:
         return run(shared, members)
     each = -(-len(members) // cores)
     cores = -(-len(members) // each)
-    # Equal parts are one program: the last member fills up the last of them.
+    # Equal parts need one program: copies of the last member fill up the last part.
     rows = jnp.minimum(jnp.arange(cores * each), len(members) - 1).reshape(cores, each)
     parts = [members[row] for row in rows]
-    # Compiled here, for a thread has none of the caller's JAX settings that hold in a context alone.
+    # Compiled here, because a thread does not have the JAX settings of the caller's contexts.
     program = run.lower(shared, parts[0]).compile()
     with ThreadPoolExecutor(cores) as pool:
-        found = list(pool.map(lambda part: jax.block_until_ready(program(shared, part)), parts))
-    return _joined(found, count=len(members))
+        results = list(pool.map(lambda part: jax.block_until_ready(program(shared, part)), parts))
+    return _join(results, count=len(members))
 
 
 def _cores_for(*given) -> int:
-    """The cores to share the work among: one for what is traced, or doesn't lie on a single CPU device."""
+    """Return the number of cores to use: one for traced arrays, and for arrays that aren't on a single CPU device."""
     leaves = [leaf for leaf in jax.tree.leaves(given) if isinstance(leaf, jax.Array)]
     if not is_concrete(*leaves):
         return 1
@@ -47,5 +47,5 @@ def _cores_for(*given) -> int:
 
 
 @partial(jax.jit, static_argnames="count")
-def _joined(parts, *, count):
-    return jax.tree.map(lambda *of: jnp.concatenate(of)[:count], *parts)
+def _join(parts, *, count):
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:count], *parts)

@@ -1,4 +1,4 @@
-"""Equal calls, same functions: what keeps ``jax.jit``'s cache warm when a model is built anew."""
+"""Memoised constructors: equal calls return the same functions, so that ``jax.jit`` finds what it compiled before."""
 
 import functools
 import inspect
@@ -12,10 +12,10 @@ REMEMBERED_CALLS = 4096
 
 
 def memoised(constructor: Callable[Arguments, Built]) -> Callable[Arguments, Built]:
-    """Make ``constructor`` return the same object for equal arguments, however they are spelled.
+    """Make ``constructor`` return the same object for equal arguments, positional or by keyword.
 
-    ``functools.lru_cache`` alone takes ``linear(2, 3)`` and ``linear(2, out_features=3)`` for different calls, and
-    refuses arguments without a hash (an array or a tracer as a learning rate); here those are simply built anew.
+    ``functools.lru_cache`` alone treats ``linear(2, 3)`` and ``linear(2, out_features=3)`` as different calls, and
+    raises for arguments without a hash (an array or a tracer as a learning rate); here those are not memoised.
 
     Example:
         >>> @memoised

@@ -1,14 +1,14 @@
-"""Libraries that only some calls need."""
+"""Imports of optional dependencies."""
 
 import importlib
 from typing import Any
 
 
-def needed(module: str, call: str, extra: str) -> Any:
-    """A module of an optional dependency, or an error that says how to install it.
+def import_optional(module: str, call: str, extra: str) -> Any:
+    """Import a module of an optional dependency, or raise an error that says how to install it.
 
     Example:
-        >>> needed("json", "example", "training").loads("1")
+        >>> import_optional("json", "example", "training").loads("1")
         1
     """
     try:

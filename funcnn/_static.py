@@ -1,4 +1,4 @@
-"""What residuals may hold beside arrays: facts that are known while JAX traces."""
+"""Static values in residuals: facts that are known while JAX traces."""
 
 import dataclasses
 from typing import Any

@@ -1,6 +1,6 @@
-"""The gradient of a model's loss, twice: by the backward passes written here, and by ``jax.grad`` as their oracle.
+"""The gradient of a model's loss by the hand-written backward passes, and by ``jax.grad`` as their oracle.
 
-Both take the same arguments and return the same tree in the same order, so that either stands in the other's place.
+Both functions take the same arguments and return the same tree in the same order.
 """
 
 from collections.abc import Callable
@@ -16,10 +16,10 @@ from funcnn.types import GradFn, Layer, Loss
 
 @memoised
 def manual_value_and_grad(model: Layer, loss: Loss) -> GradFn:
-    """Loss and gradients by the hand-written backward passes of the model's layers and of the loss.
+    """Return a function that computes loss and gradients by the hand-written backward passes.
 
-    Backpropagation: forward keeps the residuals; the loss's backward gives ∂L/∂prediction; the model's backward carries
-    it to every parameter.
+    Backpropagation: forward keeps the residuals; the loss's backward computes ∂L/∂prediction; the model's backward
+    computes from it the gradient of every parameter.
 
     Args:
         model: any layer.
@@ -65,7 +65,7 @@ def manual_value_and_grad(model: Layer, loss: Loss) -> GradFn:
 
 @memoised
 def autodiff_value_and_grad(model: Layer, loss: Loss) -> GradFn:
-    """Loss and gradients by ``jax.value_and_grad`` over the same forward passes; no backward of ours is called.
+    """Return a function that computes loss and gradients by ``jax.value_and_grad`` over the same forward passes.
 
     Args:
         model: any layer.
@@ -106,10 +106,10 @@ def autodiff_value_and_grad(model: Layer, loss: Loss) -> GradFn:
 
 @memoised
 def as_custom_vjp(layer: Layer) -> Callable:
-    """A layer as a function that ``jax.grad`` differentiates by the layer's own hand-written backward pass.
+    """Return the layer as a function that ``jax.grad`` differentiates by the layer's hand-written backward pass.
 
-    For using our backward passes inside code of one's own. funcnn never calls it on a forward that it checks: the
-    oracle must not see the gradients that it is asked about.
+    It makes the backward passes available in other JAX code. funcnn never calls it on a forward that it checks, so that
+    autodiff stays independent of the hand-written gradients.
 
     Args:
         layer: any layer.

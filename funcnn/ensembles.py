@@ -18,7 +18,7 @@ from funcnn._checks import (
     positive_integer,
 )
 from funcnn._cores import on_every_core
-from funcnn._draw import drawn, shapes_of
+from funcnn._initialization import initial_shapes, initialize
 from funcnn._memoise import memoised
 from funcnn.backprop import manual_value_and_grad
 from funcnn.training import Trained, predict, train
@@ -81,7 +81,7 @@ def train_ensemble(
     epochs = positive_integer("train_ensemble(epochs)", epochs)
     check_setup("train_ensemble", model, loss, optimizer, key, grad)
     # Under jit, train can't check the values of the data. They are checked here with the outputs of one more network.
-    params, state = drawn(model, key)
+    params, state = initialize(model, key)
     batch = checked_data("train_ensemble(data)", model, loss, params, state, data)
     size = checked_batch_size("train_ensemble", batch_size, len(batch.x))
     run = _members_training(model, loss, optimizer, epochs, size, grad)
@@ -165,7 +165,7 @@ def _check_members(model: Layer, params: Params, state: State) -> None:
     members = jnp.shape(leaves[0])[:1] or (1,)
     stacked = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(members + leaf.shape, leaf.dtype),
-        shapes_of(model),
+        initial_shapes(model),
     )
     for name, tree, like in zip(("params", "state"), (params, state), stacked, strict=True):
         check_same_tree(f"predict_ensemble({name})", tree, like, "what train_ensemble returns", dtypes=False)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from funcnn._checks import check_is_layer, positive_integer
-from funcnn._draw import shapes_of
+from funcnn._initialization import initial_shapes
 from funcnn._reports.document import MAX_ROWS, Table
 from funcnn._reports.text import align_table
 from funcnn.layers.traversal import Node, forward_nodes, structure_of
@@ -118,7 +118,7 @@ def summarize(model: Layer, input_shape: Sequence[int], dtype: DTypeLike = jnp.f
     def in_dtype(leaf):
         return Abstract(leaf.shape, x.dtype) if is_floating and jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
-    params, state = jax.tree.map(in_dtype, shapes_of(model))
+    params, state = jax.tree.map(in_dtype, initial_shapes(model))
     jax.eval_shape(partial(_forward, model), params, state, x, _key())  # Raises where parts don't fit each other.
     root = forward_nodes(model, params, state, x, _key(), _leaf_cost, is_leaf=_recomputes)
     known: dict[int, Abstract] = {}

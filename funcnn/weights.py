@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import PyTree
 
 from funcnn._checks import check_is_layer, describe
-from funcnn._draw import shapes_of
-from funcnn._optional import needed
+from funcnn._initialization import initial_shapes
+from funcnn._optional import import_optional
 from funcnn.types import Layer, Params, State
 
 _MARK = "funcnn.weights"
@@ -113,7 +113,7 @@ def load(path: str | os.PathLike[str], model: Layer) -> tuple[Params, State]:
     file = _file("load(path)", path)
     if not file.is_file():
         raise FileNotFoundError(f"load(path): expected an existing file, got {file}. Is the path right?")
-    trees = shapes_of(model)
+    trees = initial_shapes(model)
     expected = _leaves_by_name("load(model)", *trees)
     for name, like in expected.items():
         _check_dtype("load(model)", name, like)
@@ -124,8 +124,8 @@ def load(path: str | os.PathLike[str], model: Layer) -> tuple[Params, State]:
 
 
 def _safetensors(caller: str):
-    needed("safetensors.numpy", caller, "training")
-    return needed("safetensors", caller, "training")
+    import_optional("safetensors.numpy", caller, "training")
+    return import_optional("safetensors", caller, "training")
 
 
 def _file(name: str, path: Any) -> Path:

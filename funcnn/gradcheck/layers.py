@@ -19,7 +19,7 @@ from funcnn._checks import (
     numeric_array,
     same_structure,
 )
-from funcnn._draw import drawn_in_line
+from funcnn._initialization import draw_flat
 from funcnn._memoise import memoised
 from funcnn._numerics.arrays import as_float64, max_abs
 from funcnn.backprop import autodiff_value_and_grad, manual_value_and_grad
@@ -94,7 +94,7 @@ def check_layer(
     params, state = _moved_init(layer, _floating_dtype(x))(init_key)
     y = jax.eval_shape(partial(layer.forward, train=train), params, state, x, key=layer_key)[0]
     dy, other_dy = (
-        drawn_in_line(jax.random.normal, dy_key, y.shape, dtype=y.dtype) for dy_key in jax.random.split(cotangent_key)
+        draw_flat(jax.random.normal, dy_key, y.shape, dtype=y.dtype) for dy_key in jax.random.split(cotangent_key)
     )
     projection, by_hand, parts = _layer_functions(layer, train)
     # Tokens are data: x is differentiated only where it is floating.

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from funcnn._draw import drawn_in_line
+from funcnn._initialization import draw_flat
 
 _DEVIATION_WITHIN_TWO = 0.87962566103423978
 """The standard deviation of the normal distribution truncated at ±2."""
@@ -34,7 +34,7 @@ def xavier(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
     """
     window = math.prod(shape[:-2])
     variance = jnp.asarray(2 / (window * sum(shape[-2:])), float)
-    return drawn_in_line(jax.random.uniform, key, shape, minval=-1) * jnp.sqrt(3 * variance)
+    return draw_flat(jax.random.uniform, key, shape, minval=-1) * jnp.sqrt(3 * variance)
 
 
 def he(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
@@ -58,4 +58,4 @@ def he(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
     """
     fan_in = math.prod(shape[:-1])
     deviation = jnp.sqrt(jnp.asarray(2 / fan_in, float)) / _DEVIATION_WITHIN_TWO
-    return drawn_in_line(jax.random.truncated_normal, key, shape, lower=-2, upper=2) * deviation
+    return draw_flat(jax.random.truncated_normal, key, shape, lower=-2, upper=2) * deviation

@@ -19,7 +19,7 @@ from jax.sharding import Sharding, SingleDeviceSharding
 from jaxtyping import Array
 
 from funcnn._checks import positive_integer
-from funcnn._optional import needed
+from funcnn._optional import import_optional
 from funcnn.training.fingerprint import fingerprints, host_fingerprint, key_data
 
 FORMAT = 1
@@ -225,7 +225,7 @@ def open_store(settings: Checkpoints | None, default_sharding: Sharding | None) 
     if settings is None:
         yield None
         return
-    orbax = needed("orbax.checkpoint", "fit(checkpoints)", "training")
+    orbax = import_optional("orbax.checkpoint", "fit(checkpoints)", "training")
     # Orbax logs every step that it takes. Errors reach the caller as exceptions.
     logging.getLogger("absl").setLevel(logging.ERROR)
     options = orbax.CheckpointManagerOptions(

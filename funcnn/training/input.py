@@ -22,7 +22,7 @@ from funcnn._checks import (
     numeric_array,
     positive_integer,
 )
-from funcnn._draw import drawn, initial_state, shapes_of
+from funcnn._initialization import initial_shapes, initial_state, initialize
 from funcnn.types import Batch, Scalar
 
 Metric: TypeAlias = Callable[[Array, Array], Scalar]
@@ -65,9 +65,9 @@ def checked_start(name, model, loss, optimizer, key, grad, params, state):
 
 def initial_parameters(name, model, key, params, state):
     """Return the given parameters and state, or draw them. A drawn state has the parameters' dtype."""
-    expected_params, expected_state = shapes_of(model)
+    expected_params, expected_state = initial_shapes(model)
     if params is None:
-        params, drawn_state = drawn(model, key)
+        params, drawn_state = initialize(model, key)
     elif state is None:
         drawn_state = initial_state(key, model=model)
     check_same_tree(f"{name}(params)", params, expected_params, INIT, dtypes=False)
@@ -92,7 +92,7 @@ def initial_parameters(name, model, key, params, state):
 
 def check_fits(model, params, state, name) -> None:
     """Raise where parameters or state are those of another model."""
-    expected_params, expected_state = shapes_of(model)
+    expected_params, expected_state = initial_shapes(model)
     check_same_tree(f"{name}(params)", params, expected_params, INIT, dtypes=False)
     check_same_tree(f"{name}(state)", state, expected_state, INIT, dtypes=False)
 

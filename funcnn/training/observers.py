@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from funcnn._checks import check_callable
-from funcnn._optional import needed
+from funcnn._optional import import_optional
 from funcnn.training.results import Progress
 
 
@@ -136,7 +136,7 @@ def progress_bar(epochs: int, steps: int | None, step: int, epoch: int) -> Itera
         steps: steps of an epoch, where they are known.
         step, epoch: steps and epochs done, for a run that resumes.
     """
-    rich = needed("rich.progress", "fit(progress)", "training")
+    rich = import_optional("rich.progress", "fit(progress)", "training")
     columns = [
         rich.TextColumn("{task.description}"),
         rich.BarColumn(),
@@ -193,7 +193,7 @@ def _epoch_of(line: str) -> float:
 @contextlib.contextmanager
 def _event_files(writer: TensorBoard, step: int) -> Iterator[Observe]:
     """Write scalars by step. Scalars of steps after ``step`` are removed."""
-    tensorboard = needed("tensorboardX", "TensorBoard(folder)", "training")
+    tensorboard = import_optional("tensorboardX", "TensorBoard(folder)", "training")
     output = tensorboard.SummaryWriter(os.fspath(writer.folder), purge_step=step + 1 if step else None)
 
     def observe(event):

@@ -69,7 +69,8 @@ def _saved_best(carry: Carry, arrays: dict[str, Array], description: dict[str, A
     if description["best"] is None:
         return None
     params, state = (with_leaves(f"best.{field}", getattr(carry, field), arrays) for field in ("params", "state"))
-    return Best(*description["best"], params, state)
+    figure, waited = description["best"]
+    return Best(figure, waited, params, state)
 
 
 def _saved_history(arrays: dict[str, Array], description: dict[str, Any]) -> HistoryBuilder:
