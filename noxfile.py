@@ -1,6 +1,6 @@
-"""What is run on funcnn: ``nox`` for tests, lint and types, ``nox -s NAME`` for one session, ``nox -l`` lists them.
+"""Sessions of tests, checks and studies: ``nox`` runs tests, lint and types, ``nox -s NAME`` one session.
 
-Each session makes its own environment; nothing has to be installed but nox.
+``nox -l`` lists them all. Each session makes its own environment; only nox has to be installed.
 """
 
 import nox
@@ -9,20 +9,21 @@ from packaging.requirements import Requirement
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"
-# A Python that isn't installed is skipped with a word, in CI too.
+# A Python that isn't installed is skipped with a warning, in CI too.
 nox.options.error_on_missing_interpreters = False
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
 TEST_TOOLS = nox.project.dependency_groups(PROJECT, "test")
+BENCH_TOOLS = nox.project.dependency_groups(PROJECT, "bench")
 EXTRAS = "experiments,report,training"
-# A file's tests share what they compile: they go to one worker.
+# The tests of a file share what they compile, so they go to one worker; tests/conftest.py orders the files.
 WORKERS = ("--numprocesses", "2", "--dist", "loadfile")
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The whole test suite in float64, on the Python that runs nox."""
+    """The test suite in float64, on the Python that runs nox."""
     session.install(f".[{EXTRAS}]", *TEST_TOOLS)
     session.run("pytest", *WORKERS, *session.posargs)
 
@@ -34,11 +35,11 @@ def pythons(session: nox.Session) -> None:
     session.run("pytest", *WORKERS, *session.posargs)
 
 
-@nox.session
+@nox.session(default=False)
 def tests_x32(session: nox.Session) -> None:
     """Layers, losses, models, optimizers and training in float32, JAX's default.
 
-    What sets or chooses a precision of its own is left out (the checkers judge in float64 whatever JAX is set to), and
+    Tests that set a precision of their own are left out (the checkers judge in float64 whatever JAX is set to), and
     so are checkpoints, which keep numbers as they are.
     """
     session.install(f".[{EXTRAS}]", *TEST_TOOLS)
@@ -65,6 +66,15 @@ def typecheck(session: nox.Session) -> None:
     """Static types, by mypy."""
     session.install(f".[{EXTRAS}]", *nox.project.dependency_groups(PROJECT, "types"))
     session.run("mypy")
+
+
+@nox.session(default=False)
+def benchmarks_smoke(session: nox.Session) -> None:
+    """The studies of speed and scaling on tiny sizes, other libraries' contestants, and cold subprocesses."""
+    # PyTorch is gigabytes; only `bench` and `scaling` install it.
+    contestants = [line for line in BENCH_TOOLS if Requirement(line).name != "torch"]
+    session.install(f".[{EXTRAS}]", *TEST_TOOLS, *contestants)
+    session.run("pytest", *WORKERS, "-m", "benchmarks_smoke", "tests", *session.posargs)
 
 
 @nox.session(default=False)
@@ -111,11 +121,12 @@ def report(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def gradcheck(session: nox.Session) -> None:
-    """Every hand-written gradient against autodiff, and 200 networks drawn at random in each dtype."""
+    """Every hand-written gradient against autodiff, 200 random networks in each dtype, the whole catalogue of bugs."""
     session.install(f".[{EXTRAS}]", *TEST_TOOLS)
     session.run(
         "pytest", *WORKERS, "tests/layers/test_every_layer.py", "tests/test_losses.py", "tests/test_backprop.py",
-        *session.posargs, env={"HYPOTHESIS_PROFILE": "thorough"},
+        "tests/gradcheck/test_catalogue.py", "tests/optimizercheck/test_catalogue.py", *session.posargs,
+        env={"HYPOTHESIS_PROFILE": "thorough", "FUNCNN_WHOLE_CATALOGUE": "1"},
     )  # fmt: skip
 
 
@@ -149,14 +160,14 @@ def survival(session: nox.Session) -> None:
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """How fast the same networks train here, in plain JAX, and in other libraries."""
-    session.install(".[experiments]", *nox.project.dependency_groups(PROJECT, "bench"))
+    session.install(".[experiments]", *BENCH_TOOLS)
     session.run("python", "-m", "experiments.benchmarks.speed", *session.posargs)
 
 
 @nox.session(default=False)
 def scaling(session: nox.Session) -> None:
     """How cost grows: ensembles, depth, size, precision, memory, the first use, checking gradients, two processes."""
-    session.install(".[experiments]", *nox.project.dependency_groups(PROJECT, "bench"))
+    session.install(".[experiments]", *BENCH_TOOLS)
     for study in ("memory", "first_use", "ensembles", "depth", "growth", "precision", "checking", "processes"):
         session.run("python", "-m", f"experiments.benchmarks.scaling.{study}", *session.posargs)
 

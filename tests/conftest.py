@@ -3,11 +3,14 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import hypothesis
 import jax
 import jaxtyping
 import pytest
+
+from tests import durations
 
 jax.config.update("jax_enable_x64", os.environ.get("JAX_ENABLE_X64", "1").lower() not in ("0", "false"))
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -16,17 +19,25 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)
 
 
-def xla_knows(flags: str) -> bool:
-    """XLA ends a process that gives it a flag it doesn't know: another one is asked."""
+# A second run loads what the first one compiled. Each program of a test is small: the thresholds keep them all. Only this
+# process has the cache; subprocesses compile from cold. JAX_COMPILATION_CACHE_DIR= (empty) turns the cache off.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".jax_cache"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def is_known_to_xla(flags: str) -> bool:
+    """Whether XLA accepts the flags. An unknown flag ends the process, so a subprocess tries."""
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    asked = subprocess.run([sys.executable, "-c", "import jax; jax.devices()"], env=environment, capture_output=True)
-    return asked.returncode == 0
+    tried = subprocess.run([sys.executable, "-c", "import jax; jax.devices()"], env=environment, capture_output=True)
+    return tried.returncode == 0
 
 
 # XLA's older code generator compiles twice as fast, as long as there is one. Workers inherit the answer.
 if "XLA_FLAGS" not in os.environ:
     QUICK_TO_COMPILE = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-    os.environ["XLA_FLAGS"] = QUICK_TO_COMPILE if xla_knows(QUICK_TO_COMPILE) else ""
+    os.environ["XLA_FLAGS"] = QUICK_TO_COMPILE if is_known_to_xla(QUICK_TO_COMPILE) else ""
 
 # Optax's own tests want settings of their own, and a session of their own: `nox -s optax_suite`.
 collect_ignore = [] if "OPTAX_SUITE" in os.environ else ["optax_suite.py"]
@@ -35,8 +46,8 @@ collect_ignore += [] if "DISTRIBUTED_SUITE" in os.environ else ["distributed"]
 # The report in a real browser: `nox -s report`.
 collect_ignore += ["report_in_browser.py"]
 
-# XLA compiles every network that is drawn: no deadline, no search for a smaller failure, few examples.
-# `nox -s gradcheck` asks for more.
+# XLA compiles every random network: no deadline, no search for a smaller failure, few examples.
+# `nox -s gradcheck` runs more.
 for name, examples in {"lean": 8, "thorough": 200}.items():
     hypothesis.settings.register_profile(
         name,
@@ -47,6 +58,29 @@ for name, examples in {"lean": 8, "thorough": 200}.items():
         suppress_health_check=[hypothesis.HealthCheck.too_slow],
     )
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "lean"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """``--dist loadfile`` with every docstring in one worker, and the files that take longest first.
+
+    Two workers then finish at about the same time. Any other ``--dist`` is xdist's own.
+    """
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    seconds = durations.latest()
+
+    class LongestFirst(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            return durations.file_of(nodeid)
+
+        def _assign_work_unit(self, node):
+            self.workqueue.move_to_end(max(self.workqueue, key=lambda file: seconds.get(file, 0.0)), last=False)
+            super()._assign_work_unit(node)
+
+    return LongestFirst(config, log)
 
 
 @pytest.fixture
