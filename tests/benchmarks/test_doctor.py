@@ -27,6 +27,7 @@ def test_no_patient_is_seen_twice():
     assert len(set(names)) == len(names)
 
 
+@pytest.mark.benchmarks_smoke
 def test_a_twin_is_healthy_and_its_sick_run_clearly_worse(untouched_configuration):
     patient = next(
         patient for patient in SICK if patient.name.startswith("learning_rate_too_low") and "xor" in patient.name

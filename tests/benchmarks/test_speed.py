@@ -81,6 +81,7 @@ def check_first_losses(network, name, reference):
     assert np.isfinite(prediction).all()
 
 
+@pytest.mark.benchmarks_smoke
 @pytest.mark.parametrize("network", [XOR, DIGITS], ids=lambda network: network.name)
 @pytest.mark.parametrize(
     "name", ["numpy_by_hand", "scikit_learn", "jax_step", "funcnn_scan", "funcnn_autodiff", "funcnn_fit"]
@@ -89,6 +90,7 @@ def test_everyone_trains_to_the_reference_s_losses(network, name, reference):
     check_first_losses(network, name, reference)
 
 
+@pytest.mark.benchmarks_smoke
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize(
     ("package", "name"),
@@ -100,6 +102,7 @@ def test_so_do_the_libraries_of_the_bench_group(package, name, reference, monkey
     check_first_losses(DIGITS, name, reference)
 
 
+@pytest.mark.benchmarks_smoke
 @pytest.mark.parametrize("network", VARIANTS, ids=lambda network: network.name)
 def test_the_variants_are_the_same_networks(network, reference):
     check_first_losses(network, "funcnn_scan", reference)
@@ -212,6 +215,7 @@ def test_the_table_stands_between_its_marks(tmp_path):
         readme.write(record, page)
 
 
+@pytest.mark.benchmarks_smoke
 def test_workers_are_measured_in_rounds_and_who_fails_leaves_the_others_alone(monkeypatch):
     """Processes of their own: contestants, the reference and the floor, which refuses products that XLA dropped.
 
@@ -248,6 +252,7 @@ def test_whole_epochs_are_timed_some_at_a_time(block, least):
     assert facts["numbers"]["epochs"] == facts["numbers"]["predictions"] == 1
 
 
+@pytest.mark.benchmarks_smoke
 @pytest.mark.skipif(
     not Path("/proc/self/clear_refs").exists(),
     reason="only Linux lets a process begin the count of its peak memory anew",

@@ -117,6 +117,7 @@ def losses():
     return found
 
 
+@pytest.mark.benchmarks_smoke
 @pytest.mark.parametrize("name", LOOPED)
 def test_the_loops_train_what_funcnn_trains(losses, name):
     expected = losses[name]["funcnn"]
@@ -135,6 +136,7 @@ def test_an_epoch_of_a_loop_takes_every_sample_once():
     assert all((rows[:, 0] == labels).all() for rows, labels in taken)
 
 
+@pytest.mark.benchmarks_smoke
 def test_ensembles(tmp_path):
     found = run(
         ensembles, ensembles.EnsemblesSettings, tmp_path, "--xor-networks", "3", "--xor-epochs", "4",
@@ -147,6 +149,7 @@ def test_ensembles(tmp_path):
     assert xor["funcnn_all_at_once_over"][ensembles.HEADLINE]["value"] == pytest.approx(np.median(ratios))
 
 
+@pytest.mark.benchmarks_smoke
 def test_depth(tmp_path):
     found = run(
         depth, depth.DepthSettings, tmp_path, "--depths", "2", "40", "--width", "12", "--batch-size", "64",
@@ -158,6 +161,7 @@ def test_depth(tmp_path):
     assert working["autodiff, checkpointed"] < working["autodiff"]
 
 
+@pytest.mark.benchmarks_smoke
 def test_every_way_of_depth_gives_the_same_gradient():
     batch = _shared.samples(5, 4, 10)
     with _shared.single_precision():
@@ -168,6 +172,7 @@ def test_every_way_of_depth_gives_the_same_gradient():
         jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-6), grads[0], other)
 
 
+@pytest.mark.benchmarks_smoke
 def test_growth(tmp_path):
     found = run(
         growth, growth.GrowthSettings, tmp_path, "--only", "width", "samples", "seeds", "--widths", "2", "4",
@@ -179,6 +184,7 @@ def test_growth(tmp_path):
     np.testing.assert_allclose(samples["exponents"], np.log2(seconds))
 
 
+@pytest.mark.benchmarks_smoke
 def test_precision(tmp_path):
     found = run(
         precision, precision.PrecisionSettings, tmp_path, "--seeds", "2", "--digits-epochs", "2", "--repetitions", "2",
@@ -190,6 +196,7 @@ def test_precision(tmp_path):
     assert min(digits["accuracies"]["bfloat16"]) > 0.3
 
 
+@pytest.mark.benchmarks_smoke
 def test_the_large_layer_counts_operations():
     with _shared.single_precision():
         found = precision.large_layer(size=16, repetitions=2)
@@ -197,6 +204,7 @@ def test_the_large_layer_counts_operations():
     assert rate["layer"]["value"] == pytest.approx(np.median([3 * 2 * 16**3 / spent for spent in seconds["layer"]]))
 
 
+@pytest.mark.benchmarks_smoke
 def test_first_use(tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     found = run(first_use, first_use.FirstUseSettings, tmp_path, "--repetitions", "1")
@@ -208,6 +216,7 @@ def test_first_use(tmp_path, monkeypatch):
     assert counts["filled cache"]["first fit"]["cache_misses"] == [0]
 
 
+@pytest.mark.benchmarks_smoke
 def test_memory(tmp_path):
     found = run(memory, memory.MemorySettings, tmp_path, "--only", "2-4-2", "repeat of 3 layers", "--layers", "3")
     parameters = 2 * 4 + 4 + 4 * 2 + 2
@@ -239,6 +248,7 @@ def test_the_model_of_processes_finds_the_costs_that_made_the_seconds():
     assert found["networks"]["one"]["model_over_measured"]["value"] == pytest.approx(1.0)
 
 
+@pytest.mark.benchmarks_smoke
 def test_checking_times_every_checker_on_gradients_that_are_right(tmp_path):
     asked = ("--only", "2-4-2", "--checkers", "funcnn", "np.allclose", "--repetitions", "2")
     figures = run(checking, checking.CheckingSettings, tmp_path, *asked)["networks"]["2-4-2"]
