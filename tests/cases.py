@@ -193,14 +193,19 @@ def drawn_input(case: LayerCase, dtype=WIDEST, batch=BATCH) -> jax.Array:
     return jax.random.randint(key, shape, 0, TOKENS, case.dtype)
 
 
+def in_numpy(leaf):
+    """The leaf in the widest dtype, as NumPy's array: nothing compiles for its shape."""
+    return np.asarray(leaf).astype(WIDEST)
+
+
 def largest(tree) -> float:
     """The largest absolute entry of a tree; NaN where there is one, which Python's max would pass over."""
-    return float(np.max([jnp.abs(leaf.astype(WIDEST)).max(initial=0.0) for leaf in jax.tree.leaves(tree)], initial=0.0))
+    return float(np.max([np.abs(in_numpy(leaf)).max(initial=0.0) for leaf in jax.tree.leaves(tree)], initial=0.0))
 
 
 def largest_gap(first, second) -> float:
     """The largest difference of an entry between two trees of one structure."""
-    return largest(jax.tree.map(lambda a, b: a.astype(WIDEST) - b.astype(WIDEST), first, second))
+    return largest(jax.tree.map(lambda a, b: in_numpy(a) - in_numpy(b), first, second))
 
 
 def relative_gap(first, reference) -> float:

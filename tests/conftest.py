@@ -19,8 +19,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)
 
 
-# A second run loads what the first one compiled. Each program of a test is small: the thresholds keep them all. Only this
-# process has the cache; subprocesses compile from cold. JAX_COMPILATION_CACHE_DIR= (empty) turns the cache off.
+# A second run loads what the first one compiled; the thresholds keep small programs too. Subprocesses have no cache.
+# JAX_COMPILATION_CACHE_DIR= (empty) turns it off.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".jax_cache"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
