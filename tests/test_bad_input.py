@@ -291,7 +291,7 @@ BAD_CALLS = {
     "a normalization that was called": (
         lambda: fnn.mlp((3, 4, 2), normalization=fnn.batch_norm(4)),
         TypeError,
-        r"mlp\(normalization\): expected a function, got Layer.*normalization=batch_norm",
+        r"mlp\(normalization\): expected a function, got .*normalization=batch_norm",
     ),
     "a skip that is a word": (lambda: fnn.mlp((3, 4, 2), skip="no"), TypeError, r"mlp\(skip\): expected True or False"),
     "an initializer by its name": (

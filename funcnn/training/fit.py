@@ -162,9 +162,9 @@ def fit(
             model, loss, optimizer, cast(Data, data), epochs=options.epochs, batch_size=batch_size,
             key=key, grad=grad, params=params, state=state,
         )  # fmt: skip
-    given = (params, state)
+    given, placement = (params, state), placement_on(mesh, batch_size)
     params, state, loop_key = checked_start("fit", model, loss, optimizer, key, grad, params, state)
-    setup = TrainingSetup(model, loss, optimizer, grad, 0, placement_on(mesh, batch_size), options.monitor_every)
+    setup = TrainingSetup(model, loss, optimizer, grad, 0, placement, options.monitor_every)
     setup, batches = _batches(setup, data, batch_size, loop_key, params, state, options)
     validate = validation_function(setup, options.metrics, options.validation, params, state)
     carry = Carry(params, state, optimizer.init(params))
@@ -173,7 +173,7 @@ def fit(
         options.callbacks.functions, None, options.save_every, _configuration(setup, carry, data, key, given, options),
         (), options.progress, lambda: 0, time.monotonic(), None,
     )  # fmt: skip
-    return _drive(run, initial_state(carry if setup.placement is None else setup.placement.put(carry)), data, options)
+    return _drive(run, initial_state(carry if placement is None else placement.put(carry)), data, options)
 
 
 class _Options(NamedTuple):

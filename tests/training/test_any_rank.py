@@ -1,0 +1,123 @@
+"""Inputs and targets of any rank: tokens ``(batch, time)`` with labels for each, and sequences of features."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import funcnn as fnn
+from tests.cases import KEY, WIDEST, largest_gap
+
+CLASSES = 3
+VOCABULARY = 5000
+TOKENS = jax.random.randint(KEY, (10, 4), 0, VOCABULARY)
+LABELS = TOKENS % CLASSES
+SEQUENCES = jax.random.normal(KEY, (10, 4, 2), WIDEST)
+
+
+def _table_init(key):
+    return jax.random.normal(key, (VOCABULARY, CLASSES), WIDEST), ()
+
+
+def _table_forward(params, state, x, *, train, key=None):
+    if not jnp.issubdtype(x.dtype, jnp.integer):
+        raise TypeError(f"table: expected tokens of an integer dtype, got {x.dtype}.")
+    return params[x], state, (x, params)
+
+
+def _table_backward(residuals, dy):
+    x, params = residuals
+    return jnp.zeros_like(params).at[x].add(dy), None
+
+
+def _weights_init(key):
+    return jax.random.normal(key, (2, CLASSES), WIDEST), ()
+
+
+def _weights_forward(params, state, x, *, train, key=None):
+    return x @ params, state, (x, params)
+
+
+def _weights_backward(residuals, dy):
+    x, params = residuals
+    return jnp.einsum("...i,...j->ij", x, dy), dy @ params.T
+
+
+def _cross_entropy_forward(prediction, target):
+    hot = jax.nn.one_hot(target, CLASSES, dtype=prediction.dtype)
+    loss = -(hot * jax.nn.log_softmax(prediction)).sum(axis=-1).mean()
+    return loss, (jax.nn.softmax(prediction) - hot) / target.size
+
+
+def _cross_entropy_backward(residuals, dloss):
+    return residuals * dloss
+
+
+TABLE = fnn.Layer(_table_init, _table_forward, _table_backward)
+WEIGHTS = fnn.Layer(_weights_init, _weights_forward, _weights_backward)
+LOSS = fnn.Loss(_cross_entropy_forward, _cross_entropy_backward)
+
+
+def right(prediction, target):
+    return (prediction.argmax(axis=-1) == target).mean(dtype=prediction.dtype)
+
+
+def run(function=fnn.fit, **changes):
+    settings = {"model": TABLE, "loss": LOSS, "optimizer": fnn.sgd(1.0), "data": (TOKENS, LABELS), "epochs": 3,
+                "batch_size": 4, "key": KEY} | changes  # fmt: skip
+    return function(**settings)
+
+
+@pytest.mark.parametrize(("model", "x"), [(TABLE, TOKENS), (WEIGHTS, SEQUENCES)], ids=["tokens", "sequences"])
+def test_train_fit_predict_and_evaluate(model, x):
+    data = (x, LABELS)
+    trained = run(fnn.train, model=model, data=data)
+    fitted = run(model=model, data=data, validation=data, metrics={"right": right})
+    assert largest_gap(fitted.params, trained.params) <= 1e-6
+    assert trained.history.loss[-1] < trained.history.loss[0]
+    assert fnn.predict(model, trained.params, trained.state, x).shape == (10, 4, CLASSES)
+    measured = fnn.evaluate(model, LOSS, fitted.params, fitted.state, data, metrics={"right": right})
+    for name, figure in measured.items():
+        np.testing.assert_allclose(fitted.history.validation[name][-1], figure, rtol=1e-6)
+
+
+def test_batches_of_tokens():
+    whole = [(np.asarray(TOKENS), np.asarray(LABELS))]
+    streamed = run(data=whole, batch_size=None, validation=whole)
+    assert largest_gap(streamed.params, run(batch_size=None).params) <= 1e-6
+    assert streamed.history.validation["loss"].shape == (3,)
+
+
+def test_checkpoints_of_tokens(tmp_path):
+    pytest.importorskip("orbax.checkpoint")
+    run(epochs=2, checkpoints=tmp_path)
+    assert largest_gap(run(checkpoints=tmp_path).params, run().params) == 0
+
+
+def test_divergence_does_not_advise_to_scale_tokens():
+    with pytest.raises(fnn.DivergenceError) as caught:
+        run(optimizer=fnn.sgd(jnp.finfo(WIDEST).max), epochs=20)
+    assert "standard_scaler" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": (SEQUENCES[..., 0], LABELS)}, "table: expected tokens of an integer dtype, got float"),
+        ({"data": (TOKENS[:0], LABELS[:0])}, r"fit\(data\): x: expected at least one sample, got shape \(0, 4\)"),
+        ({"data": (3, 1)}, r"fit\(data\): x: expected x with the batch as its first axis, got a scalar"),
+        ({"data": (TOKENS, LABELS[:9])}, r"a target for each of the 10 samples, got x \(10, 4\) and y \(9, 4\)"),
+        (
+            {"model": WEIGHTS, "data": (SEQUENCES.at[1, 2, 0].set(jnp.nan), LABELS)},
+            r"fit\(data\): x: expected finite values, got nan at index \(1, 2, 0\)",
+        ),
+    ],
+)
+def test_what_it_refuses(as_for_users, changes, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        run(**changes)
+
+
+def test_what_predict_refuses(as_for_users):
+    with pytest.raises(ValueError, match=r"predict\(x\): expected at least one sample, got shape \(0, 4\)"):
+        fnn.predict(TABLE, *TABLE.init(KEY), TOKENS[:0])
