@@ -1,9 +1,9 @@
-"""Whether training survives: a run killed at random moments and begun again, and checkpoints with a broken byte.
+"""Survival of training: runs that are killed at random moments, and checkpoints with a damaged byte.
 
-``python -m experiments.benchmarks.survival`` trains one network to its end, then again and again while it kills the
-process with SIGKILL at random moments and starts it anew until it is done, and compares the parameters to the last bit.
-Then it changes, or takes away, one byte in copies of a finished run's checkpoint, and counts what is refused, what does
-no harm, and what goes on silently wrong.
+``python -m experiments.benchmarks.survival`` trains one network without interruption. It then trains the network again,
+kills the process with SIGKILL at random moments, restarts it until the run is complete, and compares the results bit by
+bit. Finally it changes or removes one byte in copies of a checkpoint and counts the outcomes of resuming: refused,
+without effect, or wrong.
 """
 
 import contextlib
@@ -38,22 +38,22 @@ COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), 
 
 @dataclass(frozen=True, kw_only=True)
 class SurvivalSettings:
-    """Kills and broken bytes."""
+    """The number of kills and of damaged bytes."""
 
     kills: int = 50
-    """How often the process is killed, over as many runs as that takes."""
+    """Kills of the process, over as many runs as necessary."""
     bytes: int = 200
-    """How many checkpoint files get a flipped or a missing byte."""
+    """Checkpoint files with a changed or missing byte."""
     epochs: int = 400
-    """Passes over the data in a run that is killed."""
+    """Passes over the data in each run."""
     seed: int = 0
-    """Where the random moments and places begin."""
+    """The seed of the random moments and places."""
     out: Path = Path("report")
     """The folder for survival.json."""
 
 
 def train(folder: Path, epochs: int, **settings) -> fnn.Trained:
-    """The run that is killed: dropout, batch normalization, Adam, a short last batch, early stopping's best figures."""
+    """Train with dropout, batch normalization, Adam, a shorter last batch and early stopping."""
     x, y = load_digits(return_X_y=True)
     x, y = (x / 16).astype(np.float32)[:1000], y[:1000]
     model = fnn.mlp((64, 32, 10), normalization=fnn.batch_norm, dropout=0.2)
@@ -65,7 +65,7 @@ def train(folder: Path, epochs: int, **settings) -> fnn.Trained:
 
 
 def fingerprint(trained: fnn.Trained) -> list[bytes]:
-    """Every bit of what a run leaves, its history included."""
+    """Return the bytes of the result of a run, including the history."""
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(trained)]
 
 
@@ -75,13 +75,13 @@ def in_a_process(folder: Path, epochs: int) -> subprocess.Popen:
 
 
 def killed(settings: SurvivalSettings, folder: Path) -> dict[str, int]:
-    """Kill the process again and again; how many kills it took, and how many finished runs were the same bit by bit."""
+    """Kill runs at random moments. Return the runs, the kills, and the runs that are equal bit by bit."""
     moments = random.Random(settings.seed)
     expected = fingerprint(train(folder / "undisturbed", settings.epochs))
-    begun = time.monotonic()
+    start = time.monotonic()
     process = in_a_process(folder / "timed", settings.epochs)
     process.wait()
-    whole = time.monotonic() - begun
+    whole = time.monotonic() - start
     tally = Counter(runs=0, kills=0, equal=0)
     with Progress(*COLUMNS, console=console, transient=True) as bar:
         task = bar.add_task("kills", total=settings.kills)
@@ -106,14 +106,14 @@ def killed(settings: SurvivalSettings, folder: Path) -> dict[str, int]:
 
 
 def broken(settings: SurvivalSettings, folder: Path) -> dict[str, int]:
-    """Break one byte of one file of the newest checkpoint; what going on from it does."""
+    """Damage one byte of a file of the newest checkpoint. Return the outcomes of resuming from it."""
     places = random.Random(settings.seed)
     whole = folder / "whole"
     expected = fingerprint(train(whole, 3))
     newest = max(path for path in whole.iterdir() if path.name.isdecimal())
     files = [path.relative_to(whole) for path in sorted(newest.rglob("*")) if path.is_file() and path.stat().st_size]
     tally = Counter(refused=0, harmless=0, silently_wrong=0)
-    # Orbax writes pages about every file that it can't read; what is refused is counted here.
+    # Orbax logs every file that it cannot read. Here only the number of refusals matters.
     quiet = contextlib.redirect_stderr(io.StringIO())
     with Progress(*COLUMNS, console=console, transient=True) as bar, warnings.catch_warnings(), quiet:
         warnings.simplefilter("ignore")
@@ -129,7 +129,7 @@ def broken(settings: SurvivalSettings, folder: Path) -> dict[str, int]:
 
 
 def break_a_byte(file: Path, places: random.Random) -> None:
-    """Flip a bit of one byte, or take the byte away."""
+    """Change a bit of one byte, or remove the byte."""
     content = bytearray(file.read_bytes())
     place = places.randrange(len(content))
     if places.random() < 0.5:
@@ -140,7 +140,7 @@ def break_a_byte(file: Path, places: random.Random) -> None:
 
 
 def outcome(is_right) -> str:
-    """Whether something refuses, or gives what is right, or what is wrong."""
+    """Return whether resuming is refused, right, or wrong."""
     try:
         return "harmless" if is_right() else "silently_wrong"
     except fnn.CheckpointError:
@@ -148,7 +148,7 @@ def outcome(is_right) -> str:
 
 
 def run(settings: SurvivalSettings) -> dict[str, dict[str, int]]:
-    console.rule("[bold]Whether training survives")
+    console.rule("[bold]Survival of training")
     with tempfile.TemporaryDirectory() as folder:
         found = {"broken bytes": broken(settings, Path(folder)), "kills": killed(settings, Path(folder))}
     shown = table("", "figure")

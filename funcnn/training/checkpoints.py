@@ -9,6 +9,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -195,6 +196,7 @@ class Store:
         for name, value in configuration.items():
             was = description["configuration"].get(name)
             if not _is_same(was, value):
+                was, value = _differences(was, value)
                 raise CheckpointError(f"{where}: {name} was {was} and is {value}. {advice}")
 
     @contextlib.contextmanager
@@ -277,6 +279,16 @@ def _is_same(was: Any, value: Any) -> bool:
     if isinstance(was, float) and isinstance(value, float):
         return math.isclose(was, value, rel_tol=1e-3)
     return bool(was == value)
+
+
+def _differences(was: Any, value: Any) -> tuple[Any, Any]:
+    """Return the first lines that differ where both values are lists of lines, and the values themselves elsewhere."""
+    if not all(isinstance(lines, list) and all(isinstance(line, str) for line in lines) for lines in (was, value)):
+        return was, value
+    pairs = ((old.strip(" ,"), new.strip(" ,")) for old, new in zip_longest(was, value, fillvalue="missing"))
+    differing = [pair for pair in pairs if pair[0] != pair[1]][:3]
+    old, new = ("; ".join(lines) for lines in zip(*differing, strict=True))
+    return old, new
 
 
 def _without(description, name):

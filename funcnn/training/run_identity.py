@@ -1,5 +1,6 @@
 """The identity of a run, beside the shapes of its arrays: what a checkpoint is compared with."""
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -22,13 +23,18 @@ def setup_identity(setup: TrainingSetup, carry: Carry) -> dict[str, Any]:
     The settings of an optimizer cannot be read from its two functions: the sizes of its first updates stand for them.
     """
     return {
-        "model": repr(setup.model).splitlines(),
-        "loss": repr(setup.loss),
+        "model": _without_addresses(repr(setup.model)).splitlines(),
+        "loss": _without_addresses(repr(setup.loss)),
         "grad": _name(setup.grad),
         **_first_updates(setup.optimizer, carry),
         "batch_size": setup.batch_size,
         "monitor": setup.monitor_every,
     }
+
+
+def _without_addresses(text: str) -> str:
+    """Remove the addresses of functions, which a user's own layer may have in its text."""
+    return re.sub(r" at 0x[0-9a-f]+", "", text)
 
 
 def _name(function: Callable) -> str:

@@ -87,9 +87,9 @@ def test_clipping_and_schedules_are_the_optimizer_s():
 class TestStreams:
     def test_a_list_a_function_of_the_epoch_and_a_one_pass_iterator_are_alike(self):
         listed = stream(epochs=2)
-        told = []
-        by_epoch = stream(epochs=2, data=lambda epoch: told.append(epoch) or iter(batches()))
-        assert told == [0, 1]
+        seen = []
+        by_epoch = stream(epochs=2, data=lambda epoch: seen.append(epoch) or iter(batches()))
+        assert seen == [0, 1]
         assert bits(by_epoch.params) == bits(listed.params)
         assert bits(stream(epochs=1, data=iter(batches())).params) == bits(stream(epochs=1).params)
         assert listed.history.step_loss.shape == (2, 3)
