@@ -24,7 +24,8 @@ from funcnn.gradcheck.engine.stability import judge_stability, rounded_constants
 from funcnn.gradcheck.engine.steps import other_fault, tapped_steps
 from funcnn.gradcheck.engine.taps import split_taps
 from funcnn.gradcheck.engine.verdict import Decision, arbitrate, confirm
-from funcnn.gradcheck.explanation.diagnosis import Facts, Leaf, diagnose, loosened
+from funcnn.gradcheck.explanation.diagnosis import diagnose
+from funcnn.gradcheck.explanation.leaf import Facts, Leaf, loosen_tolerances
 from funcnn.gradcheck.explanation.summary import explanation
 from funcnn.gradcheck.report import Cost, GradientReport, LeafReport, PropertyReport
 
@@ -202,7 +203,7 @@ def _diagnosed(judged, pairs, rows, kinks) -> list[LeafReport]:
             for pair, expected, param, row in zip(pairs, reference, params, rows, strict=True)
         ]
         facts = Facts(leaves, sizes, of_samples)
-        loose = loosened(facts, max((float(jnp.finfo(pair.dtype).eps) for pair in pairs), default=0.0))
+        loose = loosen_tolerances(facts, max((float(jnp.finfo(pair.dtype).eps) for pair in pairs), default=0.0))
 
         def named(row, number):
             if row.cause != "unknown" or row.detail:

@@ -14,7 +14,8 @@ from funcnn.gradcheck.engine.precision import Judged
 from funcnn.gradcheck.engine.problem import known_sizes
 from funcnn.gradcheck.engine.taps import split_taps, tap_gradients
 from funcnn.gradcheck.engine.verdict import Decision
-from funcnn.gradcheck.explanation.diagnosis import Facts, Leaf, diagnose
+from funcnn.gradcheck.explanation.diagnosis import diagnose
+from funcnn.gradcheck.explanation.leaf import Facts, Leaf
 from funcnn.gradcheck.report import LeafReport, PropertyReport
 
 

@@ -1,0 +1,26 @@
+"""The causes of a wrong gradient, one detector for each.
+
+A detector takes a ``WrongLeaf`` and returns the cause and a sentence, or ``None``. The first one in ``DETECTORS`` that
+explains all of a leaf's difference gives its cause. The names of the causes are in ``Cause`` in
+``gradcheck/report.py``. ``nonfinite`` and ``unknown`` are given by ``explanation/diagnosis.py``, ``shape``, ``dtype``
+and ``structure`` by the comparison, and ``noise``, ``kink`` and ``unstable`` by the engine.
+"""
+
+from collections.abc import Callable
+
+from funcnn.gradcheck.explanation.causes.arrangement import detect_swapped, detect_transposed
+from funcnn.gradcheck.explanation.causes.factors import detect_scaled, detect_zero
+from funcnn.gradcheck.explanation.causes.parts import detect_part
+from funcnn.gradcheck.explanation.causes.samples import detect_subset_of_batch
+from funcnn.gradcheck.explanation.causes.weight_decay import detect_offset_by_parameter
+from funcnn.gradcheck.explanation.leaf import Diagnosis, WrongLeaf
+
+DETECTORS: tuple[Callable[[WrongLeaf], Diagnosis | None], ...] = (
+    detect_zero,
+    detect_scaled,  # "scaled" and "sign"
+    detect_transposed,
+    detect_swapped,
+    detect_offset_by_parameter,
+    detect_part,  # "element", "unit", and "subset_of_batch" of x
+    detect_subset_of_batch,
+)

@@ -1,0 +1,43 @@
+"""Factors between two arrays, closeness, and numbers as text."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+
+from funcnn._numerics.arrays import max_abs
+
+
+def is_close(first: np.ndarray, second: np.ndarray, tolerance: float) -> bool:
+    """Whether no entry differs by more than ``tolerance``."""
+    return bool(np.all(np.abs(first - second) <= tolerance))
+
+
+def best_factor(numbers: np.ndarray, reference: np.ndarray) -> float:
+    """Return the constant c for which c times ``reference`` is nearest to ``numbers``, by least squares."""
+    unit = max_abs(reference)
+    if not unit:
+        return 0.0
+    flat = np.ravel(reference) / unit
+    return float(np.vdot(flat, np.ravel(numbers)).real / np.vdot(flat, flat).real / unit)
+
+
+def simple_fraction(factor: float, slack: float) -> Fraction | None:
+    """Return the fraction of small integers within the relative distance ``slack`` of a factor, if there is one."""
+    fraction = Fraction(factor).limit_denominator(1000 if slack < 1e-8 else 20)
+    return fraction if fraction != 0 and abs(float(fraction) / factor - 1) <= slack else None
+
+
+def format_factor(factor: float, slack: float) -> str:
+    """Return a factor as a fraction if it is a simple one, as a decimal number otherwise."""
+    fraction = simple_fraction(factor, slack)
+    if fraction is None or (abs(fraction) < Fraction(1, 20) or fraction.denominator > 100):
+        return f"{factor:.9g}"
+    return str(fraction)
+
+
+def list_indices(singular: str, plural: str, indices: Sequence[int] | np.ndarray, *, verb: bool = True) -> str:
+    """Return at most six indices with their noun: ``rows 0, 3 are``."""
+    shown = ", ".join(map(str, indices[:6])) + (", …" if len(indices) > 6 else "")
+    is_one = len(indices) == 1
+    return f"{singular if is_one else plural} {shown}" + (f" {'is' if is_one else 'are'}" if verb else "")
