@@ -1,4 +1,4 @@
-"""Rules on what goes in: features that need scaling, and targets that the loss or the output layer can't meet."""
+"""Rules on the data: features that need scaling, and targets that the loss or the output layer cannot produce."""
 
 from collections.abc import Iterator
 
@@ -9,26 +9,28 @@ from funcnn.health.loss_curve import LossCurve, figure, outcome
 from funcnn.health.record import HealthRecord, LayerFacts, ModelFacts, TargetFacts
 
 LARGE_SCALE, SMALL_SCALE = 5.0, 0.1
-"""Root mean square of the features. Initializations are made for 1; the largest step that descends goes with its
-inverse square, so at 5 it is 25 times smaller than elsewhere, and at 0.1 the same step does a hundredth."""
+"""Root mean square of the features. Initializations expect 1. The largest stable learning rate is inversely
+proportional to its square: 25 times smaller at 5; at 0.1 the same rate has a hundredth of the effect."""
 
 OFF_CENTRE = 5.0
 """Norm of the features' means over that of their spreads. The loss is then 1 + 5² times steeper along the mean than
-along any other direction (LeCun, Bottou, Orr and Müller 1998, section 4.3): one learning rate can't serve both."""
+along any other direction (LeCun, Bottou, Orr and Müller 1998, section 4.3), and no learning rate suits both."""
 
 UNEVEN = 30.0
 """The largest feature's root mean square over the middle one's: 900 times steeper along that feature."""
 
 LARGE_TARGETS = 10.0
-"""Root mean square of a regression's targets. The output begins near 0 with spread 1 and has to get there first."""
+"""Root mean square of a regression's targets. The output starts near 0 with standard deviation 1."""
 
 BEYOND = 0.1
 """How far outside the output's range targets may lie, in their standard deviations: less is noise."""
 
 
 def unscaled_input(record: HealthRecord, facts: ModelFacts, curve: LossCurve) -> Iterator[Finding]:
-    """Features far from mean 0 and spread 1, where the run doesn't learn."""
+    """Find features far from mean 0 and standard deviation 1, where the run doesn't learn."""
     mean, spread = record.input
+    if not mean.size:  # Tokens have no scale.
+        return
     size: np.ndarray = np.sqrt(mean**2 + spread**2)
     scale = float(np.sqrt((size**2).mean()))
     off_centre = float(np.linalg.norm(mean)) / max(float(np.linalg.norm(spread)), 1e-300)
@@ -54,7 +56,7 @@ def unscaled_input(record: HealthRecord, facts: ModelFacts, curve: LossCurve) ->
 
 
 def unfit_labels(record: HealthRecord, facts: ModelFacts, curve: LossCurve) -> Iterator[Finding]:
-    """Targets that the output layer or the loss can't meet, however long the run."""
+    """Find targets that the output layer or the loss cannot produce."""
     for misfit in (_of_output, _of_range, _of_targets, _of_values):
         found = misfit(record.target, facts.layers[-1], curve)
         if found is not None:
@@ -63,7 +65,7 @@ def unfit_labels(record: HealthRecord, facts: ModelFacts, curve: LossCurve) -> I
 
 
 def _of_output(target: TargetFacts, output: LayerFacts, curve: LossCurve) -> tuple[str, str] | None:
-    """An output layer that the loss contains already, or lacks one that the loss needs."""
+    """Find an output layer that the loss contains already, or that the loss excludes."""
     if target.prediction == "logits" and output.units == "saturating":
         return (
             f"{target.loss} takes logits and contains the output layer already: after {output.name} they lie in "
@@ -84,7 +86,7 @@ def _of_output(target: TargetFacts, output: LayerFacts, curve: LossCurve) -> tup
 
 
 def _of_range(target: TargetFacts, output: LayerFacts, curve: LossCurve) -> tuple[str, str] | None:
-    """Targets outside what the loss or the output layer can be."""
+    """Find targets outside the range of the loss or of the output layer."""
     span = f"The targets go from {figure(target.lowest)} to {figure(target.highest)}"
     is_within = target.lowest >= 0 and target.highest <= 1
     if target.targets in ("classes", "binary") and target.form != "labels" and not is_within:
@@ -99,9 +101,9 @@ def _of_range(target: TargetFacts, output: LayerFacts, curve: LossCurve) -> tupl
 
 
 def _of_targets(target: TargetFacts, output: LayerFacts, curve: LossCurve) -> tuple[str, str] | None:
-    """Targets that are all the same, or rows of several classes at once."""
+    """Find targets that are all the same, and rows of several classes at once."""
     if (target.form in ("labels", "one-hot") and target.balance.max() == 1) or target.variance == 0:
-        return "All targets are the same, so there is nothing to tell apart.", "Check how the targets were read."
+        return "All targets are the same, so there is nothing to learn.", "Check how the targets were read."
     if target.targets == "classes" and target.form == "values":
         return (
             f"{target.loss} takes one class for each sample, but the rows of the targets sum to "
@@ -118,7 +120,7 @@ def _of_values(target: TargetFacts, output: LayerFacts, curve: LossCurve) -> tup
     size = float(np.sqrt((target.balance**2).mean() + target.variance))
     if size > LARGE_TARGETS:
         return (
-            f"The targets' root mean square is {figure(size)}, and the output begins near 0; {outcome(curve)}.",
+            f"The targets' root mean square is {figure(size)}, and the output starts near 0; {outcome(curve)}.",
             "Scale the targets with standard_scaler, and the predictions back.",
         )
     if target.whole and len(target.balance) == 1 and target.lowest == 0 and target.highest >= 2:

@@ -1,4 +1,4 @@
-"""What a run leaves for the doctor: the figures of its steps, and what was known of its data and recipe before."""
+"""The record of a run: the measures of its steps, and the facts of its data and model."""
 
 import math
 from typing import Any, Literal, NamedTuple
@@ -20,7 +20,7 @@ _SUMS_TO_ONE = 1e-3
 
 
 class InputFacts(NamedTuple):
-    """The features before training: the mean and the standard deviation of each, ``(features,)``."""
+    """The features before training: the mean and the standard deviation of each, ``(features,)``; empty for tokens."""
 
     mean: np.ndarray
     spread: np.ndarray
@@ -68,14 +68,14 @@ class LayerFacts(NamedTuple):
 
 
 class ModelFacts(NamedTuple):
-    """What is known of a run without running it: the leaf layers in forward order, and the samples of a step."""
+    """The leaf layers of a model in forward order, and the samples of a step."""
 
     layers: tuple[LayerFacts, ...]
     batch_size: int
 
 
 class HealthRecord(NamedTuple):
-    """What a run leaves for ``diagnose_health``.
+    """The input of ``diagnose_health``.
 
     Fields:
         names: of the leaf layers, from ``layer_names``.
@@ -99,7 +99,7 @@ class HealthRecord(NamedTuple):
 
 
 def model_facts(model: Layer, batch_size: int) -> ModelFacts:
-    """What is known of a run without running it.
+    """Return the facts of a model for the rules.
 
     Args:
         model: any layer.
@@ -119,24 +119,26 @@ def model_facts(model: Layer, batch_size: int) -> ModelFacts:
 
 
 def input_facts(x: Any) -> InputFacts:
-    """The features' means and standard deviations over all samples.
+    """Return the features' means and standard deviations over all samples and positions.
 
     Args:
-        x: features, ``(samples, ...)``; those of a sample are taken as one row.
+        x: features, ``(samples, ..., features)``, or tokens, integers.
 
     Returns:
-        The facts, in float64.
+        The facts, in float64. Tokens have no scale: their facts are empty.
 
     Example:
         >>> print(*input_facts([[1.0, 0.0], [3.0, 0.0]]))
         [2. 0.] [1. 0.]
     """
+    if jnp.issubdtype(jnp.result_type(x), jnp.integer):
+        return InputFacts(np.zeros(0), np.zeros(0))
     rows = _rows(x)
     return InputFacts(rows.mean(axis=0), rows.std(axis=0))
 
 
 def target_facts(y: Any, loss: Loss) -> TargetFacts:
-    """The targets' form and range, and the loss of the best constant prediction.
+    """Return the targets' form and range, and the loss of the best constant prediction.
 
     Integers are class labels, unless the loss's spec says that it is not one on classes.
 
@@ -160,7 +162,7 @@ def target_facts(y: Any, loss: Loss) -> TargetFacts:
     if is_labels and lowest >= 0:
         balance, variance, constant, own = _label_figures(np.asarray(y, np.int64).ravel(), spec)
     else:
-        rows = _outputs(y)
+        rows = _rows(y)
         form = "labels" if is_labels else _form(rows)
         balance, variance = rows.mean(axis=0), float(rows.var(axis=0).mean())
         constant, own = _losses(rows, spec)
@@ -192,13 +194,7 @@ def _form(rows: np.ndarray) -> Literal["one-hot", "probabilities", "values"]:
     return "values"
 
 
-def _outputs(y: Any) -> np.ndarray:
-    """Return targets as float64 rows of outputs, the last axis; ``(samples,)`` is one output."""
-    wide = np.asarray(y, np.float64)
-    return wide.reshape(-1, wide.shape[-1] if wide.ndim > 1 else 1)
-
-
 def _rows(array: Any) -> np.ndarray:
-    """An array as one float64 row for each sample."""
+    """Return an array as float64 rows of its last axis; ``(samples,)`` is rows of one entry."""
     wide = np.asarray(array, np.float64)
-    return wide.reshape(wide.shape[0], -1)
+    return wide.reshape(-1, wide.shape[-1] if wide.ndim > 1 else 1)
