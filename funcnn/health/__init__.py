@@ -1,9 +1,7 @@
 """Health of a training run: what is wrong, in which layer, since which step, and what to try.
 
-``measures`` measures every layer at a step; ``record`` holds the measures of a run; ``loss_curve`` summarises its
-losses. ``data``, ``signal`` and ``pace`` hold the rules, for the ``kinds`` of findings; ``findings`` lists the rules
-and applies them; ``report`` renders the result. To add a rule, write it in the file that fits and add it to the list in
-``findings``.
+``measures`` measures every layer at a step, ``record`` holds the measures of a run, ``loss_curve`` summarises its
+losses. ``rules`` finds the faults, ``findings`` applies the rules, and ``report`` renders the findings.
 """
 
 from funcnn.health.findings import Finding as Finding, Kind as Kind, diagnose_health as diagnose_health

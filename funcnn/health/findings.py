@@ -6,17 +6,10 @@ learn: a half-dead layer in a run that reaches a low loss is not a finding.
 
 import numpy as np
 
-from funcnn.health.data import unfit_labels, unscaled_input
 from funcnn.health.kinds import Finding as Finding, Kind as Kind
 from funcnn.health.loss_curve import loss_curve
-from funcnn.health.pace import no_fall, rate_too_high, rate_too_low
 from funcnn.health.record import HealthRecord, ModelFacts
-from funcnn.health.signal import dead_units, exploding, saturation, vanishing
-
-_RULES = (
-    unfit_labels, unscaled_input, exploding, dead_units, saturation, vanishing, rate_too_high, rate_too_low, no_fall,
-)  # fmt: skip
-
+from funcnn.health.rules import RULES
 
 FEWEST = 10
 """In fewer steps a loss that doesn't fall and a learning rate that is too low can't be recognised."""
@@ -64,7 +57,7 @@ def diagnose_health(record: HealthRecord, facts: ModelFacts) -> tuple[Finding, .
     if not len(record.steps) or not len(record.step_losses):
         raise ValueError("diagnose_health(record): expected at least one step, got none. Train before you ask.")
     curve = loss_curve(record)
-    found = tuple(finding for rule in _RULES for finding in rule(record, facts, curve))
+    found = tuple(finding for rule in RULES for finding in rule(record, facts, curve))
     if np.size(record.step_losses) < FEWEST:
         found = tuple(finding for finding in found if finding.kind not in _OF_TIME)
     if len(found) > 1 and found[-1].kind == "loss doesn't fall":
