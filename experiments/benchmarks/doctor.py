@@ -1,8 +1,9 @@
-"""What the doctor finds: sick training runs named right, and healthy ones left in peace.
+"""The monitor's detection rate: faulty training runs that are diagnosed right, and false alarms on healthy ones.
 
-``python -m experiments.benchmarks.doctor`` trains every recipe of ``sick_runs`` and ``unseen_runs``, monitored, and
-asks ``diagnose_health`` about each. A healthy run counts only where it reached its data set's quality, a sick one only
-where its twin did and it ended clearly worse. The rules were written by ``sick_runs`` alone, the development half.
+``python -m experiments.benchmarks.doctor`` trains every case of ``faulty_runs`` and ``held_out_runs`` with monitoring
+and calls ``diagnose_health`` on each. A healthy run counts only where it reaches its data set's quality, a faulty one
+only where its healthy twin does and it ends clearly worse. The rules were written with ``faulty_runs`` alone, the
+development half.
 """
 
 import json
@@ -20,21 +21,21 @@ from jax import lax
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 import funcnn as fnn
-from experiments.benchmarks.monitored_runs import DATA, Recipe, Run, train
-from experiments.benchmarks.sick_runs import HEALTHY, SICK
-from experiments.benchmarks.unseen_runs import UNSEEN_HEALTHY, UNSEEN_SICK
+from experiments.benchmarks.faulty_runs import FAULTY, HEALTHY
+from experiments.benchmarks.held_out_runs import HELD_OUT_FAULTY, HELD_OUT_HEALTHY
+from experiments.benchmarks.monitored_runs import DATA, MonitoredRun, TrainingCase, train
 from experiments.harness.console import console, table
 from funcnn.health.findings import Finding, diagnose_health
 from funcnn.health.measures import monitored_value_and_grad, update_ratios
 
-DEVELOPMENT = {patient.name for patient in (*HEALTHY, *SICK)}
+DEVELOPMENT = {case.name for case in (*HEALTHY, *FAULTY)}
 CLEARLY = 0.1
-"""A sick run has to end with an accuracy, or an R², this much below its twin's."""
+"""A faulty run has to end with an accuracy, or an R², this much below its twin's."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorSettings:
-    """Sick and healthy training runs, shown to the doctor."""
+    """Detection rate and false alarms of the monitor on faulty and healthy training runs."""
 
     quick: bool = False
     """Only every sixth run."""
@@ -42,109 +43,108 @@ class DoctorSettings:
     """The folder for doctor.json."""
 
 
-class Visit(NamedTuple):
-    """A patient, what became of it, and what the doctor said."""
+class Diagnosis(NamedTuple):
+    """A case, the quality of its run, and the findings of the monitor."""
 
-    recipe: Recipe
+    case: TrainingCase
     quality: float
     is_development: bool
     findings: tuple[Finding, ...]
 
     @property
     def is_detected(self) -> bool:
-        return any(finding.kind in self.recipe.kinds for finding in self.findings)
+        return any(finding.kind in self.case.kinds for finding in self.findings)
 
     @property
     def is_located(self) -> bool:
         """Whether a finding of the right kind names the broken layer."""
-        return any(
-            finding.kind in self.recipe.kinds and finding.layer == self.recipe.layer for finding in self.findings
-        )
+        return any(finding.kind in self.case.kinds and finding.layer == self.case.layer for finding in self.findings)
 
 
-def examine(settings: DoctorSettings) -> tuple[list[Visit], list[str]]:
-    """The runs that count, examined; and, by name, those that don't and why."""
+def diagnose_all(settings: DoctorSettings) -> tuple[list[Diagnosis], list[str]]:
+    """Return the diagnoses of the runs that count, and the names of the others with the reason."""
     every = 6 if settings.quick else 1
-    sick, healthy = (*SICK[::every], *UNSEEN_SICK[::every]), (*HEALTHY[::every], *UNSEEN_HEALTHY[::every])
-    names = {patient.name for patient in healthy}
-    others = list({patient.twin.name: patient.twin for patient in sick if patient.twin.name not in names}.values())
-    visits, left_out, qualities = [], [], {}
+    faulty, healthy = (*FAULTY[::every], *HELD_OUT_FAULTY[::every]), (*HEALTHY[::every], *HELD_OUT_HEALTHY[::every])
+    names = {case.name for case in healthy}
+    others = list({case.twin.name: case.twin for case in faulty if case.twin.name not in names}.values())
+    diagnoses, left_out, qualities = [], [], {}
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=len(healthy) + len(others) + len(sick))
-        for recipe in (*healthy, *others, *sick):
-            progress.update(task, description=recipe.name)
-            run = train(recipe)
+        task = progress.add_task("", total=len(healthy) + len(others) + len(faulty))
+        for case in (*healthy, *others, *faulty):
+            progress.update(task, description=case.name)
+            run = train(case)
             progress.advance(task)
-            qualities[recipe.name] = run.quality
-            reason = _does_not_count(recipe, run, qualities)
+            qualities[case.name] = run.quality
+            reason = _does_not_count(case, run, qualities)
             if reason:
-                left_out.append(f"{recipe.name}: {reason}")
-            elif recipe not in others:
+                left_out.append(f"{case.name}: {reason}")
+            elif case not in others:
                 findings = diagnose_health(run.record, run.facts)
-                visits.append(Visit(recipe, run.quality, recipe.name in DEVELOPMENT, findings))
-    return visits, left_out
+                diagnoses.append(Diagnosis(case, run.quality, case.name in DEVELOPMENT, findings))
+    return diagnoses, left_out
 
 
-def _does_not_count(recipe: Recipe, run: Run, qualities: dict[str, float]) -> str:
-    """Why a run isn't what its name says; nothing where it is."""
-    needed = DATA[recipe.data]().quality
-    if not recipe.kinds:
+def _does_not_count(case: TrainingCase, run: MonitoredRun, qualities: dict[str, float]) -> str:
+    """Return why a run does not count, empty where it does."""
+    needed = DATA[case.data]().quality
+    if not case.kinds:
         return "" if run.quality >= needed else f"not healthy, {run.quality:.2f} of {needed}"
-    twin = qualities[recipe.twin.name]
+    twin = qualities[case.twin.name]
     if twin < needed:
         return f"its twin isn't healthy, {twin:.2f} of {needed}"
-    return "" if run.quality <= twin - CLEARLY else f"not sick, {run.quality:.2f} beside {twin:.2f}"
+    return "" if run.quality <= twin - CLEARLY else f"not faulty, {run.quality:.2f} beside {twin:.2f}"
 
 
-def share(visits: list[Visit], holds: Callable[[Visit], bool]) -> str:
-    """How many of them, and what share."""
-    held = sum(map(holds, visits))
-    return f"{held} of {len(visits)} ({100 * held / len(visits):.1f}%)" if visits else "–"
+def share(diagnoses: list[Diagnosis], holds: Callable[[Diagnosis], bool]) -> str:
+    """Format the number and the share of the diagnoses for which ``holds`` is true."""
+    held = sum(map(holds, diagnoses))
+    return f"{held} of {len(diagnoses)} ({100 * held / len(diagnoses):.1f}%)" if diagnoses else "–"
 
 
-def row(visits: list[Visit]) -> tuple[str, ...]:
-    """Detected, right layer, false alarms, and findings for a sick run."""
-    sick = [visit for visit in visits if visit.recipe.kinds]
-    located = [visit for visit in sick if visit.recipe.layer]
+def row(diagnoses: list[Diagnosis]) -> tuple[str, ...]:
+    """Return the cells of a row: detected, right layer, false alarms, and findings for a faulty run."""
+    faulty = [diagnosis for diagnosis in diagnoses if diagnosis.case.kinds]
+    located = [diagnosis for diagnosis in faulty if diagnosis.case.layer]
+    healthy = [diagnosis for diagnosis in diagnoses if not diagnosis.case.kinds]
     return (
-        share(sick, lambda visit: visit.is_detected),
-        share(located, lambda visit: visit.is_located),
-        share([visit for visit in visits if not visit.recipe.kinds], lambda visit: bool(visit.findings)),
-        f"{statistics.mean(len(visit.findings) for visit in sick):.1f}" if sick else "–",
+        share(faulty, lambda diagnosis: diagnosis.is_detected),
+        share(located, lambda diagnosis: diagnosis.is_located),
+        share(healthy, lambda diagnosis: bool(diagnosis.findings)),
+        f"{statistics.mean(len(diagnosis.findings) for diagnosis in faulty):.1f}" if faulty else "–",
     )
 
 
-def show(visits: list[Visit], left_out: list[str]) -> None:
-    """The table of both halves and of all, that of the kinds, and every run that the doctor was wrong about."""
-    halves = table("runs", "detected", "right layer", "false alarms", "findings each", title="What the doctor finds")
+def show(diagnoses: list[Diagnosis], left_out: list[str]) -> None:
+    """Print the tables of both halves and of the kinds, and every wrong diagnosis."""
+    halves = table("runs", "detected", "right layer", "false alarms", "findings each", title="Detection by the monitor")
     for name, chosen in (
-        ("development", [visit for visit in visits if visit.is_development]),
-        ("held out", [visit for visit in visits if not visit.is_development]),
-        ("all", visits),
+        ("development", [diagnosis for diagnosis in diagnoses if diagnosis.is_development]),
+        ("held out", [diagnosis for diagnosis in diagnoses if not diagnosis.is_development]),
+        ("all", diagnoses),
     ):
         halves.add_row(name, *row(chosen))
     console.print(halves)
     kinds = table("kind", "detected")
-    for kind in dict.fromkeys(visit.recipe.kinds[0] for visit in visits if visit.recipe.kinds):
-        of_kind = [visit for visit in visits if visit.recipe.kinds[:1] == (kind,)]
-        kinds.add_row(kind, share(of_kind, lambda visit: visit.is_detected))
+    for kind in dict.fromkeys(diagnosis.case.kinds[0] for diagnosis in diagnoses if diagnosis.case.kinds):
+        of_kind = [diagnosis for diagnosis in diagnoses if diagnosis.case.kinds[:1] == (kind,)]
+        kinds.add_row(kind, share(of_kind, lambda diagnosis: diagnosis.is_detected))
     console.print(kinds)
-    for visit in visits:
-        said = ", ".join(f"{finding.kind} ({finding.layer})" for finding in visit.findings) or "nothing"
-        half = "development" if visit.is_development else "held out"
-        if visit.recipe.kinds and not visit.is_detected:
-            console.print(f"missed, {half}: {visit.recipe.name}: {said}", highlight=False, markup=False)
-        elif visit.recipe.layer and not visit.is_located:
-            console.print(f"another layer, {half}: {visit.recipe.name}: {said}", highlight=False, markup=False)
-        elif visit.findings and not visit.recipe.kinds:
-            console.print(f"false alarm, {half}: {visit.recipe.name}: {said}", highlight=False, markup=False)
+    for diagnosis in diagnoses:
+        said = ", ".join(f"{finding.kind} ({finding.layer})" for finding in diagnosis.findings) or "nothing"
+        half = "development" if diagnosis.is_development else "held out"
+        if diagnosis.case.kinds and not diagnosis.is_detected:
+            console.print(f"missed, {half}: {diagnosis.case.name}: {said}", highlight=False, markup=False)
+        elif diagnosis.case.layer and not diagnosis.is_located:
+            console.print(f"another layer, {half}: {diagnosis.case.name}: {said}", highlight=False, markup=False)
+        elif diagnosis.findings and not diagnosis.case.kinds:
+            console.print(f"false alarm, {half}: {diagnosis.case.name}: {said}", highlight=False, markup=False)
     for line in left_out:
         console.print(f"doesn't count: {line}", highlight=False, markup=False)
 
 
 def cost(every: int = 15, steps: int = 600, rounds: int = 40) -> float:
-    """Time with a step in ``every`` monitored over time without: the median ratio of interleaved rounds.
+    """Return the time with one monitored step in ``every`` over the time without, the median of interleaved rounds.
 
     A 64-128-64-10 network with batches of 64 and Adam, scanned in blocks whose first step is monitored.
     """
@@ -173,38 +173,38 @@ def cost(every: int = 15, steps: int = 600, rounds: int = 40) -> float:
     for _ in range(rounds + 1):
         seconds = []
         for function in (with_figures, without):
-            begun = time.perf_counter()
+            started = time.perf_counter()
             jax.block_until_ready(function())
-            seconds.append(time.perf_counter() - begun)
+            seconds.append(time.perf_counter() - started)
         ratios.append(seconds[0] / seconds[1])
     return statistics.median(ratios[1:])  # the first round compiles
 
 
-def run(settings: DoctorSettings) -> list[Visit]:
-    """Examine, print, and write doctor.json."""
-    console.rule("[bold]The doctor")
+def run(settings: DoctorSettings) -> list[Diagnosis]:
+    """Diagnose all runs, print the tables, and write doctor.json."""
+    console.rule("[bold]The monitor on faulty and healthy runs")
     start = time.perf_counter()
-    # Hundreds of small programs, each run a few times: what XLA would spend on making them fast is lost.
+    # Hundreds of small programs run a few times each: optimizing them would take longer than they run.
     jax.config.update("jax_disable_most_optimizations", True)
-    visits, left_out = examine(settings)
+    diagnoses, left_out = diagnose_all(settings)
     jax.config.update("jax_disable_most_optimizations", False)
-    show(visits, left_out)
+    show(diagnoses, left_out)
     ratio = cost()
     console.print(f"a step in 15 monitored takes {ratio:.3f} times as long as none", highlight=False)
     console.print(f"{time.perf_counter() - start:.0f} s, jax {jax.__version__}, {jax.devices()[0].device_kind}")
     settings.out.mkdir(parents=True, exist_ok=True)
-    told = [
+    records = [
         {
-            "name": visit.recipe.name, "expected": visit.recipe.kinds, "layer": visit.recipe.layer,
-            "quality": visit.quality, "development": visit.is_development,
-            "findings": [finding._asdict() for finding in visit.findings],
+            "name": diagnosis.case.name, "expected": diagnosis.case.kinds, "layer": diagnosis.case.layer,
+            "quality": diagnosis.quality, "development": diagnosis.is_development,
+            "findings": [finding._asdict() for finding in diagnosis.findings],
         }
-        for visit in visits
+        for diagnosis in diagnoses
     ]  # fmt: skip
     path = settings.out / "doctor.json"
-    path.write_text(json.dumps({"cost": ratio, "visits": told, "left_out": left_out}, indent=1), encoding="utf-8")
+    path.write_text(json.dumps({"cost": ratio, "diagnoses": records, "left_out": left_out}, indent=1), encoding="utf-8")
     console.print(f"every finding: {path}", highlight=False)
-    return visits
+    return diagnoses
 
 
 if __name__ == "__main__":

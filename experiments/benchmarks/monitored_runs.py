@@ -1,6 +1,6 @@
-"""Training runs that keep their figures: data sets that packages ship, and recipes trained on them, monitored.
+"""Monitored training runs on data sets that packages ship.
 
-A recipe is everything that a run depends on; a sick one also says what was broken and which finding is right.
+A case holds everything that a run depends on; a faulty one also holds the fault and the findings that are right.
 """
 
 from collections.abc import Callable
@@ -25,15 +25,15 @@ RATES = {"sgd": 0.2, "momentum": 0.05, "adam": 5e-3}
 
 
 class Data(NamedTuple):
-    """Features and targets, and what a good run makes of them: an accuracy, or R² of values."""
+    """Features, targets, and the quality of a good run: an accuracy, or R² of values."""
 
     x: np.ndarray
     y: np.ndarray
     quality: float
 
 
-class Recipe(NamedTuple):
-    """A run: data, network, optimizer, seed, and for a sick one what was broken.
+class TrainingCase(NamedTuple):
+    """A run to train: data, network, optimizer, seed, and for a faulty one the fault.
 
     Fields:
         name: unique.
@@ -43,7 +43,7 @@ class Recipe(NamedTuple):
         seed: of the initial parameters and the batches.
         kinds: the findings that are right; empty for a healthy run.
         layer: the layer that was broken, where it was one.
-        twin: the healthy recipe that it was made of.
+        twin: the healthy case from which it was derived.
         break_data, break_params: what was done to the data or to the initial parameters.
         is_frozen: whether the gradients are lost on their way to the optimizer.
     """
@@ -57,42 +57,42 @@ class Recipe(NamedTuple):
     seed: int
     kinds: tuple[Kind, ...] = ()
     layer: str = ""
-    twin: "Recipe | None" = None
+    twin: "TrainingCase | None" = None
     break_data: Callable[[Data], Data] | None = None
     break_params: Callable | None = None
     is_frozen: bool = False
 
 
-class Run(NamedTuple):
-    """A recipe's run: the record and the facts that the doctor sees, and how good it truly became."""
+class MonitoredRun(NamedTuple):
+    """The run of a case: the record and the facts for ``diagnose_health``, and the quality it reached."""
 
     record: HealthRecord
     facts: ModelFacts
     quality: float
 
 
-def train(recipe: Recipe) -> Run:
-    """Train a recipe, monitored at every tenth step."""
-    data = DATA[recipe.data]()
-    if recipe.break_data is not None:
-        data = recipe.break_data(data)
-    x, y = jnp.asarray(data.x, jnp.float32), _as_targets(data.y, recipe)
-    params, state = jax.tree.map(lambda leaf: leaf.astype(x.dtype), recipe.model.init(jax.random.key(recipe.seed)))
-    if recipe.break_params is not None:
-        params = recipe.break_params(params)
-    rows = np.random.default_rng(recipe.seed).integers(0, len(x), (STEPS, BATCH_SIZE))
-    keys = jax.random.split(jax.random.key(recipe.seed + 1), STEPS)
+def train(case: TrainingCase) -> MonitoredRun:
+    """Train a case with a measurement at every tenth step."""
+    data = DATA[case.data]()
+    if case.break_data is not None:
+        data = case.break_data(data)
+    x, y = jnp.asarray(data.x, jnp.float32), _as_targets(data.y, case)
+    params, state = jax.tree.map(lambda leaf: leaf.astype(x.dtype), case.model.init(jax.random.key(case.seed)))
+    if case.break_params is not None:
+        params = case.break_params(params)
+    rows = np.random.default_rng(case.seed).integers(0, len(x), (STEPS, BATCH_SIZE))
+    keys = jax.random.split(jax.random.key(case.seed + 1), STEPS)
     prediction, step_losses, watched = _train(
-        params, state, x, y, rows, keys, recipe.rate, float(not recipe.is_frozen),
-        model=recipe.model, loss=recipe.loss, optimizer=recipe.optimizer,
+        params, state, x, y, rows, keys, case.rate, float(not case.is_frozen),
+        model=case.model, loss=case.loss, optimizer=case.optimizer,
     )  # fmt: skip
     measures, ratios = jax.tree.map(lambda figures: np.asarray(figures[::EVERY]), watched)
-    facts = model_facts(recipe.model, BATCH_SIZE)
+    facts = model_facts(case.model, BATCH_SIZE)
     record = HealthRecord(
         tuple(layer.name for layer in facts.layers), np.arange(0, STEPS, EVERY), measures, ratios,
-        np.asarray(step_losses), np.array([]), input_facts(x), target_facts(y, recipe.loss),
+        np.asarray(step_losses), np.array([]), input_facts(x), target_facts(y, case.loss),
     )  # fmt: skip
-    return Run(record, facts, _quality(np.asarray(prediction), data.y, recipe))
+    return MonitoredRun(record, facts, _quality(np.asarray(prediction), data.y, case))
 
 
 @partial(jax.jit, static_argnames=("model", "loss", "optimizer"))
@@ -117,14 +117,14 @@ def _train(params, state, x, y, rows, keys, rate, share, *, model, loss, optimiz
     return model.forward(params, state, x, train=False)[0], losses, tuple(watched)
 
 
-def _as_targets(y, recipe):
+def _as_targets(y, case):
     """Labels for the losses on classes; values, or bits, in the prediction's shape for the others."""
-    if y.ndim == 1 and recipe.loss in (fnn.softmax_cross_entropy, fnn.categorical_cross_entropy):
+    if y.ndim == 1 and case.loss in (fnn.softmax_cross_entropy, fnn.categorical_cross_entropy):
         return jnp.asarray(y, jnp.int32)
     return jnp.asarray(y if y.ndim == 2 else y[:, None], jnp.float32)
 
 
-def _quality(prediction, y, recipe) -> float:
+def _quality(prediction, y, case) -> float:
     """The accuracy, or R² of values, on the data of the run; 0 where the prediction isn't finite."""
     if not np.isfinite(prediction).all():
         return 0.0
@@ -132,7 +132,7 @@ def _quality(prediction, y, recipe) -> float:
         return 1 - float(((prediction - y) ** 2).mean() / y.var(axis=0).mean())
     if prediction.shape[1] > 1:
         return float((prediction.argmax(axis=1) == y).mean())
-    threshold = 0.0 if recipe.loss is fnn.sigmoid_cross_entropy else 0.5
+    threshold = 0.0 if case.loss is fnn.sigmoid_cross_entropy else 0.5
     return float(((prediction[:, 0] > threshold) == (y > 0)).mean())
 
 

@@ -6,52 +6,50 @@ from typing import get_args
 import pytest
 
 from experiments.benchmarks import doctor
-from experiments.benchmarks.doctor import Visit, _does_not_count, row
+from experiments.benchmarks.doctor import Diagnosis, _does_not_count, row
+from experiments.benchmarks.faulty_runs import FAULTY, HEALTHY
+from experiments.benchmarks.held_out_runs import HELD_OUT_FAULTY, HELD_OUT_HEALTHY
 from experiments.benchmarks.monitored_runs import DATA, train
-from experiments.benchmarks.sick_runs import HEALTHY, SICK
-from experiments.benchmarks.unseen_runs import UNSEEN_HEALTHY, UNSEEN_SICK
 from funcnn.health import Finding, Kind, diagnose_health
 
 
-@pytest.mark.parametrize(("healthy", "sick"), [(HEALTHY, SICK), (UNSEEN_HEALTHY, UNSEEN_SICK)])
-def test_every_kind_has_ten_patients(healthy, sick):
-    counted = Counter(patient.kinds[0] for patient in sick)
+@pytest.mark.parametrize(("healthy", "faulty"), [(HEALTHY, FAULTY), (HELD_OUT_HEALTHY, HELD_OUT_FAULTY)])
+def test_every_kind_has_ten_patients(healthy, faulty):
+    counted = Counter(case.kinds[0] for case in faulty)
     assert set(counted) == set(get_args(Kind))
     assert min(counted.values()) >= 10
     assert len(healthy) >= 60
-    assert {patient.twin.name for patient in sick} <= {patient.name for patient in healthy}
+    assert {case.twin.name for case in faulty} <= {case.name for case in healthy}
 
 
 def test_no_patient_is_seen_twice():
-    names = [patient.name for patient in (*HEALTHY, *SICK, *UNSEEN_HEALTHY, *UNSEEN_SICK)]
+    names = [case.name for case in (*HEALTHY, *FAULTY, *HELD_OUT_HEALTHY, *HELD_OUT_FAULTY)]
     assert len(set(names)) == len(names)
 
 
 @pytest.mark.benchmarks_smoke
-def test_a_twin_is_healthy_and_its_sick_run_clearly_worse(untouched_configuration):
-    patient = next(
-        patient for patient in SICK if patient.name.startswith("learning_rate_too_low") and "xor" in patient.name
-    )
-    twin, sick = train(patient.twin), train(patient)
+def test_a_twin_is_healthy_and_its_faulty_run_clearly_worse(untouched_configuration):
+    case = next(case for case in FAULTY if case.name.startswith("learning_rate_too_low") and "xor" in case.name)
+    twin, faulty = train(case.twin), train(case)
     assert twin.quality >= DATA["xor"]().quality
-    assert _does_not_count(patient.twin, twin, {}) == ""
-    assert _does_not_count(patient, sick, {patient.twin.name: twin.quality}) == ""
-    assert "not sick" in _does_not_count(patient, twin, {patient.twin.name: twin.quality})
-    assert "twin" in _does_not_count(patient, sick, {patient.twin.name: sick.quality})
+    assert _does_not_count(case.twin, twin, {}) == ""
+    assert _does_not_count(case, faulty, {case.twin.name: twin.quality}) == ""
+    assert "not faulty" in _does_not_count(case, twin, {case.twin.name: twin.quality})
+    assert "twin" in _does_not_count(case, faulty, {case.twin.name: faulty.quality})
     assert diagnose_health(twin.record, twin.facts) == ()
-    assert "learning rate too low" in {finding.kind for finding in diagnose_health(sick.record, sick.facts)}
+    assert "learning rate too low" in {finding.kind for finding in diagnose_health(faulty.record, faulty.facts)}
 
 
 def test_the_table_counts_kinds_layers_and_false_alarms():
     healthy = HEALTHY[0]
-    broken = next(patient for patient in SICK if patient.layer)
+    broken = next(case for case in FAULTY if case.layer)
     right = Finding(broken.kinds[0], broken.layer, 0, "", "")
-    visits = [
-        Visit(healthy, 1.0, True, ()),
-        Visit(healthy, 1.0, True, (right,)),
-        Visit(broken, 0.0, True, (right,)),
-        Visit(broken, 0.0, True, (right._replace(layer="elsewhere"),)),
-        Visit(broken, 0.0, True, (right._replace(kind="unscaled input"), right._replace(kind="loss doesn't fall"))),
+    diagnoses = [
+        Diagnosis(healthy, 1.0, True, ()),
+        Diagnosis(healthy, 1.0, True, (right,)),
+        Diagnosis(broken, 0.0, True, (right,)),
+        Diagnosis(broken, 0.0, True, (right._replace(layer="elsewhere"),)),
+        Diagnosis(broken, 0.0, True, (right._replace(kind="unscaled input"), right._replace(kind="loss doesn't fall"))),
     ]
-    assert row(visits) == ("2 of 3 (66.7%)", "1 of 3 (33.3%)", "1 of 2 (50.0%)", "1.3")
-    assert doctor.share([], lambda visit: True) == "–"
+    assert row(diagnoses) == ("2 of 3 (66.7%)", "1 of 3 (33.3%)", "1 of 2 (50.0%)", "1.3")
+    assert doctor.share([], lambda diagnosis: True) == "–"

@@ -10,8 +10,8 @@ import pytest
 
 import funcnn as fnn
 from experiments.benchmarks.scaling import (
-    _loops,
-    _shared,
+    _measurement,
+    _other_libraries,
     checking,
     depth,
     ensembles,
@@ -32,7 +32,7 @@ def run(module, kind, tmp_path, *arguments):
     """The command as a shell gives it, and what it wrote."""
     name = module.__name__.rpartition(".")[2]
     out = tmp_path / f"{name}.json"
-    _shared.command(name, kind, module.measure, module.show, [*arguments, "--out", str(out)])
+    _measurement.command(name, kind, module.measure, module.show, [*arguments, "--out", str(out)])
     written = json.loads(out.read_text(encoding="utf-8"))
     assert written["command"].startswith(f"python -m experiments.benchmarks.scaling.{name} --")
     assert {"jax", "numpy", "processor", "device", "cores"} <= written["environment"].keys()
@@ -50,15 +50,15 @@ def test_exponents_are_those_of_the_power_law_in_the_larger_half():
 
 def test_ratios_are_taken_within_a_repetition():
     slow, fast = [2.0, 4.0, 8.0, 16.0], [1.0, 2.0, 4.0, 8.0]
-    assert _shared.ratio(slow, fast) == {"value": 2.0, "low": 2.0, "high": 2.0}
-    spread = _shared.estimate([1.0, 2.0, 9.0])
+    assert _measurement.ratio(slow, fast) == {"value": 2.0, "low": 2.0, "high": 2.0}
+    spread = _measurement.estimate([1.0, 2.0, 9.0])
     assert spread["value"] == 2.0
     assert spread["low"] < 2.0 < spread["high"]
 
 
 def test_a_single_repetition_has_no_interval():
-    assert _shared.estimate([3.0]) == {"value": 3.0, "low": None, "high": None}
-    assert _shared.shown(_shared.estimate([3.0])) == "3"
+    assert _measurement.estimate([3.0]) == {"value": 3.0, "low": None, "high": None}
+    assert _measurement.format_estimate(_measurement.estimate([3.0])) == "3"
 
 
 @pytest.mark.parametrize(
@@ -72,21 +72,21 @@ def test_a_single_repetition_has_no_interval():
 )
 def test_settings_that_measure_nothing_are_refused(wrong, message):
     with pytest.raises(SystemExit, match=message):
-        _shared.check(wrong)
-    _shared.check({"only": (), "repetitions": 1, "seconds": 0.0, "depths": (2, 20)})
+        _measurement.check(wrong)
+    _measurement.check({"only": (), "repetitions": 1, "seconds": 0.0, "depths": (2, 20)})
 
 
 def test_every_repetition_calls_each_once_and_the_order_turns():
     called = []
     runs = {name: lambda name=name: called.append(name) for name in "ab"}
-    measured = _shared.interleaved(runs, repetitions=3)
+    measured = _measurement.time_interleaved(runs, repetitions=3)
     assert "".join(called) == "ab" + "ab" + "ba" + "ab"
     assert [len(of) for of in measured.values()] == [3, 3]
 
 
 def test_seconds_are_those_of_one_call():
     calls = []
-    spent = _shared.seconds_of(lambda: calls.append(0), at_least=0.01)
+    spent = _measurement.seconds_of(lambda: calls.append(0), at_least=0.01)
     assert len(calls) > 1
     assert spent * len(calls) >= 0.01
 
@@ -95,7 +95,7 @@ def test_seconds_are_those_of_one_call():
 def losses():
     """By task, of ten full-batch steps from one start: funcnn's, and those of the loops that can begin there."""
     found = {}
-    with _shared.single_precision():
+    with _measurement.single_precision():
         settings = ensembles.EnsemblesSettings(xor_networks=2, xor_epochs=10, digits_networks=2, loop_epochs=100)
         cases = ensembles.cases(settings)
         for name in LOOPED:
@@ -109,10 +109,10 @@ def losses():
                 )
             )((task.x, case.target), params)  # fmt: skip
             found[name] = {
-                "funcnn": np.asarray(trained.history.loss), "numpy": _loops.numpy_by_hand(task)(10),
-                "numpy together": _loops.numpy_by_hand(ensembles.stacked(task, 2))(10),
+                "funcnn": np.asarray(trained.history.loss), "numpy": _other_libraries.numpy_by_hand(task)(10),
+                "numpy together": _other_libraries.numpy_by_hand(ensembles.stacked(task, 2))(10),
             }  # fmt: skip
-            if (train := _loops.pytorch(task)) is not None:
+            if (train := _other_libraries.pytorch(task)) is not None:
                 found[name]["pytorch"] = train(10)
     return found
 
@@ -129,8 +129,8 @@ def test_the_loops_train_what_funcnn_trains(losses, name):
 
 def test_an_epoch_of_a_loop_takes_every_sample_once():
     x = np.arange(6.0, dtype=np.float32)[:, None]
-    task = _loops.Task((1, 1), x, np.arange(6), 2, 0.1, ())
-    taken = list(_loops.batches(task, np.random.default_rng(0)))
+    task = _other_libraries.Task((1, 1), x, np.arange(6), 2, 0.1, ())
+    taken = list(_other_libraries.batches(task, np.random.default_rng(0)))
     assert [len(rows) for rows, _ in taken] == [2, 2, 2]
     assert sorted(np.concatenate([labels for _, labels in taken])) == list(range(6))
     assert all((rows[:, 0] == labels).all() for rows, labels in taken)
@@ -163,8 +163,8 @@ def test_depth(tmp_path):
 
 @pytest.mark.benchmarks_smoke
 def test_every_way_of_depth_gives_the_same_gradient():
-    batch = _shared.samples(5, 4, 10)
-    with _shared.single_precision():
+    batch = _measurement.samples(5, 4, 10)
+    with _measurement.single_precision():
         params, state = depth.network("manual", 3, 4).init(jax.random.key(0))
         gradients = [grad(depth.network(way, 3, 4), fnn.softmax_cross_entropy) for way, (grad, _) in depth.WAYS.items()]
         grads = jax.jit(lambda *given: [gradient(*given)[1] for gradient in gradients])(params, state, batch)
@@ -198,7 +198,7 @@ def test_precision(tmp_path):
 
 @pytest.mark.benchmarks_smoke
 def test_the_large_layer_counts_operations():
-    with _shared.single_precision():
+    with _measurement.single_precision():
         found = precision.large_layer(size=16, repetitions=2)
     seconds, rate = found["bfloat16"]["seconds"], found["bfloat16"]["operations_a_second"]
     assert rate["layer"]["value"] == pytest.approx(np.median([3 * 2 * 16**3 / spent for spent in seconds["layer"]]))
@@ -228,7 +228,7 @@ def test_memory(tmp_path):
 
 def test_what_is_measured_is_single_precision():
     before = jax.config.jax_enable_x64
-    with _shared.single_precision():
+    with _measurement.single_precision():
         assert jnp.zeros(()).dtype == jnp.float32
     assert jax.config.jax_enable_x64 == before
 

@@ -49,7 +49,7 @@ def test_a_run_that_was_cut_has_its_whole_record(tmp_path):
     assert bits(resumed.history.health.record.measures) == bits(whole.history.health.record.measures)
 
 
-def test_a_sick_run_is_reported_and_so_is_one_that_diverged():
+def test_a_faulty_run_is_reported_and_so_is_one_that_diverged():
     slow = run(model=fnn.mlp((3, 8, 1)), optimizer=fnn.sgd(1e-9), epochs=20, monitor=2)
     assert "learning rate too low" in {finding.kind for finding in slow.history.health.findings}
     assert not slow.history.health.ok

@@ -18,7 +18,16 @@ import numpy as np
 
 import funcnn as fnn
 from experiments.benchmarks.checkers import ABSENT, CHECKERS
-from experiments.benchmarks.scaling._shared import Found, chosen, command, estimate, interleaved, samples, shown, start
+from experiments.benchmarks.scaling._measurement import (
+    Measurement,
+    command,
+    estimate,
+    format_estimate,
+    samples,
+    select_names,
+    start,
+    time_interleaved,
+)
 from experiments.benchmarks.speed.networks import FIVE, Network
 from experiments.harness.console import console, table
 from funcnn._numerics.precision import enable_x64
@@ -71,42 +80,42 @@ def question(network: Network) -> tuple[Question, Any, tuple]:
     return Question(loss, gradient), params, (x, batch.y)
 
 
-def checked(network: Network, settings: CheckingSettings) -> Found:
+def checked(network: Network, settings: CheckingSettings) -> Measurement:
     """Every checker's seconds on one network, and whether it let the gradient pass."""
     asked, params, args = question(network)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
     calls: dict[str, Callable[[], Any]] = {"the gradient itself": partial(asked.grad_fn, params, *args)}
-    for name in chosen(CHECKERS, settings.checkers):
+    for name in select_names(CHECKERS, settings.checkers):
         if name not in ABSENT and (name != EACH_PARAMETER or parameters <= MOST):
             calls[name] = partial(CHECKERS[name], asked, params, args)
     first, flagged = {}, {}
     for name, call in calls.items():
         jax.clear_caches()
-        begun = time.perf_counter()
-        found = jax.block_until_ready(call())
-        first[name] = time.perf_counter() - begun
-        flagged[name] = found[0] if name in CHECKERS else None
-    seconds = interleaved(calls, settings.repetitions)
+        started = time.perf_counter()
+        results = jax.block_until_ready(call())
+        first[name] = time.perf_counter() - started
+        flagged[name] = results[0] if name in CHECKERS else None
+    seconds = time_interleaved(calls, settings.repetitions)
     return {
         "parameters": parameters, "first_seconds": first, "flagged": flagged, "seconds": seconds,
         "later_ms": {name: estimate(np.asarray(of) * 1e3) for name, of in seconds.items()},
     }  # fmt: skip
 
 
-def measure(settings: CheckingSettings) -> Found:
+def measure(settings: CheckingSettings) -> Measurement:
     with enable_x64(True):
-        networks = {name: checked(NETWORKS[name], settings) for name in chosen(NETWORKS, settings.only)}
+        networks = {name: checked(NETWORKS[name], settings) for name in select_names(NETWORKS, settings.only)}
     return {"networks": networks, "absent": sorted(ABSENT)}
 
 
-def show(found: Found) -> None:
-    for name, of in found["networks"].items():
+def show(results: Measurement) -> None:
+    for name, of in results["networks"].items():
         made = table("checker", "first call, s", "later, ms", "says", title=f"{name}, {of['parameters']:,} parameters")
         for checker, first in of["first_seconds"].items():
             says = {None: "–", True: "wrong", False: "right"}[of["flagged"][checker]]
-            made.add_row(checker, f"{first:.2f}", shown(of["later_ms"][checker]), says)
+            made.add_row(checker, f"{first:.2f}", format_estimate(of["later_ms"][checker]), says)
         console.print(made)
-    for checker in found["absent"]:
+    for checker in results["absent"]:
         console.print(f"{checker}: PyTorch isn't installed: left out.")
 
 

@@ -13,17 +13,17 @@ from pathlib import Path
 import jax
 
 import funcnn as fnn
-from experiments.benchmarks.scaling._shared import (
-    Found,
+from experiments.benchmarks.scaling._measurement import (
+    Measurement,
     command,
     estimate,
-    interleaved,
+    format_estimate,
     memory_of,
     ratio,
     samples,
     shapes,
-    shown,
     start,
+    time_interleaved,
     training_step,
 )
 from experiments.harness.claims import format_number
@@ -82,11 +82,11 @@ def compiled_step(way: str, depth: int, settings: DepthSettings) -> tuple[jax.st
     model = network(way, depth, settings.width)
     given = shapes(model, settings.batch_size, settings.width)
     jax.clear_caches()
-    begun = time.perf_counter()
+    started = time.perf_counter()
     lowered = jax.jit(training_step(model, WAYS[way][0]), donate_argnums=0).lower(*given)
     between = time.perf_counter()
     compiled = lowered.compile()
-    return compiled, (between - begun, time.perf_counter() - between)
+    return compiled, (between - started, time.perf_counter() - between)
 
 
 def stepping(way: str, depth: int, compiled, settings: DepthSettings) -> Callable:
@@ -103,7 +103,7 @@ def stepping(way: str, depth: int, compiled, settings: DepthSettings) -> Callabl
     return step
 
 
-def measure(settings: DepthSettings) -> Found:
+def measure(settings: DepthSettings) -> Measurement:
     cells = [(way, depth) for depth in settings.depths for way in WAYS]
     kept, spent = {}, {cell: ([], []) for cell in cells}
     compiled_step(*cells[0], settings)  # the first of all loads what JAX loads once
@@ -113,28 +113,28 @@ def measure(settings: DepthSettings) -> Found:
             kept[cell], seconds = compiled_step(*cell, settings)
             for part, value in zip(spent[cell], seconds, strict=True):
                 part.append(value)
-    stepped = interleaved(
+    stepped = time_interleaved(
         {cell: stepping(*cell, kept[cell], settings) for cell in cells}, settings.repetitions, settings.seconds
     )
     smallest, largest = settings.depths[0], settings.depths[-1]
-    found: Found = {"ways": {way: {} for way in WAYS}, "largest_over_smallest": {}}
+    results: Measurement = {"ways": {way: {} for way in WAYS}, "largest_over_smallest": {}}
     for way, depth in cells:
         raw = dict(zip(COMPILING, spent[way, depth], strict=True)) | {"step": stepped[way, depth]}
-        found["ways"][way][str(depth)] = {
+        results["ways"][way][str(depth)] = {
             "seconds": raw, "median_seconds": {part: estimate(of) for part, of in raw.items()},
             "bytes": memory_of(kept[way, depth]),
         }  # fmt: skip
     for way in WAYS:
-        found["largest_over_smallest"][way] = {
+        results["largest_over_smallest"][way] = {
             part: ratio(spent[way, largest][index], spent[way, smallest][index]) for index, part in enumerate(COMPILING)
         }
-    found["depths"] = [smallest, largest]
-    return found
+    results["depths"] = [smallest, largest]
+    return results
 
 
-def show(found: Found) -> None:
+def show(results: Measurement) -> None:
     made = table("gradient", "layers", *COMPILING, "step", "working", "total")
-    for way, by_depth in found["ways"].items():
+    for way, by_depth in results["ways"].items():
         for depth, figures in by_depth.items():
             seconds = (f"{format_number(round(of['value'] * 1000, 2))} ms" for of in figures["median_seconds"].values())
             memory = (
@@ -142,10 +142,10 @@ def show(found: Found) -> None:
             )
             made.add_row(way, f"{int(depth):,}", *seconds, *memory)
     console.print(made)
-    smallest, largest = found["depths"]
+    smallest, largest = results["depths"]
     ratios = table(f"{largest:,} layers over {smallest:,}", *COMPILING)
-    for way, parts in found["largest_over_smallest"].items():
-        ratios.add_row(way, *(shown(parts[part]) for part in COMPILING))
+    for way, parts in results["largest_over_smallest"].items():
+        ratios.add_row(way, *(format_estimate(parts[part]) for part in COMPILING))
     console.print(ratios)
     console.print("working: bytes beside arguments and outputs; total: with them, the donated ones counted once.")
 

@@ -17,8 +17,16 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 import funcnn as fnn
-from experiments.benchmarks.scaling import _loops
-from experiments.benchmarks.scaling._shared import Found, chosen, command, estimate, interleaved, ratio, shown
+from experiments.benchmarks.scaling import _other_libraries
+from experiments.benchmarks.scaling._measurement import (
+    Measurement,
+    command,
+    estimate,
+    format_estimate,
+    ratio,
+    select_names,
+    time_interleaved,
+)
 from experiments.harness.console import console, table
 
 HEADLINE = "NumPy by hand"
@@ -54,7 +62,7 @@ class Case(NamedTuple):
 
     model: fnn.Layer
     loss: fnn.Loss
-    task: _loops.Task
+    task: _other_libraries.Task
     target: np.ndarray
     networks: int
     epochs: int
@@ -66,20 +74,20 @@ def cases(settings: EnsemblesSettings) -> dict[str, Case]:
     labels = np.array([0, 1, 1, 0])
     x, y = load_digits(return_X_y=True)
     x, y = (x[:1792] / 16).astype(np.float32), y[:1792]
-    found = {
+    results = {
         name: _case(sizes, corners, labels, 4, settings.xor_networks, settings.xor_epochs, settings.loop_epochs)
         for name, sizes in XOR_SIZES.items()
     }
     loop_epochs = max(1, settings.loop_epochs // 100)
     digits = _case(DIGITS_SIZES, x, y, 64, settings.digits_networks, settings.digits_epochs, loop_epochs)
-    return found | {"digits 64-128-64-10": digits}
+    return results | {"digits 64-128-64-10": digits}
 
 
 def _case(sizes, x, y, batch_size, networks, epochs, loop_epochs) -> Case:
     model = fnn.mlp(sizes)
     params, _ = model.init(jax.random.key(0))
     start = tuple((np.asarray(part.kernel), np.asarray(part.bias)) for part in params if part != ())
-    task = _loops.Task(sizes, x, y, batch_size, 0.01 if len(x) == 4 else 1e-3, start)
+    task = _other_libraries.Task(sizes, x, y, batch_size, 0.01 if len(x) == 4 else 1e-3, start)
     if sizes[-1] == 1:
         return Case(
             model, fnn.sigmoid_cross_entropy, task, y[:, None].astype(np.float32), networks, epochs, loop_epochs
@@ -87,7 +95,7 @@ def _case(sizes, x, y, batch_size, networks, epochs, loop_epochs) -> Case:
     return Case(model, fnn.softmax_cross_entropy, task, y, networks, epochs, loop_epochs)
 
 
-def stacked(task: _loops.Task, networks: int) -> _loops.Task:
+def stacked(task: _other_libraries.Task, networks: int) -> _other_libraries.Task:
     """The task with as many networks as first axis of the start."""
     start = tuple(tuple(np.repeat(part[None], networks, axis=0) for part in pair) for pair in task.start)
     return task._replace(start=start)
@@ -105,18 +113,22 @@ def runs(case: Case, seed: int) -> dict:
     )
     alone = jax.jit(lambda key: fnn.train(*arguments, epochs=case.epochs, batch_size=batch_size, key=key))
     few = max(1, case.loop_epochs // case.networks)
-    found = {
+    results = {
         "funcnn, all at once": (together, case.networks * case.epochs * steps),
         "funcnn, one alone": (partial(alone, key), case.epochs * steps),
         "NumPy, all at once": (
-            partial(_loops.numpy_by_hand(stacked(task, case.networks)), few), case.networks * few * steps,
+            partial(_other_libraries.numpy_by_hand(stacked(task, case.networks)), few), case.networks * few * steps,
         ),
     }  # fmt: skip
-    makers = {HEADLINE: _loops.numpy_by_hand, "scikit-learn": _loops.scikit_learn, "PyTorch": _loops.pytorch}
+    makers = {
+        HEADLINE: _other_libraries.numpy_by_hand,
+        "scikit-learn": _other_libraries.scikit_learn,
+        "PyTorch": _other_libraries.pytorch,
+    }
     for name, maker in makers.items():
         if (train := maker(task)) is not None:
-            found[name] = (partial(train, case.loop_epochs), case.loop_epochs * steps)
-    return found
+            results[name] = (partial(train, case.loop_epochs), case.loop_epochs * steps)
+    return results
 
 
 def accuracy(case: Case, seed: int) -> float:
@@ -132,35 +144,37 @@ def accuracy(case: Case, seed: int) -> float:
     return float((np.asarray(labels) == case.task.y).mean())
 
 
-def measure(settings: EnsemblesSettings) -> Found:
-    found: Found = {"networks": {}, "absent": [] if _loops.torch else ["PyTorch"]}
+def measure(settings: EnsemblesSettings) -> Measurement:
+    results: Measurement = {"networks": {}, "absent": [] if _other_libraries.torch else ["PyTorch"]}
     known = cases(settings)
-    for name in chosen(known, settings.only):
+    for name in select_names(known, settings.only):
         case = known[name]
         trains = runs(case, settings.seed)
-        seconds = interleaved({key: train for key, (train, _) in trains.items()}, settings.repetitions)
+        seconds = time_interleaved({key: train for key, (train, _) in trains.items()}, settings.repetitions)
         rates = {key: [trains[key][1] / spent for spent in seconds[key]] for key in seconds}
         first = rates["funcnn, all at once"]
-        found["networks"][name] = {
+        results["networks"][name] = {
             "networks": case.networks, "epochs": case.epochs, "accuracy": accuracy(case, settings.seed),
             "seconds": seconds, "network_steps": {key: steps for key, (_, steps) in trains.items()},
             "network_steps_a_second": {key: estimate(of) for key, of in rates.items()},
             "funcnn_all_at_once_over": {key: ratio(first, of) for key, of in rates.items()},
         }  # fmt: skip
-    return found
+    return results
 
 
-def show(found: Found) -> None:
-    for name, figures in found["networks"].items():
+def show(results: Measurement) -> None:
+    for name, figures in results["networks"].items():
         title = f"{name}: {figures['networks']:,} networks, {figures['epochs']:,} epochs"
         made = table("trained by", "network-steps a second", "all at once over it", title=title)
         for key, rate in figures["network_steps_a_second"].items():
             style = "bold" if key == HEADLINE else None
-            made.add_row(key, shown(rate), shown(figures["funcnn_all_at_once_over"][key]), style=style)
+            made.add_row(
+                key, format_estimate(rate), format_estimate(figures["funcnn_all_at_once_over"][key]), style=style
+            )
         console.print(made)
         console.print(f"samples right at the end: {figures['accuracy']:.1%}")
     console.print("scikit-learn has one logistic output for two classes. A first call of each isn't counted.")
-    for library in found["absent"]:
+    for library in results["absent"]:
         console.print(f"{library} isn't installed: left out.")
 
 

@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.benchmarks.scaling._shared import Found, command, estimate, ratio, shown
+from experiments.benchmarks.scaling._measurement import Measurement, command, estimate, format_estimate, ratio
 from experiments.harness.console import console, table
 
 ROOT = Path(__file__).parents[3]
@@ -34,7 +34,7 @@ class FirstUseSettings:
     """The file for the figures."""
 
 
-def process(cache: Path | None) -> Found:
+def process(cache: Path | None) -> Measurement:
     """What a fresh process measures, and the seconds from its start to its end."""
     environment = {
         name: value for name, value in os.environ.items() if name not in ("JAX_COMPILATION_CACHE_DIR", *CACHED)
@@ -43,60 +43,60 @@ def process(cache: Path | None) -> Found:
     environment["JAX_ENABLE_X64"] = "0"
     if cache is not None:
         environment |= {"JAX_COMPILATION_CACHE_DIR": str(cache), **CACHED}
-    begun = time.perf_counter()
+    started = time.perf_counter()
     done = subprocess.run(
         # By its path: as a module of this package it would have no cache, which the package takes out of its studies.
-        [sys.executable, "-P", str(Path(__file__).with_name("_fresh.py"))],
+        [sys.executable, "-P", str(Path(__file__).with_name("_fresh_process.py"))],
         env=environment | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=True,
     )
-    return json.loads(done.stdout.splitlines()[-1]) | {"process": time.perf_counter() - begun}
+    return json.loads(done.stdout.splitlines()[-1]) | {"process": time.perf_counter() - started}
 
 
-def measure(settings: FirstUseSettings) -> Found:
-    told: dict[str, list[Found]] = {name: [] for name in PROCESSES}
+def measure(settings: FirstUseSettings) -> Measurement:
+    replies: dict[str, list[Measurement]] = {name: [] for name in PROCESSES}
     for _ in range(settings.repetitions):
         with tempfile.TemporaryDirectory() as folder:
             for name in PROCESSES:
-                told[name].append(process(None if name == "no cache" else Path(folder)))
-    seconds = {name: _seconds(of) for name, of in told.items()}
+                replies[name].append(process(None if name == "no cache" else Path(folder)))
+    seconds = {name: _seconds(of) for name, of in replies.items()}
     return {
-        "processes": told,
+        "processes": replies,
         "seconds": {name: {what: estimate(of) for what, of in parts.items()} for name, parts in seconds.items()},
         "second_run_over_first": {
             what: ratio(seconds["filled cache"][what], seconds["empty cache"][what])
             for what in ("first fit", "process")
         },
-        "counts": {name: {fit: _counts(of, fit) for fit in FITS} for name, of in told.items()},
+        "counts": {name: {fit: _counts(of, fit) for fit in FITS} for name, of in replies.items()},
     }  # fmt: skip
 
 
-def _counts(told: list[Found], fit: str) -> dict[str, list[int]]:
-    return {count: [one[fit][count] for one in told] for count in COUNTS}
+def _counts(replies: list[Measurement], fit: str) -> dict[str, list[int]]:
+    return {count: [one[fit][count] for one in replies] for count in COUNTS}
 
 
-def _seconds(told: list[Found]) -> dict[str, list[float]]:
+def _seconds(replies: list[Measurement]) -> dict[str, list[float]]:
     """By what was timed: a figure of every process."""
-    fits = {fit: [one[fit]["seconds"] for one in told] for fit in FITS}
-    return {what: [one[what] for one in told] for what in ("import jax", "import funcnn")} | fits | {
-        "process": [one["process"] for one in told]
+    fits = {fit: [one[fit]["seconds"] for one in replies] for fit in FITS}
+    return {what: [one[what] for one in replies] for what in ("import jax", "import funcnn")} | fits | {
+        "process": [one["process"] for one in replies]
     }  # fmt: skip
 
 
-def show(found: Found) -> None:
+def show(results: Measurement) -> None:
     made = table("seconds", *PROCESSES)
-    for what in found["seconds"]["no cache"]:
+    for what in results["seconds"]["no cache"]:
         title = "import jax, part of import funcnn" if what == "import jax" else what
-        made.add_row(title, *(shown(found["seconds"][name][what]) for name in PROCESSES))
+        made.add_row(title, *(format_estimate(results["seconds"][name][what]) for name in PROCESSES))
     for fit in FITS:
         for count in COUNTS:
-            values = (sorted(set(found["counts"][name][fit][count])) for name in PROCESSES)
+            values = (sorted(set(results["counts"][name][fit][count])) for name in PROCESSES)
             made.add_row(f"{fit}: {count.replace('_', ' ')}", *(" or ".join(map(str, value)) for value in values))
     console.print(made)
-    for what, figure in found["second_run_over_first"].items():
-        console.print(f"a script's second run over its first, {what}: {shown(figure)}")
+    for what, figure in results["second_run_over_first"].items():
+        console.print(f"a script's second run over its first, {what}: {format_estimate(figure)}")
     console.print("process: from its start to its end, two fits. What the filled cache gives counts as compiled.")
 
 

@@ -14,7 +14,16 @@ import jax
 import numpy as np
 
 import funcnn as fnn
-from experiments.benchmarks.scaling._shared import Found, chosen, command, estimate, interleaved, samples, shown, start
+from experiments.benchmarks.scaling._measurement import (
+    Measurement,
+    command,
+    estimate,
+    format_estimate,
+    samples,
+    select_names,
+    start,
+    time_interleaved,
+)
 from experiments.harness.claims import format_number
 from experiments.harness.console import console, table
 from experiments.shared.initialization import he_normal, init_ensemble
@@ -105,26 +114,26 @@ def exponents(sizes: Sequence[int], seconds: np.ndarray) -> np.ndarray:
     return np.polyfit(logs, np.log(seconds[half:]), 1)[0]
 
 
-def measure(settings: GrowthSettings) -> Found:
-    found: Found = {"axes": {}}
+def measure(settings: GrowthSettings) -> Measurement:
+    results: Measurement = {"axes": {}}
     known = axes(settings)
-    for axis in chosen(known, settings.only):
+    for axis in select_names(known, settings.only):
         sizes, call, done = known[axis]
-        measured = interleaved({size: call(size) for size in sizes}, settings.repetitions, settings.seconds)
+        measured = time_interleaved({size: call(size) for size in sizes}, settings.repetitions, settings.seconds)
         seconds = {size: [spent / done for spent in of] for size, of in measured.items()}
         fitted = exponents(list(seconds), np.array(list(seconds.values())))
-        found["axes"][axis] = {
+        results["axes"][axis] = {
             "of": THEORY[axis][0], "seconds": seconds, "exponents": fitted.tolist(), "exponent": estimate(fitted),
             "theory": THEORY[axis][1], "median_seconds": {size: float(np.median(of)) for size, of in seconds.items()},
         }  # fmt: skip
-    return found
+    return results
 
 
-def show(found: Found) -> None:
-    for axis, figures in found["axes"].items():
+def show(results: Measurement) -> None:
+    for axis, figures in results["axes"].items():
         made = table(axis, *(f"{size:,}" for size in figures["median_seconds"]), "exponent")
         times = (format_number(round(seconds * 1000, 3)) for seconds in figures["median_seconds"].values())
-        made.add_row(f"ms {figures['of']}", *times, shown(figures["exponent"]))
+        made.add_row(f"ms {figures['of']}", *times, format_estimate(figures["exponent"]))
         console.print(made)
         console.print(f"in theory {figures['theory']}")
 

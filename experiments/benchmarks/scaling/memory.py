@@ -11,7 +11,14 @@ from typing import NamedTuple
 import jax
 
 import funcnn as fnn
-from experiments.benchmarks.scaling._shared import Found, chosen, command, memory_of, shapes, training_step
+from experiments.benchmarks.scaling._measurement import (
+    Measurement,
+    command,
+    memory_of,
+    select_names,
+    shapes,
+    training_step,
+)
 from experiments.harness.claims import format_number
 from experiments.harness.console import console, table
 
@@ -57,23 +64,25 @@ def compiled_step(network: Network, grad):
     return jax.jit(training_step(network.model, grad), donate_argnums=0).lower(*given).compile()
 
 
-def measure(settings: MemorySettings) -> Found:
+def measure(settings: MemorySettings) -> Measurement:
     known = networks(settings.layers)
     return {
         "bytes": {
             name: {by: memory_of(compiled_step(known[name], grad)) for by, grad in GRADIENTS.items()}
-            for name in chosen(known, settings.only)
+            for name in select_names(known, settings.only)
         }
     }
 
 
-def show(found: Found) -> None:
-    shown = table("KiB of a compiled step", "manual: working", "total", "autodiff: working", "total", "working, ratio")
-    for name, by in found["bytes"].items():
+def show(results: Measurement) -> None:
+    shown_table = table(
+        "KiB of a compiled step", "manual: working", "total", "autodiff: working", "total", "working, ratio"
+    )
+    for name, by in results["bytes"].items():
         figures = [by[grad][part] for grad in GRADIENTS for part in ("temporary", "total")]
         between = format_number(figures[0] / figures[2]) if figures[2] else "–"
-        shown.add_row(name, *(format_number(round(figure / 1024, 1)) for figure in figures), between)
-    console.print(shown)
+        shown_table.add_row(name, *(format_number(round(figure / 1024, 1)) for figure in figures), between)
+    console.print(shown_table)
     console.print("working: beside arguments and outputs; total: with them, the donated ones counted once.")
 
 

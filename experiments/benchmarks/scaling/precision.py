@@ -14,7 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 
 import funcnn as fnn
-from experiments.benchmarks.scaling._shared import Found, chosen, command, estimate, interleaved, ratio, shown, start
+from experiments.benchmarks.scaling._measurement import (
+    Measurement,
+    command,
+    estimate,
+    format_estimate,
+    ratio,
+    select_names,
+    start,
+    time_interleaved,
+)
 from experiments.harness.console import console, table
 from experiments.shared import data
 
@@ -53,13 +62,15 @@ def accuracies(model: fnn.Layer, pictures: data.DataSet, epochs: int, seeds: int
     return np.asarray((logits.argmax(axis=-1) == pictures.test.y[None, :]).mean(axis=1))
 
 
-def networks_trained(sizes: tuple[int, ...], pictures: data.DataSet, epochs: int, settings: PrecisionSettings) -> Found:
+def networks_trained(
+    sizes: tuple[int, ...], pictures: data.DataSet, epochs: int, settings: PrecisionSettings
+) -> Measurement:
     """Accuracy and speed of one network in both precisions."""
     models = {dtype: fnn.mlp(sizes, compute_dtype=compute) for dtype, compute in DTYPES.items()}
     right = {dtype: accuracies(model, pictures, epochs, settings.seeds) for dtype, model in models.items()}
     calls = {dtype: _one_epoch(model, pictures.training) for dtype, model in models.items()}
     steps = -(-len(pictures.training.x) // BATCH_SIZE)
-    seconds = interleaved(calls, settings.repetitions)
+    seconds = time_interleaved(calls, settings.repetitions)
     return {
         "accuracies": {dtype: of.tolist() for dtype, of in right.items()},
         "accuracy": {dtype: estimate(of, "mean") for dtype, of in right.items()},
@@ -83,7 +94,7 @@ def _one_epoch(model: fnn.Layer, training: fnn.Batch):
     return partial(jax.jit(run), *start(model), training, key)
 
 
-def large_layer(size: int, repetitions: int) -> Found:
+def large_layer(size: int, repetitions: int) -> Measurement:
     """The three products of a large layer's forward and backward beside ``jnp.dot`` alone, operations a second."""
     plain = fnn.linear(size, size)
     layers = {"float32": plain, "bfloat16": fnn.mixed_precision(plain, compute_dtype=jnp.bfloat16)}
@@ -101,7 +112,7 @@ def large_layer(size: int, repetitions: int) -> Found:
         operands = (x.astype(dtype), params.kernel.astype(dtype))
         calls[dtype, "jnp.dot"], products[dtype, "jnp.dot"] = partial(dot, *operands), 1
         calls[dtype, "layer"], products[dtype, "layer"] = partial(both_ways, params, x, dy, layer=layer), 3
-    seconds = interleaved(calls, repetitions, 0.1)
+    seconds = time_interleaved(calls, repetitions, 0.1)
     rates = {call: [products[call] * 2 * size**3 / spent for spent in of] for call, of in seconds.items()}
     return {
         dtype: {
@@ -113,41 +124,43 @@ def large_layer(size: int, repetitions: int) -> Found:
     }
 
 
-def measure(settings: PrecisionSettings) -> Found:
+def measure(settings: PrecisionSettings) -> Measurement:
     known = {
         "digits 64-128-64-10": ((64, 128, 64, 10), data.digits, settings.digits_epochs),
         "MNIST 784-300-100-10": ((784, 300, 100, 10), data.mnist, settings.mnist_epochs),
     }
-    found: Found = {"networks": {}, "large_layer": None}
-    for name in chosen(known, settings.only):
+    results: Measurement = {"networks": {}, "large_layer": None}
+    for name in select_names(known, settings.only):
         sizes, load, epochs = known[name]
-        found["networks"][name] = networks_trained(sizes, load(), epochs, settings)
+        results["networks"][name] = networks_trained(sizes, load(), epochs, settings)
     if jax.default_backend() == "gpu":
-        found["large_layer"] = large_layer(settings.size, settings.repetitions)
-    return found
+        results["large_layer"] = large_layer(settings.size, settings.repetitions)
+    return results
 
 
-def show(found: Found) -> None:
+def show(results: Measurement) -> None:
     made = table("", "float32", "bfloat16", "bfloat16 beside float32")
-    for name, figures in found["networks"].items():
+    for name, figures in results["networks"].items():
         right, rate = figures["accuracy"], figures["steps_a_second"]
         made.add_row(
-            f"{name}: test accuracy, %", *(shown(right[dtype], 100) for dtype in DTYPES),
-            f"difference {shown(figures['bfloat16_minus_float32'], 100)}",
+            f"{name}: test accuracy, %", *(format_estimate(right[dtype], 100) for dtype in DTYPES),
+            f"difference {format_estimate(figures['bfloat16_minus_float32'], 100)}",
         )  # fmt: skip
         made.add_row(
-            f"{name}: steps a second", *(shown(rate[dtype]) for dtype in DTYPES),
-            f"ratio {shown(figures['speed_over_float32'])}",
+            f"{name}: steps a second", *(format_estimate(rate[dtype]) for dtype in DTYPES),
+            f"ratio {format_estimate(figures['speed_over_float32'])}",
         )  # fmt: skip
     console.print(made)
-    if found["large_layer"] is None:
+    if results["large_layer"] is None:
         console.print("no GPU here: the large product isn't measured.")
         return
     large = table("a large layer, forward and backward", "teraflop/s", "jnp.dot alone", "share of it")
-    for dtype, figures in found["large_layer"].items():
+    for dtype, figures in results["large_layer"].items():
         rates = figures["operations_a_second"]
         large.add_row(
-            dtype, *(shown(rates[what], 1e-12) for what in ("layer", "jnp.dot")), shown(figures["share_of_peak"])
+            dtype,
+            *(format_estimate(rates[what], 1e-12) for what in ("layer", "jnp.dot")),
+            format_estimate(figures["share_of_peak"]),
         )
     console.print(large)
 

@@ -30,14 +30,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from scipy.optimize import nnls
 
 import funcnn as fnn
-from experiments.benchmarks.scaling._shared import (
+from experiments.benchmarks.scaling._measurement import (
     PACKAGE,
-    Found,
+    Measurement,
     command,
     estimate,
+    format_estimate,
     ratio,
     samples,
-    shown,
     start,
     training_step as one_step,
 )
@@ -66,14 +66,14 @@ class ProcessesSettings:
     """The file for the figures."""
 
 
-def measure(settings: ProcessesSettings) -> Found:
+def measure(settings: ProcessesSettings) -> Measurement:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "found.json"
         words = [str(port), str(settings.repetitions), str(settings.at_least), str(out)]
-        workers = [launched(number, words) for number in range(PROCESSES)]
+        workers = [launch(number, words) for number in range(PROCESSES)]
         try:
             codes = [worker.wait(PATIENCE) for worker in workers]
         finally:
@@ -81,10 +81,10 @@ def measure(settings: ProcessesSettings) -> Found:
                 worker.kill()
         if any(codes):
             raise RuntimeError(f"processes: expected both workers to end well, got exit codes {codes}.")
-        return modelled(json.loads(out.read_text(encoding="utf-8")))
+        return fit_model(json.loads(out.read_text(encoding="utf-8")))
 
 
-def launched(number: int, words: list[str]) -> subprocess.Popen:
+def launch(number: int, words: list[str]) -> subprocess.Popen:
     """A process with a share of the cores to itself, as if it were a machine of its own."""
     arguments = [sys.executable, "-m", f"{PACKAGE}.processes", "--worker", str(number), *words]
     environment = os.environ | {"JAX_ENABLE_X64": "0", "XLA_FLAGS": ""}
@@ -99,40 +99,40 @@ def launched(number: int, words: list[str]) -> subprocess.Popen:
         os.sched_setaffinity(0, cores)
 
 
-def modelled(told: Found) -> Found:
+def fit_model(replies: Measurement) -> Measurement:
     """The fitted cost of a sum, and of every network what the model says beside what was measured."""
-    sums = np.array([[of["arrays"], 4 * of["arrays"] * of["numbers"]] for of in told["sums"]], float)
-    medians = np.array([np.median(of["seconds"]) for of in told["sums"]])
+    sums = np.array([[of["arrays"], 4 * of["arrays"] * of["numbers"]] for of in replies["sums"]], float)
+    medians = np.array([np.median(of["seconds"]) for of in replies["sums"]])
     # Relative errors count, or the largest sum alone would decide; no cost is negative.
     columns = np.column_stack([np.ones(len(sums)), sums]) / medians[:, None]
     start, latency, a_byte = nnls(columns, np.ones(len(sums)))[0].tolist()
-    found: Found = {
-        "sums": told["sums"], "start": start, "latency": latency, "seconds_a_byte": a_byte,
+    results: Measurement = {
+        "sums": replies["sums"], "start": start, "latency": latency, "seconds_a_byte": a_byte,
         "sums_model_over_measured": (columns @ [start, latency, a_byte]).tolist(), "networks": {},
     }  # fmt: skip
-    for name, of in told["networks"].items():
+    for name, of in replies["networks"].items():
         exchanged = start + of["arrays"] * latency + 4 * of["parameters"] * a_byte
         predicted = np.asarray(of["apart"]) + exchanged
-        found["networks"][name] = of | {
+        results["networks"][name] = of | {
             "apart_ms": estimate(np.asarray(of["apart"]) * 1e3),
             "exchange_ms": exchanged * 1e3,
             "together_ms": estimate(np.asarray(of["together"]) * 1e3),
             "model_over_measured": ratio(predicted, of["together"]),
         }
-    return found
+    return results
 
 
-def show(found: Found) -> None:
+def show(results: Measurement) -> None:
     made = table("network", "apart, ms", "exchange", "together", "model over measured", "arrays", "MB")
-    for name, of in found["networks"].items():
+    for name, of in results["networks"].items():
         made.add_row(
-            name, shown(of["apart_ms"]), f"{of['exchange_ms']:.3g}", shown(of["together_ms"]),
-            shown(of["model_over_measured"]), str(of["arrays"]), f"{4e-6 * of['parameters']:.3g}",
+            name, format_estimate(of["apart_ms"]), f"{of['exchange_ms']:.3g}", format_estimate(of["together_ms"]),
+            format_estimate(of["model_over_measured"]), str(of["arrays"]), f"{4e-6 * of['parameters']:.3g}",
         )  # fmt: skip
     console.print(made)
     console.print(
-        f"a sum costs {found['start'] * 1e6:.0f} microseconds, an array in it {found['latency'] * 1e6:.0f}, a byte "
-        f"{found['seconds_a_byte'] * 1e9:.2g} nanoseconds ({1e-9 / max(found['seconds_a_byte'], 1e-15):.2g} GB/s)"
+        f"a sum costs {results['start'] * 1e6:.0f} microseconds, an array in it {results['latency'] * 1e6:.0f}, a byte "
+        f"{results['seconds_a_byte'] * 1e9:.2g} nanoseconds ({1e-9 / max(results['seconds_a_byte'], 1e-15):.2g} GB/s)"
     )
 
 
@@ -141,7 +141,7 @@ def worker(number: str, port: str, repetitions: str, at_least: str, out: str) ->
     jax.distributed.initialize(f"127.0.0.1:{port}", PROCESSES, int(number))
     mesh = Mesh(np.array(jax.devices()), ("data",))
     runs: dict[tuple[str, str], Callable[[int], object]] = {}
-    facts: Found = {}
+    facts: Measurement = {}
     for name, (sizes, batch_size) in NETWORKS.items():
         model, batch = fnn.mlp(sizes), samples(batch_size, sizes[0], sizes[-1])
         together = _trainer(model, batch, mesh)
@@ -156,9 +156,9 @@ def worker(number: str, port: str, repetitions: str, at_least: str, out: str) ->
     for _ in range(int(repetitions)):
         for what, run in runs.items():
             _meet()
-            begun = time.perf_counter()
+            started = time.perf_counter()
             run(counts[what])
-            seconds[what].append((time.perf_counter() - begun) / counts[what])
+            seconds[what].append((time.perf_counter() - started) / counts[what])
     if int(number) == 0:
         for name in NETWORKS:
             facts[name] |= {"together": seconds[name, "together"], "apart": seconds[name, "apart"]}
@@ -207,9 +207,9 @@ def _summing(arrays, numbers, mesh) -> Callable[[int], object]:
 def _calls(run, at_least) -> int:
     """Steps that take about so long; both processes have to take the same number."""
     run(2)
-    begun = time.perf_counter()
+    started = time.perf_counter()
     run(4)
-    wanted = np.float32(4 * at_least / (time.perf_counter() - begun))
+    wanted = np.float32(4 * at_least / (time.perf_counter() - started))
     agreed = multihost_utils.process_allgather(wanted).min()
     return max(int(agreed), 4)
 

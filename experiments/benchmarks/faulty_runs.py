@@ -1,8 +1,7 @@
-"""The doctor's patients by which its rules were written: ``HEALTHY`` recipes, and ``SICK`` ones.
+"""The training runs with which the monitor's rules were written: ``HEALTHY`` and ``FAULTY`` cases.
 
-A sick recipe is a healthy one, its twin, with one thing broken. Whether it is truly sick is measured, not declared:
-``doctor`` counts it only where its twin reaches the quality that its data set asks for and it ends clearly worse. The
-held-out patients stand in ``unseen_runs``.
+A faulty case is a healthy one, its twin, with one fault. Whether it is faulty is measured: ``doctor`` counts it only
+where its twin reaches the quality of its data set and it ends clearly worse. ``held_out_runs`` has the held-out cases.
 """
 
 import jax
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import funcnn as fnn
-from experiments.benchmarks.monitored_runs import RATES, Recipe, network, usual_loss
+from experiments.benchmarks.monitored_runs import RATES, TrainingCase, network, usual_loss
 
 ACTIVATIONS = {"sigmoid": fnn.sigmoid, "tanh": fnn.tanh, "relu": fnn.relu, "gelu": fnn.gelu}
 OPTIONS = {
@@ -22,11 +21,11 @@ OPTIONS = {
 }
 
 
-def recipe(data: str, depth: int, activation: str, optimizer: str, option: str = "", seed: int = 0) -> Recipe:
-    """A healthy recipe with the usual loss and rate."""
+def case(data: str, depth: int, activation: str, optimizer: str, option: str = "", seed: int = 0) -> TrainingCase:
+    """A healthy case with the usual loss and rate."""
     name = "-".join(filter(None, (data, f"{depth}x{activation}", option, optimizer, str(seed))))
     model = network(data, depth, ACTIVATIONS[activation], **OPTIONS[option])
-    return Recipe(name, data, model, usual_loss(data), optimizer, RATES[optimizer], seed)
+    return TrainingCase(name, data, model, usual_loss(data), optimizer, RATES[optimizer], seed)
 
 
 HEALTHY_SPECIFICATIONS = [
@@ -121,7 +120,7 @@ def faint_backward(residuals, da):
 FAINT = fnn.activation_layer(faint_forward, faint_backward, fnn.LayerSpec("faint"))
 
 
-def sick(kinds, fault: str, twin: Recipe, *, layer: str = "", **changes) -> Recipe:
+def faulty(kinds, fault: str, twin: TrainingCase, *, layer: str = "", **changes) -> TrainingCase:
     """The twin with a fault."""
     kinds = (kinds,) if isinstance(kinds, str) else kinds
     name = f"{kinds[0].replace(' ', '_')}:{fault}:{twin.name}"
@@ -131,84 +130,84 @@ def sick(kinds, fault: str, twin: Recipe, *, layer: str = "", **changes) -> Reci
 def _vanishing():
     kind, small = "vanishing gradients", kernels(lambda k: 0.05 * k)
     for twin in (
-        recipe("digits", 3, "tanh", "momentum"), recipe("iris", 4, "gelu", "momentum"),
-        recipe("moons", 3, "tanh", "momentum"), recipe("wine", 3, "relu", "momentum"),
-        recipe("xor", 4, "relu", "momentum"), recipe("sine", 3, "gelu", "adam"),
+        case("digits", 3, "tanh", "momentum"), case("iris", 4, "gelu", "momentum"),
+        case("moons", 3, "tanh", "momentum"), case("wine", 3, "relu", "momentum"),
+        case("xor", 4, "relu", "momentum"), case("sine", 3, "gelu", "adam"),
     ):  # fmt: skip
-        yield sick(kind, "small_kernels", twin, break_params=small)
+        yield faulty(kind, "small_kernels", twin, break_params=small)
     for data, optimizer in (("digits", "sgd"), ("iris", "sgd"), ("moons", "sgd"), ("wine", "sgd"), ("cancer", "sgd")):
-        twin = recipe(data, 5, "tanh", optimizer)
-        yield sick(kind, "sigmoid", twin, model=network(data, 5, fnn.sigmoid))
+        twin = case(data, 5, "tanh", optimizer)
+        yield faulty(kind, "sigmoid", twin, model=network(data, 5, fnn.sigmoid))
     for twin in (
-        recipe("digits", 3, "tanh", "momentum"), recipe("moons", 3, "tanh", "momentum"),
-        recipe("iris", 2, "tanh", "sgd"), recipe("xor", 2, "relu", "sgd"), recipe("sine", 2, "relu", "adam"),
+        case("digits", 3, "tanh", "momentum"), case("moons", 3, "tanh", "momentum"),
+        case("iris", 2, "tanh", "sgd"), case("xor", 2, "relu", "sgd"), case("sine", 2, "relu", "adam"),
     ):  # fmt: skip
         layers = twin.model.spec.parts
         broken = fnn.serial(*layers[:2], FAINT, *layers[2:])
-        yield sick(kind, "faint_layer", twin, layer="layers[2] faint", model=broken)
+        yield faulty(kind, "faint_layer", twin, layer="layers[2] faint", model=broken)
 
 
 def _exploding():
     kind, large = "exploding gradients", kernels(lambda k: 5 * k)
     for twin in (
-        recipe("digits", 4, "relu", "sgd"), recipe("iris", 4, "gelu", "momentum"), recipe("moons", 4, "relu", "sgd"),
-        recipe("wine", 4, "relu", "sgd"), recipe("xor", 4, "relu", "momentum"), recipe("cancer", 4, "relu", "sgd"),
-        recipe("diabetes", 3, "gelu", "adam"), recipe("sine", 3, "gelu", "adam"),
+        case("digits", 4, "relu", "sgd"), case("iris", 4, "gelu", "momentum"), case("moons", 4, "relu", "sgd"),
+        case("wine", 4, "relu", "sgd"), case("xor", 4, "relu", "momentum"), case("cancer", 4, "relu", "sgd"),
+        case("diabetes", 3, "gelu", "adam"), case("sine", 3, "gelu", "adam"),
     ):  # fmt: skip
-        yield sick(kind, "large_kernels", twin, break_params=large)
+        yield faulty(kind, "large_kernels", twin, break_params=large)
     for data in ("digits", "moons", "iris", "wine", "xor"):
-        twin = recipe(data, 4, "relu", "momentum")
+        twin = case(data, 4, "relu", "momentum")
         broken = kernels(lambda k: 100 * k, only=3)
-        yield sick(kind, "one_large_kernel", twin, layer="layers[6] linear", break_params=broken)
+        yield faulty(kind, "one_large_kernel", twin, layer="layers[6] linear", break_params=broken)
 
 
 def _dead():
     kind = "dead units"
     for twin in (
-        recipe("digits", 2, "relu", "adam"), recipe("iris", 1, "relu", "adam"), recipe("moons", 2, "relu", "adam"),
-        recipe("spirals", 3, "relu", "adam"), recipe("sine", 2, "relu", "adam"), recipe("xor", 2, "relu", "sgd"),
-        recipe("cancer", 2, "relu", "sgd"), recipe("wine", 3, "relu", "momentum"),
+        case("digits", 2, "relu", "adam"), case("iris", 1, "relu", "adam"), case("moons", 2, "relu", "adam"),
+        case("spirals", 3, "relu", "adam"), case("sine", 2, "relu", "adam"), case("xor", 2, "relu", "sgd"),
+        case("cancer", 2, "relu", "sgd"), case("wine", 3, "relu", "momentum"),
     ):  # fmt: skip
-        yield sick(kind, "bias_-5", twin, break_params=biases(-5.0))
+        yield faulty(kind, "bias_-5", twin, break_params=biases(-5.0))
     for twin in (
-        recipe("digits", 4, "relu", "sgd"), recipe("moons", 4, "relu", "sgd"), recipe("xor", 4, "relu", "momentum"),
-        recipe("wine", 4, "relu", "sgd"),
+        case("digits", 4, "relu", "sgd"), case("moons", 4, "relu", "sgd"), case("xor", 4, "relu", "momentum"),
+        case("wine", 4, "relu", "sgd"),
     ):  # fmt: skip
-        yield sick(kind, "one_bias_-20", twin, layer="layers[3] relu", break_params=biases(-20.0, only=1))
-    for twin in (recipe("digits", 1, "relu", "sgd"), recipe("digits", 2, "relu", "adam")):
-        yield sick(kind, "negative_kernel", twin, break_params=kernels(lambda k: -jnp.abs(k), only=0))
+        yield faulty(kind, "one_bias_-20", twin, layer="layers[3] relu", break_params=biases(-20.0, only=1))
+    for twin in (case("digits", 1, "relu", "sgd"), case("digits", 2, "relu", "adam")):
+        yield faulty(kind, "negative_kernel", twin, break_params=kernels(lambda k: -jnp.abs(k), only=0))
 
 
 def _saturation():
     kind, large = "saturation", kernels(lambda k: 30 * k)
     for twin in (
-        recipe("digits", 3, "tanh", "momentum"), recipe("moons", 3, "tanh", "momentum"),
-        recipe("spirals", 4, "tanh", "adam"), recipe("xor", 3, "tanh", "adam"), recipe("iris", 3, "sigmoid", "adam"),
-        recipe("digits", 6, "tanh", "adam", "skip"), recipe("digits", 5, "tanh", "sgd"),
-        recipe("digits", 2, "sigmoid", "adam"),
-        recipe("digits", 3, "tanh", "adam"), recipe("digits", 4, "tanh", "momentum"),
-        recipe("cancer", 2, "sigmoid", "adam"),
+        case("digits", 3, "tanh", "momentum"), case("moons", 3, "tanh", "momentum"),
+        case("spirals", 4, "tanh", "adam"), case("xor", 3, "tanh", "adam"), case("iris", 3, "sigmoid", "adam"),
+        case("digits", 6, "tanh", "adam", "skip"), case("digits", 5, "tanh", "sgd"),
+        case("digits", 2, "sigmoid", "adam"),
+        case("digits", 3, "tanh", "adam"), case("digits", 4, "tanh", "momentum"),
+        case("cancer", 2, "sigmoid", "adam"),
     ):  # fmt: skip
-        yield sick(kind, "large_kernels", twin, break_params=large)
+        yield faulty(kind, "large_kernels", twin, break_params=large)
     for data in ("digits", "moons", "iris", "wine", "xor"):
         broken = biases(12.0, only=1)
-        yield sick(
-            kind, "one_large_bias", recipe(data, 3, "tanh", "momentum"), layer="layers[3] tanh", break_params=broken
+        yield faulty(
+            kind, "one_large_bias", case(data, 3, "tanh", "momentum"), layer="layers[3] tanh", break_params=broken
         )
 
 
 def _rates():
     twins = [
-        recipe("digits", 2, "relu", "adam"), recipe("digits", 3, "tanh", "momentum"),
-        recipe("wine", 2, "sigmoid", "adam"), recipe("cancer", 2, "relu", "sgd"), recipe("iris", 2, "tanh", "sgd"),
-        recipe("iris", 4, "gelu", "momentum"), recipe("diabetes", 3, "gelu", "adam"),
-        recipe("moons", 3, "tanh", "momentum"), recipe("spirals", 3, "relu", "adam"),
-        recipe("xor", 3, "tanh", "adam"), recipe("sine", 2, "relu", "adam"), recipe("wine", 3, "relu", "momentum"),
-        recipe("spirals", 4, "tanh", "adam"),
+        case("digits", 2, "relu", "adam"), case("digits", 3, "tanh", "momentum"),
+        case("wine", 2, "sigmoid", "adam"), case("cancer", 2, "relu", "sgd"), case("iris", 2, "tanh", "sgd"),
+        case("iris", 4, "gelu", "momentum"), case("diabetes", 3, "gelu", "adam"),
+        case("moons", 3, "tanh", "momentum"), case("spirals", 3, "relu", "adam"),
+        case("xor", 3, "tanh", "adam"), case("sine", 2, "relu", "adam"), case("wine", 3, "relu", "momentum"),
+        case("spirals", 4, "tanh", "adam"),
     ]  # fmt: skip
     for twin in twins:
-        yield sick("learning rate too high", "rate_x100", twin, rate=100 * twin.rate)
-        yield sick("learning rate too low", "rate_/1000", twin, rate=twin.rate / 1000)
+        yield faulty("learning rate too high", "rate_x100", twin, rate=100 * twin.rate)
+        yield faulty("learning rate too low", "rate_/1000", twin, rate=twin.rate / 1000)
 
 
 def _unscaled():
@@ -220,7 +219,7 @@ def _unscaled():
         ("wine", 1, "tanh", "sgd"), ("wine", 2, "sigmoid", "adam"), ("wine", 3, "relu", "momentum"),
         ("cancer", 2, "relu", "sgd"), ("cancer", 1, "sigmoid", "momentum"),
     ):  # fmt: skip
-        yield sick(kind, "raw", recipe(data, depth, activation, optimizer), break_data=shipped[data])
+        yield faulty(kind, "raw", case(data, depth, activation, optimizer), break_data=shipped[data])
     for fault, change, twins in (
         ("x1000", lambda x: 1000 * x, (("moons", 3, "tanh", "momentum"), ("xor", 2, "relu", "sgd"))),
         ("x0.001", lambda x: x / 1000, (("iris", 2, "tanh", "sgd"), ("spirals", 3, "relu", "adam"))),
@@ -230,29 +229,29 @@ def _unscaled():
         ("plus_50", lambda x: x + 50, (("iris", 2, "tanh", "sgd"), ("xor", 1, "tanh", "adam"))),
     ):  # fmt: skip
         for twin in twins:
-            yield sick(kind, fault, recipe(*twin), break_data=features(change))
+            yield faulty(kind, fault, case(*twin), break_data=features(change))
 
 
 def _no_fall():
     kind = "loss doesn't fall"
     for twin in (
-        recipe("digits", 1, "relu", "sgd"), recipe("moons", 2, "relu", "adam"), recipe("spirals", 3, "relu", "adam"),
-        recipe("xor", 2, "relu", "sgd"), recipe("sine", 2, "relu", "adam"), recipe("cancer", 1, "sigmoid", "momentum"),
-        recipe("moons", 3, "tanh", "momentum"),
+        case("digits", 1, "relu", "sgd"), case("moons", 2, "relu", "adam"), case("spirals", 3, "relu", "adam"),
+        case("xor", 2, "relu", "sgd"), case("sine", 2, "relu", "adam"), case("cancer", 1, "sigmoid", "momentum"),
+        case("moons", 3, "tanh", "momentum"),
     ):  # fmt: skip
-        yield sick(kind, "shuffled_targets", twin, break_data=targets(shuffled))
+        yield faulty(kind, "shuffled_targets", twin, break_data=targets(shuffled))
     for twin in (
-        recipe("moons", 3, "relu", "sgd", "norm"),
-        recipe("xor", 1, "tanh", "adam"),
-        recipe("digits", 1, "relu", "sgd"),
+        case("moons", 3, "relu", "sgd", "norm"),
+        case("xor", 1, "tanh", "adam"),
+        case("digits", 1, "relu", "sgd"),
     ):
-        yield sick(kind, "noise_for_features", twin, break_data=features(noise))
+        yield faulty(kind, "noise_for_features", twin, break_data=features(noise))
     for twin in (
-        recipe("digits", 2, "relu", "adam"),
-        recipe("iris", 2, "tanh", "sgd"),
-        recipe("sine", 1, "tanh", "adam"),
+        case("digits", 2, "relu", "adam"),
+        case("iris", 2, "tanh", "sgd"),
+        case("sine", 1, "tanh", "adam"),
     ):
-        yield sick(kind, "gradients_lost", twin, is_frozen=True)
+        yield faulty(kind, "gradients_lost", twin, is_frozen=True)
 
 
 def _labels():
@@ -260,41 +259,41 @@ def _labels():
     for data, depth, activation, optimizer in (
         ("sine", 1, "tanh", "adam"), ("sine", 3, "gelu", "adam"), ("diabetes", 1, "tanh", "adam"),
     ):  # fmt: skip
-        twin = recipe(data, depth, activation, optimizer)
+        twin = case(data, depth, activation, optimizer)
         for name, output in (("sigmoid", fnn.sigmoid), ("relu", fnn.relu), ("softplus", fnn.softplus)):
             model = network(data, depth, ACTIVATIONS[activation], output)
-            yield sick(kind, f"{name}_output", twin, model=model)
-    twin = recipe("sine", 1, "tanh", "adam")
-    yield sick(
+            yield faulty(kind, f"{name}_output", twin, model=model)
+    twin = case("sine", 1, "tanh", "adam")
+    yield faulty(
         kind, "tanh_output_targets_x5", twin, model=network("sine", 1, fnn.tanh, fnn.tanh),
         break_data=targets(lambda y: 5 * y),
     )  # fmt: skip
     for data, depth, activation, optimizer in (
         ("moons", 2, "relu", "adam"), ("xor", 1, "tanh", "adam"), ("cancer", 2, "relu", "sgd"),
     ):  # fmt: skip
-        twin = recipe(data, depth, activation, optimizer)
+        twin = case(data, depth, activation, optimizer)
         doubled = network(data, depth, ACTIVATIONS[activation], fnn.sigmoid)
-        yield sick(kind, "sigmoid_twice", twin, model=doubled)
+        yield faulty(kind, "sigmoid_twice", twin, model=doubled)
         single = network(data, depth, ACTIVATIONS[activation], fnn.softmax)
-        yield sick(kind, "softmax_of_one", twin, model=single, loss=fnn.mean_squared_error)
-    twin = recipe("moons", 2, "relu", "adam")
-    yield sick(
+        yield faulty(kind, "softmax_of_one", twin, model=single, loss=fnn.mean_squared_error)
+    twin = case("moons", 2, "relu", "adam")
+    yield faulty(
         kind, "minus_one_and_one", twin, model=network("moons", 2, fnn.relu, fnn.sigmoid),
         break_data=targets(lambda y: 2 * y - 1),
     )  # fmt: skip
     for data, depth, activation, optimizer in (("digits", 2, "sigmoid", "adam"), ("digits", 1, "relu", "sgd")):
         doubled = network(data, depth, ACTIVATIONS[activation], fnn.softmax)
-        yield sick(kind, "softmax_twice", recipe(data, depth, activation, optimizer), model=doubled)
+        yield faulty(kind, "softmax_twice", case(data, depth, activation, optimizer), model=doubled)
     for load in ("diabetes",):
         raw_targets = targets(lambda y: 77 * y + 152)
-        yield sick(kind, "raw_targets", recipe(load, 1, "tanh", "adam"), break_data=raw_targets)
+        yield faulty(kind, "raw_targets", case(load, 1, "tanh", "adam"), break_data=raw_targets)
 
 
-SICK = [
-    patient
+FAULTY = [
+    case
     for faults in (_vanishing, _exploding, _dead, _saturation, _rates, _unscaled, _no_fall, _labels)
-    for patient in faults()
+    for case in faults()
 ]
-_specified = [recipe(*specification) for specification in HEALTHY_SPECIFICATIONS]
-HEALTHY = list({patient.name: patient for patient in (*_specified, *(patient.twin for patient in SICK))}.values())
-"""The specified recipes and the twins of the sick ones."""
+_specified = [case(*specification) for specification in HEALTHY_SPECIFICATIONS]
+HEALTHY = list({case.name: case for case in (*_specified, *(case.twin for case in FAULTY))}.values())
+"""The specified cases and the twins of the faulty ones."""

@@ -6,7 +6,7 @@ It prints one line of JSON. Nothing is imported before the clock begins but the 
 import json
 import time
 
-begun = time.perf_counter()
+started = time.perf_counter()
 import jax  # noqa: E402
 
 after_jax = time.perf_counter()
@@ -47,13 +47,13 @@ def main() -> None:
 
     jax.monitoring.register_event_duration_secs_listener(count)
     jax.monitoring.register_event_listener(count)
-    found = {"import jax": after_jax - begun, "import funcnn": after_funcnn - begun}
+    results = {"import jax": after_jax - started, "import funcnn": after_funcnn - started}
     for name in ("first fit", "second fit"):
         counted.clear()
         before = time.perf_counter()
         fit()
-        found[name] = {"seconds": time.perf_counter() - before} | {what: counted[what] for what in EVENTS.values()}
-    print(json.dumps(found))
+        results[name] = {"seconds": time.perf_counter() - before} | {what: counted[what] for what in EVENTS.values()}
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

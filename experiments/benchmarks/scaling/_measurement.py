@@ -27,35 +27,35 @@ PACKAGE = "experiments.benchmarks.scaling"
 VARIABLES = ("XLA_FLAGS", "JAX_PLATFORMS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """What in the environment changes how fast arithmetic is."""
 
-Found = dict[str, Any]
+Measurement = dict[str, Any]
 Estimate = dict[str, float | None]
 
 
 def command(
     name: str,
     kind: type,
-    measure: Callable[[Any], Found],
-    show: Callable[[Found], None],
+    measure: Callable[[Any], Measurement],
+    show: Callable[[Measurement], None],
     arguments: Sequence[str] | None = None,
-) -> Found:
+) -> Measurement:
     """What ``python -m experiments.benchmarks.scaling.NAME`` does: measure in float32, print, write all figures."""
     arguments = sys.argv[1:] if arguments is None else arguments
     program = f"python -m {PACKAGE}.{name}"
     settings = tyro.cli(kind, prog=program, args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
     check(asdict(settings))
     console.rule(f"[bold]{(kind.__doc__ or name).splitlines()[0]}")
-    begun = time.monotonic()
+    started = time.monotonic()
     with single_precision():
-        found = measure(settings)
+        results = measure(settings)
     about = {
         "command": shlex.join([*program.split(), *arguments]), "settings": asdict(settings),
-        "seconds": time.monotonic() - begun, "environment": surroundings(),
+        "seconds": time.monotonic() - started, "environment": environment_facts(),
     }  # fmt: skip
-    show(found)
+    show(results)
     settings.out.parent.mkdir(parents=True, exist_ok=True)
-    settings.out.write_text(json.dumps(about | found, indent=1, default=str), encoding="utf-8")
+    settings.out.write_text(json.dumps(about | results, indent=1, default=str), encoding="utf-8")
     console.print(f"written: {settings.out}", highlight=False, soft_wrap=True)
-    return found
+    return results
 
 
 def check(settings: Mapping[str, Any]) -> None:
@@ -86,7 +86,7 @@ def single_precision() -> Iterator[None]:
         jax.config.update("jax_enable_x64", before)
 
 
-def surroundings() -> Found:
+def environment_facts() -> Measurement:
     """What the figures were measured on and with."""
     versions = {}
     for package in ("torch", "scipy", "mlxtend"):
@@ -98,15 +98,15 @@ def surroundings() -> Found:
 
 def seconds_of(run: Callable[[], Any], at_least: float = 0.0) -> float:
     """Seconds that one call takes, from as many calls in a row as fill ``at_least`` seconds."""
-    calls, begun = 0, time.perf_counter()
+    calls, started = 0, time.perf_counter()
     while True:
         jax.block_until_ready(run())
-        calls, spent = calls + 1, time.perf_counter() - begun
+        calls, spent = calls + 1, time.perf_counter() - started
         if spent >= at_least:
             return spent / calls
 
 
-def interleaved(
+def time_interleaved(
     runs: Mapping[Any, Callable[[], Any]], repetitions: int, at_least: float = 0.0
 ) -> dict[Any, list[float]]:
     """Seconds a call of each, once a repetition; the order turns with it, so that drift hits all alike.
@@ -131,7 +131,7 @@ def estimate(values, statistic: str = "median") -> Estimate:
     return {"value": float(np.median(values) if statistic == "median" else values.mean()), "low": low, "high": high}
 
 
-def chosen(known: Mapping[str, Any], only: Sequence[str]) -> list[str]:
+def select_names(known: Mapping[str, Any], only: Sequence[str]) -> list[str]:
     """The names asked for, in their own order; all of them if none is."""
     if unknown := set(only) - set(known):
         raise SystemExit(f"--only: expected some of {', '.join(known)}; got {', '.join(sorted(unknown))}.")
@@ -143,7 +143,7 @@ def ratio(above, below) -> Estimate:
     return estimate(np.asarray(above, float) / np.asarray(below, float))
 
 
-def shown(figure: Estimate, scale: float = 1.0) -> str:
+def format_estimate(figure: Estimate, scale: float = 1.0) -> str:
     """A figure and its interval as text."""
     if figure["low"] is None:
         return format_number(figure["value"] * scale)
