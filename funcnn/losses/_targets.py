@@ -33,7 +33,7 @@ class LabelResiduals(NamedTuple):
 
 def loss_spec(loss: Any) -> LossSpec:
     """Return the spec of a loss; the default for an object with ``forward`` and ``backward`` alone."""
-    return getattr(loss, "spec", LossSpec())
+    return getattr(loss, "spec", None) or LossSpec()
 
 
 def matching_target(name: str, prediction: Any, target: Any) -> tuple[Array, Array]:

@@ -197,16 +197,15 @@ def own_loss(loss, **changes):
     return functions._replace(spec=dataclasses.replace(loss.spec, **changes)) if changes else functions
 
 
-def test_a_loss_without_a_spec_has_no_finding_of_its_own():
-    twice = (CLASSES, own_loss(fnn.softmax_cross_entropy), net(fnn.softmax, 3))
-    assert facts_of(*twice) == []
+def test_a_loss_without_a_spec_gets_no_findings_about_the_loss():
+    assert facts_of(CLASSES, own_loss(fnn.softmax_cross_entropy), net(fnn.softmax, 3)) == []
     assert facts_of(100 + VALUES, own_loss(fnn.mean_squared_error), net(fnn.identity)) == []
     facts = target_facts(CLASSES, own_loss(fnn.softmax_cross_entropy))
     assert (facts.loss, facts.form, facts.prediction, facts.targets) == ("loss", "labels", None, None)
     assert np.isnan(facts.constant_loss)
 
 
-def test_a_loss_that_says_what_it_expects_has_the_findings_of_funcnns():
+def test_an_own_loss_with_a_spec_gets_the_findings_about_it():
     scaled = own_loss(fnn.softmax_cross_entropy, name="scaled_cross_entropy")
     (finding,) = facts_of(CLASSES, scaled, net(fnn.softmax, 3))
     assert finding.sentence.startswith("scaled_cross_entropy takes logits and contains the output layer already")
