@@ -178,7 +178,7 @@ class Layer(NamedTuple):
     spec: LayerSpec = LayerSpec()
 
     def __repr__(self) -> str:
-        parts = [repr(part) for part in self.spec.parts]
+        parts = [repr(part) if isinstance(part, Layer) else LayerSpec.name for part in self.spec.parts]
         settings = [f"{name}={_setting(value)}" for name, value in self.spec.settings]
         if not parts:
             return f"{self.spec.name}({', '.join(settings)})" if settings else self.spec.name

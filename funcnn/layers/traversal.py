@@ -114,7 +114,9 @@ def figures_in_order(figures_of: Callable[[Any], PyTree[Array]], model: Layer, t
         case Wrapped(layer, _, _):
             return figures_in_order(figures_of, layer, tree)
     parts = [figures_in_order(figures_of, layer, part) for layer, part in zip(spec_of(model).parts, tree, strict=True)]
-    return jax.tree.map(lambda *figures: jnp.concatenate(figures, axis=-1), *parts)
+    # Layers may compute in different dtypes.
+    with jax.numpy_dtype_promotion("standard"):
+        return jax.tree.map(lambda *figures: jnp.concatenate(figures, axis=-1), *parts)
 
 
 class Node(NamedTuple):

@@ -213,7 +213,7 @@ def test_random_keys_in_a_state_come_back_as_keys(tmp_path):
     assert jax.random.key_data(resumed.state[0]).tolist() == jax.random.key_data(whole.state[0]).tolist()
 
 
-def test_a_layer_of_other_fields_is_the_same_in_another_process(tmp_path):
+def test_a_layer_of_other_fields_is_the_same_in_another_process(tmp_path, as_for_users):
     """Its text may hold the addresses of its functions."""
 
     class OwnLayer(NamedTuple):

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import funcnn as fnn
-from funcnn.training.input import drawn, initial_parameters
+from funcnn.training.input import initial_parameters, initialize
 from tests.cases import KEY, WIDEST, largest_gap
 
 X = jax.random.normal(KEY, (10, 3), WIDEST)
@@ -247,7 +247,7 @@ def test_a_state_may_hold_a_key_and_callbacks_may_come_from_a_generator():
 def test_parameters_are_the_models_own_however_many_there_are(hidden):
     # With their biases seven kernels are drawn by one program, nine array by array.
     model = fnn.mlp((3,) * (hidden + 1) + (2,))
-    found, expected = drawn(model, KEY), model.init(KEY)
+    found, expected = initialize(model, KEY), model.init(KEY)
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     assert largest_gap(found, expected) <= TIGHT
 
