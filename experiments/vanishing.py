@@ -118,11 +118,15 @@ def cotangent_ratios(activation: fnn.Layer, keys: jax.Array) -> jax.Array:
     A network of d layers is the first d of fifty; a cotangent of length 1 and random direction enters at its end.
     """
     block = fnn.serial(activation, fnn.linear(UNITS, UNITS))
-    deep = fnn.repeat(block, max(PASSED))
 
     def one(kernels, z, dy_at_end):
         params = ((), fnn.LinearParams(kernels, jnp.zeros(kernels.shape[:2])))
-        _, _, residuals = deep.forward(params, ((), ()), z, train=True)
+
+        def up(z, layer_params):
+            z, _, residuals = block.forward(layer_params, ((), ()), z, train=True)
+            return z, residuals
+
+        _, residuals = lax.scan(up, z, params)
 
         def down(dy, layer):
             number, kept = layer
@@ -130,7 +134,7 @@ def cotangent_ratios(activation: fnn.Layer, keys: jax.Array) -> jax.Array:
             return jax.vmap(lambda dy: block.backward(kept, dy[None])[1][0])(dy), None
 
         nothing = jnp.zeros((len(PASSED), UNITS))
-        dy, _ = lax.scan(down, nothing, (1 + jnp.arange(max(PASSED)), residuals.of_layers), reverse=True)
+        dy, _ = lax.scan(down, nothing, (1 + jnp.arange(max(PASSED)), residuals), reverse=True)
         return jnp.linalg.norm(dy, axis=-1)
 
     def of_seed(key):
