@@ -49,12 +49,6 @@ class RepeatResiduals(NamedTuple):
         sources = (jax.tree.leaves(given), kept, (y,))
         return jax.tree.unflatten(structure, [sources[source][number] for source, number in places])
 
-    @property
-    def of_layers(self) -> Residuals:
-        """The layers' own residuals, each array with the layers first."""
-        outputs = None if self.y is None else jnp.concatenate([self.kept[0][1:], self.y[None]])
-        return self.of_one(self.given, self.kept, outputs)
-
 
 _GIVEN, _KEPT, _OUTPUT = 0, 1, (2, 0)
 

@@ -59,7 +59,7 @@ def test_a_repeat_keeps_its_inputs_alone():
     params, state = model.init(KEY)
     residuals = model.forward(params, state, X, train=True)[2]
     assert [leaf.shape for leaf in residuals.kept] == [(3, 5, 4)]  # an output is the next one's input
-    assert residuals.of_layers[0].kernel is params[0].kernel
+    assert residuals.given[0][0].kernel is params[0].kernel
 
 
 def test_random_layers_in_a_repeat_get_keys_of_their_own():
