@@ -119,7 +119,7 @@ def _train(params, state, x, y, rows, keys, rate, share, *, model, loss, optimiz
 
 def _as_targets(y, case):
     """Labels for the losses on classes; values, or bits, in the prediction's shape for the others."""
-    if y.ndim == 1 and case.loss in (fnn.softmax_cross_entropy, fnn.categorical_cross_entropy):
+    if y.ndim == 1 and case.loss.spec.targets == "classes":
         return jnp.asarray(y, jnp.int32)
     return jnp.asarray(y if y.ndim == 2 else y[:, None], jnp.float32)
 
@@ -132,7 +132,7 @@ def _quality(prediction, y, case) -> float:
         return 1 - float(((prediction - y) ** 2).mean() / y.var(axis=0).mean())
     if prediction.shape[1] > 1:
         return float((prediction.argmax(axis=1) == y).mean())
-    threshold = 0.0 if case.loss is fnn.sigmoid_cross_entropy else 0.5
+    threshold = 0.0 if case.loss.spec.prediction == "logits" else 0.5
     return float(((prediction[:, 0] > threshold) == (y > 0)).mean())
 
 
