@@ -25,7 +25,7 @@ from funcnn._numerics.arrays import as_float64, max_abs
 from funcnn.backprop import autodiff_value_and_grad, manual_value_and_grad
 from funcnn.gradcheck.engine.examination import examine
 from funcnn.gradcheck.engine.properties import Property, check_also, linearity
-from funcnn.gradcheck.engine.steps import against, judged_together, other_structure
+from funcnn.gradcheck.engine.steps import compare_step, make_pairs, structure_row
 from funcnn.gradcheck.report import GradientReport, LeafReport
 from funcnn.layers.traversal import Node, backward_nodes, forward_nodes, structure_of
 from funcnn.types import Batch, Layer, Loss, Params, State
@@ -101,17 +101,17 @@ def check_layer(
     is_floating = jnp.issubdtype(x.dtype, jnp.floating)
     differentiated, tokens = LayerArguments(params, x if is_floating else None), None if is_floating else x
 
-    def is_linear(judged):
-        arguments, tokens, state, dy, key = judged.evaluated.arguments
+    def is_linear(comparison):
+        arguments, tokens, state, dy, key = comparison.gradients.arguments
         other = other_dy.astype(dy.dtype)
-        return (linearity(lambda dy: by_hand(arguments, tokens, state, dy, key), dy, other, judged.spacing),)
+        return (linearity(lambda dy: by_hand(arguments, tokens, state, dy, key), dy, other, comparison.spacing),)
 
-    def walked(judged):
-        return _rows(parts(*judged.evaluated.arguments), judged.spacing)
+    def more_steps(comparison):
+        return _rows(parts(*comparison.gradients.arguments), comparison.spacing)
 
     return examine(
         "check_layer", projection, by_hand, (differentiated, tokens, state, dy, layer_key), also, is_linear,
-        walked if structure_of(layer) else lambda judged: (),
+        more_steps if structure_of(layer) else lambda comparison: (),
     )  # fmt: skip
 
 
@@ -145,10 +145,10 @@ def check_model(
     state: State | None = None,
     also: Sequence[Property] = (),
 ) -> GradientReport:
-    """Compare ``manual_value_and_grad`` of a model and a loss with autodiff, and every layer's backward on the way.
+    """Compare ``manual_value_and_grad`` of a model and a loss with autodiff, and every layer's backward by itself.
 
-    The layers are walked backward. Each gets its true residuals and its true cotangent, so that a layer is blamed for
-    its own mistakes alone; the first wrong one is named, and which of its gradients are wrong.
+    Each layer gets its true residuals and its true cotangent, from the last layer to the first, so that an error shows
+    in the layer that has it alone. The report names the first wrong layer and which of its gradients are wrong.
 
     Args:
         model: any layer.
@@ -188,7 +188,7 @@ def check_model(
     check_same_tree("check_model(params)", params, drawn_params, "what the model's init returns", dtypes=False)
     value, gradient, prediction, parts = _model_functions(model, loss)
     arguments = (params, state, batch, step_key)
-    # Outside jit, where the values of targets and probabilities can be read and refused.
+    # Outside jit, where the values of targets and probabilities are checked.
     loss.forward(prediction(*arguments), batch.y)
     if not _fits(gradient, arguments):
         for row in _rows(parts(*arguments), float(jnp.finfo(_floating_dtype(batch.x)).eps)):
@@ -196,7 +196,7 @@ def check_model(
                 raise ValueError(f"check_model(model): {row.path}: backward returned {row.detail}.")
     return examine(
         "check_model", value, gradient, arguments, also,
-        walked=lambda judged: _rows(parts(*judged.evaluated.arguments), judged.spacing),
+        more_steps=lambda comparison: _rows(parts(*comparison.gradients.arguments), comparison.spacing),
     )  # fmt: skip
 
 
@@ -250,14 +250,14 @@ def _rows(steps: list[_Step], spacing: float) -> tuple[LeafReport, ...]:
 def _compared(step: _Step, spacing: float) -> tuple[LeafReport, ...]:
     scale = max_abs(as_float64(step.dy))
     if ": " in step.name:
-        return judged_together(against(step.name, step.given, step.expected), spacing, scale)
+        return compare_step(make_pairs(step.name, step.given, step.expected), spacing, scale)
     try:
         dparams, dx = step.given
-        pairs = [*against(f"{step.name}: d", dparams, step.expected[0])]
-        pairs += against(f"{step.name}: dx", dx, step.expected[1])
+        pairs = [*make_pairs(f"{step.name}: d", dparams, step.expected[0])]
+        pairs += make_pairs(f"{step.name}: dx", dx, step.expected[1])
     except (TypeError, ValueError) as error:
-        return (other_structure(step.name, f"{error}; expected (dparams, dx)"),)
-    return judged_together([pair._replace(path=pair.path.replace(": d.", ": d")) for pair in pairs], spacing, scale)
+        return (structure_row(step.name, f"{error}; expected (dparams, dx)"),)
+    return compare_step([pair._replace(path=pair.path.replace(": d.", ": d")) for pair in pairs], spacing, scale)
 
 
 def _steps(model, params, state, x, dy, key, *, train) -> list[_Step]:

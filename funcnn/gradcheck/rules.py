@@ -12,12 +12,12 @@ from jaxtyping import PRNGKeyArray, PyTree
 from funcnn._checks import check_callable, check_key, check_same_structure, is_concrete, same_structure
 from funcnn._numerics.program import default_rule, trace
 from funcnn.gradcheck.engine.examination import examine
-from funcnn.gradcheck.engine.precision import Judged
+from funcnn.gradcheck.engine.precision import Comparison
 from funcnn.gradcheck.engine.properties import Property, agreement, check_also, linearity
-from funcnn.gradcheck.engine.slopes import measured_slope
+from funcnn.gradcheck.engine.slopes import measure_slope
 from funcnn.gradcheck.report import GradientReport, PropertyReport
 
-_MOST_MEASURED = 1024
+_MAX_MEASURED = 1024
 
 
 class _Arguments(NamedTuple):
@@ -136,13 +136,13 @@ def check_custom_vjp(
     question = _Question("check_custom_vjp", plain, by_rule, arguments, key)
     if reference is None and not question.is_differentiable():
         size = sum(leaf.size for leaf in jax.tree.leaves(arguments.floating))
-        if size > _MOST_MEASURED:
+        if size > _MAX_MEASURED:
             raise ValueError(
-                f"check_custom_vjp(args): expected at most {_MOST_MEASURED} entries to measure, got {size}; the "
+                f"check_custom_vjp(args): expected at most {_MAX_MEASURED} entries to measure, got {size}; the "
                 "function's own code can't be differentiated. Pass smaller arrays, or a plain function as reference=."
             )
         question = question._replace(function=function, measured=True)
-    return question.examined((), lambda judged: question.rule_properties(function, judged))
+    return question.examined((), lambda comparison: question.rule_properties(function, comparison))
 
 
 class _Question(NamedTuple):
@@ -160,7 +160,7 @@ class _Question(NamedTuple):
         projection = self._measured if self.measured else self._projection
         return examine(
             self.name, projection, self.pulled, (self.arguments.floating, self.arguments.whole, cotangents[0]), also,
-            properties, settled=1e-12 if self.measured else 0.0,
+            properties, min_spacing=1e-12 if self.measured else 0.0,
         )  # fmt: skip
 
     def cotangents(self) -> tuple[PyTree, PyTree]:
@@ -207,10 +207,10 @@ class _Question(NamedTuple):
             raise TypeError(f"{self.name}(vjp): expected (output, pullback) from vjp, got {returned!r}.")
         return _floating_gradients(self.name, returned[1](_to(returned[0], cotangent)), floating, whole)
 
-    def properties(self, judged: Judged) -> Sequence[PropertyReport]:
-        floating, whole, cotangent = judged.evaluated.arguments
+    def properties(self, comparison: Comparison) -> Sequence[PropertyReport]:
+        floating, whole, cotangent = comparison.gradients.arguments
         filled = _Arguments(floating, whole).filled(floating)
-        output, spacing = self.function(*filled), judged.spacing
+        output, spacing = self.function(*filled), comparison.spacing
         other = _like(self.cotangents()[1], cotangent)
         pull = partial(self.pulled, floating, whole)
         return (
@@ -219,9 +219,9 @@ class _Question(NamedTuple):
             _zero_for_zero(pull, cotangent),
         )
 
-    def rule_properties(self, function, judged: Judged) -> Sequence[PropertyReport]:
-        floating, whole, cotangent = judged.evaluated.arguments
-        spacing, expected = judged.spacing, judged.evaluated.by_hand
+    def rule_properties(self, function, comparison: Comparison) -> Sequence[PropertyReport]:
+        floating, whole, cotangent = comparison.gradients.arguments
+        spacing, expected = comparison.spacing, comparison.gradients.by_hand
 
         def pull(at, dy):
             return self.pulled(at, whole, dy)
@@ -230,7 +230,7 @@ class _Question(NamedTuple):
         each = [pull(jax.tree.map(lambda leaf, n=n: leaf[n], batch), cotangent) for n in range(2)]
         stacked = jax.tree.map(lambda *parts: jnp.stack(parts), *each)
         return (
-            *self.properties(judged),
+            *self.properties(comparison),
             agreement("under jit", lambda: jax.jit(pull)(floating, cotangent), expected, spacing),
             agreement("under vmap", lambda: jax.vmap(pull, in_axes=(0, None))(batch, cotangent), stacked, spacing),
             *_one_at_a_time(function, floating, whole, cotangent, expected, spacing),
@@ -321,7 +321,7 @@ def _slopes(loss, floating, spacing):
                     jax.tree.unflatten(structure, [*leaves[:number], jnp.asarray(moved), *leaves[number + 1 :]])
                 )
 
-            slope = measured_slope(along, spacing)
+            slope = measure_slope(along, spacing)
             slopes[index] = np.nan if slope is None else slope.value / max(1.0, float(abs(leaf[index])))
         return jnp.asarray(slopes)
 

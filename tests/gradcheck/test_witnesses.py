@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import funcnn as fnn
-from funcnn.gradcheck.engine.slopes import measured_slope
+from funcnn.gradcheck.engine.slopes import measure_slope
 from tests.cases import KEY, WIDEST
 
 needs_float64 = pytest.mark.skipif(jnp.float64 != WIDEST, reason="measured slopes of 12 digits need float64")
@@ -45,7 +45,7 @@ def test_at_a_kink_every_side_is_right_and_the_report_says_where(side):
     assert report.ok, str(report)
     assert report.verdict == "agrees"
     assert "On a kink: maximum at sample 0, unit 0; sample 0, unit 1" in report.diagnosis
-    assert "felt by ['b1']" in report.diagnosis
+    assert "it affects ['b1']" in report.diagnosis
     assert (report.leaves[0].cause == "kink") == (side != 0.5)
 
 
@@ -214,17 +214,17 @@ def test_a_loss_with_python_conditions_is_judged_too():
 
 @needs_float64
 def test_slopes_know_their_error_and_their_sides():
-    smooth = measured_slope(lambda t: float(np.exp(3 * t)), 2.2e-16)
+    smooth = measure_slope(lambda t: float(np.exp(3 * t)), 2.2e-16)
     assert smooth is not None
     assert abs(smooth.value - 3) < 10 * smooth.error < 1e-7
     assert not smooth.is_kink
-    bent = measured_slope(lambda t: max(t, 0.0) + 2 * t, 2.2e-16)
+    bent = measure_slope(lambda t: max(t, 0.0) + 2 * t, 2.2e-16)
     assert bent is not None
     assert bent.is_kink
     assert (round(bent.left, 9), round(bent.right, 9)) == (2, 3)
     assert bent.holds(2.5)
     assert not bent.holds(3.5)
-    assert measured_slope(lambda t: np.nan, 2.2e-16) is None
+    assert measure_slope(lambda t: np.nan, 2.2e-16) is None
 
 
 @needs_float64

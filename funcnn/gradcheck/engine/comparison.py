@@ -1,4 +1,4 @@
-"""Comparing two gradients leaf by leaf: shapes and dtypes first, then values; and the tolerances, with their origin."""
+"""The comparison of two gradients, leaf by leaf: shapes, dtypes and values, and the tolerances with their origin."""
 
 import math
 from typing import Any, NamedTuple
@@ -10,23 +10,26 @@ import numpy as np
 from funcnn._numerics.arrays import distances, max_abs
 from funcnn._numerics.program import trace
 from funcnn._numerics.rounding import coarser_dtypes, rounding_noise
-from funcnn.gradcheck.engine.precision import Judged
+from funcnn.gradcheck.engine.precision import Comparison
 from funcnn.gradcheck.report import Cause, LeafReport
 
-_MOST_SHOWN = 48
+_MAX_SHOWN = 48
 
 
 class Tolerance(NamedTuple):
-    """The largest difference that rounding explains, and where that figure comes from."""
+    """The largest difference that rounding explains, and the origin of this number."""
 
     size: float
     origin: str
 
 
 class Pair(NamedTuple):
-    """One gradient by hand and by its reference, in the precision of the comparison, beside what it is a gradient of.
+    """The hand-written gradient of a leaf and its reference, in the precision of the comparison.
 
-    ``own`` is the hand-written one as the caller's function returned it, in the caller's own dtype.
+    Fields:
+        path, shape, dtype: of the value that is differentiated.
+        own: the hand-written gradient in the caller's own dtype, as the caller's function returned it.
+        by_hand, reference: both gradients.
     """
 
     path: str
@@ -37,29 +40,29 @@ class Pair(NamedTuple):
     reference: np.ndarray
 
 
-def relative_tolerances(judged: Judged, pairs: list[Pair]) -> list[Tolerance]:
-    """ε^¾ of each leaf's largest entry: a quarter of the digits are left to the different order of the same sums."""
-    share = judged.spacing**0.75
+def relative_tolerances(comparison: Comparison, pairs: list[Pair]) -> list[Tolerance]:
+    """Return ε^¾ of each leaf's largest entry: another order of the same sums may change a quarter of the digits."""
+    share = comparison.spacing**0.75
     origin = f"ε^¾ = {share:.1e} of the leaf's largest entry"
     return [Tolerance(share * max_abs(pair.reference), origin) for pair in pairs]
 
 
-def noise_tolerances(judged: Judged, pairs: list[Pair]) -> list[Tolerance]:
-    """On top of ``relative_tolerances``, 16 times the rounding in each leaf, measured in both gradients' programs.
+def noise_tolerances(comparison: Comparison, pairs: list[Pair]) -> list[Tolerance]:
+    """Return ``relative_tolerances`` plus 16 times the rounding of each leaf, measured in both gradients' programs.
 
-    Where a hand-written gradient can't be traced, 16 ε of the tree's largest entry stand in for its rounding, but no
-    more than half of a leaf that is larger than that.
+    For a hand-written gradient that can't be traced, 16 ε of the tree's largest entry replace its rounding, but no more
+    than half of a leaf that is larger than that.
     """
-    base, params = relative_tolerances(judged, pairs), judged.evaluated.params
-    autodiff_program = trace(jax.grad(judged.evaluated.loss), params)
+    base, params = relative_tolerances(comparison, pairs), comparison.gradients.params
+    autodiff_program = trace(jax.grad(comparison.gradients.loss), params)
     floors = [0.0] * len(pairs)
     origin = "16 × the rounding measured in the leaf"
-    for program in (autodiff_program, judged.gradient_program):
-        if program is not None and not coarser_dtypes(program, judged.spacing):
+    for program in (autodiff_program, comparison.gradient_program):
+        if program is not None and not coarser_dtypes(program, comparison.spacing):
             measured = rounding_noise(program, params)[: len(pairs)]
             floors = [max(floor, 16 * noise) for floor, noise in zip(floors, measured, strict=True)]
-    if autodiff_program is None or judged.gradient_program is None:
-        tree = 16 * judged.spacing * max((max_abs(pair.reference) for pair in pairs), default=0.0)
+    if autodiff_program is None or comparison.gradient_program is None:
+        tree = 16 * comparison.spacing * max((max_abs(pair.reference) for pair in pairs), default=0.0)
         sizes = [max_abs(pair.reference) for pair in pairs]
         floors = [max(floor, shared_floor(tree, size)) for floor, size in zip(floors, sizes, strict=True)]
         origin = "16 ε of the tree's largest entry"
@@ -70,28 +73,30 @@ def noise_tolerances(judged: Judged, pairs: list[Pair]) -> list[Tolerance]:
 
 
 def shared_floor(floor: float, size: float) -> float:
-    """What the rounding of other leaves adds to a leaf's tolerance: no more than half of a leaf that is larger."""
+    """Return what the rounding of other leaves adds to a leaf's tolerance: at most half of a leaf that is larger."""
     return floor if size <= floor else min(floor, size / 2)
 
 
 def compare(pair: Pair, tolerance: Tolerance) -> LeafReport:
-    """One row of a report. A difference in values has the cause ``unknown`` until it is diagnosed."""
+    """Return the row of a report. A difference in values has the cause ``unknown`` until it is diagnosed."""
     cause: Cause | None = None
     worst: tuple[int, ...] = ()
     detail, values, difference, exact = "", (math.nan, math.nan), math.nan, False
     if np.shape(pair.own) != pair.shape or pair.by_hand.shape != pair.reference.shape:
         cause, detail = "shape", f"shape {np.shape(pair.own)} where the value has {pair.shape}"
-        detail += _same_numbers(pair)
+        detail += _describe_equal_numbers(pair)
     else:
         gaps = distances(pair.by_hand, pair.reference)
         if gaps.size:
-            worst = tuple(int(i) for i in np.unravel_index(np.argmax(gaps), gaps.shape))  # a NaN before all else
+            worst = tuple(
+                int(i) for i in np.unravel_index(np.argmax(gaps), gaps.shape)
+            )  # the first NaN, if there is one
             values, difference = (pair.by_hand[worst].item(), pair.reference[worst].item()), float(gaps[worst])
         else:
             difference = 0.0
         exact = bool(np.array_equal(pair.by_hand, pair.reference))
-        given = getattr(pair.own, "dtype", pair.dtype)  # a Python number has none, and takes any
-        # NumPy computes in float64 whatever JAX is set to: more digits than the value's are no mistake of NumPy's.
+        given = getattr(pair.own, "dtype", pair.dtype)  # a Python number has no dtype, and fits any
+        # NumPy computes in float64 whatever JAX is set to: a wider dtype of NumPy is no mistake.
         is_wider = isinstance(pair.own, np.ndarray | np.generic) and np.promote_types(given, pair.dtype) == given
         if given != pair.dtype and not (is_wider and jnp.issubdtype(given, jnp.inexact)):
             cause, detail = "dtype", f"dtype {given} where the value has {pair.dtype}"
@@ -113,11 +118,11 @@ def compare(pair: Pair, tolerance: Tolerance) -> LeafReport:
         worst=worst,
         by_hand=values[0],
         by_autodiff=values[1],
-        differences=() if cause in (None, "shape") else _picture(pair.by_hand - pair.reference),
+        differences=() if cause in (None, "shape") else _blocks(pair.by_hand - pair.reference),
     )
 
 
-def _same_numbers(pair):
+def _describe_equal_numbers(pair):
     numbers, reference = np.squeeze(pair.by_hand), np.squeeze(pair.reference)
     for word, candidate in {"": numbers, ", transposed": numbers.T}.items():
         if candidate.shape == reference.shape and np.allclose(candidate, reference, rtol=1e-5, atol=0):
@@ -128,13 +133,13 @@ def _same_numbers(pair):
     return ""
 
 
-def _picture(differences):
-    """At most 48 rows and columns, each entry the largest of its block."""
+def _blocks(differences):
+    """Return at most 48 rows and columns of the differences, each entry the largest of its block."""
     flat = np.real(differences)
     rows = flat.reshape(1, -1) if flat.ndim < 2 else flat.reshape(flat.shape[0], -1)
     for axis in (0, 1):
-        starts = np.unique(np.linspace(0, rows.shape[axis], _MOST_SHOWN, endpoint=False).astype(int))
-        if rows.shape[axis] > _MOST_SHOWN:
+        starts = np.unique(np.linspace(0, rows.shape[axis], _MAX_SHOWN, endpoint=False).astype(int))
+        if rows.shape[axis] > _MAX_SHOWN:
             high, low = np.maximum.reduceat(rows, starts, axis=axis), np.minimum.reduceat(rows, starts, axis=axis)
             rows = np.where(high > -low, high, low)
     return tuple(tuple(map(float, row)) for row in rows)

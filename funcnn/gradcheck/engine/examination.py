@@ -1,4 +1,4 @@
-"""One question put to all witnesses: the comparison, the verdict and the diagnosis, in the order that they need."""
+"""The examination of a gradient: comparison, kinks, verdict, stability, diagnosis, steps and properties, in order."""
 
 import functools
 import time
@@ -17,11 +17,11 @@ from funcnn._numerics.precision import allow_promotion
 from funcnn._numerics.rounding import coarser_dtypes
 from funcnn.gradcheck.engine.comparison import Pair, Tolerance, compare, noise_tolerances, relative_tolerances
 from funcnn.gradcheck.engine.kinks import Kinks, find_kinks
-from funcnn.gradcheck.engine.precision import Evaluated, Judged, evaluate, judging
+from funcnn.gradcheck.engine.precision import Comparison, Gradients, double_precision, evaluate
 from funcnn.gradcheck.engine.problem import contributions, known_sizes
-from funcnn.gradcheck.engine.properties import Property, asked_properties, repeated
-from funcnn.gradcheck.engine.stability import judge_stability, rounded_constants, rounded_data
-from funcnn.gradcheck.engine.steps import other_fault, tapped_steps
+from funcnn.gradcheck.engine.properties import Property, repeatability, traced_properties
+from funcnn.gradcheck.engine.stability import accept_rounded_constants, accept_rounded_data, check_stability
+from funcnn.gradcheck.engine.steps import tapped_steps, verdict_on_properties
 from funcnn.gradcheck.engine.taps import split_taps
 from funcnn.gradcheck.engine.verdict import Decision, arbitrate, confirm
 from funcnn.gradcheck.explanation.diagnosis import diagnose
@@ -36,20 +36,20 @@ def examine(
     grad_fn: Callable[..., PyTree],
     arguments: tuple,
     also: Sequence[Property] = (),
-    further: Callable[[Judged], Sequence[PropertyReport]] = lambda judged: (),
-    walked: Callable[[Judged], Sequence[LeafReport]] = lambda judged: (),
-    settled: float = 0.0,
+    more_properties: Callable[[Comparison], Sequence[PropertyReport]] = lambda comparison: (),
+    more_steps: Callable[[Comparison], Sequence[LeafReport]] = lambda comparison: (),
+    min_spacing: float = 0.0,
 ) -> GradientReport:
-    """Compare a hand-written gradient with autodiff and the loss's measured slope.
+    """Compare a hand-written gradient with autodiff and with the measured slope of the loss.
 
     Args:
-        name: the public function that asks, for error messages.
-        loss_fn, grad_fn: of ``arguments``, differentiated by the first.
-        arguments: the parameters, and what else both functions take.
+        name: the public function, for error messages.
+        loss_fn, grad_fn: functions of ``arguments``, differentiated by the first one.
+        arguments: the parameters, and the further arguments of both functions.
         also: further properties to check.
-        further: properties of the caller's own, asked for in the precision of the comparison.
-        walked: the caller's own steps, likewise.
-        settled: the least ε to judge by, where the loss's own derivative is a measured one.
+        more_properties: properties of the public check, evaluated in the precision of the comparison.
+        more_steps: rows for intermediate gradients, likewise.
+        min_spacing: a lower bound of the ε of the comparison, for a reference that is itself measured.
 
     Returns:
         The report.
@@ -58,25 +58,27 @@ def examine(
         ValueError: the gradient has another tree structure than the parameters.
     """
 
-    def untapped(params, *rest):
+    def gradient_without_taps(params, *rest):
         return split_taps(grad_fn(params, *rest), params)[0]
 
-    started, calls = time.perf_counter(), Counter[str]()
+    start, calls = time.perf_counter(), Counter[str]()
     with jax.default_matmul_precision("highest"):
-        own, taps = _split(name, evaluate(loss_fn, grad_fn, arguments, calls))
-        twice = repeated(own)
-        with judging(loss_fn, untapped, own, settled, traceable=twice.ok) as judged:
-            pairs = _pairs(own, judged)
-            rows, kinks = _beside_kinks(judged, pairs)
-            rows, decision = _decided(judged, pairs, rows, kinks)
-            rows = judge_stability(own, judged, pairs, rows)
-            rows = _diagnosed(judged, pairs, rows, kinks)
-            steps = (*(tapped_steps(judged, grad_fn, taps) if taps else ()), *walked(judged))
-            rounding = functools.cache(lambda: [4 * tolerance.size for tolerance in noise_tolerances(judged, pairs)])
-            properties = (twice, *asked_properties(judged, also, rounding), *further(judged))
+        own, taps = _split_gradients(name, evaluate(loss_fn, grad_fn, arguments, calls))
+        twice = repeatability(own)
+        with double_precision(loss_fn, gradient_without_taps, own, min_spacing, traceable=twice.ok) as comparison:
+            pairs = _pairs(own, comparison)
+            rows, kinks = _compare_at_kinks(comparison, pairs)
+            rows, decision = _decide(comparison, pairs, rows, kinks)
+            rows = check_stability(own, comparison, pairs, rows)
+            rows = _diagnose(comparison, pairs, rows, kinks)
+            steps = (*(tapped_steps(comparison, grad_fn, taps) if taps else ()), *more_steps(comparison))
+            rounding = functools.cache(
+                lambda: [4 * tolerance.size for tolerance in noise_tolerances(comparison, pairs)]
+            )
+            properties = (twice, *traced_properties(comparison, also, rounding), *more_properties(comparison))
     ok = all(row.ok for row in rows) and all(row.ok for row in steps) and all(entry.ok for entry in properties)
     if not ok and decision.verdict == "agrees":
-        decision = other_fault(rows, steps, properties)
+        decision = verdict_on_properties(rows, steps, properties)
     report = GradientReport(
         ok=ok,
         leaves=tuple(rows),
@@ -85,63 +87,64 @@ def examine(
         reason=decision.reason,
         steps=steps,
         properties=properties,
-        precision=judged.precision + (f": {judged.reason}" if judged.reason else ""),
-        cost=Cost(time.perf_counter() - started, calls["gradient"], calls["loss"]),
+        precision=comparison.precision + (f": {comparison.reason}" if comparison.reason else ""),
+        cost=Cost(time.perf_counter() - start, calls["gradient"], calls["loss"]),
     )
     return report._replace(diagnosis=explanation(report, str(kinks) if kinks else ""))
 
 
-def _split(name, evaluated: Evaluated):
-    by_hand, taps = split_taps(evaluated.by_hand, evaluated.params)
-    check_same_structure(f"{name}(grad_fn)", by_hand, evaluated.params, "the parameters")
+def _split_gradients(name, gradients: Gradients):
+    by_hand, taps = split_taps(gradients.by_hand, gradients.params)
+    check_same_structure(f"{name}(grad_fn)", by_hand, gradients.params, "the parameters")
     for leaf in jax.tree.leaves(by_hand):
         if not isinstance(leaf, jax.Array):
             numeric_array(f"{name}(grad_fn)", leaf)
-    gradient = evaluated.gradient
-    return evaluated._replace(by_hand=by_hand, gradient=lambda params: split_taps(gradient(params), params)[0]), taps
+    gradient = gradients.gradient
+    return gradients._replace(by_hand=by_hand, gradient=lambda params: split_taps(gradient(params), params)[0]), taps
 
 
-def _pairs(own: Evaluated, judged: Judged) -> list[Pair]:
-    named = jax.tree_util.tree_leaves_with_path(own.params)
+def _pairs(own: Gradients, comparison: Comparison) -> list[Pair]:
+    params = jax.tree_util.tree_leaves_with_path(own.params)
     gradients = zip(
         jax.tree.leaves(own.by_hand),
-        jax.tree.leaves(judged.evaluated.by_hand),
-        jax.tree.leaves(judged.evaluated.by_autodiff),
+        jax.tree.leaves(comparison.gradients.by_hand),
+        jax.tree.leaves(comparison.gradients.by_autodiff),
         strict=True,
     )
     return [
         Pair(
-            jax.tree_util.keystr(path).lstrip("."),
-            param.shape,
-            param.dtype,
-            ours,
-            as_float64(by_hand),
-            as_float64(reference),
+            jax.tree_util.keystr(path).lstrip("."), param.shape, param.dtype, ours,
+            as_float64(by_hand), as_float64(reference),
         )
-        for (path, param), (ours, by_hand, reference) in zip(named, gradients, strict=True)
-    ]
+        for (path, param), (ours, by_hand, reference) in zip(params, gradients, strict=True)
+    ]  # fmt: skip
 
 
-def _beside_kinks(judged, pairs) -> tuple[list[LeafReport], Kinks | None]:
-    """The gradients compared, and the kinks; where they differ, those too that only exact arithmetic shows."""
-    compiled = judged.program is not None and judged.program.is_one_call
-    kinks = find_kinks(judged, compiled=compiled)
-    rows = _compared(judged, pairs, kinks)
+def _compare_at_kinks(comparison, pairs) -> tuple[list[LeafReport], Kinks | None]:
+    """Return the compared leaves, and the kinks.
+
+    Compiled code may round a tie away. If a compiled loss leaves a difference, its kinks are searched once more,
+    operation by operation.
+    """
+    compiled = comparison.program is not None and comparison.program.is_one_call
+    kinks = find_kinks(comparison, compiled=compiled)
+    rows = _compare_leaves(comparison, pairs, kinks)
     if compiled and any(row.cause == "unknown" for row in rows):
-        kinks = find_kinks(judged, compiled=False)
-        rows = _compared(judged, pairs, kinks)
+        kinks = find_kinks(comparison, compiled=False)
+        rows = _compare_leaves(comparison, pairs, kinks)
     return rows, kinks
 
 
-def _compared(judged, pairs, kinks) -> list[LeafReport]:
-    rows = [compare(*both) for both in zip(pairs, relative_tolerances(judged, pairs), strict=True)]
+def _compare_leaves(comparison, pairs, kinks) -> list[LeafReport]:
+    """Return a row for each leaf. The rounding is measured only if a leaf differs by more than ε^¾."""
+    rows = [compare(*both) for both in zip(pairs, relative_tolerances(comparison, pairs), strict=True)]
     if all(row.cause != "unknown" for row in rows):
         return rows
     with allow_promotion():
-        tolerances = noise_tolerances(judged, pairs)
+        tolerances = noise_tolerances(comparison, pairs)
     wider = [compare(*both) for both in zip(pairs, tolerances, strict=True)]
-    wider = rounded_constants(judged, pairs, wider)
-    wider = wider if kinks else rounded_data(judged, pairs, wider)
+    wider = accept_rounded_constants(comparison, pairs, wider)
+    wider = wider if kinks else accept_rounded_data(comparison, pairs, wider)
     detail = "the difference is rounding, measured in the arithmetic of both"
     return [
         after._replace(cause="noise", detail=after.detail or detail) if after.ok and not before.ok else after
@@ -149,8 +152,8 @@ def _compared(judged, pairs, kinks) -> list[LeafReport]:
     ]
 
 
-def _decided(judged, pairs, rows, kinks: Kinks | None) -> tuple[list[LeafReport], Decision]:
-    """The rows with what kinks and the third witness clear of them, and the verdict."""
+def _decide(comparison, pairs, rows, kinks: Kinks | None) -> tuple[list[LeafReport], Decision]:
+    """Return the verdict, and the rows without the differences that kinks or the measured slope explain."""
     if not rows:
         return rows, Decision("agrees", "there is nothing to compare", {})
     disputed = [number for number, row in enumerate(rows) if row.cause == "unknown"]
@@ -158,76 +161,81 @@ def _decided(judged, pairs, rows, kinks: Kinks | None) -> tuple[list[LeafReport]
         if any(not row.ok for row in rows):
             reason = "a gradient has the shape and the dtype of its parameter"
             return rows, Decision("hand-written wrong", reason, {})
-        decision = confirm(judged, pairs, kinks)
+        decision = confirm(comparison, pairs, kinks)
         for number in decision.blamed:
             detail = "autodiff says the same, but the loss has another slope"
             rows[number] = rows[number]._replace(ok=False, cause="unknown", detail=detail)
         return rows, decision
     if kinks:
-        nearest = kinks.nearest([pair.by_hand for pair in pairs])
-        for number in disputed:
-            moved = compare(
-                pairs[number]._replace(reference=nearest[number]),
-                Tolerance(rows[number].tolerance, rows[number].tolerance_origin),
-            )
-            if moved.ok:
-                low, high = kinks.sides_at(number, rows[number].worst)
-                detail = f"between {low:.4g} and {high:.4g}, the one-sided derivatives of {kinks}"
-                rows[number] = rows[number]._replace(ok=True, cause="kink", detail=detail, differences=())
+        rows = _accept_kinks(pairs, rows, disputed, kinks)
         disputed = [number for number in disputed if not rows[number].ok]
         if not disputed:
             reason = "autodiff takes another side of a kink than the gradient by hand; both are right"
             return rows, Decision("agrees", reason, {})
-    decision = arbitrate(judged, pairs, disputed, kinks)
+    decision = arbitrate(comparison, pairs, disputed, kinks)
     for number, at_kink in decision.cleared.items():
         detail = "between the one-sided derivatives" if at_kink else "right by the measured slope; autodiff is not"
         rows[number] = rows[number]._replace(ok=True, cause="kink" if at_kink else None, detail=detail, differences=())
     return rows, decision
 
 
-def _diagnosed(judged, pairs, rows, kinks) -> list[LeafReport]:
-    """The rows with their causes, by the reference that explains most: at a kink, either side may be meant."""
+def _accept_kinks(pairs, rows, disputed, kinks) -> list[LeafReport]:
+    """Accept the disputed leaves that lie between the sides of the kinks."""
+    nearest = kinks.nearest([pair.by_hand for pair in pairs])
+    for number in disputed:
+        tolerance = Tolerance(rows[number].tolerance, rows[number].tolerance_origin)
+        if compare(pairs[number]._replace(reference=nearest[number]), tolerance).ok:
+            low, high = kinks.sides_at(number, rows[number].worst)
+            detail = f"between {low:.4g} and {high:.4g}, the one-sided derivatives of {kinks}"
+            rows[number] = rows[number]._replace(ok=True, cause="kink", detail=detail, differences=())
+    return rows
+
+
+def _diagnose(comparison, pairs, rows, kinks) -> list[LeafReport]:
+    """Return the rows with their causes.
+
+    At a kink the hand-written gradient may mean either side, so the side that explains more leaves is taken.
+    """
     if all(row.cause != "unknown" or row.detail for row in rows):
         return rows
     references = [[pair.reference for pair in pairs]]
     if kinks:
         references += [kinks.lower, kinks.upper]
-    sizes = known_sizes(judged)
-    params = [np.asarray(leaf) for leaf in jax.tree.leaves(judged.evaluated.params)]
+    params = [np.asarray(leaf) for leaf in jax.tree.leaves(comparison.gradients.params)]
+    spacing = max((float(jnp.finfo(pair.dtype).eps) for pair in pairs), default=0.0)
+    sizes, of_samples = known_sizes(comparison), functools.cache(functools.partial(contributions, comparison))
 
-    of_samples = functools.cache(functools.partial(contributions, judged))
-
-    def by(reference):
+    def diagnose_by(reference):
         leaves = [
             Leaf(pair.path, pair.by_hand, expected, param, row.tolerance)
             for pair, expected, param, row in zip(pairs, reference, params, rows, strict=True)
         ]
         facts = Facts(leaves, sizes, of_samples)
-        loose = loosen_tolerances(facts, max((float(jnp.finfo(pair.dtype).eps) for pair in pairs), default=0.0))
+        loose = loosen_tolerances(facts, spacing)
 
-        def named(row, number):
+        def with_cause(row, number):
             if row.cause != "unknown" or row.detail:
                 return row
-            found = (diagnose(number, facts), diagnose(number, loose))
-            cause, detail = next((known for known in found if known[0] != "unknown"), found[0])
-            detail += _coarse_steps(judged, row) if cause == "unknown" else ""
+            diagnoses = diagnose(number, facts), diagnose(number, loose)
+            cause, detail = next((known for known in diagnoses if known[0] != "unknown"), diagnoses[0])
+            detail += _describe_coarse_dtypes(comparison, row) if cause == "unknown" else ""
             return row._replace(cause=cause, detail=detail)
 
-        return [named(row, number) for number, row in enumerate(rows)]
+        return [with_cause(row, number) for number, row in enumerate(rows)]
 
     with allow_promotion():
-        return min(map(by, references), key=_unexplained)
+        return min(map(diagnose_by, references), key=_count_unexplained)
 
 
-def _coarse_steps(judged, row):
-    """That a gradient, right to some digits, rounds to the dtype of those on its way, where the loss doesn't."""
-    program = judged.gradient_program
-    for dtype in coarser_dtypes(program, judged.spacing) if program else ():
+def _describe_coarse_dtypes(comparison, row) -> str:
+    """Return that a gradient rounds to a coarser dtype than the loss, if it is right to the digits of that dtype."""
+    program = comparison.gradient_program
+    for dtype in coarser_dtypes(program, comparison.spacing) if program else ():
         if row.relative_difference <= float(jnp.finfo(dtype).eps) ** 0.75:
             return f"; by hand it is rounded to {dtype} on the way, and right to the digits of that"
     return ""
 
 
-def _unexplained(rows):
-    """How much a diagnosis leaves open: leaves without a cause, and then how many causes it needs."""
+def _count_unexplained(rows):
+    """Return the number of leaves without a cause, and the number of different causes."""
     return sum(row.cause == "unknown" for row in rows), len({row.cause for row in rows})

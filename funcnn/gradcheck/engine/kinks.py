@@ -1,9 +1,8 @@
-"""Points without a derivative: which units sit on one, and what the gradient is on either side.
+"""Kinks, points without a derivative: which units are at one, and the gradient on either side.
 
 A ReLU at exactly 0, a tie for the maximum, |x| at 0, the edge of a clip: autodiff takes one side, or the middle, and a
-gradient written by hand may take another. Where the loss's program holds such ties, it is differentiated with every
-tie decided one way and then the other. Each gradient in between is right, and nothing else is: what a hand-written
-gradient may do at a kink is a choice of sides, not any number.
+hand-written gradient may take another. If the loss's program has such ties, it is differentiated with every tie decided
+one way and then the other. Every gradient between the two is right, and no other number is.
 """
 
 import itertools
@@ -14,22 +13,22 @@ import jax
 import numpy as np
 
 from funcnn._numerics.program import Place
-from funcnn.gradcheck.engine.precision import Judged
+from funcnn.gradcheck.engine.precision import Comparison
 from funcnn.gradcheck.engine.ties import coupled_ties, find_ties, gradient_by_side
 
-_MOST_KINKS = 6
-_MOST_TIES = 64
+_MAX_KINKS = 6
+_MAX_TIES = 64
 
 
 class Kink(NamedTuple):
-    """Operations with entries on a kink.
+    """Operations with entries at a kink.
 
     Fields:
-        name: what the first of them is called.
-        entries: where its ties are.
+        name: the name of the first operation.
+        entries: the indices of its ties.
         leaves: the paths of the parameters whose gradients depend on the side.
-        sides: the operations; whether each is on the upper side when the first is.
-        step: how much each gradient grows from the lower side to the upper one.
+        sides: the operations, with whether each is on the upper side when the first one is.
+        step: the difference of each gradient between the upper and the lower side.
     """
 
     name: str
@@ -40,13 +39,17 @@ class Kink(NamedTuple):
 
     def __str__(self) -> str:
         shown = "; ".join(map(_entry, self.entries[:4])) + ("; …" if len(self.entries) > 4 else "")
-        return f"{self.name} at {shown} (felt by {', '.join(path or 'the root' for path in self.leaves)})"
+        return f"{self.name} at {shown} (it affects {', '.join(path or 'the root' for path in self.leaves)})"
 
 
 class Kinks(NamedTuple):
-    """The kinks of a loss at one point; its gradient with every tie on its lower side, and on any other.
+    """The kinks of a loss at one point.
 
-    ``gradient`` takes how far each kink is to its upper side: a number from 0 to 1, or one for each of its entries.
+    Fields:
+        kinks: the kinks that matter to a gradient.
+        lower, upper: the gradient with every tie on its lower and on its upper side.
+        gradient: the gradient for a position of each kink between its sides: a number from 0 to 1, or one for each
+            entry.
     """
 
     kinks: tuple[Kink, ...]
@@ -55,18 +58,18 @@ class Kinks(NamedTuple):
     gradient: Callable[[Sequence[float | np.ndarray]], list[np.ndarray]]
 
     def nearest(self, by_hand: list[np.ndarray]) -> list[np.ndarray]:
-        """The gradient nearest to the hand-written one among those between the sides of the kinks.
+        """Return the gradient nearest to the hand-written one among those between the sides of the kinks.
 
-        Conventions come first: every tie to one side, to the other, or half. Then a share for each kink, by least
-        squares, and where its ties are few a share for each of them.
+        The usual conventions come first: every tie to one side, to the other, or half. Then a share for each kink by
+        least squares, and a share for each tie if there are few.
         """
         count = len(self.kinks)
-        tried = [self.lower, self.upper, self.gradient([0.5] * count)]
+        candidates = [self.lower, self.upper, self.gradient([0.5] * count)]
         scale = max(map(_largest, by_hand), default=0.0)
-        if min(_gap(leaves, by_hand) for leaves in tried) > 1e-9 * scale:
-            tried += self._fitted([kink.step for kink in self.kinks], by_hand, lambda shares: list(shares))
+        if min(_gap(leaves, by_hand) for leaves in candidates) > 1e-9 * scale:
+            candidates += self._fit_shares([kink.step for kink in self.kinks], by_hand, lambda shares: list(shares))
         ties = [len(kink.entries) for kink in self.kinks]
-        if min(_gap(leaves, by_hand) for leaves in tried) > 1e-9 * scale and count < sum(ties) <= _MOST_TIES:
+        if min(_gap(leaves, by_hand) for leaves in candidates) > 1e-9 * scale and count < sum(ties) <= _MAX_TIES:
             ends = np.cumsum([0, *ties])
 
             def by_kink(shares):
@@ -74,32 +77,32 @@ class Kinks(NamedTuple):
 
             moved = [self.gradient(by_kink(row)) for row in np.eye(ends[-1])]
             steps = [[after - before for before, after in zip(self.lower, one, strict=True)] for one in moved]
-            tried += self._fitted(steps, by_hand, by_kink)
-        return min(tried, key=lambda leaves: _gap(leaves, by_hand))
+            candidates += self._fit_shares(steps, by_hand, by_kink)
+        return min(candidates, key=lambda leaves: _gap(leaves, by_hand))
 
-    def _fitted(self, steps, by_hand, by_kink) -> list[list[np.ndarray]]:
-        """The lower side plus shares of the steps, by least squares, and the gradient with just those shares."""
+    def _fit_shares(self, steps, by_hand, by_kink) -> list[list[np.ndarray]]:
+        """Return the lower side plus shares of the steps, by least squares, and the gradient with these shares."""
         from scipy.optimize import lsq_linear  # it takes as long to import as JAX does
 
         scales = np.array([max(map(_largest, step)) or 1.0 for step in steps])
         columns = np.stack([_flat(step) for step in steps], axis=1) / scales
-        wanted = _flat([hand - lower for hand, lower in zip(by_hand, self.lower, strict=True)])
-        rows = columns.any(axis=1) & np.isfinite(columns).all(axis=1) & np.isfinite(wanted)
+        target = _flat([hand - lower for hand, lower in zip(by_hand, self.lower, strict=True)])
+        rows = columns.any(axis=1) & np.isfinite(columns).all(axis=1) & np.isfinite(target)
         if not rows.any():
             return []
-        shares = lsq_linear(columns[rows], wanted[rows], bounds=(0, scales), method="bvls").x / scales
-        # A side is a side to the last bit; least squares only comes near it.
+        shares = lsq_linear(columns[rows], target[rows], bounds=(0, scales), method="bvls").x / scales
+        # A share of 0, ½ or 1 is exact; least squares is only near it.
         halves = np.round(2 * shares) / 2
         shares = np.where(np.abs(shares - halves) < 1e-6, halves, shares)
         between = [
             lower + sum(share * step[leaf] for share, step in zip(shares, steps, strict=True))
             for leaf, lower in enumerate(self.lower)
         ]
-        # Where kinks follow one another, the gradient isn't linear in the shares.
+        # The gradient isn't linear in the shares if one kink follows another.
         return [between, self.gradient(by_kink(shares)), self.gradient(by_kink(np.round(shares)))]
 
     def sides_at(self, leaf: int, index: tuple[int, ...]) -> tuple[float, float]:
-        """An entry with every kink on its lower side and on its upper one, the smaller first."""
+        """Return an entry on the two sides of all kinks, the smaller value first."""
         low, high = sorted((float(self.lower[leaf][index].real), float(self.upper[leaf][index].real)))
         return low, high
 
@@ -107,17 +110,19 @@ class Kinks(NamedTuple):
         return " and ".join(map(str, self.kinks[:3])) + (" and more" if len(self.kinks) > 3 else "")
 
 
-def find_kinks(judged: Judged, *, compiled: bool) -> Kinks | None:
-    """The operations of a loss that sit on a kink at its parameters, where their sides differ in the gradient.
+def find_kinks(comparison: Comparison, *, compiled: bool) -> Kinks | None:
+    """Return the kinks of a loss at its parameters, if the gradient depends on their sides.
 
-    ``compiled`` as for ``find_ties``.
+    Args:
+        comparison: the loss.
+        compiled: as for ``find_ties``.
     """
-    program, params = judged.program, judged.evaluated.params
+    program, params = comparison.program, comparison.gradients.params
     ties = find_ties(program, params, compiled=compiled) if program else {}
     if not program or not ties:
         return None
     by_side = gradient_by_side(program, params, ties)
-    groups = coupled_ties(program, params, ties, judged.spacing)
+    groups = coupled_ties(program, params, ties, comparison.spacing)
 
     def gradient_of(groups, shares, others=0.0):
         sides = dict.fromkeys(ties, others)
@@ -135,16 +140,16 @@ def find_kinks(judged: Judged, *, compiled: bool) -> Kinks | None:
     upper = gradient_of(groups, [1.0] * len(groups))
     paths = [jax.tree_util.keystr(path).lstrip(".") for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     kinks = []
-    for number, group in enumerate(groups[:_MOST_KINKS]):
+    for number, group in enumerate(groups[:_MAX_KINKS]):
         alone = [float(number == other) for other in range(len(groups))]
         step = _difference(lower, gradient_of(groups, alone))
-        if not _felt(step, lower, paths):
-            # Behind another kink's lower side nothing is felt: ask from the upper one.
+        if not _affected_leaves(step, lower, paths):
+            # Another kink's lower side may hide this one: compare from the upper sides.
             step = _difference(gradient_of(groups, [1 - share for share in alone]), upper)
-        if felt := _felt(step, lower, paths):
+        if affected := _affected_leaves(step, lower, paths):
             tie = ties[next(iter(group))]
             entries = tuple(tuple(map(int, entry)) for entry in np.argwhere(tie.mask))
-            kinks.append(Kink(tie.name, entries, felt, group, step))
+            kinks.append(Kink(tie.name, entries, affected, group, step))
     if not kinks:
         return None
     sides = [kink.sides for kink in kinks]
@@ -152,7 +157,7 @@ def find_kinks(judged: Judged, *, compiled: bool) -> Kinks | None:
 
     def gradient(shares):
         whole = [share for share in shares if not np.ndim(share)]
-        # What wasn't found to matter goes along with the rest, as a convention has it.
+        # Ties that don't matter follow the others if all have the same share.
         along = whole[0] if whole and len(set(whole)) == 1 and len(whole) == len(shares) else 0.0
         return gradient_of([*sides, *rest], [*shares, *[along] * len(rest)])
 
@@ -163,7 +168,7 @@ def _difference(before, after):
     return [after_leaf - before_leaf for before_leaf, after_leaf in zip(before, after, strict=True)]
 
 
-def _felt(step, before, paths) -> tuple[str, ...]:
+def _affected_leaves(step, before, paths) -> tuple[str, ...]:
     return tuple(path for path, part, leaf in zip(paths, step, before, strict=True) if not _is_rounding(part, leaf))
 
 

@@ -1,4 +1,4 @@
-"""In which precision two gradients are compared: float64 where the functions allow it."""
+"""The precision of a comparison: float64 if the functions allow it."""
 
 import contextlib
 from collections import Counter
@@ -16,10 +16,15 @@ from funcnn._numerics.program import RANDOM, Program, primitive_names, trace
 from funcnn._numerics.rounding import rounding_dtypes
 
 
-class Evaluated(NamedTuple):
+class Gradients(NamedTuple):
     """A loss and its two gradients at one point, as functions of the parameters alone and as values.
 
-    ``calls`` counts the calls of either function by kind, ``"gradient"`` and ``"loss"``.
+    Fields:
+        loss_fn, grad_fn: the caller's functions.
+        loss, gradient: the same as functions of the parameters.
+        arguments: the parameters and the further arguments.
+        value, by_hand, by_autodiff: the loss and both gradients.
+        calls: the number of calls of either function by kind, ``"gradient"`` and ``"loss"``.
     """
 
     loss_fn: Callable[..., Any]
@@ -37,18 +42,19 @@ class Evaluated(NamedTuple):
         return self.arguments[0]
 
 
-class Judged(NamedTuple):
+class Comparison(NamedTuple):
     """What the values are judged by: both gradients in the widest precision, their programs, and ε.
 
     Fields:
-        evaluated: the loss and its gradients.
-        program: the loss's program; ``gradient_program``: the hand-written gradient's; ``None`` where either can't be
-            traced, as a function that asks ``if x > 0`` can't.
-        spacing: ε of the coarsest numbers that either rounds to.
-        precision: the dtype's name; ``reason`` says why it isn't float64 where it isn't.
+        gradients: the loss and its gradients.
+        program, gradient_program: the programs of the loss and of the hand-written gradient; ``None`` for one that
+            can't be traced, such as a function with ``if x > 0``.
+        spacing: ε of the coarsest numbers to which either rounds.
+        precision: the dtype's name.
+        reason: why the precision isn't float64; empty if it is.
     """
 
-    evaluated: Evaluated
+    gradients: Gradients
     program: Program | None
     gradient_program: Program | None
     spacing: float
@@ -56,8 +62,8 @@ class Judged(NamedTuple):
     reason: str
 
 
-def evaluate(loss_fn: Callable[..., Any], grad_fn: Callable[..., Any], arguments: tuple, calls: Counter) -> Evaluated:
-    """Both gradients at ``arguments``; each function gets copies, for it may donate or change what it gets."""
+def evaluate(loss_fn: Callable[..., Any], grad_fn: Callable[..., Any], arguments: tuple, calls: Counter) -> Gradients:
+    """Evaluate both gradients at ``arguments``. Each function gets copies, because it may donate or change them."""
 
     def loss(params):
         return loss_fn(*copy_arrays((params, *arguments[1:])))
@@ -73,36 +79,41 @@ def evaluate(loss_fn: Callable[..., Any], grad_fn: Callable[..., Any], arguments
     calls["gradient"] += 1
     value, by_autodiff = jax.value_and_grad(loss)(arguments[0])
     by_hand = gradient(arguments[0])
-    return Evaluated(loss_fn, grad_fn, counted_loss, gradient, arguments, value, by_hand, by_autodiff, calls)
+    return Gradients(loss_fn, grad_fn, counted_loss, gradient, arguments, value, by_hand, by_autodiff, calls)
 
 
 @contextlib.contextmanager
-def judging(
+def double_precision(
     loss_fn: Callable[..., Any],
     grad_fn: Callable[..., Any],
-    own: Evaluated,
-    settled: float = 0.0,
+    own: Gradients,
+    min_spacing: float = 0.0,
     *,
     traceable: bool = True,
-) -> Iterator[Judged]:
-    """Everything inside runs in float64; or as the caller has it, where the functions aren't the same there.
+) -> Iterator[Comparison]:
+    """Enable float64 and yield the gradients evaluated in it.
 
-    ``settled`` is the least ε to judge by. Where the gradient isn't ``traceable`` it gets no tracers: one that keeps
-    something between its calls would keep those.
+    If the functions reject float64 or compute something else in it, the caller's own precision is used.
+
+    Args:
+        loss_fn, grad_fn: the loss and the hand-written gradient.
+        own: both gradients in the caller's own precision.
+        min_spacing: a lower bound of the ε of the comparison.
+        traceable: whether the gradient may be traced. One that stores values between its calls would store tracers.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(allow_promotion())
         stack.enter_context(enable_x64(True))
-        wide, reason = _in_double_precision(loss_fn, grad_fn, own)
+        wide, reason = _evaluate_in_float64(loss_fn, grad_fn, own)
         if wide is not None:
-            yield _judged(own, wide, "float64", "", settled, traceable)
+            yield _make_comparison(own, wide, "float64", "", min_spacing, traceable)
             return
     with allow_promotion():
         dtypes = {str(jnp.result_type(leaf)) for leaf in jax.tree.leaves(own.params)}
-        yield _judged(own, own, " and ".join(sorted(dtypes)), reason, settled, traceable)
+        yield _make_comparison(own, own, " and ".join(sorted(dtypes)), reason, min_spacing, traceable)
 
 
-def _in_double_precision(loss_fn, grad_fn, own):
+def _evaluate_in_float64(loss_fn, grad_fn, own):
     wider = widen(own.arguments)
     if jax.tree.map(_dtype, wider) == jax.tree.map(_dtype, own.arguments):
         return own, ""
@@ -127,33 +138,33 @@ def _dtype(leaf):
     return getattr(leaf, "dtype", None)
 
 
-def _judged(own, evaluated, precision, reason, settled, traceable):
-    program = trace(evaluated.loss, evaluated.params)
-    gradient_program = trace(evaluated.gradient, evaluated.params) if traceable else None
-    dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves(evaluated.params)}
+def _make_comparison(own, gradients, precision, reason, min_spacing, traceable):
+    program = trace(gradients.loss, gradients.params)
+    gradient_program = trace(gradients.gradient, gradients.params) if traceable else None
+    dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves(gradients.params)}
     own_spacing = max((_spacing(jnp.result_type(leaf)) for leaf in jax.tree.leaves(own.params)), default=0.0)
     if program is not None:
         dtypes |= rounding_dtypes(program.jaxpr)
     if gradient_program is not None:
-        # Where the loss keeps more digits, a gradient that rounds to fewer than the caller's own isn't judged by them.
+        # A gradient that rounds to fewer digits than both the loss and the caller's dtype doesn't set the precision.
         least = max([own_spacing, *map(_spacing, dtypes)])
         dtypes |= {dtype for dtype in rounding_dtypes(gradient_program.jaxpr) if _spacing(dtype) <= least}
-    elif own_spacing >= _spacing(jnp.float32) and precision == "float64" and not _keeps_digits(evaluated):
+    elif own_spacing >= _spacing(jnp.float32) and precision == "float64" and not _keeps_digits(gradients):
         dtypes.add(jnp.dtype(jnp.float32))
-    spacing = max([settled, *map(_spacing, dtypes)])
-    return Judged(evaluated, program, gradient_program, spacing, precision, reason)
+    spacing = max([min_spacing, *map(_spacing, dtypes)])
+    return Comparison(gradients, program, gradient_program, spacing, precision, reason)
 
 
 def _spacing(dtype) -> float:
     return float(jnp.finfo(dtype).eps) if jnp.issubdtype(dtype, jnp.inexact) else 0.0
 
 
-def _keeps_digits(evaluated) -> bool:
-    """Whether a gradient that can't be traced follows changes far below float32's digits, so has float64's."""
+def _keeps_digits(gradients) -> bool:
+    """Whether a gradient that can't be traced has float64's digits: it follows changes far below those of float32."""
 
     def at(distance):
-        moved = jax.tree.map(lambda leaf: leaf * (1 - distance), evaluated.params)
-        return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(evaluated.gradient(moved))])
+        moved = jax.tree.map(lambda leaf: leaf * (1 - distance), gradients.params)
+        return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(gradients.gradient(moved))])
 
     try:
         start, once, twice = at(0.0), at(1e-10), at(2e-10)

@@ -1,4 +1,4 @@
-"""What a check knows of the problem around a gradient: its sizes, and what each sample contributes."""
+"""The data around a gradient: the sizes of the problem, and the contribution of each sample."""
 
 from collections import Counter
 from typing import Any
@@ -7,28 +7,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnn.gradcheck.engine.precision import Judged
+from funcnn.gradcheck.engine.precision import Comparison
 
-_MOST_NUMBERS = 20_000_000
-_MOST_SAMPLES = 65_536
+_MAX_NUMBERS = 20_000_000
+_MAX_SAMPLES = 65_536
 
 
-def known_sizes(judged: Judged) -> list[tuple[float, str]]:
-    """Numbers of this problem that may have got into a gradient, with their names; no number twice."""
-    arrays = [array for array in judged.program.constants if jnp.ndim(array)] if judged.program else []
+def known_sizes(comparison: Comparison) -> list[tuple[float, str]]:
+    """Return numbers of this problem that may be factors of a wrong gradient, with their names; no number twice."""
+    arrays = [array for array in comparison.program.constants if jnp.ndim(array)] if comparison.program else []
     batch = batch_size(arrays)
     widths = [np.shape(array)[-1] for array in arrays if np.ndim(array) >= 2]
-    widths += [np.shape(leaf)[-1] for leaf in jax.tree.leaves(judged.evaluated.params) if np.ndim(leaf)]
+    widths += [np.shape(leaf)[-1] for leaf in jax.tree.leaves(comparison.gradients.params) if np.ndim(leaf)]
     found: list[tuple[float, str]] = [(batch, "the batch size")] if batch else []
     found += [(batch * width, f"the batch size times {width}, the width of an array") for width in widths if batch]
     found += [(width, f"{width}, the width of an array (the number of outputs?)") for width in widths]
-    for number, argument in enumerate(judged.evaluated.arguments[1:]):
+    for number, argument in enumerate(comparison.gradients.arguments[1:]):
         for leaf in jax.tree.leaves(argument):
             is_array = isinstance(leaf, jax.Array | np.ndarray | np.generic)
             is_number = is_array and leaf.ndim == 0 and jnp.issubdtype(leaf.dtype, np.number)
             if is_number or isinstance(leaf, float | int):
                 found.append((float(np.real(leaf)), f"argument {number + 1} after the parameters"))
-    for path, leaf in jax.tree_util.tree_leaves_with_path(judged.evaluated.params):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(comparison.gradients.params):
         if np.ndim(leaf) == 0:
             found.append((float(np.real(leaf)), f"the parameter {jax.tree_util.keystr(path)}"))
     unique: dict[float, str] = {}
@@ -38,7 +38,7 @@ def known_sizes(judged: Judged) -> list[tuple[float, str]]:
 
 
 def batch_size(arrays: list[Any]) -> int | None:
-    """The commonest first axis, of the arrays with most axes first: labels and matrices have it, vectors may not."""
+    """Return the most common length of the first axis: of matrices if there are any, of vectors otherwise."""
     for least in (2, 1):
         sizes = Counter(np.shape(array)[0] for array in arrays if np.ndim(array) >= least and np.shape(array)[0] > 1)
         if sizes:
@@ -46,17 +46,17 @@ def batch_size(arrays: list[Any]) -> int | None:
     return None
 
 
-def contributions(judged: Judged, position: int) -> np.ndarray | None:
-    """The gradient of each sample alone for one leaf, ``(samples, *shape)``; ``None`` where there are no samples.
+def contributions(comparison: Comparison, position: int) -> np.ndarray | None:
+    """Return the gradient of each sample alone for one leaf, ``(samples, *shape)``; ``None`` if there are no samples.
 
-    The arguments are cut along their first axis; losses that aren't means over samples (batch normalization) show by
-    their samples not adding up.
+    The arguments are sliced along their first axis. For a loss that isn't a mean over samples, as with batch
+    normalization, the contributions don't add up to the gradient.
     """
-    evaluated = judged.evaluated
-    leaves, structure = jax.tree.flatten(evaluated.arguments[1:])
+    gradients = comparison.gradients
+    leaves, structure = jax.tree.flatten(gradients.arguments[1:])
     samples = batch_size([leaf for leaf in leaves if _is_data(leaf)])
-    params, params_structure = jax.tree.flatten(evaluated.params)
-    if not samples or samples > _MOST_SAMPLES or samples * params[position].size > _MOST_NUMBERS:
+    params, params_structure = jax.tree.flatten(gradients.params)
+    if not samples or samples > _MAX_SAMPLES or samples * params[position].size > _MAX_NUMBERS:
         return None
 
     def of_one(leaf, sample):
@@ -67,7 +67,7 @@ def contributions(judged: Judged, position: int) -> np.ndarray | None:
             for part in leaves
         ]
         whole = [leaf if number == position else param for number, param in enumerate(params)]
-        return evaluated.loss_fn(jax.tree.unflatten(params_structure, whole), *jax.tree.unflatten(structure, rest))
+        return gradients.loss_fn(jax.tree.unflatten(params_structure, whole), *jax.tree.unflatten(structure, rest))
 
     try:
         gradient = jax.vmap(jax.grad(of_one), in_axes=(None, 0))

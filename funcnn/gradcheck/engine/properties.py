@@ -1,4 +1,4 @@
-"""What else a gradient owes: the same answer twice, under jit and vmap, and a right second derivative."""
+"""Properties of a gradient: repeatability, jit, vmap, second order, and linearity of a vjp."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -11,62 +11,62 @@ from jaxtyping import PyTree
 
 from funcnn._numerics.arrays import as_float64, distances, max_abs
 from funcnn._numerics.program import default_rule
-from funcnn.gradcheck.engine.precision import Evaluated, Judged
+from funcnn.gradcheck.engine.precision import Comparison, Gradients
 from funcnn.gradcheck.report import PropertyReport
 
 Property: TypeAlias = Literal["jit", "vmap", "second_order"]
-"""What ``check_gradients(also=…)`` can be asked beside the values."""
+"""The optional properties that ``check_gradients(also=…)`` checks."""
 
 
 def check_also(name: str, also: Sequence[str]) -> None:
-    """Refuse words that aren't properties."""
+    """Check that ``also`` is a sequence of properties."""
     known = get_args(Property)
     if not isinstance(also, Sequence) or isinstance(also, str) or any(word not in known for word in also):
         raise ValueError(f"{name}(also): expected some of {known}, got {also!r}. Pass a tuple, also=('jit',).")
 
 
-def repeated(own: Evaluated) -> PropertyReport:
-    """Whether the gradient is the same twice, as the caller's function gives it."""
+def repeatability(own: Gradients) -> PropertyReport:
+    """Return whether the caller's function gives the same gradient twice."""
     spacings = [float(jnp.finfo(jnp.result_type(leaf)).eps) for leaf in jax.tree.leaves(own.params)]
     return agreement("the same twice", lambda: own.gradient(own.params), own.by_hand, max(spacings, default=0.0))
 
 
-def asked_properties(
-    judged: Judged, also: Sequence[Property], rounding: Callable[[], list[float]]
+def traced_properties(
+    comparison: Comparison, also: Sequence[Property], rounding: Callable[[], list[float]]
 ) -> tuple[PropertyReport, ...]:
-    """Whether the gradient is the same when it is traced, and what else was asked for.
+    """Return whether the gradient is the same when it is traced, and the properties in ``also``.
 
-    ``rounding`` is how much of each leaf is rounding; it is asked only where a leaf differs.
+    ``rounding`` returns how much of each leaf is rounding. It is called only if a leaf differs.
     """
-    evaluated, spacing = judged.evaluated, judged.spacing
-    asked = []
-    traced = judged.gradient_program
+    gradients, spacing = comparison.gradients, comparison.spacing
+    reports = []
+    traced = comparison.gradient_program
     if traced is not None and "jit" not in also:
         as_traced = partial(traced.evaluate, rule=default_rule)
-        asked.append(
+        reports.append(
             agreement(
                 "the same traced, as under jit",
-                lambda: (jax.jit(as_traced) if traced.is_one_call else as_traced)(evaluated.params),
-                evaluated.by_hand,
+                lambda: (jax.jit(as_traced) if traced.is_one_call else as_traced)(gradients.params),
+                gradients.by_hand,
                 spacing,
                 rounding,
             )
         )
     if "jit" in also:
-        asked.append(
+        reports.append(
             agreement(
                 "under jit",
-                lambda: jax.jit(evaluated.gradient)(evaluated.params),
-                evaluated.by_hand,
+                lambda: jax.jit(gradients.gradient)(gradients.params),
+                gradients.by_hand,
                 spacing,
                 rounding,
             )
         )
     if "vmap" in also:
-        asked.append(_under_vmap(evaluated, spacing))
+        reports.append(_vmap_property(gradients, spacing))
     if "second_order" in also:
-        asked.append(_second_order(evaluated, spacing))
-    return tuple(asked)
+        reports.append(_second_order_property(gradients, spacing))
+    return tuple(reports)
 
 
 def agreement(
@@ -76,13 +76,20 @@ def agreement(
     spacing: float,
     rounding: Callable[[], list[float]] | None = None,
 ) -> PropertyReport:
-    """Whether a tree is another, up to the rounding of another order of the same sums.
+    """Return whether two trees are equal up to the rounding of another order of the same sums.
 
-    Entries may differ by ε^⅝ of the largest entry of their leaf: compilers fuse and reorder more than people do.
+    Entries may differ by ε^⅝ of the largest entry of their leaf, because compilers fuse and reorder operations.
+
+    Args:
+        name: the name of the property.
+        found: returns the tree; an exception is a failure.
+        expected: the other tree.
+        spacing: ε of the arithmetic.
+        rounding: returns a larger tolerance for each leaf; called only if a leaf differs by more.
     """
     try:
         tree = found()
-    except Exception as error:  # whatever the caller's function raises where it is traced
+    except Exception as error:  # whatever the caller's function raises when it is traced
         return PropertyReport(name, False, f"{type(error).__name__}: {error}".splitlines()[0][:200])
     wanted = jax.tree_util.tree_leaves_with_path(expected)
     floor = 64 * spacing * max((max_abs(as_float64(leaf)) for _, leaf in wanted), default=0.0)
@@ -100,28 +107,28 @@ def agreement(
     return PropertyReport(name, True, "")
 
 
-def _under_vmap(evaluated, spacing) -> PropertyReport:
-    moved = jax.tree.map(lambda leaf: leaf * 1.25, evaluated.params)
-    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), evaluated.params, moved)
-    expected = jax.tree.map(lambda *leaves: jnp.stack(leaves), evaluated.by_hand, evaluated.gradient(moved))
-    return agreement("under vmap", lambda: jax.vmap(evaluated.gradient)(both), expected, spacing)
+def _vmap_property(gradients, spacing) -> PropertyReport:
+    moved = jax.tree.map(lambda leaf: leaf * 1.25, gradients.params)
+    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), gradients.params, moved)
+    expected = jax.tree.map(lambda *leaves: jnp.stack(leaves), gradients.by_hand, gradients.gradient(moved))
+    return agreement("under vmap", lambda: jax.vmap(gradients.gradient)(both), expected, spacing)
 
 
-def _second_order(evaluated, spacing) -> PropertyReport:
-    """The Hessian times a random vector: the hand-written gradient differentiated forward, autodiff's twice over."""
+def _second_order_property(gradients, spacing) -> PropertyReport:
+    """Compare the Hessian times a random vector: by ``jax.jvp`` of the hand-written gradient and of autodiff's."""
     random = np.random.default_rng(4)
-    vector = jax.tree.map(lambda leaf: jnp.asarray(random.standard_normal(leaf.shape), leaf.dtype), evaluated.params)
-    expected = jax.jvp(jax.grad(evaluated.loss), (evaluated.params,), (vector,))[1]
+    vector = jax.tree.map(lambda leaf: jnp.asarray(random.standard_normal(leaf.shape), leaf.dtype), gradients.params)
+    expected = jax.jvp(jax.grad(gradients.loss), (gradients.params,), (vector,))[1]
     return agreement(
         "second order (Hessian times a vector)",
-        lambda: jax.jvp(evaluated.gradient, (evaluated.params,), (vector,))[1],
+        lambda: jax.jvp(gradients.gradient, (gradients.params,), (vector,))[1],
         expected,
         spacing,
     )
 
 
 def linearity(pullback: Callable[[Any], PyTree], first: Any, second: Any, spacing: float) -> PropertyReport:
-    """Whether a vjp is linear in its cotangent: of 3 dy + dy′ it is 3 times that of dy, and that of dy′."""
+    """Return whether a vjp is linear in its cotangent: pullback(3 dy + dy′) = 3 pullback(dy) + pullback(dy′)."""
     together = jax.tree.map(lambda a, b: 3 * a + b, first, second)
     expected = jax.tree.map(lambda a, b: 3 * a + b, pullback(first), pullback(second))
     return agreement("linear in the cotangent", lambda: pullback(together), expected, spacing)

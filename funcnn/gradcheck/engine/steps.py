@@ -1,4 +1,4 @@
-"""The gradients on the way: of tapped values, and of each layer given its true residuals and cotangent."""
+"""Intermediate gradients: of tapped values, and of each layer for its true residuals and cotangent."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ import numpy as np
 from funcnn._checks import describe, same_structure
 from funcnn._numerics.arrays import as_float64, max_abs
 from funcnn.gradcheck.engine.comparison import Pair, Tolerance, compare, shared_floor
-from funcnn.gradcheck.engine.precision import Judged
+from funcnn.gradcheck.engine.precision import Comparison
 from funcnn.gradcheck.engine.problem import known_sizes
 from funcnn.gradcheck.engine.taps import split_taps, tap_gradients
 from funcnn.gradcheck.engine.verdict import Decision
@@ -19,13 +19,13 @@ from funcnn.gradcheck.explanation.leaf import Facts, Leaf
 from funcnn.gradcheck.report import LeafReport, PropertyReport
 
 
-def judged_together(
+def compare_step(
     pairs: Sequence[Pair], spacing: float, scale: float = 0.0, sizes: Sequence = ()
 ) -> tuple[LeafReport, ...]:
-    """Rows for gradients that come from one step, with their causes.
+    """Return the rows of gradients that one step computes, with their causes.
 
-    An entry may differ by ε^¾ of its leaf's largest, and by 16 ε of the step's largest (or of ``scale``, the cotangent
-    that came in), but no more than half of a leaf that is larger than that.
+    An entry may differ by ε^¾ of its leaf's largest entry, plus 16 ε of the step's largest entry (or of ``scale``, the
+    cotangent), but by no more than half of a leaf that is larger than that.
     """
     floor = 16 * spacing * max([scale, *(max_abs(pair.reference) for pair in pairs)])
     origin = f"ε^¾ = {spacing**0.75:.1e} of the leaf's largest entry, and 16 ε of the step's"
@@ -43,19 +43,21 @@ def judged_together(
     return tuple(rows)
 
 
-def tapped_steps(judged: Judged, grad_fn: Callable[..., Any], own_taps: dict[str, Any]) -> tuple[LeafReport, ...]:
-    """A row for each tapped value's gradient, the last tap first."""
-    evaluated, sizes = judged.evaluated, known_sizes(judged)
-    if judged.program is None:
+def tapped_steps(
+    comparison: Comparison, grad_fn: Callable[..., Any], own_taps: dict[str, Any]
+) -> tuple[LeafReport, ...]:
+    """Return a row for each tapped value's gradient, the last tap first."""
+    gradients, sizes = comparison.gradients, known_sizes(comparison)
+    if comparison.program is None:
         raise ValueError(
             "check_gradients(loss_fn): expected a loss that JAX can trace, for its taps; try it under jit."
         )
-    _, taps = split_taps(grad_fn(evaluated.params, *evaluated.arguments[1:]), evaluated.params)
+    _, taps = split_taps(grad_fn(gradients.params, *gradients.arguments[1:]), gradients.params)
     rows: list[LeafReport] = []
-    for name, references in tap_gradients(judged.program, evaluated.params, own_taps).items():
+    for name, references in tap_gradients(comparison.program, gradients.params, own_taps).items():
         ours, by_hand = jax.tree.leaves(own_taps[name]), jax.tree.leaves(taps[name])
         if len(ours) != len(references):
-            rows.append(other_structure(name, f"{len(ours)} arrays where the value has {len(references)}"))
+            rows.append(structure_row(name, f"{len(ours)} arrays where the value has {len(references)}"))
             continue
         pairs = [
             Pair(
@@ -68,7 +70,7 @@ def tapped_steps(judged: Judged, grad_fn: Callable[..., Any], own_taps: dict[str
             )
             for number, (own, hand, value) in enumerate(zip(ours, by_hand, references, strict=True))
         ]
-        rows += judged_together(pairs, judged.spacing, sizes=sizes)
+        rows += compare_step(pairs, comparison.spacing, sizes=sizes)
     return tuple(rows)
 
 
@@ -76,18 +78,18 @@ def _path(name, number, all_of_them):
     return name if len(all_of_them) == 1 else f"{name}[{number}]"
 
 
-def other_structure(path: str, detail: str) -> LeafReport:
-    """A row for a gradient that isn't the tree that its value is."""
+def structure_row(path: str, detail: str) -> LeafReport:
+    """Return a row for a gradient with another tree structure than its value."""
     nothing = np.zeros(0)
     row = compare(Pair(path, (0,), nothing.dtype, nothing, nothing, nothing), Tolerance(0.0, ""))
     return row._replace(ok=False, exact=False, cause="structure", detail=detail)
 
 
-def against(path: str, given: Any, expected: Any) -> list[Pair]:
-    """The leaves of one gradient beside those that it should be.
+def make_pairs(path: str, given: Any, expected: Any) -> list[Pair]:
+    """Return the leaves of a gradient with those of the expected one.
 
     Raises:
-        ValueError: it has another tree structure.
+        ValueError: the two have different tree structures.
     """
     if not same_structure(given, expected):
         raise ValueError(f"{jax.tree.structure(given)} where {jax.tree.structure(expected)} is expected")
@@ -102,10 +104,10 @@ def against(path: str, given: Any, expected: Any) -> list[Pair]:
     return pairs
 
 
-def other_fault(
+def verdict_on_properties(
     rows: Sequence[LeafReport], steps: Sequence[LeafReport], properties: Sequence[PropertyReport]
 ) -> Decision:
-    """The verdict where the parameters' gradients agree in float64 and something else doesn't."""
+    """Return the verdict where the gradients agree in float64, and a step, a property or the own dtype fails."""
     if any(not row.ok for row in rows):
         return Decision("hand-written wrong", "the two agree in float64, but not in the caller's own dtype", {})
     if any(not row.ok for row in steps):

@@ -1,4 +1,4 @@
-"""Ties in a program: comparisons of equal numbers, and the program's gradient with each of them decided."""
+"""Ties in a program: comparisons of equal numbers, and the program's gradient with each tie decided."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
@@ -17,7 +17,7 @@ _WORDS = {"max": "maximum", "min": "minimum", "abs": "|x|", "reduce_max": "max",
 
 
 class Tie(NamedTuple):
-    """The entries of an operation in which a difference is 0 that decides a side, and the operation's name."""
+    """The name of an operation, and the entries in which the difference that decides its side is 0."""
 
     name: str
     mask: np.ndarray
@@ -27,12 +27,14 @@ Ties: TypeAlias = dict[Place, Tie]
 
 
 def find_ties(program: Program, params: PyTree, *, compiled: bool) -> Ties:
-    """The operations with ties among what depends on the parameters; each value travels with its dependence.
+    """Return the operations that depend on the parameters and have ties.
 
-    With ``compiled`` they are looked for in one program, where a product and a sum may be rounded once, to 10⁻¹⁷ in
-    place of a tie; otherwise every operation is a program of its own.
+    Args:
+        program, params: the program and its argument.
+        compiled: whether to evaluate the program as one compiled program. A compiler may round a product and a sum
+            together, and so give 10⁻¹⁷ instead of a tie. Otherwise every operation is compiled alone.
     """
-    compared: dict[Place, Any] = {}
+    equations: dict[Place, Any] = {}
     names: dict[Place, str] = {}
     if not primitive_names(program.jaxpr) & (_TWO_SIDED | set(_EXTREMES)):
         return {}
@@ -50,7 +52,7 @@ def find_ties(program: Program, params: PyTree, *, compiled: bool) -> Ties:
             outputs = bind(equation, values)
             depends = name != "stop_gradient" and any(np.any(pair[1]) for pair in pairs)
             if depends and _may_tie(name, values):
-                compared[place], found[place] = equation, values
+                equations[place], found[place] = equation, values
             return [(output, np.broadcast_to(depends, jnp.shape(output))) for output in outputs]
 
         program.outputs([(leaf, np.broadcast_to(True, leaf.shape)) for leaf in leaves], rule)
@@ -59,24 +61,24 @@ def find_ties(program: Program, params: PyTree, *, compiled: bool) -> Ties:
     found = (jax.jit(operands) if compiled else operands)(jax.tree.leaves(params))
     masks = {
         place: _tie_mask(equation.primitive.name, found[place], equation.params)
-        for place, equation in compared.items()
+        for place, equation in equations.items()
     }  # fmt: skip
     return {
-        place: Tie(_name(compared[place].primitive.name, place, names), mask)
+        place: Tie(_operation_name(equations[place].primitive.name, place, names), mask)
         for place, mask in masks.items()
         if mask.any()
     }
 
 
-def _name(name, place, names):
-    """The JAX function that the operation belongs to, ``relu``; else its own."""
+def _operation_name(name, place, names):
+    """Return the name of the JAX function that contains the operation, such as ``relu``, or else of the operation."""
     around = [names.get(place[:end], "") for end in range(len(place) - 1, 0, -1)]
     known = [word for word in around if word not in ("", "where") and (hasattr(jax.nn, word) or hasattr(jnp, word))]
     return known[0] if known else _WORDS.get(name, "a comparison")
 
 
 def _may_tie(name, values):
-    """Whether an operation of floating numbers decides a side."""
+    """Whether an operation compares floating numbers."""
     return name in (*_EXTREMES, *_TWO_SIDED) and jnp.issubdtype(jnp.result_type(values[-1]), jnp.floating)
 
 
@@ -92,7 +94,7 @@ def _tie_mask(name, values, parameters):
 
 
 def _difference(name, values):
-    """What decides the side: first operand minus second, or what is clipped minus the bound that it meets."""
+    """Return the difference that decides the side: of two operands, or of a clipped value and the nearer bound."""
     arrays = [np.asarray(value) for value in values]
     if name == "abs":
         return arrays[0]
@@ -104,12 +106,12 @@ def _difference(name, values):
 
 
 def coupled_ties(program: Program, params: PyTree, ties: Ties, spacing: float) -> list[dict[Place, bool]]:
-    """The ties in groups that are one and the same: whose differences move together, whichever way the parameters go.
+    """Return the ties in groups whose differences move together in every direction of the parameters.
 
     A softplus as max(z, 0) + log(1 + e^−|z|) has two ties at z = 0, and no kink: they can't be on different sides.
 
     Returns:
-        For each group, its places, and whether each is on the upper side when the first is.
+        For each group its places, with whether each is on the upper side when the first one is.
     """
     if len(ties) == 1:
         return [dict.fromkeys(ties, True)]
@@ -149,7 +151,7 @@ def _differences_after_a_move(program, params, ties, spacing, seed):
 
 
 def _sign_between(first, second):
-    """Whether one signature is the other times a positive (negative) constant; ``None`` where it is no multiple."""
+    """Return whether one signature is a positive multiple of the other; ``None`` if it isn't a multiple."""
     size = np.linalg.norm(second) * np.linalg.norm(first)
     if first.shape != second.shape or not size:
         return None
@@ -160,13 +162,16 @@ def _sign_between(first, second):
 def gradient_by_side(
     program: Program, params: PyTree, ties: Ties
 ) -> Callable[[dict[Place, float | np.ndarray]], list[np.ndarray]]:
-    """The program's gradient with its ties decided: from how far each is to its upper side, 0 to 1, by entry or not."""
+    """Return the program's gradient as a function of the sides of its ties.
+
+    A side is a number from 0, the lower one, to 1, or an array of such numbers.
+    """
     opened = {place[:end] for place in ties for end in range(1, len(place))}
 
     def gradient(sides):
         def rule(equation, arguments, place):
             if place in ties:
-                return [_decided(equation, arguments, ties[place].mask, sides[place])]
+                return [_decide(equation, arguments, ties[place].mask, sides[place])]
             return bind(equation, arguments) if callee(equation) is not None and place not in opened else None
 
         return [np.asarray(leaf) for leaf in jax.tree.leaves(jax.grad(lambda at: program.evaluate(at, rule))(params))]
@@ -174,8 +179,8 @@ def gradient_by_side(
     return gradient
 
 
-def _decided(equation, arguments, mask, share):
-    """The equation's output, as if the difference that decides its side were just above 0 (1), just below (0), or both.
+def _decide(equation, arguments, mask, share):
+    """Return the output of an equation with the difference that decides its side above 0 (1), below 0 (0), or between.
 
     A comparison has no middle: it is above from one half on.
     """
@@ -183,7 +188,7 @@ def _decided(equation, arguments, mask, share):
     if name in _COMPARISONS:
         return jnp.where(mask, (np.asarray(share) >= 0.5) == (name in ("gt", "ge")), output)
     if name in _EXTREMES:
-        return _chosen(arguments[0], output, mask, equation.params["axes"], share)
+        return _decide_extreme(arguments[0], output, mask, equation.params["axes"], share)
     if name in ("max", "min"):
         above, below = arguments if name == "max" else arguments[::-1]
     elif name == "abs":
@@ -195,8 +200,8 @@ def _decided(equation, arguments, mask, share):
     return jnp.where(mask, (share * above + (1 - share) * below).astype(output.dtype), output)
 
 
-def _chosen(array, output, mask, axes, share):
-    """The first of equal extremes (0), the last (1), or some of both."""
+def _decide_extreme(array, output, mask, axes, share):
+    """Return the first of equal extremes (0), the last one (1), or a mean of both."""
     backward = tuple(np.s_[::-1] for _ in mask.shape)
     share = float(np.mean(share))
     weight = (1 - share) * _first(mask, axes) + share * _first(mask[backward], axes)[backward]
@@ -205,7 +210,7 @@ def _chosen(array, output, mask, axes, share):
 
 
 def _first(mask, axes):
-    """The first true entry along ``axes``, in row-major order."""
+    """Return a mask of the first true entry along ``axes``, in row-major order."""
     kept = [axis for axis in range(mask.ndim) if axis not in axes]
     order = (*kept, *axes)
     rows = mask.transpose(order).reshape(*(mask.shape[axis] for axis in kept), -1)

@@ -1,4 +1,4 @@
-"""Who is right: the gradient by hand, autodiff, or the measured slope of the loss, which shares no rule with them."""
+"""The verdict: which gradient agrees with the measured slope of the loss, a witness that shares no rule with either."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -11,20 +11,23 @@ from funcnn._numerics.arrays import max_abs
 from funcnn._numerics.program import Program, bind, is_inlined, primitive_names
 from funcnn.gradcheck.engine.comparison import Pair
 from funcnn.gradcheck.engine.kinks import Kinks
-from funcnn.gradcheck.engine.precision import Judged
-from funcnn.gradcheck.engine.slopes import Slope, measured_slope
+from funcnn.gradcheck.engine.precision import Comparison
+from funcnn.gradcheck.engine.slopes import Slope, measure_slope
 from funcnn.gradcheck.report import Verdict
 
-_CONFIRMED = 3e-4  # two gradients that share no code agree already: this is a third opinion, and has to be cheap
-_MOST_LEAVES = 8
-_MOST_ENTRIES = 64
+_CONFIRMED = 3e-4  # coarse and cheap, because two gradients that share no code agree already
+_MAX_LEAVES = 8
+_MAX_ENTRIES = 64
 
 
 class Decision(NamedTuple):
-    """A verdict, its reason, and the leaves in which the hand-written gradient is right against autodiff.
+    """A verdict and its reason.
 
-    ``cleared`` goes from a leaf's position to whether it is so at a kink; ``blamed`` are the leaves in which both are
-    wrong.
+    Fields:
+        verdict, reason: as in ``GradientReport``.
+        cleared: the positions of the leaves in which the hand-written gradient is right and autodiff's differs, with
+            whether they are at a kink.
+        blamed: the positions of the leaves in which both gradients are wrong.
     """
 
     verdict: Verdict
@@ -33,19 +36,19 @@ class Decision(NamedTuple):
     blamed: tuple[int, ...] = ()
 
 
-def confirm(judged: Judged, pairs: list[Pair], kinks: Kinks | None) -> Decision:
-    """Where both gradients agree: whether the loss has that slope."""
+def confirm(comparison: Comparison, pairs: list[Pair], kinks: Kinks | None) -> Decision:
+    """Return the verdict if both gradients agree: whether the loss has that slope."""
     random, contradicted = np.random.default_rng(0), None
     for _ in range(2):
         gradient = [pair.reference for pair in pairs]
-        direction = _uphill(_random_direction(judged, random, range(len(pairs))), gradient)
-        measured = _measured(judged, gradient, direction, frozen=False, share=_CONFIRMED)
-        if _stops(judged) and measured and not _is_near(*measured):
-            measured = _measured(judged, gradient, direction, share=_CONFIRMED)
+        direction = _align_signs(_random_direction(comparison, random, range(len(pairs))), gradient)
+        measured = _measure(comparison, gradient, direction, frozen=False, share=_CONFIRMED)
+        if _has_stop_gradient(comparison) and measured and not _is_near(*measured):
+            measured = _measure(comparison, gradient, direction, share=_CONFIRMED)
         if measured is None:
             unmeasured = "the loss can't be measured there"
-            if not np.isfinite(np.asarray(judged.evaluated.value)):
-                unmeasured = f"but the loss is {judged.evaluated.value} there, and has no slope"
+            if not np.isfinite(np.asarray(comparison.gradients.value)):
+                unmeasured = f"but the loss is {comparison.gradients.value} there, and has no slope"
             return Decision("agrees", f"by hand and autodiff agree; {unmeasured}", {})
         slope, predicted, size = measured
         if _is_near(slope, predicted, size):
@@ -58,56 +61,58 @@ def confirm(judged: Judged, pairs: list[Pair], kinks: Kinks | None) -> Decision:
     reason = (
         f"so is autodiff: {contradicted}; a derivative rule in the loss is wrong, or isn't meant to be its derivative"
     )
-    return Decision("hand-written wrong", reason, {}, _contradicted(judged, pairs))
+    return Decision("hand-written wrong", reason, {}, _contradicted_leaves(comparison, pairs))
 
 
-def _contradicted(judged, pairs) -> tuple[int, ...]:
-    """The leaves whose gradients, one by one, aren't the loss's slope; all of them where there are too many to ask."""
+def _contradicted_leaves(comparison, pairs) -> tuple[int, ...]:
+    """Return the leaves whose gradients aren't the loss's slope; every leaf if there are too many to measure each."""
     everywhere = tuple(range(len(pairs)))
-    if len(pairs) > _MOST_LEAVES:
+    if len(pairs) > _MAX_LEAVES:
         return everywhere
     random, blamed = np.random.default_rng(6), []
     for number in everywhere:
-        measured = _measured(judged, [pair.reference for pair in pairs], _random_direction(judged, random, [number]))
+        measured = _measure(
+            comparison, [pair.reference for pair in pairs], _random_direction(comparison, random, [number])
+        )
         if measured and not _is_near(*measured):
             blamed.append(number)
     return tuple(blamed) or everywhere
 
 
-def _measured(judged, gradient, direction, frozen=True, share=1e-6) -> tuple[Slope, float, float] | None:
-    """The loss's slope along a direction, the one by a gradient, and the size of its terms.
+def _measure(comparison, gradient, direction, frozen=True, share=1e-6) -> tuple[Slope, float, float] | None:
+    """Return the loss's slope along a direction, the slope by a gradient, and the sum of the sizes of its terms.
 
-    It is measured to ``share`` of that size, or as well as it can be.
+    The slope is measured to ``share`` of that sum, or as well as possible.
     """
-    predicted, size = _dot([_finite(leaf) for leaf in gradient], direction)
-    slope = _slope_of(judged, direction, frozen, enough=share * size)
+    predicted, size = _dot([_replace_nonfinite(leaf) for leaf in gradient], direction)
+    slope = _measure_slope(comparison, direction, frozen, enough=share * size)
     return None if slope is None else (slope, predicted, size)
 
 
 def _is_near(slope, predicted, size) -> bool:
-    """Whether a slope is as predicted; ReLUs that switch within a step make it a little worse than its error says."""
+    """Whether a slope is as predicted. ReLUs that switch within a step make its error larger than its estimate."""
     return bool(abs(slope.value - predicted) <= 10 * slope.error + 1e-5 * size)
 
 
-def arbitrate(judged: Judged, pairs: list[Pair], disputed: list[int], kinks: Kinks | None) -> Decision:
-    """Where they differ in values: which of them the loss agrees with.
+def arbitrate(comparison: Comparison, pairs: list[Pair], disputed: list[int], kinks: Kinks | None) -> Decision:
+    """Return the verdict if the gradients differ: which of them the loss agrees with.
 
     Args:
-        judged: the loss.
+        comparison: the loss.
         pairs: every leaf.
-        disputed: the positions of those that differ.
-        kinks: what was found of kinks.
+        disputed: the positions of the leaves that differ.
+        kinks: the kinks of the loss.
     """
-    blind = [number for number in disputed if not np.isfinite(pairs[number].reference).all()]
-    blind = [number for number in blind if np.isfinite(pairs[number].by_hand).all()]
-    seeing = [number for number in disputed if np.isfinite(pairs[number].reference - pairs[number].by_hand).all()]
-    filled_in = {number: _fills_in(judged, pairs, number) for number in blind}
-    cleared = {number: at_kink for number, at_kink in filled_in.items() if at_kink is not None}
+    missing = [number for number in disputed if not np.isfinite(pairs[number].reference).all()]
+    missing = [number for number in missing if np.isfinite(pairs[number].by_hand).all()]
+    finite = [number for number in disputed if np.isfinite(pairs[number].reference - pairs[number].by_hand).all()]
+    at_kinks = {number: _is_slope_at_kink(comparison, pairs, number) for number in missing}
+    cleared = {number: at_kink for number, at_kink in at_kinks.items() if at_kink is not None}
     verdicts: list[Decision] = []
-    if seeing:
-        first = _between(judged, pairs, seeing, kinks)
-        if first.verdict == "undecided" and 1 < len(seeing) <= _MOST_LEAVES:
-            verdicts += [_between(judged, pairs, [number], kinks) for number in seeing]
+    if finite:
+        first = _arbitrate_finite(comparison, pairs, finite, kinks)
+        if first.verdict == "undecided" and 1 < len(finite) <= _MAX_LEAVES:
+            verdicts += [_arbitrate_finite(comparison, pairs, [number], kinks) for number in finite]
         else:
             verdicts.append(first)
     for decision in verdicts:
@@ -122,13 +127,13 @@ def arbitrate(judged: Judged, pairs: list[Pair], disputed: list[int], kinks: Kin
     return worst._replace(cleared=cleared)
 
 
-def _between(judged, pairs, leaves, kinks) -> Decision:
+def _arbitrate_finite(comparison, pairs, leaves, kinks) -> Decision:
     """Measure along the difference of the two gradients, the direction that tells them apart best."""
     differences = {number: pairs[number].by_hand - pairs[number].reference for number in leaves}
-    direction = _toward(judged, pairs, differences)
+    direction = _direction_of_differences(comparison, pairs, differences)
     by_hand, _ = _dot([pair.by_hand for pair in pairs], direction)
-    by_autodiff, _ = _dot([_finite(pair.reference) for pair in pairs], direction)
-    slope = _slope_of(judged, direction)
+    by_autodiff, _ = _dot([_replace_nonfinite(pair.reference) for pair in pairs], direction)
+    slope = _measure_slope(comparison, direction)
     if slope is None:
         return Decision("undecided", "the loss has no values around the parameters to measure a slope by", {})
     gap = abs(by_hand - by_autodiff)
@@ -136,35 +141,35 @@ def _between(judged, pairs, leaves, kinks) -> Decision:
         f"along their difference the loss has the slope {slope.value:.6g}, by hand it is {by_hand:.6g}, "
         f"by autodiff {by_autodiff:.6g}"
     )
-    if kinks is None and slope.is_kink and _one_sided(judged, pairs, leaves):
+    if kinks is None and slope.is_kink and _is_between_sides(comparison, pairs, leaves):
         sides = f"the loss has the slopes {slope.left:.6g} and {slope.right:.6g} on its two sides there"
         return Decision("agrees", f"{sides}, and the gradient by hand lies between them", dict.fromkeys(leaves, True))
     if slope.error > gap / 8:
         return Decision("undecided", f"{figures}: they are nearer to each other than it can be measured", {})
-    if abs(slope.value - by_hand) <= gap / 8 and _right_elsewhere(judged, pairs, leaves):
+    if abs(slope.value - by_hand) <= gap / 8 and _is_right_in_random_directions(comparison, pairs, leaves):
         return Decision("autodiff wrong", figures, dict.fromkeys(leaves, False))
     if abs(slope.value - by_autodiff) <= gap / 8 or kinks:
         return Decision("hand-written wrong", figures, {})
     return Decision("undecided", f"{figures}: neither", {})
 
 
-def _right_elsewhere(judged, pairs, leaves) -> bool:
+def _is_right_in_random_directions(comparison, pairs, leaves) -> bool:
     random = np.random.default_rng(1)
     for _ in range(2):
-        measured = _measured(judged, [pair.by_hand for pair in pairs], _random_direction(judged, random, leaves))
+        measured = _measure(comparison, [pair.by_hand for pair in pairs], _random_direction(comparison, random, leaves))
         if measured is None or not _is_near(*measured):
             return False
     return True
 
 
-def _fills_in(judged, pairs, number) -> bool | None:
-    """Whether a finite gradient is the loss's slope where autodiff's isn't finite; if so, whether at a kink."""
+def _is_slope_at_kink(comparison, pairs, number) -> bool | None:
+    """Return whether a leaf is at a kink, if it is the loss's slope where autodiff's isn't finite; ``None`` if not."""
     random, at_kink = np.random.default_rng(2), False
     missing = ~np.isfinite(pairs[number].reference)
     for _ in range(2):
-        direction = _random_direction(judged, random, [number])
+        direction = _random_direction(comparison, random, [number])
         direction[number] = np.where(missing, direction[number], 0.0)
-        measured = _measured(judged, [pair.by_hand for pair in pairs], direction)
+        measured = _measure(comparison, [pair.by_hand for pair in pairs], direction)
         if measured is None:
             return None
         slope, predicted, _ = measured
@@ -175,52 +180,52 @@ def _fills_in(judged, pairs, number) -> bool | None:
     return at_kink
 
 
-def _one_sided(judged, pairs, leaves) -> bool:
+def _is_between_sides(comparison, pairs, leaves) -> bool:
     """Whether every disputed entry lies between its own two one-sided derivatives."""
     entries = []
     for number in leaves:
         different = np.abs(pairs[number].by_hand - pairs[number].reference) > 1e-9 * np.abs(pairs[number].by_hand)
         entries += [(number, tuple(index)) for index in np.argwhere(different)]
-    if len(entries) > _MOST_ENTRIES or any(np.iscomplexobj(pairs[number].by_hand) for number in leaves):
+    if len(entries) > _MAX_ENTRIES or any(np.iscomplexobj(pairs[number].by_hand) for number in leaves):
         return False
     for number, index in entries:
         direction = [np.zeros_like(pair.reference) for pair in pairs]
         direction[number][index] = 1.0
-        slope = _slope_of(judged, direction)
+        slope = _measure_slope(comparison, direction)
         if slope is None or not slope.holds(float(pairs[number].by_hand[index])):
             return False
     return True
 
 
-def _stops(judged) -> bool:
-    return judged.program is not None and "stop_gradient" in primitive_names(judged.program.jaxpr)
+def _has_stop_gradient(comparison) -> bool:
+    return comparison.program is not None and "stop_gradient" in primitive_names(comparison.program.jaxpr)
 
 
-def _slope_of(judged: Judged, direction, frozen=True, enough=0.0) -> Slope | None:
-    """The loss's slope; with what stops gradients held fixed, as a gradient has it, unless told otherwise."""
-    program, plain = judged.program, judged.evaluated.loss
-    loss = _frozen(judged, program) if frozen and program and _stops(judged) else plain
-    leaves, structure = jax.tree.flatten(judged.evaluated.params)
+def _measure_slope(comparison: Comparison, direction, frozen=True, enough=0.0) -> Slope | None:
+    """Return the loss's slope; if ``frozen``, with everything behind ``stop_gradient`` held fixed, as in a gradient."""
+    program, plain = comparison.program, comparison.gradients.loss
+    loss = _freeze(comparison, program) if frozen and program and _has_stop_gradient(comparison) else plain
+    leaves, structure = jax.tree.flatten(comparison.gradients.params)
     steps = [np.asarray(step).astype(leaf.dtype) for leaf, step in zip(leaves, direction, strict=True)]
 
     def along(distance):
-        moved = [_moved(leaf, distance * step) for leaf, step in zip(leaves, steps, strict=True)]
+        moved = [_add(leaf, distance * step) for leaf, step in zip(leaves, steps, strict=True)]
         return float(np.real(loss(jax.tree.unflatten(structure, moved))))
 
     try:
-        return measured_slope(along, judged.spacing, enough)
-    except Exception:  # the caller's loss may refuse parameters beside these, probabilities above 1 for example
+        return measure_slope(along, comparison.spacing, enough)
+    except Exception:  # the caller's loss may reject other parameters, probabilities above 1 for example
         return None
 
 
-def _moved(leaf, step):
-    """The sum by NumPy: JAX would compile a program for every shape. On several devices it stays where it was."""
+def _add(leaf, step):
+    """Return the sum, by NumPy because JAX would compile a program for every shape; on the leaf's devices."""
     moved = (np.asarray(leaf) + step).astype(leaf.dtype)
     return jax.device_put(moved, leaf.sharding) if len(leaf.sharding.device_set) > 1 else jnp.asarray(moved)
 
 
-def _frozen(judged: Judged, program: Program):
-    """The loss with everything behind ``stop_gradient`` held at its value at the parameters."""
+def _freeze(comparison: Comparison, program: Program):
+    """Return the loss with everything behind ``stop_gradient`` held at its value at the parameters."""
     held = {}
 
     def hold(equation, arguments, place):
@@ -231,32 +236,32 @@ def _frozen(judged: Judged, program: Program):
             held[place] = outputs
         return outputs
 
-    program.evaluate(judged.evaluated.params, hold)
+    program.evaluate(comparison.gradients.params, hold)
 
     def loss(params):
-        judged.evaluated.calls["loss"] += 1
+        comparison.gradients.calls["loss"] += 1
         return program.evaluate(params, lambda equation, arguments, place: held.get(place))
 
     return loss
 
 
-def _random_direction(judged, random, leaves: Iterable[int]) -> list[np.ndarray]:
-    """Normal numbers in the size of each parameter, for some leaves; zero for the others."""
-    params = [np.asarray(leaf) for leaf in jax.tree.leaves(judged.evaluated.params)]
+def _random_direction(comparison, random, leaves: Iterable[int]) -> list[np.ndarray]:
+    """Return normal numbers of the size of each parameter for some leaves, and zeros for the others."""
+    params = [np.asarray(leaf) for leaf in jax.tree.leaves(comparison.gradients.params)]
     direction = [np.zeros(param.shape, np.complex128 if np.iscomplexobj(param) else np.float64) for param in params]
     for number in leaves:
         drawn = random.standard_normal(params[number].shape, np.float32)
         if np.iscomplexobj(params[number]):
             drawn = drawn + 1j * random.standard_normal(params[number].shape, np.float32)
-        direction[number] = np.asarray(drawn * _size(params[number]))
+        direction[number] = np.asarray(drawn * _typical_size(params[number]))
     return direction
 
 
-def _toward(judged, pairs, differences) -> list[np.ndarray]:
-    """The conjugate of the differences, no entry larger than a parameter."""
-    params = [np.asarray(leaf) for leaf in jax.tree.leaves(judged.evaluated.params)]
+def _direction_of_differences(comparison, pairs, differences) -> list[np.ndarray]:
+    """Return the conjugate of the differences, no entry larger than a parameter."""
+    params = [np.asarray(leaf) for leaf in jax.tree.leaves(comparison.gradients.params)]
     peak = max(float(np.max(np.abs(difference), initial=0.0)) for difference in differences.values())
-    size = max(_size(params[number]) for number in differences)
+    size = max(_typical_size(params[number]) for number in differences)
     return [
         np.asarray(np.conj(differences[number]) / peak * size)
         if number in differences
@@ -265,10 +270,10 @@ def _toward(judged, pairs, differences) -> list[np.ndarray]:
     ]
 
 
-def _uphill(direction, gradient) -> list[np.ndarray]:
-    """A direction with the signs of a gradient, so that none of its terms hides another."""
+def _align_signs(direction, gradient) -> list[np.ndarray]:
+    """Return a direction with the signs of a gradient, so that its terms don't cancel."""
 
-    def turned(steps, slopes):
+    def align(steps, slopes):
         if not np.iscomplexobj(slopes) and np.isfinite(slopes).all():
             return np.where(slopes, np.copysign(steps, slopes), steps)
         sizes = np.abs(slopes)
@@ -276,10 +281,10 @@ def _uphill(direction, gradient) -> list[np.ndarray]:
         signs = np.divide(np.conj(slopes), sizes, out=np.ones_like(slopes), where=known)
         return np.asarray(np.where(known, np.abs(steps) * signs, steps))
 
-    return [turned(steps, slopes) for steps, slopes in zip(direction, gradient, strict=True)]
+    return [align(steps, slopes) for steps, slopes in zip(direction, gradient, strict=True)]
 
 
-def _size(param) -> float:
+def _typical_size(param) -> float:
     peak = max_abs(param)
     if not peak or not np.isfinite(param).all():
         return 1.0
@@ -287,12 +292,12 @@ def _size(param) -> float:
 
 
 def _dot(gradient, direction) -> tuple[float, float]:
-    """The slope along a direction, Σ Re(g d) by JAX's convention for complex numbers, and Σ |g d|."""
+    """Return the slope along a direction, Σ Re(g d) by JAX's convention for complex numbers, and Σ |g d|."""
     pairs = zip(gradient, direction, strict=True)
-    # A gradient of another shape has been found wrong already.
+    # A gradient of another shape is wrong already.
     products = [np.real(slope * step) for slope, step in pairs if step.any() and slope.shape == step.shape]
     return sum((float(p.sum()) for p in products), 0.0), sum((float(np.abs(p).sum()) for p in products), 0.0)
 
 
-def _finite(array):
+def _replace_nonfinite(array):
     return np.where(np.isfinite(array), array, 0.0)
