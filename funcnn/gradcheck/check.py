@@ -118,6 +118,14 @@ def _check_arguments(name, function, arguments, error):
         ) from error
 
 
+class WrongGradientError(AssertionError):
+    """A wrong gradient; ``report`` is the ``GradientReport``."""
+
+    def __init__(self, report: GradientReport):
+        super().__init__(f"wrong gradient\n{report.to_text()}")
+        self.report = report
+
+
 def assert_gradients(
     loss_fn: Callable[..., Any],
     grad_fn: Callable[..., PyTree],
@@ -125,13 +133,13 @@ def assert_gradients(
     *args: Any,
     also: Sequence[Property] = (),
 ) -> None:
-    """``check_gradients`` for a test: silent where the gradient is right.
+    """Run ``check_gradients`` in a test, and raise where the gradient is wrong.
 
     Args:
         loss_fn, grad_fn, params, args, also: as for ``check_gradients``.
 
     Raises:
-        AssertionError: the gradient is wrong; the message is the report.
+        AssertionError: the gradient is wrong; the message is the report as text, and ``error.report`` the report.
         TypeError, ValueError: as ``check_gradients``.
 
     Example:
@@ -140,4 +148,4 @@ def assert_gradients(
     """
     report = check_gradients(loss_fn, grad_fn, params, *args, also=also)
     if not report.ok:
-        raise AssertionError(f"wrong gradient\n{report.to_text()}")
+        raise WrongGradientError(report)
