@@ -14,7 +14,7 @@ from jaxtyping import PyTree
 from funcnn.training.early_stopping import EarlyStopping
 from funcnn.training.fingerprint import fingerprints, key_data
 from funcnn.training.steps import Carry, TrainingSetup
-from funcnn.types import Batch
+from funcnn.types import Batch, LossSpec
 
 
 def setup_identity(setup: TrainingSetup, carry: Carry) -> dict[str, Any]:
@@ -24,7 +24,8 @@ def setup_identity(setup: TrainingSetup, carry: Carry) -> dict[str, Any]:
     """
     return {
         "model": _without_addresses(repr(setup.model)).splitlines(),
-        "loss": _without_addresses(repr(setup.loss)),
+        # A loss without a spec is known by its function.
+        "loss": _name(setup.loss.forward) if setup.loss.spec == LossSpec() else _without_addresses(repr(setup.loss)),
         "grad": _name(setup.grad),
         **_first_updates(setup.optimizer, carry),
         "batch_size": setup.batch_size,

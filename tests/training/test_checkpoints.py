@@ -170,6 +170,7 @@ def damage(checkpoint):
         ({"optimizer": fnn.sgd(0.01)}, "it also holds opt_state.0.count"),
         ({"optimizer": fnn.adam(0.02)}, "first_update was"),
         ({"optimizer": fnn.adam(0.01, b1=0.5)}, "second_update was"),
+        ({"loss": fnn.Loss(*fnn.mean_squared_error[:2])}, "loss was mean_squared_error and is"),
         ({"grad": fnn.autodiff_value_and_grad}, "grad was manual_value_and_grad"),
         ({"key": jax.random.key(1)}, "key was"),
         ({"data": (X + 1, Y)}, "data.x was"),
@@ -185,6 +186,19 @@ def test_a_checkpoint_of_another_run_is_refused_and_left_alone(tmp_path, changes
         run(checkpoints=fnn.Checkpoints(tmp_path, damaged=damaged), **changes)
     assert re.search(message, str(caught.value))
     assert [int(path.name) for path in tmp_path.iterdir()] == [3]
+
+
+def test_losses_without_a_spec_are_compared_by_their_functions(tmp_path):
+    def half(prediction, target):
+        loss, residuals = fnn.mean_squared_error.forward(prediction, target)
+        return loss / 2, residuals
+
+    def half_backward(residuals, dloss):
+        return fnn.mean_squared_error.backward(residuals, dloss / 2)
+
+    run(epochs=1, loss=fnn.Loss(*fnn.mean_squared_error[:2]), checkpoints=tmp_path)
+    with pytest.raises(fnn.CheckpointError, match="and is half"):
+        run(loss=fnn.Loss(half, half_backward), checkpoints=tmp_path)
 
 
 def test_what_another_optimizer_left_is_of_another_run(tmp_path):
