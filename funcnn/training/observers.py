@@ -86,6 +86,11 @@ def checked_callbacks(callbacks: Any) -> Callbacks:
         if isinstance(callback, JSONLines | TensorBoard):
             _check_writer(callback, writers)
             writers.append(callback)
+        elif callback in (JSONLines, TensorBoard):
+            raise TypeError(
+                f"fit(callbacks): expected {callback.__name__} with its path, got the class itself. "
+                f"Pass {callback.__name__}(…)."
+            )
         else:
             check_callable("fit(callbacks)", callback, "A callback is (progress) -> None, JSONLines or TensorBoard.")
             functions.append(callback)

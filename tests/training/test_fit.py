@@ -277,6 +277,8 @@ def early_stopping(*settings, **more):
             r"JSONLines\(path\): expected a file in an existing",
         ),
         ({"callbacks": [fnn.JSONLines(".")]}, ValueError, r"JSONLines\(path\): expected a file in an existing"),
+        ({"callbacks": [fnn.JSONLines]}, TypeError, "expected JSONLines with its path, got the class itself"),
+        ({"callbacks": [fnn.TensorBoard]}, TypeError, "expected TensorBoard with its path, got the class itself"),
         ({"callbacks": [fnn.JSONLines(3)]}, TypeError, r"JSONLines\(path\): expected a path, got 3"),
         ({"callbacks": [fnn.TensorBoard(None)]}, TypeError, r"TensorBoard\(folder\): expected a path, got None"),
         (
