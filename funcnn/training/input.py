@@ -1,5 +1,6 @@
 """Checks and conversions of the arguments of training and evaluation."""
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeAlias
@@ -31,6 +32,8 @@ Data: TypeAlias = Batch | tuple[Any, Any]
 INIT = "what the model's init returns"
 PROBE = 64
 """Samples on which the model's predictions are computed to check the targets."""
+PROBE_SIZE = 2**24
+"""Entries of the predictions that are held at once to check the targets."""
 
 
 @partial(jax.jit, static_argnames=("model", "train"))
@@ -124,10 +127,22 @@ def checked_data(name, model, loss, params, state, data) -> Batch:
     prediction = forward.eval_shape(params, state, x, jax.random.key(0), model=model, train=True)
     check_scalar(f"{name}: the loss", loss_of.eval_shape(prediction, y, loss=loss))
     if is_concrete(x, y, *jax.tree.leaves((params, state))):
-        # The loss checks all targets, here against the predictions for the first samples, repeated.
-        probe = forward(params, state, x[:PROBE], None, model=model, train=False)
-        loss.forward(jnp.resize(probe, prediction.shape), y)
+        _check_targets(model, loss, params, state, Batch(x, y), prediction.shape)
     return Batch(x, y)
+
+
+def _check_targets(model, loss, params, state, batch, shape) -> None:
+    """Let the loss check all targets, against the predictions for the first samples, repeated.
+
+    Predictions for all samples may not fit in memory, so large ones are checked in parts.
+    """
+    x, y = batch
+    is_per_sample = shape[:1] == x.shape[:1]
+    rows = max(PROBE_SIZE // max(math.prod(shape[1:]), 1), 1) if is_per_sample else len(y)
+    probe = forward(params, state, x[: min(PROBE, rows)], None, model=model, train=False)
+    for start in range(0, len(y), rows):
+        part = y[start : start + rows]
+        loss.forward(jnp.resize(probe, (len(part), *shape[1:]) if is_per_sample else shape), part)
 
 
 def checked_batch_size(name, batch_size, samples) -> int:

@@ -112,3 +112,16 @@ def test_what_it_refuses(as_for_users, changes, message):
 def test_what_predict_refuses(as_for_users):
     with pytest.raises(ValueError, match=r"predict\(x\): expected at least one sample, got shape \(0, 4\)"):
         fnn.predict(TABLE, *TABLE.init(KEY), TOKENS[:0])
+
+
+def test_targets_are_checked_in_parts_where_the_predictions_are_large(monkeypatch):
+    shapes = []
+
+    def forward(prediction, target):
+        if not isinstance(prediction, jax.core.Tracer):
+            shapes.append((prediction.shape, target.shape))
+        return LOSS.forward(prediction, target)
+
+    monkeypatch.setattr("funcnn.training.input.PROBE_SIZE", 4 * 4 * CLASSES)
+    run(loss=LOSS._replace(forward=forward), epochs=1)
+    assert shapes == [((4, 4, CLASSES), (4, 4)), ((4, 4, CLASSES), (4, 4)), ((2, 4, CLASSES), (2, 4))]
