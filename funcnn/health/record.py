@@ -131,7 +131,7 @@ def input_facts(x: Any) -> InputFacts:
         >>> print(*input_facts([[1.0, 0.0], [3.0, 0.0]]))
         [2. 0.] [1. 0.]
     """
-    if jnp.issubdtype(jnp.result_type(x), jnp.integer):
+    if np.issubdtype(np.asarray(x).dtype, np.integer):
         return InputFacts(np.zeros(0), np.zeros(0))
     rows = _rows(x)
     return InputFacts(rows.mean(axis=0), rows.std(axis=0))

@@ -23,7 +23,8 @@ from funcnn._checks import positive_integer
 from funcnn._optional import import_optional
 from funcnn.training.fingerprint import fingerprints, host_fingerprint, key_data
 
-FORMAT = 1
+FORMAT = 2
+"""The version of a checkpoint's contents. Version 1 has other names of fields."""
 
 
 class Checkpoints(NamedTuple):
@@ -181,6 +182,12 @@ class Store:
     def _compare(self, step, description, expected, optional, configuration) -> None:
         """Raise where the checkpoint is of another run; the message names the first difference."""
         folder = self._settings.folder
+        if description.get("format") != FORMAT:
+            raise CheckpointError(
+                f"fit(checkpoints): expected checkpoints of format {FORMAT} in {folder}, got format "
+                f"{description.get('format')} at step {step}. Resume with the version of funcnn that wrote it, or use "
+                "another folder."
+            )
         where = f"fit(checkpoints): expected a checkpoint of this run in {folder}, got step {step} of another"
         advice = "Use a folder of its own for each run, or give back what was changed."
         for name, leaf in expected.items():

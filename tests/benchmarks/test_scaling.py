@@ -242,7 +242,7 @@ def test_the_model_of_processes_finds_the_costs_that_made_the_seconds():
     sums = [{"arrays": k, "numbers": n, "seconds": [cost(k, n)] * 3} for k, n in processes.SUMS]
     together = [compute + start + 6 * latency + 4 * 300_000 * a_byte] * 3
     network = {"arrays": 6, "parameters": 300_000, "apart": [compute] * 3, "together": together}
-    found = processes.modelled({"sums": sums, "networks": {"one": network}})
+    found = processes.fit_model({"sums": sums, "networks": {"one": network}})
     np.testing.assert_allclose([found["start"], found["latency"], found["seconds_a_byte"]], [start, latency, a_byte])
     np.testing.assert_allclose(found["sums_model_over_measured"], 1.0)
     assert found["networks"]["one"]["model_over_measured"]["value"] == pytest.approx(1.0)
@@ -264,7 +264,7 @@ def test_processes_get_cores_of_their_own_and_the_parent_keeps_its(monkeypatch):
     before, shares = os.sched_getaffinity(0), []
     monkeypatch.setattr(processes.subprocess, "Popen", lambda *_, **__: shares.append(os.sched_getaffinity(0)))
     for number in range(processes.PROCESSES):
-        processes.launched(number, [])
+        processes.launch(number, [])
     assert os.sched_getaffinity(0) == before
     assert set.union(*shares) == before
     assert len(before) < processes.PROCESSES or set.isdisjoint(*shares)

@@ -123,6 +123,7 @@ def measured_once(tmp_path_factory):
         return out, main(AllSettings(names=("optimizers",), seeds=2, out=out, jobs=1))
 
 
+@pytest.mark.benchmarks_smoke
 def test_a_second_run_measures_nothing(measured_once, monkeypatch):
     out, status = measured_once
     assert status == 0
@@ -132,6 +133,7 @@ def test_a_second_run_measures_nothing(measured_once, monkeypatch):
     assert (out / "index.html").read_text(encoding="utf-8") == page
 
 
+@pytest.mark.benchmarks_smoke
 def test_the_numbers_stand_beside_the_page(measured_once):
     out, _ = measured_once
     [record] = json.loads((out / "results.json").read_text(encoding="utf-8"))
@@ -140,6 +142,7 @@ def test_the_numbers_stand_beside_the_page(measured_once):
     assert verdicts["optimizers-bowl-ranking"] == "fails"
 
 
+@pytest.mark.benchmarks_smoke
 def test_the_page_fetches_nothing_and_says_everything(measured_once):
     out, _ = measured_once
     page = (out / "index.html").read_text(encoding="utf-8")

@@ -127,7 +127,7 @@ def test_wrappers_are_looked_into():
     assert (np.asarray(measures.cotangent) > 0).all()
 
 
-@pytest.mark.parametrize("wrap", [fnn.recompute, lambda layer: fnn.skip(layer), fnn.mixed_precision])
+@pytest.mark.parametrize("wrap", [fnn.recompute, fnn.mixed_precision])
 def test_a_wrong_layer_inside_a_combinator_is_named(wrap):
     wrong = fnn.linear(3, 3)._replace(backward=lambda kept, dy: fnn.linear_backward(kept, 2 * dy))
     model = fnn.serial(fnn.tanh, wrap(wrong), fnn.linear(3, 3))

@@ -71,6 +71,14 @@ def test_as_many_are_kept_as_asked(tmp_path):
     assert sorted(int(path.name) for path in tmp_path.iterdir()) == [16, 18]
 
 
+def test_a_checkpoint_of_another_format_is_refused(tmp_path, monkeypatch):
+    cut(run, 2, checkpoints=tmp_path)
+    monkeypatch.setattr("funcnn.training.checkpoints.FORMAT", 3)
+    with pytest.raises(fnn.CheckpointError, match=r"expected checkpoints of format 3 in .*, got format 2 at step"):
+        run(checkpoints=tmp_path)
+
+
+@pytest.mark.benchmarks_smoke
 def test_a_killed_process_goes_on(tmp_path):
     """The whole trial, fifty kills, is ``python -m experiments.benchmarks.survival``."""
     code = "import sys; from experiments.benchmarks.survival import train; train(sys.argv[1], 60)"

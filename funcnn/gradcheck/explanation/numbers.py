@@ -2,18 +2,19 @@
 
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
 from funcnn._numerics.arrays import max_abs
 
 
-def is_close(first: np.ndarray | np.generic, second: np.ndarray | np.generic, tolerance: float) -> bool:
+def is_close(first: Any, second: Any, tolerance: float) -> bool:
     """Whether no entry differs by more than ``tolerance``."""
     return bool(np.all(np.abs(first - second) <= tolerance))
 
 
-def best_factor(numbers: np.ndarray | np.generic, reference: np.ndarray | np.generic) -> float:
+def best_factor(numbers: Any, reference: Any) -> float:
     """Return the constant c for which c times ``reference`` is nearest to ``numbers``, by least squares."""
     unit = max_abs(reference)
     if not unit:
