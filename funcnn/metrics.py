@@ -13,8 +13,8 @@ def accuracy(prediction: ArrayLike, target: ArrayLike) -> Scalar:
     """Return the share of samples whose largest score belongs to the right class. Scores with a NaN count as wrong.
 
     Args:
-        prediction: logits or probabilities, ``(batch, classes)``.
-        target: class labels, ``(batch,)``, or one-hot rows.
+        prediction: logits or probabilities, ``(batch, ..., classes)``.
+        target: class labels, ``(batch, ...)``, or one-hot rows.
 
     Returns:
         A scalar in [0, 1].
@@ -67,8 +67,8 @@ def confusion_matrix(prediction: ArrayLike, target: ArrayLike) -> Int[Array, "cl
     """Return the number of samples of each true class (row) and predicted class (column).
 
     Args:
-        prediction: logits or probabilities, ``(batch, classes)``.
-        target: class labels, ``(batch,)``, or one-hot rows.
+        prediction: logits or probabilities, ``(batch, ..., classes)``.
+        target: class labels, ``(batch, ...)``, or one-hot rows.
 
     Returns:
         Counts, ``(classes, classes)``, with right predictions on the diagonal. A sample whose scores contain a NaN is
@@ -86,17 +86,18 @@ def confusion_matrix(prediction: ArrayLike, target: ArrayLike) -> Int[Array, "cl
          [1 0]]
     """
     predicted, labels = _classes("confusion_matrix", prediction, target)
-    classes = jnp.shape(prediction)[1]
+    classes = jnp.shape(prediction)[-1]
     # Negative indices count from the end. They are moved past the last class, where the update is dropped.
     labels, predicted = (jnp.where(index < 0, classes, index) for index in (labels, predicted))
     return jnp.zeros((classes, classes), int).at[labels, predicted].add(1, mode="drop")
 
 
 def _classes(name, prediction, target):
-    """Return the predicted class, −1 where a score is NaN, and the true class, ``(batch,)`` each."""
+    """Return the predicted class, −1 where a score is NaN, and the true class, ``(rows,)`` each, of all positions."""
     prediction = floating_array(f"{name}(prediction)", prediction)
     target = numeric_array(f"{name}(target)", target)
     _check_shapes(name, prediction, target)
+    prediction, target = _rows(prediction, prediction), _rows(target, prediction)
     predicted = jnp.where(jnp.isnan(prediction).any(axis=1), -1, prediction.argmax(axis=1))
     if target.ndim == 2:
         _check_one_hot(name, target)
@@ -110,13 +111,21 @@ def _classes(name, prediction, target):
     return predicted.astype(labels.dtype), labels
 
 
+def _rows(array, prediction):
+    """Return samples and positions as one axis; classes stay."""
+    return array.reshape(-1, prediction.shape[-1]) if array.ndim == prediction.ndim else array.ravel()
+
+
 def _check_shapes(name, prediction, target):
-    if prediction.ndim != 2 or prediction.size == 0 or target.shape not in (prediction.shape, prediction.shape[:1]):
+    is_fitting = target.shape in (prediction.shape, prediction.shape[:-1])
+    if prediction.ndim < 2 or prediction.size == 0 or not is_fitting:
+        between = "..., " if prediction.ndim > 2 else ""
+        labels = "(batch, ...)" if prediction.ndim > 2 else "(batch,)"
         raise ValueError(
-            f"{name}: expected a prediction of shape (batch, classes) and labels (batch,) or one-hot rows, "
-            f"got {prediction.shape} and {target.shape}."
+            f"{name}: expected a prediction of shape (batch, {between}classes) and labels {labels} or one-hot rows, "
+            f"got {prediction.shape} and {target.shape}. Give a label for each row of scores."
         )
-    if prediction.shape[1] == 1:
+    if prediction.shape[-1] == 1:
         raise ValueError(
             f"{name}: expected scores of at least two classes, got {prediction.shape}: one score is always the "
             "largest. For a single output use binary_accuracy, with threshold=0 for logits."

@@ -112,8 +112,10 @@ def mlp(
     def affine(*settings):
         return linear(*settings) if compute_dtype is None else mixed_precision(linear(*settings), compute_dtype)
 
-    hidden_init = kernel_init or spec_of(activation).kernel_init or xavier
-    output_init = kernel_init or spec_of(output).kernel_init or xavier
+    hidden_init, output_init = (
+        kernel_init if kernel_init is not None else spec_of(layer).kernel_init or xavier
+        for layer in (activation, output)
+    )
     layers: list[Layer] = []
     for in_features, out_features in pairwise(sizes[:-1]):
         block = [affine(in_features, out_features, hidden_init)]
@@ -123,7 +125,7 @@ def mlp(
         if dropout != 0:
             block.append(dropped)
         if skip:
-            projection = affine(in_features, out_features, kernel_init or xavier)
+            projection = affine(in_features, out_features, xavier if kernel_init is None else kernel_init)
             shortcut = identity if in_features == out_features else projection
             block = [skip_connection(serial(*block), shortcut)]
         layers.extend(block)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from funcnn._checks import check_finite, describe, feature_array
 
-Features = Float[Array, "batch features"]
+Features = Float[Array, "*batch features"]
 
 
 class Scaling(NamedTuple):
@@ -37,7 +37,7 @@ def standard_fit(x: Features) -> Scaling:
     """Return mean and standard deviation of every feature, σ² = Σ (x − μ)²/n. The divisor of a constant feature is 1.
 
     Args:
-        x: the training set, ``(batch, features)``, floating.
+        x: the training set, ``(batch, ..., features)``, floating.
 
     Returns:
         The scaling to mean 0 and variance 1.
@@ -66,7 +66,7 @@ def min_max_fit(x: Features) -> Scaling:
     """Return minimum and range of every feature. The divisor of a constant feature is 1.
 
     Args:
-        x: the training set, ``(batch, features)``, floating.
+        x: the training set, ``(batch, ..., features)``, floating.
 
     Returns:
         The scaling to [0, 1].
@@ -90,7 +90,7 @@ def scale(scaling: Scaling, x: Features) -> Features:
 
     Args:
         scaling: the result of ``fit``.
-        x: ``(batch, features)``, floating.
+        x: ``(batch, ..., features)``, floating.
 
     Returns:
         The scaled features, of x's shape.
@@ -106,18 +106,20 @@ def scale(scaling: Scaling, x: Features) -> Features:
     """
     x = feature_array("scale", x)
     features, dtype = scaling.offset.size, scaling.offset.dtype
-    if x.ndim != 2 or x.shape[1] != features or x.dtype != dtype:
+    if x.shape[-1] != features or x.dtype != dtype:
+        between = "..., " if x.ndim > 2 else ""
         raise ValueError(
-            f"scale: expected {dtype} x of shape (batch, {features}) like what was fitted, got {describe(x)}. "
+            f"scale: expected {dtype} x of shape (batch, {between}{features}) like what was fitted, got {describe(x)}. "
             "Fit and apply on the same features in the same dtype."
         )
-    return (x - scaling.offset[None, :]) / scaling.divisor[None, :]
+    along_features = (1,) * (x.ndim - 1) + (features,)
+    return (x - scaling.offset.reshape(along_features)) / scaling.divisor.reshape(along_features)
 
 
 def _training_set(name, x):
     x = feature_array(name, x)
     check_finite(name, x)
-    return x
+    return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
 
 
 def _one_where_zero(spread):

@@ -142,7 +142,8 @@ def _with_additions(node: Node) -> list[Node]:
 def _row(node: Node, known: dict[int, Abstract]) -> LayerSummary:
     """Return a row; residuals count where they are not among the ``known`` ones, which they then are."""
     if node.parts:
-        return LayerSummary(node.name, node.y.shape, 0, node.y.size, node.x.size, 0)
+        backward_flops = node.x.size if jnp.issubdtype(node.x.dtype, jnp.floating) else 0
+        return LayerSummary(node.name, node.y.shape, 0, node.y.size, backward_flops, 0)
     cost: _Cost = node.result
     kept = [Abstract(array.shape, array.dtype) if node.is_repetition else array for array in cost.kept]
     new = {id(array): array for array in kept if id(array) not in known}

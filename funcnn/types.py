@@ -95,6 +95,17 @@ Structure: TypeAlias = Chained | Summed | Repeated | Wrapped
 """How a layer is made of other layers."""
 
 
+def _check_spec(kind: str, name: Any, settings: Any) -> None:
+    if not isinstance(name, str) or not name:
+        raise TypeError(f"{kind}(name): expected a string, got {name!r}. Use the constructor's name.")
+    is_pairs = isinstance(settings, tuple) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in settings)
+    if not is_pairs:
+        raise TypeError(
+            f"{kind}(settings): expected a tuple of pairs, got {settings!r}. "
+            "Write (('features', 3),), or tuple(settings.items()) for a dictionary."
+        )
+
+
 @dataclass(frozen=True)
 class LayerSpec:
     """What a layer says of itself. Every field has a default, so that ``Layer(init, forward, backward)`` works.
@@ -109,6 +120,10 @@ class LayerSpec:
         steepest: the largest |f′| of a saturating layer.
         slope: ``(residuals, y) -> f′`` of y's shape, where f′ is not what backward gives for a cotangent of ones.
         output_range: the lowest and the highest value of the output.
+        sums_to_one: whether the output is probabilities of exclusive classes.
+
+    Raises:
+        TypeError, ValueError: a field of another form.
     """
 
     name: str = "layer"
@@ -119,6 +134,25 @@ class LayerSpec:
     steepest: float = 1.0
     slope: Callable[[Residuals, Array], Array] | None = None
     output_range: tuple[float, float] = (-math.inf, math.inf)
+    sums_to_one: bool = False
+
+    def __post_init__(self):
+        _check_spec("LayerSpec", self.name, self.settings)
+        if self.structure is not None and not isinstance(self.structure, Chained | Summed | Repeated | Wrapped):
+            raise TypeError(
+                f"LayerSpec(structure): expected Chained, Summed, Repeated or Wrapped, got {self.structure!r}. "
+                "Leave it out for a layer without parts."
+            )
+        if self.units not in (None, "saturating", "rectifying"):
+            raise ValueError(
+                f"LayerSpec(units): expected 'saturating', 'rectifying' or None, got {self.units!r}. "
+                "Use None where units neither saturate nor die."
+            )
+        if len(self.output_range) != 2 or not self.output_range[0] <= self.output_range[1]:
+            raise ValueError(
+                f"LayerSpec(output_range): expected the lowest and the highest value, got {self.output_range!r}. "
+                "Use (-math.inf, math.inf) for any value."
+            )
 
     def __hash__(self) -> int:
         # Layers are static arguments of jit: a hash over all parts would cost as much as a small step.
@@ -157,6 +191,9 @@ class LossSpec:
     targets: Literal["values", "binary", "classes"] | None = None
     constant_loss: Callable[[np.ndarray], tuple[float, float]] | None = None
 
+    def __post_init__(self):
+        _check_spec("LossSpec", self.name, self.settings)
+
 
 class Layer(NamedTuple):
     """Three pure functions, initialization, forward and backward, and a spec.
@@ -179,7 +216,7 @@ class Layer(NamedTuple):
 
     def __repr__(self) -> str:
         parts = [repr(part) if isinstance(part, Layer) else LayerSpec.name for part in self.spec.parts]
-        settings = [f"{name}={_setting(value)}" for name, value in self.spec.settings]
+        settings = [f"{name}={setting_text(value)}" for name, value in self.spec.settings]
         if not parts:
             return f"{self.spec.name}({', '.join(settings)})" if settings else self.spec.name
         lines = "".join(f"\n  {line.replace(chr(10), chr(10) + '  ')}," for line in (*parts, *settings))
@@ -200,18 +237,24 @@ class Loss(NamedTuple):
     spec: LossSpec = LossSpec()
 
     def __repr__(self) -> str:
-        settings = ", ".join(f"{name}={_setting(value)}" for name, value in self.spec.settings)
+        settings = ", ".join(f"{name}={setting_text(value)}" for name, value in self.spec.settings)
         return f"{self.spec.name}({settings})" if settings else self.spec.name
 
 
-def _setting(value: Any) -> str:
-    """A setting without addresses: functions and dtypes by their names."""
+def setting_text(value: Any) -> str:
+    """Return a setting as text without addresses: functions and dtypes by their names."""
     if isinstance(value, partial):
-        given = [*map(_setting, value.args), *(f"{name}={_setting(part)}" for name, part in value.keywords.items())]
-        return f"{_setting(value.func)}({', '.join(given)})"
+        given = [
+            *map(setting_text, value.args),
+            *(f"{name}={setting_text(part)}" for name, part in value.keywords.items()),
+        ]
+        return f"{setting_text(value.func)}({', '.join(given)})"
     if isinstance(value, np.dtype):
         return value.name
     text = getattr(value, "__name__", None) if callable(value) else None
+    if text is not None and getattr(value, "__module__", "").startswith("jax"):
+        # The functions that jax.nn.initializers makes are all called init.
+        text = value.__qualname__.partition(".<locals>")[0]
     text = repr(value) if text is None else text
     return text if " at 0x" not in text else type(value).__name__
 

@@ -103,6 +103,7 @@ LAYERS = [
     # Tokens.
     LayerCase("lookup", LOOKUP, (), jnp.int32),
     LayerCase("lookup_of_sequences", fnn.serial(LOOKUP, fnn.linear(4, 3)), (6,), jnp.int32),
+    LayerCase("sum_of_lookups", fnn.skip(LOOKUP, fnn.recompute(LOOKUP)), (6,), jnp.int32),
 ]
 
 MODELS = [

@@ -44,3 +44,11 @@ def test_scores_with_a_nan_are_wrong_and_not_counted():
 def test_under_jit_labels_outside_the_classes_are_not_counted():
     counted = jax.jit(fnn.confusion_matrix)(SCORES, jnp.array([0, 1, -1, 3]))
     np.testing.assert_array_equal(counted, [[1, 0, 0], [0, 1, 0], [0, 0, 0]])
+
+
+def test_metrics_of_sequences_are_those_of_all_positions():
+    scores = jax.random.normal(jax.random.key(0), (4, 5, 3))
+    labels = jax.random.randint(jax.random.key(1), (4, 5), 0, 3)
+    rows = scores.reshape(20, 3), labels.reshape(20)
+    assert fnn.accuracy(scores, labels) == fnn.accuracy(*rows)
+    assert (fnn.confusion_matrix(scores, jax.nn.one_hot(labels, 3)) == fnn.confusion_matrix(*rows)).all()

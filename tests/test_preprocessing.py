@@ -1,5 +1,6 @@
 """Input scaling against scikit-learn's definitions, by NumPy."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -46,3 +47,13 @@ def test_a_constant_that_is_not_exact_in_binary_has_divisor_one(value):
 def test_large_deviations_do_not_overflow():
     scaling = fnn.standard_scaler.fit(jnp.array([[-1e30], [1e30]], jnp.float32))
     np.testing.assert_allclose(scaling.divisor, [1e30], rtol=1e-6)
+
+
+def test_scaling_of_sequences_is_that_of_all_positions():
+    x = jax.random.normal(jax.random.key(0), (4, 5, 3)) * 7 + 2
+    for scaler in (fnn.standard_scaler, fnn.min_max_scaler):
+        scaling = scaler.fit(x)
+        assert scaling.offset.shape == (3,)
+        scaled = scaler.apply(scaling, x)
+        expected = scaler.apply(scaler.fit(x.reshape(20, 3)), x.reshape(20, 3))
+        assert (scaled.reshape(20, 3) == expected).all()

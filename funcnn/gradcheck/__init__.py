@@ -1,10 +1,10 @@
-"""Comparing gradients: written by hand on one side, autodiff on the other, measured slopes of the loss as referee.
+"""Checks of gradients: the hand-written gradient, autodiff, and measured slopes of the loss are compared.
 
-``check``, ``layers`` and ``rules`` are the questions one can ask; each becomes a loss and a gradient, which
-``examination`` puts to all witnesses. ``precision`` chooses the dtype that tells right from wrong, ``comparison`` sets
-the tolerances, with ``rounding`` measured where it matters; ``kinks`` finds points without a derivative, ``slopes`` and
-``verdict`` decide who is wrong, ``stability`` judges the caller's own dtype, ``diagnosis`` names the cause. ``program``
-runs what JAX records of a function, equation by equation; ``report`` is what comes back.
+``check`` holds ``check_gradients``, ``layers`` the checks of layers and models, ``vjp`` those of vjps and registered
+rules; each becomes a loss and a gradient for ``engine.examination``. In ``engine``, ``precision`` selects the dtype,
+``comparison`` sets the tolerances, ``kinks`` finds points without a derivative, ``slopes`` and ``verdict`` decide which
+gradient is wrong, and ``stability`` compares with the caller's own dtype. ``explanation`` names the cause.
+``report`` is the result.
 """
 
 from funcnn.gradcheck.check import assert_gradients as assert_gradients, check_gradients as check_gradients
@@ -16,5 +16,5 @@ from funcnn.gradcheck.report import (
     PropertyReport as PropertyReport,
     Verdict as Verdict,
 )
-from funcnn.gradcheck.rules import check_custom_vjp as check_custom_vjp, check_vjp as check_vjp
 from funcnn.gradcheck.taps import tap as tap
+from funcnn.gradcheck.vjp import check_custom_vjp as check_custom_vjp, check_vjp as check_vjp

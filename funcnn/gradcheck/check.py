@@ -30,8 +30,8 @@ def check_gradients(
 ) -> GradientReport:
     """Compare a gradient written by hand with ``jax.grad`` and with measured slopes of the loss.
 
-    Three witnesses are heard: the gradient by hand, autodiff, and slopes measured by moving the parameters, which share
-    no rule with either. Where the first two differ, the third says which of them is wrong.
+    The gradient by hand, autodiff, and slopes measured by moving the parameters are compared; the slopes share no rule
+    with the other two. Where the first two differ, the slopes say which of them is wrong.
 
     The values are compared in float64 whatever the parameters' dtype: both functions get float64 copies of their
     floating arguments (other arguments pass untouched), and the caller's configuration is the same afterwards. A leaf

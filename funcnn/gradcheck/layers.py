@@ -1,4 +1,4 @@
-"""Is this layer's backward pass right, or this model's, and which step of it is the first that isn't?"""
+"""Checks of a layer's backward pass, and of a model's, layer by layer."""
 
 import itertools
 from collections.abc import Callable, Sequence

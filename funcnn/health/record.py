@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from funcnn.health.measures import LayerMeasures
-from funcnn.layers.traversal import leaf_layers, spec_of
+from funcnn.layers.traversal import Leaf, leaf_layers, output_leaf, spec_of
 from funcnn.losses import loss_spec
 from funcnn.types import Layer, Loss, LossSpec
 
@@ -58,20 +58,21 @@ class TargetFacts(NamedTuple):
 
 
 class LayerFacts(NamedTuple):
-    """A leaf layer: its place and name, the name alone, and from its spec its kind of units and the output's range."""
+    """A leaf layer: its place and name, and from its spec the kind of its units and the range of its output."""
 
     name: str
-    layer: str
     units: Literal["saturating", "rectifying"] | None
     lowest: float
     highest: float
+    sums_to_one: bool
 
 
 class ModelFacts(NamedTuple):
-    """The leaf layers of a model in forward order, and the samples of a step."""
+    """The leaf layers of a model in forward order, the samples of a step, and the facts of the model's output."""
 
     layers: tuple[LayerFacts, ...]
     batch_size: int
+    output: LayerFacts
 
 
 class HealthRecord(NamedTuple):
@@ -111,11 +112,16 @@ def model_facts(model: Layer, batch_size: int) -> ModelFacts:
     Example:
         >>> from funcnn.models import perceptron
         >>> model_facts(perceptron(2), 16).layers[1]
-        LayerFacts(name='layers[1] sigmoid', layer='sigmoid', units='saturating', lowest=0.0, highest=1.0)
+        LayerFacts(name='layers[1] sigmoid', units='saturating', lowest=0.0, highest=1.0, sums_to_one=False)
     """
-    leaves = [(leaf.name, spec_of(leaf.layer)) for leaf in leaf_layers(model)]
-    layers = (LayerFacts(name, spec.name, spec.units, *spec.output_range) for name, spec in leaves)
-    return ModelFacts(tuple(layers), batch_size)
+    last = output_leaf(model)
+    output = LayerFacts("the output", None, -math.inf, math.inf, False) if last is None else _layer_facts(last)
+    return ModelFacts(tuple(map(_layer_facts, leaf_layers(model))), batch_size, output)
+
+
+def _layer_facts(leaf: Leaf) -> LayerFacts:
+    spec = spec_of(leaf.layer)
+    return LayerFacts(leaf.name, spec.units, *spec.output_range, spec.sums_to_one)
 
 
 def input_facts(x: Any) -> InputFacts:

@@ -1,4 +1,4 @@
-"""What the doctor says of a run, as text: a paragraph and a table of the layers."""
+"""The health report of a run: a paragraph for each finding and a table of the layers."""
 
 from typing import Any, NamedTuple
 
@@ -53,7 +53,7 @@ def health_report(record: HealthRecord, facts: ModelFacts) -> HealthReport:
 
     Args:
         record: the run's figures.
-        facts: what is known of its recipe.
+        facts: the facts of its model.
 
     Returns:
         The report.

@@ -1,1 +1,1 @@
-"""One room a layer: the equation, the forward pass, the backward pass, and the constructor that packs them."""
+"""Layers: one file for each kind, with forward, backward and constructor; ``traversal`` walks over models."""

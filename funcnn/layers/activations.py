@@ -354,9 +354,9 @@ tanh = activation_layer(tanh_forward, tanh_backward, LayerSpec("tanh", units="sa
 relu = activation_layer(relu_forward, relu_backward, _rectifier("relu", (0.0, math.inf)))
 softplus = activation_layer(softplus_forward, softplus_backward, _rectifier("softplus", (0.0, math.inf)))
 elu = activation_layer(elu_forward, elu_backward, _rectifier("elu", (-1.0, math.inf)))
-gelu = activation_layer(gelu_forward, gelu_backward, _rectifier("gelu"))
-gelu_tanh = activation_layer(gelu_tanh_forward, gelu_tanh_backward, _rectifier("gelu_tanh"))
-silu = activation_layer(silu_forward, silu_backward, _rectifier("silu"))
+gelu = activation_layer(gelu_forward, gelu_backward, _rectifier("gelu", (-0.17, math.inf)))
+gelu_tanh = activation_layer(gelu_tanh_forward, gelu_tanh_backward, _rectifier("gelu_tanh", (-0.1701, math.inf)))
+silu = activation_layer(silu_forward, silu_backward, _rectifier("silu", (-0.2785, math.inf)))
 softmax = activation_layer(
     softmax_forward,
     softmax_backward,
@@ -366,6 +366,7 @@ softmax = activation_layer(
         steepest=0.25,
         slope=lambda a, y: y * (1 - y),  # The Jacobian's diagonal.
         output_range=(0.0, 1.0),
+        sums_to_one=True,
     ),
 )
 

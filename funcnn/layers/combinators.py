@@ -159,7 +159,8 @@ def _skip_forward(inner, shortcut, params, state, x, *, train, key=None):
 def _skip_backward(inner, shortcut, residuals, dy):
     inner_gradients, dx = inner.backward(residuals.inner, dy)
     shortcut_gradients, dx_shortcut = shortcut.backward(residuals.shortcut, dy)
-    return SkipParts(inner_gradients, shortcut_gradients), dx + dx_shortcut
+    # Tokens have no gradient.
+    return SkipParts(inner_gradients, shortcut_gradients), None if dx is None else dx + dx_shortcut
 
 
 @memoised

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import PyTree
 
-from funcnn._checks import check_is_layer, floating_array
+from funcnn._checks import check_is_layer, numeric_array
 from funcnn._memoise import memoised
 from funcnn._static import Static
-from funcnn.layers.traversal import cast_floating, values, with_values
+from funcnn.layers.traversal import cast_floating, values, wide_dtype, with_values
 from funcnn.types import Layer, LayerSpec, Residuals, Wrapped
 
 
@@ -37,17 +37,17 @@ def _mixed_precision_init(layer, key):
 
 
 def _mixed_precision_forward(layer, compute_dtype, params, state, x, *, train, key=None):
-    x = floating_array("mixed_precision", x)
+    x = numeric_array("mixed_precision", x)
     narrow = (cast_floating(tree, compute_dtype) for tree in (params, state, x))
     y, new_state, residuals = layer.forward(*narrow, train=train, key=key)
     kept = MixedResiduals(residuals, Static(_dtypes(params)), Static(x.dtype))
-    return y.astype(x.dtype), _cast_each(new_state, _dtypes(state)), kept
+    return y.astype(wide_dtype(params, x)), _cast_each(new_state, _dtypes(state)), kept
 
 
 def _mixed_precision_backward(layer, compute_dtype, kept, dy):
     dparams, dx = layer.backward(kept.residuals, dy.astype(compute_dtype))
     wide = _cast_each(values(dparams), kept.params.value)
-    return with_values(dparams, wide), dx.astype(kept.x.value)
+    return with_values(dparams, wide), None if dx is None else dx.astype(kept.x.value)
 
 
 def mixed_precision(layer: Layer, compute_dtype: DTypeLike = jnp.bfloat16) -> Layer:
@@ -111,7 +111,7 @@ def _mixed_precision(layer: Layer, dtype: Any) -> Layer:
 def checked_compute_dtype(name: str, dtype) -> jnp.dtype:
     """Return the dtype, or raise a ``TypeError`` where it is not a floating one."""
     try:
-        checked = jnp.dtype(dtype)
+        checked = None if dtype is None else jnp.dtype(dtype)
     except TypeError:
         checked = None
     if checked is None or not jnp.issubdtype(checked, jnp.floating):

@@ -24,8 +24,27 @@ def spec_of(layer: Layer) -> LayerSpec:
 
 
 def structure_of(layer: Layer) -> Structure | None:
-    """Return how a layer is made of others, ``None`` for a leaf."""
-    return spec_of(layer).structure
+    """Return how a layer is made of others, ``None`` for a leaf.
+
+    A layer whose forward is not that of the combinator is a leaf, whatever its spec says.
+    """
+    structure = spec_of(layer).structure
+    # Combinators are memoised: of the same parts they return the same functions.
+    if structure is None or _combine(structure).forward is not layer.forward:
+        return None
+    return structure
+
+
+def _combine(structure: Structure) -> Layer:
+    match structure:
+        case Chained(layers):
+            return serial(*layers)
+        case Summed(inner, shortcut):
+            return skip(inner, shortcut)
+        case Repeated(layer, n):
+            return repeat(layer, n)
+        case Wrapped(layer, wrap, _):
+            return wrap(layer)
 
 
 def place_name(place: str, layer: Layer) -> str:
@@ -73,6 +92,22 @@ def layer_names(model: Layer) -> tuple[str, ...]:
     return tuple(leaf.name for leaf in leaf_layers(model))
 
 
+def output_leaf(model: Layer) -> Leaf | None:
+    """Return the leaf layer whose output is the model's, ``None`` where the output is a sum.
+
+    Example:
+        >>> from funcnn.layers.activations import relu
+        >>> output_leaf(serial(relu, skip(relu))) is None
+        True
+    """
+    leaf = leaf_layers(model)[-1]
+    while (structure := structure_of(model)) is not None:
+        if isinstance(structure, Summed):
+            return None
+        model = spec_of(model).parts[-1]
+    return leaf
+
+
 def map_layers(change: Callable[[Layer], Layer], model: Layer) -> Layer:
     """Return the model with ``change(leaf)`` in the place of every leaf layer.
 
@@ -85,13 +120,13 @@ def map_layers(change: Callable[[Layer], Layer], model: Layer) -> Layer:
         case None:
             return change(model)
         case Chained(layers):
-            return serial(*(map_layers(change, layer) for layer in layers))
+            return _combine(Chained(tuple(map_layers(change, layer) for layer in layers)))
         case Summed(inner, shortcut):
-            return skip(map_layers(change, inner), map_layers(change, shortcut))
+            return _combine(Summed(map_layers(change, inner), map_layers(change, shortcut)))
         case Repeated(layer, n):
-            return repeat(map_layers(change, layer), n)
-        case Wrapped(layer, wrap, _):
-            return wrap(map_layers(change, layer))
+            return _combine(Repeated(map_layers(change, layer), n))
+        case Wrapped(layer, wrap, dtype):
+            return _combine(Wrapped(map_layers(change, layer), wrap, dtype))
 
 
 def figures_in_order(figures_of: Callable[[Any], PyTree[Array]], model: Layer, tree: Any) -> PyTree[Array]:
@@ -214,7 +249,7 @@ def forward_nodes(
             case Wrapped(inner, _, dtype):
                 narrow_params, narrow_state, narrow_x = apply(partial(cast_floating, dtype=dtype), (params, state, x))
                 nodes = [visit(places[0], inner, narrow_params, narrow_state, narrow_x, key)]
-                y = apply(partial(cast_floating, dtype=x.dtype), nodes[0].y)
+                y = apply(partial(cast_floating, dtype=wide_dtype(params, x)), nodes[0].y)
             case Repeated(inner, n):
                 keys = _split(key, n, is_abstract)
                 count = 1 if is_abstract else n
@@ -339,6 +374,12 @@ def annotated(
 def cast_floating(tree: PyTree, dtype: Any) -> PyTree:
     """Return the tree with its floating leaves in ``dtype``; counts and keys stay as they are."""
     return jax.tree.map(lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)
+
+
+def wide_dtype(params: PyTree, x: Any) -> Any:
+    """Return the dtype outside of a layer in mixed precision: x's, and for tokens that of the parameters."""
+    floating = [leaf.dtype for leaf in (x, *jax.tree.leaves(params)) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return floating[0] if floating else jnp.result_type(float)
 
 
 def _places(layer: Layer) -> tuple[str, ...]:

@@ -63,7 +63,9 @@ MONITOR_EVERY = 15
 @memoised
 def accumulated(optimizer: optax.GradientTransformation, count: int) -> optax.GradientTransformation:
     """Return the optimizer on the mean of ``count`` steps' gradients. Equal calls return the same functions."""
-    return optax.MultiSteps(optimizer, count).gradient_transformation() if count > 1 else optimizer
+    if count == 1 or not hasattr(optimizer, "update"):  # What is no optimizer is refused with the other arguments.
+        return optimizer
+    return optax.MultiSteps(optimizer, count).gradient_transformation()
 
 
 def fit(

@@ -14,7 +14,7 @@ from jaxtyping import PyTree
 from funcnn.training.early_stopping import EarlyStopping
 from funcnn.training.fingerprint import fingerprints, key_data
 from funcnn.training.steps import Carry, TrainingSetup
-from funcnn.types import Batch, LossSpec
+from funcnn.types import Batch, LossSpec, setting_text
 
 
 def setup_identity(setup: TrainingSetup, carry: Carry) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def setup_identity(setup: TrainingSetup, carry: Carry) -> dict[str, Any]:
         "model": _without_addresses(repr(setup.model)).splitlines(),
         # A loss without a spec is known by its function.
         "loss": _name(setup.loss.forward) if setup.loss.spec == LossSpec() else _without_addresses(repr(setup.loss)),
-        "grad": _name(setup.grad),
+        "grad": setting_text(setup.grad),
         **_first_updates(setup.optimizer, carry),
         "batch_size": setup.batch_size,
         "monitor": setup.monitor_every,

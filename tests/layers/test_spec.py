@@ -135,3 +135,28 @@ def test_a_wrong_layer_inside_a_combinator_is_named(wrap):
     first = next(step for step in report.steps if not step.ok)
     assert first.path.startswith("layers[1].")
     assert " linear: d" in first.path
+
+
+def test_a_layer_with_a_forward_of_its_own_is_a_leaf():
+    model = fnn.serial(fnn.linear(3, 3), fnn.tanh)
+    scaled = model._replace(forward=lambda *args, **modes: model.forward(*args, **modes))
+    assert layer_names(scaled) == ("serial",)
+    params, state = model.init(KEY)
+    step = jax.jit(monitored_value_and_grad(scaled, fnn.mean_squared_error))
+    plain = jax.jit(fnn.manual_value_and_grad(scaled, fnn.mean_squared_error))
+    assert step(params, state, (X, X))[0][0] == plain(params, state, (X, X))[0][0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"name": ""}, r"LayerSpec\(name\): expected a string"),
+        ({"settings": {"scale": 2}}, r"LayerSpec\(settings\): expected a tuple of pairs, got \{'scale': 2\}"),
+        ({"structure": (fnn.relu,)}, r"LayerSpec\(structure\): expected Chained"),
+        ({"units": "rectified"}, r"LayerSpec\(units\): expected 'saturating', 'rectifying' or None, got 'rectified'"),
+        ({"output_range": (0,)}, r"LayerSpec\(output_range\): expected the lowest and the highest value, got \(0,\)"),
+    ],
+)
+def test_a_spec_of_another_form_is_refused(fields, message, as_for_users):
+    with pytest.raises((TypeError, ValueError), match=message):
+        fnn.LayerSpec(**fields)

@@ -58,9 +58,9 @@ def unscaled_input(record: HealthRecord, facts: ModelFacts, curve: LossCurve) ->
 def unfit_labels(record: HealthRecord, facts: ModelFacts, curve: LossCurve) -> Iterator[Finding]:
     """Find targets that the output layer or the loss cannot produce."""
     for misfit in (_of_output, _of_range, _of_targets, _of_values):
-        found = misfit(record.target, facts.layers[-1], curve)
+        found = misfit(record.target, facts.output, curve)
         if found is not None:
-            yield Finding("labels that don't fit the loss", facts.layers[-1].name, int(record.steps[0]), *found)
+            yield Finding("labels that don't fit the loss", facts.output.name, int(record.steps[0]), *found)
             return
 
 
@@ -77,7 +77,7 @@ def _of_output(target: TargetFacts, output: LayerFacts, curve: LossCurve) -> tup
             f"After {output.name} no logit is negative, so no probability is below ½.",
             "Leave the output layer out: output=identity.",
         )
-    if output.layer == "softmax" and len(target.balance) == 1:
+    if output.sums_to_one and len(target.balance) == 1:
         return (
             f"{output.name} has one output, which is 1 whatever the input.",
             "Use sigmoid for one output, or an output for each class.",

@@ -1,4 +1,4 @@
-"""Is this vjp right? One written beside a function of any output, or one registered by ``custom_vjp``."""
+"""Checks of a vjp of a function with any output, and of a rule registered by ``custom_vjp`` or ``custom_jvp``."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
