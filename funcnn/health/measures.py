@@ -16,7 +16,8 @@ from jaxtyping import Array, Float
 from funcnn._checks import check_callable, check_is_layer, check_is_loss, check_same_tree, check_scalar
 from funcnn._memoise import memoised
 from funcnn.backprop import manual_value_and_grad
-from funcnn.layers.traversal import annotated, figures_in_order, spec_of, values
+from funcnn.layers.annotation import annotated, values
+from funcnn.layers.traversal import figures_in_order, spec_of
 from funcnn.types import GradFn, Layer, Loss, Params, Scalar, State
 
 FLAT = 0.05

@@ -11,7 +11,8 @@ from jaxtyping import PyTree
 from funcnn._checks import check_is_layer, numeric_array
 from funcnn._memoise import memoised
 from funcnn._static import Static
-from funcnn.layers.traversal import cast_floating, values, wide_dtype, with_values
+from funcnn.layers.annotation import values, with_values
+from funcnn.layers.traversal import cast_floating, wide_dtype
 from funcnn.types import Layer, LayerSpec, Residuals, Wrapped
 
 

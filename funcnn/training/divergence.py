@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from funcnn.layers.traversal import annotated, figures_in_order, layer_names
+from funcnn.layers.annotation import annotated
+from funcnn.layers.traversal import figures_in_order, layer_names
 from funcnn.losses import loss_spec
 from funcnn.training.results import Trained
 from funcnn.training.steps import Carry, TrainingSetup
