@@ -215,7 +215,7 @@ def same_structure(tree: PyTree, reference: PyTree) -> bool:
 
 
 def check_same_structure(name: str, tree: PyTree, reference: PyTree, reference_name: str) -> None:
-    """Refuse a tree whose containers differ from the reference's."""
+    """Raise where the containers of a tree differ from the reference's."""
     if not same_structure(tree, reference):
         structure, expected = jax.tree.structure(tree), jax.tree.structure(reference)
         raise ValueError(
@@ -225,7 +225,7 @@ def check_same_structure(name: str, tree: PyTree, reference: PyTree, reference_n
 
 
 def check_same_tree(name: str, tree: PyTree, reference: PyTree, reference_name: str, *, dtypes: bool = True) -> None:
-    """Refuse a tree whose structure, shapes or (unless told otherwise) dtypes differ from the reference's."""
+    """Raise where structure, shapes or, with ``dtypes``, dtypes of a tree differ from the reference's."""
     check_same_structure(name, tree, reference, reference_name)
     wanted = jax.tree_util.tree_leaves_with_path(reference)
     for leaf, (path, like) in zip(jax.tree.leaves(tree), wanted, strict=True):

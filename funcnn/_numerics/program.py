@@ -154,7 +154,7 @@ def _evaluate_inlined(equation, arguments, rule, place, constant):
 
 
 def _unroll(equation, arguments, rule, place, constant):
-    """A scan as a loop in Python. Sequences are told from constants by the axis that they have more than the body's."""
+    """Run a scan as a loop in Python. Sequences have one axis more than the body's inputs, constants have not."""
     body, length = equation.params["jaxpr"], equation.params["length"]
     inner = getattr(body, "jaxpr", body)
     sequences = sum(_rank(out) != _rank(into) for out, into in zip(equation.invars, inner.invars, strict=True))

@@ -11,7 +11,7 @@ from tests.cases import KEY, LAYERS, LOSSES, MODELS, WIDEST, cast, drawn_input, 
 # The same numbers in every dtype: which entry is the worst doesn't depend on it.
 X = jnp.asarray(np.random.default_rng(0).normal(size=(6, 3)), WIDEST)
 Y = X @ jnp.array([1.0, -2.0, 0.5], WIDEST)
-SOME_LOSSES = ("categorical_cross_entropy_labels", "softmax_cross_entropy_one_hot")
+SOME_LOSSES = ("binary_cross_entropy_soft", "categorical_cross_entropy_labels", "softmax_cross_entropy_one_hot")
 PARAMS = {"w": jnp.array([0.3, 0.1, -0.2], WIDEST), "b": jnp.array(0.5, WIDEST)}
 
 
