@@ -4,8 +4,10 @@ Shapes and dtypes are known while JAX traces and are always checked. Values are 
 outside ``jit``, ``vmap`` and ``grad``.
 """
 
+import contextlib
 import math
 import operator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -95,6 +97,26 @@ def check_vectors(name: str, dtype: Any, features: int, **vectors: Array) -> Non
                 f"{name}: expected {field} as {dtype} of shape ({features},), got {describe(vector)}. "
                 "Use what init of this very layer returned, all in one dtype."
             )
+
+
+def checked_pair(name: str, pair: Any, kinds: type | tuple[type, ...] = (tuple, list)) -> tuple[Any, Any]:
+    """Return inputs and targets; raise where the value isn't a pair."""
+    if not isinstance(pair, kinds) or len(pair) != 2:
+        came = type(pair).__name__
+        came = f"{came} with {len(pair)} entries" if isinstance(pair, tuple | list) else came
+        raise TypeError(
+            f"{name}: expected Batch(x, y) or (x, y), got {came}. Pass a tuple of inputs and targets, (x, y)."
+        )
+    return pair[0], pair[1]
+
+
+def checked_bool(name: str, value: Any) -> bool:
+    """Return ``value`` as a Python bool; raise where it is anything else, whose truth could be another one."""
+    if not isinstance(value, bool | np.bool_):
+        came = "a traced value" if isinstance(value, jax.core.Tracer) else f"{value!r} of type {type(value).__name__}"
+        advice = " Under jit, list it in static_argnames." if isinstance(value, jax.core.Tracer) else ""
+        raise TypeError(f"{name}: expected True or False, got {came}. Pass a Python bool.{advice}")
+    return bool(value)
 
 
 def positive_integer(name: str, value: Any) -> int:
@@ -208,6 +230,58 @@ def _refuse_where(is_bad, array, expected, advice):
         raise ValueError(f"{expected}, got {values[first]} at index {first} ({bad.sum()} such in all). {advice}")
 
 
+@contextlib.contextmanager
+def errors_at(place: str) -> Iterator[None]:
+    """Add the place of a layer to errors that are raised inside: ``layers[2].inner: linear(3, 4): expected …``."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        if type(error) in (ValueError, TypeError):  # Subclasses have constructors and messages of their own.
+            inner, message = error.__dict__.get("place", ("", str(error)))
+            error.__dict__["place"] = (f"{place}.{inner}" if inner else place, message)
+            error.args = (": ".join(error.__dict__["place"]),)
+        raise
+
+
+@contextlib.contextmanager
+def errors_of(argument: str) -> Iterator[None]:
+    """Add the name of an argument to errors that are raised inside: ``fit(validation): …``."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        if type(error) in (ValueError, TypeError):
+            error.args = (f"{argument}: {error}",)
+        raise
+
+
+MAX_ENTRIES = 8
+"""The most entries of a tree that an error message lists."""
+
+
+def describe_tree(tree: PyTree) -> str:
+    """Describe a tree for an error message by the paths and shapes of its leaves.
+
+    Example:
+        >>> describe_tree({"w": np.zeros((3, 5)), "b": np.zeros(5)})
+        "['b'] (5,), ['w'] (3, 5)"
+    """
+    return _listing(_entries(tree)) or "nothing"
+
+
+def _entries(tree: PyTree) -> dict[str, str]:
+    """Return the shapes of a tree's leaves by path; the type's name for what has no shape."""
+    return {
+        jax.tree_util.keystr(path): str(tuple(leaf.shape)) if hasattr(leaf, "shape") else type(leaf).__name__
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def _listing(entries: dict[str, str]) -> str:
+    shown = [f"{path} {shape}" if path else f"one array {shape}" for path, shape in entries.items()]
+    left_out = len(shown) - MAX_ENTRIES
+    return ", ".join([*shown[:MAX_ENTRIES], *([f"and {left_out} more"] if left_out > 0 else [])])
+
+
 def same_structure(tree: PyTree, reference: PyTree) -> bool:
     """Whether two trees have the same containers."""
     structure: Any = jax.tree.structure(tree)
@@ -217,11 +291,40 @@ def same_structure(tree: PyTree, reference: PyTree) -> bool:
 def check_same_structure(name: str, tree: PyTree, reference: PyTree, reference_name: str) -> None:
     """Raise where the containers of a tree differ from the reference's."""
     if not same_structure(tree, reference):
-        structure, expected = jax.tree.structure(tree), jax.tree.structure(reference)
         raise ValueError(
-            f"{name}: expected the tree structure of {reference_name}, {expected}, got {structure}. "
+            f"{name}: expected the tree structure of {reference_name}, {describe_tree(reference)}; "
+            f"got {_structure_difference(tree, reference)}. "
             "Give one entry for every parameter, in the same containers."
         )
+
+
+def _structure_difference(tree: PyTree, reference: PyTree) -> str:
+    """Describe how the containers of a tree differ: entries that are missing or too many, or another container."""
+    ours, expected = _entries(tree), _entries(reference)
+    missing = {path: shape for path, shape in expected.items() if path not in ours}
+    extra = {path: shape for path, shape in ours.items() if path not in expected}
+    if not missing and not extra:
+        return _container_difference(tree, reference, "")
+    if not expected or not ours or (len(missing), len(extra)) == (len(expected), len(ours)):
+        return _listing(ours) or ("None" if tree is None else f"a {type(tree).__name__} without arrays")
+    parts = [f"no {' and no '.join(list(missing)[:MAX_ENTRIES])}"] if missing else []
+    parts += [f"{_listing(extra)}, which isn't there"] if extra else []
+    return ", and ".join(parts)
+
+
+def _container_difference(tree: PyTree, reference: PyTree, path: str) -> str:
+    """Describe the first container that differs, of two trees with the same paths."""
+    if type(tree) is not type(reference):
+        at = f" at {path}" if path else ""
+        return f"a {type(tree).__name__}{at} in the place of a {type(reference).__name__}"
+    children, others = (
+        jax.tree_util.tree_leaves_with_path(whole, is_leaf=lambda node, whole=whole: node is not whole)
+        for whole in (tree, reference)
+    )
+    for (key, child), (_, other) in zip(children, others, strict=False):
+        if child is not tree and not same_structure(child, other):
+            return _container_difference(child, other, path + jax.tree_util.keystr(key))
+    return f"another {type(tree).__name__}{f' at {path}' if path else ''}, with other settings or fields"
 
 
 def check_same_tree(name: str, tree: PyTree, reference: PyTree, reference_name: str, *, dtypes: bool = True) -> None:
@@ -232,5 +335,5 @@ def check_same_tree(name: str, tree: PyTree, reference: PyTree, reference_name: 
         if jnp.shape(leaf) != like.shape or (dtypes and jnp.result_type(leaf) != like.dtype):
             raise ValueError(
                 f"{name}: expected {describe(like)} at {jax.tree_util.keystr(path) or 'the root'}, "
-                f"like {reference_name}, got {describe(leaf)}."
+                f"like {reference_name}, got {describe(leaf)}. Give an array of this shape{' and dtype' * dtypes}."
             )

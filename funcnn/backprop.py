@@ -9,7 +9,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from funcnn._checks import check_is_layer, check_is_loss, check_scalar
+from funcnn._checks import check_is_layer, check_is_loss, check_scalar, checked_pair
 from funcnn._memoise import memoised
 from funcnn.types import GradFn, Layer, Loss
 
@@ -52,7 +52,7 @@ def manual_value_and_grad(model: Layer, loss: Loss) -> GradFn:
     check_is_loss("manual_value_and_grad(loss)", loss)
 
     def value_and_grad(params, state, batch, *, key=None):
-        x, y = batch
+        x, y = checked_pair("manual_value_and_grad(batch)", batch)
         prediction, new_state, residuals = model.forward(params, state, x, train=True, key=key)
         value, loss_residuals = loss.forward(prediction, y)
         check_scalar("manual_value_and_grad(loss)", value)
@@ -92,7 +92,7 @@ def autodiff_value_and_grad(model: Layer, loss: Loss) -> GradFn:
     check_is_loss("autodiff_value_and_grad(loss)", loss)
 
     def value_and_state(params, state, batch, key):
-        x, y = batch
+        x, y = checked_pair("autodiff_value_and_grad(batch)", batch)
         prediction, new_state, _ = model.forward(params, state, x, train=True, key=key)
         value, _ = loss.forward(prediction, y)
         check_scalar("autodiff_value_and_grad(loss)", value)

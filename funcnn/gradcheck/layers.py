@@ -16,6 +16,9 @@ from funcnn._checks import (
     check_is_loss,
     check_key,
     check_same_tree,
+    checked_bool,
+    checked_pair,
+    errors_of,
     numeric_array,
     same_structure,
 )
@@ -23,6 +26,7 @@ from funcnn._initialization import draw_flat
 from funcnn._memoise import memoised
 from funcnn._numerics.arrays import as_float64, max_abs
 from funcnn.backprop import autodiff_value_and_grad, manual_value_and_grad
+from funcnn.gradcheck.engine.comparison import Pair
 from funcnn.gradcheck.engine.examination import examine
 from funcnn.gradcheck.engine.properties import Property, check_also, linearity
 from funcnn.gradcheck.engine.steps import compare_step, make_pairs, structure_row
@@ -38,19 +42,23 @@ class LayerArguments(NamedTuple):
     x: Array | None
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["given", "expected", "dy"], meta_fields=["name", "has_parts"])
+@partial(jax.tree_util.register_dataclass, data_fields=["given", "expected", "dy"], meta_fields=["name", "parts"])
 @dataclass(frozen=True)
 class _Step:
-    """The gradients by a layer's backward, for its true residuals and cotangent, and those by autodiff.
+    """The gradients by one backward function, for its true residuals and cotangent, and those by autodiff.
 
-    ``has_parts`` where the layer is a combinator, whose parts have steps of their own.
+    Fields:
+        name: the layer's place and name, or ``loss``.
+        given, expected: by hand and by autodiff: ``(dparams, dx)`` of a layer, ``dprediction`` of the loss.
+        dy: the cotangent.
+        parts: how many of the steps before this one are those of the layer's parts; ``None`` for the loss.
     """
 
     name: str
-    has_parts: bool
     given: Any
     expected: Any
     dy: Array
+    parts: int | None
 
 
 def check_layer(
@@ -77,7 +85,7 @@ def check_layer(
         A report with a row for x and for each parameter; its ``steps`` are the parts', in backward order.
 
     Raises:
-        TypeError, ValueError: x doesn't fit the layer, or backward returns another tree structure.
+        TypeError, ValueError: x doesn't fit the layer, train isn't a bool, or backward returns another tree structure.
 
     Example:
         >>> import jax.numpy as jnp
@@ -88,11 +96,13 @@ def check_layer(
     check_is_layer("check_layer(layer)", layer)
     check_also("check_layer", also)
     x = _input("check_layer(x)", x)
+    train = checked_bool("check_layer(train)", train)
     key = jax.random.key(0) if key is None else key
     check_key("check_layer(key)", key)
     init_key, cotangent_key, layer_key = jax.random.split(key, 3)
     params, state = _moved_init(layer, _floating_dtype(x))(init_key)
-    y = jax.eval_shape(partial(layer.forward, train=train), params, state, x, key=layer_key)[0]
+    with errors_of("check_layer(x)"):
+        y = jax.eval_shape(partial(layer.forward, train=train), params, state, x, key=layer_key)[0]
     dy, other_dy = (
         draw_flat(jax.random.normal, dy_key, y.shape, dtype=y.dtype) for dy_key in jax.random.split(cotangent_key)
     )
@@ -164,7 +174,7 @@ def check_model(
         A report with a row for each parameter; its ``steps`` are the loss's and the layers' own gradients.
 
     Raises:
-        TypeError, ValueError: the batch doesn't fit the model or the loss, or a layer's backward returns another tree
+        TypeError, ValueError: the batch is no pair or doesn't fit the model or the loss, or a layer's backward returns another tree
             structure than its parameters'; the message names the layer.
 
     Example:
@@ -175,7 +185,8 @@ def check_model(
         >>> report.ok, report.steps[0].path, report.steps[1].path
         (True, 'loss: dprediction', 'layers[2] linear: dkernel')
     """
-    batch = Batch(_input("check_model(batch): x", batch[0]), numeric_array("check_model(batch): y", batch[1]))
+    x, y = checked_pair("check_model(batch)", batch)
+    batch = Batch(_input("check_model(batch): x", x), numeric_array("check_model(batch): y", y))
     check_is_layer("check_model(model)", model)
     check_is_loss("check_model(loss)", loss)
     check_also("check_model", also)
@@ -189,7 +200,8 @@ def check_model(
     value, gradient, prediction, parts = _model_functions(model, loss)
     arguments = (params, state, batch, step_key)
     # Outside jit, where the values of targets and probabilities are checked.
-    loss.forward(prediction(*arguments), batch.y)
+    with errors_of("check_model(batch)"):
+        loss.forward(prediction(*arguments), batch.y)
     if not _fits(gradient, arguments):
         for row in _rows(parts(*arguments), float(jnp.finfo(_floating_dtype(batch.x)).eps)):
             if row.cause in ("structure", "shape"):
@@ -219,7 +231,7 @@ def _model_functions(model: Layer, loss: Loss) -> tuple[Callable, Callable, Call
         dprediction = jax.grad(lambda predicted: loss.forward(predicted, batch.y)[0])(predicted)
         value, residuals = loss.forward(predicted, batch.y)
         given = loss.backward(residuals, jnp.ones_like(value))
-        first = _Step("loss: dprediction", False, given, dprediction, jnp.ones_like(value))
+        first = _Step("loss", given, dprediction, jnp.ones_like(value), parts=None)
         return [first, *_steps(model, params, state, batch.x, dprediction, key, train=True)]
 
     return jax.jit(value), jax.jit(gradient), jax.jit(prediction), jax.jit(parts)
@@ -234,30 +246,34 @@ def _fits(gradient, arguments) -> bool:
 
 
 def _rows(steps: list[_Step], spacing: float) -> tuple[LeafReport, ...]:
-    """The steps compared; a combinator's own only where it is wrong though its parts are right."""
-    rows: list[LeafReport] = []
+    """Return the rows of the steps; a combinator's own only where it is wrong though its parts are right."""
+    rows: list[tuple[LeafReport, ...]] = []
     for step in steps:
-        found = _compared(step, spacing)
-        place = step.name.rpartition(" ")[0]
-        inside = [row for row in rows if row.path.startswith(place)]
-        if not step.has_parts:
-            rows += found
-        elif all(row.ok for row in inside):
-            rows += [row for row in found if not row.ok]
-    return tuple(rows)
+        found = _compare(step, spacing)
+        if step.parts:
+            are_right = all(row.ok for part in rows[-step.parts :] for row in part)
+            found = tuple(row for row in found if are_right and not row.ok)
+        rows.append(found)
+    return tuple(itertools.chain.from_iterable(rows))
 
 
-def _compared(step: _Step, spacing: float) -> tuple[LeafReport, ...]:
+def _compare(step: _Step, spacing: float) -> tuple[LeafReport, ...]:
     scale = max_abs(as_float64(step.dy))
-    if ": " in step.name:
-        return compare_step(make_pairs(step.name, step.given, step.expected), spacing, scale)
+    if step.parts is None:
+        return compare_step(make_pairs(f"{step.name}: dprediction", step.given, step.expected), spacing, scale)
     try:
-        dparams, dx = step.given
-        pairs = [*make_pairs(f"{step.name}: d", dparams, step.expected[0])]
-        pairs += make_pairs(f"{step.name}: dx", dx, step.expected[1])
+        (dparams, dx), (expected_dparams, expected_dx) = step.given, step.expected
+        pairs = _parameter_pairs(f"{step.name}: ", dparams, expected_dparams)
+        pairs += make_pairs(f"{step.name}: dx", dx, expected_dx)
     except (TypeError, ValueError) as error:
         return (structure_row(step.name, f"{error}; expected (dparams, dx)"),)
-    return compare_step([pair._replace(path=pair.path.replace(": d.", ": d")) for pair in pairs], spacing, scale)
+    return compare_step(pairs, spacing, scale)
+
+
+def _parameter_pairs(prefix: str, dparams: Params, expected: Params) -> list[Pair]:
+    """Return the pairs of the parameters' gradients, named ``dkernel`` for ``.kernel`` and ``d[0]`` for ``[0]``."""
+    pairs = make_pairs("", dparams, expected)
+    return [pair._replace(path=f"{prefix}d{pair.path.removeprefix('.')}") for pair in pairs]
 
 
 def _steps(model, params, state, x, dy, key, *, train) -> list[_Step]:
@@ -271,7 +287,7 @@ def _steps(model, params, state, x, dy, key, *, train) -> list[_Step]:
 
     def leaf(node: Node, dy: Array):
         expected = _pull_back(node, dy, train)
-        steps.append(_Step(node.name, False, node.layer.backward(node.result, dy), expected, dy))
+        steps.append(_Step(node.name, node.layer.backward(node.result, dy), expected, dy, parts=0))
         return expected
 
     def combinator(node: Node, dy: Array, expected) -> None:
@@ -280,7 +296,7 @@ def _steps(model, params, state, x, dy, key, *, train) -> list[_Step]:
             given = node.layer.backward(residuals, dy)
         except (TypeError, ValueError):
             given = None  # A part returns what the next one can't take; the part's own step is wrong.
-        steps.append(_Step(node.name, True, given, expected, dy))
+        steps.append(_Step(node.name, given, expected, dy, parts=node.descendants()))
 
     backward_nodes(forward_nodes(model, params, state, x, key, run), dy, leaf, combinator)
     return steps

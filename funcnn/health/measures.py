@@ -13,7 +13,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from funcnn._checks import check_callable, check_is_layer, check_is_loss, check_same_tree, check_scalar
+from funcnn._checks import (
+    check_callable,
+    check_is_layer,
+    check_is_loss,
+    check_same_tree,
+    check_scalar,
+    checked_pair,
+)
 from funcnn._memoise import memoised
 from funcnn.backprop import manual_value_and_grad
 from funcnn.layers.annotation import annotated, values
@@ -101,7 +108,7 @@ def monitored_value_and_grad(
     monitored = _monitored(model)
 
     def by_hand(params, state, batch, *, key=None):
-        x, y = batch
+        x, y = checked_pair("monitored_value_and_grad(batch)", batch)
         prediction, new_state, residuals = monitored.forward(params, state, x, train=True, key=key)
         value, loss_residuals = loss.forward(prediction, y)
         check_scalar("monitored_value_and_grad(loss)", value)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, PRNGKeyArray
 
-from funcnn._checks import check_is_layer, describe, positive_integer
+from funcnn._checks import check_is_layer, describe, describe_tree, errors_at, positive_integer
 from funcnn._memoise import memoised
 from funcnn._static import Static
 from funcnn.layers.activations import identity
@@ -60,7 +60,8 @@ def split_key(key: PRNGKeyArray | None, count: int) -> tuple[PRNGKeyArray | None
 
 def _refuse(name, expected, tree):
     raise ValueError(
-        f"{name}: expected {expected}, got {jax.tree.structure(tree)}. Use what init of this very model returned."
+        f"{name}: expected {expected}, got {type(tree).__name__} of {describe_tree(tree)}. "
+        "Use what init of this very model returned."
     )
 
 
@@ -76,10 +77,10 @@ def _serial_forward(layers, params, state, x, *, train, key=None):
         if not isinstance(tree, tuple) or len(tree) != len(layers):
             _refuse("serial", f"{name} as a tuple with an entry for each of {len(layers)} layers", tree)
     states, residuals = [], []
-    for layer, layer_params, layer_state, layer_key in zip(
-        layers, params, state, split_key(key, len(layers)), strict=True
-    ):
-        x, new_state, kept = layer.forward(layer_params, layer_state, x, train=train, key=layer_key)
+    keys = split_key(key, len(layers))
+    for number, (layer, layer_params, layer_state) in enumerate(zip(layers, params, state, strict=True)):
+        with errors_at(f"layers[{number}]"):
+            x, new_state, kept = layer.forward(layer_params, layer_state, x, train=train, key=keys[number])
         states.append(new_state)
         residuals.append(kept)
     return x, tuple(states), tuple(residuals)
@@ -144,10 +145,12 @@ def _skip_forward(inner, shortcut, params, state, x, *, train, key=None):
         if not isinstance(tree, SkipParts):
             _refuse("skip", f"{name} as SkipParts(inner, shortcut)", tree)
     inner_key, shortcut_key = split_key(key, 2)
-    y, inner_state, inner_residuals = inner.forward(params.inner, state.inner, x, train=train, key=inner_key)
-    y_shortcut, shortcut_state, shortcut_residuals = shortcut.forward(
-        params.shortcut, state.shortcut, x, train=train, key=shortcut_key
-    )
+    with errors_at("inner"):
+        y, inner_state, inner_residuals = inner.forward(params.inner, state.inner, x, train=train, key=inner_key)
+    with errors_at("shortcut"):
+        y_shortcut, shortcut_state, shortcut_residuals = shortcut.forward(
+            params.shortcut, state.shortcut, x, train=train, key=shortcut_key
+        )
     if (y.shape, y.dtype) != (y_shortcut.shape, y_shortcut.dtype):
         raise ValueError(
             f"skip: expected the shortcut's output like the inner layer's, {describe(y)}, got {describe(y_shortcut)}. "
@@ -208,7 +211,8 @@ def _repeat_init(layer, n, key):
 def _repeat_forward(layer, n, params, state, x, *, train, key=None):
     def one_layer(x, part):
         layer_params, layer_state, layer_key = part
-        y, new_state, residuals = layer.forward(layer_params, layer_state, x, train=train, key=layer_key)
+        with errors_at("repeat[0]"):
+            y, new_state, residuals = layer.forward(layer_params, layer_state, x, train=train, key=layer_key)
         kept, mixed = _separate(residuals, part, x, y)
         if (y.shape, y.dtype) != (x.shape, x.dtype):
             raise ValueError(

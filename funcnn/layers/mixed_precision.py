@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import PyTree
 
-from funcnn._checks import check_is_layer, numeric_array
+from funcnn._checks import check_is_layer, errors_at, numeric_array
 from funcnn._memoise import memoised
 from funcnn._static import Static
 from funcnn.layers.annotation import values, with_values
@@ -40,7 +40,8 @@ def _mixed_precision_init(layer, key):
 def _mixed_precision_forward(layer, compute_dtype, params, state, x, *, train, key=None):
     x = numeric_array("mixed_precision", x)
     narrow = (cast_floating(tree, compute_dtype) for tree in (params, state, x))
-    y, new_state, residuals = layer.forward(*narrow, train=train, key=key)
+    with errors_at("mixed_precision"):
+        y, new_state, residuals = layer.forward(*narrow, train=train, key=key)
     kept = MixedResiduals(residuals, Static(_dtypes(params)), Static(x.dtype))
     return y.astype(wide_dtype(params, x)), _cast_each(new_state, _dtypes(state)), kept
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from jax import lax
 from jaxtyping import Array, PRNGKeyArray
 
-from funcnn._checks import check_is_layer
+from funcnn._checks import check_is_layer, errors_at
 from funcnn._memoise import memoised
 from funcnn._static import Static
 from funcnn.types import Layer, LayerSpec, Params, State, Wrapped
@@ -27,7 +27,8 @@ def _recompute_init(layer, key):
 
 
 def _recompute_forward(layer, params, state, x, *, train, key=None):
-    y, new_state, _ = layer.forward(params, state, x, train=train, key=key)
+    with errors_at("recompute"):
+        y, new_state, _ = layer.forward(params, state, x, train=train, key=key)
     return y, new_state, RecomputeResiduals(params, state, x, key, Static(train))
 
 

@@ -186,6 +186,10 @@ class Node(NamedTuple):
         """The nodes without parts, in forward order."""
         return tuple(leaf for part in self.parts for leaf in part.leaves()) if self.parts else (self,)
 
+    def descendants(self) -> int:
+        """The number of nodes below this one."""
+        return sum(1 + part.descendants() for part in self.parts)
+
 
 RunLeaf: TypeAlias = Callable[[Layer, Params, State, Any, Any], tuple[Any, Any]]
 """``(leaf layer, params, state, x, key) -> (y, result)``."""
