@@ -99,11 +99,11 @@ def check_vectors(name: str, dtype: Any, features: int, **vectors: Array) -> Non
             )
 
 
-def checked_pair(name: str, pair: Any, kinds: type | tuple[type, ...] = (tuple, list)) -> tuple[Any, Any]:
+def checked_pair(name: str, pair: Any, kinds: Any = (tuple, list)) -> tuple[Any, Any]:
     """Return inputs and targets; raise where the value isn't a pair."""
     if not isinstance(pair, kinds) or len(pair) != 2:
         came = type(pair).__name__
-        came = f"{came} with {len(pair)} entries" if isinstance(pair, tuple | list) else came
+        came = f"a {came} of length {len(pair)}" if isinstance(pair, tuple | list) else came
         raise TypeError(
             f"{name}: expected Batch(x, y) or (x, y), got {came}. Pass a tuple of inputs and targets, (x, y)."
         )
@@ -119,16 +119,16 @@ def checked_bool(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def positive_integer(name: str, value: Any) -> int:
+def positive_integer(name: str, value: Any, expected: str = "a positive integer") -> int:
     """Return ``value`` as a Python integer; raise where it is not a positive integer."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name}: expected a positive integer, got {value!r} of type {type(value).__name__}.")
+        raise TypeError(f"{name}: expected {expected}, got {value!r} of type {type(value).__name__}.")
     try:
         count = operator.index(value)
     except TypeError as error:
-        raise TypeError(f"{name}: expected a positive integer, got {value!r}.") from error
+        raise TypeError(f"{name}: expected {expected}, got {value!r}.") from error
     if count < 1:
-        raise ValueError(f"{name}: expected a positive integer, got {count}.")
+        raise ValueError(f"{name}: expected {expected}, got {count}.")
     return count
 
 

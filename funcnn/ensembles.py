@@ -22,7 +22,7 @@ from funcnn._initialization import initial_shapes, initialize
 from funcnn._memoise import memoised
 from funcnn.backprop import manual_value_and_grad
 from funcnn.training import Trained, predict, train
-from funcnn.training.input import check_setup, checked_batch_size, checked_data
+from funcnn.training.input import check_setup, check_targets, checked_batch, checked_batch_size
 from funcnn.types import Batch, GradFn, Layer, Loss, Params, State
 
 
@@ -80,9 +80,11 @@ def train_ensemble(
     members = positive_integer("train_ensemble(members)", members)
     epochs = positive_integer("train_ensemble(epochs)", epochs)
     check_setup("train_ensemble", model, loss, optimizer, key, grad)
-    # Under jit, train can't check the values of the data. They are checked here with the outputs of one more network.
+    # Under jit, train can't check the values of the data. They are checked here, with the outputs of one more network.
+    params, state = initial_shapes(model)
+    batch = checked_batch("train_ensemble(data)", model, loss, params, state, data)
     params, state = initialize(model, key)
-    batch = checked_data("train_ensemble(data)", model, loss, params, state, data)
+    check_targets("train_ensemble(data)", model, loss, params, state, batch)
     size = checked_batch_size("train_ensemble", batch_size, len(batch.x))
     run = _members_training(model, loss, optimizer, epochs, size, grad)
     return on_every_core(run, batch, jax.random.split(key, members))

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from jax.typing import DTypeLike
 
-from funcnn._checks import check_callable, check_is_layer, positive_integer
+from funcnn._checks import check_callable, check_is_layer, checked_bool, positive_integer
 from funcnn.layers.activations import identity, relu, sigmoid
 from funcnn.layers.combinators import serial, skip as skip_connection
 from funcnn.layers.dropout import dropout as dropout_layer
@@ -103,8 +103,7 @@ def mlp(
     check_is_layer("mlp(output)", output)
     if normalization is not None:
         check_callable("mlp(normalization)", normalization, "Pass the constructor itself: normalization=batch_norm.")
-    if not isinstance(skip, bool):
-        raise TypeError(f"mlp(skip): expected True or False, got {skip!r}.")
+    skip = checked_bool("mlp(skip)", skip)
     if compute_dtype is not None:
         compute_dtype = checked_compute_dtype("mlp(compute_dtype)", compute_dtype)
     dropped = dropout_layer(dropout)

@@ -84,8 +84,9 @@ def summarize(model: Layer, input_shape: Sequence[int], dtype: DTypeLike = jnp.f
     backward pass includes the gradient by the layer's input, which XLA drops for the first layer.
 
     Residuals are bytes of memory from forward to backward. Parameters in them count zero, because they are in memory
-    anyway; an array that two layers keep, such as a ReLU's output, counts at the first. Inside a ``repeat`` every
-    residual is stacked in an array of its own. The addition of a ``skip`` has a row. A ``recompute`` is one row.
+    anyway; the copies that a ``mixed_precision`` makes of them count. An array that two layers keep, such as a ReLU's
+    output, counts at the first. Inside a ``repeat`` every residual is stacked in an array of its own. The addition of a
+    ``skip`` has a row. A ``recompute`` is one row.
 
     Args:
         model: any layer.
@@ -120,7 +121,8 @@ def summarize(model: Layer, input_shape: Sequence[int], dtype: DTypeLike = jnp.f
 
     params, state = jax.tree.map(in_dtype, initial_shapes(model))
     jax.eval_shape(partial(_forward, model), params, state, x, _key())  # Raises where parts don't fit each other.
-    root = forward_nodes(model, params, state, x, _key(), _leaf_cost, is_leaf=_recomputes)
+    dtypes = frozenset(leaf.dtype for leaf in jax.tree.leaves((params, state)))
+    root = forward_nodes(model, params, state, x, _key(), partial(_leaf_cost, dtypes), is_leaf=_recomputes)
     known: dict[int, Abstract] = {}
     rows = tuple(_row(node, known) for node in _with_additions(root))
     sums = [sum(figures) for figures in zip(*(row[2:] for row in rows), strict=True)]
@@ -128,9 +130,9 @@ def summarize(model: Layer, input_shape: Sequence[int], dtype: DTypeLike = jnp.f
 
 
 def _recomputes(layer: Layer) -> bool:
-    """Whether a layer keeps its input in place of its parts' residuals."""
+    """Whether a layer keeps its arguments in place of its parts' residuals."""
     structure = structure_of(layer)
-    return isinstance(structure, Wrapped) and structure.compute_dtype is None
+    return isinstance(structure, Wrapped) and structure.recomputes
 
 
 def _with_additions(node: Node) -> list[Node]:
@@ -180,13 +182,16 @@ def _checked_dtype(dtype: Any) -> Any:
     return checked
 
 
-def _leaf_cost(layer, params, state, x, key) -> tuple[Abstract, _Cost]:
-    """Return the output of a leaf layer and its costs, from the traces of forward, and of forward with backward."""
+def _leaf_cost(dtypes, layer, params, state, x, key) -> tuple[Abstract, _Cost]:
+    """Return the output of a leaf layer and its costs, from the traces of forward, and of forward with backward.
+
+    Parameters of another dtype than ``dtypes``, those of the model, are copies that a ``mixed_precision`` makes.
+    """
     arguments = params, state, x, key
     traced, (y, _, residuals) = jax.make_jaxpr(partial(_forward, layer), return_shape=True)(*arguments)
     inputs, outputs = traced.jaxpr.invars, traced.jaxpr.outvars
     leaves = [len(jax.tree.leaves(tree)) for tree in (params, (params, state), residuals)]
-    owned = {*traced.jaxpr.constvars, *inputs[: leaves[1]]}
+    owned = {*traced.jaxpr.constvars, *(leaf for leaf in inputs[: leaves[1]] if leaf.aval.dtype in dtypes)}
     arrays = {inputs[leaves[1]]: x}
 
     def array_of(variable):

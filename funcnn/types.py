@@ -19,7 +19,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, assert_never, runtime_checkable
 
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
@@ -84,11 +84,13 @@ class Wrapped(NamedTuple):
         layer: the layer inside.
         wrap: the combinator, ``(layer) -> layer``.
         compute_dtype: the floating dtype inside, ``None`` for the dtype of the input.
+        recomputes: whether it keeps its arguments in the place of the residuals of the layer inside.
     """
 
     layer: "Layer"
     wrap: Callable[["Layer"], "Layer"]
     compute_dtype: Any = None
+    recomputes: bool = False
 
 
 Structure: TypeAlias = Chained | Summed | Repeated | Wrapped
@@ -166,9 +168,12 @@ class LayerSpec:
                 return layers
             case Summed(inner, shortcut):
                 return inner, shortcut
-            case Repeated(layer, _) | Wrapped(layer, _, _):
+            case Repeated(layer, _) | Wrapped(layer):
                 return (layer,)
-        return ()
+            case None:
+                return ()
+            case _:
+                assert_never(self.structure)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ from experiments.benchmarks.faulty_runs import FAULTY, HEALTHY
 from experiments.benchmarks.held_out_runs import HELD_OUT_FAULTY, HELD_OUT_HEALTHY
 from experiments.benchmarks.monitored_runs import DATA, MonitoredRun, TrainingCase, train
 from experiments.harness.console import console, table
-from funcnn.health.findings import Finding, diagnose_health
+from funcnn.health.findings import diagnose_health
+from funcnn.health.kinds import Finding
 from funcnn.health.measures import monitored_value_and_grad, update_ratios
 
 DEVELOPMENT = {case.name for case in (*HEALTHY, *FAULTY)}

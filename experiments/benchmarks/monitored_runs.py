@@ -15,7 +15,7 @@ from jax import lax
 from sklearn import datasets
 
 import funcnn as fnn
-from funcnn.health.findings import Kind
+from funcnn.health.kinds import Kind
 from funcnn.health.measures import monitored_value_and_grad, update_ratios
 from funcnn.health.record import HealthRecord, ModelFacts, input_facts, model_facts, target_facts
 

@@ -2,7 +2,7 @@
 
 import importlib.util
 import sys
-from typing import Any
+from typing import Any, assert_never
 
 from funcnn._reports.document import TEXT_WIDTH, Block, Conclusion, Document, Note, PropertyList, Table, fit_columns
 from funcnn._reports.text import property_lines, to_text, wrap
@@ -25,13 +25,13 @@ def to_terminal(document: Document) -> str | None:
     if not getattr(sys.stdout, "isatty", bool)() or importlib.util.find_spec("rich") is None:
         return None
     from rich.console import Console
-    from rich.panel import Panel
 
     console = Console(highlight=False)
     parts = [part for part in (_block(block, console.width) for block in document.blocks) if part is not None]
     with console.capture() as captured:
         for part in parts:
-            console.print(part, *([] if isinstance(part, Panel) else [""]), sep="\n")
+            console.print(part)
+            console.print()
     return captured.get().rstrip("\n")
 
 
@@ -53,6 +53,8 @@ def _block(block: Block, console_width: int) -> Any:
             return Panel(Text(text.rstrip()), title=block.title, border_style=block.colour, expand=False)
         case Note():
             return Text(wrap(block.text, width), style="dim")
+        case _:
+            assert_never(block)
 
 
 def _table(table: Table):

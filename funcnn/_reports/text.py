@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Sequence
+from typing import assert_never
 
 from funcnn._reports.document import (
     TABLE_WIDTH,
@@ -39,6 +40,8 @@ def _block(block: Block) -> str:
             return "\n".join(wrap(paragraph, TEXT_WIDTH) for paragraph in block.paragraphs).rstrip()
         case Note():
             return wrap(block.text, block.width)
+        case _:
+            assert_never(block)
 
 
 def align_table(table: Table) -> str:

@@ -10,30 +10,53 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import jax
 import tyro
 
 import funcnn as fnn
 from funcnn._numerics.precision import enable_x64
+from funcnn.layers import activations, normalization
 
 PROGRAM = "python -m funcnn"
 _INSTALLED = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
 _NOT_THE_CALLERS = (Path(fnn.__file__).parent, *_INSTALLED)
 
-Activation: TypeAlias = Literal[
-    "sigmoid", "tanh", "relu", "leaky_relu", "softplus", "elu", "gelu", "gelu_tanh", "silu", "identity", "softmax"
-]
-Losses: TypeAlias = Literal[
-    "mean_squared_error",
-    "binary_cross_entropy",
-    "categorical_cross_entropy",
-    "sigmoid_cross_entropy",
-    "softmax_cross_entropy",
-]
-_NORMALIZATIONS = {"batch": fnn.batch_norm, "layer": fnn.layer_norm, "none": None}
-_OUTPUTS: dict[str, Activation] = {"binary_cross_entropy": "sigmoid", "categorical_cross_entropy": "softmax"}
+
+def _constructors(module: ModuleType, required: list[str]) -> dict[str, Callable[..., fnn.Layer]]:
+    """Return the public functions of a module that make a layer from these arguments, by name."""
+    found: dict[str, Callable[..., fnn.Layer]] = {}
+    for name, value in sorted(vars(fnn).items()):
+        if inspect.isfunction(value) and value.__module__ == module.__name__:
+            signature = inspect.signature(value)
+            needed = [given.name for given in signature.parameters.values() if given.default is given.empty]
+            if signature.return_annotation is fnn.Layer and needed == required:
+                found[name] = value
+    return found
+
+
+def _activations() -> dict[str, fnn.Layer]:
+    """Return the public activations by name; those with settings at their defaults."""
+    names = vars(fnn).keys() & vars(activations).keys()
+    values = {name: getattr(fnn, name) for name in names if isinstance(getattr(fnn, name), fnn.Layer)}
+    made = {name: constructor() for name, constructor in _constructors(activations, []).items()}
+    return dict(sorted((values | made).items()))
+
+
+_ACTIVATIONS = _activations()
+_LOSSES = {name: value for name, value in sorted(vars(fnn).items()) if isinstance(value, fnn.Loss)}
+_NORMALIZATIONS = {"none": None} | {
+    name.removesuffix("_norm"): constructor for name, constructor in _constructors(normalization, ["features"]).items()
+}
+if TYPE_CHECKING:
+    Activation: TypeAlias = str
+    Losses: TypeAlias = str
+    Normalization: TypeAlias = str
+else:
+    Normalization = tyro.extras.literal_type_from_choices(list(_NORMALIZATIONS))
+    Activation = tyro.extras.literal_type_from_choices(list(_ACTIVATIONS))
+    Losses = tyro.extras.literal_type_from_choices(list(_LOSSES))
 
 
 def _shown(metavar: str, default: str) -> Any:
@@ -58,7 +81,7 @@ class GradcheckSettings:
     """The activation of its output."""
     loss: Losses = "softmax_cross_entropy"
     """The loss; targets are drawn to fit it."""
-    normalization: Literal["batch", "layer", "none"] = "none"
+    normalization: Normalization = "none"
     """The normalization before every hidden activation."""
     skip: bool = False
     """Give every hidden block a skip connection."""
@@ -137,7 +160,8 @@ def _of_model(settings: GradcheckSettings) -> fnn.GradientReport:
     sizes = _sizes(str(settings.sizes))
     if settings.batch_size < 1:
         raise WrongCall(f"--batch-size: expected a positive integer, got {settings.batch_size}.")
-    if settings.loss in ("categorical_cross_entropy", "softmax_cross_entropy") and sizes[-1] < 2:
+    loss = _LOSSES[settings.loss]
+    if loss.spec.targets == "classes" and sizes[-1] < 2:
         raise WrongCall(
             f"--loss {settings.loss}: expected an output for each of two classes or more, got {sizes[-1]} in --sizes "
             f"{settings.sizes}. For a single output take --loss sigmoid_cross_entropy."
@@ -146,15 +170,15 @@ def _of_model(settings: GradcheckSettings) -> fnn.GradientReport:
         with enable_x64(settings.dtype == "float64"):
             model = fnn.mlp(
                 sizes,
-                _activation(settings.activation),
-                _activation(settings.output or _OUTPUTS.get(settings.loss, "identity")),
+                _ACTIVATIONS[settings.activation],
+                _fitting_output(loss.spec) if settings.output is None else _ACTIVATIONS[settings.output],
                 normalization=_NORMALIZATIONS[settings.normalization],
                 skip=settings.skip,
                 dropout=settings.dropout,
             )
             data_key, check_key = jax.random.split(jax.random.key(settings.seed))
-            batch = _drawn(settings, sizes, data_key)
-            return fnn.check_model(model, getattr(fnn, settings.loss), batch, key=check_key)
+            batch = _drawn(settings, loss.spec, sizes, data_key)
+            return fnn.check_model(model, loss, batch, key=check_key)
     except (ValueError, TypeError, OverflowError) as error:
         raise WrongCall(str(error)) from error
 
@@ -169,19 +193,22 @@ def _sizes(given: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
-def _activation(name: Activation) -> fnn.Layer:
-    return fnn.leaky_relu() if name == "leaky_relu" else getattr(fnn, name)
+def _fitting_output(spec: fnn.LossSpec) -> fnn.Layer:
+    """Return the output layer that a loss expects: probabilities of classes, of independent outputs, or any number."""
+    if spec.prediction != "probabilities":
+        return fnn.identity
+    return fnn.softmax if spec.targets == "classes" else fnn.sigmoid
 
 
-def _drawn(settings: GradcheckSettings, sizes: tuple[int, ...], key: jax.Array) -> fnn.Batch:
+def _drawn(settings: GradcheckSettings, spec: fnn.LossSpec, sizes: tuple[int, ...], key: jax.Array) -> fnn.Batch:
     x_key, y_key = jax.random.split(key)
     shape = (settings.batch_size, sizes[-1])
     x = jax.random.normal(x_key, (settings.batch_size, sizes[0]), settings.dtype)
-    if settings.loss == "mean_squared_error":
-        return fnn.Batch(x, jax.random.normal(y_key, shape, settings.dtype))
-    if settings.loss in ("binary_cross_entropy", "sigmoid_cross_entropy"):
+    if spec.targets == "classes":
+        return fnn.Batch(x, jax.random.randint(y_key, shape[:1], 0, sizes[-1]))
+    if spec.targets == "binary":
         return fnn.Batch(x, jax.random.bernoulli(y_key, 0.5, shape).astype(settings.dtype))
-    return fnn.Batch(x, jax.random.randint(y_key, shape[:1], 0, sizes[-1]))
+    return fnn.Batch(x, jax.random.normal(y_key, shape, settings.dtype))
 
 
 def _of_file(target: str, settings: GradcheckSettings) -> fnn.GradientReport:

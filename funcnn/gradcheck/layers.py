@@ -174,8 +174,8 @@ def check_model(
         A report with a row for each parameter; its ``steps`` are the loss's and the layers' own gradients.
 
     Raises:
-        TypeError, ValueError: the batch is no pair or doesn't fit the model or the loss, or a layer's backward returns another tree
-            structure than its parameters'; the message names the layer.
+        TypeError, ValueError: the batch is no pair, or doesn't fit the model or the loss; or a layer's backward returns
+            another tree structure than its parameters', and the message names the layer.
 
     Example:
         >>> import jax.numpy as jnp

@@ -4,7 +4,8 @@
 losses. ``rules`` finds the faults, ``findings`` applies the rules, and ``report`` renders the findings.
 """
 
-from funcnn.health.findings import Finding as Finding, Kind as Kind, diagnose_health as diagnose_health
+from funcnn.health.findings import diagnose_health as diagnose_health
+from funcnn.health.kinds import Finding as Finding, Kind as Kind
 from funcnn.health.measures import (
     LayerMeasures as LayerMeasures,
     monitored_value_and_grad as monitored_value_and_grad,
@@ -21,4 +22,3 @@ from funcnn.health.record import (
     target_facts as target_facts,
 )
 from funcnn.health.report import HealthReport as HealthReport, health_report as health_report
-from funcnn.layers.traversal import layer_names as layer_names

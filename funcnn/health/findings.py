@@ -6,7 +6,7 @@ learn: a half-dead layer in a run that reaches a low loss is not a finding.
 
 import numpy as np
 
-from funcnn.health.kinds import Finding as Finding, Kind as Kind
+from funcnn.health.kinds import Finding
 from funcnn.health.loss_curve import loss_curve
 from funcnn.health.record import HealthRecord, ModelFacts
 from funcnn.health.rules import RULES

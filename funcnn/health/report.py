@@ -8,7 +8,8 @@ from funcnn._reports.data import to_data, to_json
 from funcnn._reports.document import FIRST_ROWS, MAX_ROWS, TABLE_WIDTH, Conclusion, Document, Note, Table
 from funcnn._reports.terminal import render
 from funcnn._reports.text import to_text
-from funcnn.health.findings import Finding, diagnose_health
+from funcnn.health.findings import diagnose_health
+from funcnn.health.kinds import Finding
 from funcnn.health.loss_curve import figure, loss_curve, outcome, sampled
 from funcnn.health.record import HealthRecord, ModelFacts
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from funcnn._checks import check_real, feature_array, floating_array
+from funcnn._checks import check_real, checked_bool, feature_array, floating_array
 from funcnn._memoise import memoised
 from funcnn.layers.activation_layer import no_params
 from funcnn.types import Layer, LayerSpec
@@ -91,7 +91,7 @@ def _check_rate(rate):
 
 def _dropout_layer_forward(params, state, x, *, train, key=None, rate):
     x = feature_array(f"dropout({rate})", x)
-    if not train or rate == 0:
+    if not checked_bool(f"dropout({rate}): train", train) or rate == 0:
         return x, state, NothingDroppedResiduals()
     if key is None:
         raise ValueError(

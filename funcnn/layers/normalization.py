@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from funcnn._checks import check_features, check_real, check_vectors, positive_integer
+from funcnn._checks import check_features, check_real, check_vectors, checked_bool, positive_integer
 from funcnn._memoise import memoised
 from funcnn.types import Layer, LayerSpec
 
@@ -168,7 +168,7 @@ def batch_norm_forward(
     name, features, dtype = f"batch_norm({params.scale.size})", params.scale.size, params.scale.dtype
     check_vectors(name, dtype, features, **params._asdict(), **state._asdict())
     x = check_features(name, x, features, dtype)
-    if not train:
+    if not checked_bool(f"{name}: train", train):
         inverse_deviation = _along_features(lax.rsqrt(state.variance + epsilon), x)
         standardised = (x - _along_features(state.mean, x)) * inverse_deviation
         return (

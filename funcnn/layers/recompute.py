@@ -87,5 +87,5 @@ def recompute(layer: Layer) -> Layer:
         partial(_recompute_init, layer),
         partial(_recompute_forward, layer),
         partial(_recompute_backward, layer),
-        LayerSpec("recompute", structure=Wrapped(layer, recompute)),
+        LayerSpec("recompute", structure=Wrapped(layer, recompute, recomputes=True)),
     )

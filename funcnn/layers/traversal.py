@@ -7,7 +7,7 @@ without a structure is a leaf.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, assert_never
 
 import jax
 import jax.numpy as jnp
@@ -43,8 +43,10 @@ def _combine(structure: Structure) -> Layer:
             return skip(inner, shortcut)
         case Repeated(layer, n):
             return repeat(layer, n)
-        case Wrapped(layer, wrap, _):
+        case Wrapped(layer, wrap):
             return wrap(layer)
+        case _:
+            assert_never(structure)
 
 
 def place_name(place: str, layer: Layer) -> str:
@@ -125,8 +127,10 @@ def map_layers(change: Callable[[Layer], Layer], model: Layer) -> Layer:
             return _combine(Summed(map_layers(change, inner), map_layers(change, shortcut)))
         case Repeated(layer, n):
             return _combine(Repeated(map_layers(change, layer), n))
-        case Wrapped(layer, wrap, dtype):
-            return _combine(Wrapped(map_layers(change, layer), wrap, dtype))
+        case Wrapped(layer) as structure:
+            return _combine(structure._replace(layer=map_layers(change, layer)))
+        case structure:
+            assert_never(structure)
 
 
 def figures_in_order(figures_of: Callable[[Any], PyTree[Array]], model: Layer, tree: Any) -> PyTree[Array]:
@@ -140,18 +144,25 @@ def figures_in_order(figures_of: Callable[[Any], PyTree[Array]], model: Layer, t
     Returns:
         The tree of arrays, each with one more axis for the leaf layers at its end.
     """
-    match structure_of(model):
+    structure = structure_of(model)
+    match structure:
         case None:
             return jax.tree.map(lambda figure: figure[..., None], figures_of(tree))
         case Repeated(layer, n):
             each = jax.vmap(partial(figures_in_order, figures_of, layer), out_axes=-2, axis_size=n)(tree)
             return jax.tree.map(lambda figure: figure.reshape(*figure.shape[:-2], -1), each)
-        case Wrapped(layer, _, _):
+        case Wrapped(layer):
             return figures_in_order(figures_of, layer, tree)
-    parts = [figures_in_order(figures_of, layer, part) for layer, part in zip(spec_of(model).parts, tree, strict=True)]
+        case Chained(layers):
+            parts = layers
+        case Summed():
+            parts = (structure.inner, structure.shortcut)
+        case _:
+            assert_never(structure)
+    figures = [figures_in_order(figures_of, layer, part) for layer, part in zip(parts, tree, strict=True)]
     # Layers may compute in different dtypes.
     with jax.numpy_dtype_promotion("standard"):
-        return jax.tree.map(lambda *figures: jnp.concatenate(figures, axis=-1), *parts)
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=-1), *figures)
 
 
 class Node(NamedTuple):
@@ -247,10 +258,10 @@ def forward_nodes(
                 parts = zip(places, (inner, shortcut), params, state, keys, strict=True)
                 nodes = [visit(at, part, own, kept, x, own_key) for at, part, own, kept, own_key in parts]
                 y = apply(jnp.add, nodes[0].y, nodes[1].y)
-            case Wrapped(inner, _, None):
+            case Wrapped(inner, compute_dtype=None):
                 nodes = [visit(places[0], inner, params, state, x, key)]
                 y = nodes[0].y
-            case Wrapped(inner, _, dtype):
+            case Wrapped(inner, compute_dtype=dtype):
                 narrow_params, narrow_state, narrow_x = apply(partial(cast_floating, dtype=dtype), (params, state, x))
                 nodes = [visit(places[0], inner, narrow_params, narrow_state, narrow_x, key)]
                 y = apply(partial(cast_floating, dtype=wide_dtype(params, x)), nodes[0].y)
@@ -308,9 +319,13 @@ def backward_nodes(
         case Repeated():
             gradients, dx = chain(node.parts, dy)
             found = jax.tree.map(lambda *parts: jnp.stack(parts), *gradients), dx
-        case Wrapped(_, _, dtype):
+        case Wrapped(compute_dtype=dtype):
             dparams, dx = backward_nodes(node.parts[0], dy if dtype is None else dy.astype(dtype), leaf, after)
             found = _like(dparams, node.params), None if dx is None else dx.astype(node.x.dtype)
+        case None:
+            raise ValueError(f"{node.name}: expected a node without parts of a layer without parts.")
+        case structure:
+            assert_never(structure)
     after(node, dy, found)
     return found
 
@@ -335,7 +350,12 @@ def _places(layer: Layer) -> tuple[str, ...]:
             return SkipParts._fields
         case Repeated(_, n):
             return tuple(f"repeat[{number}]" for number in range(n))
-    return (spec_of(layer).name,)
+        case Wrapped():
+            return (spec_of(layer).name,)
+        case None:
+            return ()
+        case structure:
+            assert_never(structure)
 
 
 def _joined(place: str, word: str) -> str:

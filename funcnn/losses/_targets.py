@@ -42,11 +42,22 @@ def matching_target(name: str, prediction: Any, target: Any) -> tuple[Array, Arr
     if prediction.shape != target.shape:
         raise ValueError(
             f"{name}: expected targets of the prediction's shape {prediction.shape}, got {target.shape}, "
-            "which would broadcast or fail. Reshape the targets, for example with y[:, None]."
+            f"which would broadcast or fail. {_shape_advice(prediction.shape, target.shape)}"
         )
     _check_target_dtype(name, prediction, target)
     _check_batch(name, prediction)
     return prediction, target
+
+
+def _shape_advice(expected: tuple[int, ...], shape: tuple[int, ...]) -> str:
+    """Return how to bring targets to the prediction's shape."""
+    if expected == (*shape, 1):
+        return "Add the last axis: y[..., None], or np.asarray(y)[..., None] where y is a pandas Series."
+    if shape == (*expected, 1):
+        return "Take the last axis away: y[..., 0]."
+    if math.prod(shape) == math.prod(expected):
+        return f"Reshape the targets: np.reshape(y, {expected})."
+    return "Give the model an output for each value of a target."
 
 
 def class_target(name: str, scores: Any, target: Any) -> tuple[Array, Array]:

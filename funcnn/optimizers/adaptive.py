@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
+from funcnn._checks import checked_bool
 from funcnn._memoise import memoised
 from funcnn.optimizers._arithmetic import (
     full_like,
@@ -131,6 +132,9 @@ def rmsprop(
     check_not_negative("rmsprop(initial_scale)", initial_scale, "It is a mean of squares; 0 or 1 is usual.")
     if momentum is not None:
         check_decay("rmsprop(momentum)", momentum)
+    flags = {"eps_in_sqrt": eps_in_sqrt, "centered": centered, "nesterov": nesterov, "bias_correction": bias_correction}
+    for flag, value in flags.items():
+        checked_bool(f"rmsprop({flag})", value)
     return optax.chain(
         _scale_by_root_mean_square(decay, eps, initial_scale, eps_in_sqrt, centered, bias_correction),
         scale_by_learning_rate(learning_rate),

@@ -3,6 +3,7 @@
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
+from funcnn._checks import checked_bool
 from funcnn._memoise import memoised
 from funcnn.optimizers._arithmetic import scale_by_learning_rate, velocity
 from funcnn.optimizers._settings import LearningRate, check_decay, check_learning_rate
@@ -53,6 +54,7 @@ def sgd(
         Sutskever, Martens, Dahl and Hinton, "On the importance of initialization and momentum in deep learning", 2013.
     """
     check_learning_rate("sgd(learning_rate)", learning_rate)
+    checked_bool("sgd(nesterov)", nesterov)
     if momentum is None:
         return optax.chain(optax.identity(), scale_by_learning_rate(learning_rate))
     check_decay("sgd(momentum)", momentum)

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
+from funcnn._checks import checked_bool
 from funcnn._memoise import memoised
 from funcnn.optimizers._arithmetic import (
     bias_correction,
@@ -81,6 +82,7 @@ def adam(
     """
     check_learning_rate("adam(learning_rate)", learning_rate)
     _check_moments("adam", b1, b2, eps=eps, eps_root=eps_root)
+    checked_bool("adam(nesterov)", nesterov)
     return optax.chain(_scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov), scale_by_learning_rate(learning_rate))
 
 
@@ -137,6 +139,7 @@ def adamw(
     """
     check_learning_rate("adamw(learning_rate)", learning_rate)
     _check_moments("adamw", b1, b2, eps=eps, eps_root=eps_root)
+    checked_bool("adamw(nesterov)", nesterov)
     check_weight_decay("adamw(weight_decay)", weight_decay)
     return optax.chain(
         _scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov),

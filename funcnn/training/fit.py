@@ -18,7 +18,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray
 
-from funcnn._checks import is_concrete, positive_integer
+from funcnn._checks import checked_bool, is_concrete, positive_integer
 from funcnn._memoise import memoised
 from funcnn.backprop import manual_value_and_grad
 from funcnn.health import (
@@ -27,10 +27,10 @@ from funcnn.health import (
     LayerMeasures,
     health_report,
     input_facts,
-    layer_names,
     model_facts,
     target_facts,
 )
+from funcnn.layers.traversal import layer_names
 from funcnn.training.batches import ArrayBatches, StreamBatches, is_stream
 from funcnn.training.checkpoints import Checkpoints, checked_checkpoints, open_store
 from funcnn.training.early_stopping import EarlyStopping, checked_early_stopping
@@ -38,10 +38,13 @@ from funcnn.training.input import (
     Data,
     Metric,
     batch_checker,
+    check_setup,
+    check_targets,
+    checked_batch,
     checked_batch_size,
-    checked_data,
     checked_metrics,
-    checked_start,
+    given_or_shapes,
+    start,
 )
 from funcnn.training.interrupts import deferred_signals
 from funcnn.training.loop import longest_stretch, run_to_end
@@ -53,7 +56,7 @@ from funcnn.training.run import Run, RunState, initial_state, result
 from funcnn.training.run_identity import data_identity, setup_identity, start_identity, validation_identity
 from funcnn.training.steps import Carry, Plan, TrainingSetup
 from funcnn.training.train import train
-from funcnn.training.validation import Validation, checked_validation, validation_function
+from funcnn.training.validation import Validation, checked_held_out, checked_validation, validation_function
 from funcnn.types import GradFn, Layer, Loss, Params, State
 
 MONITOR_EVERY = 15
@@ -165,17 +168,15 @@ def fit(
             key=key, grad=grad, params=params, state=state,
         )  # fmt: skip
     given, placement = (params, state), placement_on(mesh, batch_size)
-    params, state, loop_key = checked_start("fit", model, loss, optimizer, key, grad, params, state)
+    data, options = _checked_inputs(model, loss, optimizer, key, grad, given, data, options)
+    params, state, loop_key = start("fit", model, key, params, state)
     setup = TrainingSetup(model, loss, optimizer, grad, 0, placement, options.monitor_every)
     setup, batches = _batches(setup, data, batch_size, loop_key, params, state, options)
     validate = validation_function(setup, options.metrics, options.validation, params, state)
     carry = Carry(params, state, optimizer.init(params))
-    run = Run(
-        setup, batches, options.epochs, validate, options.validate_every, options.early_stopping,
-        options.callbacks.functions, None, options.save_every, _configuration(setup, carry, data, key, given, options),
-        (), options.progress, lambda: 0, time.monotonic(), None,
-    )  # fmt: skip
-    return _drive(run, initial_state(carry if placement is None else placement.put(carry)), data, options)
+    configuration = _configuration(setup, carry, data, key, given, options)
+    at = initial_state(carry if placement is None else placement.put(carry))
+    return _drive(setup, batches, validate, configuration, at, data, options)
 
 
 class _Options(NamedTuple):
@@ -221,13 +222,27 @@ def _checked_options(
     if metrics and validation is None:
         raise ValueError("fit(metrics): expected validation data to evaluate the metrics on; pass validation=(x, y).")
     early_stopping = checked_early_stopping(early_stopping, (name for name, _ in metrics), validation is not None)
-    monitor_every = MONITOR_EVERY if monitor is True else 0
-    if not isinstance(monitor, bool):
-        monitor_every = positive_integer("fit(monitor)", monitor)
+    if isinstance(monitor, bool | np.bool_):
+        monitor_every = MONITOR_EVERY if monitor else 0
+    else:
+        monitor_every = positive_integer("fit(monitor)", monitor, "True, False or a positive integer")
     return _Options(
         epochs, validation, metrics, early_stopping, checked_callbacks(callbacks), checked_checkpoints(checkpoints),
-        bool(progress), monitor_every, positive_integer("fit(accumulate)", accumulate),
+        checked_bool("fit(progress)", progress), monitor_every, positive_integer("fit(accumulate)", accumulate),
     )  # fmt: skip
+
+
+def _checked_inputs(model, loss, optimizer, key, grad, given, data, options) -> tuple[Any, _Options]:
+    """Check the arguments that ``train`` has too, and all data in memory, before anything is compiled.
+
+    Returns:
+        The data and the options, with data in memory as a ``Batch`` of arrays.
+    """
+    check_setup("fit", model, loss, optimizer, key, grad)
+    trees = given_or_shapes("fit", model, *given)
+    if not is_stream(data):
+        data = checked_batch("fit(data)", model, loss, *trees, data)
+    return data, options._replace(validation=checked_held_out(options.validation, model, loss, *trees))
 
 
 def _batches(setup, data, batch_size, key, params, state, options) -> tuple[TrainingSetup, Any]:
@@ -244,7 +259,8 @@ def _batches(setup, data, batch_size, key, params, state, options) -> tuple[Trai
             )
         checked = batch_checker("fit(data)", setup.model, setup.loss, params, state)
         return setup, StreamBatches(data, key, setup, checked)
-    batch = checked_data("fit(data)", setup.model, setup.loss, params, state, data)
+    check_targets("fit(data)", setup.model, setup.loss, params, state, data)
+    batch = data
     setup = setup._replace(batch_size=checked_batch_size("fit", batch_size, len(batch.x)))
     if setup.placement is not None:
         batch, key = setup.placement.copy(batch), setup.placement.copy(key)
@@ -272,23 +288,34 @@ def _configuration(setup, carry, data, key, given, options) -> dict[str, Any]:
     }
 
 
-def _drive(run: Run, at: RunState, data, options: _Options) -> Trained:
+def _drive(setup, batches, validate, configuration, at: RunState, data, options: _Options) -> Trained:
     """Open the checkpoints and the observers, resume, and run to the end."""
     with contextlib.ExitStack() as stack:
-        placement = run.setup.placement
-        run = run._replace(
-            store=stack.enter_context(open_store(options.checkpoints, placement and placement.replicated)),
-            received_signal=stack.enter_context(deferred_signals(options.checkpoints is not None)),
-        )
-        at = resume(run, at)
-        if isinstance(run.batches, StreamBatches):
-            data = run.batches.first() if at.epoch < run.epochs else run.batches.any_batch()
-        observers = open_observers(
-            stack, options.callbacks, has_bar=run.has_bar, epochs=run.epochs, steps=run.batches.steps,
-            step=at.position, epoch=at.epoch,
+        store = stack.enter_context(open_store(options.checkpoints, setup.placement and setup.placement.replicated))
+        received_signal = stack.enter_context(deferred_signals(options.checkpoints is not None))
+        at = resume(store, configuration, batches, options.epochs, at)
+        if isinstance(batches, StreamBatches):
+            data = batches.first() if at.epoch < options.epochs else batches.any_batch()
+        run = Run(
+            setup=setup,
+            batches=batches,
+            epochs=options.epochs,
+            validate=validate,
+            validate_every=options.validate_every,
+            early_stopping=options.early_stopping,
+            callbacks=options.callbacks.functions,
+            store=store,
+            save_every=options.save_every,
+            configuration=configuration,
+            observers=open_observers(
+                stack, options.callbacks, has_bar=options.progress, epochs=options.epochs, steps=batches.steps,
+                step=at.position, epoch=at.epoch,
+            ),
+            has_bar=options.progress,
+            received_signal=received_signal,
+            start_time=time.monotonic(),
+            diagnose=partial(_health, setup, data, options.validate_every) if options.monitor_every else None,
         )  # fmt: skip
-        diagnose = partial(_health, run.setup, data, run.validate_every) if run.setup.monitor_every else None
-        run = run._replace(observers=observers, diagnose=diagnose)
         at = run_to_end(run, at)
     return result(run, at)
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, TypeAlias
 
 import jax
@@ -18,7 +18,9 @@ from funcnn._checks import (
     check_key,
     check_same_tree,
     check_scalar,
+    checked_pair,
     describe,
+    errors_of,
     is_concrete,
     numeric_array,
     positive_integer,
@@ -59,20 +61,10 @@ def check_setup(name, model, loss, optimizer, key, grad) -> None:
     check_callable(f"{name}(grad)", grad, "Pass manual_value_and_grad or autodiff_value_and_grad themselves.")
 
 
-def checked_start(name, model, loss, optimizer, key, grad, params, state):
-    """Check the arguments. Return the initial parameters and state, and the key of the loop."""
-    check_setup(name, model, loss, optimizer, key, grad)
-    init_key, loop_key = jax.random.split(key)
-    return *initial_parameters(name, model, init_key, params, state), loop_key
-
-
-def initial_parameters(name, model, key, params, state):
-    """Return the given parameters and state, or draw them. A drawn state has the parameters' dtype."""
+def given_or_shapes(name, model, params, state) -> tuple[Any, Any]:
+    """Return the given parameters and state, checked, with their shapes in the place of what isn't given."""
     expected_params, expected_state = initial_shapes(model)
-    if params is None:
-        params, drawn_state = initialize(model, key)
-    elif state is None:
-        drawn_state = initial_state(key, model=model)
+    params = expected_params if params is None else params
     check_same_tree(f"{name}(params)", params, expected_params, INIT, dtypes=False)
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
@@ -81,15 +73,32 @@ def initial_parameters(name, model, key, params, state):
                 f"at {jax.tree_util.keystr(path)}. Convert them first."
             )
     dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves(params)}
-    if len(dtypes) == 1:
-        expected_state = jax.tree.map(partial(_in_dtype, *dtypes), expected_state)
+    if state is None and len(dtypes) == 1:
+        return params, jax.tree.map(partial(_in_dtype, *dtypes), expected_state)
+    state = expected_state if state is None else state
+    check_same_tree(f"{name}(state)", state, expected_state, INIT, dtypes=False)
+    return params, state
+
+
+def start(name, model, key, params, state):
+    """Return the initial parameters and state, drawn where they are not given, and the key of the loop."""
+    init_key, loop_key = jax.random.split(key)
+    return *initial_parameters(name, model, init_key, params, state), loop_key
+
+
+def initial_parameters(name, model, key, params, state):
+    """Return the given parameters and state, or draw them. A drawn state has the parameters' dtype."""
+    _, expected_state = given_or_shapes(name, model, params, state)
+    if params is None:
+        params, drawn_state = initialize(model, key)
+    elif state is None:
+        drawn_state = initial_state(key, model=model)
     if state is None:
         state = jax.tree.map(
             lambda leaf, like: leaf if leaf.dtype == like.dtype else leaf.astype(like.dtype),
             drawn_state,
             expected_state,
         )
-    check_same_tree(f"{name}(state)", state, expected_state, INIT, dtypes=False)
     return params, state
 
 
@@ -112,11 +121,18 @@ def input_array(name, x) -> Array:
 
 def checked_data(name, model, loss, params, state, data) -> Batch:
     """Return the data as a ``Batch`` of arrays that fit the model and the loss."""
-    if not isinstance(data, tuple) or len(data) != 2:
-        raise TypeError(
-            f"{name}: expected Batch(x, y) or (x, y), got {type(data).__name__}. Pass a tuple of inputs and targets."
-        )
-    x, y = input_array(f"{name}: x", data[0]), numeric_array(f"{name}: y", data[1])
+    batch = checked_batch(name, model, loss, params, state, data)
+    check_targets(name, model, loss, params, state, batch)
+    return batch
+
+
+def checked_batch(name, model, loss, params, state, data) -> Batch:
+    """Return the data as a ``Batch`` of arrays whose shapes, dtypes and values fit the model and the loss.
+
+    Parameters and state may be shapes: the model and the loss are traced, and nothing is compiled.
+    """
+    x, y = checked_pair(name, data, tuple)
+    x, y = input_array(f"{name}: x", x), numeric_array(f"{name}: y", y)
     if y.shape[:1] != x.shape[:1]:
         raise ValueError(
             f"{name}: expected a target for each of the {x.shape[0]} samples, got x {x.shape} and y {y.shape}. "
@@ -124,25 +140,78 @@ def checked_data(name, model, loss, params, state, data) -> Batch:
         )
     check_finite(f"{name}: x", x)
     check_finite(f"{name}: y", y)
-    prediction = forward.eval_shape(params, state, x, jax.random.key(0), model=model, train=True)
-    check_scalar(f"{name}: the loss", loss_of.eval_shape(prediction, y, loss=loss))
-    if is_concrete(x, y, *jax.tree.leaves((params, state))):
-        _check_targets(model, loss, params, state, Batch(x, y), prediction.shape)
+    with errors_of(name):
+        value = trace_loss(loss, trace_prediction(model, params, state, x), y)
+    check_scalar(f"{name}: the loss", value)
     return Batch(x, y)
 
 
-def _check_targets(model, loss, params, state, batch, shape) -> None:
+def trace_prediction(model, params, state, x) -> jax.ShapeDtypeStruct:
+    """Return the shape and dtype of the model's output while training.
+
+    The layers see the values of a concrete x, which they cannot see under ``jit``, and check them.
+    """
+
+    def prediction(params, state, key):
+        return model.forward(params, state, x, train=True, key=key)[0]
+
+    return jax.eval_shape(prediction, params, state, jax.random.key(0))
+
+
+def trace_loss(loss, prediction, y) -> jax.ShapeDtypeStruct:
+    """Return the shape and dtype of the loss.
+
+    At the first call for these shapes the loss sees the values of y, and checks them before anything is compiled. Later
+    calls trace nothing: ``check_targets`` shows y to a loss whose operations are compiled.
+    """
+    calls = _calls_of(loss, prediction.shape, prediction.dtype, y.shape, y.dtype)
+    if calls:
+        return loss_of.eval_shape(prediction, y, loss=loss)
+    value = jax.eval_shape(lambda prediction: loss.forward(prediction, y)[0], prediction)
+    calls.append(True)
+    return value
+
+
+@lru_cache(maxsize=1024)
+def _calls_of(*signature) -> list[bool]:
+    return []
+
+
+def check_token_values(model, params, state, x) -> None:
+    """Let the layers check the values of tokens before a compiled call, in which they cannot see them.
+
+    Tokens between the lowest and the highest that a model has accepted are not checked again.
+    """
+    if jnp.issubdtype(x.dtype, jnp.floating) or not is_concrete(x) or not (x.size and x.is_fully_addressable):
+        return
+    values, accepted = np.asarray(x), _accepted_tokens(model, x.shape[1:], x.dtype)
+    span = {values.min().item(), values.max().item()}
+    if not accepted or min(span) < min(accepted) or max(span) > max(accepted):
+        trace_prediction(model, params, state, x)
+        accepted |= span
+
+
+@lru_cache(maxsize=1024)
+def _accepted_tokens(model, shape, dtype) -> set[int]:
+    return set()
+
+
+def check_targets(name, model, loss, params, state, batch) -> None:
     """Let the loss check all targets, against the predictions for the first samples, repeated.
 
     Predictions for all samples may not fit in memory, so large ones are checked in parts.
     """
     x, y = batch
+    if not is_concrete(x, y, *jax.tree.leaves((params, state))):
+        return
+    shape = forward.eval_shape(params, state, x, None, model=model, train=False).shape
     is_per_sample = shape[:1] == x.shape[:1]
     rows = max(PROBE_SIZE // max(math.prod(shape[1:]), 1), 1) if is_per_sample else len(y)
     probe = forward(params, state, x[: min(PROBE, rows)], None, model=model, train=False)
     for start in range(0, len(y), rows):
         part = y[start : start + rows]
-        loss.forward(jnp.resize(probe, (len(part), *shape[1:]) if is_per_sample else shape), part)
+        with errors_of(name):
+            loss.forward(jnp.resize(probe, (len(part), *shape[1:]) if is_per_sample else shape), part)
 
 
 def checked_batch_size(name, batch_size, samples) -> int:
@@ -171,11 +240,13 @@ def checked_metrics(name, metrics) -> tuple[tuple[str, Callable], ...]:
     return tuple(metrics.items())
 
 
-def check_scalar_metrics(metrics, model, params, state, batch) -> None:
+def check_scalar_metrics(name, metrics, model, params, state, batch) -> None:
     """Raise where a metric is not a scalar."""
     prediction = forward.eval_shape(params, state, batch.x, None, model=model, train=False)
-    for name, metric in metrics:
-        check_scalar(f"metrics: {name}", jax.eval_shape(metric, prediction, batch.y), floating=False)
+    for title, metric in metrics:
+        with errors_of(f"{name}: {title}"):
+            value = jax.eval_shape(metric, prediction, batch.y)
+        check_scalar(f"{name}: {title}", value, floating=False)
 
 
 def batch_checker(name, model, loss, params, state) -> Callable[[Any], Batch]:
@@ -195,10 +266,7 @@ def batch_checker(name, model, loss, params, state) -> Callable[[Any], Batch]:
             firsts.append(batch)
             return batch
         pair = _pair(found)
-        if not isinstance(pair, tuple) or len(pair) != 2:
-            raise TypeError(
-                f"{name}: expected every batch as (x, y), got {type(found).__name__}. Drop what is no batch."
-            )
+        pair = checked_pair(f"{name}: a batch", pair, tuple)
         x, y = (numeric_array(f"{name}: {word} of a batch", part) for word, part in zip("xy", pair, strict=True))
         for word, part, first in (("x", x, firsts[0].x), ("y", y, firsts[0].y)):
             if part.dtype != first.dtype or part.shape[1:] != first.shape[1:] or not part.size:
@@ -212,7 +280,9 @@ def batch_checker(name, model, loss, params, state) -> Callable[[Any], Batch]:
                 f"{name}: expected a target for each of a batch's {len(x)} samples, got {len(y)}. Check the loader."
             )
         # The loss checks all targets, here against the predictions for the first batch, repeated.
-        loss.forward(jnp.resize(probes[0], (len(x), *probes[0].shape[1:])), y)
+        with errors_of(f"{name}: a batch"):
+            check_token_values(model, params, state, x)
+            loss.forward(jnp.resize(probes[0], (len(x), *probes[0].shape[1:])), y)
         return Batch(x, y)
 
     return checked

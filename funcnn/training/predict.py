@@ -7,12 +7,13 @@ import jax
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from funcnn._checks import check_is_layer, check_is_loss
+from funcnn._checks import check_is_layer, check_is_loss, errors_of
 from funcnn.training.input import (
     Data,
     Metric,
     check_fits,
     check_scalar_metrics,
+    check_token_values,
     checked_data,
     checked_metrics,
     input_array,
@@ -43,7 +44,10 @@ def predict(model: Layer, params: Params, state: State, x: ArrayLike) -> Array:
     """
     check_is_layer("predict(model)", model)
     check_fits(model, params, state, "predict")
-    return _predict(params, state, input_array("predict(x)", x), model=model)
+    x = input_array("predict(x)", x)
+    with errors_of("predict(x)"):
+        check_token_values(model, params, state, x)
+        return _predict(params, state, x, model=model)
 
 
 def evaluate(
@@ -86,7 +90,7 @@ def evaluate(
     check_is_loss("evaluate(loss)", loss)
     check_fits(model, params, state, "evaluate")
     batch = checked_data("evaluate(data)", model, loss, params, state, data)
-    check_scalar_metrics(measures, model, params, state, batch)
+    check_scalar_metrics("evaluate(metrics)", measures, model, params, state, batch)
     return evaluate_checked(params, state, batch, model=model, loss=loss, metrics=measures)
 
 

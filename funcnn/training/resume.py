@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array
 
-from funcnn.training.batches import StreamBatches
+from funcnn.training.batches import ArrayBatches, StreamBatches
 from funcnn.training.checkpoints import Store, as_text, expected_leaf, from_text, named_leaves, with_leaves
 from funcnn.training.results import HistoryBuilder
 from funcnn.training.run import Best, Run, RunState
@@ -35,30 +35,40 @@ def save(run: Run, store: Store, at: RunState) -> None:
     store.save(at.position, arrays, {f"history.{name}": array for name, array in grown.items()}, description)
 
 
-def resume(run: Run, initial: RunState) -> RunState:
+def resume(
+    store: Store | None, configuration: dict[str, Any], batches: ArrayBatches | StreamBatches, epochs: int,
+    initial: RunState,
+) -> RunState:  # fmt: skip
     """Return the state in the newest checkpoint, or ``initial`` where there is none.
+
+    Args:
+        store: the checkpoints.
+        configuration: what a checkpoint is compared with.
+        batches: the source of the batches, which an iterable's reader is moved on in.
+        epochs: epochs of the run.
+        initial: the state before the first step.
 
     Raises:
         CheckpointError: it is damaged, or of another run.
         ValueError: it has more epochs than the run.
     """
-    if run.store is None:
+    if store is None:
         return initial
     expected = {name: expected_leaf(leaf) for name, leaf in _named(initial.carry).items()}
     best_leaves = named_leaves("best.params", initial.carry.params) | named_leaves("best.state", initial.carry.state)
     optional = {name: expected_leaf(leaf) for name, leaf in best_leaves.items()}
-    saved = run.store.newest(expected, optional, run.configuration)
+    saved = store.newest(expected, optional, configuration)
     if saved is None:
         return initial
     arrays, description = saved
     carry = Carry(*(with_leaves(field, tree, arrays) for field, tree in initial.carry._asdict().items()))
     history = _saved_history(arrays, description)
     position, epoch = description["step"], description["epoch"]
-    if epoch > run.epochs:
-        raise ValueError(f"fit(epochs): expected at least the {epoch} that the checkpoint has done, got {run.epochs}.")
-    if isinstance(run.batches, StreamBatches):
+    if epoch > epochs:
+        raise ValueError(f"fit(epochs): expected at least the {epoch} that the checkpoint has done, got {epochs}.")
+    if isinstance(batches, StreamBatches):
         begin = history.ends[-1] if history.ends else 0
-        run.batches.skip_to(epoch, position - begin, from_text(description["reader_state"]))
+        batches.skip_to(epoch, position - begin, from_text(description["reader_state"]))
     return initial._replace(
         carry=carry, position=position, epoch=epoch, history=history, is_over=description["is_over"],
         best=_saved_best(initial.carry, arrays, description),

@@ -8,7 +8,15 @@ from jaxtyping import PRNGKeyArray
 
 from funcnn._checks import positive_integer
 from funcnn.backprop import manual_value_and_grad
-from funcnn.training.input import Data, checked_batch_size, checked_data, checked_start
+from funcnn.training.input import (
+    Data,
+    check_setup,
+    check_targets,
+    checked_batch,
+    checked_batch_size,
+    given_or_shapes,
+    start,
+)
 from funcnn.training.results import Trained, as_trained, scanned_history
 from funcnn.training.steps import Carry, Plan, TrainingSetup, run_epochs
 from funcnn.types import GradFn, Layer, Loss, Params, State
@@ -69,8 +77,11 @@ def train(
         (8, 200)
     """
     epochs = positive_integer("train(epochs)", epochs)
-    params, state, loop_key = checked_start("train", model, loss, optimizer, key, grad, params, state)
-    batch = checked_data("train(data)", model, loss, params, state, data)
+    check_setup("train", model, loss, optimizer, key, grad)
+    # Drawing the parameters compiles a program: the data are checked before.
+    batch = checked_batch("train(data)", model, loss, *given_or_shapes("train", model, params, state), data)
+    params, state, loop_key = start("train", model, key, params, state)
+    check_targets("train(data)", model, loss, params, state, batch)
     plan = Plan(len(batch.x), checked_batch_size("train", batch_size, len(batch.x)))
     setup = TrainingSetup(model, loss, optimizer, grad, plan.batch_size)
     carry, step_losses = run_epochs(

@@ -1,16 +1,16 @@
 """Validation during training: which data, how often, and the function that measures it."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from jax import Array
 
 from funcnn._checks import positive_integer
 from funcnn.training.batches import is_stream
-from funcnn.training.input import Data, batch_checker, check_scalar_metrics, checked_data
+from funcnn.training.input import Data, batch_checker, check_scalar_metrics, check_targets, checked_batch
 from funcnn.training.predict import evaluate_batches, evaluate_checked
 from funcnn.training.steps import Carry, TrainingSetup
-from funcnn.types import Params, State
+from funcnn.types import Batch, Layer, Loss, Params, State
 
 Metrics = tuple[tuple[str, Callable], ...]
 
@@ -44,13 +44,32 @@ def checked_validation(given: Any) -> Validation | None:
     return given._replace(every=positive_integer("Validation(every)", given.every))
 
 
+def checked_held_out(validation: Validation | None, model: Layer, loss: Loss, params: Params, state: State) -> Any:
+    """Return the settings with data in memory as a ``Batch`` that fits the model and the loss.
+
+    Parameters and state may be shapes.
+
+    Raises:
+        TypeError, ValueError: the data does not fit the model or the loss.
+    """
+    if validation is None or is_stream(validation.data):
+        return validation
+    return validation._replace(data=checked_batch("fit(validation)", model, loss, params, state, validation.data))
+
+
 def validation_function(
     setup: TrainingSetup, metrics: Metrics, validation: Validation | None, params: Params, state: State
 ) -> Callable[[Carry], dict[str, Array]] | None:
     """Return ``(carry) -> figures`` on the validation data, ``None`` without any.
 
+    Args:
+        setup: model, loss and placement.
+        metrics: pairs of a name and a function.
+        validation: from ``checked_held_out``.
+        params, state: the initial ones.
+
     Raises:
-        TypeError, ValueError: the data does not fit the model or the loss, or a metric is not a scalar.
+        TypeError, ValueError: the targets do not fit the loss, a batch does not fit, or a metric is not a scalar.
     """
     if validation is None:
         return None
@@ -58,8 +77,9 @@ def validation_function(
     measure: dict[str, Any] = {"model": model, "loss": loss, "metrics": metrics}
     if is_stream(validation.data):
         return _validation_of_batches(validation.data, measure, params, state)
-    held_out = checked_data("fit(validation)", model, loss, params, state, validation.data)
-    check_scalar_metrics(metrics, model, params, state, held_out)
+    held_out = cast(Batch, validation.data)
+    check_targets("fit(validation)", model, loss, params, state, held_out)
+    check_scalar_metrics("fit(metrics)", metrics, model, params, state, held_out)
     if setup.placement is not None:
         held_out = setup.placement.copy(held_out)
     return lambda carry: evaluate_checked(carry.params, carry.state, held_out, **measure)
@@ -75,5 +95,5 @@ def _validation_of_batches(data, measure, params, state):
     first = next(iter(data), None)
     if first is None:
         raise ValueError("fit(validation): expected an iterable of batches (x, y), got an empty one.")
-    check_scalar_metrics(measure["metrics"], measure["model"], params, state, checked(first))
+    check_scalar_metrics("fit(metrics)", measure["metrics"], measure["model"], params, state, checked(first))
     return lambda carry: evaluate_batches(carry.params, carry.state, map(checked, data), **measure)

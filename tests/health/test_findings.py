@@ -17,12 +17,12 @@ from funcnn.health import (
     diagnose_health,
     health_report,
     input_facts,
-    layer_names,
     model_facts,
     monitored_value_and_grad,
     target_facts,
     update_ratios,
 )
+from funcnn.layers.traversal import layer_names
 from tests.cases import WIDEST
 
 STEPS, EVERY, BATCH = 200, 10, 32

@@ -11,7 +11,8 @@ import pytest
 
 import funcnn as fnn
 from funcnn.gradcheck.layers import _model_functions
-from funcnn.health import LayerMeasures, layer_names, monitored_value_and_grad, update_ratios
+from funcnn.health import LayerMeasures, monitored_value_and_grad, update_ratios
+from funcnn.layers.traversal import layer_names
 from tests.cases import WIDEST, largest_gap
 
 TOLERANCE = 1e-12 if WIDEST == jnp.float64 else 1e-5

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import funcnn as fnn
-from funcnn.health import layer_names, model_facts, monitored_value_and_grad
-from funcnn.layers.traversal import leaf_layers, map_layers, spec_of
+from funcnn.health import model_facts, monitored_value_and_grad
+from funcnn.layers.traversal import layer_names, leaf_layers, map_layers, spec_of
 from tests.cases import KEY, LAYERS, MODELS, WIDEST, named
 
 LECUN = jax.nn.initializers.lecun_normal()
