@@ -1,5 +1,6 @@
 """A function as the program that JAX records of it, run equation by equation, so that a check can look inside."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -34,18 +35,9 @@ class Program(NamedTuple):
         return [constant for constant in self.jaxpr.consts if not jnp.issubdtype(constant.dtype, jax.dtypes.extended)]
 
     @property
-    def is_one_call(self) -> bool:
-        """Whether it is one call of a compiled function, on copies of its arguments, with no branch and no scan inside.
-
-        Such a program can be looked into as one compiled program; one by one, its operations would be as many.
-        """
-        names = [equation.primitive.name for equation in self.jaxpr.eqns]
-        calls = sum(name in _COMPILED for name in names)
-        return (
-            calls == 1
-            and set(names) <= {*_COMPILED, "device_put"}
-            and not primitive_names(self.jaxpr) & {"cond", "scan"}
-        )
+    def text(self) -> str:
+        """The program as text: equal programs have equal texts, whatever their constants."""
+        return str(self.jaxpr)
 
     def evaluate(self, tree: PyTree, rule: Rule) -> PyTree:
         """The function's value at ``tree``, every equation given to ``rule`` first."""
@@ -57,6 +49,53 @@ class Program(NamedTuple):
         ``constant`` stands something else in the place of the program's constants.
         """
         return evaluate_jaxpr(self.jaxpr, leaves, rule, (), constant)
+
+
+def compile_programs(build: Callable[..., Callable], programs: Sequence[Program]) -> Callable[..., Any]:
+    """Return ``build(*programs)`` compiled, the same function for programs of equal texts.
+
+    What it returns takes the programs' constants first, a list for each program.
+    """
+    compiled = _compiled(build, "\n".join(program.text for program in programs), _Programs(programs))
+    return functools.partial(compiled, [list(program.jaxpr.consts) for program in programs])
+
+
+class _Programs(tuple):
+    """Programs that are no part of a cache's key. The cache keeps them, so that the addresses in a text stay theirs."""
+
+    def __eq__(self, other):
+        return isinstance(other, _Programs)
+
+    def __hash__(self):
+        return 0
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(build, text, programs):
+    return jax.jit(build(*programs))
+
+
+def values_of(*programs: Program) -> Callable[[Sequence, Sequence], list[list]]:
+    """Return the function of constants and leaves to the leaves of each program's value."""
+
+    def values(constants, leaves):
+        return [evaluate_calls(program.jaxpr, each, leaves) for program, each in zip(programs, constants, strict=True)]
+
+    return values
+
+
+def evaluate_calls(jaxpr: Any, constants: Sequence, inputs: Sequence) -> list:
+    """Evaluate a jaxpr with these constants, every equation as JAX runs it, under ``jit`` too."""
+    jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
+    values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *inputs], strict=True))
+
+    def read(atom):
+        return atom.val if hasattr(atom, "val") else values[atom]
+
+    for equation in jaxpr.eqns:
+        outputs = bind(equation, [read(atom) for atom in equation.invars])
+        values.update(zip(equation.outvars, outputs, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
 
 
 def default_rule(equation: Any, arguments: list, place: Place) -> None:

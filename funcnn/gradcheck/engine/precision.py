@@ -1,4 +1,4 @@
-"""The precision of a comparison: float64 if the functions allow it."""
+"""The precision of a comparison: float64 if the functions allow it, without the casts to narrower types inside them."""
 
 import contextlib
 from collections import Counter
@@ -11,151 +11,274 @@ import numpy as np
 from jaxtyping import PyTree
 
 from funcnn._checks import is_concrete
+from funcnn._numerics.arrays import as_float64, distances, max_abs
 from funcnn._numerics.precision import allow_promotion, copy_arrays, enable_x64, widen
-from funcnn._numerics.program import RANDOM, Program, primitive_names, trace
-from funcnn._numerics.rounding import rounding_dtypes
+from funcnn._numerics.program import RANDOM, Program, compile_programs, primitive_names, trace, values_of
+from funcnn._numerics.rounding import coarser_dtypes, rounding_dtypes
+from funcnn._numerics.widening import widen_program
 
 
 class Gradients(NamedTuple):
-    """A loss and its two gradients at one point, as functions of the parameters alone and as values.
+    """A loss and its hand-written gradient at one point.
 
     Fields:
-        loss_fn, grad_fn: the caller's functions.
-        loss, gradient: the same as functions of the parameters.
-        arguments: the parameters and the further arguments.
-        value, by_hand, by_autodiff: the loss and both gradients.
-        calls: the number of calls of either function by kind, ``"gradient"`` and ``"loss"``.
+        loss_fn, grad_fn: functions of ``arguments``. The gradient comes with a dictionary of taps' gradients.
+        arguments: the parameters, all of them floating, and the further arguments.
+        calls: the number of evaluations of either function, ``"gradient"`` and ``"loss"``.
+        value, by_hand: the loss and its hand-written gradient there.
+        taps: the hand-written gradients of tapped values.
     """
 
     loss_fn: Callable[..., Any]
-    grad_fn: Callable[..., Any]
-    loss: Callable[[PyTree], Any]
-    gradient: Callable[[PyTree], PyTree]
+    grad_fn: Callable[..., tuple[PyTree, dict[str, Any]]]
     arguments: tuple
-    value: Any
-    by_hand: PyTree
-    by_autodiff: PyTree
     calls: Counter
+    value: Any = None
+    by_hand: PyTree = None
+    taps: dict[str, Any] = {}  # noqa: RUF012 - never changed
 
     @property
     def params(self) -> PyTree:
         return self.arguments[0]
+
+    def loss(self, params: PyTree) -> Any:
+        """Return the loss at other parameters. The caller's function gets copies, because it may change them."""
+        self.calls["loss"] += is_concrete(*jax.tree.leaves(params))
+        return self.loss_fn(*copy_arrays((params, *self.arguments[1:])))
+
+    def gradient_and_taps(self, params: PyTree) -> tuple[PyTree, dict[str, Any]]:
+        """Return the hand-written gradient at other parameters, and the taps' gradients."""
+        self.calls["gradient"] += is_concrete(*jax.tree.leaves(params))
+        return self.grad_fn(*copy_arrays((params, *self.arguments[1:])))
+
+    def gradient(self, params: PyTree) -> PyTree:
+        """Return the hand-written gradient at other parameters."""
+        return self.gradient_and_taps(params)[0]
+
+    def evaluated(self) -> "Gradients":
+        """Return the same with the values at ``arguments``, by the caller's functions as they are."""
+        by_hand, taps = self.gradient_and_taps(self.params)
+        return self._replace(value=self.loss(self.params), by_hand=by_hand, taps=taps)
+
+    def autodiff(self) -> PyTree:
+        """Return ``jax.grad``'s gradient at ``arguments``; compiled if possible."""
+        self.calls["gradient"] += 1
+        program = trace(jax.grad(self.loss), self.params)
+        if program is None:
+            return jax.grad(self.loss)(self.params)
+        return jax.tree.unflatten(program.structure, compile_programs(values_of, [program])(_leaves(self.params))[0])
+
+
+class Programs(NamedTuple):
+    """The programs of a loss, of its derivative by autodiff (value and gradient) and of the hand-written gradient.
+
+    One is ``None`` if it can't be traced, such as a function with ``if x > 0``, or one in NumPy.
+    """
+
+    loss: Program | None
+    autodiff: Program | None
+    by_hand: Program | None
+
+    def known(self) -> list[Program]:
+        return [program for program in self if program is not None]
 
 
 class Comparison(NamedTuple):
     """What the values are judged by: both gradients in the widest precision, their programs, and ε.
 
     Fields:
-        gradients: the loss and its gradients.
-        program, gradient_program: the programs of the loss and of the hand-written gradient; ``None`` for one that
-            can't be traced, such as a function with ``if x > 0``.
+        gradients: the loss and its hand-written gradient.
+        by_autodiff: autodiff's gradient; ``None`` if it wasn't asked.
+        no_autodiff: why autodiff wasn't asked; empty if it was.
+        programs: in the precision of the comparison.
+        traced: the hand-written gradient by its program, beside ``gradients.by_hand`` by the caller's function;
+            ``None`` if there is one of the two only.
         spacing: ε of the coarsest numbers to which either rounds.
         precision: the dtype's name.
         reason: why the precision isn't float64; empty if it is.
+        narrow: the name of the coarsest dtype to which the caller's own code casts, where the casts were taken out.
+        coarse: the same, where they could not be.
     """
 
     gradients: Gradients
-    program: Program | None
-    gradient_program: Program | None
+    by_autodiff: PyTree | None
+    no_autodiff: str
+    programs: Programs
+    traced: PyTree | None
     spacing: float
     precision: str
     reason: str
+    narrow: str = ""
+    coarse: str = ""
 
+    @property
+    def program(self) -> Program | None:
+        return self.programs.loss
 
-def evaluate(loss_fn: Callable[..., Any], grad_fn: Callable[..., Any], arguments: tuple, calls: Counter) -> Gradients:
-    """Evaluate both gradients at ``arguments``. Each function gets copies, because it may donate or change them."""
-
-    def loss(params):
-        return loss_fn(*copy_arrays((params, *arguments[1:])))
-
-    def counted_loss(params):
-        calls["loss"] += is_concrete(*jax.tree.leaves(params))
-        return loss_fn(params, *copy_arrays(arguments[1:]))
-
-    def gradient(params):
-        calls["gradient"] += is_concrete(*jax.tree.leaves(params))
-        return grad_fn(*copy_arrays((params, *arguments[1:])))
-
-    calls["gradient"] += 1
-    value, by_autodiff = jax.value_and_grad(loss)(arguments[0])
-    by_hand = gradient(arguments[0])
-    return Gradients(loss_fn, grad_fn, counted_loss, gradient, arguments, value, by_hand, by_autodiff, calls)
+    @property
+    def gradient_program(self) -> Program | None:
+        return self.programs.by_hand
 
 
 @contextlib.contextmanager
 def double_precision(
-    loss_fn: Callable[..., Any],
-    grad_fn: Callable[..., Any],
-    own: Gradients,
-    min_spacing: float = 0.0,
-    *,
-    traceable: bool = True,
+    own: Gradients, *, min_spacing: float = 0.0, is_pure: bool = True, no_autodiff: str = ""
 ) -> Iterator[Comparison]:
     """Enable float64 and yield the gradients evaluated in it.
 
     If the functions reject float64 or compute something else in it, the caller's own precision is used.
 
     Args:
-        loss_fn, grad_fn: the loss and the hand-written gradient.
-        own: both gradients in the caller's own precision.
+        own: the loss and the hand-written gradient in the caller's own precision.
         min_spacing: a lower bound of the ε of the comparison.
-        traceable: whether the gradient may be traced. One that stores values between its calls would store tracers.
+        is_pure: whether the gradient may be traced. One that stores values between its calls would store tracers.
+        no_autodiff: why autodiff must not be asked; empty if it may be.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(allow_promotion())
         stack.enter_context(enable_x64(True))
-        wide, reason = _evaluate_in_float64(loss_fn, grad_fn, own)
-        if wide is not None:
-            yield _make_comparison(own, wide, "float64", "", min_spacing, traceable)
+        arguments = widen(own.arguments)
+        is_wide = jax.tree.map(_dtype, arguments) == jax.tree.map(_dtype, own.arguments)
+        wide = own if is_wide else own._replace(arguments=arguments, value=None, by_hand=None)
+        try:
+            comparison = _compare(own, wide, "float64", min_spacing, is_pure, no_autodiff)
+            reason = "" if is_wide else _reject_other_numbers(own, comparison)
+        except Exception as error:  # whatever the caller's functions raise
+            if is_wide:
+                raise
+            reason = f"the functions don't take float64 ({type(error).__name__}: {error}".splitlines()[0][:130] + ")"
+        if not reason:
+            yield comparison
             return
     with allow_promotion():
         dtypes = {str(jnp.result_type(leaf)) for leaf in jax.tree.leaves(own.params)}
-        yield _make_comparison(own, own, " and ".join(sorted(dtypes)), reason, min_spacing, traceable)
-
-
-def _evaluate_in_float64(loss_fn, grad_fn, own):
-    wider = widen(own.arguments)
-    if jax.tree.map(_dtype, wider) == jax.tree.map(_dtype, own.arguments):
-        return own, ""
-    try:
-        wide = evaluate(loss_fn, grad_fn, wider, own.calls)
-    except Exception as error:  # whatever the caller's functions raise
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:100]
-        return None, f"the functions don't take float64 ({reason})"
-    ours, theirs = np.complex128(wide.value), np.complex128(own.value)
-    dtype = jnp.result_type(own.value)
-    with np.errstate(all="ignore"):
-        gap, size = np.abs(ours - theirs), np.maximum(np.abs(ours), np.abs(theirs))
-    apart = gap > float(jnp.finfo(dtype).eps) ** 0.5 * size
-    program = trace(wide.loss, wide.params) if apart else None
-    if program is not None and primitive_names(program.jaxpr) & RANDOM:
-        losses = f"where the loss is {ours.real:.6g} and not {theirs.real:.6g}"
-        return None, f"the random numbers are others in float64, {losses}"
-    return wide, ""
+        comparison = _compare(own, own, " and ".join(sorted(dtypes)), min_spacing, is_pure, no_autodiff)
+        yield comparison._replace(reason=reason)
 
 
 def _dtype(leaf):
     return getattr(leaf, "dtype", None)
 
 
-def _make_comparison(own, gradients, precision, reason, min_spacing, traceable):
-    program = trace(gradients.loss, gradients.params)
-    gradient_program = trace(gradients.gradient, gradients.params) if traceable else None
-    dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves(gradients.params)}
-    own_spacing = max((_spacing(jnp.result_type(leaf)) for leaf in jax.tree.leaves(own.params)), default=0.0)
-    if program is not None:
-        dtypes |= rounding_dtypes(program.jaxpr)
-    if gradient_program is not None:
+def _leaves(params):
+    return jax.tree.leaves(params)
+
+
+def _compare(own, gradients, precision, min_spacing, is_pure, no_autodiff) -> Comparison:
+    """Return the comparison in one precision. The programs run as one compiled program, each evaluation counted."""
+    loss = trace(gradients.loss, gradients.params)
+    programs = Programs(
+        loss,
+        trace(jax.value_and_grad(gradients.loss), gradients.params) if loss and not no_autodiff else None,
+        trace(gradients.gradient, gradients.params) if is_pure else None,
+    )
+    programs, narrow = _take_out_casts(programs, gradients.params) if precision == "float64" else (programs, "")
+    ours, theirs = _evaluate(programs, gradients.params)
+    gradients.calls["gradient"] += len(programs.known()) - (loss is not None)
+    value = theirs[0] if theirs else gradients.value
+    by_autodiff = theirs[1] if theirs else None
+    if by_autodiff is None and not no_autodiff:
+        value, by_autodiff, no_autodiff = _evaluate_untraced(gradients, value)
+    by_hand, traced = gradients.by_hand, ours
+    if by_hand is None:
+        doubtful = ours is None or (not narrow and _is_doubtful(own, ours))
+        by_hand, traced = (gradients.gradient(gradients.params), ours) if doubtful else (ours, None)
+    elif narrow and ours is not None:
+        by_hand, traced = ours, None
+    value = gradients.loss(gradients.params) if value is None else value
+    gradients = gradients._replace(value=value, by_hand=by_hand)
+    spacing = max(min_spacing, _spacing_of(own, gradients, programs, precision))
+    return Comparison(
+        gradients, by_autodiff, no_autodiff, programs, traced, spacing, precision, "", narrow,
+        _coarsest(programs.known(), float(jnp.finfo(jnp.float32).eps)) if precision == "float64" else "",
+    )  # fmt: skip
+
+
+def _evaluate(programs, params) -> tuple[PyTree | None, PyTree | None]:
+    """Return the hand-written gradient, and value and gradient by autodiff, where they have programs."""
+    asked = [program for program in (programs.by_hand, programs.autodiff) if program is not None]
+    try:
+        values = compile_programs(values_of, asked)(_leaves(params)) if asked else []
+    except Exception:  # a callback's own error
+        return None, None
+    trees = [jax.tree.unflatten(program.structure, value) for program, value in zip(asked, values, strict=True)]
+    ours = trees[0] if programs.by_hand is not None else None
+    return ours, trees[-1] if programs.autodiff is not None else None
+
+
+def _evaluate_untraced(gradients, value):
+    """Return the loss and autodiff's gradient without a program, or why there is none."""
+    try:
+        return (*jax.value_and_grad(gradients.loss)(gradients.params), "")
+    except Exception as error:  # whatever NumPy, PyTorch or float() raise for a traced array
+        return value, None, _describe_failure(error)
+
+
+def _describe_failure(error) -> str:
+    name = type(error).__name__
+    if isinstance(error, jax.errors.JAXTypeError):
+        return f"the loss needs the values of its arguments, which autodiff doesn't give it ({name})"
+    return f"JAX can't differentiate the loss ({name}: {error})".splitlines()[0][:150].rstrip(")") + ")"
+
+
+def _is_doubtful(own, ours) -> bool:
+    """Whether the traced gradient differs from the caller's own call by more than half of the caller's digits."""
+    for mine, leaf in zip(_leaves(own.by_hand), _leaves(ours), strict=True):
+        mine, leaf = as_float64(mine), as_float64(leaf)
+        if mine.shape != leaf.shape:
+            return True
+        gap = float(np.max(distances(mine, leaf), initial=0.0))
+        if not gap <= _epsilon(jnp.result_type(_leaves(own.params)[0])) ** 0.5 * max_abs(leaf):
+            return True
+    return False
+
+
+def _take_out_casts(programs: Programs, params) -> tuple[Programs, str]:
+    """Return the programs without casts to narrower floating types, and the name of the coarsest of these types."""
+    narrow = _coarsest([program for program in programs[:2] if program is not None], _epsilon(jnp.float64))
+    by_hand = _coarsest([programs.by_hand] if programs.by_hand else [], _epsilon(jnp.float64))
+    coarsest = max([dtype for dtype in (narrow, by_hand) if dtype], key=_epsilon, default="")
+    if not coarsest or None in (programs.loss, programs.by_hand):
+        return programs, ""
+    wide = Programs(*(program and widen_program(program, params) for program in programs))
+    if wide.loss is None or wide.by_hand is None or (programs.autodiff is not None and wide.autodiff is None):
+        return programs, ""
+    return wide, narrow or by_hand
+
+
+def _coarsest(programs, spacing) -> str:
+    dtypes = [dtype for program in programs for dtype in coarser_dtypes(program, spacing)]
+    return str(max(dtypes, key=_epsilon)) if dtypes else ""
+
+
+def _reject_other_numbers(own, comparison) -> str:
+    """Return why the loss in float64 is another one: it draws other random numbers; empty if it isn't."""
+    ours, theirs = np.complex128(comparison.gradients.value), np.complex128(own.value)
+    with np.errstate(all="ignore"):
+        gap, size = np.abs(ours - theirs), np.maximum(np.abs(ours), np.abs(theirs))
+    program = comparison.program
+    if gap > _epsilon(jnp.result_type(own.value)) ** 0.5 * size and program is not None:
+        if primitive_names(program.jaxpr) & RANDOM:
+            losses = f"where the loss is {ours.real:.6g} and not {theirs.real:.6g}"
+            return f"the random numbers are others in float64, {losses}"
+    return ""
+
+
+def _spacing_of(own, gradients, programs, precision) -> float:
+    dtypes = {jnp.result_type(leaf) for leaf in _leaves(gradients.params)}
+    own_spacing = max((_epsilon(jnp.result_type(leaf)) for leaf in _leaves(own.params)), default=0.0)
+    if programs.loss is not None:
+        dtypes |= rounding_dtypes(programs.loss.jaxpr)
+    if programs.by_hand is not None:
         # A gradient that rounds to fewer digits than both the loss and the caller's dtype doesn't set the precision.
-        least = max([own_spacing, *map(_spacing, dtypes)])
-        dtypes |= {dtype for dtype in rounding_dtypes(gradient_program.jaxpr) if _spacing(dtype) <= least}
-    elif own_spacing >= _spacing(jnp.float32) and precision == "float64" and not _keeps_digits(gradients):
+        least = max([own_spacing, *map(_epsilon, dtypes)])
+        dtypes |= {dtype for dtype in rounding_dtypes(programs.by_hand.jaxpr) if _epsilon(dtype) <= least}
+    elif own_spacing >= _epsilon(jnp.float32) and precision == "float64" and not _keeps_digits(gradients):
         dtypes.add(jnp.dtype(jnp.float32))
-    spacing = max([min_spacing, *map(_spacing, dtypes)])
-    return Comparison(gradients, program, gradient_program, spacing, precision, reason)
+    return max(map(_epsilon, dtypes), default=0.0)
 
 
-def _spacing(dtype) -> float:
+def _epsilon(dtype) -> float:
     return float(jnp.finfo(dtype).eps) if jnp.issubdtype(dtype, jnp.inexact) else 0.0
 
 
@@ -164,7 +287,7 @@ def _keeps_digits(gradients) -> bool:
 
     def at(distance):
         moved = jax.tree.map(lambda leaf: leaf * (1 - distance), gradients.params)
-        return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(gradients.gradient(moved))])
+        return np.concatenate([np.ravel(leaf) for leaf in _leaves(gradients.gradient(moved))])
 
     try:
         start, once, twice = at(0.0), at(1e-10), at(2e-10)

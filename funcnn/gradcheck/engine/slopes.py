@@ -55,31 +55,55 @@ def measure_slope(along: Callable[[float], float], spacing: float, enough: float
     Returns:
         The slope with the smallest error of all steps; ``None`` if the function has no finite values there.
     """
-    centre, best, evaluations = along(0.0), None, 1
-    if not np.isfinite(centre):
-        return None
-    for shrink in _step_factors(spacing, centre, enough):
-        step = spacing**0.2 * shrink
-        ahead = np.array([along(step / 2**level) for level in range(3)])
-        behind = np.array([along(-step / 2**level) for level in range(3)])
-        evaluations += 6
-        if not (np.isfinite(ahead).all() and np.isfinite(behind).all()):
-            continue
-        steps = step / 2.0 ** np.arange(3)
-        size = max(np.abs(ahead).max(), np.abs(behind).max(), abs(centre))
-        rounding = 4 * spacing * size / steps[-1]
-        value, error = _extrapolate((ahead - behind) / (2 * steps), order=2)
-        right, right_error = _extrapolate((ahead - centre) / steps, order=1)
-        left, left_error = _extrapolate((centre - behind) / steps, order=1)
-        slope = Slope(
-            value, error + rounding, left, right, max(left_error, right_error) + 8 * rounding, evaluations
-        )  # fmt: skip
-        if best is None or slope.error < best.error:
-            best = slope
-        best = best._replace(evaluations=evaluations)
-        if best.error <= max(enough, 1e-9 * abs(best.value)):
+
+    def losses(distances):
+        return np.array([[along(float(distance))] for distance in distances])
+
+    return measure_slopes(losses, spacing, enough)[0]
+
+
+def measure_slopes(
+    losses: Callable[[np.ndarray], np.ndarray], spacing: float, enough: float = 0.0
+) -> list[Slope | None]:
+    """Return the slopes at 0 along several directions, as ``measure_slope`` does along one.
+
+    Args:
+        losses: from distances ``(points,)`` to the loss at each distance along each direction, ``(points, directions)``.
+        spacing, enough: as for ``measure_slope``.
+    """
+    centre = losses(np.zeros(1))[0]
+    best: list[Slope | None] = [None] * len(centre)
+    evaluations = 1
+    for shrink in _step_factors(spacing, float(np.max(np.abs(centre), initial=0.0)), enough):
+        if not np.isfinite(centre).any() or all(slope and _is_enough(slope, enough) for slope in best):
             break
+        steps = spacing**0.2 * shrink / 2.0 ** np.arange(3)
+        values = losses(np.concatenate([steps, -steps]))
+        evaluations += 6
+        for number, start in enumerate(centre):
+            slope = _slope(values[:3, number], values[3:, number], start, steps, spacing, evaluations)
+            known = best[number]
+            if slope is not None and (known is None or slope.error < known.error):
+                best[number] = slope
+        best = [slope and slope._replace(evaluations=evaluations) for slope in best]
     return best
+
+
+def _is_enough(slope, enough):
+    return slope.error <= max(enough, 1e-9 * abs(slope.value))
+
+
+def _slope(ahead, behind, centre, steps, spacing, evaluations) -> Slope | None:
+    """Return the slope by the losses at three steps ahead and behind; ``None`` if one isn't finite."""
+    if not (np.isfinite(ahead).all() and np.isfinite(behind).all() and np.isfinite(centre)):
+        return None
+    size = max(np.abs(ahead).max(), np.abs(behind).max(), abs(centre))
+    rounding = 4 * spacing * size / steps[-1]
+    value, error = _extrapolate((ahead - behind) / (2 * steps), order=2)
+    right, right_error = _extrapolate((ahead - centre) / steps, order=1)
+    left, left_error = _extrapolate((centre - behind) / steps, order=1)
+    side_error = max(left_error, right_error) + 8 * rounding
+    return Slope(value, error + rounding, left, right, side_error, evaluations)
 
 
 def _step_factors(spacing, centre, enough):
