@@ -7,25 +7,22 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
 from funcnn._checks import check_same_structure, numeric_array
 from funcnn._numerics.arrays import as_float64
 from funcnn._numerics.precision import allow_promotion
-from funcnn._numerics.rounding import coarser_dtypes
 from funcnn.gradcheck.engine.comparison import Pair, Tolerance, compare, noise_tolerances, relative_tolerances
 from funcnn.gradcheck.engine.kinks import Kinks, find_kinks
 from funcnn.gradcheck.engine.precision import Comparison, Gradients, double_precision, evaluate
-from funcnn.gradcheck.engine.problem import contributions, known_sizes
+from funcnn.gradcheck.engine.problem import describe_problem
 from funcnn.gradcheck.engine.properties import Property, repeatability, traced_properties
 from funcnn.gradcheck.engine.stability import accept_rounded_constants, accept_rounded_data, check_stability
 from funcnn.gradcheck.engine.steps import tapped_steps, verdict_on_properties
 from funcnn.gradcheck.engine.taps import split_taps
 from funcnn.gradcheck.engine.verdict import Decision, arbitrate, confirm
-from funcnn.gradcheck.explanation.diagnosis import diagnose
-from funcnn.gradcheck.explanation.leaf import Facts, Leaf, loosen_tolerances
+from funcnn.gradcheck.explanation.diagnosis import diagnose_leaves
 from funcnn.gradcheck.explanation.summary import explanation
 from funcnn.gradcheck.report import Cost, GradientReport, LeafReport, PropertyReport
 
@@ -70,7 +67,7 @@ def examine(
             rows, kinks = _compare_at_kinks(comparison, pairs)
             rows, decision = _decide(comparison, pairs, rows, kinks)
             rows = check_stability(own, comparison, pairs, rows)
-            rows = _diagnose(comparison, pairs, rows, kinks)
+            rows = diagnose_leaves(describe_problem(comparison), rows, *_gradients_by_side(pairs, kinks))
             steps = (*(tapped_steps(comparison, grad_fn, taps) if taps else ()), *more_steps(comparison))
             rounding = functools.cache(
                 lambda: [4 * tolerance.size for tolerance in noise_tolerances(comparison, pairs)]
@@ -191,51 +188,7 @@ def _accept_kinks(pairs, rows, disputed, kinks) -> list[LeafReport]:
     return rows
 
 
-def _diagnose(comparison, pairs, rows, kinks) -> list[LeafReport]:
-    """Return the rows with their causes.
-
-    At a kink the hand-written gradient may mean either side, so the side that explains more leaves is taken.
-    """
-    if all(row.cause != "unknown" or row.detail for row in rows):
-        return rows
-    references = [[pair.reference for pair in pairs]]
-    if kinks:
-        references += [kinks.lower, kinks.upper]
-    params = [np.asarray(leaf) for leaf in jax.tree.leaves(comparison.gradients.params)]
-    spacing = max((float(jnp.finfo(pair.dtype).eps) for pair in pairs), default=0.0)
-    sizes, of_samples = known_sizes(comparison), functools.cache(functools.partial(contributions, comparison))
-
-    def diagnose_by(reference):
-        leaves = [
-            Leaf(pair.path, pair.by_hand, expected, param, row.tolerance)
-            for pair, expected, param, row in zip(pairs, reference, params, rows, strict=True)
-        ]
-        facts = Facts(leaves, sizes, of_samples)
-        loose = loosen_tolerances(facts, spacing)
-
-        def with_cause(row, number):
-            if row.cause != "unknown" or row.detail:
-                return row
-            diagnoses = diagnose(number, facts), diagnose(number, loose)
-            cause, detail = next((known for known in diagnoses if known[0] != "unknown"), diagnoses[0])
-            detail += _describe_coarse_dtypes(comparison, row) if cause == "unknown" else ""
-            return row._replace(cause=cause, detail=detail)
-
-        return [with_cause(row, number) for number, row in enumerate(rows)]
-
-    with allow_promotion():
-        return min(map(diagnose_by, references), key=_count_unexplained)
-
-
-def _describe_coarse_dtypes(comparison, row) -> str:
-    """Return that a gradient rounds to a coarser dtype than the loss, if it is right to the digits of that dtype."""
-    program = comparison.gradient_program
-    for dtype in coarser_dtypes(program, comparison.spacing) if program else ():
-        if row.relative_difference <= float(jnp.finfo(dtype).eps) ** 0.75:
-            return f"; by hand it is rounded to {dtype} on the way, and right to the digits of that"
-    return ""
-
-
-def _count_unexplained(rows):
-    """Return the number of leaves without a cause, and the number of different causes."""
-    return sum(row.cause == "unknown" for row in rows), len({row.cause for row in rows})
+def _gradients_by_side(pairs, kinks: Kinks | None) -> tuple[list[np.ndarray], list[list[np.ndarray]]]:
+    """Return the gradient by hand, and what it may mean: autodiff's, and at a kink either side."""
+    sides = [kinks.lower, kinks.upper] if kinks else []
+    return [pair.by_hand for pair in pairs], [[pair.reference for pair in pairs], *sides]

@@ -1,5 +1,6 @@
 """The data around a gradient: the sizes of the problem, and the contribution of each sample."""
 
+import functools
 from collections import Counter
 from typing import Any
 
@@ -8,9 +9,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnn.gradcheck.engine.precision import Comparison
+from funcnn.gradcheck.explanation.problem import Problem
 
 _MAX_NUMBERS = 20_000_000
 _MAX_SAMPLES = 65_536
+
+
+def describe_problem(comparison: Comparison) -> Problem:
+    """Return what the diagnosis of a wrong gradient is made from."""
+    return Problem(
+        comparison.gradients.params,
+        comparison.program,
+        comparison.gradient_program,
+        comparison.spacing,
+        functools.cache(lambda: known_sizes(comparison)),
+        functools.cache(functools.partial(contributions, comparison)),
+    )
 
 
 def known_sizes(comparison: Comparison) -> list[tuple[float, str]]:

@@ -1,11 +1,75 @@
-"""The diagnosis of a wrong leaf: the first cause that explains all of its difference."""
+"""The diagnosis of wrong leaves: the first cause that explains all of a leaf's difference."""
 
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from funcnn._numerics.precision import allow_promotion
+from funcnn._numerics.rounding import coarser_dtypes
 from funcnn.gradcheck.explanation.causes import DETECTORS
 from funcnn.gradcheck.explanation.difference import describe_difference
-from funcnn.gradcheck.explanation.leaf import Diagnosis, Facts, WrongLeaf, normalize
+from funcnn.gradcheck.explanation.leaf import Diagnosis, Facts, Leaf, WrongLeaf, loosen_tolerances, normalize
 from funcnn.gradcheck.explanation.numbers import is_close
+from funcnn.gradcheck.explanation.problem import Problem
+from funcnn.gradcheck.report import LeafReport
+
+
+def diagnose_leaves(
+    problem: Problem,
+    rows: Sequence[LeafReport],
+    by_hand: Sequence[np.ndarray],
+    references: Sequence[Sequence[np.ndarray]],
+) -> list[LeafReport]:
+    """Return the rows of a report with the causes of their differences.
+
+    Args:
+        problem: the loss, and the point.
+        rows: a row for each parameter. Those with the cause ``unknown`` and no detail are diagnosed.
+        by_hand: the gradient by hand, an array for each row.
+        references: what the gradient by hand may mean, likewise: autodiff's gradient, and at a kink either side. The
+            one that explains most leaves is taken.
+    """
+    if all(row.cause != "unknown" or row.detail for row in rows):
+        return list(rows)
+    with allow_promotion():
+        diagnoses = [_diagnose_by(problem, rows, by_hand, reference) for reference in references]
+    return min(diagnoses, key=_count_unexplained)
+
+
+def _diagnose_by(problem, rows, by_hand, reference) -> list[LeafReport]:
+    params = [np.asarray(leaf) for leaf in jax.tree.leaves(problem.params)]
+    leaves = [
+        Leaf(row.path, ours, expected, param, row.tolerance)
+        for row, ours, expected, param in zip(rows, by_hand, reference, params, strict=True)
+    ]
+    facts = Facts(leaves, problem.sizes(), problem.contributions)
+    loose = loosen_tolerances(facts, max((float(jnp.finfo(row.dtype).eps) for row in rows), default=0.0))
+
+    def with_cause(row, number):
+        if row.cause != "unknown" or row.detail:
+            return row
+        diagnoses = diagnose(number, facts), diagnose(number, loose)
+        cause, detail = next((known for known in diagnoses if known[0] != "unknown"), diagnoses[0])
+        detail += _describe_coarse_dtypes(problem, row) if cause == "unknown" else ""
+        return row._replace(cause=cause, detail=detail)
+
+    return [with_cause(row, number) for number, row in enumerate(rows)]
+
+
+def _describe_coarse_dtypes(problem, row) -> str:
+    """Return that a gradient rounds to a coarser dtype than the loss, if it is right to the digits of that dtype."""
+    program = problem.gradient_program
+    for dtype in coarser_dtypes(program, problem.spacing) if program else ():
+        if row.relative_difference <= float(jnp.finfo(dtype).eps) ** 0.75:
+            return f"; by hand it is rounded to {dtype} on the way, and right to the digits of that"
+    return ""
+
+
+def _count_unexplained(rows):
+    """Return the number of leaves without a cause, and the number of different causes."""
+    return sum(row.cause == "unknown" for row in rows), len({row.cause for row in rows})
 
 
 def diagnose(position: int, facts: Facts) -> Diagnosis:
