@@ -15,7 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from funcnn._numerics.program import Program, bind, called_jaxprs, equations, is_inlined
+from funcnn._numerics.program import (
+    Program,
+    bind,
+    called_jaxprs,
+    compile_programs,
+    equations,
+    evaluate_jaxpr,
+    is_inlined,
+    primitive_names,
+)
 
 # What moves or chooses numbers without rounding them.
 _EXACT = {
@@ -32,8 +41,18 @@ def rounding_noise(program: Program, params: PyTree) -> list[float]:
 
     Decisions (comparisons, the larger of two) stay those of the exact run, so that a tie isn't broken by the noise.
     """
-    pairs = program.outputs([(leaf, leaf) for leaf in jax.tree.leaves(params)], _run_beside)
-    return [_distance(*_as_pair(pair)) for pair in pairs]
+    leaves = jax.tree.leaves(params)
+    if primitive_names(program.jaxpr) & {"cond", "scan"}:
+        return [_distance(*_as_pair(pair)) for pair in _run_twice(program.jaxpr, leaves)]
+    return [_distance(*_as_pair(pair)) for pair in compile_programs(_both_runs, [program])(leaves)]
+
+
+def _both_runs(program: Program):
+    return lambda constants, leaves: _run_twice(program.jaxpr.replace(consts=list(constants[0])), leaves)
+
+
+def _run_twice(jaxpr, leaves):
+    return evaluate_jaxpr(jaxpr, [(leaf, leaf) for leaf in leaves], _run_beside, (), lambda value: value)
 
 
 def _run_beside(equation, arguments, place):

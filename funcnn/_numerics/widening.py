@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from funcnn._numerics.program import Program, bind, callee
+from funcnn._numerics.program import Program, bind
+from funcnn._numerics.rewriting import rewrite
 
 _SCATTERS = {
     "scatter": jax.lax.scatter,
@@ -22,8 +23,11 @@ _SCATTERS = {
     "scatter-max": jax.lax.scatter_max,
 }
 _SCATTER_OPTIONS = ("dimension_numbers", "indices_are_sorted", "unique_indices", "mode")
-# What is written for its own dtypes: code that JAX doesn't see, and the bits of a number.
-_OPAQUE = {"pallas_call", "pure_callback", "io_callback", "ffi_call", "custom_call", "bitcast_convert_type", "reduce"}
+OPAQUE = {"pallas_call", "pure_callback", "io_callback", "ffi_call", "custom_call"}
+"""The primitives that call code which JAX doesn't see into."""
+
+# What is written for its own dtypes besides: the bits of a number, and a reduction by a function.
+_TYPED = {*OPAQUE, "bitcast_convert_type", "reduce"}
 
 
 def widen_program(program: Program, tree: PyTree) -> Program | None:
@@ -33,32 +37,14 @@ def widen_program(program: Program, tree: PyTree) -> Program | None:
     digits than float64 there.
     """
     try:
-        jaxpr = jax.make_jaxpr(lambda leaves: _evaluate(program.jaxpr, leaves))(jax.tree.leaves(tree))
+        jaxpr = jax.make_jaxpr(lambda leaves: rewrite(program.jaxpr, leaves, _apply, _wide))(jax.tree.leaves(tree))
     except Exception:  # an operation with types of its own that isn't known here
         return None
     return program._replace(jaxpr=jaxpr)
 
 
-def _evaluate(jaxpr: Any, inputs: Sequence) -> list:
-    """Evaluate a jaxpr for wide inputs. Every floating value inside is wide."""
-    jaxpr, constants = getattr(jaxpr, "jaxpr", jaxpr), getattr(jaxpr, "consts", ())
-    values = dict(zip([*jaxpr.constvars, *jaxpr.invars], map(_wide, [*constants, *inputs]), strict=True))
-
-    def read(atom):
-        return _wide(atom.val) if hasattr(atom, "val") else values[atom]
-
-    for equation in jaxpr.eqns:
-        outputs = _apply(equation, [read(atom) for atom in equation.invars])
-        values.update(zip(equation.outvars, map(_wide, outputs), strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
-
-
 def _apply(equation, arguments) -> Sequence:
     name, parameters = equation.primitive.name, equation.params
-    if callee(equation) is not None:
-        return _evaluate(callee(equation), arguments)
-    if name in _LOOPS:
-        return _LOOPS[name](parameters, arguments)
     if name == "reduce_precision":
         return arguments
     if name == "convert_element_type":
@@ -66,41 +52,11 @@ def _apply(equation, arguments) -> Sequence:
     if name in _SCATTERS:
         options = {option: parameters[option] for option in _SCATTER_OPTIONS if option in parameters}
         return [_SCATTERS[name](*arguments, **options)]
-    if name in _OPAQUE:
-        return bind(equation, [_narrow(value, atom.aval) for value, atom in zip(arguments, equation.invars, strict=True)])
+    if name in _TYPED:
+        avals = [atom.aval for atom in equation.invars]
+        return bind(equation, [_narrow(value, aval) for value, aval in zip(arguments, avals, strict=True)])
     wide = {key: _wide_parameter(key, value) for key, value in parameters.items()}
     return bind(equation.replace(params=wide), arguments)
-
-
-def _scan(parameters, arguments):
-    ends = np.cumsum([parameters["num_consts"], parameters["num_carry"]])
-    constants, carry, sequences = arguments[: ends[0]], arguments[ends[0] : ends[1]], arguments[ends[1] :]
-
-    def body(carry, slices):
-        outputs = _evaluate(parameters["jaxpr"], [*constants, *carry, *slices])
-        return outputs[: len(carry)], outputs[len(carry) :]
-
-    options = {option: parameters[option] for option in ("length", "reverse", "unroll")}
-    carry, stacked = jax.lax.scan(body, list(carry), list(sequences), **options)
-    return [*carry, *stacked]
-
-
-def _while(parameters, arguments):
-    ends = np.cumsum([parameters["cond_nconsts"], parameters["body_nconsts"]])
-    for_condition, for_body, carry = arguments[: ends[0]], arguments[ends[0] : ends[1]], arguments[ends[1] :]
-    return jax.lax.while_loop(
-        lambda carry: _evaluate(parameters["cond_jaxpr"], [*for_condition, *carry])[0],
-        lambda carry: _evaluate(parameters["body_jaxpr"], [*for_body, *carry]),
-        list(carry),
-    )
-
-
-def _cond(parameters, arguments):
-    branches = [lambda *operands, branch=branch: _evaluate(branch, operands) for branch in parameters["branches"]]
-    return jax.lax.switch(arguments[0], branches, *arguments[1:])
-
-
-_LOOPS = {"scan": _scan, "while": _while, "cond": _cond}
 
 
 def _wide_parameter(key, value):

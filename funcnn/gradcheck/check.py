@@ -1,17 +1,18 @@
 """Is this function's gradient right? The loss and its gradient may be anybody's."""
 
-import inspect
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PyTree
 
-from funcnn._checks import check_callable
-from funcnn._numerics.trees import floating_tree
+from funcnn._checks import check_callable, describe_tree
 from funcnn.gradcheck.engine.examination import examine
+from funcnn.gradcheck.engine.functions import check_arguments
 from funcnn.gradcheck.engine.properties import Property, check_also
+from funcnn.gradcheck.engine.stability import Stability, check_stability_word
 from funcnn.gradcheck.report import GradientReport
 
 _EXCHANGED = "That is a tree like the parameters: were loss_fn and grad_fn exchanged? The loss comes first."
@@ -27,6 +28,7 @@ def check_gradients(
     params: PyTree,
     *args: Any,
     also: Sequence[Property] = (),
+    stability: Stability = "report",
 ) -> GradientReport:
     """Compare a gradient written by hand with ``jax.grad`` and with measured slopes of the loss.
 
@@ -44,18 +46,21 @@ def check_gradients(
             returns their gradients.
         grad_fn: ``(params, *args) -> gradients``, a tree like ``params``; or ``(gradients, {name: gradient of a tapped
             value})``.
-        params: any pytree of floating arrays.
+        params: any pytree with floating arrays, JAX's, NumPy's or PyTorch's. Integers, strings and other leaves are
+            passed untouched.
         args: passed on to both.
         also: what else to ask of the gradient: ``"jit"`` and ``"vmap"`` (the same under them, the latter over a batch
             of parameters), ``"second_order"`` (its derivative along a random vector, by ``jax.jvp``, against
             autodiff's).
+        stability: ``"fail"`` if a gradient is wrong that is right in float64, but loses more than half of the digits of
+            the caller's dtype, where autodiff keeps them; ``"report"`` if it gets the verdict ``unstable``.
 
     Returns:
         A report with a verdict, a row for each parameter, and the cause where it is wrong. Complex parameters follow
         JAX's convention, in which the gradient of |z|² is twice the conjugate of z.
 
     Raises:
-        TypeError: a parameter isn't floating; loss_fn or grad_fn isn't a function, or not one of these arguments.
+        TypeError: no parameter is floating; loss_fn or grad_fn isn't a function, or not one of these arguments.
         ValueError: the loss isn't a scalar, the gradient has another tree structure than the parameters, or a gradient
             is given for a value that the loss doesn't tap.
 
@@ -78,44 +83,49 @@ def check_gradients(
     check_callable("check_gradients(loss_fn)", loss_fn, "Pass (params, *args) -> scalar.")
     check_callable("check_gradients(grad_fn)", grad_fn, "Pass (params, *args) -> gradients.")
     check_also("check_gradients", also)
-    params = floating_tree("check_gradients(params)", params)
+    check_stability_word("check_gradients", stability)
+
+    def checked_loss(*arguments):
+        value = loss_fn(*arguments)
+        check_scalar("check_gradients(loss_fn)", value, params)
+        return value
+
     try:
-        _check_scalar(loss_fn, params, args)
-        return examine("check_gradients", loss_fn, grad_fn, (params, *args), also)
+        return examine("check_gradients", checked_loss, grad_fn, (params, *args), also, stability=stability)
     except TypeError as error:
         for name, function in (("loss_fn", loss_fn), ("grad_fn", grad_fn)):
-            _check_arguments(f"check_gradients({name})", function, (params, *args), error)
+            check_arguments(
+                f"check_gradients({name})", function, (params, *args), error,
+                "(params, *args)", "Pass check_gradients(loss_fn, grad_fn, params, *args): were params forgotten, or "
+                "an argument?",
+            )  # fmt: skip
         raise
 
 
-def _check_scalar(loss_fn, params, args):
-    try:
-        value = jax.eval_shape(lambda params: loss_fn(params, *args), params)
-    except jax.errors.ConcretizationTypeError:  # a loss that asks `if x > 0` runs under jax.grad, but not under jit
-        value = jnp.asarray(loss_fn(params, *args))
-    shape = getattr(value, "shape", None)
-    if shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
-        is_gradient = shape != () and jax.tree.map(jnp.shape, value) == jax.tree.map(jnp.shape, params)
-        raise ValueError(
-            f"check_gradients(loss_fn): expected a function that returns a scalar, got {value}. "
-            + (_EXCHANGED if is_gradient else _NO_SCALAR)
-        )
-
-
-def _check_arguments(name, function, arguments, error):
-    """Say so, where a function raised because it takes other arguments than were passed."""
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # functions written in C may have none
+def check_scalar(name: str, value: Any, params: PyTree) -> None:
+    """Raise where a loss isn't a real floating scalar."""
+    is_array = isinstance(value, jax.Array | np.ndarray | np.generic | float) or hasattr(value, "detach")
+    if is_array and np.shape(value) == () and _is_real(value):
         return
-    try:
-        signature.bind(*arguments)
-    except TypeError as unfit:
-        raise TypeError(
-            f"{name}: expected a function that takes (params, *args), {len(arguments)} in all, got one of "
-            f"{signature}: {unfit}. Pass check_gradients(loss_fn, grad_fn, params, *args): were params forgotten, or "
-            "an argument?"
-        ) from error
+    if isinstance(value, tuple) and len(value) == 2 and np.shape(value[0] if _is_real(value[0]) else None) == ():
+        if _is_real(value[0]):
+            raise ValueError(
+                f"{name}: expected a function that returns a scalar, got a pair that looks like (loss, auxiliary). "
+                "Pass lambda *args: loss_fn(*args)[0]."
+            )
+    is_gradient = np.shape(value) != () if is_array else jax.tree.structure(value) == jax.tree.structure(params)
+    is_gradient = is_gradient and jax.tree.map(np.shape, value) == jax.tree.map(np.shape, params)
+    raise ValueError(
+        f"{name}: expected a function that returns a scalar, got {describe_tree(value)}. "
+        + (_EXCHANGED if is_gradient else _NO_SCALAR)
+    )
+
+
+def _is_real(value) -> bool:
+    dtype = getattr(value, "dtype", None)
+    if dtype is None:
+        return isinstance(value, float)
+    return "float" in str(dtype)  # PyTorch's dtypes aren't NumPy's
 
 
 class WrongGradientError(AssertionError):
@@ -132,20 +142,26 @@ def assert_gradients(
     params: PyTree,
     *args: Any,
     also: Sequence[Property] = (),
+    stability: Stability = "report",
 ) -> None:
     """Run ``check_gradients`` in a test, and raise where the gradient is wrong.
 
     Args:
-        loss_fn, grad_fn, params, args, also: as for ``check_gradients``.
+        loss_fn, grad_fn, params, args, also, stability: as for ``check_gradients``.
 
     Raises:
         AssertionError: the gradient is wrong; the message is the report as text, and ``error.report`` the report.
         TypeError, ValueError: as ``check_gradients``.
 
+    Warns:
+        UserWarning: the gradient is right, but loses digits in the caller's own dtype.
+
     Example:
         >>> import jax.numpy as jnp
         >>> assert_gradients(lambda w: (w**2).sum(), lambda w: 2 * w, jnp.array([1.0, -3.0]))
     """
-    report = check_gradients(loss_fn, grad_fn, params, *args, also=also)
+    report = check_gradients(loss_fn, grad_fn, params, *args, also=also, stability=stability)
     if not report.ok:
         raise WrongGradientError(report)
+    if report.verdict == "unstable":
+        warnings.warn(report.diagnosis, UserWarning, stacklevel=2)

@@ -54,8 +54,12 @@ lies between the one-sided derivatives at a point without a derivative. ``unstab
 same digits.
 """
 
-Verdict: TypeAlias = Literal["agrees", "hand-written wrong", "autodiff wrong", "undecided"]
-"""Who is right, by hand, autodiff and the measured slope of the loss."""
+Verdict: TypeAlias = Literal["agrees", "hand-written wrong", "autodiff wrong", "unstable", "undecided"]
+"""Who is right, by hand, autodiff and the measured slope of the loss.
+
+``unstable``: the gradient by hand is right in float64, but loses digits in the caller's own dtype that autodiff keeps.
+``undecided``: the evidence isn't enough for a verdict; ``reason`` says what is missing.
+"""
 
 
 class LeafReport(NamedTuple):
@@ -115,6 +119,7 @@ class GradientReport(NamedTuple):
         properties: what else was asked of the gradient.
         precision: the dtype in which the values were compared.
         cost: what the check took.
+        no_autodiff: why autodiff was not asked, and the reference is the measured slope; empty if it was.
     """
 
     ok: bool
@@ -126,6 +131,7 @@ class GradientReport(NamedTuple):
     properties: tuple[PropertyReport, ...] = ()
     precision: str = ""
     cost: Cost = Cost(0.0, 0, 0)
+    no_autodiff: str = ""
 
     def __str__(self) -> str:
         return render(_document(self))

@@ -10,14 +10,15 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from funcnn._checks import check_callable, check_key, check_same_structure, is_concrete, same_structure
-from funcnn._numerics.program import default_rule, trace
+from funcnn._numerics.arrays import as_float64, distances, max_abs
+from funcnn._numerics.program import trace
+from funcnn._numerics.rewriting import rewrite
 from funcnn.gradcheck.engine.examination import examine
+from funcnn.gradcheck.engine.functions import check_arguments
 from funcnn.gradcheck.engine.precision import Comparison
-from funcnn.gradcheck.engine.properties import Property, agreement, check_also, linearity
-from funcnn.gradcheck.engine.slopes import measure_slope
+from funcnn.gradcheck.engine.properties import Property, agreement, check_also, linearity, not_asked
+from funcnn.gradcheck.engine.surrogates import SURROGATE, suggest_surrogate
 from funcnn.gradcheck.report import GradientReport, PropertyReport
-
-_MAX_MEASURED = 1024
 
 
 class _Arguments(NamedTuple):
@@ -74,7 +75,15 @@ def check_vjp(
     check_callable("check_vjp(vjp)", vjp, "Pass (*args) -> (output, pullback), as jax.vjp has it.")
     check_also("check_vjp", also)
     question = _Question("check_vjp", function, vjp, _taken_apart("check_vjp", args), key)
-    return question.examined(also, question.properties)
+    try:
+        return question.examined(also, question.properties)
+    except TypeError as error:
+        for name, called in (("function", function), ("vjp", vjp)):
+            check_arguments(
+                f"check_vjp({name})", called, args, error, "(*args)",
+                "Pass check_vjp(function, vjp, *args): was an argument forgotten?",
+            )  # fmt: skip
+        raise
 
 
 def check_custom_vjp(
@@ -104,8 +113,7 @@ def check_custom_vjp(
 
     Raises:
         TypeError: no argument is floating.
-        ValueError: reference has another output; or neither a reference is given, nor can the function's own code be
-            differentiated, and the arguments have more than 1024 entries to measure.
+        ValueError: reference has an output of another structure.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -132,17 +140,18 @@ def check_custom_vjp(
         output, pullback = jax.vjp(lambda floating: function(*apart.filled(floating)), apart.floating)
         return output, lambda cotangent: pullback(cotangent)[0]
 
-    plain = reference or _without_rules(function)
+    plain, no_autodiff = (reference, "") if reference is not None else _without_rules(function, arguments)
     question = _Question("check_custom_vjp", plain, by_rule, arguments, key)
-    if reference is None and not question.is_differentiable():
-        size = sum(leaf.size for leaf in jax.tree.leaves(arguments.floating))
-        if size > _MAX_MEASURED:
-            raise ValueError(
-                f"check_custom_vjp(args): expected at most {_MAX_MEASURED} entries to measure, got {size}; the "
-                "function's own code can't be differentiated. Pass smaller arrays, or a plain function as reference=."
-            )
-        question = question._replace(function=function, measured=True)
-    return question.examined((), lambda comparison: question.rule_properties(function, comparison))
+    if reference is not None and (other := question.report_other_function(function)) is not None:
+        return other
+    comparisons: list[Comparison] = []
+
+    def properties(comparison):
+        comparisons.append(comparison)
+        return question.rule_properties(function, comparison)
+
+    report = question.examined((), properties, no_autodiff)
+    return suggest_surrogate(report, comparisons[-1]) if comparisons and reference is None else report
 
 
 class _Question(NamedTuple):
@@ -153,14 +162,11 @@ class _Question(NamedTuple):
     vjp: Callable[..., tuple]
     arguments: _Arguments
     key: PRNGKeyArray | None
-    measured: bool = False
 
-    def examined(self, also, properties) -> GradientReport:
-        cotangents = self.cotangents()
-        projection = self._measured if self.measured else self._projection
+    def examined(self, also, properties, no_autodiff="") -> GradientReport:
+        arguments = self.arguments.floating, self.arguments.whole, self.cotangents()[0]
         return examine(
-            self.name, projection, self.pulled, (self.arguments.floating, self.arguments.whole, cotangents[0]), also,
-            properties, min_spacing=1e-12 if self.measured else 0.0,
+            self.name, self.projection, self.pulled, arguments, also, properties, no_autodiff=no_autodiff
         )  # fmt: skip
 
     def cotangents(self) -> tuple[PyTree, PyTree]:
@@ -171,33 +177,9 @@ class _Question(NamedTuple):
         keys = jax.random.split(key)
         return _drawn(shapes, keys[0]), _drawn(shapes, keys[1])
 
-    def is_differentiable(self) -> bool:
-        try:
-            jax.eval_shape(
-                jax.grad(lambda at: self._projection(at, self.arguments.whole, self.cotangents()[0])),
-                self.arguments.floating,
-            )
-        except Exception:  # whatever JAX raises at a kernel or a loop
-            return False
-        return True
-
-    def _projection(self, floating, whole, cotangent):
+    def projection(self, floating, whole, cotangent):
+        """Return Σ y dy."""
         return _projected(self.function(*_Arguments(floating, whole).filled(floating)), cotangent)
-
-    def _measured(self, floating, whole, cotangent):
-        """The projection, with measured slopes as its derivative."""
-
-        @jax.custom_vjp
-        def projection(floating):
-            return self._projection(floating, whole, cotangent)
-
-        def backward(floating, dloss):
-            spacing = max((float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(floating)), default=0.0)
-            slopes = _slopes(lambda at: float(self._projection(at, whole, cotangent)), floating, spacing)
-            return (jax.tree.map(lambda slope: dloss * slope, slopes),)
-
-        projection.defvjp(lambda floating: (projection(floating), floating), backward)
-        return projection(floating)
 
     def pulled(self, floating, whole, cotangent):
         """The gradients by the vjp in question."""
@@ -206,6 +188,24 @@ class _Question(NamedTuple):
         if not (isinstance(returned, tuple) and len(returned) == 2 and callable(returned[1])):
             raise TypeError(f"{self.name}(vjp): expected (output, pullback) from vjp, got {returned!r}.")
         return _floating_gradients(self.name, returned[1](_to(returned[0], cotangent)), floating, whole)
+
+    def report_other_function(self, function) -> GradientReport | None:
+        """Return the report of a reference whose values aren't the function's; ``None`` where they are."""
+        outputs = jax.tree_util.tree_leaves_with_path(function(*self.arguments.whole))
+        for (path, ours), theirs in zip(outputs, jax.tree.leaves(self.function(*self.arguments.whole)), strict=True):
+            first, second = as_float64(ours), as_float64(theirs)
+            gaps = distances(first, second) if first.shape == second.shape else np.array([np.inf])
+            dtype = jnp.result_type(ours)
+            spacing = float(jnp.finfo(dtype).eps) if jnp.issubdtype(dtype, jnp.inexact) else 0.0
+            if np.all(gaps <= spacing**0.5 * max_abs(second)) or np.array_equal(first, second, equal_nan=True):
+                continue
+            worst = np.unravel_index(np.argmax(gaps), gaps.shape)
+            values = f"{first[worst]:.6g} where the reference gives {second[worst]:.6g}"
+            where = f"entry {tuple(map(int, worst))}" + (f" of {jax.tree_util.keystr(path)}" if path else "")
+            values = values if first.shape == second.shape else f"shape {first.shape}, the reference's {second.shape}"
+            reason = f"the reference is another function: the function gives {values}, at {where}"
+            return GradientReport(False, (), f"{reason[0].upper()}{reason[1:]}. {SURROGATE}", "undecided", reason)
+        return None
 
     def properties(self, comparison: Comparison) -> Sequence[PropertyReport]:
         floating, whole, cotangent = comparison.gradients.arguments
@@ -226,13 +226,17 @@ class _Question(NamedTuple):
         def pull(at, dy):
             return self.pulled(at, whole, dy)
 
+        def forward(at):
+            return function(*_Arguments(at, whole).filled(at))
+
         batch = jax.tree.map(lambda leaf: jnp.stack([leaf, 0.9 * leaf]), floating)
         each = [pull(jax.tree.map(lambda leaf, n=n: leaf[n], batch), cotangent) for n in range(2)]
         stacked = jax.tree.map(lambda *parts: jnp.stack(parts), *each)
         return (
             *self.properties(comparison),
             agreement("under jit", lambda: jax.jit(pull)(floating, cotangent), expected, spacing),
-            agreement("under vmap", lambda: jax.vmap(pull, in_axes=(0, None))(batch, cotangent), stacked, spacing),
+            not_asked("under vmap", lambda: jax.vmap(forward)(batch))
+            or agreement("under vmap", lambda: jax.vmap(pull, in_axes=(0, None))(batch, cotangent), stacked, spacing),
             *_one_at_a_time(function, floating, whole, cotangent, expected, spacing),
             *_forward_mode(function, floating, whole, cotangent, expected, spacing),
         )
@@ -293,39 +297,21 @@ def _zero_for_zero(pull, cotangent) -> PropertyReport:
     return PropertyReport("zero for a zero cotangent", not wrong, "it isn't zero there" if wrong else "")
 
 
-def _without_rules(function):
-    """The function by its own code: what it registered for differentiation is taken out."""
+def _without_rules(function, arguments) -> tuple[Callable, str]:
+    """Return the function by its own code, what it registered for differentiation taken out.
+
+    The second value says why autodiff must not be asked: in code that can't be traced the rule remains.
+    """
 
     def plain(*args):
         apart = _split(args)
         program = trace(lambda floating: function(*apart.filled(floating)), apart.floating)
         if program is None:
             return function(*args)
-        return program.evaluate(apart.floating, default_rule)
+        return jax.tree.unflatten(program.structure, rewrite(program.jaxpr, jax.tree.leaves(apart.floating)))
 
-    return plain
-
-
-def _slopes(loss, floating, spacing):
-    leaves, structure = jax.tree.flatten(floating)
-
-    def of_leaf(number):
-        leaf = np.asarray(leaves[number])
-        slopes = np.zeros(leaf.shape, leaf.dtype)
-        for index in np.ndindex(leaf.shape):
-
-            def along(distance, index=index):
-                moved = leaf.copy()
-                moved[index] += distance * max(1.0, float(abs(leaf[index])))
-                return loss(
-                    jax.tree.unflatten(structure, [*leaves[:number], jnp.asarray(moved), *leaves[number + 1 :]])
-                )
-
-            slope = measure_slope(along, spacing)
-            slopes[index] = np.nan if slope is None else slope.value / max(1.0, float(abs(leaf[index])))
-        return jnp.asarray(slopes)
-
-    return jax.tree.unflatten(structure, [of_leaf(number) for number in range(len(leaves))])
+    is_traceable = trace(lambda floating: function(*arguments.filled(floating)), arguments.floating) is not None
+    return plain, "" if is_traceable else "the function can't be traced without the rule in question"
 
 
 def _taken_apart(name, args) -> _Arguments:

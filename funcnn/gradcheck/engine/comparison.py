@@ -3,12 +3,10 @@
 import math
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from funcnn._numerics.arrays import distances, max_abs
-from funcnn._numerics.program import trace
 from funcnn._numerics.rounding import coarser_dtypes, rounding_noise
 from funcnn.gradcheck.engine.precision import Comparison
 from funcnn.gradcheck.report import Cause, LeafReport
@@ -30,6 +28,7 @@ class Pair(NamedTuple):
         path, shape, dtype: of the value that is differentiated.
         own: the hand-written gradient in the caller's own dtype, as the caller's function returned it.
         by_hand, reference: both gradients.
+        errors: the uncertainty of each entry of the reference; ``None`` if it has none.
     """
 
     path: str
@@ -38,6 +37,7 @@ class Pair(NamedTuple):
     own: Any
     by_hand: np.ndarray
     reference: np.ndarray
+    errors: np.ndarray | None = None
 
 
 def relative_tolerances(comparison: Comparison, pairs: list[Pair]) -> list[Tolerance]:
@@ -54,18 +54,23 @@ def noise_tolerances(comparison: Comparison, pairs: list[Pair]) -> list[Toleranc
     than half of a leaf that is larger than that.
     """
     base, params = relative_tolerances(comparison, pairs), comparison.gradients.params
-    autodiff_program = trace(jax.grad(comparison.gradients.loss), params)
+    autodiff, by_hand = comparison.programs.autodiff, comparison.programs.by_hand
     floors = [0.0] * len(pairs)
     origin = "16 × the rounding measured in the leaf"
-    for program in (autodiff_program, comparison.gradient_program):
+    for program, skipped in ((autodiff, 1), (by_hand, 0)):  # autodiff's program returns the loss first
         if program is not None and not coarser_dtypes(program, comparison.spacing):
-            measured = rounding_noise(program, params)[: len(pairs)]
+            measured = rounding_noise(program, params)[skipped : skipped + len(pairs)]
             floors = [max(floor, 16 * noise) for floor, noise in zip(floors, measured, strict=True)]
-    if autodiff_program is None or comparison.gradient_program is None:
-        tree = 16 * comparison.spacing * max((max_abs(pair.reference) for pair in pairs), default=0.0)
+    tree = max((max_abs(pair.reference) for pair in pairs), default=0.0)
+    if autodiff is None or by_hand is None:
         sizes = [max_abs(pair.reference) for pair in pairs]
-        floors = [max(floor, shared_floor(tree, size)) for floor, size in zip(floors, sizes, strict=True)]
+        shared = 16 * comparison.spacing * tree
+        floors = [max(floor, shared_floor(shared, size)) for floor, size in zip(floors, sizes, strict=True)]
         origin = "16 ε of the tree's largest entry"
+    for number, pair in enumerate(pairs):
+        # A leaf that is nil beside the others in both gradients has no digits of its own.
+        if max(max_abs(pair.reference), max_abs(pair.by_hand)) <= comparison.spacing * tree:
+            floors[number] = max(floors[number], 2 * comparison.spacing * tree)
     return [
         Tolerance(relative.size + floor, f"{relative.origin}, and {origin}")
         for relative, floor in zip(base, floors, strict=True)
@@ -87,20 +92,22 @@ def compare(pair: Pair, tolerance: Tolerance) -> LeafReport:
         detail += _describe_equal_numbers(pair)
     else:
         gaps = distances(pair.by_hand, pair.reference)
+        excess = gaps if pair.errors is None else np.where(np.isfinite(gaps), np.maximum(gaps - pair.errors, 0.0), gaps)
         if gaps.size:
             worst = tuple(
-                int(i) for i in np.unravel_index(np.argmax(gaps), gaps.shape)
+                int(i) for i in np.unravel_index(np.argmax(excess), gaps.shape)
             )  # the first NaN, if there is one
             values, difference = (pair.by_hand[worst].item(), pair.reference[worst].item()), float(gaps[worst])
+            beyond = float(excess[worst])
         else:
-            difference = 0.0
+            difference = beyond = 0.0
         exact = bool(np.array_equal(pair.by_hand, pair.reference))
         given = getattr(pair.own, "dtype", pair.dtype)  # a Python number has no dtype, and fits any
         # NumPy computes in float64 whatever JAX is set to: a wider dtype of NumPy is no mistake.
         is_wider = isinstance(pair.own, np.ndarray | np.generic) and np.promote_types(given, pair.dtype) == given
         if given != pair.dtype and not (is_wider and jnp.issubdtype(given, jnp.inexact)):
             cause, detail = "dtype", f"dtype {given} where the value has {pair.dtype}"
-        elif not difference <= tolerance.size:
+        elif not beyond <= tolerance.size:
             cause = "unknown"
     scale = max_abs(pair.reference)
     return LeafReport(
@@ -111,7 +118,7 @@ def compare(pair: Pair, tolerance: Tolerance) -> LeafReport:
         exact=exact,
         max_abs_difference=difference,
         relative_difference=difference / scale if scale else (0.0 if difference == 0 else difference * math.inf),
-        tolerance=tolerance.size,
+        tolerance=tolerance.size + (max_abs(pair.errors) if pair.errors is not None else 0.0),
         cause=cause,
         detail=detail,
         tolerance_origin=tolerance.origin,

@@ -10,21 +10,33 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from funcnn._checks import check_same_structure, numeric_array
-from funcnn._numerics.arrays import as_float64
+from funcnn._numerics.arrays import as_float64, max_abs
 from funcnn._numerics.precision import allow_promotion
+from funcnn._numerics.program import primitive_names
+from funcnn._numerics.widening import OPAQUE
 from funcnn.gradcheck.engine.comparison import Pair, Tolerance, compare, noise_tolerances, relative_tolerances
+from funcnn.gradcheck.engine.functions import check_any_floating, floating_functions
 from funcnn.gradcheck.engine.kinks import Kinks, find_kinks
-from funcnn.gradcheck.engine.precision import Comparison, Gradients, double_precision, evaluate
+from funcnn.gradcheck.engine.measurement import Reference, reference_of, with_loss_noise, wrong_leaves_along_directions
+from funcnn.gradcheck.engine.precision import Comparison, Gradients, double_precision
 from funcnn.gradcheck.engine.problem import describe_problem
 from funcnn.gradcheck.engine.properties import Property, repeatability, traced_properties
-from funcnn.gradcheck.engine.stability import accept_rounded_constants, accept_rounded_data, check_stability
+from funcnn.gradcheck.engine.purity import report_changing_gradient, report_changing_loss
+from funcnn.gradcheck.engine.stability import (
+    Stability,
+    accept_rounded_constants,
+    accept_rounded_data,
+    check_stability,
+    is_unstable,
+)
 from funcnn.gradcheck.engine.steps import tapped_steps, verdict_on_properties
-from funcnn.gradcheck.engine.taps import split_taps
+from funcnn.gradcheck.engine.ties import find_ties
 from funcnn.gradcheck.engine.verdict import Decision, arbitrate, confirm
 from funcnn.gradcheck.explanation.diagnosis import diagnose_leaves
 from funcnn.gradcheck.explanation.summary import explanation
 from funcnn.gradcheck.report import Cost, GradientReport, LeafReport, PropertyReport
+
+_MAX_TOLERANCE = 0.05  # of a leaf's largest entry, beyond which nothing is called right
 
 
 def examine(
@@ -35,7 +47,9 @@ def examine(
     also: Sequence[Property] = (),
     more_properties: Callable[[Comparison], Sequence[PropertyReport]] = lambda comparison: (),
     more_steps: Callable[[Comparison], Sequence[LeafReport]] = lambda comparison: (),
-    min_spacing: float = 0.0,
+    *,
+    stability: Stability = "report",
+    no_autodiff: str = "",
 ) -> GradientReport:
     """Compare a hand-written gradient with autodiff and with the measured slope of the loss.
 
@@ -46,7 +60,8 @@ def examine(
         also: further properties to check.
         more_properties: properties of the public check, evaluated in the precision of the comparison.
         more_steps: rows for intermediate gradients, likewise.
-        min_spacing: a lower bound of the ε of the comparison, for a reference that is itself measured.
+        stability: ``"fail"`` if a gradient that loses most of its digits in the caller's dtype is wrong.
+        no_autodiff: why autodiff must not be asked; empty if it may be.
 
     Returns:
         The report.
@@ -54,81 +69,94 @@ def examine(
     Raises:
         ValueError: the gradient has another tree structure than the parameters.
     """
-
-    def gradient_without_taps(params, *rest):
-        return split_taps(grad_fn(params, *rest), params)[0]
-
     start, calls = time.perf_counter(), Counter[str]()
+    loss_fn, grad_fn, floating = floating_functions(name, loss_fn, grad_fn, arguments[0])
+    check_any_floating(f"{name}(params)", arguments[0], floating)
     with jax.default_matmul_precision("highest"):
-        own, taps = _split_gradients(name, evaluate(loss_fn, grad_fn, arguments, calls))
+        own = Gradients(loss_fn, grad_fn, (floating, *arguments[1:]), calls).evaluated()
         twice = repeatability(own)
-        with double_precision(loss_fn, gradient_without_taps, own, min_spacing, traceable=twice.ok) as comparison:
-            pairs = _pairs(own, comparison)
+        if (report := report_changing_loss(own) or report_changing_gradient(own, twice)) is not None:
+            return report._replace(cost=_cost(start, calls))
+        with double_precision(own, is_pure=twice.ok, no_autodiff=no_autodiff) as comparison:
+            if comparison.by_autodiff is None or _has_unseen_code(comparison):
+                comparison = with_loss_noise(comparison)
+            pairs, reference = _pairs(own, comparison)
             rows, kinks = _compare_at_kinks(comparison, pairs)
-            rows, decision = _decide(comparison, pairs, rows, kinks)
-            rows = check_stability(own, comparison, pairs, rows)
+            rows, decision = _decide(comparison, pairs, rows, kinks, reference)
+            rows = check_stability(own, comparison, pairs, rows, stability)
             rows = diagnose_leaves(describe_problem(comparison), rows, *_gradients_by_side(pairs, kinks))
-            steps = (*(tapped_steps(comparison, grad_fn, taps) if taps else ()), *more_steps(comparison))
+            steps = (*(tapped_steps(comparison, own.taps) if own.taps else ()), *more_steps(comparison))
             rounding = functools.cache(
                 lambda: [4 * tolerance.size for tolerance in noise_tolerances(comparison, pairs)]
             )
             properties = (twice, *traced_properties(comparison, also, rounding), *more_properties(comparison))
-    ok = all(row.ok for row in rows) and all(row.ok for row in steps) and all(entry.ok for entry in properties)
-    if not ok and decision.verdict == "agrees":
+    is_right = all(row.ok for row in (*rows, *steps)) and all(entry.ok for entry in properties)
+    if not is_right and decision.verdict == "agrees":
         decision = verdict_on_properties(rows, steps, properties)
+    elif decision.verdict == "agrees" and any(map(is_unstable, rows)):
+        decision = Decision("unstable", "right in float64, but digits are lost in the caller's own dtype", {})
     report = GradientReport(
-        ok=ok,
+        ok=is_right and decision.verdict != "undecided",
         leaves=tuple(rows),
         diagnosis="",
         verdict=decision.verdict,
         reason=decision.reason,
         steps=steps,
         properties=properties,
-        precision=comparison.precision + (f": {comparison.reason}" if comparison.reason else ""),
-        cost=Cost(time.perf_counter() - start, calls["gradient"], calls["loss"]),
+        precision=_describe_precision(comparison),
+        cost=_cost(start, calls),
+        no_autodiff=comparison.no_autodiff,
     )
     return report._replace(diagnosis=explanation(report, str(kinks) if kinks else ""))
 
 
-def _split_gradients(name, gradients: Gradients):
-    by_hand, taps = split_taps(gradients.by_hand, gradients.params)
-    check_same_structure(f"{name}(grad_fn)", by_hand, gradients.params, "the parameters")
-    for leaf in jax.tree.leaves(by_hand):
-        if not isinstance(leaf, jax.Array):
-            numeric_array(f"{name}(grad_fn)", leaf)
-    gradient = gradients.gradient
-    return gradients._replace(by_hand=by_hand, gradient=lambda params: split_taps(gradient(params), params)[0]), taps
+def _cost(start, calls) -> Cost:
+    return Cost(time.perf_counter() - start, calls["gradient"], calls["loss"])
 
 
-def _pairs(own: Gradients, comparison: Comparison) -> list[Pair]:
+def _describe_precision(comparison) -> str:
+    text = comparison.precision + (f": {comparison.reason}" if comparison.reason else "")
+    return f"{text}, the casts to {comparison.narrow} taken out" if comparison.narrow else text
+
+
+def _has_unseen_code(comparison) -> bool:
+    """Whether the loss calls what JAX doesn't see into, whose digits aren't known from its program."""
+    return comparison.program is None or bool(primitive_names(comparison.program.jaxpr) & OPAQUE)
+
+
+def _pairs(own: Gradients, comparison: Comparison) -> tuple[list[Pair], Reference]:
     params = jax.tree_util.tree_leaves_with_path(own.params)
+    reference = reference_of(comparison)
     gradients = zip(
-        jax.tree.leaves(own.by_hand),
-        jax.tree.leaves(comparison.gradients.by_hand),
-        jax.tree.leaves(comparison.gradients.by_autodiff),
-        strict=True,
+        jax.tree.leaves(own.by_hand), jax.tree.leaves(comparison.gradients.by_hand), reference.values, strict=True
     )
-    return [
+    pairs = [
         Pair(
-            jax.tree_util.keystr(path).lstrip("."), param.shape, param.dtype, ours,
-            as_float64(by_hand), as_float64(reference),
+            jax.tree_util.keystr(path).lstrip("."), param.shape, _own_dtype(param, ours), ours,
+            as_float64(by_hand), values, None if reference.errors is None else reference.errors[number],
         )
-        for (path, param), (ours, by_hand, reference) in zip(params, gradients, strict=True)
+        for number, ((path, param), (ours, by_hand, values)) in enumerate(zip(params, gradients, strict=True))
     ]  # fmt: skip
+    return pairs, reference
+
+
+def _own_dtype(param, ours):
+    """Return the dtype of a parameter, in JAX's present setting where the gradient is JAX's."""
+    return param.dtype if isinstance(ours, np.ndarray) else jax.dtypes.canonicalize_dtype(param.dtype)
 
 
 def _compare_at_kinks(comparison, pairs) -> tuple[list[LeafReport], Kinks | None]:
     """Return the compared leaves, and the kinks.
 
-    Compiled code may round a tie away. If a compiled loss leaves a difference, its kinks are searched once more,
-    operation by operation.
+    Compiled code may round a tie away. If a difference remains, what is nearly a tie counts as one.
     """
-    compiled = comparison.program is not None and comparison.program.is_one_call
-    kinks = find_kinks(comparison, compiled=compiled)
+    ties = find_ties(comparison.program, comparison.gradients.params, comparison.spacing)
+    kinks = find_kinks(comparison, ties.exact)
     rows = _compare_leaves(comparison, pairs, kinks)
-    if compiled and any(row.cause == "unknown" for row in rows):
-        kinks = find_kinks(comparison, compiled=False)
-        rows = _compare_leaves(comparison, pairs, kinks)
+    if ties.near and any(row.cause == "unknown" for row in rows):
+        nearly = find_kinks(comparison, ties.near)
+        if nearly is not None:
+            return _compare_leaves(comparison, pairs, nearly), nearly
     return rows, kinks
 
 
@@ -149,15 +177,21 @@ def _compare_leaves(comparison, pairs, kinks) -> list[LeafReport]:
     ]
 
 
-def _decide(comparison, pairs, rows, kinks: Kinks | None) -> tuple[list[LeafReport], Decision]:
+def _decide(
+    comparison, pairs, rows, kinks: Kinks | None, reference: Reference
+) -> tuple[list[LeafReport], Decision]:
     """Return the verdict, and the rows without the differences that kinks or the measured slope explain."""
     if not rows:
         return rows, Decision("agrees", "there is nothing to compare", {})
     disputed = [number for number, row in enumerate(rows) if row.cause == "unknown"]
+    if not disputed and any(not row.ok for row in rows):
+        reason = "a gradient has the shape and the dtype of its parameter"
+        return rows, Decision("hand-written wrong", reason, {})
+    if reference.errors is not None:
+        return _decide_by_measurement(comparison, pairs, rows, disputed, reference)
     if not disputed:
-        if any(not row.ok for row in rows):
-            reason = "a gradient has the shape and the dtype of its parameter"
-            return rows, Decision("hand-written wrong", reason, {})
+        if (decision := _decide_coarse(comparison, pairs, rows)) is not None:
+            return rows, decision
         decision = confirm(comparison, pairs, kinks)
         for number in decision.blamed:
             detail = "autodiff says the same, but the loss has another slope"
@@ -174,6 +208,45 @@ def _decide(comparison, pairs, rows, kinks: Kinks | None) -> tuple[list[LeafRepo
         detail = "between the one-sided derivatives" if at_kink else "right by the measured slope; autodiff is not"
         rows[number] = rows[number]._replace(ok=True, cause="kink" if at_kink else None, detail=detail, differences=())
     return rows, decision
+
+
+def _decide_coarse(comparison, pairs, rows) -> Decision | None:
+    """Return that nothing is decided, where the tolerance is so coarse that a wrong gradient would be within it."""
+    for row, pair in zip(rows, pairs, strict=True):
+        size = max_abs(pair.reference)
+        if comparison.coarse and not row.exact and row.tolerance > _MAX_TOLERANCE * size:
+            return Decision(
+                "undecided",
+                f"the code rounds to {comparison.coarse} where a check can't take that out, so that a difference of "
+                f"{row.tolerance / size if size else np.inf:.0%} in {row.path or 'the root'} can't be told from "
+                "rounding; give a plain function in float32 as the loss, or as reference=",
+                {},
+            )
+    return None
+
+
+def _decide_by_measurement(comparison, pairs, rows, disputed, reference) -> tuple[list[LeafReport], Decision]:
+    """Return the verdict where the measured slopes are the only other witness."""
+    for number, row in enumerate(rows):
+        if row.ok and reference.at_kinks[number].any():
+            rows[number] = row._replace(cause="kink", detail="between the one-sided slopes of the loss")
+    unmeasured = [number for number in disputed if not np.isfinite(pairs[number].reference).all()]
+    if disputed and len(unmeasured) == len(disputed) and np.isfinite(pairs[disputed[0]].by_hand).all():
+        return rows, Decision("undecided", "the loss has no values around the parameters to measure a slope by", {})
+    if not disputed:
+        for number in wrong_leaves_along_directions(comparison, [pair.by_hand for pair in pairs]):
+            if rows[number].cause != "kink":
+                detail = "the loss has another slope along random directions"
+                rows[number] = rows[number]._replace(ok=False, cause="unknown", detail=detail)
+                disputed.append(number)
+    if disputed:
+        row = rows[disputed[0]]
+        where = f"{row.path or 'the root'}{list(row.worst) if row.worst else ''}"
+        reason = f"at {where} the loss has the slope {row.by_autodiff:.6g}, by hand it is {row.by_hand:.6g}"
+        return rows, Decision("hand-written wrong", reason, {})
+    share = max(row.tolerance / (max_abs(pair.reference) or 1.0) for row, pair in zip(rows, pairs, strict=True))
+    measured = f"the slopes of the loss, measured at {reference.measured} entries, confirm it to {share:.0e}"
+    return rows, Decision("agrees", measured, {})
 
 
 def _accept_kinks(pairs, rows, disputed, kinks) -> list[LeafReport]:

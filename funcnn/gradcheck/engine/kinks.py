@@ -14,7 +14,7 @@ import numpy as np
 
 from funcnn._numerics.program import Place
 from funcnn.gradcheck.engine.precision import Comparison
-from funcnn.gradcheck.engine.ties import coupled_ties, find_ties, gradient_by_side
+from funcnn.gradcheck.engine.ties import Ties, coupled_ties, gradient_by_side
 
 _MAX_KINKS = 6
 _MAX_TIES = 64
@@ -110,15 +110,14 @@ class Kinks(NamedTuple):
         return " and ".join(map(str, self.kinks[:3])) + (" and more" if len(self.kinks) > 3 else "")
 
 
-def find_kinks(comparison: Comparison, *, compiled: bool) -> Kinks | None:
+def find_kinks(comparison: Comparison, ties: Ties) -> Kinks | None:
     """Return the kinks of a loss at its parameters, if the gradient depends on their sides.
 
     Args:
         comparison: the loss.
-        compiled: as for ``find_ties``.
+        ties: the ties of its program.
     """
     program, params = comparison.program, comparison.gradients.params
-    ties = find_ties(program, params, compiled=compiled) if program else {}
     if not program or not ties:
         return None
     by_side = gradient_by_side(program, params, ties)

@@ -27,6 +27,7 @@ class Gradients(NamedTuple):
         calls: the number of evaluations of either function, ``"gradient"`` and ``"loss"``.
         value, by_hand: the loss and its hand-written gradient there.
         taps: the hand-written gradients of tapped values.
+        is_x64: whether the caller enabled 64-bit types.
     """
 
     loss_fn: Callable[..., Any]
@@ -36,6 +37,7 @@ class Gradients(NamedTuple):
     value: Any = None
     by_hand: PyTree = None
     taps: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    is_x64: bool = False
 
     @property
     def params(self) -> PyTree:
@@ -58,7 +60,8 @@ class Gradients(NamedTuple):
     def evaluated(self) -> "Gradients":
         """Return the same with the values at ``arguments``, by the caller's functions as they are."""
         by_hand, taps = self.gradient_and_taps(self.params)
-        return self._replace(value=self.loss(self.params), by_hand=by_hand, taps=taps)
+        is_x64 = bool(jax.config.jax_enable_x64)
+        return self._replace(value=self.loss(self.params), by_hand=by_hand, taps=taps, is_x64=is_x64)
 
     def autodiff(self) -> PyTree:
         """Return ``jax.grad``'s gradient at ``arguments``; compiled if possible."""

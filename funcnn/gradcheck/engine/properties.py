@@ -1,7 +1,6 @@
 """Properties of a gradient: repeatability, jit, vmap, second order, and linearity of a vjp."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Literal, TypeAlias, get_args
 
 import jax
@@ -10,7 +9,6 @@ import numpy as np
 from jaxtyping import PyTree
 
 from funcnn._numerics.arrays import as_float64, distances, max_abs
-from funcnn._numerics.program import default_rule
 from funcnn.gradcheck.engine.precision import Comparison, Gradients
 from funcnn.gradcheck.report import PropertyReport
 
@@ -40,32 +38,18 @@ def traced_properties(
     """
     gradients, spacing = comparison.gradients, comparison.spacing
     reports = []
-    traced = comparison.gradient_program
-    if traced is not None and "jit" not in also:
-        as_traced = partial(traced.evaluate, rule=default_rule)
+    if comparison.gradient_program is not None and "jit" not in also:
+        # Without a call in the precision of the comparison, the traced gradient was held against the caller's own call.
+        traced = gradients.by_hand if comparison.traced is None else comparison.traced
         reports.append(
-            agreement(
-                "the same traced, as under jit",
-                lambda: (jax.jit(as_traced) if traced.is_one_call else as_traced)(gradients.params),
-                gradients.by_hand,
-                spacing,
-                rounding,
-            )
+            agreement("the same traced, as under jit", lambda: traced, gradients.by_hand, spacing, rounding)
         )
-    if "jit" in also:
-        reports.append(
-            agreement(
-                "under jit",
-                lambda: jax.jit(gradients.gradient)(gradients.params),
-                gradients.by_hand,
-                spacing,
-                rounding,
-            )
-        )
-    if "vmap" in also:
-        reports.append(_vmap_property(gradients, spacing))
-    if "second_order" in also:
-        reports.append(_second_order_property(gradients, spacing))
+    asked = {
+        "jit": lambda: _jit_property(gradients, spacing, rounding),
+        "vmap": lambda: _vmap_property(gradients, spacing),
+        "second_order": lambda: _second_order_property(gradients, spacing),
+    }
+    reports += [asked[word]() for word in also]
     return tuple(reports)
 
 
@@ -107,23 +91,51 @@ def agreement(
     return PropertyReport(name, True, "")
 
 
+def not_asked(name: str, forward: Callable[[], Any]) -> PropertyReport | None:
+    """Return that a property isn't asked of a gradient where the forward function lacks it, and ``None`` otherwise.
+
+    Args:
+        name: the property.
+        forward: evaluates the forward function with the property.
+    """
+    try:
+        jax.eval_shape(forward)
+    except Exception as error:  # whatever JAX or the caller's function raises
+        return PropertyReport(name, True, f"not asked, because the function itself has it not ({type(error).__name__})")
+    return None
+
+
+def _jit_property(gradients, spacing, rounding) -> PropertyReport:
+    name = "under jit"
+    return not_asked(name, lambda: gradients.loss(_traced(gradients.params))) or agreement(
+        name, lambda: jax.jit(gradients.gradient)(gradients.params), gradients.by_hand, spacing, rounding
+    )
+
+
+def _traced(tree):
+    """Return a tree as tracers under ``eval_shape``."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf) + jnp.zeros((), leaf.dtype), tree)
+
+
 def _vmap_property(gradients, spacing) -> PropertyReport:
-    moved = jax.tree.map(lambda leaf: leaf * 1.25, gradients.params)
+    name, moved = "under vmap", jax.tree.map(lambda leaf: leaf * 1.25, gradients.params)
     both = jax.tree.map(lambda *leaves: jnp.stack(leaves), gradients.params, moved)
     expected = jax.tree.map(lambda *leaves: jnp.stack(leaves), gradients.by_hand, gradients.gradient(moved))
-    return agreement("under vmap", lambda: jax.vmap(gradients.gradient)(both), expected, spacing)
+    return not_asked(name, lambda: jax.vmap(gradients.loss)(both)) or agreement(
+        name, lambda: jax.vmap(gradients.gradient)(both), expected, spacing
+    )
 
 
 def _second_order_property(gradients, spacing) -> PropertyReport:
     """Compare the Hessian times a random vector: by ``jax.jvp`` of the hand-written gradient and of autodiff's."""
-    random = np.random.default_rng(4)
+    name, random = "second order (Hessian times a vector)", np.random.default_rng(4)
     vector = jax.tree.map(lambda leaf: jnp.asarray(random.standard_normal(leaf.shape), leaf.dtype), gradients.params)
-    expected = jax.jvp(jax.grad(gradients.loss), (gradients.params,), (vector,))[1]
-    return agreement(
-        "second order (Hessian times a vector)",
-        lambda: jax.jvp(gradients.gradient, (gradients.params,), (vector,))[1],
-        expected,
-        spacing,
+
+    def product(gradient):
+        return jax.jvp(gradient, (gradients.params,), (vector,))[1]
+
+    return not_asked(name, lambda: product(jax.grad(gradients.loss))) or agreement(
+        name, lambda: product(gradients.gradient), product(jax.grad(gradients.loss)), spacing
     )
 
 

@@ -1,18 +1,33 @@
 """Rounding in the caller's own dtype: how much of it the problem explains, and how much the gradient adds."""
 
+import functools
 from functools import partial
+from typing import Literal, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from funcnn._numerics.arrays import as_float64, distances, max_abs
-from funcnn._numerics.program import RANDOM, default_rule, jaxpr_constants, primitive_names, trace
+from funcnn._numerics.precision import enable_x64
+from funcnn._numerics.program import RANDOM, default_rule, jaxpr_constants, primitive_names
 from funcnn.gradcheck.engine.comparison import Pair
-from funcnn.gradcheck.engine.precision import Comparison, Gradients, evaluate
+from funcnn.gradcheck.engine.precision import Comparison, Gradients
 from funcnn.gradcheck.report import LeafReport
 
+Stability: TypeAlias = Literal["report", "fail"]
+"""What a gradient that loses digits in the caller's dtype gets: a verdict of its own, or a failure."""
+
+_NOTICED = 0.625  # a leaf with an error below ε^⅝ of its largest entry is not marked
+_KEPT = "keeps"
+_REMEDY = "is it a difference of large numbers, or an overflow? Rearrange it"
 _SIGNS = np.random.default_rng(3).integers(0, 2, size=1009)
+
+
+def check_stability_word(name: str, stability: str) -> None:
+    """Raise where ``stability`` is none of its words."""
+    if stability not in get_args(Stability):
+        raise ValueError(f"{name}(stability): expected one of {get_args(Stability)}, got {stability!r}.")
 
 
 def accept_rounded_data(comparison: Comparison, pairs: list[Pair], rows: list[LeafReport]) -> list[LeafReport]:
@@ -53,7 +68,7 @@ def accept_rounded_constants(comparison: Comparison, pairs: list[Pair], rows: li
     spacing = max((float(jnp.finfo(pair.dtype).eps) for pair in pairs), default=0.0)
     if spacing <= comparison.spacing or all(row.ok for row in rows):
         return rows
-    autodiff, by_hand = trace(jax.grad(comparison.gradients.loss), params), comparison.gradient_program
+    autodiff, by_hand = comparison.programs.autodiff, comparison.programs.by_hand
     if autodiff is None or by_hand is None:
         return rows
     programs, dtypes = (autodiff, by_hand), {pair.dtype for pair in pairs}
@@ -63,10 +78,10 @@ def accept_rounded_constants(comparison: Comparison, pairs: list[Pair], rows: li
     moves = [np.zeros(pair.by_hand.shape) for pair in pairs]
     gradients = [pair.reference for pair in pairs], [pair.by_hand for pair in pairs]
     own_constants = rounded[0] - rounded[1], rounded[1] - rounded[0]
-    for program, constants, gradient in zip(programs, own_constants, gradients, strict=True):
+    for program, constants, gradient, skipped in zip(programs, own_constants, gradients, (1, 0), strict=True):
         for draw in range(3 if constants else 0):
             move_constant = partial(_move_constant, constants, spacing, draw)
-            moved = program.outputs(jax.tree.leaves(params), default_rule, move_constant)
+            moved = program.outputs(jax.tree.leaves(params), default_rule, move_constant)[skipped:]
             moves = [
                 np.maximum(*both) for both in zip(moves, map(distances, map(as_float64, moved), gradient), strict=True)
             ]
@@ -107,71 +122,111 @@ def _move_constant(rounded, spacing, draw, value):
 
 
 def check_stability(
-    own: Gradients, comparison: Comparison, pairs: list[Pair], rows: list[LeafReport]
+    own: Gradients, comparison: Comparison, pairs: list[Pair], rows: list[LeafReport], stability: Stability = "report"
 ) -> list[LeafReport]:
     """Mark the leaves that are right in float64, but lose more digits in the caller's dtype than conditioning explains.
 
-    A leaf with an error below √ε of its largest entry is not marked. Conditioning is how far autodiff's gradient moves
-    when the parameters and the data are rounded once. An error that autodiff has too is the loss's own, unless almost
-    no digits remain. A loss that draws random numbers is not checked.
+    Conditioning is how far autodiff's gradient moves when the parameters and the data are rounded once. An error that
+    autodiff has too is the loss's own. A loss that draws random numbers is not checked.
+
+    A leaf that isn't finite where autodiff's is finite is wrong. With ``stability="fail"`` so is one that loses more
+    than half of its dtype's digits.
     """
-    if comparison.gradients is own or (comparison.program and primitive_names(comparison.program.jaxpr) & RANDOM):
+    if comparison.gradients.by_hand is own.by_hand or (
+        comparison.program and primitive_names(comparison.program.jaxpr) & RANDOM
+    ):
         return rows  # JAX draws other random numbers in float64
-    own_autodiff = [as_float64(leaf) for leaf in jax.tree.leaves(own.by_autodiff)]
-    conditioning: list[float] | None = None
-    value, in_float64 = np.complex128(own.value), np.complex128(comparison.gradients.value)
-    with np.errstate(all="ignore"):
-        is_lost = not np.abs(value - in_float64) <= 1e-3 * np.abs(value)
-    checked = []
-    for number, (row, pair) in enumerate(zip(rows, pairs, strict=True)):
-        spacing = float(jnp.finfo(pair.dtype).eps)
+    errors = _Errors(own, comparison, pairs)
+    return [
+        errors.judge(number, row, stability) if row.ok and np.shape(pair.own) == pair.shape else row
+        for number, (row, pair) in enumerate(zip(rows, pairs, strict=True))
+    ]
+
+
+def is_unstable(row: LeafReport) -> bool:
+    """Whether a leaf is right but loses digits that autodiff keeps."""
+    return row.ok and row.cause == "unstable" and _KEPT in row.detail
+
+
+class _Errors:
+    """The errors of both gradients in the caller's dtype. Autodiff's and the conditioning are computed if asked for."""
+
+    def __init__(self, own, comparison, pairs):
+        self.own, self.comparison, self.pairs = own, comparison, pairs
+        self.tree = max((max_abs(pair.by_hand) for pair in pairs), default=0.0)
+
+    @functools.cached_property
+    def of_autodiff(self) -> list[float]:
+        """Return autodiff's error in each leaf; infinity without autodiff."""
+        if self.comparison.by_autodiff is None:
+            return [np.inf] * len(self.pairs)
+        with enable_x64(self.own.is_x64):
+            leaves = [as_float64(leaf) for leaf in jax.tree.leaves(self.own.autodiff())]
+        return [_max_distance(leaf, pair.reference) for leaf, pair in zip(leaves, self.pairs, strict=True)]
+
+    @functools.cached_property
+    def conditioning(self) -> list[float]:
+        """Return how far each leaf of the gradient moves when the inputs are rounded once."""
+        moved = _round_inputs(self.comparison, max(float(jnp.finfo(pair.dtype).eps) for pair in self.pairs))
+        if moved is None:
+            return [0.0] * len(self.pairs)
+        gaps = [_max_distance(leaf, pair.reference) for leaf, pair in zip(moved[1], self.pairs, strict=True)]
+        return [gap if np.isfinite(gap) else 0.0 for gap in gaps]
+
+    @functools.cached_property
+    def is_loss_lost(self) -> bool:
+        value, in_float64 = np.complex128(self.own.value), np.complex128(self.comparison.gradients.value)
+        with np.errstate(all="ignore"):
+            return not abs(value - in_float64) <= 1e-3 * abs(value)
+
+    def judge(self, number: int, row: LeafReport, stability: Stability) -> LeafReport:
+        """Return the row of a leaf, marked if it loses digits."""
+        pair = self.pairs[number]
+        spacing = self._spacing(pair)
         scale = max_abs(pair.by_hand)
-        tree = max(max_abs(other.by_hand) for other in pairs)
-        beyond_range = scale > float(jnp.finfo(pair.dtype).max)
-        if not row.ok or spacing <= comparison.spacing or np.shape(pair.own) != pair.shape or beyond_range:
-            checked.append(row)
-            continue
+        is_beyond_range = scale > float(jnp.finfo(pair.dtype).max)
+        if spacing <= self.comparison.spacing or is_beyond_range:
+            return row
         if row.cause == "noise" and row.relative_difference > 1e-3 and np.isfinite(as_float64(pair.own)).all():
-            checked.append(row)  # a gradient that is only rounding is so in any dtype
-            continue
-        ours, autodiffs = (
-            _max_distance(as_float64(pair.own), pair.by_hand),
-            _max_distance(own_autodiff[number], pair.reference),
-        )
+            return row  # a gradient that is only rounding is so in any dtype
+        error = _max_distance(as_float64(pair.own), pair.by_hand)
         # A leaf much smaller than the others is their rounding, such as a bias before batch normalization.
-        compared_to = tree if scale < spacing * tree else scale
-        if ours > max(spacing**0.5 * compared_to, 64 * spacing * tree, 4 * float(jnp.finfo(pair.dtype).tiny)):
-            conditioning = conditioning or _conditioning(comparison, pairs, spacing)
-            row = _with_cause(row, pair, ours, autodiffs, conditioning[number], scale, is_lost)
-        checked.append(row)
-    return checked
+        size = self.tree if scale < spacing * self.tree else scale
+        floor = max(64 * spacing * self.tree, 4 * float(jnp.finfo(pair.dtype).tiny))
+        if error <= max(spacing**_NOTICED * size, floor):
+            return row
+        return self._describe(number, row, error, scale, stability, error > max(spacing**0.5 * size, floor))
 
+    def _spacing(self, pair) -> float:
+        """Return ε of the leaf's dtype, or of the coarser one in which the loss itself is written."""
+        narrow = self.comparison.narrow or pair.dtype
+        return max(float(jnp.finfo(pair.dtype).eps), float(jnp.finfo(narrow).eps))
 
-def _with_cause(row, pair, ours, autodiffs, explained, scale, loss_is_lost):
-    lost = "not finite" if ours == np.inf else f"off by {ours / scale if scale else np.inf:.1e} of the largest entry"
-    if ours <= 64 * explained:
-        detail = f"in {pair.dtype} {lost}, as rounding the parameters and the data once already explains"
-        return row._replace(cause=row.cause or "noise", detail=row.detail or detail)
-    if ours <= 16 * autodiffs and (loss_is_lost or ours <= 0.1 * scale):
-        detail = f"right, but in {pair.dtype} it is {lost}, and autodiff's too: the loss itself loses the digits"
-        return row._replace(cause="unstable", detail=detail)
-    detail = (
-        f"right in float64, but in the caller's {pair.dtype} {lost}, where autodiff's is "
-        f"{'exact' if not autodiffs else f'off by {autodiffs / scale if scale else np.inf:.1e}'}: "
-        "an overflow, or a difference of large numbers? Rearrange it"
-    )
-    return row._replace(ok=False, cause="unstable", detail=detail)
-
-
-def _conditioning(comparison, pairs, spacing) -> list[float]:
-    """Return how far each leaf of autodiff's gradient moves when the inputs are rounded once."""
-    moved = _round_inputs(comparison, spacing)
-    gaps = (
-        [0.0] * len(pairs)
-        if moved is None
-        else [_max_distance(m, p.reference) for m, p in zip(moved[1], pairs, strict=True)]
-    )
-    return [gap if np.isfinite(gap) else 0.0 for gap in gaps]
+    def _describe(self, number, row, error, scale, stability, is_half_lost) -> LeafReport:
+        pair, autodiffs, explained = self.pairs[number], self.of_autodiff[number], self.conditioning[number]
+        share = error / scale if scale else np.inf
+        lost = "not finite" if error == np.inf else f"off by {share:.1e} of the largest entry"
+        if error <= 64 * explained:
+            if not is_half_lost:
+                return row
+            detail = f"in {pair.dtype} {lost}, as rounding the parameters and the data once already explains"
+            return row._replace(cause=row.cause or "noise", detail=row.detail or detail)
+        if error == np.inf and np.isfinite(autodiffs):
+            detail = f"right in float64, but in the caller's {pair.dtype} it isn't finite, where autodiff's is: {_REMEDY}"
+            return row._replace(ok=False, cause="nonfinite", detail=detail)
+        if error <= 16 * autodiffs and (self.is_loss_lost or error <= 0.1 * scale):
+            if not is_half_lost:
+                return row
+            detail = f"right, but in {pair.dtype} it is {lost}, and autodiff's too: the loss itself loses the digits"
+            return row._replace(cause="unstable", detail=detail)
+        whole = -np.log10(float(jnp.finfo(pair.dtype).eps))
+        digits, theirs = (max(0.0, min(whole, -np.log10(part))) if part else whole for part in (share, autodiffs / scale))
+        detail = (
+            f"right in float64, but in the caller's {pair.dtype} {lost}: it {_KEPT} {digits:.1f} of {whole:.1f} digits, "
+            f"autodiff's {theirs:.1f}; {_REMEDY}"
+        )
+        is_wrong = stability == "fail" and is_half_lost
+        return row._replace(ok=not is_wrong, cause="unstable", detail=detail)
 
 
 def _max_distance(own, reference):
@@ -187,12 +242,18 @@ def _round_inputs(comparison, spacing) -> tuple[list[np.ndarray], list[np.ndarra
             return leaf
         return leaf * (1 - spacing * np.resize(_SIGNS, leaf.shape)).astype(leaf.real.dtype)
 
+    if comparison.narrow:
+        return None  # the caller's functions round to fewer digits than the comparison
     gradients = comparison.gradients
-    arguments = jax.tree.map(rounded, gradients.arguments)
+    moved = gradients._replace(arguments=jax.tree.map(rounded, gradients.arguments))
     try:
-        moved = evaluate(gradients.loss_fn, gradients.grad_fn, arguments, gradients.calls)
+        by_hand, reference = moved.gradient(moved.params), _reference(moved, comparison)
     except Exception:  # the caller's function may reject such data
         return None
-    return [as_float64(leaf) for leaf in jax.tree.leaves(moved.by_hand)], [
-        as_float64(leaf) for leaf in jax.tree.leaves(moved.by_autodiff)
-    ]
+    ours, theirs = ([as_float64(leaf) for leaf in jax.tree.leaves(tree)] for tree in (by_hand, reference))
+    return ours, theirs
+
+
+def _reference(moved: Gradients, comparison: Comparison):
+    """Return autodiff's gradient of other data; the hand-written one, which is right, where autodiff isn't asked."""
+    return moved.gradient(moved.params) if comparison.by_autodiff is None else moved.autodiff()

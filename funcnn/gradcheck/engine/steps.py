@@ -1,6 +1,6 @@
 """Intermediate gradients: of tapped values, and of each layer for its true residuals and cotangent."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ from funcnn._numerics.arrays import as_float64, max_abs
 from funcnn.gradcheck.engine.comparison import Pair, Tolerance, compare, shared_floor
 from funcnn.gradcheck.engine.precision import Comparison
 from funcnn.gradcheck.engine.problem import known_sizes
-from funcnn.gradcheck.engine.taps import split_taps, tap_gradients
+from funcnn.gradcheck.engine.taps import tap_gradients
 from funcnn.gradcheck.engine.verdict import Decision
 from funcnn.gradcheck.explanation.diagnosis import diagnose
 from funcnn.gradcheck.explanation.leaf import Facts, Leaf
@@ -43,16 +43,14 @@ def compare_step(
     return tuple(rows)
 
 
-def tapped_steps(
-    comparison: Comparison, grad_fn: Callable[..., Any], own_taps: dict[str, Any]
-) -> tuple[LeafReport, ...]:
+def tapped_steps(comparison: Comparison, own_taps: dict[str, Any]) -> tuple[LeafReport, ...]:
     """Return a row for each tapped value's gradient, the last tap first."""
     gradients, sizes = comparison.gradients, known_sizes(comparison)
     if comparison.program is None:
         raise ValueError(
             "check_gradients(loss_fn): expected a loss that JAX can trace, for its taps; try it under jit."
         )
-    _, taps = split_taps(grad_fn(gradients.params, *gradients.arguments[1:]), gradients.params)
+    taps = gradients.gradient_and_taps(gradients.params)[1]
     rows: list[LeafReport] = []
     for name, references in tap_gradients(comparison.program, gradients.params, own_taps).items():
         ours, by_hand = jax.tree.leaves(own_taps[name]), jax.tree.leaves(taps[name])

@@ -8,7 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from funcnn._numerics.program import Place, Program, bind, callee, is_inlined, primitive_names
+from funcnn._numerics.arrays import max_abs
+from funcnn._numerics.program import (
+    Place,
+    Program,
+    bind,
+    callee,
+    compile_programs,
+    equation_at,
+    evaluate_jaxpr,
+    is_inlined,
+    primitive_names,
+)
 
 _COMPARISONS = ("gt", "ge", "lt", "le")
 _TWO_SIDED = {"max", "min", "abs", "clamp", *_COMPARISONS}
@@ -26,54 +37,86 @@ class Tie(NamedTuple):
 Ties: TypeAlias = dict[Place, Tie]
 
 
-def find_ties(program: Program, params: PyTree, *, compiled: bool) -> Ties:
+class AllTies(NamedTuple):
+    """The ties of a program.
+
+    Fields:
+        exact: those in which the difference is 0 where every operation is compiled alone.
+        near: those in which it is 0 up to rounding. A compiler may round a product and a sum together, and so give
+            10⁻¹⁷ instead of a tie.
+    """
+
+    exact: Ties
+    near: Ties
+
+
+def find_ties(program: Program | None, params: PyTree, spacing: float) -> AllTies:
     """Return the operations that depend on the parameters and have ties.
+
+    The program runs as one compiled program first. Only if something is nearly a tie, it runs operation by operation.
 
     Args:
         program, params: the program and its argument.
-        compiled: whether to evaluate the program as one compiled program. A compiler may round a product and a sum
-            together, and so give 10⁻¹⁷ instead of a tie. Otherwise every operation is compiled alone.
+        spacing: ε of its arithmetic.
     """
-    equations: dict[Place, Any] = {}
-    names: dict[Place, str] = {}
-    if not primitive_names(program.jaxpr) & (_TWO_SIDED | set(_EXTREMES)):
-        return {}
-
-    def operands(leaves):
-        found = {}
-
-        def rule(equation, arguments, place):
-            name = equation.primitive.name
-            if is_inlined(equation):
-                names[place] = str(equation.params.get("name") or "").strip("_<>")
-                return None
-            pairs = [argument if isinstance(argument, tuple) else (argument, np.zeros(())) for argument in arguments]
-            values = [pair[0] for pair in pairs]
-            outputs = bind(equation, values)
-            depends = name != "stop_gradient" and any(np.any(pair[1]) for pair in pairs)
-            if depends and _may_tie(name, values):
-                equations[place], found[place] = equation, values
-            return [(output, np.broadcast_to(depends, jnp.shape(output))) for output in outputs]
-
-        program.outputs([(leaf, np.broadcast_to(True, leaf.shape)) for leaf in leaves], rule)
-        return found
-
-    found = (jax.jit(operands) if compiled else operands)(jax.tree.leaves(params))
-    masks = {
-        place: _tie_mask(equation.primitive.name, found[place], equation.params)
-        for place, equation in equations.items()
-    }  # fmt: skip
-    return {
-        place: Tie(_operation_name(equations[place].primitive.name, place, names), mask)
-        for place, mask in masks.items()
-        if mask.any()
-    }
+    if program is None or not primitive_names(program.jaxpr) & (_TWO_SIDED | set(_EXTREMES)):
+        return AllTies({}, {})
+    leaves, found = jax.tree.leaves(params), {}
+    is_compiled = not primitive_names(program.jaxpr) & {"cond", "scan"}
+    if is_compiled:
+        found = compile_programs(_compiled_operands, [program])(leaves)
+        near = _select_ties(found, lambda place: equation_at(program.jaxpr, place), 8 * spacing)
+        if not near:
+            return AllTies({}, {})
+    seen: dict[Place, Any] = {}
+    exactly = _operands(program.jaxpr, leaves, seen)
+    exact = _select_ties(exactly, seen.get, 0.0)
+    return AllTies(exact, near if is_compiled else _select_ties(exactly, seen.get, 8 * spacing))
 
 
-def _operation_name(name, place, names):
+def _compiled_operands(program: Program):
+    return lambda constants, leaves: _operands(program.jaxpr.replace(consts=list(constants[0])), leaves, {})
+
+
+def _operands(jaxpr, leaves, seen: dict[Place, Any]) -> dict[Place, list]:
+    """Return the operands of every two-sided operation that depends on the parameters; enter equations in ``seen``."""
+    found: dict[Place, list] = {}
+
+    def rule(equation, arguments, place):
+        name, seen[place] = equation.primitive.name, equation
+        if is_inlined(equation):
+            return None
+        pairs = [argument if isinstance(argument, tuple) else (argument, np.zeros(())) for argument in arguments]
+        values = [pair[0] for pair in pairs]
+        outputs = bind(equation, values)
+        depends = name != "stop_gradient" and any(np.any(pair[1]) for pair in pairs)
+        if depends and _may_tie(name, values):
+            found[place] = values
+        return [(output, np.broadcast_to(depends, jnp.shape(output))) for output in outputs]
+
+    evaluate_jaxpr(jaxpr, [(leaf, np.broadcast_to(True, np.shape(leaf))) for leaf in leaves], rule, (), _untouched)
+    return found
+
+
+def _untouched(value):
+    return value
+
+
+def _select_ties(found, equation_of: Callable[[Place], Any], slack) -> Ties:
+    ties = {}
+    for place, values in found.items():
+        equation = equation_of(place)
+        mask = _tie_mask(equation.primitive.name, values, equation.params.get("axes"), slack)
+        if mask.any():
+            around = [equation_of(place[:end]) for end in range(len(place) - 1, 0, -1)]
+            ties[place] = Tie(_operation_name(equation.primitive.name, around), mask)
+    return ties
+
+
+def _operation_name(name, around):
     """Return the name of the JAX function that contains the operation, such as ``relu``, or else of the operation."""
-    around = [names.get(place[:end], "") for end in range(len(place) - 1, 0, -1)]
-    known = [word for word in around if word not in ("", "where") and (hasattr(jax.nn, word) or hasattr(jnp, word))]
+    names = [str(equation.params.get("name") or "").strip("_<>") for equation in around if equation is not None]
+    known = [word for word in names if word not in ("", "where") and (hasattr(jax.nn, word) or hasattr(jnp, word))]
     return known[0] if known else _WORDS.get(name, "a comparison")
 
 
@@ -82,15 +125,20 @@ def _may_tie(name, values):
     return name in (*_EXTREMES, *_TWO_SIDED) and jnp.issubdtype(jnp.result_type(values[-1]), jnp.floating)
 
 
-def _tie_mask(name, values, parameters):
-    if name in _EXTREMES:
-        array, axes = np.asarray(values[0]), tuple(parameters["axes"])
-        at_extreme = array == _EXTREMES[name](array, axis=axes, keepdims=True)
-        return at_extreme & (at_extreme.sum(axis=axes, keepdims=True) > 1)
-    if name == "clamp":
-        low, middle, high = map(np.asarray, values)
-        return (middle == low) | (middle == high)
-    return _difference(name, values) == 0
+def _tie_mask(name, values, axes, slack):
+    """Return where the two sides are equal, up to ``slack`` times the largest operand."""
+    arrays = [np.asarray(value) for value in values]
+    margin = slack * max((max_abs(array) for array in arrays), default=0.0)
+    with np.errstate(invalid="ignore"):
+        if name in _EXTREMES:
+            array, axes = arrays[0], tuple(axes)
+            at_extreme = np.abs(array - _EXTREMES[name](array, axis=axes, keepdims=True)) <= margin
+            at_extreme |= array == _EXTREMES[name](array, axis=axes, keepdims=True)
+            return at_extreme & (at_extreme.sum(axis=axes, keepdims=True) > 1)
+        if name == "clamp":
+            low, middle, high = arrays
+            return (np.abs(middle - low) <= margin) | (np.abs(middle - high) <= margin)
+        return np.abs(_difference(name, arrays)) <= margin
 
 
 def _difference(name, values):

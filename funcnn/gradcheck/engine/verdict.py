@@ -1,18 +1,22 @@
 """The verdict: which gradient agrees with the measured slope of the loss, a witness that shares no rule with either."""
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from funcnn._numerics.arrays import max_abs
-from funcnn._numerics.program import Program, bind, is_inlined, primitive_names
 from funcnn.gradcheck.engine.comparison import Pair
+from funcnn.gradcheck.engine.directions import (
+    align_signs,
+    direction_of_differences,
+    has_stop_gradient,
+    predicted_slope,
+    random_direction,
+    slope_along,
+    slopes_along,
+)
 from funcnn.gradcheck.engine.kinks import Kinks
 from funcnn.gradcheck.engine.precision import Comparison
-from funcnn.gradcheck.engine.slopes import Slope, measure_slope
+from funcnn.gradcheck.engine.slopes import Slope
 from funcnn.gradcheck.report import Verdict
 
 _CONFIRMED = 3e-4  # coarse and cheap, because two gradients that share no code agree already
@@ -41,9 +45,9 @@ def confirm(comparison: Comparison, pairs: list[Pair], kinks: Kinks | None) -> D
     random, contradicted = np.random.default_rng(0), None
     for _ in range(2):
         gradient = [pair.reference for pair in pairs]
-        direction = _align_signs(_random_direction(comparison, random, range(len(pairs))), gradient)
+        direction = align_signs(random_direction(comparison, random, range(len(pairs))), gradient)
         measured = _measure(comparison, gradient, direction, frozen=False, share=_CONFIRMED)
-        if _has_stop_gradient(comparison) and measured and not _is_near(*measured):
+        if has_stop_gradient(comparison) and measured and not _is_near(*measured):
             measured = _measure(comparison, gradient, direction, share=_CONFIRMED)
         if measured is None:
             unmeasured = "the loss can't be measured there"
@@ -72,7 +76,7 @@ def _contradicted_leaves(comparison, pairs) -> tuple[int, ...]:
     random, blamed = np.random.default_rng(6), []
     for number in everywhere:
         measured = _measure(
-            comparison, [pair.reference for pair in pairs], _random_direction(comparison, random, [number])
+            comparison, [pair.reference for pair in pairs], random_direction(comparison, random, [number])
         )
         if measured and not _is_near(*measured):
             blamed.append(number)
@@ -84,8 +88,8 @@ def _measure(comparison, gradient, direction, frozen=True, share=1e-6) -> tuple[
 
     The slope is measured to ``share`` of that sum, or as well as possible.
     """
-    predicted, size = _dot([_replace_nonfinite(leaf) for leaf in gradient], direction)
-    slope = _measure_slope(comparison, direction, frozen, enough=share * size)
+    predicted, size = predicted_slope([_replace_nonfinite(leaf) for leaf in gradient], direction)
+    slope = slope_along(comparison, direction, is_frozen=frozen, enough=share * size)
     return None if slope is None else (slope, predicted, size)
 
 
@@ -130,10 +134,10 @@ def arbitrate(comparison: Comparison, pairs: list[Pair], disputed: list[int], ki
 def _arbitrate_finite(comparison, pairs, leaves, kinks) -> Decision:
     """Measure along the difference of the two gradients, the direction that tells them apart best."""
     differences = {number: pairs[number].by_hand - pairs[number].reference for number in leaves}
-    direction = _direction_of_differences(comparison, pairs, differences)
-    by_hand, _ = _dot([pair.by_hand for pair in pairs], direction)
-    by_autodiff, _ = _dot([_replace_nonfinite(pair.reference) for pair in pairs], direction)
-    slope = _measure_slope(comparison, direction)
+    direction = direction_of_differences(comparison, [pair.reference for pair in pairs], differences)
+    by_hand, _ = predicted_slope([pair.by_hand for pair in pairs], direction)
+    by_autodiff, _ = predicted_slope([_replace_nonfinite(pair.reference) for pair in pairs], direction)
+    slope = slope_along(comparison, direction)
     if slope is None:
         return Decision("undecided", "the loss has no values around the parameters to measure a slope by", {})
     gap = abs(by_hand - by_autodiff)
@@ -156,7 +160,7 @@ def _arbitrate_finite(comparison, pairs, leaves, kinks) -> Decision:
 def _is_right_in_random_directions(comparison, pairs, leaves) -> bool:
     random = np.random.default_rng(1)
     for _ in range(2):
-        measured = _measure(comparison, [pair.by_hand for pair in pairs], _random_direction(comparison, random, leaves))
+        measured = _measure(comparison, [pair.by_hand for pair in pairs], random_direction(comparison, random, leaves))
         if measured is None or not _is_near(*measured):
             return False
     return True
@@ -167,7 +171,7 @@ def _is_slope_at_kink(comparison, pairs, number) -> bool | None:
     random, at_kink = np.random.default_rng(2), False
     missing = ~np.isfinite(pairs[number].reference)
     for _ in range(2):
-        direction = _random_direction(comparison, random, [number])
+        direction = random_direction(comparison, random, [number])
         direction[number] = np.where(missing, direction[number], 0.0)
         measured = _measure(comparison, [pair.by_hand for pair in pairs], direction)
         if measured is None:
@@ -188,116 +192,17 @@ def _is_between_sides(comparison, pairs, leaves) -> bool:
         entries += [(number, tuple(index)) for index in np.argwhere(different)]
     if len(entries) > _MAX_ENTRIES or any(np.iscomplexobj(pairs[number].by_hand) for number in leaves):
         return False
+    directions = []
     for number, index in entries:
         direction = [np.zeros_like(pair.reference) for pair in pairs]
         direction[number][index] = 1.0
-        slope = _measure_slope(comparison, direction)
+        directions.append(direction)
+    for (number, index), slope in zip(entries, slopes_along(comparison, directions), strict=True):
         if slope is None or not slope.holds(float(pairs[number].by_hand[index])):
             return False
     return True
 
 
-def _has_stop_gradient(comparison) -> bool:
-    return comparison.program is not None and "stop_gradient" in primitive_names(comparison.program.jaxpr)
-
-
-def _measure_slope(comparison: Comparison, direction, frozen=True, enough=0.0) -> Slope | None:
-    """Return the loss's slope; if ``frozen``, with everything behind ``stop_gradient`` held fixed, as in a gradient."""
-    program, plain = comparison.program, comparison.gradients.loss
-    loss = _freeze(comparison, program) if frozen and program and _has_stop_gradient(comparison) else plain
-    leaves, structure = jax.tree.flatten(comparison.gradients.params)
-    steps = [np.asarray(step).astype(leaf.dtype) for leaf, step in zip(leaves, direction, strict=True)]
-
-    def along(distance):
-        moved = [_add(leaf, distance * step) for leaf, step in zip(leaves, steps, strict=True)]
-        return float(np.real(loss(jax.tree.unflatten(structure, moved))))
-
-    try:
-        return measure_slope(along, comparison.spacing, enough)
-    except Exception:  # the caller's loss may reject other parameters, probabilities above 1 for example
-        return None
-
-
-def _add(leaf, step):
-    """Return the sum, by NumPy because JAX would compile a program for every shape; on the leaf's devices."""
-    moved = (np.asarray(leaf) + step).astype(leaf.dtype)
-    return jax.device_put(moved, leaf.sharding) if len(leaf.sharding.device_set) > 1 else jnp.asarray(moved)
-
-
-def _freeze(comparison: Comparison, program: Program):
-    """Return the loss with everything behind ``stop_gradient`` held at its value at the parameters."""
-    held = {}
-
-    def hold(equation, arguments, place):
-        if is_inlined(equation):
-            return None
-        outputs = bind(equation, arguments)
-        if equation.primitive.name == "stop_gradient":
-            held[place] = outputs
-        return outputs
-
-    program.evaluate(comparison.gradients.params, hold)
-
-    def loss(params):
-        comparison.gradients.calls["loss"] += 1
-        return program.evaluate(params, lambda equation, arguments, place: held.get(place))
-
-    return loss
-
-
-def _random_direction(comparison, random, leaves: Iterable[int]) -> list[np.ndarray]:
-    """Return normal numbers of the size of each parameter for some leaves, and zeros for the others."""
-    params = [np.asarray(leaf) for leaf in jax.tree.leaves(comparison.gradients.params)]
-    direction = [np.zeros(param.shape, np.complex128 if np.iscomplexobj(param) else np.float64) for param in params]
-    for number in leaves:
-        drawn = random.standard_normal(params[number].shape, np.float32)
-        if np.iscomplexobj(params[number]):
-            drawn = drawn + 1j * random.standard_normal(params[number].shape, np.float32)
-        direction[number] = np.asarray(drawn * _typical_size(params[number]))
-    return direction
-
-
-def _direction_of_differences(comparison, pairs, differences) -> list[np.ndarray]:
-    """Return the conjugate of the differences, no entry larger than a parameter."""
-    params = [np.asarray(leaf) for leaf in jax.tree.leaves(comparison.gradients.params)]
-    peak = max(float(np.max(np.abs(difference), initial=0.0)) for difference in differences.values())
-    size = max(_typical_size(params[number]) for number in differences)
-    return [
-        np.asarray(np.conj(differences[number]) / peak * size)
-        if number in differences
-        else np.zeros_like(pair.reference)
-        for number, pair in enumerate(pairs)
-    ]
-
-
-def _align_signs(direction, gradient) -> list[np.ndarray]:
-    """Return a direction with the signs of a gradient, so that its terms don't cancel."""
-
-    def align(steps, slopes):
-        if not np.iscomplexobj(slopes) and np.isfinite(slopes).all():
-            return np.where(slopes, np.copysign(steps, slopes), steps)
-        sizes = np.abs(slopes)
-        known = np.isfinite(sizes) & (sizes > 0)
-        signs = np.divide(np.conj(slopes), sizes, out=np.ones_like(slopes), where=known)
-        return np.asarray(np.where(known, np.abs(steps) * signs, steps))
-
-    return [align(steps, slopes) for steps, slopes in zip(direction, gradient, strict=True)]
-
-
-def _typical_size(param) -> float:
-    peak = max_abs(param)
-    if not peak or not np.isfinite(param).all():
-        return 1.0
-    return peak * float(np.linalg.norm(param / peak)) / param.size**0.5
-
-
-def _dot(gradient, direction) -> tuple[float, float]:
-    """Return the slope along a direction, Σ Re(g d) by JAX's convention for complex numbers, and Σ |g d|."""
-    pairs = zip(gradient, direction, strict=True)
-    # A gradient of another shape is wrong already.
-    products = [np.real(slope * step) for slope, step in pairs if step.any() and slope.shape == step.shape]
-    return sum((float(p.sum()) for p in products), 0.0), sum((float(np.abs(p).sum()) for p in products), 0.0)
-
-
-def _replace_nonfinite(array):
-    return np.where(np.isfinite(array), array, 0.0)
+def _replace_nonfinite(gradient) -> np.ndarray:
+    """Return a gradient with zeros in the place of its infinities and NaNs."""
+    return np.where(np.isfinite(gradient), gradient, 0.0)

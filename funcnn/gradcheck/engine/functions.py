@@ -1,0 +1,144 @@
+"""The caller's functions as functions of the floating parameters, and their results as trees of such."""
+
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from funcnn._checks import check_same_structure, describe, is_concrete, numeric_array, same_structure
+from funcnn.gradcheck.engine.taps import split_taps
+
+
+def floating_functions(
+    name: str, loss_fn: Callable[..., Any], grad_fn: Callable[..., PyTree], params: PyTree
+) -> tuple[Callable[..., Any], Callable[..., tuple[PyTree, dict[str, Any]]], PyTree]:
+    """Return both functions and the parameters, without the leaves that can't be differentiated.
+
+    Integers, strings, functions and other such leaves are passed to the caller's functions untouched. Arrays keep their
+    kind: NumPy's stay NumPy's, and PyTorch's tensors are NumPy's for the check and tensors for the caller.
+
+    Args:
+        name: the public function, for error messages.
+        loss_fn, grad_fn: functions of ``(params, *args)``.
+        params: any tree with at least one floating leaf.
+
+    Returns:
+        The loss, the gradient with a dictionary of taps' gradients, and the floating parameters with ``None`` in the
+        places of the other leaves.
+    """
+    floating = jax.tree.map(lambda leaf: _floating_array(name, leaf), params)
+
+    def fill(new):
+        return jax.tree.map(_restore, new, params, is_leaf=lambda leaf: leaf is None)
+
+    def loss(new, *rest):
+        return loss_fn(fill(new), *rest)
+
+    def gradient(new, *rest):
+        return select_floating(f"{name}(grad_fn)", grad_fn(fill(new), *rest), params, floating)
+
+    return loss, gradient, floating
+
+
+def select_floating(name: str, returned: Any, params: PyTree, floating: PyTree) -> tuple[PyTree, dict[str, Any]]:
+    """Return the gradients of the floating parameters, and the taps' gradients, of what a gradient function returned.
+
+    Raises:
+        ValueError: the gradient has another tree structure than the parameters.
+    """
+    gradients, taps = split_taps(returned, params)
+    if same_structure(floating, params):
+        _check_no_pair(name, gradients, params)
+        check_same_structure(name, gradients, params, "the parameters")
+    else:
+        static = {
+            jax.tree_util.keystr(path)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(floating, is_leaf=lambda leaf: leaf is None)
+            if leaf is None
+        }
+        gradients = jax.tree_util.tree_map_with_path(
+            lambda path, leaf: None if jax.tree_util.keystr(path) in static else leaf, gradients
+        )
+        check_same_structure(name, gradients, floating, "the floating parameters")
+    return jax.tree.map(lambda leaf: _gradient_array(name, leaf), gradients), taps
+
+
+def _check_no_pair(name, gradients, params):
+    """Raise where a gradient function returned ``(loss, gradients)``, as ``jax.value_and_grad`` does."""
+    if not isinstance(gradients, tuple) or len(gradients) != 2 or same_structure(gradients, params):
+        return
+    for number, word in ((1, "(loss, gradients)"), (0, "(gradients, loss)")):
+        if same_structure(gradients[number], params) and np.shape(jax.tree.leaves(gradients[1 - number])[0:1]) == (1,):
+            raise ValueError(
+                f"{name}: expected the gradients alone, got a pair that looks like {word}. "
+                f"Pass lambda *args: grad_fn(*args)[{number}]."
+            )
+
+
+def _floating_array(name, leaf):
+    if _is_tensor(leaf):
+        leaf = leaf.detach().cpu().numpy()
+    if isinstance(leaf, jax.Array):
+        if not is_concrete(leaf):
+            raise TypeError(f"{name}(params): expected arrays, got tracers. Call it outside jit, vmap and grad.")
+        return leaf if jnp.issubdtype(leaf.dtype, jnp.inexact) else None
+    if isinstance(leaf, float | complex) and not isinstance(leaf, np.generic):
+        return jnp.asarray(leaf)
+    if isinstance(leaf, np.ndarray | np.generic) and jnp.issubdtype(leaf.dtype, jnp.inexact):
+        numeric_array(f"{name}(params)", leaf)
+        return np.asarray(leaf)
+    return None
+
+
+def check_any_floating(name: str, params: PyTree, floating: PyTree) -> None:
+    """Raise where no leaf of the parameters can be differentiated."""
+    if jax.tree.leaves(params) and not jax.tree.leaves(floating):
+        path, leaf = jax.tree_util.tree_leaves_with_path(params)[0]
+        raise TypeError(
+            f"{name}: expected at least one floating parameter, got {describe(leaf)} at "
+            f"{jax.tree_util.keystr(path) or 'the root'}. Pass floating arrays, such as jnp.asarray(params, float)."
+        )
+
+
+def _restore(new, leaf):
+    """Return what the caller's function gets in the place of its own leaf."""
+    if new is None:
+        return leaf
+    if _is_tensor(leaf) and is_concrete(new):
+        return sys.modules["torch"].as_tensor(np.array(new), device=leaf.device)
+    return new
+
+
+def _is_tensor(leaf) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(leaf, torch.Tensor)
+
+
+def _gradient_array(name, leaf):
+    if _is_tensor(leaf):
+        return leaf.detach().cpu().numpy()
+    if not isinstance(leaf, jax.Array):
+        numeric_array(name, leaf)
+    return leaf
+
+
+def check_arguments(
+    name: str, function: Callable[..., Any], arguments: tuple, error: Exception, signature: str, advice: str
+) -> None:
+    """Raise a TypeError where a function raised because it takes other arguments than were passed."""
+    try:
+        taken = inspect.signature(function)
+    except (TypeError, ValueError):  # functions written in C may have none
+        return
+    try:
+        taken.bind(*arguments)
+    except TypeError as unfit:
+        raise TypeError(
+            f"{name}: expected a function that takes {signature}, {len(arguments)} in all, got one of {taken}: {unfit}. "
+            f"{advice}"
+        ) from error
