@@ -3,6 +3,7 @@
 import contextlib
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +47,26 @@ def widen(tree: PyTree) -> PyTree:
     def widen_leaf(leaf):
         if not isinstance(leaf, jax.Array | np.ndarray | np.generic) or not jnp.issubdtype(leaf.dtype, jnp.inexact):
             return leaf
-        return leaf.astype(np.complex128 if jnp.issubdtype(leaf.dtype, jnp.complexfloating) else np.float64)
+        dtype = np.complex128 if jnp.issubdtype(leaf.dtype, jnp.complexfloating) else np.float64
+        return cast_array(leaf, dtype)
 
     return jax.tree.map(widen_leaf, tree)
+
+
+def cast_array(array: Any, dtype: Any) -> Any:
+    """Return an array in another dtype, on the same devices. JAX would compile a program for every shape."""
+    if not isinstance(array, jax.Array):
+        return array.astype(dtype)
+    return like_devices(np.asarray(array).astype(dtype), array)
+
+
+def like_devices(array: np.ndarray, like: jax.Array) -> jax.Array:
+    """Return a NumPy array as a JAX array on the devices of another one."""
+    return jax.device_put(array, like.sharding if len(like.sharding.device_set) > 1 else None)
+
+
+def highest_matmul_precision() -> contextlib.AbstractContextManager:
+    """Return the context of JAX's most precise matrix products. A CPU has no others, and compiles nothing again."""
+    if jax.default_backend() == "cpu":
+        return contextlib.nullcontext()
+    return jax.default_matmul_precision("highest")

@@ -18,6 +18,8 @@ _COMPILED = ("jit", "pjit")
 _CALLS = (*_COMPILED, "closed_call", "core_call", "checkpoint", "remat", "remat2")
 _CUSTOM_RULES = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
 _LONGEST_UNROLLED = 256
+# What XLA takes to compile on one core of a CPU; only the ratio matters.
+_SECONDS_A_PROGRAM, _SECONDS_AN_OPERATION, _SECONDS_A_KERNEL = 0.06, 0.002, 0.02
 
 RANDOM = {"random_bits", "threefry2x32", "rng_bit_generator"}
 """The primitives that draw random numbers."""
@@ -73,6 +75,24 @@ class _Programs(tuple):
 @functools.lru_cache(maxsize=256)
 def _compiled(build, text, programs):
     return jax.jit(build(*programs))
+
+
+def evaluate_programs(programs: Sequence[Program], leaves: Sequence) -> list[list]:
+    """Return the leaves of each program's value, by one compiled function or operation by operation.
+
+    XLA takes some milliseconds for each operation of a program, and tens for one that is compiled alone. A long program
+    of few different operations, such as an unrolled loop, is faster operation by operation.
+    """
+    if is_cheaper_compiled(programs):
+        return compile_programs(values_of, programs)(list(leaves))
+    return [evaluate_calls(program.jaxpr, program.jaxpr.consts, leaves) for program in programs]
+
+
+def is_cheaper_compiled(programs: Sequence[Program]) -> bool:
+    """Whether programs compile faster together than each of their different operations alone."""
+    found = [equation for program in programs for equation in equations(program.jaxpr)]
+    kinds = {(equation.primitive.name, *(str(atom.aval) for atom in equation.invars)) for equation in found}
+    return _SECONDS_A_PROGRAM + _SECONDS_AN_OPERATION * len(found) < _SECONDS_A_KERNEL * len(kinds) + 0.5
 
 
 def values_of(*programs: Program) -> Callable[[Sequence, Sequence], list[list]]:

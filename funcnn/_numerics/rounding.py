@@ -8,6 +8,7 @@ Source:
     Parker, "Monte Carlo arithmetic", 1997.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from funcnn._numerics.program import (
     compile_programs,
     equations,
     evaluate_jaxpr,
+    is_cheaper_compiled,
     is_inlined,
     primitive_names,
 )
@@ -36,19 +38,28 @@ _EXACT = {
 _SIGNS = np.random.default_rng(0).choice([-1.0, 1.0], size=1009)
 
 
-def rounding_noise(program: Program, params: PyTree) -> list[float]:
-    """For each leaf of the program's value, how far an entry moves when every rounding falls otherwise.
+def rounding_noise(programs: Sequence[Program], params: PyTree) -> list[list[float]]:
+    """Return for each program, for each leaf of its value, how far an entry moves when every rounding falls otherwise.
 
     Decisions (comparisons, the larger of two) stay those of the exact run, so that a tie isn't broken by the noise.
     """
     leaves = jax.tree.leaves(params)
-    if primitive_names(program.jaxpr) & {"cond", "scan"}:
-        return [_distance(*_as_pair(pair)) for pair in _run_twice(program.jaxpr, leaves)]
-    return [_distance(*_as_pair(pair)) for pair in compile_programs(_both_runs, [program])(leaves)]
+    has_branches = any(primitive_names(program.jaxpr) & {"cond", "scan"} for program in programs)
+    if has_branches or not is_cheaper_compiled(programs):
+        runs = [_run_twice(program.jaxpr, leaves) for program in programs]
+    else:
+        runs = compile_programs(_both_runs, programs)(leaves)
+    return [[_distance(*_as_pair(pair)) for pair in run] for run in runs]
 
 
-def _both_runs(program: Program):
-    return lambda constants, leaves: _run_twice(program.jaxpr.replace(consts=list(constants[0])), leaves)
+def _both_runs(*programs: Program):
+    def runs(constants, leaves):
+        return [
+            _run_twice(program.jaxpr.replace(consts=list(each)), leaves)
+            for program, each in zip(programs, constants, strict=True)
+        ]
+
+    return runs
 
 
 def _run_twice(jaxpr, leaves):

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from funcnn._checks import check_callable, describe_tree
+from funcnn._checks import check_callable, describe_tree, same_structure
 from funcnn.gradcheck.engine.examination import examine
 from funcnn.gradcheck.engine.functions import check_arguments
 from funcnn.gradcheck.engine.properties import Property, check_also
@@ -107,13 +107,12 @@ def check_scalar(name: str, value: Any, params: PyTree) -> None:
     is_array = isinstance(value, jax.Array | np.ndarray | np.generic | float) or hasattr(value, "detach")
     if is_array and np.shape(value) == () and _is_real(value):
         return
-    if isinstance(value, tuple) and len(value) == 2 and np.shape(value[0] if _is_real(value[0]) else None) == ():
-        if _is_real(value[0]):
-            raise ValueError(
-                f"{name}: expected a function that returns a scalar, got a pair that looks like (loss, auxiliary). "
-                "Pass lambda *args: loss_fn(*args)[0]."
-            )
-    is_gradient = np.shape(value) != () if is_array else jax.tree.structure(value) == jax.tree.structure(params)
+    if isinstance(value, tuple) and len(value) == 2 and _is_real(value[0]) and np.shape(value[0]) == ():
+        raise ValueError(
+            f"{name}: expected a function that returns a scalar, got a pair that looks like (loss, auxiliary). "
+            "Pass lambda *args: loss_fn(*args)[0]."
+        )
+    is_gradient = np.shape(value) != () if is_array else same_structure(value, params)
     is_gradient = is_gradient and jax.tree.map(np.shape, value) == jax.tree.map(np.shape, params)
     raise ValueError(
         f"{name}: expected a function that returns a scalar, got {describe_tree(value)}. "

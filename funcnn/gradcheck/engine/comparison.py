@@ -57,10 +57,15 @@ def noise_tolerances(comparison: Comparison, pairs: list[Pair]) -> list[Toleranc
     autodiff, by_hand = comparison.programs.autodiff, comparison.programs.by_hand
     floors = [0.0] * len(pairs)
     origin = "16 × the rounding measured in the leaf"
-    for program, skipped in ((autodiff, 1), (by_hand, 0)):  # autodiff's program returns the loss first
-        if program is not None and not coarser_dtypes(program, comparison.spacing):
-            measured = rounding_noise(program, params)[skipped : skipped + len(pairs)]
-            floors = [max(floor, 16 * noise) for floor, noise in zip(floors, measured, strict=True)]
+    asked = {0: by_hand, 1: autodiff}  # autodiff's program returns the loss first
+    known = {
+        skipped: program
+        for skipped, program in asked.items()
+        if program is not None and not coarser_dtypes(program, comparison.spacing)
+    }
+    for skipped, noise in zip(known, rounding_noise(list(known.values()), params), strict=True):
+        measured = noise[skipped : skipped + len(pairs)]
+        floors = [max(floor, 16 * part) for floor, part in zip(floors, measured, strict=True)]
     tree = max((max_abs(pair.reference) for pair in pairs), default=0.0)
     if autodiff is None or by_hand is None:
         sizes = [max_abs(pair.reference) for pair in pairs]

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnn._numerics.arrays import max_abs
+from funcnn._numerics.precision import like_devices
 from funcnn._numerics.program import (
     Program,
     bind,
@@ -72,7 +73,7 @@ def _losses_along(comparison, directions, is_frozen) -> Callable[[np.ndarray], n
 
             def compiled(distances):
                 calls["loss"] += len(distances) * len(directions)
-                return np.asarray(losses(leaves, steps, distances))
+                return np.stack([np.asarray(losses(leaves, steps, distance)) for distance in distances])
 
             return compiled
     loss = _freeze(comparison, program) if program and is_frozen and has_stop_gradient(comparison) else None
@@ -99,18 +100,17 @@ def _moved(leaves, steps, number, distance):
 def _add(leaf, step):
     """Return the sum, by NumPy because JAX would compile a program for every shape; on the leaf's devices."""
     moved = np.asarray((np.asarray(leaf) + step).astype(leaf.dtype))
-    if not isinstance(leaf, jax.Array):
-        return moved
-    return jax.device_put(moved, leaf.sharding) if len(leaf.sharding.device_set) > 1 else jnp.asarray(moved)
+    return like_devices(moved, leaf) if isinstance(leaf, jax.Array) else moved
 
 
 def _plain_losses(program: Program):
-    def losses(constants, leaves, steps, distances):
-        def loss(distance, step):
+    def losses(constants, leaves, steps, distance):
+        def loss(step):
             moved = _moved_leaves(leaves, step, distance)
             return jnp.real(evaluate_calls(program.jaxpr, constants[0], moved)[0])
 
-        return _map_both(loss, distances, steps)
+        # One direction after the other: a kernel may have no batched form.
+        return jax.lax.map(loss, steps)
 
     return losses
 
@@ -131,26 +131,22 @@ def _frozen_losses(program: Program):
     def reuse(equation, arguments, place):
         return held.get(place) or (None if id(equation) in holders else bind(equation, arguments))
 
-    def losses(constants, leaves, steps, distances):
+    def losses(constants, leaves, steps, distance):
         jaxpr = program.jaxpr.replace(consts=list(constants[0]))
         evaluate_jaxpr(jaxpr, leaves, hold, (), lambda value: value)
 
-        def loss(distance, step):
+        def loss(step):
             moved = _moved_leaves(leaves, step, distance)
             return jnp.real(evaluate_jaxpr(jaxpr, moved, reuse, (), lambda value: value)[0])
 
-        return _map_both(loss, distances, steps)
+        # One direction after the other: a kernel may have no batched form.
+        return jax.lax.map(loss, steps)
 
     return losses
 
 
 def _moved_leaves(leaves, step, distance):
     return [(leaf + distance * part).astype(leaf.dtype) for leaf, part in zip(leaves, step, strict=True)]
-
-
-def _map_both(loss, distances, steps):
-    """Return the loss for every distance and step, one after the other: a kernel may have no batched form."""
-    return jax.lax.map(lambda distance: jax.lax.map(lambda step: loss(distance, step), steps), distances)
 
 
 def _holders(program) -> list:

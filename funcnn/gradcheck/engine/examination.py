@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from funcnn._numerics.arrays import as_float64, max_abs
-from funcnn._numerics.precision import allow_promotion
+from funcnn._numerics.precision import allow_promotion, highest_matmul_precision
 from funcnn._numerics.program import primitive_names
 from funcnn._numerics.widening import OPAQUE
 from funcnn.gradcheck.engine.comparison import Pair, Tolerance, compare, noise_tolerances, relative_tolerances
@@ -72,7 +72,7 @@ def examine(
     start, calls = time.perf_counter(), Counter[str]()
     loss_fn, grad_fn, floating = floating_functions(name, loss_fn, grad_fn, arguments[0])
     check_any_floating(f"{name}(params)", arguments[0], floating)
-    with jax.default_matmul_precision("highest"):
+    with highest_matmul_precision():
         own = Gradients(loss_fn, grad_fn, (floating, *arguments[1:]), calls).evaluated()
         twice = repeatability(own)
         if (report := report_changing_loss(own) or report_changing_gradient(own, twice)) is not None:
@@ -177,9 +177,7 @@ def _compare_leaves(comparison, pairs, kinks) -> list[LeafReport]:
     ]
 
 
-def _decide(
-    comparison, pairs, rows, kinks: Kinks | None, reference: Reference
-) -> tuple[list[LeafReport], Decision]:
+def _decide(comparison, pairs, rows, kinks: Kinks | None, reference: Reference) -> tuple[list[LeafReport], Decision]:
     """Return the verdict, and the rows without the differences that kinks or the measured slope explain."""
     if not rows:
         return rows, Decision("agrees", "there is nothing to compare", {})
@@ -244,8 +242,11 @@ def _decide_by_measurement(comparison, pairs, rows, disputed, reference) -> tupl
         where = f"{row.path or 'the root'}{list(row.worst) if row.worst else ''}"
         reason = f"at {where} the loss has the slope {row.by_autodiff:.6g}, by hand it is {row.by_hand:.6g}"
         return rows, Decision("hand-written wrong", reason, {})
-    share = max(row.tolerance / (max_abs(pair.reference) or 1.0) for row, pair in zip(rows, pairs, strict=True))
-    measured = f"the slopes of the loss, measured at {reference.measured} entries, confirm it to {share:.0e}"
+    size = max(max_abs(pair.by_hand) for pair in pairs)
+    share = max(max_abs(errors) for errors in reference.errors) / size if size else 0.0
+    measured = (
+        f"the slopes of the loss, measured by {reference.measured} entries, confirm it to {max(share, 1e-16):.0e}"
+    )
     return rows, Decision("agrees", measured, {})
 
 

@@ -139,6 +139,6 @@ def check_arguments(
         taken.bind(*arguments)
     except TypeError as unfit:
         raise TypeError(
-            f"{name}: expected a function that takes {signature}, {len(arguments)} in all, got one of {taken}: {unfit}. "
-            f"{advice}"
+            f"{name}: expected a function that takes {signature}, {len(arguments)} in all, got one of {taken}: "
+            f"{unfit}. {advice}"
         ) from error

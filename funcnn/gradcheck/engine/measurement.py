@@ -71,7 +71,10 @@ def _measure(comparison) -> Reference:
     directions = [_unit(params, number, index, part) for number, index, part in places]
     scale = max(map(max_abs, by_hand), default=0.0)
     slopes = slopes_along(comparison, directions, enough=1e-9 * scale if np.isfinite(scale) else 0.0)
-    values = [hand.copy() if hand.shape == param.shape else np.full(param.shape, np.nan) for hand, param in zip(by_hand, params, strict=True)]
+    values = [
+        hand.copy() if hand.shape == param.shape else np.full(param.shape, np.nan)
+        for hand, param in zip(by_hand, params, strict=True)
+    ]
     errors, at_kinks = [np.zeros(param.shape) for param in params], [np.zeros(param.shape, bool) for param in params]
     for (number, index, part), direction, slope in zip(places, directions, slopes, strict=True):
         step = float(np.abs(direction[number][index]))
@@ -89,7 +92,8 @@ def _measure(comparison) -> Reference:
         values[number][index] = (
             measured / step + 1j * np.imag(values[number][index])
             if part == 1 and np.iscomplexobj(values[number])
-            else measured / step if part == 1
+            else measured / step
+            if part == 1
             else np.real(values[number][index]) - 1j * measured / step
         )
     return Reference(values, errors, at_kinks, len(places))

@@ -13,7 +13,7 @@ from jaxtyping import PyTree
 from funcnn._checks import is_concrete
 from funcnn._numerics.arrays import as_float64, distances, max_abs
 from funcnn._numerics.precision import allow_promotion, copy_arrays, enable_x64, widen
-from funcnn._numerics.program import RANDOM, Program, compile_programs, primitive_names, trace, values_of
+from funcnn._numerics.program import RANDOM, Program, evaluate_programs, primitive_names, trace
 from funcnn._numerics.rounding import coarser_dtypes, rounding_dtypes
 from funcnn._numerics.widening import widen_program
 
@@ -60,7 +60,7 @@ class Gradients(NamedTuple):
     def evaluated(self) -> "Gradients":
         """Return the same with the values at ``arguments``, by the caller's functions as they are."""
         by_hand, taps = self.gradient_and_taps(self.params)
-        is_x64 = bool(jax.config.jax_enable_x64)
+        is_x64 = bool(jax.config.read("jax_enable_x64"))
         return self._replace(value=self.loss(self.params), by_hand=by_hand, taps=taps, is_x64=is_x64)
 
     def autodiff(self) -> PyTree:
@@ -69,7 +69,7 @@ class Gradients(NamedTuple):
         program = trace(jax.grad(self.loss), self.params)
         if program is None:
             return jax.grad(self.loss)(self.params)
-        return jax.tree.unflatten(program.structure, compile_programs(values_of, [program])(_leaves(self.params))[0])
+        return jax.tree.unflatten(program.structure, evaluate_programs([program], _leaves(self.params))[0])
 
 
 class Programs(NamedTuple):
@@ -201,7 +201,7 @@ def _evaluate(programs, params) -> tuple[PyTree | None, PyTree | None]:
     """Return the hand-written gradient, and value and gradient by autodiff, where they have programs."""
     asked = [program for program in (programs.by_hand, programs.autodiff) if program is not None]
     try:
-        values = compile_programs(values_of, asked)(_leaves(params)) if asked else []
+        values = evaluate_programs(asked, _leaves(params))
     except Exception:  # a callback's own error
         return None, None
     trees = [jax.tree.unflatten(program.structure, value) for program, value in zip(asked, values, strict=True)]
@@ -259,12 +259,11 @@ def _reject_other_numbers(own, comparison) -> str:
     ours, theirs = np.complex128(comparison.gradients.value), np.complex128(own.value)
     with np.errstate(all="ignore"):
         gap, size = np.abs(ours - theirs), np.maximum(np.abs(ours), np.abs(theirs))
-    program = comparison.program
-    if gap > _epsilon(jnp.result_type(own.value)) ** 0.5 * size and program is not None:
-        if primitive_names(program.jaxpr) & RANDOM:
-            losses = f"where the loss is {ours.real:.6g} and not {theirs.real:.6g}"
-            return f"the random numbers are others in float64, {losses}"
-    return ""
+    is_near = gap <= _epsilon(jnp.result_type(own.value)) ** 0.5 * size
+    if is_near or comparison.program is None or not primitive_names(comparison.program.jaxpr) & RANDOM:
+        return ""
+    losses = f"where the loss is {ours.real:.6g} and not {theirs.real:.6g}"
+    return f"the random numbers are others in float64, {losses}"
 
 
 def _spacing_of(own, gradients, programs, precision) -> float:

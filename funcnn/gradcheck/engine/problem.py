@@ -84,8 +84,8 @@ def contributions(comparison: Comparison, position: int) -> np.ndarray | None:
         return gradients.loss_fn(jax.tree.unflatten(params_structure, whole), *jax.tree.unflatten(structure, rest))
 
     try:
-        gradient = jax.vmap(jax.grad(of_one), in_axes=(None, 0))
-        return np.asarray(gradient(params[position], jnp.arange(samples)))
+        gradient = jax.jit(jax.vmap(jax.grad(of_one), in_axes=(None, 0)))
+        return np.asarray(gradient(params[position], np.arange(samples)))
     except Exception:  # the caller's function may need its whole batch, or NumPy's arrays
         return None
 

@@ -41,9 +41,7 @@ def traced_properties(
     if comparison.gradient_program is not None and "jit" not in also:
         # Without a call in the precision of the comparison, the traced gradient was held against the caller's own call.
         traced = gradients.by_hand if comparison.traced is None else comparison.traced
-        reports.append(
-            agreement("the same traced, as under jit", lambda: traced, gradients.by_hand, spacing, rounding)
-        )
+        reports.append(agreement("the same traced, as under jit", lambda: traced, gradients.by_hand, spacing, rounding))
     asked = {
         "jit": lambda: _jit_property(gradients, spacing, rounding),
         "vmap": lambda: _vmap_property(gradients, spacing),

@@ -68,7 +68,8 @@ def measure_slopes(
     """Return the slopes at 0 along several directions, as ``measure_slope`` does along one.
 
     Args:
-        losses: from distances ``(points,)`` to the loss at each distance along each direction, ``(points, directions)``.
+        losses: from distances ``(points,)`` to the loss at each distance along each direction,
+            ``(points, directions)``.
         spacing, enough: as for ``measure_slope``.
     """
     centre = losses(np.zeros(1))[0]

@@ -1,6 +1,7 @@
 """Rounding in the caller's own dtype: how much of it the problem explains, and how much the gradient adds."""
 
 import functools
+import math
 from functools import partial
 from typing import Literal, TypeAlias, get_args
 
@@ -9,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnn._numerics.arrays import as_float64, distances, max_abs
-from funcnn._numerics.precision import enable_x64
-from funcnn._numerics.program import RANDOM, default_rule, jaxpr_constants, primitive_names
+from funcnn._numerics.precision import enable_x64, like_devices
+from funcnn._numerics.program import RANDOM, default_rule, evaluate_programs, jaxpr_constants, primitive_names
 from funcnn.gradcheck.engine.comparison import Pair
 from funcnn.gradcheck.engine.precision import Comparison, Gradients
 from funcnn.gradcheck.report import LeafReport
@@ -212,7 +213,9 @@ class _Errors:
             detail = f"in {pair.dtype} {lost}, as rounding the parameters and the data once already explains"
             return row._replace(cause=row.cause or "noise", detail=row.detail or detail)
         if error == np.inf and np.isfinite(autodiffs):
-            detail = f"right in float64, but in the caller's {pair.dtype} it isn't finite, where autodiff's is: {_REMEDY}"
+            detail = (
+                f"right in float64, but in the caller's {pair.dtype} it isn't finite, where autodiff's is: {_REMEDY}"
+            )
             return row._replace(ok=False, cause="nonfinite", detail=detail)
         if error <= 16 * autodiffs and (self.is_loss_lost or error <= 0.1 * scale):
             if not is_half_lost:
@@ -220,13 +223,19 @@ class _Errors:
             detail = f"right, but in {pair.dtype} it is {lost}, and autodiff's too: the loss itself loses the digits"
             return row._replace(cause="unstable", detail=detail)
         whole = -np.log10(float(jnp.finfo(pair.dtype).eps))
-        digits, theirs = (max(0.0, min(whole, -np.log10(part))) if part else whole for part in (share, autodiffs / scale))
+        digits, theirs = (
+            max(0.0, min(whole, -np.log10(part))) if part else whole for part in (share, autodiffs / scale)
+        )
         detail = (
             f"right in float64, but in the caller's {pair.dtype} {lost}: it {_KEPT} {digits:.1f} of {whole:.1f} digits, "
             f"autodiff's {theirs:.1f}; {_REMEDY}"
         )
         is_wrong = stability == "fail" and is_half_lost
         return row._replace(ok=not is_wrong, cause="unstable", detail=detail)
+
+
+def _digits(error: float, most: float) -> float:
+    return max(0.0, min(most, -math.log10(error))) if error else most
 
 
 def _max_distance(own, reference):
@@ -240,20 +249,50 @@ def _round_inputs(comparison, spacing) -> tuple[list[np.ndarray], list[np.ndarra
     def rounded(leaf):
         if not isinstance(leaf, jax.Array | np.ndarray) or not jnp.issubdtype(leaf.dtype, jnp.inexact):
             return leaf
-        return leaf * (1 - spacing * np.resize(_SIGNS, leaf.shape)).astype(leaf.real.dtype)
+        factors = 1 - spacing * np.resize(_SIGNS, leaf.shape)
+        return _as_kind(np.asarray(leaf) * factors, leaf)
 
     if comparison.narrow:
         return None  # the caller's functions round to fewer digits than the comparison
-    gradients = comparison.gradients
-    moved = gradients._replace(arguments=jax.tree.map(rounded, gradients.arguments))
+    gradients, programs = comparison.gradients, comparison.programs
+    arguments = jax.tree.map(rounded, gradients.arguments)
     try:
-        by_hand, reference = moved.gradient(moved.params), _reference(moved, comparison)
+        if programs.autodiff is not None and programs.by_hand is not None:
+            return _run_with(comparison, arguments)
+        moved = gradients._replace(arguments=arguments)
+        by_hand = moved.gradient(moved.params)
+        # Without autodiff the hand-written gradient, which is right, stands for both.
+        reference = by_hand if comparison.by_autodiff is None else moved.autodiff()
     except Exception:  # the caller's function may reject such data
         return None
     ours, theirs = ([as_float64(leaf) for leaf in jax.tree.leaves(tree)] for tree in (by_hand, reference))
     return ours, theirs
 
 
-def _reference(moved: Gradients, comparison: Comparison):
-    """Return autodiff's gradient of other data; the hand-written one, which is right, where autodiff isn't asked."""
-    return moved.gradient(moved.params) if comparison.by_autodiff is None else moved.autodiff()
+def _as_kind(array, like):
+    """Return a NumPy array in the dtype and of the kind of another array."""
+    array = array.astype(like.dtype)
+    return like_devices(array, like) if isinstance(like, jax.Array) else array
+
+
+def _run_with(comparison, arguments):
+    """Return both gradients by their programs, with other arguments in the places of those that they were traced with."""
+    known = {
+        _key(leaf): new
+        for leaf, new in zip(jax.tree.leaves(comparison.gradients.arguments), jax.tree.leaves(arguments), strict=True)
+        if isinstance(leaf, jax.Array | np.ndarray) and jnp.issubdtype(leaf.dtype, jnp.inexact)
+    }
+    programs = [
+        program._replace(
+            jaxpr=program.jaxpr.replace(consts=[_replaced(known, value) for value in program.jaxpr.consts])
+        )
+        for program in (comparison.programs.by_hand, comparison.programs.autodiff)
+    ]
+    comparison.gradients.calls["gradient"] += 2
+    by_hand, autodiff = evaluate_programs(programs, jax.tree.leaves(arguments[0]))
+    return [as_float64(leaf) for leaf in by_hand], [as_float64(leaf) for leaf in autodiff[1:]]
+
+
+def _replaced(known, value):
+    is_floating = jnp.issubdtype(jnp.result_type(value), jnp.inexact)
+    return known.get(_key(value), value) if is_floating else value

@@ -28,18 +28,20 @@ def suggest_surrogate(report: GradientReport, comparison: Comparison) -> Gradien
         return report
     is_plain = factor is None or abs(factor - 1) < 1e-6
     stand_in = "x" if is_plain else f"{format_factor(factor or 1.0, 1e-6)} * x"
-    returned = "" if factor is None else f"the rule returns its cotangent{'' if is_plain else f' times {stand_in[:-4]}'}"
+    returned = (
+        "" if factor is None else f"the rule returns its cotangent{'' if is_plain else f' times {stand_in[:-4]}'}"
+    )
     flat = "the function's slope is zero everywhere, as that of round or sign is" if is_flat else ""
     facts = "; ".join(filter(None, (flat, returned)))
     advice = SURROGATE if factor is None else (
         f"If that is meant so, check it with the function's values and this slope: reference=lambda x: {stand_in} + "
         f"jax.lax.stop_gradient(function(x) - {stand_in})."
     )  # fmt: skip
-    diagnosis = f"{report.diagnosis}\n{facts[0].upper()}{facts[1:]}. {advice}"
+    suggestion = f"{facts[0].upper()}{facts[1:]}. {advice}"
     if is_flat:
         reason = f"{flat}, so nothing can be said of a rule that is meant to differ"
-        return report._replace(verdict="undecided", reason=reason, diagnosis=diagnosis)
-    return report._replace(diagnosis=diagnosis)
+        return report._replace(verdict="undecided", reason=reason, diagnosis=suggestion)
+    return report._replace(diagnosis=f"{report.diagnosis}\n{suggestion}")
 
 
 def _references(report, comparison) -> list:

@@ -17,6 +17,7 @@ from funcnn._numerics.program import (
     compile_programs,
     equation_at,
     evaluate_jaxpr,
+    is_cheaper_compiled,
     is_inlined,
     primitive_names,
 )
@@ -62,7 +63,7 @@ def find_ties(program: Program | None, params: PyTree, spacing: float) -> AllTie
     if program is None or not primitive_names(program.jaxpr) & (_TWO_SIDED | set(_EXTREMES)):
         return AllTies({}, {})
     leaves, found = jax.tree.leaves(params), {}
-    is_compiled = not primitive_names(program.jaxpr) & {"cond", "scan"}
+    is_compiled = not primitive_names(program.jaxpr) & {"cond", "scan"} and is_cheaper_compiled([program])
     if is_compiled:
         found = compile_programs(_compiled_operands, [program])(leaves)
         near = _select_ties(found, lambda place: equation_at(program.jaxpr, place), 8 * spacing)
