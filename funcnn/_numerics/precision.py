@@ -60,9 +60,9 @@ def cast_array(array: Any, dtype: Any) -> Any:
     return like_devices(np.asarray(array).astype(dtype), array)
 
 
-def like_devices(array: np.ndarray, like: jax.Array) -> jax.Array:
+def like_devices(array: Any, like: jax.Array) -> jax.Array:
     """Return a NumPy array as a JAX array on the devices of another one."""
-    return jax.device_put(array, like.sharding if len(like.sharding.device_set) > 1 else None)
+    return jax.device_put(np.asarray(array), like.sharding if len(like.sharding.device_set) > 1 else None)
 
 
 def highest_matmul_precision() -> contextlib.AbstractContextManager:

@@ -73,9 +73,11 @@ def noise_tolerances(comparison: Comparison, pairs: list[Pair]) -> list[Toleranc
         floors = [max(floor, shared_floor(shared, size)) for floor, size in zip(floors, sizes, strict=True)]
         origin = "16 ε of the tree's largest entry"
     for number, pair in enumerate(pairs):
-        # A leaf that is nil beside the others in both gradients has no digits of its own.
-        if max(max_abs(pair.reference), max_abs(pair.by_hand)) <= comparison.spacing * tree:
-            floors[number] = max(floors[number], 2 * comparison.spacing * tree)
+        # A leaf is nil beside the others where one gradient is 0 and the other rounds to it, or both are far below.
+        ours, theirs = max_abs(pair.by_hand), max_abs(pair.reference)
+        nil = comparison.spacing ** (1.0 if not ours or not theirs else 1.5) * tree
+        if max(ours, theirs) <= nil:
+            floors[number] = max(floors[number], 2 * nil)
     return [
         Tolerance(relative.size + floor, f"{relative.origin}, and {origin}")
         for relative, floor in zip(base, floors, strict=True)

@@ -1,7 +1,7 @@
 """The measured reference, where autodiff can't be asked: the slope of the loss by each entry, with its uncertainty."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -99,7 +99,7 @@ def _measure(comparison) -> Reference:
     return Reference(values, errors, at_kinks, len(places))
 
 
-def _places(params: Sequence[np.ndarray]) -> list[tuple[int, tuple, complex]]:
+def _places(params: Sequence[np.ndarray]) -> list[tuple[int, tuple, Any]]:
     """Return the entries to measure, ``(leaf, index, 1 or 1j)``: all, or as many of each leaf if there are too many."""
     total = sum(param.size for param in params)
     random, places = np.random.default_rng(9), []

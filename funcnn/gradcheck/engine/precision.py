@@ -59,9 +59,9 @@ class Gradients(NamedTuple):
 
     def evaluated(self) -> "Gradients":
         """Return the same with the values at ``arguments``, by the caller's functions as they are."""
+        value = self.loss(self.params)
         by_hand, taps = self.gradient_and_taps(self.params)
-        is_x64 = bool(jax.config.read("jax_enable_x64"))
-        return self._replace(value=self.loss(self.params), by_hand=by_hand, taps=taps, is_x64=is_x64)
+        return self._replace(value=value, by_hand=by_hand, taps=taps, is_x64=bool(jax.config.read("jax_enable_x64")))
 
     def autodiff(self) -> PyTree:
         """Return ``jax.grad``'s gradient at ``arguments``; compiled if possible."""
@@ -100,7 +100,8 @@ class Comparison(NamedTuple):
         precision: the dtype's name.
         reason: why the precision isn't float64; empty if it is.
         narrow: the name of the coarsest dtype to which the caller's own code casts, where the casts were taken out.
-        coarse: the same, where they could not be.
+        loss_narrow: the same of the loss alone.
+        coarse: the same as ``narrow``, where they could not be.
     """
 
     gradients: Gradients
@@ -112,6 +113,7 @@ class Comparison(NamedTuple):
     precision: str
     reason: str
     narrow: str = ""
+    loss_narrow: str = ""
     coarse: str = ""
 
     @property
@@ -175,7 +177,9 @@ def _compare(own, gradients, precision, min_spacing, is_pure, no_autodiff) -> Co
         trace(jax.value_and_grad(gradients.loss), gradients.params) if loss and not no_autodiff else None,
         trace(gradients.gradient, gradients.params) if is_pure else None,
     )
-    programs, narrow = _take_out_casts(programs, gradients.params) if precision == "float64" else (programs, "")
+    narrow = loss_narrow = ""
+    if precision == "float64":
+        programs, narrow, loss_narrow = _take_out_casts(programs, gradients.params)
     ours, theirs = _evaluate(programs, gradients.params)
     gradients.calls["gradient"] += len(programs.known()) - (loss is not None)
     value = theirs[0] if theirs else gradients.value
@@ -192,7 +196,7 @@ def _compare(own, gradients, precision, min_spacing, is_pure, no_autodiff) -> Co
     gradients = gradients._replace(value=value, by_hand=by_hand)
     spacing = max(min_spacing, _spacing_of(own, gradients, programs, precision))
     return Comparison(
-        gradients, by_autodiff, no_autodiff, programs, traced, spacing, precision, "", narrow,
+        gradients, by_autodiff, no_autodiff, programs, traced, spacing, precision, "", narrow, loss_narrow,
         _coarsest(programs.known(), float(jnp.finfo(jnp.float32).eps)) if precision == "float64" else "",
     )  # fmt: skip
 
@@ -236,17 +240,15 @@ def _is_doubtful(own, ours) -> bool:
     return False
 
 
-def _take_out_casts(programs: Programs, params) -> tuple[Programs, str]:
-    """Return the programs without casts to narrower floating types, and the name of the coarsest of these types."""
-    narrow = _coarsest([program for program in programs[:2] if program is not None], _epsilon(jnp.float64))
-    by_hand = _coarsest([programs.by_hand] if programs.by_hand else [], _epsilon(jnp.float64))
-    coarsest = max([dtype for dtype in (narrow, by_hand) if dtype], key=_epsilon, default="")
-    if not coarsest or None in (programs.loss, programs.by_hand):
-        return programs, ""
+def _take_out_casts(programs: Programs, params) -> tuple[Programs, str, str]:
+    """Return the programs without casts to narrower floating types, and the coarsest of these, of all and the loss."""
+    narrow = _coarsest(programs.known(), _epsilon(jnp.float64))
+    if not narrow or programs.loss is None or programs.by_hand is None:
+        return programs, "", ""
     wide = Programs(*(program and widen_program(program, params) for program in programs))
     if wide.loss is None or wide.by_hand is None or (programs.autodiff is not None and wide.autodiff is None):
-        return programs, ""
-    return wide, narrow or by_hand
+        return programs, "", ""
+    return wide, narrow, _coarsest([programs.loss], _epsilon(jnp.float64))
 
 
 def _coarsest(programs, spacing) -> str:

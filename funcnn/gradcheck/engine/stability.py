@@ -186,7 +186,7 @@ class _Errors:
         spacing = self._spacing(pair)
         scale = max_abs(pair.by_hand)
         is_beyond_range = scale > float(jnp.finfo(pair.dtype).max)
-        if spacing <= self.comparison.spacing or is_beyond_range:
+        if (spacing <= self.comparison.spacing and not self.comparison.narrow) or is_beyond_range:
             return row
         if row.cause == "noise" and row.relative_difference > 1e-3 and np.isfinite(as_float64(pair.own)).all():
             return row  # a gradient that is only rounding is so in any dtype
@@ -198,9 +198,16 @@ class _Errors:
             return row
         return self._describe(number, row, error, scale, stability, error > max(spacing**0.5 * size, floor))
 
+    def _remedy(self, pair) -> str:
+        """Return what to look at: a cast on the way, or the formula."""
+        narrow = self.comparison.narrow
+        if narrow and float(jnp.finfo(narrow).eps) > self._spacing(pair):
+            return f"by hand it is rounded to {narrow} on the way"
+        return _REMEDY
+
     def _spacing(self, pair) -> float:
         """Return ε of the leaf's dtype, or of the coarser one in which the loss itself is written."""
-        narrow = self.comparison.narrow or pair.dtype
+        narrow = self.comparison.loss_narrow or pair.dtype
         return max(float(jnp.finfo(pair.dtype).eps), float(jnp.finfo(narrow).eps))
 
     def _describe(self, number, row, error, scale, stability, is_half_lost) -> LeafReport:
@@ -214,9 +221,9 @@ class _Errors:
             return row._replace(cause=row.cause or "noise", detail=row.detail or detail)
         if error == np.inf and np.isfinite(autodiffs):
             detail = (
-                f"right in float64, but in the caller's {pair.dtype} it isn't finite, where autodiff's is: {_REMEDY}"
+                f"right in float64, but in the caller's {pair.dtype} not finite, where autodiff's is finite: {_REMEDY}"
             )
-            return row._replace(ok=False, cause="nonfinite", detail=detail)
+            return row._replace(ok=False, cause="unstable", detail=detail)
         if error <= 16 * autodiffs and (self.is_loss_lost or error <= 0.1 * scale):
             if not is_half_lost:
                 return row
@@ -227,8 +234,8 @@ class _Errors:
             max(0.0, min(whole, -np.log10(part))) if part else whole for part in (share, autodiffs / scale)
         )
         detail = (
-            f"right in float64, but in the caller's {pair.dtype} {lost}: it {_KEPT} {digits:.1f} of {whole:.1f} digits, "
-            f"autodiff's {theirs:.1f}; {_REMEDY}"
+            f"right in float64, but in the caller's {pair.dtype} {lost}: it {_KEPT} {digits:.1f} of {whole:.1f} "
+            f"digits, autodiff's {theirs:.1f}; {self._remedy(pair)}"
         )
         is_wrong = stability == "fail" and is_half_lost
         return row._replace(ok=not is_wrong, cause="unstable", detail=detail)
@@ -276,7 +283,7 @@ def _as_kind(array, like):
 
 
 def _run_with(comparison, arguments):
-    """Return both gradients by their programs, with other arguments in the places of those that they were traced with."""
+    """Return both gradients by their programs, with other arguments in the places of those of the trace."""
     known = {
         _key(leaf): new
         for leaf, new in zip(jax.tree.leaves(comparison.gradients.arguments), jax.tree.leaves(arguments), strict=True)

@@ -1,5 +1,6 @@
 """Ties in a program: comparisons of equal numbers, and the program's gradient with each tie decided."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from funcnn._numerics.arrays import max_abs
+from funcnn._checks import is_concrete
 from funcnn._numerics.program import (
     Place,
     Program,
@@ -79,35 +80,61 @@ def _compiled_operands(program: Program):
     return lambda constants, leaves: _operands(program.jaxpr.replace(consts=list(constants[0])), leaves, {})
 
 
-def _operands(jaxpr, leaves, seen: dict[Place, Any]) -> dict[Place, list]:
-    """Return the operands of every two-sided operation that depends on the parameters; enter equations in ``seen``."""
-    found: dict[Place, list] = {}
+def _operands(jaxpr, leaves, seen: dict[Place, Any]) -> dict[Place, tuple[list, Any]]:
+    """Return the operands of every two-sided operation that depends on the parameters; enter equations in ``seen``.
+
+    The operands come with the size of the largest number that they were computed from: a difference of two equal
+    numbers is 0 up to the rounding of these.
+    """
+    found: dict[Place, tuple[list, Any]] = {}
 
     def rule(equation, arguments, place):
         name, seen[place] = equation.primitive.name, equation
         if is_inlined(equation):
             return None
-        pairs = [argument if isinstance(argument, tuple) else (argument, np.zeros(())) for argument in arguments]
-        values = [pair[0] for pair in pairs]
+        known = [argument if isinstance(argument, tuple) else _known(argument, False, 0.0) for argument in arguments]
+        values = [value for value, _, _ in known]
         outputs = bind(equation, values)
-        depends = name != "stop_gradient" and any(np.any(pair[1]) for pair in pairs)
-        if depends and _may_tie(name, values):
-            found[place] = values
-        return [(output, np.broadcast_to(depends, jnp.shape(output))) for output in outputs]
+        depends = name != "stop_gradient" and any(np.any(each) for _, each, _ in known)
+        if not depends:
+            return [_known(output, False, 0.0) for output in outputs]
+        size = functools.reduce(_maximum, [_largest(part) for value, _, size in known for part in (value, size)])
+        if _may_tie(name, values):
+            found[place] = values, size
+        return [_known(output, True, size) for output in outputs]
 
-    evaluate_jaxpr(jaxpr, [(leaf, np.broadcast_to(True, np.shape(leaf))) for leaf in leaves], rule, (), _untouched)
+    evaluate_jaxpr(jaxpr, [_known(leaf, True, 0.0) for leaf in leaves], rule, (), lambda value: value)
     return found
 
 
-def _untouched(value):
-    return value
+def _known(value, depends, size) -> tuple:
+    """Return a value, whether it depends on the parameters, and the size of what it was computed from."""
+    shape = jnp.shape(value)
+    return value, np.broadcast_to(depends, shape), _numpy_or_jax(size).broadcast_to(size, shape)
+
+
+def _largest(array):
+    if not jnp.issubdtype(jnp.result_type(array), jnp.floating) or not np.size(array):
+        return 0.0
+    numpy = _numpy_or_jax(array)
+    sizes = numpy.abs(numpy.asarray(array)).astype(float)
+    return numpy.max(numpy.where(numpy.isfinite(sizes), sizes, 0.0))
+
+
+def _maximum(first, second):
+    return _numpy_or_jax(first, second).maximum(first, second)
+
+
+def _numpy_or_jax(*arrays) -> Any:
+    """Return NumPy for known values, for which JAX would compile a program for every shape."""
+    return np if is_concrete(*arrays) else jnp
 
 
 def _select_ties(found, equation_of: Callable[[Place], Any], slack) -> Ties:
     ties = {}
-    for place, values in found.items():
+    for place, (values, size) in found.items():
         equation = equation_of(place)
-        mask = _tie_mask(equation.primitive.name, values, equation.params.get("axes"), slack)
+        mask = _tie_mask(equation.primitive.name, values, equation.params.get("axes"), slack * float(size))
         if mask.any():
             around = [equation_of(place[:end]) for end in range(len(place) - 1, 0, -1)]
             ties[place] = Tie(_operation_name(equation.primitive.name, around), mask)
@@ -126,10 +153,9 @@ def _may_tie(name, values):
     return name in (*_EXTREMES, *_TWO_SIDED) and jnp.issubdtype(jnp.result_type(values[-1]), jnp.floating)
 
 
-def _tie_mask(name, values, axes, slack):
-    """Return where the two sides are equal, up to ``slack`` times the largest operand."""
+def _tie_mask(name, values, axes, margin):
+    """Return where the two sides are equal, up to a margin."""
     arrays = [np.asarray(value) for value in values]
-    margin = slack * max((max_abs(array) for array in arrays), default=0.0)
     with np.errstate(invalid="ignore"):
         if name in _EXTREMES:
             array, axes = arrays[0], tuple(axes)
