@@ -164,6 +164,7 @@ class GradientReport(NamedTuple):
         """
         check_page_libraries("GradientReport.to_html")
         tables = [fit_columns(table, math.inf) for table in _tables(self, math.inf)]
+        other = _reference(self)
         different = [leaf for leaf in (*self.leaves, *self.steps) if not leaf.ok and any(map(any, leaf.differences))]
         write_page(
             path,
@@ -171,14 +172,16 @@ class GradientReport(NamedTuple):
             "report.html.jinja",
             report=self,
             tables=list(zip(tables, filter(None, (self.leaves, self.steps)), strict=True)),
-            pictures=[(leaf, heat_map(leaf.differences, leaf.shape, "by hand − autodiff")) for leaf in different],
+            pictures=[(leaf, heat_map(leaf.differences, leaf.shape, f"by hand − {other}")) for leaf in different],
             numbers=_NUMBERS,
+            other=other,
+            absence=_absence(self),
             footer=_footer(self),
         )
 
 
-_NUMBERS = ("by hand", "autodiff", "difference", "relative", "tolerance")
-_OPTIONAL = ("relative", "at", "shape", "dtype", "tolerance", "by hand", "autodiff")
+_NUMBERS = ("by hand", "autodiff", "measured", "difference", "relative", "tolerance")
+_OPTIONAL = ("relative", "at", "shape", "dtype", "tolerance", "by hand", "autodiff", "measured")
 _MAX_ORIGINS = 3
 
 
@@ -189,21 +192,34 @@ def _document(report: GradientReport) -> Document:
         (
             *_tables(report, MAX_ROWS),
             PropertyList("properties of the gradient by hand", report.properties),
-            Conclusion((verdict, report.diagnosis), "right" if report.ok else "wrong", colour),
+            Conclusion((verdict, report.diagnosis, *_absence(report)), "right" if report.ok else "wrong", colour),
             Note(_footer(report)),
         )
     )
 
 
+def _absence(report: GradientReport) -> tuple[str, ...]:
+    """Return why autodiff wasn't asked, if it wasn't."""
+    if not report.no_autodiff:
+        return ()
+    return (f"Autodiff was not asked: {report.no_autodiff}. The reference is the measured slope of the loss.",)
+
+
+def _reference(report: GradientReport) -> str:
+    """Return the name of what the hand-written gradient is compared with."""
+    return "measured" if report.no_autodiff else "autodiff"
+
+
 def _tables(report: GradientReport, max_rows: int | float) -> list[Table]:
-    tables = [_table("", "parameter", report.leaves, max_rows)] if report.leaves else []
+    other = _reference(report)
+    tables = [_table("", "parameter", report.leaves, max_rows, other)] if report.leaves else []
     if report.steps:
         title = "intermediate gradients in backward order, from the loss to the input"
-        tables.append(_table(title, "gradient of", report.steps, max_rows))
+        tables.append(_table(title, "gradient of", report.steps, max_rows, "autodiff"))
     return tables
 
 
-def _table(title: str, first_column: str, leaves: Sequence[LeafReport], max_rows: int | float) -> Table:
+def _table(title: str, first_column: str, leaves: Sequence[LeafReport], max_rows: int | float, other: str) -> Table:
     shown, note = leaves, ""
     if len(leaves) > max_rows:
         shown = [leaf for position, leaf in enumerate(leaves) if position < FIRST_ROWS or not leaf.ok or leaf.cause]
@@ -216,7 +232,7 @@ def _table(title: str, first_column: str, leaves: Sequence[LeafReport], max_rows
         "ok": ["NO" if not leaf.ok else "exact" if leaf.exact else "yes" for leaf in shown],
         "at": [str(list(leaf.worst)) if leaf.worst else "" for leaf in shown],
         "by hand": [by_hand for by_hand, _ in values],
-        "autodiff": [by_autodiff for _, by_autodiff in values],
+        other: [by_autodiff for _, by_autodiff in values],
         "difference": [format_size(leaf.max_abs_difference) for leaf in shown],
         "relative": [format_size(leaf.relative_difference) for leaf in shown],
         "tolerance": [format_size(leaf.tolerance) for leaf in shown],

@@ -138,8 +138,20 @@ def test_code_that_autodiff_cannot_take_is_measured():
     report = fnn.check_custom_vjp(repeated(2), x)
     assert not report.ok
     assert fnn.check_custom_vjp(repeated(3), x, reference=lambda x: x**4).ok
-    with pytest.raises(ValueError, match=r"expected at most 1024 entries to measure, got 2000"):
-        fnn.check_custom_vjp(repeated(3), jnp.ones(2000, WIDEST))
+    # Of more entries some are measured alone, and all of them together along random directions.
+    many = jnp.linspace(0.5, 1.5, 2000, dtype=WIDEST)
+    report = fnn.check_custom_vjp(repeated(3), many)
+    assert report.ok
+    assert "JAX can't differentiate the loss" in report.no_autodiff
+    assert "Autodiff was not asked" in str(report)
+
+    def fourth(x):
+        return jax.lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] * x), (0, x))[1]
+
+    def with_one_entry_doubled(x):
+        return fourth(x), lambda dy: (4 * x**3 * dy.at[77].multiply(2.0),)
+
+    assert not fnn.check_vjp(fourth, with_one_entry_doubled, many).ok
 
 
 def test_more_that_is_asked_of_a_gradient(as_for_users):

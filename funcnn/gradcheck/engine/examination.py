@@ -85,6 +85,7 @@ def examine(
             rows, decision = _decide(comparison, pairs, rows, kinks, reference)
             rows = check_stability(own, comparison, pairs, rows, stability)
             rows = diagnose_leaves(describe_problem(comparison), rows, *_gradients_by_side(pairs, kinks))
+            rows = [row._replace(detail=_say_measured(row.detail)) for row in rows] if reference.errors else rows
             steps = (*(tapped_steps(comparison, own.taps) if own.taps else ()), *more_steps(comparison))
             rounding = functools.cache(
                 lambda: [4 * tolerance.size for tolerance in noise_tolerances(comparison, pairs)]
@@ -108,6 +109,11 @@ def examine(
         no_autodiff=comparison.no_autodiff,
     )
     return report._replace(diagnosis=explanation(report, str(kinks) if kinks else ""))
+
+
+def _say_measured(detail: str) -> str:
+    """Return a sentence about autodiff's gradient as one about the measured slope."""
+    return detail.replace("autodiff's gradient", "the measured gradient").replace("autodiff", "the measured slope")
 
 
 def _cost(start, calls) -> Cost:
