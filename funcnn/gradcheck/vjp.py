@@ -207,12 +207,13 @@ class _Question(NamedTuple):
             return GradientReport(False, (), f"{reason[0].upper()}{reason[1:]}. {SURROGATE}", "undecided", reason)
         return None
 
-    def properties(self, comparison: Comparison) -> Sequence[PropertyReport]:
+    def properties(self, comparison: Comparison, pull: Callable | None = None) -> Sequence[PropertyReport]:
+        """Return the properties of a vjp; ``pull`` takes the place of ``pulled`` by the arguments and a cotangent."""
         floating, whole, cotangent = comparison.gradients.arguments
         filled = _Arguments(floating, whole).filled(floating)
         output, spacing = self.function(*filled), comparison.spacing
         other = _like(self.cotangents()[1], cotangent)
-        pull = partial(self.pulled, floating, whole)
+        pull = partial(self.pulled, floating, whole) if pull is None else partial(pull, floating)
         return (
             agreement("in its output", lambda: self.vjp(*filled)[0], output, spacing),
             linearity(pull, cotangent, other, spacing),
@@ -223,6 +224,7 @@ class _Question(NamedTuple):
         floating, whole, cotangent = comparison.gradients.arguments
         spacing, expected = comparison.spacing, comparison.gradients.by_hand
 
+        @jax.jit  # JAX traces a rule in any case
         def pull(at, dy):
             return self.pulled(at, whole, dy)
 
@@ -233,10 +235,10 @@ class _Question(NamedTuple):
         each = [pull(jax.tree.map(lambda leaf, n=n: leaf[n], batch), cotangent) for n in range(2)]
         stacked = jax.tree.map(lambda *parts: jnp.stack(parts), *each)
         return (
-            *self.properties(comparison),
-            agreement("under jit", lambda: jax.jit(pull)(floating, cotangent), expected, spacing),
+            *self.properties(comparison, pull),
+            agreement("under jit", lambda: pull(floating, cotangent), expected, spacing),
             not_asked("under vmap", lambda: jax.vmap(forward)(batch))
-            or agreement("under vmap", lambda: jax.vmap(pull, in_axes=(0, None))(batch, cotangent), stacked, spacing),
+            or agreement("under vmap", lambda: jax.jit(jax.vmap(pull, (0, None)))(batch, cotangent), stacked, spacing),
             *_one_at_a_time(function, floating, whole, cotangent, expected, spacing),
             *_forward_mode(function, floating, whole, cotangent, expected, spacing),
         )
@@ -255,6 +257,7 @@ def _one_at_a_time(function, floating, whole, cotangent, expected, spacing):
 
     if len(leaves) > 1:
 
+        @jax.jit
         def alone():
             return jax.tree.unflatten(structure, [of_leaf(number) for number in range(len(leaves))])
 
@@ -272,6 +275,7 @@ def _one_at_a_time(function, floating, whole, cotangent, expected, spacing):
     used = [n for n, part in enumerate(parts) if jnp.issubdtype(part.dtype, jnp.inexact)]
     if len(used) > 1:
 
+        @jax.jit
         def summed():
             return jax.tree.map(lambda *parts: sum(parts), *map(of_output, used))
 

@@ -11,7 +11,7 @@ from funcnn.gradcheck.engine.directions import predicted_slope, random_direction
 from funcnn.gradcheck.engine.precision import Comparison
 
 _MAX_MEASURED = 1024
-_SAMPLED = 256
+_SAMPLED = 128
 _TRUSTED = 4  # an error estimated from the last corrections may be too small by such a factor
 
 
@@ -70,7 +70,7 @@ def _measure(comparison) -> Reference:
     places = _places(params)
     directions = [_unit(params, number, index, part) for number, index, part in places]
     scale = max(map(max_abs, by_hand), default=0.0)
-    slopes = slopes_along(comparison, directions, enough=1e-9 * scale if np.isfinite(scale) else 0.0)
+    slopes = slopes_along(comparison, directions, enough=1e-7 * scale if np.isfinite(scale) else 0.0)
     values = [
         hand.copy() if hand.shape == param.shape else np.full(param.shape, np.nan)
         for hand, param in zip(by_hand, params, strict=True)

@@ -1,0 +1,322 @@
+"""Verdicts where the evidence is weak: low precision, code that isn't JAX's, functions that change, surrogates."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import funcnn as fnn
+from tests.cases import WIDEST
+
+pytestmark = pytest.mark.skipif(jnp.float64 != WIDEST, reason="the checker judges in float64 whatever JAX is set to")
+
+RANDOM = np.random.default_rng(0)
+X, Y = RANDOM.normal(size=(8, 3)), RANDOM.normal(size=(8, 2))
+WEIGHTS = {"w1": RANDOM.normal(size=(3, 4)), "w2": RANDOM.normal(size=(4, 2))}
+HALF = jnp.bfloat16
+
+
+@pytest.fixture(autouse=True)
+def promotion_as_for_users():
+    """JAX's defaults: the functions are written as users write."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def float32(tree):
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), tree)
+
+
+def mixed_loss(params, x, y):
+    hidden = jax.nn.relu(x.astype(HALF) @ params["w1"].astype(HALF))
+    return (((hidden @ params["w2"].astype(HALF)).astype(jnp.float32) - y) ** 2).mean()
+
+
+def mixed_gradient(factor):
+    def gradient(params, x, y):
+        low = x.astype(HALF)
+        hidden = jax.nn.relu(low @ params["w1"].astype(HALF))
+        error = (hidden @ params["w2"].astype(HALF)).astype(jnp.float32) - y
+        dz = (2 * factor * error / error.size).astype(HALF)
+        dhidden = dz @ params["w2"].astype(HALF).T * (hidden > 0)
+        return {"w1": (low.T @ dhidden).astype(jnp.float32), "w2": (hidden.T @ dz).astype(jnp.float32)}
+
+    return gradient
+
+
+def test_products_in_bfloat16_are_judged_without_the_casts():
+    arguments = float32((WEIGHTS, X, Y))
+    report = fnn.check_gradients(mixed_loss, mixed_gradient(1.0), *arguments)
+    assert (report.ok, report.verdict) == (True, "agrees")
+    assert "the casts to bfloat16 taken out" in report.precision
+    for factor in (1.02, 0.95):  # below and about the rounding of bfloat16
+        report = fnn.check_gradients(mixed_loss, mixed_gradient(factor), *arguments)
+        assert {leaf.cause for leaf in report.leaves} == {"scaled"}, str(report)
+
+
+def test_low_precision_that_cannot_be_taken_out_is_undecided():
+    """A callback's output has the dtype that it was written for."""
+
+    def product(x):
+        shape = jax.ShapeDtypeStruct(x.shape, jnp.bfloat16)
+        return jax.pure_callback(lambda x: np.asarray(np.tanh(np.float32(x))).astype(HALF), shape, x)
+
+    @jax.custom_vjp
+    def function(x):
+        return product(x).astype(jnp.float32)
+
+    function.defvjp(lambda x: (function(x), x), lambda x, dy: (dy * (1 - jnp.tanh(x) ** 2),))
+    report = fnn.check_gradients(
+        lambda w: function(w).sum(), lambda w: 1.2 * (1 - jnp.tanh(w) ** 2), jnp.ones(3, jnp.float32)
+    )
+    assert report.verdict != "agrees"
+    assert not report.ok
+
+
+def course_loss(params, x, labels, decay):
+    hidden = np.maximum(0, x.dot(params["w1"]))
+    scores = hidden.dot(params["w2"])
+    scores -= scores.max(axis=1, keepdims=True)
+    shares = np.exp(scores)
+    shares /= shares.sum(axis=1, keepdims=True)
+    return -np.log(shares[np.arange(len(x)), labels]).mean() + decay * sum((w**2).sum() for w in params.values())
+
+
+def course_gradient(two):
+    def gradient(params, x, labels, decay):
+        hidden = np.maximum(0, x.dot(params["w1"]))
+        scores = hidden.dot(params["w2"])
+        shares = np.exp(scores - scores.max(axis=1, keepdims=True))
+        shares /= shares.sum(axis=1, keepdims=True)
+        shares[np.arange(len(x)), labels] -= 1
+        shares /= len(x)
+        dhidden = shares.dot(params["w2"].T)
+        dhidden[hidden <= 0] = 0
+        return {
+            "w1": x.T.dot(dhidden) + two * decay * params["w1"],
+            "w2": hidden.T.dot(shares) + two * decay * params["w2"],
+        }
+
+    return gradient
+
+
+def test_losses_in_numpy_are_checked_by_measured_slopes():
+    labels = np.arange(8) % 2
+    report = fnn.check_gradients(course_loss, course_gradient(2), WEIGHTS, X, labels, 0.1)
+    assert (report.ok, report.verdict) == (True, "agrees"), str(report)
+    assert "Autodiff was not asked" in str(report)
+    assert [leaf.dtype for leaf in report.leaves] == ["float64", "float64"]
+    report = fnn.check_gradients(course_loss, course_gradient(1), WEIGHTS, X, labels, 0.1)
+    assert report.verdict == "hand-written wrong"
+    assert {leaf.cause for leaf in report.leaves} == {"offset_by_parameter"}
+    assert "measured" in str(report)
+
+
+def test_a_loss_that_ends_in_float_is_checked():
+    def loss(w, x):
+        return float(((x @ w) ** 2).mean())
+
+    assert fnn.check_gradients(loss, lambda w, x: 2 * x.T @ (x @ w) / len(x), np.ones(3), X).ok
+    assert not fnn.check_gradients(loss, lambda w, x: x.T @ (x @ w) / len(x), np.ones(3), X).ok
+
+
+def test_a_kink_of_a_loss_in_numpy_may_have_either_side():
+    def loss(w):
+        return float(np.abs(w).sum())
+
+    at = np.array([0.0, 1.0])
+    assert fnn.check_gradients(loss, lambda w: np.sign(w), at).ok
+    assert fnn.check_gradients(loss, lambda w: np.where(w >= 0, 1.0, -1.0), at).ok
+    assert not fnn.check_gradients(loss, lambda w: 2 * np.sign(w), at).ok
+
+
+def test_one_wrong_entry_among_more_than_are_measured_alone():
+    w = RANDOM.normal(size=1500)
+
+    def gradient(w):
+        right = 3 * w**2
+        right[1234] *= 1.5
+        return right
+
+    assert fnn.check_gradients(lambda w: float((w * w * w).sum()), lambda w: 3 * w**2, w).ok
+    assert not fnn.check_gradients(lambda w: float((w * w * w).sum()), gradient, w).ok
+
+
+def test_functions_that_write_into_their_arguments_get_copies():
+    def loss(params, x):
+        params["w"] -= 1.0
+        x *= 2.0
+        return float(((x @ params["w"]) ** 2).sum())
+
+    def gradient(params, x):
+        params["w"] -= 1.0
+        x *= 2.0
+        return {"w": 2 * x.T @ (x @ params["w"])}
+
+    params, x = {"w": np.arange(3.0)}, X.copy()
+    assert fnn.check_gradients(loss, gradient, params, x).ok
+    np.testing.assert_array_equal(params["w"], np.arange(3.0))
+    np.testing.assert_array_equal(x, X)
+
+
+def test_nothing_is_said_of_the_gradient_of_a_loss_that_changes():
+    drawn = np.random.default_rng(3)
+
+    def loss(w, x):
+        return (((x * jnp.asarray(drawn.random(x.shape) > 0.5)) @ w) ** 2).mean()
+
+    report = fnn.check_gradients(loss, lambda w, x: 0 * w, jnp.ones(3), X)
+    assert (report.ok, report.verdict, report.leaves) == (False, "undecided", ())
+    assert "isn't a function of its arguments" in report.reason
+    assert "key" in report.diagnosis
+
+
+def test_nothing_is_said_of_a_gradient_that_changes_slightly():
+    drawn = np.random.default_rng(4)
+
+    def gradient(w):
+        return 2 * w * (1 + 1e-4 * float(drawn.random()))
+
+    report = fnn.check_gradients(lambda w: (w**2).sum(), gradient, jnp.ones(3))
+    assert (report.ok, report.verdict, report.leaves) == (False, "undecided", ())
+    assert "gradient by hand isn't a function" in report.reason
+
+
+def test_a_property_that_the_function_lacks_is_not_asked_of_its_rule():
+    @jax.custom_vjp
+    def sine(x):
+        return jax.pure_callback(lambda x: np.sin(x), jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+
+    sine.defvjp(lambda x: (sine(x), x), lambda x, dy: (dy * jnp.cos(x),))
+    report = fnn.check_custom_vjp(sine, jnp.ones(3))
+    assert report.ok, str(report)
+    assert "not asked" in next(entry.detail for entry in report.properties if entry.name == "under vmap")
+    report = fnn.check_gradients(lambda w: sine(w).sum(), jnp.cos, jnp.ones(3), also=("vmap",))
+    assert report.ok, str(report)
+
+
+def test_an_argument_whose_influence_dies_out_is_nil():
+    def steps(count):
+        def function(params):
+            state = params["start"]
+            for _ in range(count):
+                state = jnp.tanh(0.1 * params["w"] * state + params["b"])
+            return state.sum()
+
+        return function
+
+    def gradient(params):
+        return {**jax.grad(steps(25))(params), "start": jnp.zeros(2)}
+
+    params = {"w": jnp.array([0.5, -0.3]), "b": jnp.array([0.2, 0.1]), "start": jnp.ones(2)}
+    report = fnn.check_gradients(steps(25), gradient, params)
+    assert report.ok, str(report)
+    assert not fnn.check_gradients(steps(3), gradient, params).ok
+
+
+def centred_loss(params, x):
+    z = x @ params["w"]
+    return ((z - z.mean(axis=0)) ** 2).mean() / 1e-4
+
+
+def by_squares(params, x):
+    """Right by its formula, and a difference of large numbers: E[z x] − E[z] E[x]."""
+    z = x @ params["w"]
+    return {"w": 2 * (x.T @ z / len(x) - x.mean(axis=0)[:, None] * z.mean(axis=0)) / z.shape[1] / 1e-4}
+
+
+def test_a_gradient_that_loses_digits_is_unstable():
+    x, params = jnp.asarray(1 + 0.01 * X, jnp.float32), {"w": jnp.asarray(WEIGHTS["w1"], jnp.float32)}
+    report = fnn.check_gradients(centred_loss, by_squares, params, x)
+    assert (report.ok, report.verdict, report.leaves[0].cause) == (True, "unstable", "unstable"), str(report)
+    assert "digits" in report.diagnosis
+    with pytest.warns(UserWarning, match="digits"):
+        fnn.assert_gradients(centred_loss, by_squares, params, x)
+    report = fnn.check_gradients(centred_loss, by_squares, params, x, stability="fail")
+    assert (report.ok, report.verdict) == (False, "hand-written wrong")
+    with pytest.raises(AssertionError, match="unstable"):
+        fnn.assert_gradients(centred_loss, by_squares, params, x, stability="fail")
+
+    def centred(params, x):
+        z = x @ params["w"]
+        return {"w": 2 * (x - x.mean(axis=0)).T @ (z - z.mean(axis=0)) / z.size / 1e-4}
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fnn.assert_gradients(centred_loss, centred, params, x, stability="fail")
+
+
+@jax.custom_vjp
+def rounded(x):
+    return jnp.round(x)
+
+
+rounded.defvjp(lambda x: (jnp.round(x), None), lambda _, dy: (dy,))
+
+
+def test_a_straight_through_rule_is_checked_against_its_surrogate():
+    x = jnp.array([0.3, -1.7, 2.6])
+    report = fnn.check_custom_vjp(rounded, x)
+    assert (report.ok, report.verdict) == (False, "undecided")
+    suggestion = "x + jax.lax.stop_gradient(function(x) - x)"
+    assert suggestion in report.diagnosis
+    surrogate = eval(f"lambda x: {suggestion}", {"jax": jax, "function": rounded})
+    assert fnn.check_custom_vjp(rounded, x, reference=surrogate).ok
+    report = fnn.check_custom_vjp(rounded, x, reference=lambda x: x)
+    assert (report.ok, report.verdict) == (False, "undecided")
+    assert "the reference is another function" in report.reason
+
+
+def test_a_reversed_gradient_is_checked_against_its_surrogate():
+    @jax.custom_vjp
+    def reversed_(x):
+        return x
+
+    reversed_.defvjp(lambda x: (x, None), lambda _, dy: (-0.5 * dy,))
+    report = fnn.check_custom_vjp(reversed_, jnp.array([0.3, -1.7, 2.6]))
+    assert report.verdict == "hand-written wrong"
+    assert "reference=lambda x: -1/2 * x + jax.lax.stop_gradient(function(x) - -1/2 * x)" in report.diagnosis
+
+
+def activation(name):
+    return {"tanh": jnp.tanh}[name]
+
+
+def test_counters_words_and_functions_among_the_parameters_are_passed_on():
+    params = {"w": jnp.ones(3), "step": 3, "activation": "tanh", "apply": jnp.sin, "none": None}
+
+    def loss(params, x):
+        assert params["step"] == 3
+        return params["apply"](activation(params["activation"])(x @ params["w"])).sum()
+
+    def gradient(params, x):
+        h = jnp.tanh(x @ params["w"])
+        return {"w": x.T @ (jnp.cos(h) * (1 - h**2)), "step": 0, "activation": None, "apply": None, "none": None}
+
+    report = fnn.check_gradients(loss, gradient, params, X)
+    assert report.ok, str(report)
+    assert [leaf.path for leaf in report.leaves] == ["['w']"]
+    with pytest.raises(ValueError, match=r"\['w'\]"):
+        fnn.check_gradients(loss, lambda params, x: {"v": params["w"]}, params, X)
+
+
+@pytest.mark.parametrize(
+    ("loss", "gradient", "message"),
+    [
+        (lambda w: (w**2).sum(), lambda w: ((w**2).sum(), 2 * w), r"\(loss, gradients\)\. Pass lambda \*args: .*\[1\]"),
+        (lambda w: ((w**2).sum(), w), lambda w: 2 * w, r"\(loss, auxiliary\)\. Pass lambda \*args: .*\[0\]"),
+        (lambda w: w, lambda w: (w**2).sum(), "were loss_fn and grad_fn exchanged"),
+        (lambda w: w.sum() > 0, lambda w: w, "expected a function that returns a scalar"),
+    ],
+    ids=["value and gradient", "auxiliary", "exchanged", "truth"],
+)
+def test_results_in_another_form_are_recognized(loss, gradient, message):
+    with pytest.raises(ValueError, match=message):
+        fnn.check_gradients(loss, gradient, jnp.ones(2))
+
+
+def test_a_wrong_signature_of_a_vjp_is_named():
+    with pytest.raises(TypeError, match=r"check_vjp\(vjp\): expected a function that takes \(\*args\), 1 in all"):
+        fnn.check_vjp(jnp.sin, lambda x, y: (x, lambda dz: (dz,)), jnp.ones(2))
