@@ -1,4 +1,4 @@
-"""Wrong gradients that were reported in public trackers, each rebuilt with its right twin and its project's own test."""
+"""Wrong gradients reported in public trackers, each rebuilt with its right twin and its project's own test."""
 
 from experiments.benchmarks.published import activations, arrays, attention, images, losses, networks, normalization
 from experiments.benchmarks.published.report import Report as Report

@@ -1,6 +1,5 @@
 """Published mistakes in the gradients of losses: cross-entropy, squared error, CTC."""
 
-
 import jax.numpy as jnp
 from jax.nn import log_softmax, softmax
 from jax.scipy.special import logsumexp
@@ -92,8 +91,8 @@ def ignoring_make(dtype):
     return named(dtype, 203, logits=(5, 4)), (jnp.asarray([0, IGNORED, 3, 2, IGNORED]),)
 
 
-# Connectionist temporal classification of (batch, time, classes), blank 0: logarithms of the path sums, by steps in time
-# forward and backward.
+# Connectionist temporal classification of (batch, time, classes) with the blank 0: the logarithms of the sums over the
+# paths, from both ends.
 NOTHING = -1e9
 
 
@@ -218,7 +217,8 @@ REPORTS = (
             "['x']",
         ),
         "flagos-ai/FlagGems#5212",
-        "[BUG] mse_loss_backward: reads grad_output out of bounds for reduction='mean'/'sum', returning wrong gradients",
+        "[BUG] mse_loss_backward: reads grad_output out of bounds for reduction='mean'/'sum', returning wrong "
+        "gradients",
         UsualTest(
             "a cotangent of the input's shape for every reduction, rtol 1.3e-6, atol 1e-4",
             "test file",

@@ -9,6 +9,39 @@ import numpy as np
 
 from experiments.benchmarks.catalogue.case import BOTH, Case
 
+CAUSES = frozenset(
+    {
+        "scaled",
+        "sign",
+        "transposed",
+        "swapped",
+        "zero",
+        "shape",
+        "dtype",
+        "nonfinite",
+        "element",
+        "unit",
+        "subset_of_batch",
+        "offset_by_parameter",
+        "activation_derivative",
+        "updated_weights",
+        "lost_use",
+        "lost_path",
+        "scaled_path",
+        "stop_gradient",
+        "normalization_term",
+        "mask",
+        "wrong_operand",
+        "kernel_flipped",
+        "shifted",
+        "conjugate",
+        "clipped",
+        "normalized",
+        "unstable",
+    }
+)
+"""The causes that a report may have."""
+
 
 class Rule(NamedTuple):
     """A function of any output, a backward rule written by hand, and the point where the two are checked.
