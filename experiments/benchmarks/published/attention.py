@@ -174,7 +174,7 @@ REPORTS = (
             rotated_before_sine,
             rotary_vjp,
             rotary_make(False),
-            frozenset({"wrong_operand", "swapped"}),
+            frozenset({"wrong_operand"}),
             "['x']",
         ),
         "PaddlePaddle/Paddle#74716",

@@ -298,7 +298,7 @@ REPORTS = (
             short_window,
             resize_aligned_vjp,
             resize_make(2),
-            frozenset({"lost_path"}),
+            frozenset({"lost_path", "lost_use"}),
             "['x']",
         ),
         "flagos-ai/FlagGems#5218",
