@@ -105,17 +105,25 @@ def test_the_test_of_the_project_can_fail(report, usual_promotion):
 
 def example(wrong_cause, flagged=True, twin_flagged=False):
     make = lambda dtype: ({"x": jnp.ones(2, dtype)}, ())  # noqa: E731
-    rule = Rule("square", "theme", lambda p: p["x"], None, None, make, frozenset({"scaled"}), "['x']")
+    rule = Rule("square", "theme", lambda p: p["x"], None, None, make, frozenset({"scaled", "unit"}), "['x']")
     usual = UsualTest("cotangent of ones", "assumed")
     wrong, twin = Answer(flagged, wrong_cause, "", 0.0), Answer(twin_flagged, None, "", 0.0)
     return Result(Report(rule, "owner/name#1", "title", usual), "float64", wrong, twin)
 
 
 def test_the_counts_tell_named_unnamed_and_misnamed_apart():
-    results = [example("scaled"), example("unknown"), example("sign"), example(None, flagged=False, twin_flagged=True)]
+    results = [example(cause) for cause in ("scaled", "unit", "unknown", "sign")]
+    results.append(example(None, flagged=False, twin_flagged=True))
     counts = summary(results, {"first": True, "second": False, "third": None})
     assert counts == {
-        "float64": {"reports": 4, "caught": 3, "cause named": 1, "cause named wrongly": 1, "twins passed": 3},
+        "float64": {
+            "reports": 5,
+            "caught": 4,
+            "cause named": 2,
+            "named by its place alone": 1,
+            "cause named wrongly": 1,
+            "twins passed": 4,
+        },
         "projects' own tests": {"known": 2, "caught": 1},
     }
 

@@ -20,9 +20,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 import funcnn as fnn
-from experiments.benchmarks.detection import about
 from experiments.benchmarks.published import REPORTS, Report
-from experiments.benchmarks.published.report import Rule, passes_usual_test, pullback_of, registered
+from experiments.benchmarks.published.report import PLACES, Rule, passes_usual_test, pullback_of, registered
 from experiments.harness.console import console, table
 
 COMMAND = "python -m experiments.benchmarks.published"
@@ -173,6 +172,7 @@ def summary(results: list[Result], usual: dict[str, bool | None]) -> dict[str, d
             "reports": len(of_dtype),
             "caught": sum(result.wrong.flagged for result in of_dtype),
             "cause named": sum(result.is_named for result in of_dtype),
+            "named by its place alone": sum(result.is_named and result.wrong.cause in PLACES for result in of_dtype),
             "cause named wrongly": len(misnamed),
             "twins passed": sum(not result.twin.flagged for result in of_dtype),
         }
@@ -207,6 +207,9 @@ def as_record(result: Result, usual: bool | None) -> dict:
 
 def run(settings: PublishedSettings) -> int:
     """Check, print and write."""
+    # The runner imports the packages for figures, which the tests of this module do without.
+    from experiments.harness.runner import environment
+
     # Where the parameters are float32 they stay so; without it nothing could be float64.
     jax.config.update("jax_enable_x64", True)
     console.rule("[bold]Published wrong gradients")
@@ -226,7 +229,7 @@ def run(settings: PublishedSettings) -> int:
     record = {
         "command": COMMAND,
         "only": settings.only,
-        "about": about(),
+        "about": environment(),
         "summary": counts,
         "results": [as_record(result, usual[result.report.case.name]) for result in results],
     }

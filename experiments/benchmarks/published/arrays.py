@@ -253,7 +253,7 @@ REPORTS = (
             last_row_kept,
             gather_vjp,
             gather_make(1, 3, 1, 4),
-            frozenset({"lost_use", "subset_of_batch"}),
+            frozenset({"lost_use", "subset_of_batch", "unit"}),
             "['x']",
         ),
         "pytorch/pytorch#1631",

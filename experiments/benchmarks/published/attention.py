@@ -138,7 +138,7 @@ REPORTS = (
             always_causal,
             attention_vjp,
             attention_make(False),
-            frozenset({"mask"}),
+            frozenset({"mask", "unit"}),
             "['value']",
         ),
         "triton-lang/triton#4541",

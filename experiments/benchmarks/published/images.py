@@ -337,7 +337,7 @@ REPORTS = (
             neighbours_read,
             spread_out_vjp,
             spread_out_make,
-            frozenset({"shifted", "wrong_operand"}),
+            frozenset({"shifted", "wrong_operand", "unit"}),
             "['x']",
         ),
         "pytorch/pytorch#63314",

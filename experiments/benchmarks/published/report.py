@@ -41,6 +41,8 @@ CAUSES = frozenset(
     }
 )
 """The causes that a report may have."""
+PLACES = frozenset({"element", "unit"})
+"""Those that say where a gradient is wrong, not why."""
 
 
 class Rule(NamedTuple):
@@ -53,7 +55,8 @@ class Rule(NamedTuple):
         vjp: ``(params, cotangent, *args) -> gradients``, a tree like ``params``, with the published mistake.
         right: the rule without the mistake.
         make: ``(dtype) -> (params, args)``, the same numbers in every dtype; no argument in args is floating.
-        causes: what a diagnosis may call the mistake.
+        causes: what a diagnosis may call the mistake: what it is, and by the facts where it is (some entries, or whole
+            rows or columns).
         leaf: the path of the parameter at which the cause is judged; ``None`` for any leaf that fails.
         dtypes: the dtypes in which the mistake exists.
         autodiff_differs: the point has no derivative, and autodiff follows a convention there.
