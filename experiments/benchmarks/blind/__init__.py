@@ -1,6 +1,6 @@
-from experiments.benchmarks.blind import attention, courses, courses_continued
+from experiments.benchmarks.blind import attention, convolution, courses, courses_continued, recurrent
 
-THEMES = (attention, courses, courses_continued)
+THEMES = (attention, convolution, courses, courses_continued, recurrent)
 BUGS = tuple(case for theme in THEMES for case in theme.BUGS)
 RIGHT = tuple(case for theme in THEMES for case in theme.RIGHT)
 CASES = (*BUGS, *RIGHT)

@@ -297,7 +297,7 @@ BUGS = (
     ),
     RELATIVE.bug(
         "relative_keys_and_values_joined_in_other_order",
-        "swapped",
+        "swapped shifted",
         "['projections'][1]",
         "dkv = jnp.concatenate([merge(dk), merge(dv)], axis=-1)",
         "dkv = jnp.concatenate([merge(dv), merge(dk)], axis=-1)",
