@@ -1,5 +1,7 @@
 """Attention by hand: causal with several heads, rotary with shared keys and padding, and with relative positions."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,7 +34,7 @@ def flat(x):
 def causal_loss(params, x, y):
     """Return the mean squared error of causal attention with several heads beside a residual connection."""
     q, k, v = (split(x @ params[name]) for name in ("wq", "wk", "wv"))
-    scores = q @ k.swapaxes(-1, -2) / np.sqrt(DEPTH)
+    scores = q @ k.swapaxes(-1, -2) / math.sqrt(DEPTH)
     causal = jnp.tril(jnp.ones((TIME, TIME), bool))
     attention = jax.nn.softmax(jnp.where(causal, scores, FAR_BELOW), axis=-1)
     h = x @ params["we"] + merge(attention @ v) @ params["wo"] + params["bo"]
@@ -44,7 +46,7 @@ def causal_gradient(params, x, y):
     wq, wk, wv, wo, we = (params[name] for name in ("wq", "wk", "wv", "wo", "we"))
     q, k, v = split(x @ wq), split(x @ wk), split(x @ wv)
     causal = jnp.tril(jnp.ones((TIME, TIME), bool))
-    scores = jnp.where(causal, q @ k.swapaxes(-1, -2) / np.sqrt(DEPTH), FAR_BELOW)
+    scores = jnp.where(causal, q @ k.swapaxes(-1, -2) / math.sqrt(DEPTH), FAR_BELOW)
     attention = jax.nn.softmax(scores, axis=-1)
     context = merge(attention @ v)
     output = jnp.tanh(x @ we + context @ wo + params["bo"])
@@ -56,8 +58,8 @@ def causal_gradient(params, x, y):
     dv = attention.swapaxes(-1, -2) @ dcontext
     dattention = dcontext @ v.swapaxes(-1, -2)
     dscores = attention * (dattention - (attention * dattention).sum(-1, keepdims=True))
-    dq = dscores @ k / np.sqrt(DEPTH)
-    dk = dscores.swapaxes(-1, -2) @ q / np.sqrt(DEPTH)
+    dq = dscores @ k / math.sqrt(DEPTH)
+    dk = dscores.swapaxes(-1, -2) @ q / math.sqrt(DEPTH)
     dwq, dwk, dwv = (flat(x).T @ flat(merge(d)) for d in (dq, dk, dv))
     return {"wq": dwq, "wk": dwk, "wv": dwv, "wo": dwo, "we": dwe, "bo": dbo}
 
@@ -92,7 +94,7 @@ def rotary_loss(params, x, y, lengths):
     q = rotate(split(x @ params["wq"]))
     k, v = rotate((x @ params["wk"])[:, None]), (x @ params["wv"])[:, None]
     valid = jnp.arange(TIME) < lengths[:, None]
-    scores = jnp.where(valid[:, None, None, :], q @ k.swapaxes(-1, -2) / np.sqrt(DEPTH), FAR_BELOW)
+    scores = jnp.where(valid[:, None, None, :], q @ k.swapaxes(-1, -2) / math.sqrt(DEPTH), FAR_BELOW)
     context = merge(jax.nn.softmax(scores, axis=-1) @ v)
     pooled = (context * valid[..., None]).sum(1) / lengths[:, None].astype(x.dtype)
     return 0.5 * jnp.sum((pooled @ params["wo"] + params["bo"] - y) ** 2) / len(y)
@@ -104,7 +106,7 @@ def rotary_gradient(params, x, y, lengths):
     q, k, v = rotate(split(x @ wq)), rotate((x @ wk)[:, None]), (x @ wv)[:, None]
     valid = jnp.arange(TIME) < lengths[:, None]
     counts = lengths[:, None].astype(x.dtype)
-    scores = jnp.where(valid[:, None, None, :], q @ k.swapaxes(-1, -2) / np.sqrt(DEPTH), FAR_BELOW)
+    scores = jnp.where(valid[:, None, None, :], q @ k.swapaxes(-1, -2) / math.sqrt(DEPTH), FAR_BELOW)
     attention = jax.nn.softmax(scores, axis=-1)
     context = merge(attention @ v)
     pooled = (context * valid[..., None]).sum(1) / counts
@@ -114,7 +116,7 @@ def rotary_gradient(params, x, y, lengths):
     dcontext = split(dpooled[:, None] * valid[..., None])
     dv = (attention.swapaxes(-1, -2) @ dcontext).sum(1)
     dattention = dcontext @ v.swapaxes(-1, -2)
-    dscores = attention * (dattention - (attention * dattention).sum(-1, keepdims=True)) / np.sqrt(DEPTH)
+    dscores = attention * (dattention - (attention * dattention).sum(-1, keepdims=True)) / math.sqrt(DEPTH)
     dq = rotate(dscores @ k, -1)
     dk = (dscores.swapaxes(-1, -2) @ q).sum(1)
     dk = rotate(dk, -1)
@@ -194,7 +196,7 @@ BUGS = (
         "attention_queries_unscaled",
         "scaled scaled_path",
         "['wq']",
-        "dq = dscores @ k / np.sqrt(DEPTH)",
+        "dq = dscores @ k / math.sqrt(DEPTH)",
         "dq = dscores @ k",
     ),
     CAUSAL.bug(
@@ -283,7 +285,7 @@ BUGS = (
     ),
     ROTARY.bug(
         "rotary_mean_over_the_padded_length",
-        "scaled_path subset_of_batch",
+        "scaled_path subset_of_batch mask",
         "['wv']",
         "dpooled = derror @ wo.T / counts",
         "dpooled = derror @ wo.T / TIME",

@@ -1,8 +1,9 @@
 """Networks with products in 16 bits between arrays of 32 bits, as in training with mixed precision."""
 
+import math
+
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from experiments.benchmarks.blind.model import Model, jax_normal
 
@@ -87,7 +88,7 @@ TIME, WIDTH = 5, 6
 def attention_loss(params, x, y):
     """Return the cross-entropy, at each position, of causal attention with a residual connection."""
     q, k, v = (product(x, params[name]) for name in ("wq", "wk", "wv"))
-    scores = product(q, k.T) / np.sqrt(WIDTH)
+    scores = product(q, k.T) / math.sqrt(WIDTH)
     attention = jax.nn.softmax(jnp.where(jnp.tri(TIME, dtype=bool), scores, -1e9))
     return cross_entropy(product(x + product(attention, v), params["wo"]), y)
 
@@ -95,7 +96,7 @@ def attention_loss(params, x, y):
 def attention_gradient(params, x, y):
     """Return the gradient of ``attention_loss``."""
     q, k, v = (product(x, params[name]) for name in ("wq", "wk", "wv"))
-    scores = product(q, k.T) / np.sqrt(WIDTH)
+    scores = product(q, k.T) / math.sqrt(WIDTH)
     attention = jax.nn.softmax(jnp.where(jnp.tri(TIME, dtype=bool), scores, -1e9))
     h = x + product(attention, v)
     logits = product(h, params["wo"])
@@ -104,7 +105,7 @@ def attention_gradient(params, x, y):
     dh = product(dlogits, params["wo"].T)
     dattention = product(dh, v.T)
     dv = product(attention.T, dh)
-    dscores = attention * (dattention - (dattention * attention).sum(1, keepdims=True)) / np.sqrt(WIDTH)
+    dscores = attention * (dattention - (dattention * attention).sum(1, keepdims=True)) / math.sqrt(WIDTH)
     dq = product(dscores, k)
     dk = product(dscores.T, q)
     return {"wq": product(x.T, dq), "wk": product(x.T, dk), "wv": product(x.T, dv), "wo": dwo}
@@ -172,9 +173,7 @@ RECURRENT = Model("mixed precision", recurrent_loss, recurrent_gradient, make_re
 
 
 BUGS = (
-    SCALED.bug(
-        "half_bias_keeps_the_loss_scale", "scaled", "['b1']", '"b1": db1 / LOSS_SCALE', '"b1": db1'
-    ),
+    SCALED.bug("half_bias_keeps_the_loss_scale", "scaled", "['b1']", '"b1": db1 / LOSS_SCALE', '"b1": db1'),
     SCALED.bug(
         "half_relu_passes_everything",
         "activation_derivative",
@@ -221,7 +220,7 @@ BUGS = (
         "half_attention_scale_forgotten",
         "scaled scaled_path",
         "['wk']",
-        "(dattention * attention).sum(1, keepdims=True)) / np.sqrt(WIDTH)",
+        "(dattention * attention).sum(1, keepdims=True)) / math.sqrt(WIDTH)",
         "(dattention * attention).sum(1, keepdims=True))",
     ),
     ATTENTION.bug(

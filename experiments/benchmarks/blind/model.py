@@ -3,13 +3,14 @@
 import inspect
 import linecache
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks.catalogue.case import BOTH, Case
+from experiments.benchmarks.catalogue.case import Case
 
 
 class Model(NamedTuple):
@@ -27,17 +28,17 @@ class Model(NamedTuple):
     loss_fn: Callable[..., Any]
     grad_fn: Callable[..., Any]
     make: Callable[[str], tuple[Any, tuple]]
-    options: dict[str, Any] = {}
+    options: Mapping[str, Any] = MappingProxyType({})
 
     def right(self, name: str, **options) -> Case:
         """Return the right gradient as a case; ``options`` are further fields."""
-        return Case(name, self.theme, self.loss_fn, self.grad_fn, self.make, **(self.options | options))
+        return Case(name, self.theme, self.loss_fn, self.grad_fn, self.make, **{**self.options, **options})
 
     def bug(self, name: str, causes: str, leaf: str | None, line: str, replacement: str, **options) -> Case:
         """Return a case whose gradient has ``replacement`` in the place of ``line``; ``causes`` are words."""
         wrong = with_line(self.grad_fn, line, replacement, name)
         case = Case(name, self.theme, self.loss_fn, wrong, self.make, frozenset(causes.split()), leaf)
-        return case._replace(right=self.grad_fn, **(self.options | options))
+        return case._replace(right=self.grad_fn, **{**self.options, **options})
 
 
 def with_line(function: Callable, line: str, replacement: str, name: str) -> Callable:

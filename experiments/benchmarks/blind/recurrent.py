@@ -292,7 +292,7 @@ BUGS = (
     ),
     LSTM.bug(
         "lstm_cell_without_its_own_future",
-        "lost_path",
+        "lost_path lost_use",
         "['b']",
         "dc = valid * dc_total * f + (1 - valid) * dc_total",
         "dc = (1 - valid) * dc_total",
@@ -313,7 +313,7 @@ BUGS = (
     ),
     LSTM.bug(
         "lstm_padded_steps_lose_the_state",
-        "mask lost_path",
+        "mask lost_path subset_of_batch",
         "['wh']",
         "dh = dgates @ wh.T + (1 - valid) * dh",
         "dh = dgates @ wh.T",
@@ -327,7 +327,7 @@ BUGS = (
     ),
     GRU.bug(
         "gru_state_without_its_carry",
-        "lost_path",
+        "lost_path lost_use",
         "['h0']",
         "dh = dh * z + dreset * r + dh_gates",
         "dh = dreset * r + dh_gates",
