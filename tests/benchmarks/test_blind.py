@@ -1,5 +1,9 @@
 """The blind set: its right gradients are right, its bugs are bugs, each on one leaf at least."""
 
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import jax
 import jax.flatten_util
 import jax.numpy as jnp
@@ -68,19 +72,32 @@ def central_differences(loss_fn, params, args, step=1e-6):
     return jax.tree.unflatten(treedef, gradients)
 
 
-REFERENCES: dict = {}
+class Evaluation(NamedTuple):
+    """What the cases of a loss have in common: parameters, the expected gradient, and all gradients by hand."""
+
+    params: Any
+    expected: Any
+    found: dict[Callable, Any]
 
 
-def reference(case):
-    """The gradient by autodiff, or by differences where JAX can't trace the loss; once for the cases of a model."""
-    key = (case.loss_fn, case.make)
-    if key not in REFERENCES:
-        params, args = case.make("float64")
-        try:
-            REFERENCES[key] = jax.grad(case.loss_fn, allow_int=True)(params, *args)
-        except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError):
-            REFERENCES[key] = central_differences(case.loss_fn, params, args)
-    return REFERENCES[key]
+@functools.cache
+def evaluate(loss_fn, make) -> Evaluation:
+    """Autodiff and all gradients by hand in one program, or NumPy and differences where JAX can't trace the loss."""
+    params, args = make("float64")
+    cases = [case for case in CASES if (case.loss_fn, case.make) == (loss_fn, make)]
+    functions = {function for case in cases for function in (case.grad_fn, case.right or case.grad_fn)}
+
+    def by_hand(params):
+        return {function: function(params, *args) for function in functions}
+
+    def with_autodiff(params):
+        return jax.grad(loss_fn, allow_int=True)(params, *args), list(by_hand(params).values())
+
+    try:
+        expected, found = jax.jit(with_autodiff)(params)
+        return Evaluation(params, expected, dict(zip(functions, found, strict=True)))
+    except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError):
+        return Evaluation(params, central_differences(loss_fn, params, args), by_hand(params))
 
 
 def differences(params, found, expected) -> dict[str, float]:
@@ -116,17 +133,17 @@ def test_the_set_has_its_size():
 
 @pytest.mark.parametrize("case", RIGHT, ids=lambda case: case.name)
 def test_right_gradients_are_right(case):
-    params, args = case.make("float64")
-    gradient = case.grad_fn(params, *args)
+    params, expected, found = evaluate(case.loss_fn, case.make)
     if case.autodiff_differs:
-        lies_between_the_slopes(case, params, args, gradient)
+        lies_between_the_slopes(case, found[case.grad_fn])
     else:
-        found = differences(params, gradient, reference(case))
-        assert max(found.values()) <= tolerance(case), found
+        compared = differences(params, found[case.grad_fn], expected)
+        assert max(compared.values()) <= tolerance(case), compared
 
 
-def lies_between_the_slopes(case, params, args, gradient, step=1e-6, slack=1e-4):
+def lies_between_the_slopes(case, gradient, step=1e-6, slack=1e-4):
     """Assert that each entry is one of the loss's one-sided slopes or lies between them."""
+    params, args = case.make("float64")
     flat, unravel = jax.flatten_util.ravel_pytree(params)
     losses = jax.jit(jax.vmap(lambda moved: case.loss_fn(unravel(moved), *args)))
     moves = step * jnp.eye(flat.size)
@@ -140,11 +157,10 @@ def lies_between_the_slopes(case, params, args, gradient, step=1e-6, slack=1e-4)
 
 @pytest.mark.parametrize("case", BUGS, ids=lambda case: case.name)
 def test_bugs_differ_where_they_sit(case):
-    params, args = case.make("float64")
-    expected = reference(case)
-    right = differences(params, case.right(params, *args), expected)
+    params, expected, found = evaluate(case.loss_fn, case.make)
+    right = differences(params, found[case.right], expected)
     assert max(right.values()) <= tolerance(case), right
-    wrong = differences(params, case.grad_fn(params, *args), expected)
+    wrong = differences(params, found[case.grad_fn], expected)
     least = LEAST_DIFFERENCE_IN_MIXED_PRECISION if case.tolerance > LEAST_DIFFERENCE else LEAST_DIFFERENCE
     assert (wrong[case.leaf] if case.leaf else max(wrong.values())) >= least, wrong
 
