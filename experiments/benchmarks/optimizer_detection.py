@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -24,6 +25,14 @@ from funcnn.optimizercheck import check_optimizer
 CASES = (*WRONG_OPTIMIZERS, *UNFORESEEN, *RIGHT_OPTIMIZERS)
 COLUMNS = ("comparison", "mistakes caught", "named", "misnamed", "false alarms", "seconds a case")
 STEPS, RATE = 10, 1e-2
+
+BFLOAT16_CASES = frozenset({"adam_with_injected_settings", "velocity_updates_in_float32"})
+"""The cases whose mistake exists for bfloat16 parameters alone. They are checked on such parameters."""
+
+
+def case_params(case: OptimizerCase) -> PyTree:
+    """Return the parameters on which a case is checked."""
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), PARAMS) if case.name in BFLOAT16_CASES else PARAMS
 
 
 class Opinion(NamedTuple):

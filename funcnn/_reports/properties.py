@@ -4,8 +4,14 @@ from typing import NamedTuple
 
 
 class PropertyReport(NamedTuple):
-    """Whether a gradient or an optimizer has a property, such as the same result twice or under ``jit``."""
+    """Whether a gradient or an optimizer has a property, such as the same result twice or under ``jit``.
+
+    Fields:
+        name: the property.
+        ok: whether it holds; ``None`` if it was not asked, which counts neither for nor against.
+        detail: what differs, or why it was not asked.
+    """
 
     name: str
-    ok: bool
+    ok: bool | None
     detail: str

@@ -46,7 +46,7 @@ def _block(block: Block, console_width: int) -> Any:
         case PropertyList():
             lines = [Text(block.heading, style="bold")]
             for line, item in zip(property_lines(block.properties, width), block.properties, strict=True):
-                lines.append(Text(line, style="" if item.ok else "red"))
+                lines.append(Text(line, style="red" if item.ok is False else ""))
             return Text("\n").join(lines) if block.properties else None
         case Conclusion():
             text = "\n\n".join(wrap(paragraph, width - 4) for paragraph in block.paragraphs)

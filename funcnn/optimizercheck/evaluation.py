@@ -1,5 +1,6 @@
-"""Evaluation of both optimizers on every sequence: in float64, under a changing learning rate, in low precision."""
+"""Evaluation of both optimizers on every sequence: in float64, under a changing learning rate, in other dtypes."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from funcnn._numerics.precision import enable_x64
 from funcnn._reports.properties import PropertyReport
 from funcnn.optimizercheck.comparison import absolute_differences, compare, tolerances
-from funcnn.optimizercheck.report import SequenceReport
+from funcnn.optimizercheck.report import SequenceReport, format_updates
 from funcnn.optimizercheck.sequences import STEPS, Problem, flatten, make_problem
 from funcnn.optimizercheck.trajectories import (
     Phases,
@@ -21,7 +23,9 @@ from funcnn.optimizercheck.trajectories import (
     single_phase,
 )
 
-LOW_PRECISION = (jnp.float32, jnp.bfloat16)
+OTHER_DTYPES = (jnp.float32, jnp.bfloat16)
+"""The dtypes in which both optimizers are compared in addition to float64 and to the caller's."""
+
 _RATE, _REDUCED_RATE = 0.05, 0.005
 _CHANGING_RATE_SEQUENCES = ("random", "alternating")
 
@@ -32,10 +36,12 @@ class Contestant(NamedTuple):
     Fields:
         role: ``"candidate"`` or ``"reference"``.
         make: the optimizer as a function of the learning rate.
+        dtype: the dtype of the main comparison; ``None`` for the dtypes of the caller's parameters.
     """
 
     role: str
     make: Callable[[Any], Any]
+    dtype: Any = jnp.float64
 
     @property
     def name(self) -> str:
@@ -54,6 +60,9 @@ class Evaluation(NamedTuple):
         candidate, reference: updates, ``(sequences, steps, entries)``.
         groups: for each sequence a number; sequences of one group have the same learning rates.
         trajectories: a pair (candidate's, reference's) for each group.
+        error: the rounding error of the reference in the candidate's dtype; ``None`` if both have the same dtype.
+        changes: the changes of dtype, shape and structure that the candidate makes and the reference does not.
+        dtype_name: the candidate's dtype.
     """
 
     problem: Problem
@@ -61,99 +70,240 @@ class Evaluation(NamedTuple):
     reference: np.ndarray
     groups: np.ndarray
     trajectories: tuple[tuple[Trajectory, Trajectory], ...]
+    error: np.ndarray | None
+    changes: tuple[str, ...]
+    dtype_name: str
 
     @property
     def spacing(self) -> float:
         """ε of the coarsest floating dtype in either computation."""
         return max(one.spacing for pair in self.trajectories for one in pair)
 
+    @property
+    def is_pure(self) -> tuple[bool, bool]:
+        """Whether each optimizer gives the same program at every trace."""
+        candidate, reference = self.trajectories[0]
+        return not candidate.python_reason, not reference.python_reason
+
+    @property
+    def tolerances(self) -> np.ndarray:
+        """The largest difference that rounding explains, for every entry."""
+        return tolerances(self.reference, self.problem, self.spacing, self.error)
+
+    @property
+    def is_close(self) -> bool:
+        """Whether the candidate agrees with the reference on every sequence."""
+        return bool((absolute_differences(self.candidate, self.reference) <= self.tolerances).all())
+
     def rows(self) -> tuple[SequenceReport, ...]:
         """Return a row for each sequence."""
-        allowed = tolerances(self.reference, self.problem, self.spacing)
-        return compare(self.candidate, self.reference, allowed, self.problem)
+        rows = compare(self.candidate, self.reference, self.tolerances, self.problem)
+        suffix = "" if self.dtype_name == "float64" else f", in {self.dtype_name}"
+        return tuple(row._replace(name=f"{row.name}{suffix}") for row in rows)
+
+    def worst_row(self) -> SequenceReport:
+        """Return the first row that differs, else the row nearest to its tolerance, named after all of them."""
+        rows = self.rows()
+        wrong = [row for row in rows if not row.ok]
+        nearest = max(rows, key=lambda row: row.difference / row.tolerance if row.tolerance else 0.0)
+        return wrong[0] if wrong else nearest._replace(name=f"all {len(rows)}, in {self.dtype_name}")
 
 
-def select_problem(contestants: tuple[Contestant, Contestant], params: PyTree) -> tuple[Problem, list[PropertyReport]]:
-    """Return the sequences for the parameters, with extra leaves where both optimizers accept another tree."""
-    problem = make_problem(params, extra_leaves=True)
-    tree = _first_sequence(problem.trees(jnp.float64)[0])
+class Examination(NamedTuple):
+    """The main comparison, with the rows and properties of all comparisons."""
+
+    evaluation: Evaluation
+    rows: tuple[SequenceReport, ...]
+    properties: tuple[PropertyReport, ...]
+
+
+def select_problem(
+    contestants: tuple[Contestant, Contestant], params: PyTree
+) -> tuple[tuple[Contestant, Contestant], Problem, tuple[PropertyReport, ...]]:
+    """Return the optimizers with the dtypes of the main comparison, the sequences, and what is not asked.
+
+    Extra leaves are added where both optimizers accept another tree. An optimizer that raises in float64 is compared in
+    the dtypes of the parameters.
+    """
+    extended, own = (make_problem(params, extra_leaves=extra) for extra in (True, False))
+    selected, refusals, properties = [], [], []
     for contestant in contestants:
-        why = incompatibility(contestant.make(_RATE), tree)
-        if why:
-            detail = f"not checked, because the {contestant.role} accepts no tree but yours ({why})"
-            properties = [PropertyReport("a scalar in nested containers", True, detail)]
-            return make_problem(params, extra_leaves=False), properties
-    return problem, []
+        refusal = _refusal(contestant, extended)
+        reason = refusal and _refusal(contestant, own)
+        if reason and own.dtype_name != "float64":
+            contestant = contestant._replace(dtype=None)
+            refusal = _refusal(contestant, extended)
+            properties.append(_not_asked("float64", f"the {contestant.role} doesn't run in it ({reason})", own))
+        selected.append(contestant)
+        refusals += [f"the {contestant.role} accepts no tree but yours ({refusal})"] if refusal else []
+    if refusals:
+        detail = f"not asked, because {refusals[0]}"
+        properties.append(PropertyReport("a scalar in nested containers", None, detail))
+    return (selected[0], selected[1]), own if refusals else extended, tuple(properties)
 
 
-def evaluate(
-    contestants: tuple[Contestant, Contestant], problem: Problem, has_rate: bool
-) -> tuple[Evaluation, list[PropertyReport]]:
-    """Evaluate both in float64 on every sequence and, for functions of the learning rate, under changing rates."""
-    parts = [_evaluate_part(contestants, problem, _RATE)]
+def examine(contestants: tuple[Contestant, Contestant], problem: Problem, has_rate: bool) -> Examination:
+    """Compare both optimizers in float64, in the dtypes of the parameters, and in other dtypes.
+
+    Differences in float64 and in the dtypes of the parameters count. Those in other dtypes are reported as not asked.
+
+    Args:
+        contestants, problem: what ``select_problem`` returns.
+        has_rate: whether both optimizers are functions of the learning rate.
+    """
+    evaluation, properties = _evaluate(contestants, problem, has_rate)
+    rows = evaluation.rows()
+    if evaluation.dtype_name != problem.dtype_name:
+        given = _evaluate_part(contestants, problem.round_to(), None, _RATE, is_pure=evaluation.is_pure)
+        reason = "" if evaluation.is_close or not given.is_close else _unlike_float64(contestants, evaluation, given)
+        if reason:
+            contestants = contestants[0]._replace(dtype=None), contestants[1]
+            evaluation, properties = _evaluate(contestants, problem, has_rate)
+            properties += (_not_asked("float64", reason, problem),)
+            rows = evaluation.rows()
+        elif evaluation.is_close:
+            rows += (given.worst_row(),)
+            properties += (_dtype_property(given),)
+    elif evaluation.is_close and evaluation.dtype_name == "float64":
+        rows += _lost_digits(evaluation)
+    others = tuple(dtype for dtype in OTHER_DTYPES if jnp.dtype(dtype).name != problem.dtype_name)
+    if not all(row.ok for row in rows):
+        names = " and ".join(jnp.dtype(dtype).name for dtype in others)
+        detail = f"not asked, because the updates differ in {evaluation.dtype_name}"
+        return Examination(evaluation, rows, (*properties, PropertyReport(names, None, detail)))
+    for dtype in others:
+        found = _evaluate_in_another_dtype(contestants, problem, dtype, evaluation.is_pure)
+        rows += (found,) if isinstance(found, SequenceReport) else ()
+        properties += (found,) if isinstance(found, PropertyReport) else ()
+    return Examination(evaluation, rows, properties)
+
+
+def _evaluate(contestants, problem, has_rate) -> tuple[Evaluation, tuple[PropertyReport, ...]]:
+    """Evaluate both on every sequence and, for functions of the learning rate, under changing rates."""
+    dtype = contestants[0].dtype
+    problem = problem.round_to() if dtype is None else problem
+    parts = [_evaluate_part(contestants, problem, dtype, _RATE)]
     if has_rate:
         changing = problem.select(_CHANGING_RATE_SEQUENCES)
         reduced = _add_suffix(changing, "reduced rate")
-        parts.append(_evaluate_part(contestants, reduced, _RATE, _REDUCED_RATE))
+        parts.append(_evaluate_part(contestants, reduced, dtype, _RATE, _REDUCED_RATE))
         unsupported = [_unsupported_schedule(contestant, changing) for contestant in contestants]
         properties = [item for item in unsupported if item]
         if not properties:
-            parts.append(_evaluate_part(contestants, _add_suffix(changing, "schedule"), _schedule))
+            parts.append(_evaluate_part(contestants, _add_suffix(changing, "schedule"), dtype, _schedule))
     else:
-        detail = "not checked, because both are built already; to check it pass optax.adam, not optax.adam(1e-3)"
-        properties = [PropertyReport("a changing learning rate", True, detail)]
-    properties += _dtype_properties(parts, "float64")
+        detail = "not asked, because both are built already; to check it pass optax.adam, not optax.adam(1e-3)"
+        properties = [PropertyReport("a changing learning rate", None, detail)]
+    evaluation = _concatenate(parts)
+    properties.append(_dtype_property(evaluation))
     python_reason = parts[0].trajectories[0][0].python_reason
     if python_reason:
         detail = f"step by step in Python, because {python_reason}"
         properties.append(PropertyReport("execution of the candidate", True, detail))
-    return _concatenate(parts), properties
+    return evaluation, tuple(properties)
 
 
-def evaluate_in_low_precision(
-    contestants: tuple[Contestant, Contestant],
-    problem: Problem,
-    dtype: Any,
-    in_float64: Evaluation,
-    exact_reference: np.ndarray,
-) -> tuple[SequenceReport, list[PropertyReport]]:
-    """Return one row for a low-precision dtype: that of the worst sequence.
+def _evaluate_part(contestants, problem, dtype, *rates, is_pure=(False, False)) -> Evaluation:
+    """Evaluate the candidate in a dtype, and the reference in the dtype of its main comparison and in this one.
 
     Args:
-        contestants, problem, dtype: what to evaluate.
-        in_float64: the evaluation of both in float64.
-        exact_reference: the reference's updates in float64, on gradients rounded to the dtype.
+        contestants, problem: what ``select_problem`` returns.
+        dtype: the candidate's dtype; ``None`` for the caller's.
+        rates: the learning rates, each for an equal number of steps.
+        is_pure: whether each optimizer is known to give the same program at every trace.
     """
-    name, rounded = jnp.dtype(dtype).name, problem.round_to(dtype)
-    params, gradients = problem.trees(dtype)
-    first, second = (
-        compute_trajectory(
-            contestant.name, contestant.phases(_RATE), params, gradients, is_pure=not known.python_reason
-        )
-        for contestant, known in zip(contestants, in_float64.trajectories[0], strict=True)
-    )
-    candidate, reference = flatten(first.updates), flatten(second.updates)
-    with np.errstate(all="ignore"):
-        error = absolute_differences(reference, exact_reference)
-        allowed = tolerances(reference, rounded, float(jnp.finfo(dtype).eps), error)
-    # Where the reference itself is not finite, any candidate is accepted.
-    allowed = np.where(np.isfinite(reference), allowed, np.inf)
-    rows = compare(candidate, reference, allowed, rounded)
-    part = Evaluation(rounded, candidate, reference, np.zeros(len(candidate), int), ((first, second),))
-    wrong = [row for row in rows if not row.ok]
-    nearest = max(rows, key=lambda row: row.difference / row.tolerance if row.tolerance else 0.0)
-    worst = wrong[0] if wrong else nearest._replace(name=f"all {len(rows)}")
-    return worst._replace(name=f"{worst.name}, in {name}"), _dtype_properties([part], name)
+
+    def run(contestant, dtype, is_pure, with_states=False):
+        with _precision(dtype):
+            return compute_trajectory(
+                contestant.name, contestant.phases(*rates), *problem.trees(dtype),
+                with_states=with_states, is_pure=is_pure,
+            )  # fmt: skip
+
+    candidate, reference = contestants
+    ours = run(candidate, dtype, is_pure[0])
+    if dtype != jnp.float64:  # the digits of this dtype are expected, whatever the candidate computes in
+        ours = ours._replace(spacing=problem.spacing if dtype is None else float(jnp.finfo(dtype).eps))
+    exact = run(reference, reference.dtype, is_pure[1], with_states=True)
+    theirs = exact if dtype == reference.dtype else run(reference, dtype, is_pure[1])
+    updates, expected = flatten(ours.updates), flatten(exact.updates)
+    error = None
+    if theirs is not exact:
+        with np.errstate(all="ignore"):
+            error = absolute_differences(flatten(theirs.updates), expected)
+            # Where the reference itself is not finite, any candidate is accepted.
+            error = np.where(np.isfinite(flatten(theirs.updates)), error, np.inf)
+    changes = tuple(change for change in ours.changes if change not in theirs.changes)
+    name = problem.dtype_name if dtype is None else jnp.dtype(dtype).name
+    return Evaluation(problem, updates, expected, np.zeros(len(updates), int), ((ours, exact),), error, changes, name)
 
 
-def reference_on_rounded_gradients(reference: Contestant, problem: Problem, dtype: Any) -> np.ndarray:
-    """Return the reference's updates in float64, on gradients rounded to a dtype."""
-    params, gradients = problem.round_to(dtype).trees(jnp.float64)
-    # With its states, so that JAX reuses the program that it compiled before.
-    trajectory = compute_trajectory(
-        reference.name, reference.phases(_RATE), params, gradients, with_states=True, is_pure=True
-    )
-    return flatten(trajectory.updates)
+def _evaluate_in_another_dtype(contestants, problem, dtype, is_pure) -> SequenceReport | PropertyReport:
+    """Return a row for a dtype that no parameter has, or the reason why it is not asked."""
+    name = jnp.dtype(dtype).name
+    try:
+        part = _evaluate_part(contestants, problem.round_to(dtype), dtype, _RATE, is_pure=is_pure)
+    except ValueError as error:
+        role = "candidate" if str(error).startswith(contestants[0].name) else "reference"
+        return _not_asked(name, f"the {role} doesn't run in it ({error_summary(error.__cause__ or error)})", problem)
+    if part.changes:
+        return _not_asked(name, f"the candidate doesn't keep it ({part.changes[0]})", problem)
+    row = part.worst_row()
+    if row.ok:
+        return row
+    candidate, reference = format_updates(row)
+    differs = f"the candidate differs in it ({candidate}, where the reference has {reference})"
+    return _not_asked(name, differs, problem)
+
+
+def _lost_digits(evaluation) -> tuple[SequenceReport, ...]:
+    """Return the first row that differs for parameters in float64 if at least the digits of float32 are expected.
+
+    The tolerances of the main comparison allow for a candidate that computes in bfloat16 inside.
+    """
+    spacing = min(float(jnp.finfo(jnp.float32).eps), evaluation.spacing)
+    limited = tuple((ours._replace(spacing=spacing), exact) for ours, exact in evaluation.trajectories)
+    rows = evaluation._replace(trajectories=limited).rows()
+    return tuple(row._replace(name=f"{row.name}, in float64") for row in rows if not row.ok)[:1]
+
+
+def _unlike_float64(contestants, evaluation, given) -> str:
+    """Return the reason why float64 shows nothing about the dtypes of the parameters; empty if it does.
+
+    The candidate agrees in the dtypes of the parameters, and differs in float64. Either it computes in the same dtype
+    whatever comes, or it computes something else in float64: its own updates in both differ by more than 3 tolerances,
+    which is more than the rounding of both explains.
+    """
+    if evaluation.trajectories[0][0].spacing == given.problem.spacing:
+        return f"the candidate computes in {given.dtype_name} there too"
+    wide = _evaluate_part(contestants, given.problem, jnp.float64, _RATE, is_pure=evaluation.is_pure)
+    if (absolute_differences(wide.candidate, given.candidate) > 3 * given.tolerances).any():
+        return f"the candidate computes something else in it than in {given.dtype_name}"
+    return ""
+
+
+def _dtype_property(evaluation) -> PropertyReport:
+    """Report whether updates and state keep the dtype. This counts only in the dtypes of the parameters."""
+    name = f"dtypes of updates and state, in {evaluation.dtype_name}"
+    if evaluation.changes and evaluation.dtype_name != evaluation.problem.dtype_name:
+        return _not_asked(name, f"the candidate doesn't keep it ({evaluation.changes[0]})", evaluation.problem)
+    return PropertyReport(name, not evaluation.changes, "; ".join(evaluation.changes))
+
+
+def _not_asked(name, reason, problem) -> PropertyReport:
+    return PropertyReport(name, None, f"not asked, because {reason}; your parameters are {problem.dtype_name}")
+
+
+def _precision(dtype):
+    """Return a context with float64 enabled, or the caller's configuration for other dtypes."""
+    return enable_x64(True) if dtype == jnp.float64 else contextlib.nullcontext()
+
+
+def _refusal(contestant, problem, make_rate=_RATE) -> str:
+    """Return the reason why an optimizer doesn't accept the tree of a problem in its dtype; empty if it does."""
+    with _precision(contestant.dtype):
+        tree = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), problem.trees(contestant.dtype)[0])
+        return incompatibility(contestant.make(make_rate), tree)
 
 
 def _schedule(count):
@@ -167,23 +317,11 @@ def _add_suffix(problem, suffix) -> Problem:
 def _unsupported_schedule(contestant, problem) -> PropertyReport | None:
     """Return the reason why an optimizer accepts no schedule, or ``None`` if it accepts one."""
     try:
-        why = incompatibility(contestant.make(_schedule), _first_sequence(problem.trees(jnp.float64)[0]))
+        why = _refusal(contestant, problem, _schedule)
     except ValueError as error:
         why = error_summary(error)
-    detail = f"not checked, because the {contestant.role} accepts none ({why}); the rate was reduced halfway"
-    return PropertyReport("a schedule of the learning rate", True, detail) if why else None
-
-
-def _evaluate_part(contestants, problem, *rates) -> Evaluation:
-    params, gradients = problem.trees(jnp.float64)
-    first, second = (
-        compute_trajectory(
-            contestant.name, contestant.phases(*rates), params, gradients, with_states=contestant is contestants[1]
-        )
-        for contestant in contestants
-    )
-    candidate, reference = flatten(first.updates), flatten(second.updates)
-    return Evaluation(problem, candidate, reference, np.zeros(len(candidate), int), ((first, second),))
+    detail = f"not asked, because the {contestant.role} accepts none ({why}); the rate was reduced halfway"
+    return PropertyReport("a schedule of the learning rate", None, detail) if why else None
 
 
 def _concatenate(parts) -> Evaluation:
@@ -194,19 +332,9 @@ def _concatenate(parts) -> Evaluation:
     )
     candidate = np.concatenate([part.candidate for part in parts])
     reference = np.concatenate([part.reference for part in parts])
+    errors = [part.error for part in parts if part.error is not None]
     groups = np.concatenate([np.full(len(part.candidate), number) for number, part in enumerate(parts)])
-    return Evaluation(
-        problem, candidate, reference, groups, tuple(pair for part in parts for pair in part.trajectories)
-    )
-
-
-def _dtype_properties(parts, dtype) -> list[PropertyReport]:
-    """Report the changes of dtype in the candidate's updates and state that the reference's don't have."""
-    of_candidate = dict.fromkeys(change for part in parts for change in part.trajectories[0][0].changes)
-    of_reference = {change for part in parts for change in part.trajectories[0][1].changes}
-    changes = [change for change in of_candidate if change not in of_reference]
-    return [PropertyReport(f"dtypes of updates and state, in {dtype}", not changes, "; ".join(changes))]
-
-
-def _first_sequence(tree):
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), tree)
+    trajectories = tuple(pair for part in parts for pair in part.trajectories)
+    changes = tuple(dict.fromkeys(change for part in parts for change in part.changes))
+    error = np.concatenate(errors) if errors else None
+    return Evaluation(problem, candidate, reference, groups, trajectories, error, changes, parts[0].dtype_name)

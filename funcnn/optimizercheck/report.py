@@ -82,7 +82,7 @@ simulation reproduces the candidate's updates on every sequence:
 - ``rate_scaled``: every update is multiplied by a factor; ``sign``: the candidate ascends;
 - ``schedule_shifted``: the schedule's rate of the next or of the previous step;
 - ``dtype``: updates or state have another dtype, shape or structure;
-- ``unstable``: right in float64, but digits are lost in float32 or bfloat16;
+- ``unstable``: the update rule is right, but digits are lost in the dtype of the parameters;
 - ``several``: two of these together, named in ``detail``;
 - ``unknown``: none of these.
 """
@@ -117,8 +117,10 @@ class OptimizerReport(NamedTuple):
     """The comparison of two optimizers. ``print(report)`` shows it as a table.
 
     Fields:
-        ok: whether the candidate agrees with the reference on every sequence and in every property.
-        sequences: a row for each gradient sequence in float64, and one for each lower dtype.
+        ok: whether the candidate agrees with the reference on every sequence and has every property. Properties that
+            are not asked, whose own ``ok`` is ``None``, count neither for nor against.
+        sequences: a row for each gradient sequence, in float64 where the candidate runs in it, and one for each other
+            dtype in which the optimizers are compared.
         cause: the cause of the difference; ``None`` if there is none.
         detail: a sentence that describes the cause.
         diagnosis: a short paragraph: what differs, where it differs first, and the cause.

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
@@ -19,6 +20,19 @@ _ZERO_PARAMETERS = ("vanishing", "huge", "parameters at zero", "small, parameter
 """Sequences whose parameters start at 0, so that weight decay has no effect at the first step."""
 
 
+class ExtendedTree(NamedTuple):
+    """The caller's tree and the extra leaves."""
+
+    yours: PyTree
+    extra: PyTree
+
+
+def path_text(path: tuple) -> str:
+    """Return a path in a tree of parameters or of a state as the caller knows it, without the extension."""
+    own = [key for key in path if key != jax.tree_util.GetAttrKey("yours")]
+    return jax.tree_util.keystr(tuple(own)) or "the root"
+
+
 class Problem(NamedTuple):
     """Gradient sequences and initial parameters, every tree flattened to one row of numbers.
 
@@ -29,6 +43,7 @@ class Problem(NamedTuple):
         starts: the place in a row where each of these leaves begins.
         params: ``(sequences, entries)``.
         gradients: ``(sequences, steps, entries)``.
+        dtypes: the dtype of each of the caller's leaves, in the order of ``shapes``.
     """
 
     names: tuple[str, ...]
@@ -37,19 +52,42 @@ class Problem(NamedTuple):
     starts: np.ndarray
     params: np.ndarray
     gradients: np.ndarray
+    dtypes: tuple[Any, ...] = ()
+
+    @property
+    def dtype_name(self) -> str:
+        """The dtypes of the caller's leaves as text: ``float32``, or ``bfloat16 and float32``."""
+        return " and ".join(sorted({jnp.dtype(dtype).name for dtype in self.dtypes}))
+
+    @property
+    def spacing(self) -> float:
+        """ε of the coarsest of the caller's dtypes."""
+        return max(float(jnp.finfo(dtype).eps) for dtype in self.dtypes)
 
     def select(self, names: Sequence[str], steps: int = STEPS) -> "Problem":
         """Return the first ``steps`` steps of some of the sequences."""
         rows = [self.names.index(name) for name in names]
         return self._replace(names=tuple(names), params=self.params[rows], gradients=self.gradients[rows, :steps])
 
-    def round_to(self, dtype: Any) -> "Problem":
-        """Return the same problem with numbers rounded to a dtype, in float64."""
-        params, gradients = (np.asarray(array.astype(dtype), np.float64) for array in (self.params, self.gradients))
+    def round_to(self, dtype: Any = None) -> "Problem":
+        """Return the same problem with numbers rounded to a dtype, in float64; ``None`` for the caller's dtypes.
+
+        Gradients are clipped, so that sums of their squares don't overflow. This has an effect in float16 alone.
+        """
+        largest = min(float(jnp.finfo(dtype).max) for dtype in (self.dtypes if dtype is None else (dtype,)))
+        bound = math.sqrt(largest / 64)
+        params, gradients = (
+            np.concatenate([np.asarray(part, np.float64) for part in self._parts(rows, dtype)], axis=-1)
+            for rows in (self.params, np.clip(self.gradients, -bound, bound))
+        )
         return self._replace(params=params, gradients=gradients)
 
-    def trees(self, dtype: Any) -> tuple[PyTree, PyTree]:
-        """Return parameters, ``(sequences, ...)``, and gradients, ``(sequences, steps, ...)``, as trees of arrays."""
+    def trees(self, dtype: Any = None) -> tuple[PyTree, PyTree]:
+        """Return parameters, ``(sequences, ...)``, and gradients, ``(sequences, steps, ...)``, as trees of arrays.
+
+        Args:
+            dtype: the dtype of all leaves; ``None`` for the caller's dtypes.
+        """
         return self._tree(self.params, dtype), self._tree(self.gradients, dtype)
 
     def locate(self, entry: int) -> tuple[str, tuple[int, ...]]:
@@ -59,10 +97,16 @@ class Problem(NamedTuple):
         index = np.unravel_index(entry - self.starts[leaf], shape) if shape else ()
         return self.paths[leaf], tuple(int(i) for i in index)
 
-    def _tree(self, rows, dtype):
+    def _parts(self, rows, dtype) -> list[np.ndarray]:
+        """Return the entries of each leaf in its dtype."""
         # In NumPy, because JAX compiles a program for every slice of every leaf.
         ends = np.cumsum([math.prod(shape) for shape in _shapes(self.shapes)])
-        parts = iter(np.split(rows.astype(dtype), ends[:-1], axis=-1))
+        parts = np.split(rows, ends[:-1], axis=-1)
+        dtypes = self.dtypes if dtype is None else (dtype,) * len(parts)
+        return [part.astype(dtype) for part, dtype in zip(parts, dtypes, strict=True)]
+
+    def _tree(self, rows, dtype):
+        parts = iter(self._parts(rows, dtype))
         return jax.tree.map(lambda shape: next(parts).reshape(*rows.shape[:-1], *shape), self.shapes, is_leaf=_is_shape)
 
 
@@ -85,13 +129,15 @@ def make_problem(params: PyTree, *, extra_leaves: bool) -> Problem:
     corner = _SHORTEST_AXIS if size > _LARGEST_TREE else None
     own = jax.tree.map(lambda leaf: np.asarray(leaf).astype(np.float64)[(slice(corner),) * leaf.ndim], params)
     shapes: PyTree = jax.tree.map(lambda leaf: _Shape(leaf.shape), own)
+    dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves(params)]
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(own)]
     start = flatten(own, axes=0) if paths else np.zeros(0)
     if extra_leaves:
         extra = jax.tree.map(_Shape, EXTRA_SHAPES, is_leaf=lambda node: isinstance(node, tuple))
-        shapes = (shapes, extra)
+        shapes = ExtendedTree(shapes, extra)
         found = jax.tree_util.tree_leaves_with_path(extra, is_leaf=_is_shape)
         paths += [f"extra: {jax.tree_util.keystr(path)}" for path, _ in found]
+        dtypes += dtypes[:1] * len(found)
         start = np.concatenate([start, np.zeros(sum(math.prod(shape) for _, shape in found))])
     random = np.random.default_rng(0)
     drawn = _random_pattern(random, start.size)
@@ -102,7 +148,8 @@ def make_problem(params: PyTree, *, extra_leaves: bool) -> Problem:
     sizes = np.array([math.prod(shape) for shape in _shapes(shapes)])
     paths = [path for path, size in zip(paths, sizes, strict=True) if size]
     starts = np.cumsum([0, *sizes[sizes > 0]])[:-1]
-    return Problem(tuple(sequences), shapes, tuple(paths), starts, initial, np.stack(list(sequences.values())))
+    gradients = np.stack(list(sequences.values()))
+    return Problem(tuple(sequences), shapes, tuple(paths), starts, initial, gradients, tuple(dtypes))
 
 
 def _sequences(random, size) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ from jaxtyping import PyTree
 from funcnn._checks import check_same_structure, check_same_tree, describe, is_concrete, same_structure
 from funcnn._numerics.program import trace
 from funcnn._numerics.rounding import rounding_dtypes
+from funcnn.optimizercheck.sequences import path_text
 
 Phases: TypeAlias = tuple[tuple[optax.GradientTransformation, int], ...]
 """Transformations, each with its number of steps. The state is passed from one to the next."""
@@ -98,9 +99,9 @@ def incompatibility(transformation: Any, params: PyTree) -> str:
     return ""
 
 
-def error_summary(error: Exception) -> str:
+def error_summary(error: BaseException) -> str:
     """Return the type and message of an exception on one line."""
-    return f"{type(error).__name__}: {error}".splitlines()[0][:160]
+    return f"{type(error).__name__}: {error}".splitlines()[0][:160].replace("PyTreeDef", "tree")
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -212,8 +213,7 @@ def _changes(what, before, after) -> tuple[str, ...]:
         # NumPy computes in float64 whatever JAX's configuration is. A wider dtype from NumPy is not a mistake.
         is_wider = isinstance(new, np.ndarray | np.generic) and np.promote_types(new_dtype, old_dtype) == new_dtype
         if jnp.shape(new) != jnp.shape(old) or (new_dtype != old_dtype and not is_wider):
-            where = jax.tree_util.keystr(path) or "the root"
-            return (f"{what}: {describe(new)} at {where}, where {describe(old)} was given",)
+            return (f"{what}: {describe(new)} at {path_text(path)}, where {describe(old)} was given",)
     return ()
 
 

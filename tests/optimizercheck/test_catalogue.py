@@ -14,11 +14,13 @@ import pytest
 import funcnn as fnn
 from experiments.benchmarks.catalogue.optimizers import PARAMS, RATE, RIGHT_OPTIMIZERS, WRONG_OPTIMIZERS
 from experiments.benchmarks.catalogue.unforeseen import UNFORESEEN
+from experiments.benchmarks.optimizer_detection import BFLOAT16_CASES, case_params
 from funcnn.optimizercheck import check_optimizer
 
 IS_WHOLE = os.environ.get("FUNCNN_WHOLE_CATALOGUE") == "1"
 # The check adds a scalar, so that there are two leaves. Each further leaf costs a quarter of the compilation.
-CASE_PARAMS = PARAMS if IS_WHOLE else {"w": PARAMS["w"]}
+LEAVES = tuple(PARAMS) if IS_WHOLE else ("w",)
+CASE_PARAMS = {name: PARAMS[name] for name in LEAVES}
 
 # name: optax's optimizer of the same learning rate.
 OPTAX = {
@@ -46,6 +48,11 @@ def first_of_each_cause(cases):
     return kept
 
 
+def check(case):
+    params = case_params(case)
+    return check_optimizer(case.candidate, case.reference, {name: params[name] for name in LEAVES})
+
+
 def by_name(cases):
     return pytest.mark.parametrize("case", cases, ids=[case.name for case in cases])
 
@@ -62,22 +69,27 @@ def test_names_are_unique():
 
 @by_name([case for case in WRONG_OPTIMIZERS if IS_WHOLE or case in SELECTED])
 def test_mistakes_are_detected_and_named(case):
-    report = check_optimizer(case.candidate, case.reference, CASE_PARAMS)
-    assert not report.ok
+    report = check(case)
+    assert not report.ok, report.to_text()
     assert report.cause in case.causes, report.detail
 
 
 @by_name([case for case in RIGHT_OPTIMIZERS if IS_WHOLE or case.name in SPECIAL])
 def test_right_optimizers_pass(case):
-    report = check_optimizer(case.candidate, case.reference, CASE_PARAMS)
+    report = check(case)
     assert report.ok, report.to_text()
 
 
 @by_name(UNFORESEEN if IS_WHOLE else [case for case in NAMED if case in SELECTED])
 def test_unforeseen_mistakes_are_detected_and_never_misnamed(case):
-    report = check_optimizer(case.candidate, case.reference, CASE_PARAMS)
-    assert not report.ok
+    report = check(case)
+    assert not report.ok, report.to_text()
     assert report.cause in case.causes | {"unknown"}, report.detail
+
+
+@by_name([case for case in (*WRONG_OPTIMIZERS, *UNFORESEEN) if case.name in BFLOAT16_CASES])
+def test_mistakes_in_bfloat16_are_none_in_float32(case):
+    assert check_optimizer(case.candidate, case.reference, CASE_PARAMS).ok
 
 
 def test_the_default_part_has_every_cause():

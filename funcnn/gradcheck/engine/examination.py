@@ -77,7 +77,7 @@ def examine(
         twice = repeatability(own)
         if (report := report_changing_loss(own) or report_changing_gradient(own, twice)) is not None:
             return report._replace(cost=_cost(start, calls))
-        with double_precision(own, is_pure=twice.ok, no_autodiff=no_autodiff) as comparison:
+        with double_precision(own, is_pure=bool(twice.ok), no_autodiff=no_autodiff) as comparison:
             if comparison.by_autodiff is None or _has_unseen_code(comparison):
                 comparison = with_loss_noise(comparison)
             pairs, reference = _pairs(own, comparison)
@@ -91,7 +91,7 @@ def examine(
                 lambda: [4 * tolerance.size for tolerance in noise_tolerances(comparison, pairs)]
             )
             properties = (twice, *traced_properties(comparison, also, rounding), *more_properties(comparison))
-    is_right = all(row.ok for row in (*rows, *steps)) and all(entry.ok for entry in properties)
+    is_right = all(row.ok for row in (*rows, *steps)) and all(entry.ok is not False for entry in properties)
     if not is_right and decision.verdict == "agrees":
         decision = verdict_on_properties(rows, steps, properties)
     elif decision.verdict == "agrees" and any(map(is_unstable, rows)):
