@@ -1,7 +1,7 @@
-"""The checkers that are compared: each a function ``(case, params, args) -> (flagged, cause)``.
+"""The checkers that are compared, each a function ``(case, params, args) -> (is_flagged, causes)``.
 
-Every one is called as its documentation shows and with the tolerances that it has by default. An error that it raises
-counts as a flag: on a right gradient that is a false alarm like any other.
+Each is called as its documentation shows, with its default tolerances. An exception counts as a flag: on a right
+gradient it is a false alarm like any other.
 """
 
 from functools import partial
@@ -20,21 +20,20 @@ try:
 except ImportError:
     torch = None
 
-FLAGGED, PASSED = (True, None), (False, None)
+FLAGGED, PASSED = (True, ()), (False, ())
 
 
 def funcnn(case: Case, params, args):
-    """``check_gradients``, the checker in question; the only one that names a cause."""
+    """``check_gradients``, the only checker that names causes: all those of the leaf where the bug is."""
     report = fnn.check_gradients(case.loss_fn, case.grad_fn, params, *args)
     if report.ok:
         return PASSED
-    causes = [leaf.cause for leaf in report.leaves if not leaf.ok and case.leaf in (None, leaf.path.lstrip("."))]
-    named = [cause for cause in causes if cause in case.causes]
-    return True, (named or causes or [None])[0]
+    wrong = [leaf for leaf in report.leaves if not leaf.ok and case.leaf in (None, leaf.path.lstrip("."))]
+    return True, tuple(dict.fromkeys(leaf.cause for leaf in wrong if leaf.cause is not None))
 
 
 def allclose(case: Case, params, args):
-    """``np.allclose`` against ``jax.grad``, leaf by leaf: what a test is written with in a hurry."""
+    """``np.allclose`` against ``jax.grad``, leaf by leaf, as in most tests."""
     by_hand = jax.tree.leaves(case.grad_fn(params, *args))
     by_autodiff = jax.tree.leaves(jax.grad(case.loss_fn)(params, *args))
     agree = all(np.allclose(*pair) for pair in zip(by_hand, by_autodiff, strict=True))
@@ -47,7 +46,7 @@ def check_grads(case: Case, params, args):
 
 
 def check_vjp(case: Case, params, args):
-    """``jax.test_util.check_vjp`` of the loss, told the gradient by hand."""
+    """``jax.test_util.check_vjp`` of the loss with the gradient by hand as its ``vjp``."""
 
     def loss(params):
         return case.loss_fn(params, *args)
@@ -118,7 +117,7 @@ ABSENT = {"gradcheck", "gradcheck_fast"} if torch is None else set()
 
 
 def with_rule(case: Case, args):
-    """The loss as a function of the parameters that is differentiated by the gradient by hand."""
+    """Return the loss as a function of the parameters whose ``custom_vjp`` is the gradient by hand."""
 
     @jax.custom_vjp
     def loss(params):
@@ -135,13 +134,13 @@ def with_rule(case: Case, args):
 
 
 def _scaled(grads, cotangent):
-    """The gradient times a cotangent, in the gradient's own dtype: a wrong one has to stay visible."""
+    """Return the gradient times a cotangent in the gradient's own dtype, so that a wrong dtype stays visible."""
     return jax.tree.map(lambda grad: (grad * cotangent).astype(grad.dtype), grads)
 
 
-def _flagged_by(check, *given, errors=AssertionError, **options):
+def _flagged_by(check, *arguments, errors=AssertionError, **options):
     try:
-        check(*given, **options)
+        check(*arguments, **options)
     except errors:
         return FLAGGED
     return PASSED

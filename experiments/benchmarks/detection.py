@@ -1,9 +1,8 @@
-"""What gradient checkers find: planted bugs caught, and right but hard gradients let pass.
+"""Detection of planted bugs by gradient checkers, and false alarms on right but difficult gradients.
 
-``python -m experiments.benchmarks.detection`` asks every checker about every case of the catalogue, in float64 and in
-float32, and prints what each caught, what it took for wrong though it is right, and whether funcnn's names the cause.
-``--verify`` holds the catalogue itself against what it promises, by measures that no checker here uses;
-``--optimizers`` asks about hand-rolled optimizers instead.
+``python -m experiments.benchmarks.detection`` applies every checker to every case of the sets in float64 and float32,
+and prints what each catches, its false alarms, and how often funcnn's names the right cause. ``--verify`` checks the
+cases themselves by measures that no checker here uses. ``--optimizers`` evaluates ``check_optimizer`` instead.
 """
 
 import json
@@ -16,7 +15,7 @@ from collections import Counter
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import tyro
@@ -24,7 +23,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from experiments.benchmarks import optimizer_detection
-from experiments.benchmarks.catalogue import BUGS, CASES, RIGHT, Case
+from experiments.benchmarks.case_sets import SETS
+from experiments.benchmarks.catalogue.case import Case
 from experiments.benchmarks.catalogue.verification import verify
 from experiments.benchmarks.checkers import ABSENT, CHECKERS, TITLES
 from experiments.harness.console import console, table
@@ -33,33 +33,39 @@ from experiments.harness.readme_section import readme_section
 SECTION = readme_section("detection")
 COMMAND = "python -m experiments.benchmarks.detection"
 LONG = 10.0
-"""A call of so many seconds isn't made twice: what it compiled is little of it."""
-COLUMNS = ("checker", "dtype", "bugs caught", "false alarms", "right cause named", "seconds a case")
+"""A call that takes more seconds is not repeated, because compilation is a small part of it."""
+COLUMNS = ("checker", "dtype", "set", "bugs caught", "false alarms", "cause named", "named wrongly", "seconds a case")
+NAMING_CHECKERS = ("funcnn",)
+"""The checkers that name a cause."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionSettings:
-    """Planted bugs and right but hard gradients, shown to every checker."""
+    """Planted bugs and right but difficult gradients, for every checker."""
 
     checkers: tuple[
         Literal["funcnn", "np.allclose", "check_grads", "check_vjp", "chex", "gradcheck", "gradcheck_fast"], ...
     ] = tuple(CHECKERS)
-    """Whom to ask."""
+    """The checkers to compare."""
     dtypes: tuple[Literal["float64", "float32"], ...] = ("float64", "float32")
     """The dtypes of the parameters and of the data."""
+    sets: tuple[Literal["catalogue", "blind", "published"], ...] = ("catalogue",)
+    """The sets of cases."""
     only: tuple[str, ...] = ()
-    """The cases or themes to ask about; all of them if none is named."""
+    """The names or themes of the cases to check; all if none is given."""
     out: Path = Path("report")
     """The folder for detection.json."""
     readme: bool = False
     """Write the table into README.md, between its markers."""
     verify: bool = False
-    """Check the catalogue instead of the checkers."""
+    """Check the cases instead of the checkers."""
     optimizers: bool = False
-    """Ask about optimizers beside optax's instead of gradients."""
+    """Check hand-written optimizers against optax's instead of gradients."""
 
     def __post_init__(self):
-        cases = optimizer_detection.CASES if self.optimizers else CASES
+        cases: Any = optimizer_detection.CASES
+        if not self.optimizers:
+            cases = [case for name in self.sets for case in SETS[name].load()]
         unknown = set(self.only) - {case.name for case in cases} - {case.theme for case in cases}
         if unknown:
             raise ValueError(f"--only: no case or theme is called {', '.join(sorted(unknown))}.")
@@ -68,106 +74,141 @@ class DetectionSettings:
                 "--readme: the table is that of all gradients; leave --only, --verify and --optimizers out."
             )
 
-    def chosen(self) -> tuple[Case, ...]:
-        return tuple(case for case in CASES if not self.only or {case.name, case.theme} & set(self.only))
+    def selected_cases(self) -> dict[str, tuple[Case, ...]]:
+        """Return the selected cases of each set."""
+        return {
+            name: tuple(case for case in SETS[name].load() if not self.only or {case.name, case.theme} & set(self.only))
+            for name in self.sets
+        }
 
 
 class Verdict(NamedTuple):
-    """What a checker said of a case."""
+    """The verdict of a checker on a case.
+
+    Fields:
+        case: the case.
+        is_flagged: whether the checker calls the gradient wrong. An exception counts as that.
+        causes: the causes that it names where the case's bug is.
+        seconds: the duration of the second call.
+        error: the exception, if it raised one.
+    """
 
     case: Case
-    flagged: bool
-    cause: str | None
+    is_flagged: bool
+    causes: tuple[str, ...]
     seconds: float
     error: str | None
 
     @property
-    def right(self) -> bool:
-        return self.flagged == bool(self.case.causes)
+    def is_right(self) -> bool:
+        return self.is_flagged == bool(self.case.causes)
+
+    @property
+    def is_named(self) -> bool:
+        """Whether a right cause of a bug is named. ``unknown`` is none."""
+        return self.is_flagged and bool(set(self.causes) & self.case.causes - {"unknown"})
+
+    @property
+    def is_named_wrongly(self) -> bool:
+        """Whether a cause of a bug is named that is neither right nor ``unknown``."""
+        return bool(self.case.causes) and self.is_flagged and bool(set(self.causes) - self.case.causes - {"unknown"})
 
 
-def ask(checker, case: Case, dtype: str) -> Verdict:
-    """A checker's verdict on a case, with the time of a second call: the first one's includes what JAX compiles."""
+class Round(NamedTuple):
+    """A checker on the cases of a set in a dtype: one row of the table."""
+
+    checker: str
+    dtype: str
+    set_name: str
+
+
+def evaluate_checker(checker, case: Case, dtype: str) -> Verdict:
+    """Return the verdict of a checker, with the duration of a second call, because the first one compiles."""
     for call in range(2):
         params, args = case.make(dtype)
         jax.block_until_ready(jax.tree.leaves(params))
         start, error = time.perf_counter(), None
         try:
-            flagged, cause = checker(case, params, args)
-        except Exception as raised:  # whatever a checker raises, its user has no verdict but this
-            flagged, cause, error = True, None, f"{type(raised).__name__}: {raised}".splitlines()[0][:200]
+            is_flagged, causes = checker(case, params, args)
+        except Exception as raised:  # whatever a checker raises, it is all that its user gets
+            is_flagged, causes, error = True, (), f"{type(raised).__name__}: {raised}".splitlines()[0][:200]
         seconds = time.perf_counter() - start
         if call == 0 and seconds > LONG:
             break
-    return Verdict(case, bool(flagged), cause, seconds, error)
+    return Verdict(case, bool(is_flagged), causes, seconds, error)
 
 
-def ask_all(settings: DetectionSettings) -> dict[tuple[str, str], list[Verdict]]:
-    """Every verdict, by checker and dtype."""
-    rounds = [(name, dtype) for name in settings.checkers if name not in ABSENT for dtype in settings.dtypes]
-    cases = settings.chosen()
-    total = sum(dtype in case.dtypes for _, dtype in rounds for case in cases)
-    verdicts = {}
+def evaluate_all(settings: DetectionSettings) -> dict[Round, list[Verdict]]:
+    """Return every verdict."""
+    cases = settings.selected_cases()
+    checkers = [name for name in settings.checkers if name not in ABSENT]
+    rounds = [
+        Round(checker, dtype, name)
+        for checker in checkers
+        for name in settings.sets
+        for dtype in settings.dtypes
+        if any(dtype in case.dtypes for case in cases[name])
+    ]
+    total = sum(each.dtype in case.dtypes for each in rounds for case in cases[each.set_name])
+    verdicts: dict[Round, list[Verdict]] = {}
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True) as progress, warnings.catch_warnings():
         # gradcheck warns of every input that isn't float64.
         warnings.simplefilter("ignore")
         task = progress.add_task("", total=total)
-        for name, dtype in rounds:
-            verdicts[name, dtype] = []
-            for case in cases:
-                if dtype in case.dtypes:
-                    progress.update(task, description=f"{name}, {dtype}: {case.name}")
-                    verdicts[name, dtype].append(ask(CHECKERS[name], case, dtype))
+        for each in rounds:
+            verdicts[each] = []
+            for case in cases[each.set_name]:
+                if each.dtype in case.dtypes:
+                    progress.update(task, description=f"{each.checker}, {each.dtype}: {case.name}")
+                    verdicts[each].append(evaluate_checker(CHECKERS[each.checker], case, each.dtype))
                     progress.advance(task)
-            # Nothing that one checker compiled speeds up the next.
+            # Otherwise a checker would profit from what another one has compiled.
             jax.clear_caches()
     return verdicts
 
 
-def row(name: str, dtype: str, verdicts: list[Verdict]) -> tuple[str, ...]:
-    """A line of the table."""
+def row(each: Round, verdicts: list[Verdict]) -> tuple[str, ...]:
+    """Return a row of the table. Causes are counted over all bugs, whether they are caught or not."""
     bugs = [verdict for verdict in verdicts if verdict.case.causes]
     rights = [verdict for verdict in verdicts if not verdict.case.causes]
-    caught = [verdict for verdict in bugs if verdict.flagged]
-    named = sum(verdict.cause in verdict.case.causes for verdict in caught)
+    names_causes = each.checker in NAMING_CHECKERS
     return (
-        name,
-        dtype,
-        f"{len(caught)} of {len(bugs)}",
-        f"{sum(verdict.flagged for verdict in rights)} of {len(rights)}",
-        f"{named} of {len(caught)}" if name == "funcnn" else "–",
+        *each,
+        f"{sum(verdict.is_flagged for verdict in bugs)} of {len(bugs)}",
+        f"{sum(verdict.is_flagged for verdict in rights)} of {len(rights)}",
+        f"{sum(verdict.is_named for verdict in bugs)} of {len(bugs)}" if names_causes else "–",
+        f"{sum(verdict.is_named_wrongly for verdict in bugs)} of {len(bugs)}" if names_causes else "–",
         f"{statistics.median(verdict.seconds for verdict in verdicts):.2g}",
     )
 
 
-def show_failures(name: str, dtype: str, verdicts: list[Verdict]) -> None:
-    """By name, what a checker missed, what it took for wrong, and what it called by another name."""
-    missed = [verdict for verdict in verdicts if verdict.case.causes and not verdict.flagged]
-    alarmed = [verdict for verdict in verdicts if not verdict.case.causes and verdict.flagged]
-    misnamed = [
+def show_failures(each: Round, verdicts: list[Verdict]) -> None:
+    """Print the names of missed bugs, false alarms, and bugs whose cause is not named or named wrongly."""
+    bugs = [verdict for verdict in verdicts if verdict.case.causes]
+    missed = [verdict for verdict in bugs if not verdict.is_flagged]
+    alarmed = [verdict for verdict in verdicts if not verdict.case.causes and verdict.is_flagged]
+    unnamed = [
         verdict
-        for verdict in verdicts
-        if name == "funcnn" and verdict.case.causes and verdict.flagged and verdict.cause not in verdict.case.causes
+        for verdict in bugs
+        if each.checker in NAMING_CHECKERS and verdict.is_flagged and (verdict.is_named_wrongly or not verdict.is_named)
     ]
-    if not (missed or alarmed or misnamed):
+    if not (missed or alarmed or unnamed):
         return
-    console.print(f"[bold]{name}[/], {dtype}", highlight=False)
+    console.print(f"[bold]{each.checker}[/], {each.dtype}, {each.set_name}", highlight=False)
     for words, failed in (("missed", missed), ("false alarms", alarmed)):
         if failed:
             names = [verdict.case.name + (f" ({verdict.error})" if verdict.error else "") for verdict in failed]
             console.print(f"  {words}: {escape(', '.join(names))}", highlight=False)
-    for verdict in misnamed:
-        wanted = " or ".join(sorted(verdict.case.causes))
-        console.print(
-            f"  misnamed: {verdict.case.name}, {verdict.error or verdict.cause} for {wanted}",
-            highlight=False,
-            markup=False,
-        )
+    for verdict in unnamed:
+        words = "named wrongly" if verdict.is_named_wrongly else "not named"
+        expected = " or ".join(sorted(verdict.case.causes))
+        found = verdict.error or ", ".join(verdict.causes) or "no cause"
+        console.print(f"  {words}: {verdict.case.name}, {found} for {expected}", highlight=False, markup=False)
 
 
 def about() -> dict[str, str]:
-    """What the figures depend on."""
+    """Return the versions and the device on which the figures depend."""
     packages = ("jax", "jaxlib", "numpy", "chex", *(() if ABSENT else ("torch",)))
     versions = {package: version(package) for package in packages}
     return versions | {
@@ -177,33 +218,40 @@ def about() -> dict[str, str]:
     }
 
 
-def markdown(rows: list[tuple[str, ...]], facts: dict[str, str]) -> str:
-    """The table for README.md, with the command and what the figures depend on."""
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|---|---|" + "---:|" * (len(COLUMNS) - 2)]
+def markdown(rows: list[tuple[str, ...]], cases: dict[str, tuple[Case, ...]], facts: dict[str, str]) -> str:
+    """Return the table for README.md, with the command, the origin of each set, and the versions."""
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|---|---|---|" + "---:|" * (len(COLUMNS) - 3)]
     lines += [f"| {' | '.join((TITLES[name], *cells))} |" for name, *cells in rows]
+    sets = [f"{name}, {_count(of_set)}, {SETS[name].origin}" for name, of_set in cases.items()]
     lines += [
         "",
-        f"*`{COMMAND} --readme`: {len(BUGS)} planted bugs, some of which exist in one dtype only, and {len(RIGHT)} "
-        f"right but hard gradients. Seconds: the median of each case's second call. "
+        f"*`{COMMAND} --readme --sets {' '.join(cases)}`. Sets: {'; '.join(sets)}. Some bugs exist in one dtype only. "
+        'Cause named: bugs whose right cause is named, of all bugs; "unknown" counts as not named. Named wrongly: '
+        "bugs for which another cause is named. Seconds: the median of each case's second call. "
         f"{', '.join(f'{name} {value}' for name, value in facts.items())}.*",
     ]
     return "\n".join(lines)
 
 
-def by_theme(cases: tuple[Case, ...]):
-    """How many bugs and right cases each theme has."""
-    counted = table("theme", "planted bugs", "right cases")
+def _count(cases) -> str:
+    bugs = sum(bool(case.causes) for case in cases)
+    return f"{bugs} bugs and {len(cases) - bugs} right gradients"
+
+
+def theme_table(cases: tuple[Case, ...]):
+    """Return a table with the number of bugs and right cases of each theme."""
+    counts = table("theme", "planted bugs", "right cases")
     for theme in dict.fromkeys(case.theme for case in cases):
         of_theme = Counter(bool(case.causes) for case in cases if case.theme == theme)
-        counted.add_row(theme, str(of_theme[True]), str(of_theme[False]))
-    counted.add_section()
+        counts.add_row(theme, str(of_theme[True]), str(of_theme[False]))
+    counts.add_section()
     total = Counter(bool(case.causes) for case in cases)
-    counted.add_row("together", str(total[True]), str(total[False]))
-    return counted
+    counts.add_row("together", str(total[True]), str(total[False]))
+    return counts
 
 
 def verify_all(cases: tuple[Case, ...]) -> int:
-    """Verify every case; the number of those that aren't what they say."""
+    """Verify every case and print the failures. Return their number."""
     failures = []
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True) as progress:
@@ -215,71 +263,77 @@ def verify_all(cases: tuple[Case, ...]) -> int:
             except AssertionError as broken:
                 failures.append(str(broken))
             progress.advance(task)
-    console.print(by_theme(cases))
-    names = Counter(case.name for case in CASES)
+    console.print(theme_table(cases))
+    names = Counter(case.name for case in cases)
     failures += [f"{name}: {count} cases of that name" for name, count in names.items() if count > 1]
     for failure in failures:
         console.print(failure, style="red", highlight=False, markup=False)
-    console.print(f"{len(cases) - len(failures)} of {len(cases)} cases are what they say.", highlight=False)
+    console.print(f"{len(failures)} failures in {len(cases)} cases.", highlight=False)
     return len(failures)
 
 
 def run(settings: DetectionSettings) -> int:
-    """Ask, print and write; the number of failures where only the catalogue is verified."""
+    """Evaluate the checkers, print the table and write the record. With ``verify`` return the number of failures."""
     if settings.optimizers:
         return optimizer_detection.run(settings.only, settings.out)
-    # Where the parameters are float32 they stay so; without it nothing could be float64.
+    # Without it nothing could be float64. Parameters in float32 stay so.
     jax.config.update("jax_enable_x64", True)
-    console.rule("[bold]What gradient checkers find")
+    console.rule("[bold]Detection by gradient checkers")
+    cases = settings.selected_cases()
     if settings.verify:
-        return verify_all(settings.chosen())
+        return verify_all(tuple(case for of_set in cases.values() for case in of_set))
     if settings.readme:
-        # Before the long run, not after it.
-        SECTION.surroundings()
+        SECTION.surroundings()  # fails before the long run, not after it
     facts = about()
-    verdicts = ask_all(settings)
-    rows = [row(name, dtype, of_round) for (name, dtype), of_round in verdicts.items()]
+    verdicts = evaluate_all(settings)
+    rows = [row(each, of_round) for each, of_round in verdicts.items()]
     shown = table(*COLUMNS)
     shown.columns[0].no_wrap = True
     for cells in rows:
         shown.add_row(*cells)
     console.print(shown)
-    console.print(f"{COMMAND}; seconds: the median of each case's second call, without what JAX compiles once.")
+    for name in settings.sets:
+        console.print(f"{name}: {_count(cases[name])}, {SETS[name].origin}", highlight=False)
+    console.print(f"{COMMAND}; seconds: the median of each case's second call, without the first compilation.")
     console.print("   ".join(f"[dim]{name}[/] {value}" for name, value in facts.items()), highlight=False)
     for name in sorted(ABSENT & set(settings.checkers)):
-        console.print(f"{name}: skipped, torch isn't installed.", highlight=False)
-    for (name, dtype), of_round in verdicts.items():
-        show_failures(name, dtype, of_round)
+        console.print(f"{name}: skipped, because torch isn't installed.", highlight=False)
+    for each, of_round in verdicts.items():
+        show_failures(each, of_round)
     settings.out.mkdir(parents=True, exist_ok=True)
     path = settings.out / "detection.json"
     path.write_text(json.dumps(as_record(settings, facts, rows, verdicts), indent=1), encoding="utf-8")
     console.print(f"written: {path}", highlight=False)
     if settings.readme:
-        SECTION.write(markdown(rows, facts))
+        SECTION.write(markdown(rows, cases, facts))
     return 0
 
 
 def as_record(settings, facts, rows, verdicts) -> dict:
-    """Everything, for later questions."""
+    """Return the settings, the table and every verdict for JSON."""
     return {
         "command": COMMAND,
+        "sets": settings.sets,
         "only": settings.only,
         "about": facts,
         "table": [dict(zip(COLUMNS, cells, strict=True)) for cells in rows],
         "verdicts": [
             {
-                "checker": name,
-                "dtype": dtype,
+                "checker": each.checker,
+                "dtype": each.dtype,
+                "set": each.set_name,
                 "case": verdict.case.name,
                 "theme": verdict.case.theme,
                 "causes": sorted(verdict.case.causes),
-                "flagged": verdict.flagged,
-                "right": verdict.right,
-                "cause": verdict.cause,
+                "flagged": verdict.is_flagged,
+                "right": verdict.is_right,
+                "found": verdict.causes,
+                "named": verdict.is_named,
+                "named_wrongly": verdict.is_named_wrongly,
                 "seconds": verdict.seconds,
                 "error": verdict.error,
             }
-            for (name, dtype), of_round in verdicts.items()
+            for each, of_round in verdicts.items()
             for verdict in of_round
         ],
     }

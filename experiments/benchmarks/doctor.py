@@ -1,9 +1,10 @@
-"""The monitor's detection rate: faulty training runs that are diagnosed right, and false alarms on healthy ones.
+"""The monitor's detection rate: faulty training runs whose fault is named, and false alarms on healthy runs.
 
 ``python -m experiments.benchmarks.doctor`` trains every case of ``faulty_runs`` and ``held_out_runs`` with monitoring
-and calls ``diagnose_health`` on each. A healthy run counts only where it reaches its data set's quality, a faulty one
-only where its healthy twin does and it ends clearly worse. The rules were written with ``faulty_runs`` alone, the
-development half.
+and calls ``diagnose_health`` on each. A healthy run counts only if it reaches its data set's quality, and a faulty one
+only if its healthy twin does and it ends clearly worse. The rules were written with ``faulty_runs`` alone, the
+development half. The held-out half was written after every threshold was fixed, by authors who knew the rules: it is
+not blind.
 """
 
 import json
@@ -32,6 +33,8 @@ from funcnn.health.measures import monitored_value_and_grad, update_ratios
 DEVELOPMENT = {case.name for case in (*HEALTHY, *FAULTY)}
 CLEARLY = 0.1
 """A faulty run has to end with an accuracy, or an R², this much below its twin's."""
+SYMPTOM = "loss doesn't fall"
+COLUMNS = ("runs", "any finding", "fault named", "named wrongly", "right layer", "false alarms", "findings each")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +56,14 @@ class Diagnosis(NamedTuple):
     findings: tuple[Finding, ...]
 
     @property
-    def is_detected(self) -> bool:
+    def is_named(self) -> bool:
+        """Whether a finding has a right kind."""
         return any(finding.kind in self.case.kinds for finding in self.findings)
+
+    @property
+    def is_named_wrongly(self) -> bool:
+        """Whether the findings have other kinds only. ``loss doesn't fall`` is a symptom and no wrong name."""
+        return not self.is_named and any(finding.kind != SYMPTOM for finding in self.findings)
 
     @property
     def is_located(self) -> bool:
@@ -87,7 +96,7 @@ def diagnose_all(settings: DoctorSettings) -> tuple[list[Diagnosis], list[str]]:
 
 
 def _does_not_count(case: TrainingCase, run: MonitoredRun, qualities: dict[str, float]) -> str:
-    """Return why a run does not count, empty where it does."""
+    """Return why a run does not count; empty if it does."""
     needed = DATA[case.data]().quality
     if not case.kinds:
         return "" if run.quality >= needed else f"not healthy, {run.quality:.2f} of {needed}"
@@ -104,12 +113,14 @@ def share(diagnoses: list[Diagnosis], holds: Callable[[Diagnosis], bool]) -> str
 
 
 def row(diagnoses: list[Diagnosis]) -> tuple[str, ...]:
-    """Return the cells of a row: detected, right layer, false alarms, and findings for a faulty run."""
+    """Return the cells of a row after its name. A faulty run without a finding of the right kind is not named."""
     faulty = [diagnosis for diagnosis in diagnoses if diagnosis.case.kinds]
     located = [diagnosis for diagnosis in faulty if diagnosis.case.layer]
     healthy = [diagnosis for diagnosis in diagnoses if not diagnosis.case.kinds]
     return (
-        share(faulty, lambda diagnosis: diagnosis.is_detected),
+        share(faulty, lambda diagnosis: bool(diagnosis.findings)),
+        share(faulty, lambda diagnosis: diagnosis.is_named),
+        share(faulty, lambda diagnosis: diagnosis.is_named_wrongly),
         share(located, lambda diagnosis: diagnosis.is_located),
         share(healthy, lambda diagnosis: bool(diagnosis.findings)),
         f"{statistics.mean(len(diagnosis.findings) for diagnosis in faulty):.1f}" if faulty else "–",
@@ -118,30 +129,50 @@ def row(diagnoses: list[Diagnosis]) -> tuple[str, ...]:
 
 def show(diagnoses: list[Diagnosis], left_out: list[str]) -> None:
     """Print the tables of both halves and of the kinds, and every wrong diagnosis."""
-    halves = table("runs", "detected", "right layer", "false alarms", "findings each", title="Detection by the monitor")
-    for name, chosen in (
+    halves = table(*COLUMNS, title="Detection by the monitor")
+    for name, of_half in (
         ("development", [diagnosis for diagnosis in diagnoses if diagnosis.is_development]),
         ("held out", [diagnosis for diagnosis in diagnoses if not diagnosis.is_development]),
         ("all", diagnoses),
     ):
-        halves.add_row(name, *row(chosen))
+        halves.add_row(name, *row(of_half))
     console.print(halves)
-    kinds = table("kind", "detected")
+    kinds = table("kind", "fault named")
     for kind in dict.fromkeys(diagnosis.case.kinds[0] for diagnosis in diagnoses if diagnosis.case.kinds):
         of_kind = [diagnosis for diagnosis in diagnoses if diagnosis.case.kinds[:1] == (kind,)]
-        kinds.add_row(kind, share(of_kind, lambda diagnosis: diagnosis.is_detected))
+        kinds.add_row(kind, share(of_kind, lambda diagnosis: diagnosis.is_named))
     console.print(kinds)
     for diagnosis in diagnoses:
-        said = ", ".join(f"{finding.kind} ({finding.layer})" for finding in diagnosis.findings) or "nothing"
+        found = ", ".join(f"{finding.kind} ({finding.layer})" for finding in diagnosis.findings) or "nothing"
         half = "development" if diagnosis.is_development else "held out"
-        if diagnosis.case.kinds and not diagnosis.is_detected:
-            console.print(f"missed, {half}: {diagnosis.case.name}: {said}", highlight=False, markup=False)
+        if diagnosis.case.kinds and not diagnosis.is_named:
+            words = "named wrongly" if diagnosis.is_named_wrongly else "not named"
+            console.print(f"{words}, {half}: {diagnosis.case.name}: {found}", highlight=False, markup=False)
         elif diagnosis.case.layer and not diagnosis.is_located:
-            console.print(f"another layer, {half}: {diagnosis.case.name}: {said}", highlight=False, markup=False)
+            console.print(f"another layer, {half}: {diagnosis.case.name}: {found}", highlight=False, markup=False)
         elif diagnosis.findings and not diagnosis.case.kinds:
-            console.print(f"false alarm, {half}: {diagnosis.case.name}: {said}", highlight=False, markup=False)
+            console.print(f"false alarm, {half}: {diagnosis.case.name}: {found}", highlight=False, markup=False)
     for line in left_out:
         console.print(f"doesn't count: {line}", highlight=False, markup=False)
+
+
+def readme_rows(diagnoses: list[Diagnosis]) -> str:
+    """Return the two rows about the monitor for the table in README.md."""
+    faulty = [diagnosis for diagnosis in diagnoses if diagnosis.case.kinds]
+    healthy = [diagnosis for diagnosis in diagnoses if not diagnosis.case.kinds]
+    located = [diagnosis for diagnosis in faulty if diagnosis.case.layer]
+    held_out = sum(not diagnosis.is_development for diagnosis in faulty)
+    kinds = len({diagnosis.case.kinds[0] for diagnosis in faulty})
+    return "\n".join(
+        (
+            f"| {len(faulty)} faulty runs of {kinds} kinds, {held_out} of them written after the rules, none blind "
+            f"| fault named in {share(faulty, lambda diagnosis: diagnosis.is_named)}, named wrongly in "
+            f"{share(faulty, lambda diagnosis: diagnosis.is_named_wrongly)}; if one layer was broken, that layer in "
+            f"{share(located, lambda diagnosis: diagnosis.is_located)} | `python -m experiments.benchmarks.doctor` |",
+            f"| {len(healthy)} healthy runs | {sum(bool(diagnosis.findings) for diagnosis in healthy)} false alarms "
+            "| the same |",
+        )
+    )
 
 
 def cost(every: int = 15, steps: int = 600, rounds: int = 40) -> float:
@@ -190,6 +221,7 @@ def run(settings: DoctorSettings) -> list[Diagnosis]:
     diagnoses, left_out = diagnose_all(settings)
     jax.config.update("jax_disable_most_optimizations", False)
     show(diagnoses, left_out)
+    console.print(readme_rows(diagnoses), highlight=False, markup=False, soft_wrap=True)
     ratio = cost()
     console.print(f"a step in 15 monitored takes {ratio:.3f} times as long as none", highlight=False)
     console.print(f"{time.perf_counter() - start:.0f} s, jax {jax.__version__}, {jax.devices()[0].device_kind}")
@@ -198,6 +230,7 @@ def run(settings: DoctorSettings) -> list[Diagnosis]:
         {
             "name": diagnosis.case.name, "expected": diagnosis.case.kinds, "layer": diagnosis.case.layer,
             "quality": diagnosis.quality, "development": diagnosis.is_development,
+            "named": diagnosis.is_named, "named_wrongly": diagnosis.is_named_wrongly,
             "findings": [finding._asdict() for finding in diagnosis.findings],
         }
         for diagnosis in diagnoses

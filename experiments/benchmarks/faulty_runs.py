@@ -1,7 +1,7 @@
 """The training runs with which the monitor's rules were written: ``HEALTHY`` and ``FAULTY`` cases.
 
-A faulty case is a healthy one, its twin, with one fault. Whether it is faulty is measured: ``doctor`` counts it only
-where its twin reaches the quality of its data set and it ends clearly worse. ``held_out_runs`` has the held-out cases.
+A faulty case is a healthy one, its twin, with one fault. ``doctor`` counts it only if its twin reaches the quality of
+its data set and it ends clearly worse. ``held_out_runs`` has the held-out cases.
 """
 
 import jax
@@ -22,7 +22,7 @@ OPTIONS = {
 
 
 def case(data: str, depth: int, activation: str, optimizer: str, option: str = "", seed: int = 0) -> TrainingCase:
-    """A healthy case with the usual loss and rate."""
+    """Return a healthy case with the usual loss and rate."""
     name = "-".join(filter(None, (data, f"{depth}x{activation}", option, optimizer, str(seed))))
     model = network(data, depth, ACTIVATIONS[activation], **OPTIONS[option])
     return TrainingCase(name, data, model, usual_loss(data), optimizer, RATES[optimizer], seed)
@@ -57,12 +57,12 @@ HEALTHY_SPECIFICATIONS = [
 
 
 def kernels(change, *, only: int | None = None):
-    """Parameters with kernels changed by ``(kernel) -> kernel``: all of them, or the ``only``-th linear layer's."""
+    """Return a change of parameters that maps ``(kernel) -> kernel`` on all linear layers, or on the ``only``-th."""
     return _each_linear(lambda layer: layer._replace(kernel=change(layer.kernel)), only)
 
 
 def biases(value: float, *, only: int | None = None):
-    """Parameters whose hidden biases are ``value``: all of them, or the ``only``-th linear layer's."""
+    """Return a change of parameters that sets the biases of all hidden linear layers, or of the ``only``-th."""
     return _each_linear(lambda layer: layer._replace(bias=jnp.full_like(layer.bias, value)), only, but_last=True)
 
 
@@ -82,17 +82,17 @@ def _each_linear(change, only, but_last=False):
 
 
 def features(change):
-    """Data whose features are changed."""
+    """Return a change of the data's features."""
     return lambda data: data._replace(x=change(data.x))
 
 
 def targets(change):
-    """Data whose targets are changed."""
+    """Return a change of the data's targets."""
     return lambda data: data._replace(y=change(data.y))
 
 
 def raw(load, **options):
-    """The data set's features as they are shipped."""
+    """Return a change to the data set's features as they are shipped."""
     return lambda data: data._replace(x=load(return_X_y=True, **options)[0])
 
 
@@ -109,7 +109,7 @@ def noise(array):
 
 
 def faint_forward(z):
-    """A layer that lets a ten-thousandth through."""
+    """Return a ten-thousandth of the input."""
     return 1e-4 * z, ()
 
 
@@ -121,7 +121,7 @@ FAINT = fnn.activation_layer(faint_forward, faint_backward, fnn.LayerSpec("faint
 
 
 def faulty(kinds, fault: str, twin: TrainingCase, *, layer: str = "", **changes) -> TrainingCase:
-    """The twin with a fault."""
+    """Return the twin with a fault."""
     kinds = (kinds,) if isinstance(kinds, str) else kinds
     name = f"{kinds[0].replace(' ', '_')}:{fault}:{twin.name}"
     return twin._replace(name=name, kinds=kinds, layer=layer, twin=twin, **changes)

@@ -1,6 +1,7 @@
 """Held-out training runs for the monitor, written after every threshold was fixed and never used to change one.
 
-Their seeds, networks and sizes of faults differ from those of ``faulty_runs``, with which the rules were written.
+Their seeds, networks and sizes of faults differ from those of ``faulty_runs``, with which the rules were written. The
+kinds of faults are the same, and their authors knew the rules: the runs are held out, and not blind.
 """
 
 import jax.numpy as jnp

@@ -42,7 +42,7 @@ class TrainingCase(NamedTuple):
         optimizer: a name of ``OPTIMIZERS``; ``rate`` its learning rate.
         seed: of the initial parameters and the batches.
         kinds: the findings that are right; empty for a healthy run.
-        layer: the layer that was broken, where it was one.
+        layer: the layer that was broken; empty if it was not a single one.
         twin: the healthy case from which it was derived.
         break_data, break_params: what was done to the data or to the initial parameters.
         is_frozen: whether the gradients are lost on their way to the optimizer.
@@ -64,7 +64,7 @@ class TrainingCase(NamedTuple):
 
 
 class MonitoredRun(NamedTuple):
-    """The run of a case: the record and the facts for ``diagnose_health``, and the quality it reached."""
+    """The run of a case: the record and the facts for ``diagnose_health``, and the final quality."""
 
     record: HealthRecord
     facts: ModelFacts
@@ -97,18 +97,18 @@ def train(case: TrainingCase) -> MonitoredRun:
 
 @partial(jax.jit, static_argnames=("model", "loss", "optimizer"))
 def _train(params, state, x, y, rows, keys, rate, share, *, model, loss, optimizer):
-    """The prediction after training, the loss of every step, and every step's figures.
+    """Return the prediction after training, the losses of all steps, and their measures.
 
-    ``fit`` samples steps; here, where networks are small and there are hundreds of them, compiling one kind of step
-    saves more than measuring at every one costs.
+    ``fit`` measures some steps only. Here there are hundreds of small networks: a single kind of step saves more time
+    in compilation than the measurement of every step costs.
     """
     optimizer = OPTIMIZERS[optimizer](rate)
     monitored = monitored_value_and_grad(model, loss)
 
     def step(carry, part):
         params, state, opt_state = carry
-        chosen, key = part
-        (value, state), gradients, measures = monitored(params, state, (x[chosen], y[chosen]), key=key)
+        rows, key = part
+        (value, state), gradients, measures = monitored(params, state, (x[rows], y[rows]), key=key)
         updates, opt_state = optimizer.update(jax.tree.map(lambda g: share * g, gradients), opt_state, params)
         ratios = update_ratios(model, updates, params)
         return (optax.apply_updates(params, updates), state, opt_state), (value, measures, ratios)
@@ -118,14 +118,14 @@ def _train(params, state, x, y, rows, keys, rate, share, *, model, loss, optimiz
 
 
 def _as_targets(y, case):
-    """Labels for the losses on classes; values, or bits, in the prediction's shape for the others."""
+    """Return labels for the losses on classes, and values in the prediction's shape for the others."""
     if y.ndim == 1 and case.loss.spec.targets == "classes":
         return jnp.asarray(y, jnp.int32)
     return jnp.asarray(y if y.ndim == 2 else y[:, None], jnp.float32)
 
 
 def _quality(prediction, y, case) -> float:
-    """The accuracy, or R² of values, on the data of the run; 0 where the prediction isn't finite."""
+    """Return the accuracy, or R² of values, on the data of the run; 0 if the prediction isn't finite."""
     if not np.isfinite(prediction).all():
         return 0.0
     if y.ndim == 2:
@@ -186,14 +186,14 @@ def _sine():
 
 @cache
 def _noisy_sine():
-    """Half of the targets' variance is noise, so half is all that can be explained."""
+    """Return data with noise as half of the targets' variance, so that R² is at most 1/2."""
     x = np.linspace(-1, 1, 512)[:, None]
     return Data(_standardised(x), np.sin(3 * x) + np.random.default_rng(4).normal(0, 0.7, x.shape), 0.4)
 
 
 @cache
 def _noisy_xor():
-    """A tenth of the labels is wrong."""
+    """Return data with a tenth of wrong labels."""
     x, y, _ = _xor()
     return Data(x, np.where(np.random.default_rng(5).random(len(y)) < 0.1, 1 - y, y), 0.85)
 
@@ -228,13 +228,13 @@ REGRESSIONS = {"diabetes", "sine", "noisy_sine"}
 
 
 def usual_loss(data: str) -> fnn.Loss:
-    """The loss on logits, or the squared error of a regression."""
+    """Return the loss on logits, or the squared error for a regression."""
     if data in REGRESSIONS:
         return fnn.mean_squared_error
     return fnn.sigmoid_cross_entropy if SHAPES[data][1] == 1 else fnn.softmax_cross_entropy
 
 
 def network(data: str, depth: int, activation: fnn.Layer, output: fnn.Layer = fnn.identity, **options) -> fnn.Layer:
-    """``mlp`` with ``depth`` hidden layers of one width."""
+    """Return an ``mlp`` with ``depth`` hidden layers of one width."""
     features, outputs = SHAPES[data]
     return fnn.mlp((features, *[WIDTH] * depth, outputs), activation, output, **options)

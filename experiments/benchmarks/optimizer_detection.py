@@ -23,8 +23,13 @@ from experiments.harness.console import console, table
 from funcnn.optimizercheck import check_optimizer
 
 CASES = (*WRONG_OPTIMIZERS, *UNFORESEEN, *RIGHT_OPTIMIZERS)
-COLUMNS = ("comparison", "mistakes caught", "named", "misnamed", "false alarms", "seconds a case")
+COLUMNS = ("comparison", "mistakes caught", "false alarms", "cause named", "named wrongly", "seconds a case")
 STEPS, RATE = 10, 1e-2
+ORIGIN = (
+    "The mistakes of the themes 'unforeseen' and 'unforeseen, later' were written after the checker, and those of the "
+    "first led to further mutations. No part of the catalogue is blind: the authors of all cases knew the checker."
+)
+"""How the cases were written."""
 
 BFLOAT16_CASES = frozenset({"adam_with_injected_settings", "velocity_updates_in_float32"})
 """The cases whose mistake exists for bfloat16 parameters alone. They are checked on such parameters."""
@@ -35,102 +40,128 @@ def case_params(case: OptimizerCase) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), PARAMS) if case.name in BFLOAT16_CASES else PARAMS
 
 
-class Opinion(NamedTuple):
-    """What a comparison said of a case."""
+class Verdict(NamedTuple):
+    """The verdict of a comparison on a case.
+
+    Fields:
+        case: the case.
+        is_flagged: whether the comparison calls the candidate wrong.
+        cause: the cause that it names, if it names causes.
+        seconds: the duration.
+    """
 
     case: OptimizerCase
-    flagged: bool
+    is_flagged: bool
     cause: str | None
     seconds: float
 
+    @property
+    def is_named(self) -> bool:
+        """Whether a right cause of a mistake is named. ``unknown`` is none."""
+        return self.is_flagged and self.cause in self.case.causes - {"unknown"}
 
-def by_funcnn(case: OptimizerCase) -> tuple[bool, str | None]:
-    report = check_optimizer(case.candidate, case.reference, PARAMS)
+    @property
+    def is_named_wrongly(self) -> bool:
+        """Whether a cause of a mistake is named that is neither right nor ``unknown``."""
+        return bool(self.case.causes) and self.is_flagged and self.cause not in self.case.causes | {"unknown", None}
+
+
+def check_by_funcnn(case: OptimizerCase) -> tuple[bool, str | None]:
+    """Return whether ``check_optimizer`` calls the candidate wrong, and the cause."""
+    report = check_optimizer(case.candidate, case.reference, case_params(case))
     return not report.ok, report.cause
 
 
-def by_allclose(case: OptimizerCase) -> tuple[bool, str | None]:
-    """Ten steps of random gradients from the parameters, and NumPy's default tolerances."""
+def check_by_allclose(case: OptimizerCase) -> tuple[bool, str | None]:
+    """Return whether ten steps of random gradients lead to other parameters, by NumPy's default tolerances."""
     built = [one if hasattr(one, "update") else one(RATE) for one in (case.candidate, case.reference)]
-    random, states = np.random.default_rng(0), [one.init(PARAMS) for one in built]
-    params = [PARAMS, PARAMS]
+    initial = case_params(case)
+    random, states = np.random.default_rng(0), [one.init(initial) for one in built]
+    params = [initial, initial]
     for _ in range(STEPS):
-        grads = jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape), leaf.dtype), PARAMS)
+        grads = jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape), leaf.dtype), initial)
         for place, one in enumerate(built):
             updates, states[place] = one.update(grads, states[place], params[place])
             params[place] = jax.tree.map(jnp.add, params[place], updates)
-    leaves = zip(*map(jax.tree.leaves, params), strict=True)
-    return not all(np.allclose(ours, theirs) for ours, theirs in leaves), None
+    leaves = [[np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(tree)] for tree in params]
+    return not all(np.allclose(*pair) for pair in zip(*leaves, strict=True)), None
 
 
-COMPARISONS = {"`funcnn.check_optimizer`": by_funcnn, "ten random steps, `np.allclose`": by_allclose}
+COMPARISONS = {
+    "`funcnn.check_optimizer`": check_by_funcnn,
+    "ten random steps, `np.allclose`": check_by_allclose,
+}
+NAMING_COMPARISON = next(iter(COMPARISONS))
+"""The only comparison that names causes."""
 
 
-def ask(comparison, case: OptimizerCase) -> Opinion:
+def evaluate_comparison(comparison, case: OptimizerCase) -> Verdict:
+    """Return the verdict of a comparison on a case, with its duration."""
     start = time.perf_counter()
-    flagged, cause = comparison(case)
-    return Opinion(case, flagged, cause, time.perf_counter() - start)
+    is_flagged, cause = comparison(case)
+    return Verdict(case, is_flagged, cause, time.perf_counter() - start)
 
 
-def row(name: str, opinions: list[Opinion]) -> tuple[str, ...]:
-    """A line of the table. ``unknown`` names nothing, and misnames nothing."""
-    wrong = [opinion for opinion in opinions if opinion.case.causes]
-    rights = [opinion for opinion in opinions if not opinion.case.causes]
-    caught = [opinion for opinion in wrong if opinion.flagged]
-    named = sum(opinion.cause in opinion.case.causes - {"unknown"} for opinion in caught)
-    misnamed = sum(opinion.cause not in opinion.case.causes | {"unknown"} for opinion in caught)
-    judged = name == next(iter(COMPARISONS))
+def row(name: str, verdicts: list[Verdict]) -> tuple[str, ...]:
+    """Return a row of the table. Causes are counted over all mistakes, whether they are caught or not."""
+    wrong = [verdict for verdict in verdicts if verdict.case.causes]
+    rights = [verdict for verdict in verdicts if not verdict.case.causes]
+    names_causes = name == NAMING_COMPARISON
     return (
         name,
-        f"{len(caught)} of {len(wrong)}",
-        f"{named} of {len(caught)}" if judged else "–",
-        str(misnamed) if judged else "–",
-        f"{sum(opinion.flagged for opinion in rights)} of {len(rights)}",
-        f"{statistics.median(opinion.seconds for opinion in opinions):.2g}",
+        f"{sum(verdict.is_flagged for verdict in wrong)} of {len(wrong)}",
+        f"{sum(verdict.is_flagged for verdict in rights)} of {len(rights)}",
+        f"{sum(verdict.is_named for verdict in wrong)} of {len(wrong)}" if names_causes else "–",
+        f"{sum(verdict.is_named_wrongly for verdict in wrong)} of {len(wrong)}" if names_causes else "–",
+        f"{statistics.median(verdict.seconds for verdict in verdicts):.2g}",
     )
 
 
-def show_failures(name: str, opinions: list[Opinion]) -> None:
-    """By name, what was missed, taken for wrong, or not named."""
-    missed = [opinion.case.name for opinion in opinions if opinion.case.causes and not opinion.flagged]
-    alarmed = [opinion.case.name for opinion in opinions if not opinion.case.causes and opinion.flagged]
-    unnamed = [
-        f"{opinion.case.name} ({opinion.cause})"
-        for opinion in opinions
-        if opinion.cause and opinion.flagged and opinion.cause not in opinion.case.causes - {"unknown"}
-    ]
-    for words, failed in {"missed": missed, "false alarms": alarmed, "not named": unnamed}.items():
-        if failed:
-            console.print(f"{name}, {words}: {escape(', '.join(failed))}", highlight=False)
+def show_failures(name: str, verdicts: list[Verdict]) -> None:
+    """Print the names of missed mistakes, false alarms, and mistakes whose cause is not named or named wrongly."""
+    wrong = [verdict for verdict in verdicts if verdict.case.causes]
+    caught = [verdict for verdict in wrong if verdict.is_flagged and name == NAMING_COMPARISON]
+    unnamed = [verdict for verdict in caught if not verdict.is_named and not verdict.is_named_wrongly]
+    failures = {
+        "missed": [verdict.case.name for verdict in wrong if not verdict.is_flagged],
+        "false alarms": [verdict.case.name for verdict in verdicts if not verdict.case.causes and verdict.is_flagged],
+        "not named": [verdict.case.name for verdict in unnamed],
+        "named wrongly": [f"{verdict.case.name} ({verdict.cause})" for verdict in caught if verdict.is_named_wrongly],
+    }
+    for words, names in failures.items():
+        if names:
+            console.print(f"{name}, {words}: {escape(', '.join(names))}", highlight=False)
 
 
 def run(only: tuple[str, ...], out: Path) -> int:
-    """Ask, print and write."""
+    """Evaluate both comparisons on all cases, print the table and write the record."""
     cases = [case for case in CASES if not only or {case.name, case.theme} & set(only)]
-    opinions: dict[str, list[Opinion]] = {}
+    verdicts: dict[str, list[Verdict]] = {}
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    console.rule("[bold]What comparisons of optimizers find")
+    console.rule("[bold]Detection by comparisons of optimizers")
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=len(COMPARISONS) * len(cases))
         for name, comparison in COMPARISONS.items():
-            opinions[name] = []
+            verdicts[name] = []
             for case in cases:
                 progress.update(task, description=case.name)
-                opinions[name].append(ask(comparison, case))
+                verdicts[name].append(evaluate_comparison(comparison, case))
                 progress.advance(task)
     shown = table(*COLUMNS)
-    for name, given in opinions.items():
-        shown.add_row(*row(name, given))
+    for name, of_comparison in verdicts.items():
+        shown.add_row(*row(name, of_comparison))
     console.print(shown)
-    for name, given in opinions.items():
-        show_failures(name, given)
+    console.print(ORIGIN, highlight=False)
+    for name, of_comparison in verdicts.items():
+        show_failures(name, of_comparison)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "optimizer_detection.json"
     record = [
-        {"comparison": name, "case": case.name, "theme": case.theme, "causes": sorted(case.causes)}
-        | {"flagged": flagged, "cause": cause, "seconds": seconds}
-        for name, given in opinions.items()
-        for case, flagged, cause, seconds in given
+        {"comparison": name, "case": verdict.case.name, "theme": verdict.case.theme}
+        | {"causes": sorted(verdict.case.causes), "flagged": verdict.is_flagged, "cause": verdict.cause}
+        | {"named": verdict.is_named, "named_wrongly": verdict.is_named_wrongly, "seconds": verdict.seconds}
+        for name, of_comparison in verdicts.items()
+        for verdict in of_comparison
     ]
     path.write_text(json.dumps(record, indent=1), encoding="utf-8")
     console.print(f"written: {path}", highlight=False)

@@ -1,4 +1,4 @@
-"""The doctor's benchmark: its lists are what they say, and its table counts what it should."""
+"""The monitor's benchmark: the lists of runs, and the counts of the table."""
 
 from collections import Counter
 from typing import get_args
@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 
 from experiments.benchmarks import doctor
-from experiments.benchmarks.doctor import Diagnosis, _does_not_count, row
+from experiments.benchmarks.doctor import COLUMNS, Diagnosis, _does_not_count, readme_rows, row
 from experiments.benchmarks.faulty_runs import FAULTY, HEALTHY
 from experiments.benchmarks.held_out_runs import HELD_OUT_FAULTY, HELD_OUT_HEALTHY
 from experiments.benchmarks.monitored_runs import DATA, train
@@ -14,7 +14,7 @@ from funcnn.health import Finding, Kind, diagnose_health
 
 
 @pytest.mark.parametrize(("healthy", "faulty"), [(HEALTHY, FAULTY), (HELD_OUT_HEALTHY, HELD_OUT_FAULTY)])
-def test_every_kind_has_ten_patients(healthy, faulty):
+def test_every_kind_has_ten_faulty_runs(healthy, faulty):
     counted = Counter(case.kinds[0] for case in faulty)
     assert set(counted) == set(get_args(Kind))
     assert min(counted.values()) >= 10
@@ -22,7 +22,7 @@ def test_every_kind_has_ten_patients(healthy, faulty):
     assert {case.twin.name for case in faulty} <= {case.name for case in healthy}
 
 
-def test_no_patient_is_seen_twice():
+def test_names_are_unique():
     names = [case.name for case in (*HEALTHY, *FAULTY, *HELD_OUT_HEALTHY, *HELD_OUT_FAULTY)]
     assert len(set(names)) == len(names)
 
@@ -44,12 +44,26 @@ def test_the_table_counts_kinds_layers_and_false_alarms():
     healthy = HEALTHY[0]
     broken = next(case for case in FAULTY if case.layer)
     right = Finding(broken.kinds[0], broken.layer, 0, "", "")
+    other, symptom = right._replace(kind="unscaled input"), right._replace(kind="loss doesn't fall")
     diagnoses = [
         Diagnosis(healthy, 1.0, True, ()),
         Diagnosis(healthy, 1.0, True, (right,)),
         Diagnosis(broken, 0.0, True, (right,)),
         Diagnosis(broken, 0.0, True, (right._replace(layer="elsewhere"),)),
-        Diagnosis(broken, 0.0, True, (right._replace(kind="unscaled input"), right._replace(kind="loss doesn't fall"))),
+        Diagnosis(broken, 0.0, True, (other, symptom)),
+        Diagnosis(broken, 0.0, False, (symptom,)),
+        Diagnosis(broken, 0.0, False, ()),
     ]
-    assert row(diagnoses) == ("2 of 3 (66.7%)", "1 of 3 (33.3%)", "1 of 2 (50.0%)", "1.3")
+    assert dict(zip(COLUMNS[1:], row(diagnoses), strict=True)) == {
+        "any finding": "4 of 5 (80.0%)",
+        "fault named": "2 of 5 (40.0%)",
+        "named wrongly": "1 of 5 (20.0%)",
+        "right layer": "1 of 5 (20.0%)",
+        "false alarms": "1 of 2 (50.0%)",
+        "findings each": "1.0",
+    }
+    faulty, alarms = readme_rows(diagnoses).splitlines()
+    assert "| 5 faulty runs of 1 kinds, 2 of them written after the rules, none blind | fault named in 2 of 5" in faulty
+    assert "named wrongly in 1 of 5" in faulty
+    assert "| 2 healthy runs | 1 false alarms |" in alarms
     assert doctor.share([], lambda diagnosis: True) == "–"
