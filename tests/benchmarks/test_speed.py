@@ -231,7 +231,7 @@ def test_workers_are_measured_in_rounds_and_who_fails_leaves_the_others_alone(mo
         measure(record, workers, name)
 
     monkeypatch.setattr(rounds, "_measure", kill_before)
-    found = rounds.measured(XOR, ["no_such_module", "numpy_by_hand", "scikit_learn"], 2, 0.01, lambda word: None)
+    found = rounds.measure_network(XOR, ["no_such_module", "numpy_by_hand", "scikit_learn"], 2, 0.01, lambda word: None)
     assert set(found["errors"]) == {"no_such_module", "scikit_learn"}
     assert "ModuleNotFoundError" in found["errors"]["no_such_module"]
     assert "ended by itself" in found["errors"]["scikit_learn"]

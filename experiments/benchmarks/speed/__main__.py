@@ -17,7 +17,7 @@ from experiments.benchmarks.speed import chart, readme
 from experiments.benchmarks.speed.machine import facts
 from experiments.benchmarks.speed.networks import FIVE, VARIANTS, Network
 from experiments.benchmarks.speed.readme import counted
-from experiments.benchmarks.speed.rounds import NEEDS, REFERENCE, Record, measured
+from experiments.benchmarks.speed.rounds import NEEDS, REFERENCE, Record, measure_network
 from experiments.benchmarks.speed.summary import geometric_means, summarised
 from experiments.harness.console import console, table
 from experiments.harness.store import write_atomically
@@ -56,8 +56,8 @@ class SpeedSettings:
         if self.out.suffix != ".json":
             raise ValueError(f"--out: expected a name that ends in .json, got {self.out}.")
 
-    def chosen(self) -> list[Network]:
-        """The networks.
+    def selected_networks(self) -> list[Network]:
+        """Return the selected networks.
 
         Raises:
             SystemExit: a name is none of a network or a contestant.
@@ -110,7 +110,7 @@ def show_means(means: dict[str, dict[str, float]]) -> None:
 
 def run(settings: SpeedSettings) -> Record:
     """Measure, print and write."""
-    networks = settings.chosen()
+    networks = settings.selected_networks()
     if settings.readme:
         # Before the long run, not after it.
         readme.SECTION.surroundings()
@@ -130,7 +130,7 @@ def run(settings: SpeedSettings) -> Record:
     settings.out.parent.mkdir(parents=True, exist_ok=True)
     for network in networks:
         with console.status("") as status:
-            found = measured(network, settings.contestants, settings.rounds, settings.seconds, status.update)
+            found = measure_network(network, settings.contestants, settings.rounds, settings.seconds, status.update)
         result = {"network": network._asdict()} | found | summarised(network, found)
         record["networks"].append(result)
         record["geometric_means"] = geometric_means(record["networks"])

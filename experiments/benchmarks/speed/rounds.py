@@ -1,4 +1,4 @@
-"""Rounds in which every contestant trains for a moment, in an order drawn anew, so that drift hits all alike."""
+"""Rounds in which every contestant trains briefly, in a random order, so that drift of the machine affects all alike."""
 
 import contextlib
 import importlib.util
@@ -35,7 +35,7 @@ NEEDS = {
 """Every contestant with the packages that it needs."""
 
 ROUNDING, RULED = 1e-4, 0.05
-"""How far, relatively, first losses may be apart, and how far rounding may lead for a step to be compared at all."""
+"""The relative difference of first losses that is allowed, and the effect of rounding beyond which none is compared."""
 
 Record = dict[str, Any]
 
@@ -46,7 +46,7 @@ class Worker(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """A median over rounds with its 95% interval; of a single round there is none."""
+    """A median over rounds with its 95% interval; a single round has no interval."""
 
     median: float
     low: float | None
@@ -54,55 +54,58 @@ class Estimate(NamedTuple):
 
 
 def missing(name: str) -> str | None:
-    """What to install for a contestant, or nothing."""
+    """Return what has to be installed for a contestant; ``None`` if nothing is missing."""
     absent = [package for package in NEEDS[name] if importlib.util.find_spec(package) is None]
     return f"{absent[0]} isn't installed: pip install --group bench" if absent else None
 
 
-def launched(name: str, order: tuple) -> Worker:
-    """A process for a contestant, which has been told what to train."""
+def start_worker(name: str, order: tuple) -> Worker:
+    """Start a process for a contestant and send it the order: network, data, initial parameters and seconds."""
     module = f"{PACKAGE}.{FLOOR}" if name == FLOOR else f"{PACKAGE}.contestants.{name}"
     # An old setting of OpenBLAS slows NumPy; on a GPU every JAX would take most of its memory for itself.
-    kept = {key: value for key, value in os.environ.items() if key not in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")}
-    environment = kept | {"KERAS_BACKEND": "jax", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    inherited = {
+        key: value for key, value in os.environ.items() if key not in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+    }
+    environment = inherited | {"KERAS_BACKEND": "jax", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     ours, theirs = Pipe()
     arguments = [f"{PACKAGE}.worker", str(theirs.fileno()), module, repr(time.monotonic())]
     process = subprocess.Popen(
         [sys.executable, "-m", *arguments], env=environment, pass_fds=[theirs.fileno()], stdout=subprocess.DEVNULL
     )
     theirs.close()
-    # One that has failed by now has left a word, which is read in its place.
+    # A process that has failed by now has sent its error, which receive raises.
     with contextlib.suppress(OSError):
         ours.send(order)
     return Worker(process, ours)
 
 
-def answer(worker: Worker) -> Record:
-    """What a worker says next.
+def receive(worker: Worker) -> Record:
+    """Return the next message of a worker.
 
     Raises:
-        RuntimeError: an error came in its place, or the process died.
+        RuntimeError: the worker sent an error, or its process ended.
     """
     try:
-        said = worker.connection.recv()
+        message = worker.connection.recv()
     except (EOFError, OSError):
         raise RuntimeError(f"the process ended by itself, status {worker.process.wait()}") from None
-    if "error" in said:
-        raise RuntimeError(said["error"])
-    return said
+    if "error" in message:
+        raise RuntimeError(message["error"])
+    return message
 
 
-def ended(worker: Worker) -> None:
+def close_worker(worker: Worker) -> None:
+    """Close the connection of a worker and wait for the end of its process."""
     worker.connection.close()
     worker.process.wait()
 
 
 def deviation(facts: Record, reference: Record) -> tuple[float, float]:
-    """The largest relative difference between a contestant's first losses and those expected, and what is allowed.
+    """Return the largest relative difference of a contestant's first losses from the expected ones, and its limit.
 
-    A start moved by one rounding leads the reference's own losses apart: a unit near its kink falls to the other side,
-    and a deep network makes much of it. Ten times as far as the farthest of a few such starts is allowed, and
-    ``ROUNDING`` at least; steps behind which rounding rules are left out.
+    Initial parameters that differ by one rounding change the reference's own losses: a unit near its kink falls on the
+    other side, and a deep network amplifies the difference. The limit is ten times the largest such change, and at
+    least ``ROUNDING``. Steps whose losses are dominated by rounding are not compared.
     """
     losses, mean_of = np.array(facts["losses"]), facts["averaged"]
 
@@ -113,55 +116,55 @@ def deviation(facts: Record, reference: Record) -> tuple[float, float]:
     expected, own = averaged(facts.get("expected", from_reference)), averaged(reference["losses"])
     if len(expected) != len(losses) or not np.isfinite(losses).all():
         return float("inf"), ROUNDING
-    led_apart = np.max([np.abs(averaged(moved) - own) / own for moved in reference["moved_losses"]], axis=0)
-    allowed = np.maximum(ROUNDING, 10 * np.maximum.accumulate(led_apart))
+    separation = np.max([np.abs(averaged(moved) - own) / own for moved in reference["moved_losses"]], axis=0)
+    allowed = np.maximum(ROUNDING, 10 * np.maximum.accumulate(separation))
     compared = (allowed < RULED) | (np.arange(len(allowed)) == 0)
-    apart = (np.abs(losses - expected) / np.abs(expected))[compared]
-    worst = int(np.argmax(apart / allowed[compared]))
-    return float(apart[worst]), float(allowed[compared][worst])
+    differences = (np.abs(losses - expected) / np.abs(expected))[compared]
+    worst = int(np.argmax(differences / allowed[compared]))
+    return float(differences[worst]), float(allowed[compared][worst])
 
 
-def measured(
-    network: Network, names: Sequence[str], rounds: int, seconds: float, tell: Callable[[str], None]
+def measure_network(
+    network: Network, names: Sequence[str], rounds: int, seconds: float, report: Callable[[str], None]
 ) -> Record:
-    """Every contestant's figures of every round, the floor's, and who is left out and why."""
+    """Return the figures of every contestant and of the floor in every round, and who is left out and why."""
     order = (network, *samples(network), start(network), seconds)
     workers: dict[str, Worker] = {}
     record: Record = {"contestants": {}, "left_out": {}, "errors": {}, "floor": []}
     try:
         for name in (REFERENCE, *(name for name in names if name != REFERENCE), FLOOR):
-            tell(f"{network.name}: {name} begins")
+            report(f"{network.name}: {name} begins")
             _begin(record, workers, name, order)
         random = np.random.default_rng(0)
         for number in range(rounds):
             for name in random.permutation(list(workers)).tolist():
-                tell(f"{network.name}: round {number + 1}, {name}")
+                report(f"{network.name}: round {number + 1}, {name}")
                 _measure(record, workers, name)
     finally:
         for worker in workers.values():
-            ended(worker)
+            close_worker(worker)
     return record
 
 
 def _begin(record: Record, workers: dict[str, Worker], name: str, order: tuple) -> None:
-    """Launch a contestant and check its first losses; one that can't take part leaves a word in the record."""
+    """Start a contestant and check its first losses. The record has the reason if it can't take part."""
     reason = missing(name) if name in NEEDS else None
     if reason:
         record["left_out"][name] = reason
         return
-    worker = launched(name, order)
+    worker = start_worker(name, order)
     try:
-        facts = answer(worker)
+        facts = receive(worker)
     except RuntimeError as error:
         record["errors"][name] = str(error)
-        ended(worker)
+        close_worker(worker)
         return
     if name == FLOOR:
         workers[name] = worker
         return
     if not facts["has_network"]:
         record["left_out"][name] = "it has no such network"
-        ended(worker)
+        close_worker(worker)
         return
     reference = facts if name == REFERENCE else record["contestants"][REFERENCE]
     facts["deviation"], allowed = deviation(facts, reference)
@@ -170,23 +173,23 @@ def _begin(record: Record, workers: dict[str, Worker], name: str, order: tuple) 
             f"its first losses differ by {facts['deviation']:.1e} from the reference's, rounding by {allowed:.1e} at "
             "most: not timed"
         )
-        ended(worker)
+        close_worker(worker)
         return
     workers[name] = worker
     record["contestants"][name] = facts | {"rounds": []}
 
 
 def _measure(record: Record, workers: dict[str, Worker], name: str) -> None:
-    """One round of one worker; a contestant whose process fails is taken out."""
+    """Run one round of one worker. A contestant whose process fails is removed."""
     try:
         with contextlib.suppress(OSError):
             workers[name].connection.send("round")
-        times = answer(workers[name])
+        times = receive(workers[name])
     except RuntimeError as error:
         if name == REFERENCE:
             raise
         record["errors"][name] = str(error)
-        ended(workers.pop(name))
+        close_worker(workers.pop(name))
         record["floor"] = [] if name == FLOOR else record["floor"]
         record["contestants"].pop(name, None)
         return
@@ -194,7 +197,7 @@ def _measure(record: Record, workers: dict[str, Worker], name: str) -> None:
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """The median of a few rounds, and its interval by the bootstrap over them.
+    """Return the median of a few rounds, and its bootstrap interval.
 
     Example:
         >>> estimate([2.0, 2.0, 2.0])
@@ -208,12 +211,12 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def ratio(record: Record, one: str, other: str) -> Estimate:
-    """How many times as fast one contestant's steps are as another's: the ratios within the rounds."""
+    """Return how many times as fast one contestant's steps are as another's, from the ratios within the rounds."""
     times = [[times["steps"] for times in record["contestants"][name]["rounds"]] for name in (one, other)]
     return estimate([slow / quick for quick, slow in zip(*times, strict=True)])
 
 
 def floor_share(record: Record, name: str) -> Estimate:
-    """The floor's seconds over a contestant's: 1 where nothing but products and Adam's bytes takes time."""
+    """Return the floor's seconds over a contestant's: 1 if products and Adam's bytes take all the time."""
     steps = [times["steps"] for times in record["contestants"][name]["rounds"]]
     return estimate([sum(floor.values()) / step for floor, step in zip(record["floor"], steps, strict=True)])
