@@ -1,4 +1,4 @@
-"""Rounds in which every contestant trains briefly, in a random order, so that drift of the machine affects all alike."""
+"""Rounds in which every contestant trains briefly, in a random order, so that machine drift affects all alike."""
 
 import contextlib
 import importlib.util
