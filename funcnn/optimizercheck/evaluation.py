@@ -135,6 +135,8 @@ def select_problem(
             refusal = _refusal(contestant, extended)
             properties.append(_not_asked("float64", f"the {contestant.role} doesn't run in it ({reason})", own))
         selected.append(contestant)
+    if selected[1].dtype is None:
+        selected[0] = selected[0]._replace(dtype=None)
         refusals += [f"the {contestant.role} accepts no tree but yours ({refusal})"] if refusal else []
     if refusals:
         detail = f"not asked, because {refusals[0]}"
@@ -191,6 +193,11 @@ def _evaluate(contestants, problem, has_rate) -> tuple[Evaluation, tuple[Propert
         properties = [item for item in unsupported if item]
         if not properties:
             parts.append(_evaluate_part(contestants, _add_suffix(changing, "schedule"), dtype, _schedule))
+            role = _keeps_rate_in_state(*parts)
+            if role:
+                del parts[1]
+                detail = f"not asked, because the {role} keeps the rate in its state; a schedule was compared"
+                properties = [PropertyReport("a reduced learning rate with the state kept", None, detail)]
     else:
         detail = "not asked, because both are built already; to check it pass optax.adam, not optax.adam(1e-3)"
         properties = [PropertyReport("a changing learning rate", None, detail)]
@@ -308,6 +315,19 @@ def _refusal(contestant, problem, make_rate=_RATE) -> str:
 
 def _schedule(count):
     return 0.1 / (1 + 0.25 * count)
+
+
+def _keeps_rate_in_state(constant, reduced, schedule) -> str:
+    """Return which optimizer does not react to a new rate while its state is kept; empty if both do.
+
+    The state of ``optax.inject_hyperparams`` has the rate. Under a schedule such an optimizer has to agree.
+    """
+    if reduced.is_close or not schedule.is_close:
+        return ""
+    rows = [constant.problem.names.index(name) for name in _CHANGING_RATE_SEQUENCES]
+    if np.array_equal(reduced.candidate, constant.candidate[rows]):
+        return "candidate"
+    return "reference" if np.array_equal(reduced.reference, constant.reference[rows]) else ""
 
 
 def _add_suffix(problem, suffix) -> Problem:

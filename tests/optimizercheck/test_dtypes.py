@@ -178,6 +178,29 @@ def test_a_dtype_of_the_parameters_that_is_refused_raises():
         check_optimizer(momentum_that_refuses(BFLOAT16), MOMENTUM, params(BFLOAT16))
 
 
+def test_a_reference_that_refuses_float64_is_compared_in_the_dtype_of_the_parameters():
+    reference = momentum_that_refuses(FLOAT64)
+    report = check_optimizer(momentum(), reference, params(FLOAT32))
+    assert report.ok, report.to_text()
+    assert "the reference doesn't run in it" in not_asked(report)["float64"]
+    wrong = momentum(lambda v, g: 0.8 * v + g)
+    assert not check_optimizer(wrong, reference, params(FLOAT32)).ok
+
+
+def test_a_rate_in_the_state_is_compared_under_a_schedule_alone():
+    def momentum_of(rate):
+        return optax.sgd(rate, momentum=0.9)
+
+    injected = optax.inject_hyperparams(momentum_of)
+    report = check_optimizer(lambda rate: injected(rate=rate), momentum_of, params(FLOAT32))
+    assert report.ok, report.to_text()
+    [reduced] = [item for item in report.properties if item.name.startswith("a reduced learning rate")]
+    assert reduced.ok is None
+    assert reduced.detail == "not asked, because the candidate keeps the rate in its state; a schedule was compared"
+    doubled = optax.inject_hyperparams(lambda rate: optax.sgd(2 * rate, momentum=0.9))
+    assert not check_optimizer(lambda rate: doubled(rate=rate), momentum_of, params(FLOAT32)).ok
+
+
 def test_trees_in_errors_are_paths_and_shapes():
     lists = transformation(zeros, lambda grads, state, params: ([*jax.tree.leaves(grads)], state))
     with pytest.raises(ValueError, match=r"expected .*\['w'\]: float32 of shape \(2, 2\), got \[0\]: float32") as error:
