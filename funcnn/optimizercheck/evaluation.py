@@ -135,9 +135,9 @@ def select_problem(
             refusal = _refusal(contestant, extended)
             properties.append(_not_asked("float64", f"the {contestant.role} doesn't run in it ({reason})", own))
         selected.append(contestant)
+        refusals += [f"the {contestant.role} accepts no tree but yours ({refusal})"] if refusal else []
     if selected[1].dtype is None:
         selected[0] = selected[0]._replace(dtype=None)
-        refusals += [f"the {contestant.role} accepts no tree but yours ({refusal})"] if refusal else []
     if refusals:
         detail = f"not asked, because {refusals[0]}"
         properties.append(PropertyReport("a scalar in nested containers", None, detail))
