@@ -3,7 +3,6 @@
 A tenth of the cases by default; all of them, in each of their dtypes, where ``FUNCNN_WHOLE_CATALOGUE=1``.
 """
 
-import functools
 import os
 from collections import defaultdict
 
@@ -14,7 +13,6 @@ import funcnn as fnn
 from experiments.benchmarks.catalogue import BUGS, CASES, RIGHT
 
 WHOLE = os.environ.get("FUNCNN_WHOLE_CATALOGUE") == "1"
-jitted = functools.cache(jax.jit)
 
 
 def stratified(cases):
@@ -52,25 +50,9 @@ def promotion_as_for_users():
 
 
 def check(case, dtype):
-    """The case's report: of the functions as they are for the whole catalogue, under ``jit`` for the sample.
-
-    A program for each function compiles several times faster than one for each operation.
-    """
+    """The case's report."""
     params, args = case.make(dtype)
-    loss_fn, grad_fn = case.loss_fn, case.grad_fn
-    if not WHOLE:
-        loss_fn = jitted(loss_fn)
-        grad_fn = jitted(grad_fn) if is_traceable(grad_fn, params, args) else grad_fn
-    return fnn.check_gradients(loss_fn, grad_fn, params, *args)
-
-
-def is_traceable(grad_fn, params, args):
-    """Whether JAX can trace the gradient: some are written in NumPy."""
-    try:
-        jax.eval_shape(jitted(grad_fn), params, *args)
-    except jax.errors.TracerArrayConversionError:
-        return False
-    return True
+    return fnn.check_gradients(case.loss_fn, case.grad_fn, params, *args, stability="fail")
 
 
 @selected(BUGS)

@@ -109,7 +109,7 @@ def not_asked(name: str, forward: Callable[[], Any]) -> PropertyReport | None:
     try:
         jax.eval_shape(forward)
     except Exception as error:  # whatever JAX or the caller's function raises
-        return PropertyReport(name, True, f"not asked, because the function itself has it not ({type(error).__name__})")
+        return PropertyReport(name, None, f"not asked: the function itself fails there ({type(error).__name__})")
     return None
 
 

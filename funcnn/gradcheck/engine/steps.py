@@ -110,5 +110,5 @@ def verdict_on_properties(
         return Decision("hand-written wrong", "the two agree in float64, but not in the caller's own dtype", {})
     if any(not row.ok for row in steps):
         return Decision("hand-written wrong", "the parameters' gradients agree, but a step on the way is wrong", {})
-    failed = next(entry.name for entry in properties if not entry.ok)
+    failed = next(entry.name for entry in properties if entry.ok is False)
     return Decision("hand-written wrong", f"the values agree, but the gradient isn't right {failed}", {})

@@ -24,7 +24,7 @@ def explanation(report: GradientReport, kinks: str) -> str:
         lines.append(f"The gradients agree in {'the one leaf' if count == 1 else f'all {count} leaves'}.")
     lines += _findings(wrong)
     lines += _first_step(report)
-    lines += [f"It isn't right {entry.name}: {entry.detail}." for entry in report.properties if not entry.ok]
+    lines += [f"It isn't right {entry.name}: {entry.detail}." for entry in report.properties if entry.ok is False]
     if kinks:
         lines.append(f"On a kink: {kinks}. Between the one-sided derivatives any value is right there.")
     lines += _findings(leaf for leaf in report.leaves if leaf.ok and leaf.cause in ("noise", "unstable"))
