@@ -18,6 +18,7 @@ _COMPILED = ("jit", "pjit")
 _CALLS = (*_COMPILED, "closed_call", "core_call", "checkpoint", "remat", "remat2")
 _CUSTOM_RULES = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
 _LONGEST_UNROLLED = 256
+_FAST_COMPILATION = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 # What XLA takes to compile on one core of a CPU; only the ratio matters.
 _SECONDS_A_PROGRAM, _SECONDS_AN_OPERATION, _SECONDS_A_KERNEL = 0.06, 0.002, 0.02
 
@@ -74,7 +75,12 @@ class _Programs(tuple):
 
 @functools.lru_cache(maxsize=256)
 def _compiled(build, text, programs):
-    return jax.jit(build(*programs))
+    return jit_once(build(*programs))
+
+
+def jit_once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function compiled for few calls: XLA leaves out the optimizations that cost more than they save."""
+    return jax.jit(function, compiler_options=_FAST_COMPILATION)
 
 
 def evaluate_programs(programs: Sequence[Program], leaves: Sequence) -> list[list]:
@@ -88,11 +94,14 @@ def evaluate_programs(programs: Sequence[Program], leaves: Sequence) -> list[lis
     return [evaluate_calls(program.jaxpr, program.jaxpr.consts, leaves) for program in programs]
 
 
-def is_cheaper_compiled(programs: Sequence[Program]) -> bool:
-    """Whether programs compile faster together than each of their different operations alone."""
+def is_cheaper_compiled(programs: Sequence[Program], operations: int = 1) -> bool:
+    """Whether programs compile faster together than each of their different operations alone.
+
+    ``operations`` is the number of operations that each operation of a program becomes.
+    """
     found = [equation for program in programs for equation in equations(program.jaxpr)]
     kinds = {(equation.primitive.name, *(str(atom.aval) for atom in equation.invars)) for equation in found}
-    return _SECONDS_A_PROGRAM + _SECONDS_AN_OPERATION * len(found) < _SECONDS_A_KERNEL * len(kinds) + 0.5
+    return _SECONDS_A_PROGRAM + _SECONDS_AN_OPERATION * len(found) * operations < _SECONDS_A_KERNEL * len(kinds) + 0.5
 
 
 def values_of(*programs: Program) -> Callable[[Sequence, Sequence], list[list]]:

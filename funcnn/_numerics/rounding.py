@@ -45,7 +45,7 @@ def rounding_noise(programs: Sequence[Program], params: PyTree) -> list[list[flo
     """
     leaves = jax.tree.leaves(params)
     has_branches = any(primitive_names(program.jaxpr) & {"cond", "scan"} for program in programs)
-    if has_branches or not is_cheaper_compiled(programs):
+    if has_branches or not is_cheaper_compiled(programs, operations=3):
         runs = [_run_twice(program.jaxpr, leaves) for program in programs]
     else:
         runs = compile_programs(_both_runs, programs)(leaves)

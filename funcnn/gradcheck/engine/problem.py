@@ -2,12 +2,14 @@
 
 import functools
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from funcnn._numerics.program import jit_once
 from funcnn.gradcheck.engine.precision import Comparison
 from funcnn.gradcheck.explanation.problem import Problem
 
@@ -23,7 +25,7 @@ def describe_problem(comparison: Comparison) -> Problem:
         comparison.gradient_program,
         comparison.spacing,
         functools.cache(lambda: known_sizes(comparison)),
-        functools.cache(functools.partial(contributions, comparison)),
+        contributions(comparison),
     )
 
 
@@ -60,34 +62,48 @@ def batch_size(arrays: list[Any]) -> int | None:
     return None
 
 
-def contributions(comparison: Comparison, position: int) -> np.ndarray | None:
-    """Return the gradient of each sample alone for one leaf, ``(samples, *shape)``; ``None`` if there are no samples.
+def contributions(comparison: Comparison) -> Callable[[int], np.ndarray | None]:
+    """Return the function from a leaf's position to the gradient of each sample alone, ``(samples, *shape)``.
 
-    The arguments are sliced along their first axis. For a loss that isn't a mean over samples, as with batch
-    normalization, the contributions don't add up to the gradient.
+    It returns ``None`` if there are no samples. The arguments are sliced along their first axis. For a loss that isn't
+    a mean over samples, as with batch normalization, the contributions don't add up to the gradient.
     """
     gradients = comparison.gradients
     leaves, structure = jax.tree.flatten(gradients.arguments[1:])
     samples = batch_size([leaf for leaf in leaves if _is_data(leaf)])
-    params, params_structure = jax.tree.flatten(gradients.params)
-    if not samples or samples > _MAX_SAMPLES or samples * params[position].size > _MAX_NUMBERS:
-        return None
+    params = jax.tree.leaves(gradients.params)
 
-    def of_one(leaf, sample):
+    def of_one(some, sample, positions):
         rest = [
             jax.lax.dynamic_slice_in_dim(jnp.asarray(part), sample, 1)
             if _is_data(part) and len(part) == samples
             else part
             for part in leaves
         ]
-        whole = [leaf if number == position else param for number, param in enumerate(params)]
-        return gradients.loss_fn(jax.tree.unflatten(params_structure, whole), *jax.tree.unflatten(structure, rest))
+        given = dict(zip(positions, some, strict=True))
+        whole = [given.get(number, param) for number, param in enumerate(params)]
+        return gradients.loss_fn(
+            jax.tree.unflatten(jax.tree.structure(gradients.params), whole), *jax.tree.unflatten(structure, rest)
+        )
 
-    try:
-        gradient = jax.jit(jax.vmap(jax.grad(of_one), in_axes=(None, 0)))
-        return np.asarray(gradient(params[position], np.arange(samples)))
-    except Exception:  # the caller's function may need its whole batch, or NumPy's arrays
-        return None
+    @functools.cache
+    def of_leaves(positions):
+        if not samples or samples > _MAX_SAMPLES or samples * sum(params[n].size for n in positions) > _MAX_NUMBERS:
+            return None
+        gradient = jit_once(jax.vmap(jax.grad(functools.partial(of_one, positions=positions)), in_axes=(None, 0)))
+        try:
+            return [np.asarray(leaf) for leaf in gradient([params[n] for n in positions], np.arange(samples))]
+        except Exception:  # the caller's function may need its whole batch, or NumPy's arrays
+            return None
+
+    def of_leaf(position):
+        together = of_leaves(tuple(range(len(params))))
+        if together is not None:
+            return together[position]
+        alone = of_leaves((position,))
+        return None if alone is None else alone[0]
+
+    return of_leaf
 
 
 def _is_data(leaf):
