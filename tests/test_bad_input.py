@@ -112,7 +112,7 @@ BAD_FITS = {
     "targets that would broadcast": (
         {"y": X[:, 0], "model": fnn.mlp((3, 1)), "loss": fnn.mean_squared_error},
         ValueError,
-        r"expected targets of the prediction's shape \(6, 1\), got \(6,\), which would broadcast.*y\[:, None\]",
+        r"expected targets of the prediction's shape \(6, 1\), got \(6,\), which would broadcast.*y\[\.\.\., None\]",
     ),
     "targets of another dtype": (
         {"y": LABELS[:, None], "model": fnn.mlp((3, 1)), "loss": fnn.sigmoid_cross_entropy},
@@ -231,7 +231,7 @@ BAD_FITS = {
     "a metric of every sample": (
         {"metrics": {"wrong": lambda p, y: p}, "validation": (X, LABELS)},
         ValueError,
-        r"metrics: wrong: expected a scalar, got float\d+ of shape \(6, 2\)",
+        r"fit\(metrics\): wrong: expected a scalar, got float\d+ of shape \(6, 2\)",
     ),
     "dropout whose key is lost": (
         {

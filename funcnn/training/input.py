@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -41,11 +41,6 @@ PROBE_SIZE = 2**24
 @partial(jax.jit, static_argnames=("model", "train"))
 def forward(params, state, x, key, *, model, train):
     return model.forward(params, state, x, train=train, key=key)[0]
-
-
-@partial(jax.jit, static_argnames="loss")
-def loss_of(prediction, y, *, loss):
-    return loss.forward(prediction, y)[0]
 
 
 def check_setup(name, model, loss, optimizer, key, grad) -> None:
@@ -155,45 +150,64 @@ def trace_prediction(model, params, state, x) -> jax.ShapeDtypeStruct:
     def prediction(params, state, key):
         return model.forward(params, state, x, train=True, key=key)[0]
 
-    return jax.eval_shape(prediction, params, state, jax.random.key(0))
+    dtypes = tuple(leaf.dtype for leaf in jax.tree.leaves((params, state)))
+    return _trace(prediction, (params, state, jax.random.key(0)), x, (model, dtypes))
 
 
 def trace_loss(loss, prediction, y) -> jax.ShapeDtypeStruct:
-    """Return the shape and dtype of the loss.
+    """Return the shape and dtype of the loss, which sees the values of a concrete y and checks them."""
+    return _trace(
+        lambda prediction: loss.forward(prediction, y)[0], (prediction,), y, (loss, prediction.shape, prediction.dtype)
+    )
 
-    At the first call for these shapes the loss sees the values of y, and checks them before anything is compiled. Later
-    calls trace nothing: ``check_targets`` shows y to a loss whose operations are compiled.
+
+class _Accepted(NamedTuple):
+    """The result of a trace, and the lowest and the highest value that it has seen without an error."""
+
+    result: jax.ShapeDtypeStruct
+    lowest: Any
+    highest: Any
+
+
+def _trace(function, arguments, values, signature) -> jax.ShapeDtypeStruct:
+    """Return the shape and dtype of a function's output.
+
+    A trace takes milliseconds, so that a function that has accepted values as low and as high is not traced again.
+
+    Args:
+        function: what to trace; ``values`` are constants in it.
+        arguments: its arguments, or their shapes.
+        values: the array whose values it checks.
+        signature: what identifies the function, beside the shape and dtype of ``values``.
     """
-    calls = _calls_of(loss, prediction.shape, prediction.dtype, y.shape, y.dtype)
-    if calls:
-        return loss_of.eval_shape(prediction, y, loss=loss)
-    value = jax.eval_shape(lambda prediction: loss.forward(prediction, y)[0], prediction)
-    calls.append(True)
-    return value
+    known = _accepted(*signature, values.shape, values.dtype)
+    lowest, highest = _span(values)
+    if not known or lowest < known[0].lowest or highest > known[0].highest:
+        result = jax.eval_shape(function, *arguments)
+        if known:
+            lowest, highest = min(lowest, known[0].lowest), max(highest, known[0].highest)
+        known[:] = [_Accepted(result, lowest, highest)]
+    return known[0].result
 
 
 @lru_cache(maxsize=1024)
-def _calls_of(*signature) -> list[bool]:
+def _accepted(*signature) -> list[_Accepted]:
     return []
 
 
+def _span(values) -> tuple[Any, Any]:
+    """Return the lowest and the highest value; infinity and its negative where they are not known."""
+    is_known = is_concrete(values) and values.size and values.is_fully_addressable
+    if not is_known or jnp.issubdtype(values.dtype, jnp.complexfloating):
+        return math.inf, -math.inf
+    array = np.asarray(values)
+    return array.min().item(), array.max().item()
+
+
 def check_token_values(model, params, state, x) -> None:
-    """Let the layers check the values of tokens before a compiled call, in which they cannot see them.
-
-    Tokens between the lowest and the highest that a model has accepted are not checked again.
-    """
-    if jnp.issubdtype(x.dtype, jnp.floating) or not is_concrete(x) or not (x.size and x.is_fully_addressable):
-        return
-    values, accepted = np.asarray(x), _accepted_tokens(model, x.shape[1:], x.dtype)
-    span = {values.min().item(), values.max().item()}
-    if not accepted or min(span) < min(accepted) or max(span) > max(accepted):
+    """Let the layers check the values of tokens before a compiled call, in which they cannot see them."""
+    if not jnp.issubdtype(x.dtype, jnp.floating):
         trace_prediction(model, params, state, x)
-        accepted |= span
-
-
-@lru_cache(maxsize=1024)
-def _accepted_tokens(model, shape, dtype) -> set[int]:
-    return set()
 
 
 def check_targets(name, model, loss, params, state, batch) -> None:
