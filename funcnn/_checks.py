@@ -7,6 +7,7 @@ outside ``jit``, ``vmap`` and ``grad``.
 import contextlib
 import math
 import operator
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
+
+from funcnn._conversion import plain_array
 
 
 def is_concrete(*arrays: Any) -> bool:
@@ -30,12 +33,7 @@ def numeric_array(name: str, value: Any) -> Array:
     """Return ``value`` as a JAX array; raise where it holds no numbers, or integers that JAX's dtype cannot hold."""
     if isinstance(value, jax.Array):
         return value
-    array = np.asarray(value)
-    if array.dtype.kind in "OUSMm":
-        raise TypeError(
-            f"{name}: expected an array of numbers, got {type(value).__name__} of dtype {array.dtype}. "
-            "Encode words and dates as numbers first."
-        )
+    array = plain_array(name, value)
     if array.dtype.kind in "iu" and array.size:
         held = np.iinfo(jax.dtypes.canonicalize_dtype(array.dtype))
         if array.min() < held.min or array.max() > held.max:
@@ -50,20 +48,29 @@ def floating_array(name: str, value: Any) -> Array:
     """Return ``value`` as a JAX array; raise a TypeError where its dtype is not a real floating one."""
     converted = numeric_array(name, value)
     if not jnp.issubdtype(converted.dtype, jnp.floating):
-        raise TypeError(
-            f"{name}: expected a floating dtype, got {describe(converted)}. "
-            "Convert it first, for example with x.astype(jnp.float32)."
-        )
+        advice = "Convert it first, for example with x.astype(jnp.float32)."
+        if jnp.issubdtype(converted.dtype, jnp.complexfloating):
+            advice = "Give the two parts as features: jnp.concatenate([x.real, x.imag], axis=-1)."
+        raise TypeError(f"{name}: expected a floating dtype, got {describe(converted)}. {advice}")
     return converted
 
 
-def feature_array(name: str, x: Any) -> Array:
-    """Return ``x`` as a JAX array with a batch axis, no empty axis and a floating dtype."""
+def feature_array(name: str, x: Any, features: int | None = None) -> Array:
+    """Return ``x`` as a JAX array with a batch axis, no empty axis and a floating dtype.
+
+    Args:
+        name: of the layer, for errors.
+        x: its input.
+        features: how many the layer takes, where it is known.
+    """
     converted = floating_array(name, x)
     if converted.ndim < 2:
+        advice = "For a single sample, pass x[None, :]."
+        if features == 1 and converted.ndim:
+            advice = "For samples of one feature, pass x[:, None], or np.asarray(x)[:, None] for a pandas Series."
         raise ValueError(
             f"{name}: expected x with the batch as its first axis, (batch, features), got shape {converted.shape}. "
-            "For a single sample, pass x[None, :]."
+            f"{advice}"
         )
     if math.prod(converted.shape) == 0:
         raise ValueError(
@@ -74,13 +81,15 @@ def feature_array(name: str, x: Any) -> Array:
 
 def check_features(name: str, x: Any, features: int, dtype: Any) -> Array:
     """Return ``x`` as an array of shape ``(batch, ..., features)`` in the parameters' dtype."""
-    converted = feature_array(name, x)
+    converted = feature_array(name, x, features)
     if converted.shape[-1] != features:
         between = "..., " if converted.ndim > 2 else ""
-        raise ValueError(
-            f"{name}: expected x of shape (batch, {between}{features}), got {converted.shape}. "
-            f"Give it {features} features, or build the layer for the features that x has."
-        )
+        advice = f"Give it {features} features, or build the layer for the {converted.shape[-1]} that x has."
+        if math.prod(converted.shape[1:]) == features:
+            advice = "Flatten every sample to its features: x.reshape(len(x), -1)."
+        elif converted.ndim == 2 and converted.shape[0] == features:
+            advice += " Samples are rows: where they are columns, pass x.T."
+        raise ValueError(f"{name}: expected x of shape (batch, {between}{features}), got {converted.shape}. {advice}")
     if converted.dtype != dtype:
         raise TypeError(
             f"{name}: expected x in the parameters' dtype {dtype}, got {converted.dtype}. "
@@ -141,8 +150,8 @@ def check_real(name: str, value: Any) -> None:
 
 
 def check_callable(name: str, value: Any, advice: str) -> None:
-    """Raise where the value can't be called."""
-    if not callable(value):
+    """Raise where the value can't be called. A layer can't: it is three functions."""
+    if not callable(value) or _is_layer(value):
         raise TypeError(f"{name}: expected a function, got {value!r}. {advice}")
 
 
@@ -160,11 +169,24 @@ def check_key(name: str, key: Any) -> None:
 
 def check_is_layer(name: str, value: Any) -> None:
     """Raise where the value lacks a layer's functions: a constructor that wasn't called, a function, a name."""
-    if not all(callable(getattr(value, field, None)) for field in ("init", "forward", "backward")):
-        raise TypeError(
-            f"{name}: expected a layer, got {value!r}. "
-            "Call the constructor (linear(2, 3), leaky_relu()); activations without settings are values (relu)."
-        )
+    if not _is_layer(value):
+        raise TypeError(f"{name}: expected a layer, got {value!r}. {_layer_advice(value)}")
+
+
+def _is_layer(value: Any) -> bool:
+    return all(callable(getattr(value, field, None)) for field in ("init", "forward", "backward"))
+
+
+def _layer_advice(value: Any) -> str:
+    """Return how to get the layer that was probably meant, by the name of a function or a string."""
+    usual = "Call the constructor (linear(2, 3), leaky_relu()); activations without settings are values (relu)."
+    if isinstance(value, list | tuple) and value and all(map(_is_layer, value)):
+        return "Pass the layers one by one: serial(*layers)."
+    name = value if isinstance(value, str) else getattr(value, "__name__", "")
+    known = getattr(sys.modules["funcnn"], name, None)
+    if known is None or known is value:
+        return usual
+    return f"Pass funcnn's own: funcnn.{name}{'' if _is_layer(known) else '(…)'}."
 
 
 def check_is_loss(name: str, value: Any) -> None:
@@ -186,14 +208,21 @@ def check_scalar(name: str, value: Any, *, floating: bool = True) -> None:
         )
 
 
-def check_finite(name: str, array: Array) -> None:
-    """Raise where a concrete array holds a NaN or an infinity, with the place of the first one."""
+def check_finite(name: str, array: Array, columns: list[str] | None = None) -> None:
+    """Raise where a concrete array holds a NaN or an infinity, with the place of the first one.
+
+    Args:
+        name: of the argument, for errors.
+        array: the array.
+        columns: the names of its columns, where it comes from a data frame.
+    """
     if is_concrete(array) and jnp.issubdtype(array.dtype, jnp.inexact):
         _refuse_where(
             lambda values: ~np.isfinite(values),
             array,
             f"{name}: expected finite values",
             "Remove or impute such entries before training.",
+            columns,
         )
 
 
@@ -221,13 +250,16 @@ def wide_labels(labels: Array) -> Array:
     return labels.astype(jnp.int32) if labels.dtype.itemsize < 4 else labels
 
 
-def _refuse_where(is_bad, array, expected, advice):
+def _refuse_where(is_bad, array, expected, advice, columns=None):
     # In NumPy: while JAX traces, its operations would be traced even on arrays whose values are known.
     values = np.asarray(array)
     bad = is_bad(values)
     if bad.any():
         first = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise ValueError(f"{expected}, got {values[first]} at index {first} ({bad.sum()} such in all). {advice}")
+        column = "" if columns is None or len(first) != 2 else f" in column {columns[first[1]]!r}"
+        raise ValueError(
+            f"{expected}, got {values[first]} at index {first}{column} ({bad.sum()} such in all). {advice}"
+        )
 
 
 @contextlib.contextmanager
@@ -291,10 +323,14 @@ def same_structure(tree: PyTree, reference: PyTree) -> bool:
 def check_same_structure(name: str, tree: PyTree, reference: PyTree, reference_name: str) -> None:
     """Raise where the containers of a tree differ from the reference's."""
     if not same_structure(tree, reference):
+        advice = "Give one entry for every parameter, in the same containers."
+        for field in ("params", "state"):
+            if hasattr(tree, field) and same_structure(getattr(tree, field), reference):
+                advice = f"Pass its {field}: {type(tree).__name__.lower()}.{field}."
+                break
         raise ValueError(
             f"{name}: expected the tree structure of {reference_name}, {describe_tree(reference)}; "
-            f"got {_structure_difference(tree, reference)}. "
-            "Give one entry for every parameter, in the same containers."
+            f"got {_structure_difference(tree, reference)}. {advice}"
         )
 
 

@@ -92,9 +92,12 @@ def mlp(
         Rumelhart, Hinton and Williams 1986; He et al. 2015 and Glorot and Bengio 2010 for the initializations.
     """
     if isinstance(sizes, str) or not isinstance(sizes, Sequence) or len(sizes) < 2:
+        advice = "A network from 64 features to 10 classes with one hidden layer of 128 is mlp((64, 128, 10))."
+        if getattr(sizes, "ndim", 0) == 1 and getattr(sizes, "size", 0) > 1:
+            advice = "Pass a tuple in the place of the array: mlp(tuple(sizes))."
         raise ValueError(
-            f"mlp(sizes): expected at least two numbers, the input's features and the outputs, got {sizes!r}. "
-            "A network from 64 features to 10 classes with one hidden layer of 128 is mlp((64, 128, 10))."
+            "mlp(sizes): expected at least two numbers in a tuple or a list, the input's features and the outputs, "
+            f"got {sizes!r}. {advice}"
         )
     for size in sizes:
         positive_integer("mlp(sizes)", size)
@@ -119,7 +122,7 @@ def mlp(
     for in_features, out_features in pairwise(sizes[:-1]):
         block = [affine(in_features, out_features, hidden_init)]
         if normalization is not None:
-            block.append(normalization(out_features))
+            block.append(_normalization_layer(normalization, out_features))
         block.append(activation)
         if dropout != 0:
             block.append(dropped)
@@ -132,3 +135,20 @@ def mlp(
     if output != identity:
         layers.append(output)
     return serial(*layers)
+
+
+def _normalization_layer(normalization, features: int) -> Layer:
+    """Return the normalization of a width, or raise where the constructor is none of a width."""
+    name = getattr(normalization, "__name__", repr(normalization))
+    advice = "Pass the constructor itself: normalization=batch_norm."
+    if normalization is dropout_layer:
+        advice = "Dropout has an argument of its own: dropout=0.1."
+    try:
+        layer = normalization(features)
+        check_is_layer(f"{name}({features})", layer)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"mlp(normalization): expected a constructor of the width, batch_norm or layer_norm, got {name}, and "
+            f"{name}({features}) raises: {error} {advice}"
+        ) from error
+    return layer

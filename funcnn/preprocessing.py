@@ -6,19 +6,25 @@ Fit on the training set only, and apply the result to all data. Statistics of a 
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from funcnn._checks import check_finite, describe, feature_array
+from funcnn._conversion import plain_array
 
-Features = Float[Array, "*batch features"]
+Features = Float[Array | np.ndarray, "*batch features"]
 
 
 class Scaling(NamedTuple):
-    """The offset that is subtracted from each feature, and the divisor of the result, ``(features,)`` each."""
+    """The offset that is subtracted from each feature, and the divisor of the result, ``(features,)`` each.
 
-    offset: Float[Array, " features"]
-    divisor: Float[Array, " features"]
+    Both are NumPy's float64 where the training set was, so that no digit of a large offset is lost.
+    """
+
+    offset: Float[Array | np.ndarray, " features"]
+    divisor: Float[Array | np.ndarray, " features"]
 
 
 class Scaler(NamedTuple):
@@ -51,15 +57,15 @@ def standard_fit(x: Features) -> Scaling:
         >>> print(standard_fit(jnp.array([[1.0, 5.0], [3.0, 5.0]])).divisor)
         [1. 1.]
     """
-    x = _training_set("standard_scaler", x)
+    x, numpy = _training_set("standard_scaler", x)
     mean = x.mean(axis=0)
     centred = x - mean[None, :]
     # Scaled, because squares of large deviations overflow.
-    largest = _one_where_zero(jnp.abs(centred).max(axis=0))
-    deviation = largest * jnp.sqrt(((centred / largest[None, :]) ** 2).mean(axis=0))
+    largest = _one_where_zero(numpy, abs(centred).max(axis=0))
+    deviation = largest * numpy.sqrt(((centred / largest[None, :]) ** 2).mean(axis=0))
     # The mean of equal numbers may differ from them by rounding, and that deviation is not a scale.
     constant = x.max(axis=0) == x.min(axis=0)
-    return Scaling(jnp.where(constant, x[0], mean), jnp.where(constant, jnp.ones_like(deviation), deviation))
+    return Scaling(numpy.where(constant, x[0], mean), numpy.where(constant, numpy.ones_like(deviation), deviation))
 
 
 def min_max_fit(x: Features) -> Scaling:
@@ -80,9 +86,9 @@ def min_max_fit(x: Features) -> Scaling:
         >>> print(min_max_fit(jnp.array([[1.0, 5.0], [3.0, 5.0]])).divisor)
         [2. 1.]
     """
-    x = _training_set("min_max_scaler", x)
+    x, numpy = _training_set("min_max_scaler", x)
     smallest = x.min(axis=0)
-    return Scaling(smallest, _one_where_zero(x.max(axis=0) - smallest))
+    return Scaling(smallest, _one_where_zero(numpy, x.max(axis=0) - smallest))
 
 
 def scale(scaling: Scaling, x: Features) -> Features:
@@ -104,26 +110,40 @@ def scale(scaling: Scaling, x: Features) -> Features:
         >>> print(scale(Scaling(jnp.array([1.0]), jnp.array([2.0])), jnp.array([[5.0]])))
         [[2.]]
     """
-    x = feature_array("scale", x)
-    features, dtype = scaling.offset.size, scaling.offset.dtype
-    if x.shape[-1] != features or x.dtype != dtype:
-        between = "..., " if x.ndim > 2 else ""
+    converted = feature_array("scale", x)
+    features, dtype = scaling.offset.size, jax.dtypes.canonicalize_dtype(scaling.offset.dtype)
+    if converted.shape[-1] != features or converted.dtype != dtype:
+        between = "..., " if converted.ndim > 2 else ""
         raise ValueError(
-            f"scale: expected {dtype} x of shape (batch, {between}{features}) like what was fitted, got {describe(x)}. "
-            "Fit and apply on the same features in the same dtype."
+            f"scale: expected {dtype} x of shape (batch, {between}{features}) like what was fitted, "
+            f"got {describe(converted)}. Fit and apply on the same features in the same dtype."
         )
-    along_features = (1,) * (x.ndim - 1) + (features,)
-    return (x - scaling.offset.reshape(along_features)) / scaling.divisor.reshape(along_features)
+    wide = _host_array("scale", x, converted)
+    if isinstance(wide, jax.Array):
+        scaling = Scaling(*(jnp.asarray(part, wide.dtype) for part in scaling))
+    along_features = (1,) * (wide.ndim - 1) + (features,)
+    return jnp.asarray((wide - scaling.offset.reshape(along_features)) / scaling.divisor.reshape(along_features))
 
 
 def _training_set(name, x):
-    x = feature_array(name, x)
-    check_finite(name, x)
-    return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
+    """Return the training set as rows, and the module that computes on them, ``numpy`` or ``jax.numpy``."""
+    converted = feature_array(name, x)
+    check_finite(name, converted)
+    wide = _host_array(name, x, converted)
+    rows = wide if wide.ndim == 2 else wide.reshape(-1, wide.shape[-1])
+    return rows, jnp if isinstance(rows, jax.Array) else np
 
 
-def _one_where_zero(spread):
-    return jnp.where(spread == 0, jnp.ones_like(spread), spread)
+def _host_array(name, x, converted: Array) -> Array | np.ndarray:
+    """Return x in NumPy's float64 where JAX's array has fewer digits: those of a time stamp are in the offset."""
+    if isinstance(x, jax.Array) or converted.dtype == jnp.float64:
+        return converted
+    array = plain_array(name, x)
+    return array if array.dtype == np.float64 else converted
+
+
+def _one_where_zero(numpy, spread):
+    return numpy.where(spread == 0, numpy.ones_like(spread), spread)
 
 
 standard_scaler = Scaler(standard_fit, scale)

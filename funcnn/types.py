@@ -19,7 +19,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, assert_never, runtime_checkable
+from typing import Any, Literal, NamedTuple, NoReturn, Protocol, TypeAlias, assert_never, runtime_checkable
 
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
@@ -218,6 +218,13 @@ class Layer(NamedTuple):
     forward: Forward
     backward: Callable[[Residuals, Array], tuple[Params, Array | None]]
     spec: LayerSpec = LayerSpec()
+
+    def __call__(self, *args: Any, **settings: Any) -> NoReturn:
+        """Raise: a layer is three functions, and none of them is the layer."""
+        raise TypeError(
+            f"{self.spec.name}: expected a call of one of the layer's functions, got a call of the layer. For its "
+            "output use predict(layer, params, state, x), or layer.forward(params, state, x, train=False)[0]."
+        )
 
     def __repr__(self) -> str:
         parts = [repr(part) if isinstance(part, Layer) else LayerSpec.name for part in self.spec.parts]

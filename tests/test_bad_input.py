@@ -21,6 +21,10 @@ def fit(x=X, y=LABELS, *, model=CLASSIFIER, loss=fnn.softmax_cross_entropy, **ch
     return fnn.fit(model, loss, data=(x, y), **settings)
 
 
+def forward_of(model, x):
+    return model.forward(*model.init(KEY), x, train=False)
+
+
 def wrong_gradient(change):
     """A ``(model, loss) -> GradFn`` whose gradients are changed."""
 
@@ -218,6 +222,93 @@ BAD_FITS = {
         ValueError,
         r"batch_norm\(4\): expected mean as float\d+ of shape \(4,\), got bfloat16 .*all in one dtype",
     ),
+    "another number of validation features": (
+        {"validation": (X[:, :2], LABELS)},
+        ValueError,
+        r"fit\(validation\): layers\[0\]: linear\(3, 4\): expected x of shape \(batch, 3\), got \(6, 2\)",
+    ),
+    "validation labels beyond the classes": (
+        {"validation": (X, LABELS + 1)},
+        ValueError,
+        r"fit\(validation\): softmax_cross_entropy\(target\): expected class labels from 0 to 1, got 2",
+    ),
+    "validation batches that do not fit": (
+        {"validation": [(X[:, :2], LABELS)]},
+        ValueError,
+        r"fit\(validation\): a batch: layers\[0\]: linear\(3, 4\): expected x of shape",
+    ),
+    "a word for progress": (
+        {"progress": "no"},
+        TypeError,
+        r"fit\(progress\): expected True or False, got 'no' of type",
+    ),
+    "a number for progress": ({"progress": 1}, TypeError, r"fit\(progress\): expected True or False, got 1"),
+    "a word for monitor": (
+        {"monitor": "no"},
+        TypeError,
+        r"fit\(monitor\): expected True, False or a positive integer, got 'no'",
+    ),
+    "early stopping among the callbacks": (
+        {"callbacks": [fnn.EarlyStopping(5)]},
+        TypeError,
+        r"fit\(callbacks\): expected functions, .*, got EarlyStopping. .*early_stopping=EarlyStopping\(…\)",
+    ),
+    "early stopping for the callbacks": (
+        {"callbacks": fnn.EarlyStopping(5)},
+        TypeError,
+        r"fit\(callbacks\): .*early_stopping=EarlyStopping",
+    ),
+    "the class of checkpoints among the callbacks": (
+        {"callbacks": [fnn.Checkpoints]},
+        TypeError,
+        r"fit\(callbacks\): .*got Checkpoints. .*checkpoints=Checkpoints\(…\)",
+    ),
+    "Keras's name of the validation loss": (
+        {"validation": (X, LABELS), "early_stopping": fnn.EarlyStopping(5, monitor="val_loss")},
+        ValueError,
+        r"EarlyStopping\(monitor\): .*got 'val_loss'. All of them are figures on the validation data: "
+        r"write monitor='loss'\.",
+    ),
+    "Keras's name of a metric that is not given": (
+        {"validation": (X, LABELS), "early_stopping": fnn.EarlyStopping(5, monitor="val_accuracy", mode="max")},
+        ValueError,
+        r"write monitor='accuracy', and pass metrics=\{'accuracy': …\}",
+    ),
+    "targets and then inputs": (
+        {"x": LABELS, "y": X},
+        ValueError,
+        r"fit\(data\): expected inputs and then targets, .*Exchange them: \(y, x\)",
+    ),
+    "rows of classes that sum to 2": (
+        {"y": jnp.ones((6, 2), WIDEST)},
+        ValueError,
+        r"fit\(data\): y: expected one-hot rows .* sum to 1, got the sum 2 at index \(0,\) \(6 such in all\)",
+    ),
+    "classes of a single output": (
+        {"model": fnn.mlp((3, 1)), "y": 0 * LABELS},
+        ValueError,
+        r"expected scores of at least two classes, got shape \(6, 1\).*sigmoid_cross_entropy",
+    ),
+    "images into a linear layer": (
+        {"x": X.reshape(2, 3, 3), "y": LABELS[:2], "model": fnn.mlp((9, 2))},
+        ValueError,
+        r"expected x of shape \(batch, ..., 9\), got \(2, 3, 3\). Flatten every sample.*x\.reshape\(len\(x\), -1\)",
+    ),
+    "one feature without an axis": (
+        {"x": X[:, 0], "model": fnn.mlp((1, 2))},
+        ValueError,
+        r"got shape \(6,\). For samples of one feature, pass x\[:, None\]",
+    ),
+    "parameters inside a result": (
+        {"params": fnn.Trained(*CLASSIFIER.init(KEY), (), None)},
+        ValueError,
+        r"fit\(params\): expected the tree structure .*Pass its params: trained\.params",
+    ),
+    "complex features": (
+        {"x": X.astype(jnp.complex64)},
+        TypeError,
+        r"got complex64 of shape \(6, 3\). Give the two parts as features: jnp\.concatenate\(\[x\.real, x\.imag\]",
+    ),
     "a callback for callbacks": (
         {"callbacks": print},
         TypeError,
@@ -258,6 +349,125 @@ BAD_CALLS = {
         ValueError,
         r"binary_cross_entropy\(prediction\): expected values in \[0, 1\], got .*use the loss on logits: sigmoid",
     ),
+    **{
+        f"{name} for a batch": (
+            lambda batch=batch: fnn.check_model(CLASSIFIER, fnn.softmax_cross_entropy, batch),
+            TypeError,
+            rf"check_model\(batch\): expected Batch\(x, y\) or \(x, y\), got {came}.*Pass a tuple of inputs and targets",
+        )
+        for name, batch, came in [
+            ("inputs alone", (X,), "a tuple of length 1"),
+            ("nothing", None, "NoneType"),
+            ("three arrays", (X, LABELS, LABELS), "a tuple of length 3"),
+            ("an array of two", X[:2], "ArrayImpl"),
+        ]
+    },
+    "three arrays for a gradient's batch": (
+        lambda: fnn.manual_value_and_grad(CLASSIFIER, fnn.softmax_cross_entropy)(
+            *CLASSIFIER.init(KEY), (X, LABELS, LABELS)
+        ),
+        TypeError,
+        r"manual_value_and_grad\(batch\): expected Batch\(x, y\) or \(x, y\), got a tuple of length 3",
+    ),
+    "a batch that does not fit the checked model": (
+        lambda: fnn.check_model(CLASSIFIER, fnn.softmax_cross_entropy, (X[:, :2], LABELS)),
+        ValueError,
+        r"check_model\(batch\): layers\[0\]: linear\(3, 4\): expected x of shape",
+    ),
+    "a deep layer that does not fit": (
+        lambda: forward_of(fnn.serial(fnn.linear(3, 4), fnn.skip(fnn.serial(fnn.tanh, fnn.linear(5, 4)))), X),
+        ValueError,
+        r"^layers\[1\]\.inner\.layers\[1\]: linear\(5, 4\): expected x of shape \(batch, 5\)",
+    ),
+    "a wrapped layer that does not fit": (
+        lambda: forward_of(fnn.serial(fnn.recompute(fnn.repeat(fnn.mixed_precision(fnn.linear(5, 5)), 2))), X),
+        ValueError,
+        r"^layers\[0\]\.recompute\.repeat\[0\]\.mixed_precision: linear\(5, 5\): expected x of shape",
+    ),
+    "a shortcut that does not fit": (
+        lambda: forward_of(fnn.skip(fnn.linear(3, 2), fnn.linear(4, 2)), X),
+        ValueError,
+        r"^shortcut: linear\(4, 2\): expected x of shape",
+    ),
+    "a word for the mode of a check": (
+        lambda: fnn.check_layer(fnn.relu, X, train="no"),
+        TypeError,
+        r"check_layer\(train\): expected True or False, got 'no'",
+    ),
+    "a word for the mode of dropout": (
+        lambda: fnn.dropout(0.5).forward((), (), X, train="no", key=KEY),
+        TypeError,
+        r"dropout\(0.5\): train: expected True or False",
+    ),
+    "a traced mode": (
+        lambda: jax.jit(lambda train: fnn.dropout(0.5).forward((), (), X, train=train, key=KEY)[0])(True),
+        TypeError,
+        r"train: expected True or False, got a traced value. .*static_argnames",
+    ),
+    "a number for the mode of batch_norm": (
+        lambda: fnn.batch_norm(3).forward(*fnn.batch_norm(3).init(KEY), X, train=1),
+        TypeError,
+        r"batch_norm\(3\): train: expected True or False, got 1",
+    ),
+    "a word for nesterov": (
+        lambda: fnn.adam(1e-3, nesterov="no"),
+        TypeError,
+        r"adam\(nesterov\): expected True or False",
+    ),
+    "a word for a flag of rmsprop": (
+        lambda: fnn.rmsprop(1e-3, centered="no"),
+        TypeError,
+        r"rmsprop\(centered\): expected True or False",
+    ),
+    "an abbreviated learning rate": (
+        lambda: fnn.adam(lr=1e-3),
+        TypeError,
+        r"adam: expected arguments named learning_rate, b1, .*got 'lr'. Did you mean learning_rate\?",
+    ),
+    "a misspelled setting": (lambda: fnn.linear(2, out_feature=3), TypeError, r"Did you mean out_features\?"),
+    "an array of sizes": (
+        lambda: fnn.mlp(jnp.array([3, 4, 2])),
+        ValueError,
+        r"mlp\(sizes\): expected .* in a tuple or a list, .*mlp\(tuple\(sizes\)\)",
+    ),
+    "dropout for a normalization": (
+        lambda: fnn.mlp((3, 4, 2), normalization=fnn.dropout),
+        TypeError,
+        r"mlp\(normalization\): expected a constructor of the width, .*got dropout, .*argument of its own: dropout=0\.1",
+    ),
+    "a normalization that makes no layer": (
+        lambda: fnn.mlp((3, 4, 2), normalization=lambda width: None),
+        TypeError,
+        r"mlp\(normalization\): expected a constructor of the width, .*expected a layer, got None",
+    ),
+    "JAX's activation": (
+        lambda: fnn.mlp((3, 4, 2), jax.nn.relu),
+        TypeError,
+        r"mlp\(activation\): expected a layer, .*Pass funcnn's own: funcnn\.relu\.",
+    ),
+    "JAX's activation whose layer has settings": (
+        lambda: fnn.mlp((3, 4, 2), jax.nn.leaky_relu),
+        TypeError,
+        r"Pass funcnn's own: funcnn\.leaky_relu\(…\)\.",
+    ),
+    "layers in a list": (
+        lambda: fnn.serial([fnn.relu, fnn.tanh]),
+        TypeError,
+        r"serial\(layers\[0\]\): expected a layer, .*one by one: serial\(\*layers\)",
+    ),
+    "a layer that is called": (
+        lambda: fnn.linear(3, 2)(X),
+        TypeError,
+        r"linear: expected a call of one of the layer's functions, .*layer\.forward\(params, state, x, train=False\)",
+    ),
+    **{
+        f"a seed for the key of {layer.spec.name}": (
+            lambda layer=layer: layer.init(0),
+            TypeError,
+            rf"{layer.spec.name}: init\(key\): expected one random key, got 0. Make one with jax\.random\.key\(0\)",
+        )
+        for layer in (fnn.linear(3, 2), fnn.serial(fnn.relu), fnn.repeat(fnn.relu, 2), fnn.skip(fnn.relu))
+    },
     "dropout without a key": (
         lambda: fnn.dropout(0.5).forward((), (), X, train=True),
         ValueError,

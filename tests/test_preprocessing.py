@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import funcnn as fnn
+from funcnn._numerics.precision import enable_x64
 from tests.cases import WIDEST
 
 TRAINING = jnp.array([[1.0, 100.0, 7.0], [2.0, 300.0, 7.0], [6.0, 200.0, 7.0]], WIDEST)
@@ -57,3 +58,24 @@ def test_scaling_of_sequences_is_that_of_all_positions():
         scaled = scaler.apply(scaling, x)
         expected = scaler.apply(scaler.fit(x.reshape(20, 3)), x.reshape(20, 3))
         assert (scaled.reshape(20, 3) == expected).all()
+
+
+def test_time_stamps_keep_their_digits():
+    """Beside an offset of 1.7e9, float32 has steps of 128."""
+    seconds = 1.7e9 + np.arange(100.0)[:, None]
+    with enable_x64(False):
+        standard, unit = (
+            np.asarray(scaler.apply(scaler.fit(seconds), seconds))
+            for scaler in (fnn.standard_scaler, fnn.min_max_scaler)
+        )
+    assert standard.dtype == unit.dtype == np.float32
+    np.testing.assert_allclose([standard.mean(), standard.std()], [0, 1], atol=1e-5)
+    np.testing.assert_allclose(unit[:, 0], np.arange(100) / 99, atol=1e-6)
+
+
+def test_a_scaling_of_float64_applies_to_narrower_arrays():
+    x = np.arange(6.0).reshape(3, 2)
+    with enable_x64(False):
+        scaling = fnn.standard_scaler.fit(x)
+        under_jit = jax.jit(lambda x: fnn.standard_scaler.apply(scaling, x))(jnp.asarray(x))
+        np.testing.assert_allclose(under_jit, fnn.standard_scaler.apply(scaling, x), atol=1e-6)

@@ -7,6 +7,7 @@ from jax import lax
 
 import funcnn as fnn
 from funcnn.summary import summarize
+from funcnn.types import Wrapped
 from tests.cases import KEY, LAYERS, MODELS, WIDEST, named
 
 B = 7
@@ -157,3 +158,22 @@ def test_bad_input(arguments, error, message, as_for_users):
 def test_64_bits_need_jax_s():
     with pytest.raises(ValueError, match=r"summarize\(dtype\): expected a dtype of at most 32 bits, got float64"):
         summarize(NEST, (B, 3), "float64")
+
+
+def test_copies_of_parameters_in_another_dtype_count():
+    """A narrow kernel is kept beside the wide one, for backward; x is kept in the narrow dtype too."""
+    narrow = fnn.mixed_precision(fnn.linear(8, 4))
+    (row,), _ = summarize(narrow, (B, 8))
+    assert row.residual_bytes == 2 * B * 8 + 2 * 8 * 4
+    (row,), _ = summarize(narrow, (B, 8), jnp.bfloat16)
+    assert row.residual_bytes == 2 * B * 8
+
+
+def test_a_wrapper_that_does_not_recompute_shows_its_parts():
+    def wrap(layer):
+        return outer
+
+    inner = fnn.serial(fnn.linear(3, 4), fnn.tanh)
+    outer = fnn.Layer(*inner[:3], fnn.LayerSpec("wrap", structure=Wrapped(inner, wrap)))
+    assert [row.name for row in summarize(outer, (B, 3)).rows] == ["wrap.layers[0] linear", "wrap.layers[1] tanh"]
+    assert [row.name for row in summarize(fnn.recompute(inner), (B, 3)).rows] == ["recompute"]

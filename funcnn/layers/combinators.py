@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, PRNGKeyArray
 
-from funcnn._checks import check_is_layer, describe, describe_tree, errors_at, positive_integer
+from funcnn._checks import check_is_layer, check_key, describe, describe_tree, errors_at, positive_integer
 from funcnn._memoise import memoised
 from funcnn._static import Static
 from funcnn.layers.activations import identity
@@ -66,6 +66,7 @@ def _refuse(name, expected, tree):
 
 
 def _serial_init(layers, key):
+    check_key("serial: init(key)", key)
     # Not split_key: XLA compiles the program that takes a long array of keys apart for most of a second.
     keys = jax.random.split(key, len(layers))
     parts = [layer.init(lax.dynamic_index_in_dim(keys, at, keepdims=False)) for at, layer in enumerate(layers)]
@@ -134,6 +135,8 @@ def serial(*layers: Layer) -> Layer:
 
 
 def _skip_init(inner, shortcut, key):
+    if key is not None:
+        check_key("skip: init(key)", key)
     inner_key, shortcut_key = split_key(key, 2)
     inner_params, inner_state = inner.init(inner_key)
     shortcut_params, shortcut_state = shortcut.init(shortcut_key)
@@ -205,6 +208,7 @@ def skip(inner: Layer, shortcut: Layer = identity) -> Layer:
 
 
 def _repeat_init(layer, n, key):
+    check_key("repeat: init(key)", key)
     return jax.vmap(layer.init)(jax.random.split(key, n))
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from funcnn._checks import check_callable, check_features, check_vectors, positive_integer
+from funcnn._checks import check_callable, check_features, check_key, check_vectors, positive_integer
 from funcnn._memoise import memoised
 from funcnn._small_matmul import small_matmul
 from funcnn.layers.initializers import xavier
@@ -41,6 +41,7 @@ def linear_init(
         >>> print(params.kernel.shape, params.bias, state)
         (3, 2) [0. 0.] ()
     """
+    check_key("linear: init(key)", key)
     kernel = kernel_init(key, (in_features, out_features))
     if getattr(kernel, "shape", None) == (in_features, out_features):
         kernel = jnp.asarray(kernel)

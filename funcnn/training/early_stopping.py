@@ -63,6 +63,16 @@ def checked_early_stopping(given: Any, metrics: Iterable[str], has_validation: b
     if given.monitor not in figures:
         raise ValueError(
             f"EarlyStopping(monitor): expected one of the validation figures {figures}, got {given.monitor!r}. "
-            "Pass the metric to fit(metrics) under this name."
+            f"{_monitor_advice(given.monitor, figures)}"
         )
     return given._replace(patience=patience)
+
+
+def _monitor_advice(name: Any, figures: tuple[str, ...]) -> str:
+    """Return the name of the figure that was probably meant, or how to get such a figure."""
+    for prefix in ("val_", "valid_", "validation_"):
+        if str(name).startswith(prefix):
+            figure = str(name).removeprefix(prefix)
+            advice = f"All of them are figures on the validation data: write monitor={figure!r}"
+            return f"{advice}." if figure in figures else f"{advice}, and pass metrics={{{figure!r}: …}}."
+    return "Pass the metric to fit(metrics) under this name."

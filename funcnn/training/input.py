@@ -25,13 +25,17 @@ from funcnn._checks import (
     numeric_array,
     positive_integer,
 )
+from funcnn._conversion import column_names
 from funcnn._initialization import initial_shapes, initial_state, initialize
+from funcnn.losses import loss_spec
 from funcnn.types import Batch, Scalar
 
 Metric: TypeAlias = Callable[[Array, Array], Scalar]
 Data: TypeAlias = Batch | tuple[Any, Any]
 
 INIT = "what the model's init returns"
+SUM_TOLERANCE = 1e-3
+"""How far a row of probabilities is from a sum of 1 for each of its entries: in bfloat16, which rounds to 0.004."""
 PROBE = 64
 """Samples on which the model's predictions are computed to check the targets."""
 PROBE_SIZE = 2**24
@@ -126,19 +130,51 @@ def checked_batch(name, model, loss, params, state, data) -> Batch:
 
     Parameters and state may be shapes: the model and the loss are traced, and nothing is compiled.
     """
-    x, y = checked_pair(name, data, tuple)
-    x, y = input_array(f"{name}: x", x), numeric_array(f"{name}: y", y)
+    given_x, given_y = checked_pair(name, data, tuple)
+    x, y = input_array(f"{name}: x", given_x), numeric_array(f"{name}: y", given_y)
     if y.shape[:1] != x.shape[:1]:
         raise ValueError(
             f"{name}: expected a target for each of the {x.shape[0]} samples, got x {x.shape} and y {y.shape}. "
             "Put the samples of both along the first axis."
         )
-    check_finite(f"{name}: x", x)
-    check_finite(f"{name}: y", y)
-    with errors_of(name):
-        value = trace_loss(loss, trace_prediction(model, params, state, x), y)
+    check_finite(f"{name}: x", x, column_names(given_x))
+    check_finite(f"{name}: y", y, column_names(given_y))
+    try:
+        with errors_of(name):
+            value = trace_loss(loss, trace_prediction(model, params, state, x), y)
+    except (ValueError, TypeError) as error:
+        if _fits(model, loss, params, state, y, x):
+            raise ValueError(
+                f"{name}: expected inputs and then targets, (x, y), got targets, {describe(x)}, and then inputs, "
+                f"{describe(y)}. Exchange them: (y, x)."
+            ) from error
+        raise
     check_scalar(f"{name}: the loss", value)
+    _check_sums(name, loss, y)
     return Batch(x, y)
+
+
+def _fits(model, loss, params, state, x, y) -> bool:
+    """Return whether a model takes x as its input, and a loss y as its targets."""
+    try:
+        trace_loss(loss, trace_prediction(model, params, state, x), y)
+    except Exception:  # A layer may raise anything on what it doesn't take.
+        return False
+    return True
+
+
+def _check_sums(name, loss, y) -> None:
+    """Raise where targets of exclusive classes are rows that do not sum to 1."""
+    is_rows = loss_spec(loss).targets == "classes" and y.ndim > 1 and jnp.issubdtype(y.dtype, jnp.floating)
+    if is_rows and is_concrete(y):
+        sums = np.asarray(y, np.float64).sum(axis=-1)
+        wrong = np.argwhere(np.abs(sums - 1) > SUM_TOLERANCE * y.shape[-1])
+        if len(wrong):
+            first = tuple(map(int, wrong[0]))
+            raise ValueError(
+                f"{name}: y: expected one-hot rows or probabilities, which sum to 1, got the sum {sums[first]:g} at "
+                f"index {first} ({len(wrong)} such in all). For several labels at once use sigmoid_cross_entropy."
+            )
 
 
 def trace_prediction(model, params, state, x) -> jax.ShapeDtypeStruct:

@@ -15,6 +15,8 @@ import numpy as np
 
 from funcnn._checks import check_callable
 from funcnn._optional import import_optional
+from funcnn.training.checkpoints import Checkpoints
+from funcnn.training.early_stopping import EarlyStopping
 from funcnn.training.results import Progress
 
 
@@ -74,6 +76,7 @@ def checked_callbacks(callbacks: Any) -> Callbacks:
         TypeError: they are not a sequence, or one is neither a function nor a writer.
         ValueError: a file cannot be written, or two writers have the same file.
     """
+    _check_own_argument(callbacks)
     is_one = callable(callbacks) or isinstance(callbacks, JSONLines | TensorBoard | str)
     if is_one or not isinstance(callbacks, Iterable):
         raise TypeError(
@@ -83,6 +86,7 @@ def checked_callbacks(callbacks: Any) -> Callbacks:
     functions: list[Callable] = []
     writers: list[JSONLines | TensorBoard] = []
     for callback in callbacks:
+        _check_own_argument(callback)
         if isinstance(callback, JSONLines | TensorBoard):
             _check_writer(callback, writers)
             writers.append(callback)
@@ -95,6 +99,17 @@ def checked_callbacks(callbacks: Any) -> Callbacks:
             check_callable("fit(callbacks)", callback, "A callback is (progress) -> None, JSONLines or TensorBoard.")
             functions.append(callback)
     return Callbacks(tuple(functions), tuple(writers))
+
+
+def _check_own_argument(callback: Any) -> None:
+    """Raise where it is the setting of another argument of ``fit``."""
+    for kind, argument in ((EarlyStopping, "early_stopping"), (Checkpoints, "checkpoints")):
+        if isinstance(callback, kind) or callback is kind:
+            name = kind.__name__
+            raise TypeError(
+                f"fit(callbacks): expected functions, JSONLines(path) and TensorBoard(folder), got {name}. "
+                f"Pass it as an argument of its own: {argument}={name}(…)."
+            )
 
 
 def _check_writer(writer, others) -> None:

@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from funcnn._reports.document import Document
-from funcnn._reports.terminal import to_terminal
+from funcnn._reports.document import Conclusion, Document, Note
+from funcnn._reports.terminal import render, to_terminal
 from funcnn.gradcheck.report import Cost, GradientReport, LeafReport, PropertyReport
 
 ORIGIN = "ε^¾ of the largest"
@@ -158,6 +158,17 @@ def test_a_terminal_gets_the_same_words_in_colours(on_terminal):
     seen = " ".join(without_codes(text).split())
     for word in ("[0].kernel", "<- first wrong", "verdict: hand-written wrong", "under jit: by 2.3e-3", ORIGIN):
         assert word in seen
+
+
+def test_a_terminal_has_an_empty_line_between_any_two_blocks(on_terminal):
+    class Shown:
+        def __str__(self):
+            blocks = (Conclusion(("fine",), "healthy", "green"), Note("first"), Note("second"))
+            return render(Document(blocks))
+
+    lines = without_codes(on_terminal(Shown())).splitlines()
+    panel_end = next(number for number, line in enumerate(lines) if line.startswith("╰"))
+    assert lines[panel_end + 1 :] == ["", "first", "", "second"]
 
 
 def test_a_cause_beside_a_right_leaf_is_yellow(on_terminal):

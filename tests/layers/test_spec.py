@@ -137,6 +137,20 @@ def test_a_wrong_layer_inside_a_combinator_is_named(wrap):
     assert " linear: d" in first.path
 
 
+def test_a_combinator_that_is_wrong_itself_is_named_beside_another_wrong_layer():
+    skip = fnn.skip(fnn.linear(3, 3))
+
+    def three_times(residuals, dy):
+        dparams, dx = skip.backward(residuals, dy)
+        return dparams, 3 * dx
+
+    wrong = fnn.linear(3, 3)._replace(backward=lambda kept, dy: fnn.linear_backward(kept, 2 * dy))
+    model = fnn.serial(fnn.tanh, skip._replace(backward=three_times), fnn.serial(wrong), fnn.tanh)
+    report = fnn.check_model(model, fnn.softmax_cross_entropy, BATCH)
+    places = ["layers[2].layers[0] linear"] * 3 + ["layers[1] skip"]
+    assert [step.path.split(": ")[0] for step in report.steps if not step.ok] == places
+
+
 def test_a_layer_with_a_forward_of_its_own_is_a_leaf():
     model = fnn.serial(fnn.linear(3, 3), fnn.tanh)
     scaled = model._replace(forward=lambda *args, **modes: model.forward(*args, **modes))

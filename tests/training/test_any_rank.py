@@ -1,5 +1,7 @@
 """Inputs and targets of any rank: tokens ``(batch, time)`` with labels for each, and sequences of features."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -107,6 +109,53 @@ def test_divergence_does_not_advise_to_scale_tokens():
 def test_what_it_refuses(as_for_users, changes, message):
     with pytest.raises((TypeError, ValueError), match=message):
         run(**changes)
+
+
+def _known_tokens(x):
+    if not isinstance(x, jax.core.Tracer) and np.asarray(x).max() >= VOCABULARY:
+        raise ValueError(f"table: expected tokens from 0 to {VOCABULARY - 1}, got {np.asarray(x).max()}.")
+    return x
+
+
+CHECKED = TABLE._replace(
+    forward=lambda params, state, x, **mode: _table_forward(params, state, _known_tokens(x), **mode)
+)
+UNKNOWN = TOKENS.at[2, 1].set(VOCABULARY)
+
+
+@pytest.mark.parametrize(
+    ("function", "changes", "argument"),
+    [
+        (fnn.train, {"data": (UNKNOWN, LABELS)}, r"train\(data\)"),
+        (fnn.fit, {"data": (UNKNOWN, LABELS)}, r"fit\(data\)"),
+        (fnn.fit, {"validation": (UNKNOWN, LABELS)}, r"fit\(validation\)"),
+        (functools.partial(fnn.train_ensemble, 2), {"data": (UNKNOWN, LABELS)}, r"train_ensemble\(data\)"),
+    ],
+)
+@pytest.mark.parametrize("wrap", [lambda layer: layer, fnn.serial, fnn.recompute, fnn.mixed_precision])
+def test_values_that_only_concrete_arrays_show_are_checked_before_anything_is_compiled(
+    as_for_users, monkeypatch, function, changes, argument, wrap
+):
+    def compiled(*arguments, **settings):
+        raise AssertionError("compiled before the data were checked")
+
+    for name in ("training.input.initialize", "training.input.forward", "ensembles.initialize"):
+        monkeypatch.setattr(f"funcnn.{name}", compiled)
+    with pytest.raises(ValueError, match=argument + ": .*table: expected tokens from 0 to 4999, got 5000"):
+        run(function, model=wrap(CHECKED), **changes)
+
+
+def test_unknown_tokens_are_seen_after_known_ones(as_for_users):
+    trained = run(model=CHECKED)
+    with pytest.raises(ValueError, match=r"fit\(data\): table: expected tokens"):
+        run(model=CHECKED, data=(UNKNOWN, LABELS))
+    with pytest.raises(ValueError, match=r"predict\(x\): table: expected tokens"):
+        fnn.predict(CHECKED, trained.params, trained.state, UNKNOWN)
+    with pytest.raises(ValueError, match=r"evaluate\(data\): table: expected tokens"):
+        fnn.evaluate(CHECKED, LOSS, trained.params, trained.state, (UNKNOWN, LABELS))
+    batches = [(np.asarray(TOKENS), np.asarray(LABELS)), (np.asarray(UNKNOWN), np.asarray(LABELS))]
+    with pytest.raises(ValueError, match=r"fit\(data\): a batch: table: expected tokens"):
+        run(model=CHECKED, data=batches, batch_size=None)
 
 
 def test_what_predict_refuses(as_for_users):
