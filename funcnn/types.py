@@ -123,6 +123,8 @@ class LayerSpec:
         slope: ``(residuals, y) -> f′`` of y's shape, where f′ is not what backward gives for a cotangent of ones.
         output_range: the lowest and the highest value of the output.
         sums_to_one: whether the output is probabilities of exclusive classes.
+        drop_rate: the probability with which an entry is dropped in training.
+        mixes_samples: whether in training the output of a sample depends on the other samples of its batch.
 
     Raises:
         TypeError, ValueError: a field of another form.
@@ -137,6 +139,8 @@ class LayerSpec:
     slope: Callable[[Residuals, Array], Array] | None = None
     output_range: tuple[float, float] = (-math.inf, math.inf)
     sums_to_one: bool = False
+    drop_rate: float = 0.0
+    mixes_samples: bool = False
 
     def __post_init__(self):
         _check_spec("LayerSpec", self.name, self.settings)

@@ -353,7 +353,7 @@ BAD_CALLS = {
         f"{name} for a batch": (
             lambda batch=batch: fnn.check_model(CLASSIFIER, fnn.softmax_cross_entropy, batch),
             TypeError,
-            rf"check_model\(batch\): expected Batch\(x, y\) or \(x, y\), got {came}.*Pass a tuple of inputs and targets",
+            rf"check_model\(batch\): expected Batch\(x, y\) or \(x, y\), got {came}.*Pass a tuple of inputs",
         )
         for name, batch, came in [
             ("inputs alone", (X,), "a tuple of length 1"),
@@ -433,7 +433,7 @@ BAD_CALLS = {
     "dropout for a normalization": (
         lambda: fnn.mlp((3, 4, 2), normalization=fnn.dropout),
         TypeError,
-        r"mlp\(normalization\): expected a constructor of the width, .*got dropout, .*argument of its own: dropout=0\.1",
+        r"mlp\(normalization\): expected a constructor of the width, .*got dropout, .*of its own: dropout=0\.1",
     ),
     "a normalization that makes no layer": (
         lambda: fnn.mlp((3, 4, 2), normalization=lambda width: None),

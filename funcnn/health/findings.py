@@ -9,12 +9,14 @@ import numpy as np
 from funcnn.health.kinds import Finding
 from funcnn.health.loss_curve import loss_curve
 from funcnn.health.record import HealthRecord, ModelFacts
-from funcnn.health.rules import RULES
+from funcnn.health.rules import EXPLANATIONS, RULES
 
 FEWEST = 10
 """In fewer steps a loss that doesn't fall and a learning rate that is too low can't be recognised."""
 
 _OF_TIME = ("learning rate too low", "loss doesn't fall")
+_OF_DATA = ("labels that don't fit the loss", "unscaled input")
+_OF_UNITS = ("dead units", "saturation", "vanishing gradients")
 
 
 def diagnose_health(record: HealthRecord, facts: ModelFacts) -> tuple[Finding, ...]:
@@ -60,9 +62,27 @@ def diagnose_health(record: HealthRecord, facts: ModelFacts) -> tuple[Finding, .
     found = tuple(finding for rule in RULES for finding in rule(record, facts, curve))
     if np.size(record.step_losses) < FEWEST:
         found = tuple(finding for finding in found if finding.kind not in _OF_TIME)
+    explained = next((finding for rule in EXPLANATIONS for finding in rule(record, facts, curve)), None)
+    if explained is not None:
+        return (*(finding for finding in found if finding.kind in _OF_DATA), explained)
+    found = _earlier_cause_first(found)
     if len(found) > 1 and found[-1].kind == "loss doesn't fall":
         return (
             *found[:-1],
             found[-1]._replace(remedy="The findings before this one may be the cause: mend those first."),
         )
+    return found
+
+
+def _earlier_cause_first(found: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """Put a learning rate that is too high before units that die, saturate or lose their gradient after its steps."""
+    for rate in (finding for finding in found if finding.kind == "learning rate too high"):
+        others = [finding for finding in found if finding is not rate]
+        later = [
+            place
+            for place, finding in enumerate(others)
+            if finding.kind in _OF_UNITS and finding.since_step > rate.since_step
+        ]
+        if later:
+            return (*others[: later[0]], rate, *others[later[0] :])
     return found

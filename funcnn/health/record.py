@@ -1,6 +1,7 @@
 """The record of a run: the measures of its steps, and the facts of its data and model."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
@@ -20,10 +21,16 @@ _SUMS_TO_ONE = 1e-3
 
 
 class InputFacts(NamedTuple):
-    """The features before training: the mean and the standard deviation of each, ``(features,)``; empty for tokens."""
+    """The features before training.
+
+    Fields:
+        mean, spread: the mean and the standard deviation of each, ``(features,)``; empty for tokens.
+        positions: the product of the axes between the batch and the features, 1 for vectors.
+    """
 
     mean: np.ndarray
     spread: np.ndarray
+    positions: int = 1
 
 
 class TargetFacts(NamedTuple):
@@ -41,6 +48,8 @@ class TargetFacts(NamedTuple):
             ``constant_loss``, or the targets lie outside its range.
         lowest_loss: the loss of a prediction that equals the targets; 0 where they are values, labels or one-hot.
         prediction, targets: of the loss's spec, ``None`` where it does not say.
+        between_batches: the share of the targets' variance that lies between the batches of an iterable, and not inside
+            them: about 1 over the batch size for shuffled samples, 1 for samples that are sorted; 0 for arrays.
     """
 
     loss: str
@@ -55,16 +64,19 @@ class TargetFacts(NamedTuple):
     lowest_loss: float
     prediction: Literal["values", "logits", "probabilities"] | None = None
     targets: Literal["values", "binary", "classes"] | None = None
+    between_batches: float = 0.0
 
 
 class LayerFacts(NamedTuple):
-    """A leaf layer: its place and name, and from its spec the kind of its units and the range of its output."""
+    """A leaf layer: its place and name, and the facts of its spec that the rules read."""
 
     name: str
     units: Literal["saturating", "rectifying"] | None
     lowest: float
     highest: float
     sums_to_one: bool
+    drop_rate: float = 0.0
+    mixes_samples: bool = False
 
 
 class ModelFacts(NamedTuple):
@@ -111,8 +123,8 @@ def model_facts(model: Layer, batch_size: int) -> ModelFacts:
 
     Example:
         >>> from funcnn.models import perceptron
-        >>> model_facts(perceptron(2), 16).layers[1]
-        LayerFacts(name='layers[1] sigmoid', units='saturating', lowest=0.0, highest=1.0, sums_to_one=False)
+        >>> model_facts(perceptron(2), 16).layers[1][:4]
+        ('layers[1] sigmoid', 'saturating', 0.0, 1.0)
     """
     last = output_leaf(model)
     output = LayerFacts("the output", None, -math.inf, math.inf, False) if last is None else _layer_facts(last)
@@ -121,7 +133,9 @@ def model_facts(model: Layer, batch_size: int) -> ModelFacts:
 
 def _layer_facts(leaf: Leaf) -> LayerFacts:
     spec = spec_of(leaf.layer)
-    return LayerFacts(leaf.name, spec.units, *spec.output_range, spec.sums_to_one)
+    return LayerFacts(
+        leaf.name, spec.units, *spec.output_range, spec.sums_to_one, spec.drop_rate, spec.mixes_samples
+    )  # fmt: skip
 
 
 def input_facts(x: Any) -> InputFacts:
@@ -135,15 +149,16 @@ def input_facts(x: Any) -> InputFacts:
 
     Example:
         >>> print(*input_facts([[1.0, 0.0], [3.0, 0.0]]))
-        [2. 0.] [1. 0.]
+        [2. 0.] [1. 0.] 1
     """
+    shape = np.shape(x)
     if np.issubdtype(np.asarray(x).dtype, np.integer):
-        return InputFacts(np.zeros(0), np.zeros(0))
+        return InputFacts(np.zeros(0), np.zeros(0), math.prod(shape[1:]))
     rows = _rows(x)
-    return InputFacts(rows.mean(axis=0), rows.std(axis=0))
+    return InputFacts(rows.mean(axis=0), rows.std(axis=0), math.prod(shape[1:-1]))
 
 
-def target_facts(y: Any, loss: Loss) -> TargetFacts:
+def target_facts(y: Any, loss: Loss, sizes: Sequence[int] = ()) -> TargetFacts:
     """Return the targets' form and range, and the loss of the best constant prediction.
 
     Integers are class labels, unless the loss's spec says that it is not one on classes.
@@ -151,6 +166,7 @@ def target_facts(y: Any, loss: Loss) -> TargetFacts:
     Args:
         y: targets, ``(samples, ...)`` as labels or ``(samples, ..., outputs)``.
         loss: the loss that they are for.
+        sizes: the samples of each batch, in order, where they come from an iterable that nothing shuffles.
 
     Returns:
         The facts. For K balanced classes the constant prediction's cross-entropy is log K.
@@ -175,8 +191,26 @@ def target_facts(y: Any, loss: Loss) -> TargetFacts:
     whole = bool(np.all(np.asarray(y, np.float64) == np.round(np.asarray(y, np.float64))))
     return TargetFacts(
         spec.name, str(dtype), form, lowest, highest, balance, variance, whole, constant, own,
-        spec.prediction, spec.targets,
+        spec.prediction, spec.targets, _between_batches(np.asarray(y), sizes, is_labels),
     )  # fmt: skip
+
+
+def _between_batches(y: np.ndarray, sizes: Sequence[int], is_labels: bool) -> float:
+    """Return the variance of the batches' means, over the variance of all targets. Labels stand for one-hot rows."""
+    if len(sizes) < 2:
+        return 0.0
+    parts = np.split(y, np.cumsum(sizes)[:-1])
+    if is_labels:
+        highest = int(y.max()) + 1
+        means = np.array([np.bincount(part.ravel(), minlength=highest) / part.size for part in parts])
+        second = float((means.T @ sizes).sum() / sum(sizes))
+    else:
+        means = np.array([_rows(part).mean(axis=0) for part in parts])
+        second = float((_rows(y) ** 2).mean(axis=0).sum())
+    weights = np.asarray(sizes, np.float64) / sum(sizes)
+    mean = weights @ means
+    total = second - float((mean**2).sum())
+    return float((weights @ (means - mean) ** 2).sum()) / total if total > 0 else 0.0
 
 
 def _label_figures(labels: np.ndarray, spec: LossSpec) -> tuple[np.ndarray, float, float, float]:

@@ -131,5 +131,5 @@ def dropout(rate: float) -> Layer:
         Srivastava et al. 2014.
     """
     _check_rate(rate)
-    spec = LayerSpec("dropout", settings=(("rate", rate),))
+    spec = LayerSpec("dropout", settings=(("rate", rate),), drop_rate=rate)
     return Layer(no_params, partial(_dropout_layer_forward, rate=rate), _dropout_layer_backward, spec)

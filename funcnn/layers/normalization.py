@@ -258,7 +258,11 @@ def batch_norm(features: int, momentum: float = 0.9, epsilon: float = 1e-5) -> L
         partial(batch_norm_init, features=features),
         partial(_batch_norm_layer_forward, momentum=momentum, epsilon=epsilon),
         batch_norm_backward,
-        LayerSpec("batch_norm", settings=(("features", features), ("momentum", momentum), ("epsilon", epsilon))),
+        LayerSpec(
+            "batch_norm",
+            settings=(("features", features), ("momentum", momentum), ("epsilon", epsilon)),
+            mixes_samples=True,
+        ),
     )
 
 

@@ -18,6 +18,9 @@ READ_AHEAD = 2
 WINDOW = 16
 """Batches that are kept until their losses are known to be finite, so that their steps can be repeated."""
 
+MOST_TARGETS = 2**22
+"""Entries of the targets of an iterable that are kept for the monitor."""
+
 _END = object()
 
 
@@ -98,11 +101,13 @@ class StreamBatches:
     ):
         self._source, self._key, self._setup, self._checked = source, key, setup, checked
         self.steps = None
-        self._epoch, self._window_start = 0, 0
+        self._epoch, self._first_epoch, self._window_start = 0, 0, 0
         self._ahead: deque[tuple[Batch, Any]] = deque()
         self._window: list[Batch] = []
         self._batches: Any = None
         self._reader_states: list[Any] = [None]
+        self.targets: list[np.ndarray] = []
+        """The targets of the first epoch's first batches, for the monitor."""
 
     def run(self, carry: Carry, position: int, stop: int) -> Stretch:
         """Run at most ``WINDOW`` steps, none beyond the end of the epoch."""
@@ -153,9 +158,13 @@ class StreamBatches:
         """Return the iterator's own state before or after a step of the newest stretch, where it has one (grain's)."""
         return self._reader_states[position - self._window_start]
 
+    def _keep_targets(self, batch: Batch) -> None:
+        if sum(kept.size for kept in self.targets) < MOST_TARGETS:
+            self.targets.append(np.asarray(batch.y))
+
     def skip_to(self, epoch: int, step: int, reader_state: Any) -> None:
         """Continue at a step of an epoch, by the iterator's own state or by reading the batches before it."""
-        self._epoch = epoch
+        self._epoch = self._first_epoch = epoch
         if step:
             self._begin()
             if reader_state is not None and hasattr(self._batches, "set_state"):
@@ -200,6 +209,8 @@ class StreamBatches:
             if found is _END:
                 break
             batch = self._checked(found)
+            if self._setup.monitor_every and self._epoch == self._first_epoch:
+                self._keep_targets(batch)
             placement = self._setup.placement
             placed = jax.device_put(batch) if placement is None else placement.assemble(batch)
             get_state = getattr(self._batches, "get_state", None)

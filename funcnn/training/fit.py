@@ -168,7 +168,8 @@ def fit(
             key=key, grad=grad, params=params, state=state,
         )  # fmt: skip
     given, placement = (params, state), placement_on(mesh, batch_size)
-    data, options = _checked_inputs(model, loss, optimizer, key, grad, given, data, options)
+    check_setup("fit", model, loss, optimizer, key, grad)
+    data, options = _checked_inputs(model, loss, given, data, options)
     params, state, loop_key = start("fit", model, key, params, state)
     setup = TrainingSetup(model, loss, optimizer, grad, 0, placement, options.monitor_every)
     setup, batches = _batches(setup, data, batch_size, loop_key, params, state, options)
@@ -232,13 +233,12 @@ def _checked_options(
     )  # fmt: skip
 
 
-def _checked_inputs(model, loss, optimizer, key, grad, given, data, options) -> tuple[Any, _Options]:
-    """Check the arguments that ``train`` has too, and all data in memory, before anything is compiled.
+def _checked_inputs(model, loss, given, data, options) -> tuple[Any, _Options]:
+    """Check parameters, state and all data in memory, before anything is compiled.
 
     Returns:
         The data and the options, with data in memory as a ``Batch`` of arrays.
     """
-    check_setup("fit", model, loss, optimizer, key, grad)
     trees = given_or_shapes("fit", model, *given)
     if not is_stream(data):
         data = checked_batch("fit(data)", model, loss, *trees, data)
@@ -314,15 +314,16 @@ def _drive(setup, batches, validate, configuration, at: RunState, data, options:
             has_bar=options.progress,
             received_signal=received_signal,
             start_time=time.monotonic(),
-            diagnose=partial(_health, setup, data, options.validate_every) if options.monitor_every else None,
+            diagnose=partial(_health, setup, data, batches, options.validate_every) if options.monitor_every else None,
         )  # fmt: skip
         at = run_to_end(run, at)
     return result(run, at)
 
 
-def _health(setup, data, validate_every, history) -> HealthReport:
-    """Return the report on the monitored steps. One batch stands for the data of an iterable."""
+def _health(setup, data, batches, validate_every, history) -> HealthReport:
+    """Return the report on the monitored steps. One batch stands for the inputs of an iterable."""
     x, y = (np.asarray(part) for part in data)
+    targets = batches.targets if isinstance(batches, StreamBatches) and batches.targets else [y]
     figures = {name: np.concatenate(pieces) for name, pieces in history.figures.items()}
     losses = np.concatenate(history.losses).astype(np.float64)
     held_out = history.validation.get("loss", []) if validate_every == 1 else []
@@ -330,6 +331,7 @@ def _health(setup, data, validate_every, history) -> HealthReport:
     measures = LayerMeasures(**{name: jnp.asarray(array) for name, array in figures.items()})
     record = HealthRecord(
         layer_names(setup.model), np.concatenate(history.monitored), measures, ratios, losses,
-        np.array(held_out, np.float64), input_facts(x), target_facts(y, setup.loss),
+        np.array(held_out, np.float64), input_facts(x),
+        target_facts(np.concatenate(targets), setup.loss, [len(part) for part in targets]),
     )  # fmt: skip
     return health_report(record, model_facts(setup.model, int(np.concatenate(history.sizes).max())))

@@ -1,6 +1,7 @@
 """Checks and conversions of the arguments of training and evaluation."""
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, TypeAlias
@@ -27,6 +28,7 @@ from funcnn._checks import (
 )
 from funcnn._conversion import column_names
 from funcnn._initialization import initial_shapes, initial_state, initialize
+from funcnn.layers.traversal import output_leaf, spec_of
 from funcnn.losses import loss_spec
 from funcnn.types import Batch, Scalar
 
@@ -58,6 +60,19 @@ def check_setup(name, model, loss, optimizer, key, grad) -> None:
         )
     check_key(f"{name}(key)", key)
     check_callable(f"{name}(grad)", grad, "Pass manual_value_and_grad or autodiff_value_and_grad themselves.")
+    _warn_of_probabilities(name, model, loss)
+
+
+def _warn_of_probabilities(name, model, loss) -> None:
+    """Warn of an output layer that makes probabilities of classes in front of a loss that takes logits."""
+    output, spec = output_leaf(model), loss_spec(loss)
+    if output is not None and spec_of(output.layer).sums_to_one and spec.prediction == "logits":
+        warnings.warn(
+            f"{name}: expected a model that gives logits, got one that ends in {output.name}, which {spec.name} "
+            "contains already: the loss cannot get near 0. Leave the output layer out, or take a loss on "
+            "probabilities, categorical_cross_entropy.",
+            stacklevel=4,
+        )
 
 
 def given_or_shapes(name, model, params, state) -> tuple[Any, Any]:

@@ -6,15 +6,19 @@ A new rule is a function in the file that fits and an entry in ``RULES``; a new 
 """
 
 from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 from funcnn.health.kinds import Finding
 from funcnn.health.loss_curve import LossCurve
 from funcnn.health.record import HealthRecord, ModelFacts
 from funcnn.health.rules.data import unfit_labels, unscaled_input
+from funcnn.health.rules.parameters import decay, thinned, zero_start
 from funcnn.health.rules.signal import dead_units, exploding, saturation, vanishing
 from funcnn.health.rules.step_size import no_fall, rate_too_high, rate_too_low
 
-RULES: tuple[Callable[[HealthRecord, ModelFacts, LossCurve], Iterator[Finding]], ...] = (
+Rule: TypeAlias = Callable[[HealthRecord, ModelFacts, LossCurve], Iterator[Finding]]
+
+RULES: tuple[Rule, ...] = (
     unfit_labels,
     unscaled_input,
     exploding,
@@ -26,3 +30,6 @@ RULES: tuple[Callable[[HealthRecord, ModelFacts, LossCurve], Iterator[Finding]],
     no_fall,
 )
 """The rules in the order of their findings, causes before consequences."""
+
+EXPLANATIONS: tuple[Rule, ...] = (zero_start, decay, thinned)
+"""Rules whose finding explains those on the signal, on the size of the steps and on the loss, and replaces them."""

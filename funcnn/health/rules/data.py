@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from funcnn.health.kinds import Finding
-from funcnn.health.loss_curve import LossCurve, figure, outcome
+from funcnn.health.loss_curve import LossCurve, figure, outcome, percent
 from funcnn.health.record import HealthRecord, LayerFacts, ModelFacts, TargetFacts
 
 LARGE_SCALE, SMALL_SCALE = 5.0, 0.1
@@ -22,13 +22,16 @@ UNEVEN = 30.0
 LARGE_TARGETS = 10.0
 """Root mean square of a regression's targets. The output starts near 0 with standard deviation 1."""
 
+SORTED = 0.5
+"""The share of the targets' variance that lies between batches. In shuffled batches of n samples it is 1/n."""
+
 BEYOND = 0.1
 """How far outside the output's range targets may lie, in their standard deviations: less is noise."""
 
 
 def unscaled_input(record: HealthRecord, facts: ModelFacts, curve: LossCurve) -> Iterator[Finding]:
     """Find features far from mean 0 and standard deviation 1, where the run doesn't learn."""
-    mean, spread = record.input
+    mean, spread, _ = record.input
     if not mean.size:  # Tokens have no scale.
         return
     size: np.ndarray = np.sqrt(mean**2 + spread**2)
@@ -57,7 +60,7 @@ def unscaled_input(record: HealthRecord, facts: ModelFacts, curve: LossCurve) ->
 
 def unfit_labels(record: HealthRecord, facts: ModelFacts, curve: LossCurve) -> Iterator[Finding]:
     """Find targets that the output layer or the loss cannot produce."""
-    for misfit in (_of_output, _of_range, _of_targets, _of_values):
+    for misfit in (_of_output, _of_range, _of_batches, _of_targets, _of_values):
         found = misfit(record.target, facts.output, curve)
         if found is not None:
             yield Finding("labels that don't fit the loss", facts.output.name, int(record.steps[0]), *found)
@@ -75,6 +78,11 @@ def _of_output(target: TargetFacts, output: LayerFacts, curve: LossCurve) -> tup
     if target.prediction == "logits" and target.targets == "binary" and output.lowest == 0:
         return (
             f"After {output.name} no logit is negative, so no probability is below ½.",
+            "Leave the output layer out: output=identity.",
+        )
+    if target.prediction == "logits" and output.units == "rectifying" and output.lowest == 0:
+        return (
+            f"After {output.name} no logit is negative: a class cannot go below 0, and gets no gradient there.",
             "Leave the output layer out: output=identity.",
         )
     if output.sums_to_one and len(target.balance) == 1:
@@ -98,6 +106,17 @@ def _of_range(target: TargetFacts, output: LayerFacts, curve: LossCurve) -> tupl
             "Leave the output layer out (output=identity), or scale the targets into its range.",
         )
     return None
+
+
+def _of_batches(target: TargetFacts, output: LayerFacts, curve: LossCurve) -> tuple[str, str] | None:
+    """Find an iterable whose batches are sorted by their targets, whatever the loss, which follows the batches."""
+    if target.between_batches < SORTED:
+        return None
+    return (
+        f"{percent(target.between_batches)} of the variance of the targets lies between the batches: they are sorted, "
+        "and a step learns the newest batch at the expense of the others.",
+        "Shuffle the samples before they are divided into batches, anew in every epoch.",
+    )
 
 
 def _of_targets(target: TargetFacts, output: LayerFacts, curve: LossCurve) -> tuple[str, str] | None:

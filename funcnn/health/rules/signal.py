@@ -29,6 +29,8 @@ half of the time."""
 
 def dead_units(record: HealthRecord, facts: ModelFacts, curve: LossCurve) -> Iterator[Finding]:
     """Find rectifying units that are off for every sample of a batch, in the last half of the run."""
+    if _constant_normalization(record, facts) is not None:
+        return
     rows = [row for row, layer in enumerate(facts.layers) if layer.units == "rectifying"]
     needed = NEARLY_ALL if curve.learns else MOST
     if facts.batch_size < FEW_SAMPLES:
@@ -71,6 +73,17 @@ def saturation(record: HealthRecord, facts: ModelFacts, curve: LossCurve) -> Ite
 def vanishing(record: HealthRecord, facts: ModelFacts, curve: LossCurve) -> Iterator[Finding]:
     """Find layers with parameters whose gradient is a tiny share of the output's."""
     relative, rows = sampled(record, "relative_cotangent"), has_parameters(record)
+    single = _constant_normalization(record, facts)
+    if single is not None:
+        yield Finding(
+            "vanishing gradients",
+            record.names[single],
+            int(record.steps[0]),
+            f"A batch is a single sample, which {record.names[single]} takes for its own mean: its output is the same "
+            f"for every input, and no gradient passes through it. {_sentence(outcome(curve))}",
+            "Use a batch_size of 32 or more, or layer_norm, which does not depend on the batch.",
+        )
+        return
     if not rows.any():
         return
     # The first step comes first: where the gradient vanishes, units are soon dead or saturated as well.
@@ -90,6 +103,13 @@ def vanishing(record: HealthRecord, facts: ModelFacts, curve: LossCurve) -> Iter
             "Use relu, gelu or tanh for sigmoid, kernels that keep the variance (xavier, he), batch_norm or skip=True.",
         )
         return
+
+
+def _constant_normalization(record: HealthRecord, facts: ModelFacts) -> int | None:
+    """Return the first layer that normalizes a batch of one entry for each feature, which gives 0 for any input."""
+    if facts.batch_size * record.input.positions > 1:
+        return None
+    return next((row for row, layer in enumerate(facts.layers) if layer.mixes_samples), None)
 
 
 def exploding(record: HealthRecord, facts: ModelFacts, curve: LossCurve) -> Iterator[Finding]:

@@ -1,0 +1,81 @@
+"""Explanations of a loss that does not fall: parameters that start at 0 or decay to 0, and heavy dropout.
+
+An explanation stands in the place of the findings that are its consequences.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from funcnn.health.kinds import Finding
+from funcnn.health.loss_curve import LossCurve, figure, has_parameters, outcome, percent, sampled, since
+from funcnn.health.record import HealthRecord, ModelFacts
+
+SHRUNK = 0.1
+"""The share of its first norm that is left of every layer. Where gradients decide, norms of kernels grow or stay."""
+
+NOISY = 0.8
+"""A drop rate p multiplies the signal by noise of the variance p/(1 − p): four times the signal's square here."""
+
+SIGNIFICANT = 3.0
+"""Standard errors between the means of the first and of the last tenth of the losses."""
+
+
+def zero_start(record: HealthRecord, facts: ModelFacts, curve: LossCurve) -> Iterator[Finding]:
+    """Find models of several layers whose parameters are all 0 at the first step."""
+    cotangent = sampled(record, "cotangent")[0]
+    starts_at_zero = not sampled(record, "parameter_norm")[0].any() and has_parameters(record).any()
+    if curve.learns or not starts_at_zero or cotangent.all():
+        return
+    last = int(np.flatnonzero(cotangent == 0)[-1])
+    yield Finding(
+        "loss doesn't fall",
+        record.names[last],
+        int(record.steps[0]),
+        f"All parameters are 0 at the first step: the units of a layer are all alike and stay alike, and no gradient "
+        f"reaches {record.names[last]}. After {np.size(record.step_losses)} steps {outcome(curve)}.",
+        "Draw the parameters at random: leave params out, or use model.init(key).",
+    )
+
+
+def decay(record: HealthRecord, facts: ModelFacts, curve: LossCurve) -> Iterator[Finding]:
+    """Find runs in which the parameters of every layer go to 0."""
+    norms = sampled(record, "parameter_norm")
+    rows = np.flatnonzero(norms[0] != 0)
+    if curve.learns or not len(rows) or not np.isfinite(norms).all():
+        return
+    left = norms[:, rows] / norms[0, rows]
+    if left[-1].max() >= SHRUNK:
+        return
+    name = record.names[rows[int(left[-1].argmax())]]
+    yield Finding(
+        "loss doesn't fall",
+        name,
+        since(record, left.max(axis=1) < SHRUNK),
+        f"The parameters go to 0 in every layer; of the norm of {name}, the slowest, {figure(left[-1].max())} is left. "
+        f"Their decay wins over the gradients; {outcome(curve)}.",
+        "Divide the weight decay by 10 until the loss falls: 1e-4 to 1e-2 are usual.",
+    )
+
+
+def thinned(record: HealthRecord, facts: ModelFacts, curve: LossCurve) -> Iterator[Finding]:
+    """Find a loss that falls slowly under heavy dropout: it is the loss of a thinned network."""
+    row = int(np.argmax([layer.drop_rate for layer in facts.layers]))
+    rate = facts.layers[row].drop_rate
+    if curve.learns or rate < NOISY or not _falls(np.ravel(record.step_losses)):
+        return
+    yield Finding(
+        "loss doesn't fall",
+        record.names[row],
+        int(record.steps[0]),
+        f"{record.names[row]} drops {percent(rate)} of its input in training. The training loss is that of a thinned "
+        f"network; it falls slowly, from {figure(curve.start)} to {figure(curve.end)}.",
+        "Judge the run by a validation loss, which is that of the whole network, or drop fewer: 0.1 to 0.5 are usual.",
+    )
+
+
+def _falls(losses: np.ndarray) -> bool:
+    """Return whether the mean of the last tenth of the losses is significantly below that of the first."""
+    tenth = max(2, len(losses) // 10)
+    first, last = np.asarray(losses[:tenth], np.float64), np.asarray(losses[-tenth:], np.float64)
+    return bool(first.mean() - last.mean() > SIGNIFICANT * np.sqrt((first.var() + last.var()) / tenth))
