@@ -129,7 +129,7 @@ def checked_bool(name: str, value: Any) -> bool:
 
 
 def positive_integer(name: str, value: Any, expected: str = "a positive integer") -> int:
-    """Return ``value`` as a Python integer; raise where it is not a positive integer."""
+    """Return ``value`` as a Python integer; raise where it is not a positive one, or a TypeError on ``expected``."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name}: expected {expected}, got {value!r} of type {type(value).__name__}.")
     try:
@@ -137,7 +137,7 @@ def positive_integer(name: str, value: Any, expected: str = "a positive integer"
     except TypeError as error:
         raise TypeError(f"{name}: expected {expected}, got {value!r}.") from error
     if count < 1:
-        raise ValueError(f"{name}: expected {expected}, got {count}.")
+        raise ValueError(f"{name}: expected a positive integer, got {count}.")
     return count
 
 

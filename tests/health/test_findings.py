@@ -151,6 +151,7 @@ BITS = (CLASSES[:, None] > 0).astype(WIDEST)
         (VALUES, fnn.mean_squared_error, net(fnn.relu), "stays in [0, inf]"),
         (2 * BITS - 1, fnn.sigmoid_cross_entropy, net(fnn.identity), "from -1 to 1"),
         (BITS, fnn.sigmoid_cross_entropy, net(fnn.relu), "no probability is below ½"),
+        (CLASSES, fnn.softmax_cross_entropy, net(fnn.relu, 3), "a class cannot go below 0"),
         (CLASSES, fnn.softmax_cross_entropy, net(fnn.softmax, 3), "contains the output layer already"),
         (BITS, fnn.mean_squared_error, net(fnn.softmax), "1 whatever the input"),
         (jnp.zeros(6, int), fnn.softmax_cross_entropy, net(fnn.identity, 2), "the same"),
@@ -234,6 +235,89 @@ def test_labels_of_many_classes_build_no_one_hot_rows():
     facts = target_facts(labels, fnn.softmax_cross_entropy)
     assert facts.balance.shape == (40_000,)
     assert (facts.constant_loss, facts.lowest_loss) == (pytest.approx(np.log(40_000)), 0)
+
+
+def changed(record, steps=None, **measures):
+    """The record with other measures at its sampled steps, each a function of the old one."""
+    new = {name: change(np.array(getattr(record.measures, name))) for name, change in measures.items()}
+    return record._replace(measures=record.measures._replace(**new))
+
+
+def failed(model, batch_size=BATCH, losses=None):
+    """A run that ends where a constant prediction is; its measures are usual."""
+    record, facts = run(model, y=COINS, rate=0.01)
+    losses = np.full(STEPS, record.target.constant_loss) if losses is None else losses
+    return record._replace(step_losses=losses), facts._replace(batch_size=batch_size)
+
+
+def test_parameters_that_decay_to_zero_explain_the_run_and_stand_for_its_consequences():
+    record, facts = failed(RELU)
+    shrinking = np.geomspace(1, 1e-6, len(record.steps))[:, None]
+    decayed = changed(record, parameter_norm=lambda norm: norm[:1] * shrinking, relative_cotangent=lambda g: 1e-6 * g)
+    (finding,) = diagnose_health(decayed, facts)
+    assert finding.kind == "loss doesn't fall"
+    assert "decay wins over the gradients" in finding.sentence
+    assert "weight decay" in finding.remedy
+    one_stays = changed(decayed, parameter_norm=lambda norm: np.where(np.arange(norm.shape[1]) == 6, norm[:1], norm))
+    assert "decay" not in " ".join(finding.sentence for finding in diagnose_health(one_stays, facts))
+
+
+def test_a_start_at_zero_is_named_for_several_layers_alone():
+    for model, is_named in ((RELU, True), (fnn.mlp((2, 1)), False)):
+        record, facts = failed(model)
+        after = np.arange(len(record.steps))[:, None] > 0
+        at_zero = changed(
+            record,
+            parameter_norm=lambda norm, after=after: np.where(after, norm, 0),
+            cotangent=lambda dy, after=after: np.where(after | (np.arange(dy.shape[1]) == dy.shape[1] - 1), dy, 0),
+        )
+        found = diagnose_health(at_zero, facts)
+        assert any("All parameters are 0 at the first step" in finding.sentence for finding in found) is is_named
+
+
+@pytest.mark.parametrize(("rate", "falls", "is_named"), [(0.95, True, True), (0.5, True, False), (0.95, False, False)])
+def test_a_loss_that_falls_slowly_under_heavy_dropout_is_that_of_a_thinned_network(rate, falls, is_named):
+    record, facts = failed(TANH)
+    losses = record.target.constant_loss * (np.linspace(1.2, 0.95, STEPS) if falls else np.ones(STEPS))
+    layers = (*facts.layers[:-1], facts.layers[-1]._replace(drop_rate=rate))
+    found = diagnose_health(record._replace(step_losses=losses), facts._replace(layers=layers))
+    assert any("thinned network" in finding.sentence for finding in found) is is_named
+    assert any("rows of x and y" in finding.remedy for finding in found) is not is_named
+
+
+def test_batch_norm_of_a_single_entry_is_named_and_of_more_is_not():
+    model = fnn.serial(fnn.linear(2, 4), fnn.batch_norm(4), fnn.relu, fnn.linear(4, 1))
+    for size, positions, is_named in ((1, 1, True), (1, 9, False), (2, 1, False)):
+        record, facts = failed(model, batch_size=size)
+        found = diagnose_health(record._replace(input=record.input._replace(positions=positions)), facts)
+        named = [finding for finding in found if "takes for its own mean" in finding.sentence]
+        assert bool(named) is is_named
+        assert all(finding.layer == "layers[1] batch_norm" for finding in named)
+
+
+def test_steps_that_kill_units_come_before_the_dead_units():
+    record, facts = failed(RELU, losses=np.geomspace(1e9, 1e3, STEPS))
+    killed = changed(record, dead=lambda dead: np.where(np.arange(len(dead))[:, None] > 0, 1.0, 0 * dead))
+    ratios = np.full_like(np.asarray(record.update_ratios), 1e-9)
+    ratios[0] = 1e5
+    kinds = [finding.kind for finding in diagnose_health(killed._replace(update_ratios=ratios), facts)]
+    assert kinds[:2] == ["learning rate too high", "dead units"]
+
+
+@pytest.mark.parametrize(
+    ("y", "loss"),
+    [
+        (jnp.repeat(jnp.arange(4), 16), fnn.softmax_cross_entropy),
+        (jnp.repeat(jnp.eye(4), 16, axis=0), fnn.softmax_cross_entropy),
+        (jnp.linspace(0.0, 1.0, 64)[:, None], fnn.mean_squared_error),
+    ],
+    ids=["labels", "one-hot", "values"],
+)
+def test_the_variance_between_sorted_batches_is_all_of_it_and_between_shuffled_ones_little(y, loss):
+    shuffled = y[jax.random.permutation(jax.random.key(0), 64)]
+    assert target_facts(y, loss, [16] * 4).between_batches > 0.9
+    assert target_facts(shuffled, loss, [16] * 4).between_batches < 0.25
+    assert target_facts(y, loss).between_batches == 0
 
 
 def test_overfitting_is_found():

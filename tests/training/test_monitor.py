@@ -65,6 +65,24 @@ def test_a_repeated_layer_has_a_row_for_each_repetition():
     assert record.measures.mean.shape[1] == len(record.names) == 8
 
 
+def test_an_iterable_sorted_by_class_is_reported_and_a_shuffled_one_is_not():
+    labels = np.repeat(np.arange(2), 11)
+    mixed = np.tile(np.arange(2), 11)
+    for classes, is_sorted in ((labels, True), (mixed, False)):
+        batches = [(np.asarray(X[i : i + 8]), classes[i : i + 8]) for i in range(0, 22, 8)]
+        health = stream(
+            model=fnn.mlp((3, 8, 2)), loss=fnn.softmax_cross_entropy, data=batches, epochs=4, monitor=1
+        ).history.health
+        assert any("lies between the batches" in finding.sentence for finding in health.findings) is is_sorted
+        assert health.record.target.balance.tolist() == [0.5, 0.5]
+
+
+def test_softmax_in_front_of_a_loss_on_logits_is_said_before_training():
+    model = fnn.mlp((3, 8, 2), output=fnn.softmax)
+    with pytest.warns(UserWarning, match=r"fit: expected a model that gives logits, got one .* layers\[3\] soft"):
+        run(model=model, loss=fnn.softmax_cross_entropy, data=(X, np.arange(22) % 2), epochs=1)
+
+
 def test_what_it_refuses(as_for_users):
     with pytest.raises(ValueError, match=r"fit\(monitor\): expected a positive integer, got 0"):
         run(monitor=0)
