@@ -49,6 +49,14 @@ def newest(folder):
     return max(path for path in folder.iterdir() if path.name.isdecimal())
 
 
+@pytest.fixture(scope="module")
+def saved_epoch(tmp_path_factory):
+    """The folder of a run of one epoch, to be copied."""
+    folder = tmp_path_factory.mktemp("saved") / "epoch"
+    run(epochs=1, checkpoints=folder)
+    return folder
+
+
 @pytest.mark.parametrize("function", [run, stream])
 @pytest.mark.parametrize("every", [2, 4, None])
 def test_a_run_cut_twice_ends_bit_by_bit_as_one_that_never_was(tmp_path, function, every):
@@ -188,12 +196,12 @@ def damage(checkpoint):
     ],
 )
 @pytest.mark.parametrize("damaged", ["refuse", "previous"])
-def test_a_checkpoint_of_another_run_is_refused_and_left_alone(tmp_path, changes, message, damaged):
-    run(epochs=1, checkpoints=tmp_path)
+def test_a_checkpoint_of_another_run_is_refused_and_left_alone(saved_epoch, tmp_path, changes, message, damaged):
+    folder = shutil.copytree(saved_epoch, tmp_path / "copy")
     with pytest.raises(fnn.CheckpointError, match="of another: ") as caught:
-        run(checkpoints=fnn.Checkpoints(tmp_path, damaged=damaged), **changes)
+        run(checkpoints=fnn.Checkpoints(folder, damaged=damaged), **changes)
     assert re.search(message, str(caught.value))
-    assert [int(path.name) for path in tmp_path.iterdir()] == [3]
+    assert [int(path.name) for path in folder.iterdir()] == [3]
 
 
 def test_losses_without_a_spec_are_compared_by_their_functions(tmp_path):
