@@ -331,7 +331,10 @@ def batch_checker(name, model, loss, params, state) -> Callable[[Any], Batch]:
             firsts.append(batch)
             return batch
         pair = _pair(found)
-        pair = checked_pair(f"{name}: a batch", pair, tuple)
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise TypeError(
+                f"{name}: expected every batch as (x, y), got {type(found).__name__}. Drop what is no batch."
+            )
         x, y = (numeric_array(f"{name}: {word} of a batch", part) for word, part in zip("xy", pair, strict=True))
         for word, part, first in (("x", x, firsts[0].x), ("y", y, firsts[0].y)):
             if part.dtype != first.dtype or part.shape[1:] != first.shape[1:] or not part.size:
