@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import pytest
 
 import funcnn as fnn
+from funcnn.gradcheck import command
 from funcnn.gradcheck.command import main
 from funcnn.gradcheck.report import GradientReport
+from funcnn.layers import activations
 from tests.cases import KEY, WIDEST, cast
 
 MINE = """
@@ -201,3 +203,16 @@ def test_without_tyro_it_says_what_to_install(monkeypatch, capsys):
         runpy.run_module("funcnn", run_name="__main__")
     assert end.value.code == 2
     assert "pip install 'funcnn[report]'" in capsys.readouterr().err
+
+
+def test_a_public_activation_or_loss_is_a_choice_without_a_list(monkeypatch):
+    selu = fnn.activation_layer(fnn.elu_forward, fnn.elu_backward, fnn.LayerSpec("selu"))
+    for module in (fnn, activations):
+        monkeypatch.setattr(module, "selu", selu, raising=False)
+    found = command._activations()
+    assert found["selu"] is selu
+    assert found["leaky_relu"] is fnn.leaky_relu()
+    assert not set(found) & {"linear", "dropout", "batch_norm", "serial"}
+    assert set(command._LOSSES) == {name for name, value in vars(fnn).items() if isinstance(value, fnn.Loss)}
+    for kind, output in (("binary", fnn.sigmoid), ("categorical", fnn.softmax), ("softmax", fnn.identity)):
+        assert command._fitting_output(command._LOSSES[f"{kind}_cross_entropy"].spec) is output
