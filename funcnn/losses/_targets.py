@@ -65,11 +65,6 @@ def class_target(name: str, scores: Any, target: Any) -> tuple[Array, Array]:
     scores, target = floating_array(f"{name}(prediction)", scores), numeric_array(f"{name}(target)", target)
     if scores.ndim < 2:
         raise ValueError(f"{name}: expected a prediction of shape (batch, ..., classes), got {scores.shape}.")
-    if scores.shape[-1] == 1:
-        raise ValueError(
-            f"{name}: expected scores of at least two classes, got shape {scores.shape}: the probability of a single "
-            "class is always 1. Give the model an output for each class, or use sigmoid_cross_entropy."
-        )
     _check_batch(name, scores)
     if target.shape == scores.shape[:-1]:
         if not jnp.issubdtype(target.dtype, jnp.integer):

@@ -156,7 +156,8 @@ def checked_batch(name, model, loss, params, state, data) -> Batch:
     check_finite(f"{name}: y", y, column_names(given_y))
     try:
         with errors_of(name):
-            value = trace_loss(loss, trace_prediction(model, params, state, x), y)
+            prediction = trace_prediction(model, params, state, x)
+            value = trace_loss(loss, prediction, y)
     except (ValueError, TypeError) as error:
         if _fits(model, loss, params, state, y, x):
             raise ValueError(
@@ -165,7 +166,7 @@ def checked_batch(name, model, loss, params, state, data) -> Batch:
             ) from error
         raise
     check_scalar(f"{name}: the loss", value)
-    _check_sums(name, loss, y)
+    _check_classes(name, loss, prediction.shape, y)
     return Batch(x, y)
 
 
@@ -178,8 +179,13 @@ def _fits(model, loss, params, state, x, y) -> bool:
     return True
 
 
-def _check_sums(name, loss, y) -> None:
-    """Raise where targets of exclusive classes are rows that do not sum to 1."""
+def _check_classes(name, loss, shape, y) -> None:
+    """Raise where a loss on exclusive classes gets a single class, or targets that are rows that do not sum to 1."""
+    if loss_spec(loss).targets == "classes" and shape[-1:] == (1,):
+        raise ValueError(
+            f"{name}: expected scores of at least two classes, got shape {shape}: the probability of a single class is "
+            "always 1. Give the model an output for each class, or use sigmoid_cross_entropy."
+        )
     is_rows = loss_spec(loss).targets == "classes" and y.ndim > 1 and jnp.issubdtype(y.dtype, jnp.floating)
     if is_rows and is_concrete(y):
         sums = np.asarray(y, np.float64).sum(axis=-1)
