@@ -1,6 +1,6 @@
 """The diagnosis of wrong leaves: the first cause that explains all of a leaf's difference."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +8,19 @@ import numpy as np
 
 from funcnn._numerics.precision import allow_promotion
 from funcnn._numerics.rounding import coarser_dtypes
-from funcnn.gradcheck.explanation.causes import DETECTORS
+from funcnn.gradcheck.explanation.causes import EXACT, LOOSE, Detector
 from funcnn.gradcheck.explanation.difference import describe_difference
 from funcnn.gradcheck.explanation.leaf import Diagnosis, Facts, Leaf, WrongLeaf, loosen_tolerances, normalize
 from funcnn.gradcheck.explanation.numbers import is_close
 from funcnn.gradcheck.explanation.problem import Problem
+from funcnn.gradcheck.explanation.proposals import FAMILIES
+from funcnn.gradcheck.explanation.search import Target, search
+from funcnn.gradcheck.explanation.situation import Situation
+from funcnn.gradcheck.explanation.tape import record
 from funcnn.gradcheck.report import LeafReport
+
+_SECONDS = 5.0
+"""The time that a search for a wrong backward pass may take."""
 
 
 def diagnose_leaves(
@@ -47,11 +54,20 @@ def _diagnose_by(problem, rows, by_hand, reference) -> list[LeafReport]:
     facts = Facts(leaves, problem.sizes(), problem.contributions)
     loose = loosen_tolerances(facts, max((float(jnp.finfo(row.dtype).eps) for row in rows), default=0.0))
 
+    sought = [number for number, row in enumerate(rows) if row.cause == "unknown" and not row.detail]
+    found = {
+        number: diagnosis
+        for number in sought
+        if (diagnosis := detect(number, facts, EXACT) or detect(number, loose, EXACT)) is not None
+    }
+    if len(found) < len(sought):
+        found |= diagnose_by_program(problem, facts, loose, found)
+
     def with_cause(row, number):
-        if row.cause != "unknown" or row.detail:
+        if number not in sought:
             return row
-        diagnoses = diagnose(number, facts), diagnose(number, loose)
-        cause, detail = next((known for known in diagnoses if known[0] != "unknown"), diagnoses[0])
+        diagnoses = (found.get(number) or detect(number, facts, LOOSE) or detect(number, loose, LOOSE),)
+        cause, detail = diagnoses[0] or ("unknown", describe_difference(facts.leaves[number], facts))
         detail += _describe_coarse_dtypes(problem, row) if cause == "unknown" else ""
         return row._replace(cause=cause, detail=detail)
 
@@ -79,16 +95,38 @@ def diagnose(position: int, facts: Facts) -> Diagnosis:
         position: the position of the leaf in ``facts.leaves``.
         facts: every leaf, and the data of the problem.
     """
+    return detect(position, facts, (*EXACT, *LOOSE)) or ("unknown", describe_difference(facts.leaves[position], facts))
+
+
+def detect(position: int, facts: Facts, detectors: Sequence[Detector]) -> Diagnosis | None:
+    """Return what the first of some detectors says of a leaf that explains its difference."""
     leaf = facts.leaves[position]
     if not (np.isfinite(leaf.by_hand) & np.isfinite(leaf.reference)).all():
         return _diagnose_nonfinite(leaf)
-    if not is_close(leaf.by_hand, leaf.reference, leaf.tolerance):
-        wrong = WrongLeaf(leaf, normalize(leaf), position, facts)
-        for detect in DETECTORS:
-            diagnosis = detect(wrong)
-            if diagnosis is not None:
-                return diagnosis
-    return "unknown", describe_difference(leaf, facts)
+    if is_close(leaf.by_hand, leaf.reference, leaf.tolerance):
+        return None
+    wrong = WrongLeaf(leaf, normalize(leaf), position, facts)
+    return next((diagnosis for detector in detectors if (diagnosis := detector(wrong)) is not None), None)
+
+
+def diagnose_by_program(
+    problem: Problem, facts: Facts, loose: Facts, known: Mapping[int, Diagnosis]
+) -> dict[int, Diagnosis]:
+    """Return the causes that wrong backward passes of the loss confirm, by the positions of the leaves.
+
+    Args:
+        problem: the loss.
+        facts: every leaf.
+        loose: the same with tolerances as wide as the rounding of the data.
+        known: what is known of some leaves already; a wrong backward pass that explains all leaves replaces it.
+    """
+    tape = record(problem.program, problem.params) if problem.program is not None else None
+    if tape is None:
+        return {}
+    target = Target(tape, loose, known)
+    situation = Situation(tape, problem, target)
+    findings = search(target, (family(situation) for family in FAMILIES), _SECONDS)
+    return {number: finding.diagnosis for finding in findings for number in finding.explained}
 
 
 def _diagnose_nonfinite(leaf) -> Diagnosis:

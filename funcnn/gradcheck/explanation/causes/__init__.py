@@ -7,6 +7,7 @@ and ``structure`` by the comparison, and ``noise``, ``kink`` and ``unstable`` by
 """
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 from funcnn.gradcheck.explanation.causes.arrangement import detect_swapped, detect_transposed
 from funcnn.gradcheck.explanation.causes.factors import detect_scaled, detect_zero
@@ -15,12 +16,19 @@ from funcnn.gradcheck.explanation.causes.samples import detect_subset_of_batch
 from funcnn.gradcheck.explanation.causes.weight_decay import detect_offset_by_parameter
 from funcnn.gradcheck.explanation.leaf import Diagnosis, WrongLeaf
 
-DETECTORS: tuple[Callable[[WrongLeaf], Diagnosis | None], ...] = (
+Detector: TypeAlias = Callable[[WrongLeaf], Diagnosis | None]
+
+EXACT: tuple[Detector, ...] = (
     detect_zero,
     detect_scaled,  # "scaled" and "sign"
     detect_transposed,
     detect_swapped,
     detect_offset_by_parameter,
+)
+"""The causes of a whole leaf."""
+
+LOOSE: tuple[Detector, ...] = (
     detect_part,  # "element", "unit", and "subset_of_batch" of x
     detect_subset_of_batch,
 )
+"""The causes of a part of a leaf, detected where no wrong backward pass of the loss is confirmed."""

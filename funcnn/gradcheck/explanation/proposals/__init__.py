@@ -1,0 +1,48 @@
+"""Wrong backward passes, a family in each function.
+
+A family takes a ``Situation`` and yields proposals. They are tried in this order, and the first one that gives the
+gradient by hand in every wrong leaf names the cause. A new cause of this sort is a function in one of these modules, a
+place in ``FAMILIES``, and a name in ``Cause`` in ``gradcheck/report.py``.
+"""
+
+from collections.abc import Callable, Iterator
+
+from funcnn.gradcheck.explanation.proposals.activation import (
+    propose_fitted_slopes,
+    propose_slopes,
+    propose_slopes_of_groups,
+)
+from funcnn.gradcheck.explanation.proposals.masks import propose_masks
+from funcnn.gradcheck.explanation.proposals.operands import (
+    propose_cotangents,
+    propose_operands,
+    propose_other_operands,
+    propose_updated_weights,
+)
+from funcnn.gradcheck.explanation.proposals.paths import (
+    propose_ignored_stops,
+    propose_lost_uses,
+    propose_normalization,
+    propose_paths,
+    propose_paths_of_lines,
+)
+from funcnn.gradcheck.explanation.proposals.softmax import propose_softmax
+from funcnn.gradcheck.explanation.search import Proposal
+from funcnn.gradcheck.explanation.situation import Situation
+
+FAMILIES: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
+    propose_masks,
+    propose_slopes,
+    propose_softmax,
+    propose_ignored_stops,
+    propose_lost_uses,
+    propose_normalization,
+    propose_paths,
+    propose_updated_weights,
+    propose_operands,
+    propose_cotangents,
+    propose_slopes_of_groups,
+    propose_paths_of_lines,
+    propose_other_operands,
+    propose_fitted_slopes,
+)

@@ -1,0 +1,125 @@
+"""Cause ``activation_derivative``: an activation's derivative left out, doubled, of the wrong variable, or another's."""
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+from funcnn.gradcheck.explanation.activations import Activation, chosen_slopes, sigmoid
+from funcnn.gradcheck.explanation.numbers import format_factor
+from funcnn.gradcheck.explanation.search import Change, Multiple, Proposal, Replacement
+from funcnn.gradcheck.explanation.situation import Situation
+
+
+def propose_slopes(situation: Situation) -> Iterator[Proposal]:
+    """Yield each activation with each wrong derivative."""
+    tape = situation.tape
+    for activation in situation.activations:
+        cotangent, z, h = _parts(situation, activation)
+        right = activation.kind.slope(z, h)
+        for text, slope in chosen_slopes(activation, tape):
+            yield _change(situation, activation, text, (slope - right) * cotangent)
+        for text, change in {
+            "by hand only what is positive of the incoming gradient passes": np.where(cotangent > 0, cotangent, 0.0),
+            "by hand it is applied where the incoming gradient is positive too": right * (cotangent > 0) * cotangent,
+        }.items():
+            yield Change(
+                "activation_derivative",
+                f"{_sentence(situation, activation)}; {text}",
+                {activation.z: change - right * cotangent},
+            )
+        yield Multiple(
+            lambda factors, activation=activation: (
+                "activation_derivative",
+                f"{_sentence(situation, activation)}; by hand it replaces the incoming gradient",
+            ),
+            [{activation.z: right * np.ones_like(cotangent)}],
+            {activation.z: -right * cotangent},
+        )
+
+
+def propose_slopes_of_groups(situation: Situation) -> Iterator[Proposal]:
+    """Yield all activations of a kind, or of a line of code, with each wrong derivative."""
+    tape = situation.tape
+    for name, group in situation.activation_groups():
+        slopes = [dict(chosen_slopes(activation, tape)) for activation in group]
+        for text in slopes[0]:
+            if all(text in of_one for of_one in slopes):
+                rules = {
+                    activation.h: _elementwise(activation.z, of_one[text])
+                    for activation, of_one in zip(group, slopes, strict=True)
+                }
+                yield Replacement(
+                    "activation_derivative",
+                    f"the derivative of {group[0].kind.name} is {group[0].kind.rule}; by hand it is {text}, {name}",
+                    rules,
+                )
+
+
+def propose_fitted_slopes(situation: Situation) -> Iterator[Proposal]:
+    """Yield each activation with a derivative that is a sum of two simple functions of z and h."""
+    for activation in situation.activations:
+        cotangent, z, h = _parts(situation, activation)
+        right = activation.kind.slope(z, h)
+        functions = {
+            "1": np.ones_like(z),
+            "h": h,
+            "h²": h**2,
+            "z": z,
+            "z²": z**2,
+            "z h": z * h,
+            "f′": right,
+            "f′²": right**2,
+            "[z > 0]": 1.0 * (z > 0),
+            "[z < 0]": 1.0 * (z < 0),
+            "σ(z)": sigmoid(z),
+            "z f′": z * right,
+            "h f′": h * right,
+        }
+        rest = {activation.z: -right * cotangent}
+        terms = {text: {activation.z: slope * cotangent} for text, slope in functions.items()}
+        for count in (1, 2):
+            for texts in itertools.combinations(terms, count):
+                yield Multiple(
+                    lambda factors, activation=activation, texts=texts: (
+                        "activation_derivative",
+                        f"{_sentence(situation, activation)}; by hand it is {_formula(factors, texts)}",
+                    ),
+                    [terms[text] for text in texts],
+                    rest,
+                )
+
+
+def _parts(situation, activation):
+    tape = situation.tape
+    cotangent = tape.cotangents[activation.h]
+    z, h = tape.values[activation.z], tape.values[activation.h]
+    return np.zeros_like(h) if cotangent is None else cotangent, z, h
+
+
+def _change(situation, activation, text, change) -> Change:
+    return Change(
+        "activation_derivative",
+        f"{_sentence(situation, activation)}; by hand it is {text}",
+        {activation.z: change},
+    )
+
+
+def _sentence(situation, activation: Activation) -> str:
+    kind = activation.kind
+    where = situation.where(activation.h)
+    return f"the derivative of {kind.name} in {where} is {kind.rule}"
+
+
+def _elementwise(z, slope):
+    return lambda cotangent: [(z, slope * cotangent)]
+
+
+def _formula(factors, texts) -> str:
+    parts = []
+    for factor, text in zip(factors, texts, strict=True):
+        number = format_factor(factor, 1e-7)
+        parts.append(
+            number if text == "1" else text if number == "1" else f"−{text}" if number == "-1" else f"{number} {text}"
+        )
+    return " + ".join(parts).replace("+ −", "− ").replace("+ -", "− ")

@@ -1,0 +1,80 @@
+"""Cause ``mask``: a mask ignored, inverted, shifted, applied twice, or another one in its place."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from funcnn.gradcheck.explanation.search import Change, Proposal
+from funcnn.gradcheck.explanation.situation import Situation
+
+
+def propose_masks(situation: Situation) -> Iterator[Proposal]:
+    """Yield each mask of the loss with what people do to masks."""
+    tape = situation.tape
+    for number, (z, h, mask) in enumerate(find_masks(situation)):
+        cotangent = tape.cotangents[h]
+        scale = float(mask[mask != 0][0])
+        kept = 1.0 * (mask != 0)
+        where = f"the mask in {situation.where(h)}"
+        for text, other in _wrong_masks(situation, kept, scale):
+            if not np.array_equal(other, mask):
+                yield Change("mask", f"{where} is {text} by hand", {z: (other - mask) * cotangent})
+
+
+def _wrong_masks(situation, kept, scale):
+    yield "ignored", scale * np.ones_like(kept)
+    if scale != 1:
+        yield "ignored with its scale", np.ones_like(kept)
+        yield "applied without its scale", kept
+        yield "applied twice", scale**2 * kept
+        yield "applied with the scale of the other entries", kept * (scale / (scale - 1) if scale != 1 else 1)
+    yield "inverted", scale * (1 - kept)
+    for axis in range(kept.ndim):
+        if kept.shape[axis] > 1:
+            for step in (1, -1):
+                yield f"shifted by {step} along axis {axis}", scale * np.roll(kept, step, axis)
+            yield (
+                f"that of the first entry of axis {axis}",
+                scale * np.broadcast_to(np.take(kept, [0], axis), kept.shape),
+            )
+    if kept.ndim > 1 and kept.shape[-1] == kept.shape[-2]:
+        yield "transposed", scale * np.swapaxes(kept, -1, -2)
+    for number, value in enumerate(situation.tape.values):
+        if isinstance(value, np.ndarray) and value.dtype == bool and value.shape == kept.shape:
+            yield "another mask of the loss", scale * value
+
+
+def find_masks(situation: Situation) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Yield the values z and h = m z, where m is 0 or one other number and takes no gradient."""
+    tape = situation.tape
+    for position in situation.active_steps:
+        step = tape.steps[position]
+        h = step.outputs[0]
+        if step.name == "select_n" and len(step.inputs) == 3:
+            for place in (1, 2):
+                z, other = step.inputs[place], step.inputs[3 - place]
+                chosen = np.asarray(tape.values[step.inputs[0]]).astype(int) == place - 1
+                if tape.is_active[z] and not tape.is_active[other] and chosen.shape == tape.values[z].shape:
+                    yield from _with_scale_before(tape, z, h, 1.0 * chosen)
+        elif step.name in ("mul", "div"):
+            for place in (0, 1) if step.name == "mul" else (0,):
+                z, other = step.inputs[place], step.inputs[1 - place]
+                mask = np.asarray(tape.values[other], float) if not tape.is_active[other] else np.ones(())
+                numbers = np.unique(mask)
+                if tape.is_active[z] and mask.size > 1 and len(numbers) == 2 and 0 in numbers:
+                    yield z, h, mask
+
+
+def _with_scale_before(tape, z, h, mask):
+    """Yield a mask, and the same from the value before it was multiplied by a number."""
+    if not mask.any():
+        return
+    yield z, h, mask
+    producer = tape.producer.get(z)
+    if producer is not None and tape.steps[producer].name in ("mul", "div"):
+        step = tape.steps[producer]
+        for place, source in enumerate(step.inputs):
+            other = step.inputs[1 - place]
+            if tape.is_active[source] and not tape.is_active[other] and np.size(np.unique(tape.values[other])) == 1:
+                number = float(np.ravel(tape.values[other])[0])
+                yield source, h, mask * (1 / number if step.name == "div" else number)

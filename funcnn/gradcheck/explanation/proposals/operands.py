@@ -1,0 +1,152 @@
+"""Causes ``wrong_operand``, ``updated_weights``, ``transposed``, ``shifted`` and ``kernel_flipped`` of one product."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from funcnn.gradcheck.explanation.leaf import Diagnosis
+from funcnn.gradcheck.explanation.location import describe_operation
+from funcnn.gradcheck.explanation.numbers import format_factor
+from funcnn.gradcheck.explanation.search import Change, Multiple, Proposal
+from funcnn.gradcheck.explanation.situation import Edge, Situation
+from funcnn.gradcheck.report import Cause
+
+_PRODUCTS = {"dot_general": (0, 1), "mul": (0, 1), "div": (0,), "conv_general_dilated": (0, 1)}
+_MOST_OTHERS = 60
+
+
+def propose_operands(situation: Situation) -> Iterator[Proposal]:
+    """Yield each product whose gradient by one operand is taken with another value in the place of the other."""
+    for edge in _products(situation):
+        other = edge.step.inputs[1 - edge.place]
+        words = _words(situation, edge)
+        for cause, text, value in _rearranged(situation, edge, situation.tape.values[other]):
+            yield _with_other(situation, edge, value, cause, f"{words}; by hand it takes {text}")
+
+
+def propose_other_operands(situation: Situation) -> Iterator[Proposal]:
+    """Yield the same with any other value of the same shape."""
+    for edge in _products(situation):
+        other = edge.step.inputs[1 - edge.place]
+        value, words = situation.tape.values[other], _words(situation, edge)
+        for number in situation.of_shape.get(np.shape(value), ())[:_MOST_OTHERS]:
+            if number != other and not np.array_equal(situation.tape.values[number], value):
+                text = f"{words}; by hand it takes {situation.name_of(number)}"
+                yield _with_other(
+                    situation, edge, np.asarray(situation.tape.values[number], float), "wrong_operand", text
+                )
+
+
+def propose_cotangents(situation: Situation) -> Iterator[Proposal]:
+    """Yield each product whose incoming gradient is transposed, moved or averaged for one operand."""
+    tape = situation.tape
+    for edge in _products(situation):
+        step, cotangent = edge.step, tape.cotangents[edge.step.outputs[0]]
+        if cotangent is None or not np.ndim(cotangent):
+            continue
+        words = f"the gradient of {situation.name_of(edge.source)} in {describe_operation(step)}"
+        for cause, text, value in _rearranged(situation, edge, cotangent):
+            part = tape.local_cotangents(step, [value])[edge.place]
+            yield Change(cause, f"{words} takes by hand {text} of the incoming one", {edge.source: part - edge.part})
+        if edge.part.ndim >= 2 and edge.part.shape[-1] == edge.part.shape[-2]:
+            yield Change(
+                "transposed",
+                f"{words} is transposed by hand",
+                {edge.source: np.swapaxes(edge.part, -1, -2) - edge.part},
+            )
+
+
+def propose_updated_weights(situation: Situation) -> Iterator[Proposal]:
+    """Yield each product with a parameter that is read after a step of gradient descent."""
+    for edge in _products(situation):
+        other = edge.step.inputs[1 - edge.place]
+        if other not in situation.tape.params:
+            continue
+        leaf = situation.target.facts.leaves[situation.tape.params.index(other)]
+        moved = -leaf.by_hand
+        part = _part(situation, edge, moved)
+        if part is None:
+            continue
+        words = f"{leaf.path or 'the parameter'} in the gradient of {situation.name_of(edge.source)}"
+
+        def describe(factors, words=words) -> Diagnosis | None:
+            rate = format_factor(abs(factors[0]), 1e-7)
+            sign = "" if factors[0] > 0 else ", with the wrong sign"
+            return "updated_weights", f"{words} is read after its own update by a step of {rate}{sign}"
+
+        yield Multiple(describe, [{edge.source: part}])
+
+
+def _products(situation) -> Iterator[Edge]:
+    for edge in situation.edges:
+        places = _PRODUCTS.get(edge.step.name, ())
+        if edge.place in places and np.size(situation.tape.values[edge.step.inputs[1 - edge.place]]) > 1:
+            yield edge
+
+
+def _part(situation, edge, value):
+    """Return the cotangent of an edge's value with another value as the other operand."""
+    step, cotangent = edge.step, situation.tape.cotangents[edge.step.outputs[0]]
+    part = situation.tape.local_cotangents(step, [cotangent], {1 - edge.place: value})[edge.place]
+    return part if part is not None and part.shape == edge.part.shape and np.isfinite(part).all() else None
+
+
+def _with_other(situation, edge, value, cause: Cause, text) -> Change:
+    part = _part(situation, edge, value)
+    return Change(cause, text, {edge.source: np.zeros_like(edge.part) if part is None else part - edge.part})
+
+
+def _words(situation, edge) -> str:
+    other = edge.step.inputs[1 - edge.place]
+    return (
+        f"the gradient of {situation.name_of(edge.source)} in {describe_operation(edge.step)} "
+        f"takes {situation.name_of(other)}"
+    )
+
+
+def _rearranged(situation, edge, value) -> Iterator[tuple[Cause, str, np.ndarray]]:
+    """Yield what people take for a value: transposed, reversed, moved by one, averaged, or nothing."""
+    if value.ndim >= 2 and value.shape[-1] == value.shape[-2]:
+        yield "transposed", "its transpose", np.swapaxes(value, -1, -2)
+    spatial = range(value.ndim)
+    is_convolution = edge.step.name == "conv_general_dilated"
+    flips = [(axis,) for axis in spatial] + (
+        [tuple(spatial)[-2:], tuple(spatial)[:-2], (2, 3), (1, 2), (0, 1)] if value.ndim > 2 else []
+    )
+    for axes in dict.fromkeys(flips):
+        if all(axis < value.ndim for axis in axes) and all(value.shape[axis] > 1 for axis in axes):
+            cause: Cause = "kernel_flipped" if value.ndim > 2 or is_convolution else "wrong_operand"
+            yield cause, f"it reversed along axis {', '.join(map(str, axes))}", np.flip(value, axes)
+    for axis in spatial:
+        size = value.shape[axis]
+        for step in (1, -1):
+            if size > 2:
+                yield "shifted", f"it moved by {step} along axis {axis}", np.roll(value, step, axis)
+                yield "shifted", f"it moved by {step} along axis {axis}, zero at the end", _shift(value, step, axis)
+    if edge.step.name in ("mul", "div"):
+        yield "scaled_path", "1: the factor is left out", np.ones_like(value)
+        yield "wrong_operand", "its square", value**2
+        yield "wrong_operand", "its reciprocal", 1 / np.where(value == 0, 1.0, value)
+        yield "wrong_operand", "its root", np.sqrt(np.abs(value))
+    for axis in spatial:
+        if value.shape[axis] > 1:
+            yield (
+                "wrong_operand",
+                f"its mean along axis {axis}",
+                np.broadcast_to(value.mean(axis=axis, keepdims=True), value.shape).copy(),
+            )
+            yield (
+                "wrong_operand",
+                f"its first entry along axis {axis}",
+                np.broadcast_to(np.take(value, [0], axis), value.shape).copy(),
+            )
+    yield "wrong_operand", "its absolute value", np.abs(value)
+    yield "wrong_operand", "its sign", np.sign(value)
+
+
+def _shift(value, step, axis):
+    moved = np.roll(value, step, axis)
+    edge = [slice(None)] * value.ndim
+    edge[axis] = slice(0, step) if step > 0 else slice(step, None)
+    moved[tuple(edge)] = 0
+    return moved

@@ -1,0 +1,226 @@
+"""Causes ``lost_path``, ``lost_use``, ``scaled_path``, ``normalization_term`` and ``stop_gradient``."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from funcnn.gradcheck.explanation.leaf import Diagnosis
+from funcnn.gradcheck.explanation.location import describe_operation, location
+from funcnn.gradcheck.explanation.numbers import format_factor
+from funcnn.gradcheck.explanation.search import Change, Known, Multiple, Proposal, Replacement
+from funcnn.gradcheck.explanation.situation import Edge, Situation
+
+_MOVES = {"reshape", "squeeze", "expand_dims", "broadcast_in_dim", "transpose", "convert_element_type", "copy"}
+_ELEMENTWISE = {
+    *("add", "sub", "mul", "div", "neg", "sqrt", "rsqrt", "square", "integer_pow", "pow", "max", "log", "exp"),
+    *("select_n", "convert_element_type", "reshape", "broadcast_in_dim", "squeeze", "expand_dims", "copy"),
+}
+
+
+def propose_lost_uses(situation: Situation) -> Iterator[Proposal]:
+    """Yield each parameter that is used several times without one use, with one use only, and without early uses."""
+    for param in situation.tape.params:
+        uses = _uses(situation, param)
+        if len(uses) < 2:
+            continue
+        name = situation.name_of(param)
+        for number, use in enumerate(uses):
+            yield Change(
+                "lost_use",
+                f"{name} is used {len(uses)} times; by hand the use in {describe_operation(use.step)} is left out",
+                _cut([use]),
+            )
+            yield Change(
+                "lost_use",
+                f"{name} is used {len(uses)} times; by hand only the use in {describe_operation(use.step)} counts",
+                _cut(uses[:number] + uses[number + 1 :]),
+            )
+        for number in range(2, len(uses) - 1):
+            for kept, word in ((uses[number:], "last"), (uses[:number], "first")):
+                yield Change(
+                    "lost_use",
+                    f"{name} is used {len(uses)} times; by hand only the {word} {len(kept)} uses count",
+                    _cut([use for use in uses if use not in kept]),
+                )
+
+
+def _uses(situation, param) -> list[Edge]:
+    """Return the uses of a parameter, looking through transposes and reshapes."""
+    found, pending = [], [param]
+    by_source: dict[int, list[Edge]] = situation.edges_by_source
+    while pending:
+        for edge in by_source.get(pending.pop(0), ()):
+            if edge.step.name in _MOVES and len(edge.step.outputs) == 1:
+                pending.append(edge.step.outputs[0])
+            else:
+                found.append(edge)
+    return found
+
+
+def propose_normalization(situation: Situation) -> Iterator[Proposal]:
+    """Yield each mean and variance that a value is normalized by, taken for a constant, alone and together."""
+    terms = statistics(situation)
+    for use, words in terms:
+        yield Multiple(_describe(situation, "normalization_term", words), [_cut([use])])
+    together: dict[int, list[tuple[Edge, str]]] = {}
+    for use, words in terms:
+        together.setdefault(use.source, []).append((use, words))
+    groups = [*together.values()]
+    for count in (1, 2, 3):
+        for some in itertools.combinations(groups[:8], count):
+            numbers = [group[0][0].source for group in some]
+            words = " and ".join(dict.fromkeys(group[0][1] for group in some))
+            yield Replacement(
+                "normalization_term",
+                f"by hand {words} {'is a constant' if count == 1 else 'are constants'}: "
+                "the gradient through it is left out",
+                {number: lambda cotangent: [] for number in numbers if number in situation.tape.producer},
+            )
+
+
+def statistics(situation: Situation) -> list[tuple[Edge, str]]:
+    """Return the uses of means and variances beside the values that they are taken of, each in words."""
+    tape, found = situation.tape, []
+    for number in situation.active_steps:
+        step = tape.steps[number]
+        if step.name != "reduce_sum" or not tape.values[step.inputs[0]].size > 1:
+            continue
+        axes = tuple(step.parameters["axes"])
+        squared = _is_square(tape, step.inputs[0])
+        words = f"the {'variance (or mean square)' if squared else 'mean'} over axis {', '.join(map(str, axes))}"
+        origin = _ancestors(tape, step.inputs[0])
+        reached = {step.outputs[0]}
+        for later in range(number + 1, len(tape.steps)):
+            following = tape.steps[later]
+            used = [place for place, source in enumerate(following.inputs) if source in reached]
+            if not used or following.name not in _ELEMENTWISE:
+                continue
+            others = [source for place, source in enumerate(following.inputs) if place not in used]
+            meets = any(tape.is_active[other] and (_ancestors(tape, other) | {other}) & origin for other in others)
+            if meets and following.name in ("sub", "div", "mul", "add"):
+                found += [
+                    (edge, words)
+                    for edge in situation.edges_by_source.get(following.inputs[used[0]], ())
+                    if edge.step is following
+                ]
+            elif not meets:
+                reached |= set(following.outputs)
+    return found
+
+
+def _is_square(tape, number) -> bool:
+    producer = tape.producer.get(number)
+    if producer is None:
+        return False
+    step = tape.steps[producer]
+    is_product = step.name == "mul" and step.inputs[0] == step.inputs[1]
+    is_power = step.name == "integer_pow" and step.parameters["y"] == 2
+    return step.name == "square" or is_product or is_power
+
+
+def _ancestors(tape, number) -> set[int]:
+    found, pending = set[int](), [number]
+    while pending:
+        producer = tape.producer.get(pending.pop())
+        if producer is not None:
+            for source in tape.steps[producer].inputs:
+                if tape.is_active[source] and source not in found:
+                    found.add(source)
+                    pending.append(source)
+    return found
+
+
+def propose_paths(situation: Situation) -> Iterator[Proposal]:
+    """Yield each use of a value lost, or off by a factor; and each value with all of its uses."""
+    for edge in situation.edges:
+        if edge.step.name in _MOVES and len(situation.edges_by_source[edge.source]) == 1:
+            continue
+        words = f"the path to {situation.name_of(edge.source)} through {describe_operation(edge.step)}"
+        yield Multiple(_describe(situation, "lost_path", words), [_cut([edge])])
+    for number, uses in situation.edges_by_source.items():
+        if len(uses) > 1 and number in situation.tape.producer:
+            words = f"the gradient of {situation.name_of(number)}, in all of its uses"
+            yield Multiple(_describe(situation, "lost_path", words), [_cut(uses)])
+
+
+def propose_paths_of_lines(situation: Situation) -> Iterator[Proposal]:
+    """Yield the uses by a line of code together, as in a loop: lost, counted twice, or with the other sign."""
+    lines: dict[tuple, list[Edge]] = {}
+    for edge in situation.edges:
+        lines.setdefault((location(edge.step), edge.step.name, edge.place), []).append(edge)
+    for (where, _, _), group in lines.items():
+        if len(group) < 2 or len(group) > 200 or not where.line:
+            continue
+        for some, which in (
+            (group, "every time"),
+            (group[:-1], "all but the last time"),
+            (group[1:], "all but the first time"),
+        ):
+            for factor, cause, words in (
+                (0.0, "lost_path", "left out"),
+                (2.0, "scaled_path", "counted twice"),
+                (-1.0, "scaled_path", "taken with the other sign"),
+                (0.5, "scaled_path", "taken half"),
+            ):
+                detail = f"the path through {describe_operation(group[0].step)} is {words} by hand, {which}"
+                yield Replacement(cause, detail, _scaled_rules(situation, some, factor))
+
+
+def _scaled_rules(situation, group: Sequence[Edge], factor):
+    tape, rules, places = situation.tape, {}, {}
+    for edge in group:
+        places.setdefault(edge.step.outputs[0], []).append(edge.place)
+    for output, scaled in places.items():
+        step = tape.steps[tape.producer[output]]
+        if len(step.outputs) > 1:
+            continue
+
+        def rule(cotangent, step=step, scaled=scaled):
+            parts = tape.local_cotangents(step, [cotangent])
+            return [
+                (source, factor * part if place in scaled else part)
+                for place, (source, part) in enumerate(zip(step.inputs, parts, strict=True))
+                if part is not None
+            ]
+
+        rules[output] = rule
+    return rules
+
+
+def propose_ignored_stops(situation: Situation) -> Iterator[Proposal]:
+    """Yield the stops of the loss ignored by hand, all of them and each alone."""
+    tape = situation.tape_without_stops
+    if tape is None:
+        return
+    stops = [number for number, step in enumerate(tape.steps) if step.name == "stop_gradient"]
+    for ignored in [stops, *([stop] for stop in stops if len(stops) > 1)]:
+        rules = {tape.steps[stop].outputs[0]: lambda cotangent: [] for stop in stops if stop not in ignored}
+        through = tape.wrong_gradient(rules)
+        yield Known(
+            "stop_gradient",
+            f"the loss stops the gradient in {describe_operation(tape.steps[ignored[-1]])}; by hand it goes through",
+            [new - old for new, old in zip(through, situation.tape.right_gradient, strict=True)],
+        )
+
+
+def _cut(uses: Sequence[Edge]) -> dict[int, np.ndarray]:
+    seeds: dict[int, np.ndarray] = {}
+    for use in uses:
+        seeds[use.source] = seeds[use.source] - use.part if use.source in seeds else -use.part
+    return seeds
+
+
+def _describe(situation, cause, words):
+    def describe(factors) -> Diagnosis | None:
+        share = 1 - factors[0]
+        if abs(share) <= 1e-7:
+            return cause, f"{words} is left out by hand"
+        if not np.isfinite(share) or abs(share) > 1e6 or abs(share) < 1e-6:
+            return None
+        return (
+            "scaled_path",
+            f"{words} is {format_factor(share, 1e-7)} of what it is by autodiff{situation.meaning(share)}",
+        )
+
+    return describe

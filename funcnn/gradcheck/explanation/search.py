@@ -1,0 +1,210 @@
+"""The search for a wrong backward pass that gives the gradient by hand."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+
+from funcnn._numerics.arrays import max_abs
+from funcnn.gradcheck.explanation.leaf import Diagnosis, Facts
+from funcnn.gradcheck.explanation.tape import Rules, Tape
+from funcnn.gradcheck.report import Cause
+
+Seeds: TypeAlias = Mapping[int, np.ndarray]
+"""Changes of the cotangents of some values."""
+
+
+class Change(NamedTuple):
+    """A wrong backward pass that differs from the right one at single values.
+
+    Fields:
+        cause: the name of the mistake.
+        detail: a sentence.
+        seeds: by how much the cotangents of some values are wrong.
+    """
+
+    cause: Cause
+    detail: str
+    seeds: Seeds
+
+
+class Replacement(NamedTuple):
+    """A wrong backward pass with other rules for some values."""
+
+    cause: Cause
+    detail: str
+    rules: Rules
+
+
+class Multiple(NamedTuple):
+    """A wrong backward pass that differs by a multiple of some terms, fitted to the gradient by hand.
+
+    Fields:
+        describe: from the fitted factors to the cause and a sentence, or ``None`` if they have no meaning.
+        terms: the seeds of each term.
+        rest: what is added before the fit.
+    """
+
+    describe: Callable[[Sequence[float]], Diagnosis | None]
+    terms: Sequence[Seeds]
+    rest: Seeds = {}
+
+
+class Known(NamedTuple):
+    """A wrong gradient that is computed some other way, as the difference from the right one."""
+
+    cause: Cause
+    detail: str
+    difference: Sequence[np.ndarray]
+
+
+Proposal: TypeAlias = Change | Replacement | Multiple | Known
+
+
+class Target:
+    """The difference between the gradient by hand and autodiff's, which a proposal must explain.
+
+    Attributes:
+        tape: the loss.
+        differences: by hand minus autodiff, for each leaf.
+        tolerances: for each leaf.
+        wrong: the positions of the leaves that are wrong.
+        sought: those without a cause so far.
+    """
+
+    def __init__(self, tape: Tape, facts: Facts, sought: Sequence[int]):
+        self.tape, self.facts, self.sought = tape, facts, set(sought)
+        self.differences = [leaf.by_hand - leaf.reference for leaf in facts.leaves]
+        self.tolerances = [
+            max(
+                leaf.tolerance,
+                leaf.tolerance / max(max_abs(leaf.reference), 1e-300) * max_abs(leaf.by_hand)
+                if max_abs(leaf.reference)
+                else 0.0,
+                1e-12 * max_abs(leaf.by_hand),
+            )
+            for leaf in facts.leaves
+        ]
+        self.wrong = {
+            number
+            for number, leaf in enumerate(facts.leaves)
+            if np.any(np.abs(self.differences[number]) > leaf.tolerance)
+        }
+
+    def explained(self, difference: Sequence[np.ndarray]) -> set[int]:
+        """Return the sought leaves that a difference explains; none if a right leaf becomes wrong."""
+        found = set()
+        for number, (is_there, tolerance) in enumerate(zip(self.differences, self.tolerances, strict=True)):
+            size = max_abs(difference[number])
+            if number not in self.wrong:
+                if size > tolerance:
+                    return set()
+            elif size and np.all(np.abs(is_there - difference[number]) <= tolerance + 1e-12 * size):
+                found.add(number)
+        return found & self.wrong
+
+    def fit(self, terms: Sequence[Sequence[np.ndarray]], rest: Sequence[np.ndarray] | None, numbers: Iterable[int]):
+        """Return the factors of some terms by least squares over some leaves, and the difference that they make."""
+        numbers = list(numbers)
+        units = [1 / max(max_abs(self.differences[number]), 1e-300) for number in numbers]
+
+        def flat(leaves):
+            return np.concatenate(
+                [np.ravel(leaves[number]) * unit for number, unit in zip(numbers, units, strict=True)]
+            )
+
+        wanted = flat(self.differences) - (flat(rest) if rest is not None else 0.0)
+        matrix = np.stack([flat(term) for term in terms], axis=1)
+        entries = int(np.sum(np.any(matrix != 0, axis=1)))
+        if entries < (2 if len(terms) == 1 else 2 * len(terms) + 2) or not np.isfinite(matrix).all():
+            return None
+        if np.iscomplexobj(matrix) or np.iscomplexobj(wanted):
+            matrix = np.concatenate([matrix.real, matrix.imag])
+            wanted = np.concatenate([np.real(wanted), np.imag(wanted)])
+        factors, _, rank, _ = np.linalg.lstsq(matrix, wanted, rcond=1e-10)
+        if rank < len(terms):
+            return None
+        made = [
+            sum((factor * term[number] for factor, term in zip(factors, terms, strict=True)), 0.0)
+            + (rest[number] if rest is not None else 0.0)
+            for number in range(len(self.differences))
+        ]
+        return list(map(float, factors)), made
+
+
+class Finding(NamedTuple):
+    """What explains some leaves."""
+
+    diagnosis: Diagnosis
+    explained: set[int]
+
+
+def search(target: Target, proposals: Iterable[Iterator[Proposal]], seconds: float) -> list[Finding]:
+    """Return what explains the sought leaves: one finding for all of them, or several for parts of them.
+
+    Args:
+        target: what must be explained.
+        proposals: the families of wrong backward passes, the most telling first.
+        seconds: the search stops after this time.
+    """
+    start, partial = time.perf_counter(), list[Finding]()
+    for family in proposals:
+        for proposal in family:
+            finding = try_proposal(target, proposal)
+            if finding is not None and finding.explained >= target.sought:
+                return [finding]
+            if finding is not None and finding.explained & target.sought:
+                partial.append(finding)
+            if time.perf_counter() - start > seconds:
+                return _combine(target, partial)
+    return _combine(target, partial)
+
+
+def _combine(target, partial) -> list[Finding]:
+    """Return the findings that explain the most leaves, none twice."""
+    left, chosen = set(target.sought), []
+    for finding in sorted(partial, key=lambda finding: -len(finding.explained & target.sought)):
+        entries = sum(target.differences[number].size for number in finding.explained & left)
+        if finding.explained & left and entries > 2:
+            chosen.append(finding)
+            left -= finding.explained
+    return chosen
+
+
+def try_proposal(target: Target, proposal: Proposal) -> Finding | None:
+    """Return what a proposal explains, ``None`` if nothing."""
+    with np.errstate(all="ignore"):
+        if isinstance(proposal, Multiple):
+            return _try_multiple(target, proposal)
+        if isinstance(proposal, Change):
+            difference: Sequence[np.ndarray] = target.tape.gradient(proposal.seeds)
+        elif isinstance(proposal, Replacement):
+            wrong = target.tape.wrong_gradient(proposal.rules)
+            difference = [new - old for new, old in zip(wrong, target.tape.right_gradient, strict=True)]
+        else:
+            difference = proposal.difference
+    explained = target.explained(difference)
+    return Finding((proposal.cause, proposal.detail), explained) if explained else None
+
+
+def _try_multiple(target, proposal) -> Finding | None:
+    terms = [target.tape.gradient(seeds) for seeds in proposal.terms]
+    rest = target.tape.gradient(proposal.rest) if proposal.rest else None
+    touched = {
+        number
+        for number in range(len(target.differences))
+        if any(max_abs(term[number]) > target.tolerances[number] for term in terms)
+    }
+    if not touched or not touched <= target.wrong:
+        return None
+    for numbers in (touched, *([number] for number in touched if len(touched) > 1)):
+        fitted = target.fit(terms, rest, numbers)
+        if fitted is None:
+            continue
+        factors, made = fitted
+        explained = target.explained(made)
+        diagnosis = proposal.describe(factors) if explained else None
+        if diagnosis is not None:
+            return Finding(diagnosis, explained)
+    return None

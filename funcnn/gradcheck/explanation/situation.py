@@ -1,0 +1,138 @@
+"""What the proposals of wrong backward passes are made from."""
+
+import functools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from funcnn.gradcheck.explanation.activations import Activation, find_activations
+from funcnn.gradcheck.explanation.location import describe_operation, location
+from funcnn.gradcheck.explanation.problem import Problem
+from funcnn.gradcheck.explanation.search import Target
+from funcnn.gradcheck.explanation.tape import Step, Tape, record
+
+
+class Edge(NamedTuple):
+    """A use of a value: the step, the operand's place, and the cotangent that it gives to the value."""
+
+    step: Step
+    place: int
+    part: np.ndarray
+
+    @property
+    def source(self) -> int:
+        """The number of the value."""
+        return self.step.inputs[self.place]
+
+
+class Situation:
+    """A loss at a point, the difference to explain, and what was found in the loss.
+
+    Attributes:
+        tape: the loss.
+        problem: its parameters, sizes and programs.
+        target: the difference.
+    """
+
+    def __init__(self, tape: Tape, problem: Problem, target: Target):
+        self.tape, self.problem, self.target = tape, problem, target
+
+    @functools.cached_property
+    def activations(self) -> list[Activation]:
+        """The activations, those that span most steps first."""
+        found = [
+            activation for activation in find_activations(self.tape)
+            if self.tape.cotangents[activation.h] is not None
+        ]  # fmt: skip
+        return sorted(found, key=lambda activation: (activation.h, activation.z))
+
+    def activation_groups(self) -> Iterator[tuple[str, list[Activation]]]:
+        """Yield the activations of each kind and of each line of code together, where there are several."""
+        seen = []
+        by_kind: dict[tuple, list[Activation]] = {}
+        for activation in self.activations:
+            by_kind.setdefault((activation.kind.name,), []).append(activation)
+            step = self.tape.steps[self.tape.producer[activation.h]]
+            by_kind.setdefault((activation.kind.name, location(step)), []).append(activation)
+        for key, group in by_kind.items():
+            numbers = {activation.h for activation in group}
+            if len(numbers) > 1 and numbers not in seen:
+                seen.append(numbers)
+                name = "at every place" if len(key) == 1 else f"at every {self.where(group[0].h)}"
+                yield name, group
+                yield "at all places but the last", group[:-1]
+                yield "at all places but the first", group[1:]
+
+    @functools.cached_property
+    def active_steps(self) -> list[int]:
+        """The numbers of the steps through which the gradient flows."""
+        return [
+            number for number, step in enumerate(self.tape.steps)
+            if any(self.tape.cotangents[output] is not None for output in step.outputs)
+            and any(self.tape.is_active[source] for source in step.inputs)
+        ]  # fmt: skip
+
+    @functools.cached_property
+    def tape_without_stops(self) -> Tape | None:
+        """The loss with its ``stop_gradient`` taken out, ``None`` if it has none."""
+        has_stops = any(step.name == "stop_gradient" for step in self.tape.steps)
+        if not has_stops or self.problem.program is None:
+            return None
+        return record(self.problem.program, self.problem.params, ignores_stops=True)
+
+    @functools.cached_property
+    def edges(self) -> list[Edge]:
+        """Every use of a value through which gradient flows, in the order of the loss."""
+        tape, found = self.tape, []
+        for number in self.active_steps:
+            step = tape.steps[number]
+            given = [
+                np.zeros_like(tape.values[output]) if (part := tape.cotangents[output]) is None else part
+                for output in step.outputs
+            ]
+            for place, part in enumerate(tape.local_cotangents(step, given)):
+                if part is not None and tape.is_active[step.inputs[place]] and np.isfinite(part).all() and part.any():
+                    found.append(Edge(step, place, part))
+        return found
+
+    @functools.cached_property
+    def edges_by_source(self) -> dict[int, list[Edge]]:
+        """The uses of each value."""
+        found: dict[int, list[Edge]] = {}
+        for edge in self.edges:
+            found.setdefault(edge.source, []).append(edge)
+        return found
+
+    def meaning(self, factor: float) -> str:
+        """Return what a factor is in this problem, as the end of a sentence; empty if that isn't clear."""
+        for value, name in self.problem.sizes():
+            for power, words in ((1, ""), (-1, "one over "), (0.5, "the root of "), (-0.5, "one over the root of ")):
+                if value > 1 and abs(factor / value**power - 1) < 1e-7:
+                    return f"; that is {words}{name}"
+        return ""
+
+    def where(self, number: int) -> str:
+        """Return the operation that computes a value, in words."""
+        producer = self.tape.producer.get(number)
+        return self.name_of(number) if producer is None else describe_operation(self.tape.steps[producer])
+
+    def name_of(self, number: int) -> str:
+        """Return a value in words: a parameter's path, or the code that computes it."""
+        if number in self.tape.params:
+            path = self.target.facts.leaves[self.tape.params.index(number)].path
+            return path or "the parameter"
+        if number not in self.tape.producer:
+            return f"a constant of shape {np.shape(self.tape.values[number])}"
+        return self.where(number)
+
+    @functools.cached_property
+    def of_shape(self) -> dict[tuple, list[int]]:
+        """The numbers of all floating and boolean values by their shape, no value twice."""
+        found: dict[tuple, list[int]] = {}
+        for number, value in enumerate(self.tape.values):
+            if isinstance(value, np.ndarray) and value.dtype.kind in "fbc" and value.size > 1:
+                others = found.setdefault(value.shape, [])
+                if not any(np.array_equal(value, self.tape.values[other]) for other in others[-30:]):
+                    others.append(number)
+        return found

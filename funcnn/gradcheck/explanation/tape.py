@@ -1,0 +1,270 @@
+"""A loss as a list of elementary steps with their values, and its backward pass with rules that can be replaced.
+
+The backward pass runs in NumPy and compiles almost nothing, so hundreds of wrong backward passes can be computed and
+compared with a gradient written by hand.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from funcnn._numerics.program import Program, bind, callee, is_inlined
+from funcnn.gradcheck.explanation.derivatives import cotangents, fallback_derivative
+
+Rule: TypeAlias = Callable[[np.ndarray], Iterable[tuple[int, np.ndarray]]]
+"""From the cotangent of a value to the cotangents of earlier values, by number."""
+
+Rules: TypeAlias = Mapping[int, Rule]
+"""The rules that replace those of some values."""
+
+_MAX_STEPS = 3000
+_MAX_NUMBERS = 30_000_000
+
+
+class Step(NamedTuple):
+    """One elementary operation.
+
+    Fields:
+        name: of the primitive; ``scan_slice`` and ``scan_stack`` for what a scan does to its sequences.
+        parameters: of the primitive.
+        equation: of the program; ``None`` for the two of a scan.
+        inputs, outputs: numbers of values.
+    """
+
+    name: str
+    parameters: Mapping[str, Any]
+    equation: Any
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+class Tape:
+    """A loss at a point: its steps, its values, and its backward pass.
+
+    Attributes:
+        steps: every operation, in the order of the loss.
+        values: every value by number.
+        params: the number of each parameter.
+        result: the number of the loss.
+        is_active: for each value whether a gradient flows through it.
+        producer: from a value to the number of the step that computes it.
+        consumers: from a value to the numbers of the steps that use it.
+        cotangents: the cotangent of each value in the right backward pass; ``None`` without one.
+        right_gradient: the gradient of each parameter in it.
+    """
+
+    def __init__(self, params: Sequence[Any], *, ignores_stops: bool = False):
+        self.ignores_stops = ignores_stops
+        self.steps: list[Step] = []
+        self.values: list[Any] = []
+        self.params: list[int] = []
+        self.result = -1
+        self.is_active: list[bool] = []
+        self.producer: dict[int, int] = {}
+        self.consumers: dict[int, list[int]] = {}
+        self.cotangents: list[np.ndarray | None] = []
+        self.right_gradient: list[np.ndarray] = []
+        self._constants: dict[int, int] = {}
+        self._kept: list[Any] = []
+        self._known: dict[Any, tuple[int, ...]] = {}
+        self._fallbacks: dict[Any, Callable] = {}
+        self.params = [self.add_value(param, is_active=_is_floating(param)) for param in params]
+
+    def add_value(self, value, *, is_active=False) -> int:
+        """Record a value and return its number."""
+        dtype = getattr(value, "dtype", None)
+        is_extended = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.extended)
+        self.values.append(value if is_extended else np.asarray(value))
+        self.is_active.append(is_active)
+        return len(self.values) - 1
+
+    def constant(self, value) -> int:
+        """Return the number of a constant; equal objects have one number."""
+        if id(value) not in self._constants:
+            self._kept.append(value)
+            self._constants[id(value)] = self.add_value(value)
+        return self._constants[id(value)]
+
+    def add_step(self, name, parameters, equation, inputs, outputs) -> tuple[int, ...]:
+        """Record an operation and return the numbers of its outputs."""
+        key = _key(name, parameters, inputs)
+        if key is not None and key in self._known:
+            return self._known[key]
+        if len(self.steps) >= _MAX_STEPS:
+            raise ValueError("the program has too many steps")
+        active = (name != "stop_gradient" or self.ignores_stops) and any(self.is_active[number] for number in inputs)
+        numbers = tuple(self.add_value(out, is_active=active and _is_floating(out)) for out in outputs)
+        for number in numbers:
+            self.producer[number] = len(self.steps)
+        for number in dict.fromkeys(inputs):
+            self.consumers.setdefault(number, []).append(len(self.steps))
+        self.steps.append(Step(name, parameters, equation, tuple(inputs), numbers))
+        if key is not None:
+            self._known[key] = numbers
+        return numbers
+
+    def local_cotangents(
+        self, step: Step, given: Sequence[np.ndarray], instead: Mapping[int, np.ndarray] = {}
+    ) -> list[np.ndarray | None]:
+        """Return the cotangent of each input of a step, from those of its outputs, by the right rules.
+
+        ``instead`` has other values for some inputs, by their place.
+        """
+        inputs = [instead.get(place, self.values[number]) for place, number in enumerate(step.inputs)]
+        outputs = [self.values[number] for number in step.outputs]
+        active = [self.is_active[number] for number in step.inputs]
+        found = cotangents(step.name, step.parameters, inputs, outputs, given, active)
+        if found is not None:
+            return found
+        key = (id(step.equation), tuple(active))
+        if key not in self._fallbacks:
+            self._fallbacks[key] = fallback_derivative(step.equation, active)
+        return self._fallbacks[key](inputs, given)
+
+    def rule(self, number: int) -> Rule:
+        """Return the right rule of a value that is its step's only output."""
+        step = self.steps[self.producer[number]]
+
+        def right(cotangent):
+            return [
+                (source, part)
+                for source, part in zip(step.inputs, self.local_cotangents(step, [cotangent]), strict=True)
+                if part is not None and self.is_active[source]
+            ]
+
+        return right
+
+    def backward(self, seeds: Mapping[int, np.ndarray], rules: Rules = {}) -> list[np.ndarray | None]:  # noqa: B006
+        """Return the cotangent of every value, from those of some values."""
+        found: list[np.ndarray | None] = [None] * len(self.values)
+        for number, seed in seeds.items():
+            found[number] = seed
+        last = max((self.producer.get(number, -1) for number in seeds), default=-1)
+        for step in reversed(self.steps[: last + 1]):
+            given = [found[number] for number in step.outputs]
+            if all(part is None for part in given):
+                continue
+            rule = rules.get(step.outputs[0])
+            if rule is not None:
+                parts = rule(given[0])
+            else:
+                full = [
+                    np.zeros_like(self.values[number]) if part is None else part
+                    for number, part in zip(step.outputs, given, strict=True)
+                ]
+                parts = zip(step.inputs, self.local_cotangents(step, full), strict=True)
+            for source, part in parts:
+                if part is not None and self.is_active[source]:
+                    before = found[source]
+                    found[source] = part if before is None else before + part
+        return found
+
+    def gradient(self, seeds: Mapping[int, np.ndarray], rules: Rules = {}) -> list[np.ndarray]:  # noqa: B006
+        """Return what the parameters get from the cotangents of some values."""
+        found = self.backward(seeds, rules)
+        return [
+            np.zeros_like(self.values[number]) if (part := found[number]) is None else part for number in self.params
+        ]
+
+    def wrong_gradient(self, rules: Rules) -> list[np.ndarray]:
+        """Return the parameters' gradient by a backward pass with other rules."""
+        return self.gradient({self.result: np.ones_like(self.values[self.result])}, rules)
+
+
+def record(program: Program, params: PyTree, *, ignores_stops: bool = False) -> Tape | None:
+    """Return the tape of a loss, or ``None`` if it is too large or has a step that can't be run alone.
+
+    Args:
+        program: the loss.
+        params: the point.
+        ignores_stops: let the gradient through ``stop_gradient``.
+    """
+    leaves = jax.tree.leaves(params)
+    try:
+        tape = Tape(leaves, ignores_stops=ignores_stops)
+        (tape.result,) = _record_jaxpr(tape, program.jaxpr, tape.params)
+        tape.cotangents = tape.backward({tape.result: np.ones_like(tape.values[tape.result])})
+        tape.right_gradient = tape.wrong_gradient({})
+    except Exception:  # an operation that runs only inside a compiled program, or on another device
+        return None
+    return tape
+
+
+def _record_jaxpr(tape: Tape, jaxpr: Any, inputs: Sequence[int]) -> list[int]:
+    inner, constants = getattr(jaxpr, "jaxpr", jaxpr), getattr(jaxpr, "consts", ())
+    numbers = dict(zip(inner.invars, inputs, strict=True))
+    numbers |= {variable: tape.constant(value) for variable, value in zip(inner.constvars, constants, strict=True)}
+
+    def read(atom):
+        return tape.constant(atom.val) if hasattr(atom, "val") else numbers[atom]
+
+    for equation in inner.eqns:
+        outputs = _record_equation(tape, equation, [read(atom) for atom in equation.invars])
+        numbers.update(zip(equation.outvars, outputs, strict=True))
+    return [read(atom) for atom in inner.outvars]
+
+
+def _record_equation(tape, equation, inputs) -> Sequence[int]:
+    name = equation.primitive.name
+    if name == "cond":
+        index = int(tape.values[inputs[0]])
+        return _record_jaxpr(tape, equation.params["branches"][index], inputs[1:])
+    if name == "scan" and is_inlined(equation):
+        return _record_scan(tape, equation, inputs)
+    called = None if name.startswith("custom_") else callee(equation)
+    if called is not None:
+        return _record_jaxpr(tape, called, inputs)
+    outputs = [jnp.asarray(out) if isinstance(out, np.ndarray) else out for out in _run(tape, equation, inputs)]
+    if sum(np.size(value) for value in tape.values) > _MAX_NUMBERS:
+        raise ValueError("the program has too many numbers")
+    return tape.add_step(name, equation.params, equation, inputs, outputs)
+
+
+def _run(tape, equation, inputs):
+    key = _key(equation.primitive.name, equation.params, inputs)
+    if key is not None and key in tape._known:
+        return [tape.values[number] for number in tape._known[key]]
+    return bind(equation, [_as_operand(tape.values[number]) for number in inputs])
+
+
+def _record_scan(tape, equation, inputs) -> Sequence[int]:
+    body, length = equation.params["jaxpr"], equation.params["length"]
+    constants, carries = equation.params["num_consts"], equation.params["num_carry"]
+    carry, sequences = list(inputs[constants : constants + carries]), inputs[constants + carries :]
+    stacks = []
+    for index in range(length)[:: -1 if equation.params["reverse"] else 1]:
+        slices = [
+            tape.add_step("scan_slice", {"index": index}, None, [number], [tape.values[number][index]])[0]
+            for number in sequences
+        ]
+        outputs = _record_jaxpr(tape, body, [*inputs[:constants], *carry, *slices])
+        carry = outputs[:carries]
+        stacks.append(outputs[carries:])
+    ordered = stacks[::-1] if equation.params["reverse"] else stacks
+    stacked = [
+        tape.add_step("scan_stack", {}, None, column, [np.stack([tape.values[number] for number in column])])[0]
+        for column in zip(*ordered, strict=True)
+    ]
+    return [*carry, *stacked]
+
+
+def _key(name, parameters, inputs):
+    """Return what makes two operations the same, ``None`` for one that calls another program."""
+    if any(hasattr(part, "eqns") or hasattr(part, "jaxpr") or callable(part) for part in parameters.values()):
+        return None
+    return name, str(parameters), tuple(inputs)
+
+
+def _as_operand(value):
+    return jnp.asarray(value) if isinstance(value, np.ndarray) else value
+
+
+def _is_floating(value) -> bool:
+    dtype = getattr(value, "dtype", None)
+    if dtype is None:
+        return isinstance(value, float | complex)
+    return bool(jnp.issubdtype(dtype, jnp.inexact))
