@@ -43,6 +43,7 @@ Cause: TypeAlias = Literal[
     "conjugate",
     "clipped",
     "normalized",
+    "accumulated",
     "noise",
     "kink",
     "unstable",

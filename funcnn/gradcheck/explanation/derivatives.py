@@ -37,7 +37,10 @@ _SLOPES: dict[str, Callable] = {
 }
 """The derivative of each operation of one operand, of the operand and the result."""
 
-_ONLY_REAL = {"abs", "sign", "sqrt", "rsqrt", "copy"}
+_HOLOMORPHIC = {
+    *("mul", "add", "sub", "neg", "dot_general", "transpose", "reshape", "reduce_sum", "broadcast_in_dim", "slice"),
+}
+"""The operations of which the rules hold for complex numbers."""
 
 _BINARY: dict[str, Callable] = {
     "add": lambda a, b, y, c: (c, c),
@@ -67,9 +70,8 @@ def cotangents(
     active: Sequence[bool],
 ) -> list[np.ndarray | None] | None:
     """Return the cotangents of an operation's inputs from those of its outputs, or ``None`` if it isn't listed here."""
-    if any(np.iscomplexobj(value) for value in (*inputs, *outputs)) and name not in ("mul", "add", "sub", "neg"):
-        if name not in ("dot_general", "transpose", "reshape", "reduce_sum", "broadcast_in_dim", "slice"):
-            return None
+    if any(np.iscomplexobj(value) for value in (*inputs, *outputs)) and name not in _HOLOMORPHIC:
+        return None
     cotangent = given[0]
     with np.errstate(all="ignore"):
         if name in _SLOPES:

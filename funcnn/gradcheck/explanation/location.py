@@ -1,10 +1,8 @@
 """Where an operation stands in the user's code."""
 
 import linecache
-import os
-from typing import NamedTuple
-
-from funcnn.gradcheck.explanation.tape import Step
+from pathlib import PurePath
+from typing import Any, NamedTuple
 
 try:
     from jax._src import source_info_util
@@ -13,41 +11,67 @@ except ImportError:  # a release of JAX that keeps it elsewhere
 
 _LONGEST = 70
 _WORDS = {
-    "dot_general": "a matrix product",
-    "conv_general_dilated": "a convolution",
-    "reduce_sum": "a sum",
-    "reduce_max": "a maximum",
-    "mul": "a product",
-    "div": "a quotient",
-    "add": "a sum of two",
-    "sub": "a difference",
-    "select_n": "a `where`",
+    "dot_general": "the matrix product",
+    "conv_general_dilated": "the convolution",
+    "reduce_sum": "the sum over an axis",
+    "reduce_max": "the maximum",
+    "reduce_min": "the minimum",
+    "mul": "the product",
+    "div": "the quotient",
+    "add": "the sum",
+    "sub": "the difference",
+    "max": "the maximum",
+    "select_n": "the choice",
+    "neg": "the negation",
+    "integer_pow": "the power",
+    "square": "the square",
+    "exp": "the exponential",
+    "log": "the logarithm",
+    "logistic": "the sigmoid",
+    "broadcast_in_dim": "the broadcast",
+    "custom_jvp_call": "the activation",
+    "scan_slice": "the slice",
+    "gather": "the look-up",
 }
 
 
 class Location(NamedTuple):
-    """A line of the user's code: the base name of its file, its number and its text; empty where unknown."""
+    """A place in the user's code: the base name of its file, line, columns and text; empty where unknown."""
 
     file: str
     line: int
     text: str
+    columns: tuple[int, int] = (0, 0)
 
 
-def location(step: Step) -> Location:
-    """Return the line of the user's code that an operation comes from."""
+def location(equation: Any) -> Location:
+    """Return the line of the user's code that an equation comes from."""
     try:
-        frame = source_info_util.user_frame(step.equation.source_info.traceback)
+        frame = source_info_util.user_frame(equation.source_info.traceback)
         text = linecache.getline(frame.file_name, frame.start_line).strip().rstrip(",")
-        return Location(os.path.basename(frame.file_name), frame.start_line, text)
+        columns = getattr(frame, "start_column", 0), getattr(frame, "end_column", 0)
+        return Location(PurePath(frame.file_name).name, frame.start_line, text, columns)
     except Exception:  # no traceback is kept, or JAX keeps it elsewhere
         return Location("", 0, "")
 
 
-def describe_operation(step: Step) -> str:
-    """Return an operation in words: its line of code, or its kind where the line is unknown."""
-    where = location(step)
+def is_inside(equation: Any, name: str) -> bool:
+    """Whether an equation's line of code belongs to a function of this name.
+
+    A library function that JAX compiles keeps the lines from which it was called first.
+    """
+    try:
+        return source_info_util.user_frame(equation.source_info.traceback).function_name.split(".")[-1] == name
+    except Exception:  # likewise
+        return False
+
+
+def describe_operation(equation: Any, name: str) -> str:
+    """Return an operation in words: its kind and its line of code, where that is known."""
+    where, kind = location(equation), _WORDS.get(name, f"the `{name}`")
     if not where.line:
-        return _WORDS.get(step.name, f"`{step.name}`")
+        return kind
     text = where.text if len(where.text) <= _LONGEST else where.text[: _LONGEST - 1] + "…"
-    place = f"{where.file} line {where.line}"
-    return f"`{text}` ({place})" if text else f"{_WORDS.get(step.name, step.name)} in {place}"
+    return (
+        f"{kind} in `{text}` ({where.file} line {where.line})" if text else f"{kind} in {where.file} line {where.line}"
+    )

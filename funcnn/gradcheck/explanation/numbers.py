@@ -42,3 +42,14 @@ def list_indices(singular: str, plural: str, indices: Sequence[int] | np.ndarray
     shown = ", ".join(map(str, indices[:6])) + (", …" if len(indices) > 6 else "")
     is_one = len(indices) == 1
     return f"{singular if is_one else plural} {shown}" + (f" {'is' if is_one else 'are'}" if verb else "")
+
+
+def format_sum(factors: Sequence[float], texts: Sequence[str], slack: float = 1e-7) -> str:
+    """Return a sum of terms with factors: ``1 − 2 h``."""
+    parts = []
+    for factor, text in zip(factors, texts, strict=True):
+        number = format_factor(abs(factor), slack)
+        term = number if text == "1" else text if number == "1" else f"{number} {text}"
+        parts.append(("−" if factor < 0 else "+", term))
+    first, *rest = sorted(parts, key=lambda part: part[0] == "−")
+    return (first[0] if first[0] == "−" else "") + first[1] + "".join(f" {sign} {term}" for sign, term in rest)

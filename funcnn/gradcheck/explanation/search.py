@@ -1,5 +1,6 @@
 """The search for a wrong backward pass that gives the gradient by hand."""
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
@@ -37,6 +38,14 @@ class Replacement(NamedTuple):
     rules: Rules
 
 
+class Misreading(NamedTuple):
+    """A backward pass with the right rules that reads other values than those of the loss."""
+
+    cause: Cause
+    detail: str
+    others: Mapping[int, np.ndarray]
+
+
 class Multiple(NamedTuple):
     """A wrong backward pass that differs by a multiple of some terms, fitted to the gradient by hand.
 
@@ -51,6 +60,22 @@ class Multiple(NamedTuple):
     rest: Seeds = {}
 
 
+class Regression(NamedTuple):
+    """A wrong backward pass that differs by a sum of a few of many terms, fitted to the gradient by hand.
+
+    Fields:
+        describe: from the names of the terms and their factors to the cause and a sentence.
+        terms: the seeds of each term, by name.
+        rest: what is added before the fit.
+        most: the largest number of terms.
+    """
+
+    describe: Callable[[Sequence[str], Sequence[float]], Diagnosis | None]
+    terms: Mapping[str, Seeds]
+    rest: Seeds
+    most: int = 2
+
+
 class Known(NamedTuple):
     """A wrong gradient that is computed some other way, as the difference from the right one."""
 
@@ -59,7 +84,7 @@ class Known(NamedTuple):
     difference: Sequence[np.ndarray]
 
 
-Proposal: TypeAlias = Change | Replacement | Multiple | Known
+Proposal: TypeAlias = Change | Replacement | Misreading | Multiple | Regression | Known
 
 
 class Target:
@@ -151,7 +176,10 @@ def search(target: Target, proposals: Iterable[Iterator[Proposal]], seconds: flo
     start, partial = time.perf_counter(), list[Finding]()
     for family in proposals:
         for proposal in family:
-            finding = try_proposal(target, proposal)
+            try:
+                finding = try_proposal(target, proposal)
+            except (ValueError, TypeError, IndexError):  # shapes that fit in the loss and not here
+                continue
             if finding is not None and finding.explained >= target.sought:
                 return [finding]
             if finding is not None and finding.explained & target.sought:
@@ -177,10 +205,13 @@ def try_proposal(target: Target, proposal: Proposal) -> Finding | None:
     with np.errstate(all="ignore"):
         if isinstance(proposal, Multiple):
             return _try_multiple(target, proposal)
+        if isinstance(proposal, Regression):
+            return _try_regression(target, proposal)
         if isinstance(proposal, Change):
             difference: Sequence[np.ndarray] = target.tape.gradient(proposal.seeds)
-        elif isinstance(proposal, Replacement):
-            wrong = target.tape.wrong_gradient(proposal.rules)
+        elif isinstance(proposal, Replacement | Misreading):
+            is_rule = isinstance(proposal, Replacement)
+            wrong = target.tape.wrong_gradient(*((proposal.rules,) if is_rule else ({}, proposal.others)))
             difference = [new - old for new, old in zip(wrong, target.tape.right_gradient, strict=True)]
         else:
             difference = proposal.difference
@@ -200,7 +231,7 @@ def _try_multiple(target, proposal) -> Finding | None:
         return None
     for numbers in (touched, *([number] for number in touched if len(touched) > 1)):
         fitted = target.fit(terms, rest, numbers)
-        if fitted is None:
+        if fitted is None or min(map(abs, fitted[0])) < 1e-7:
             continue
         factors, made = fitted
         explained = target.explained(made)
@@ -208,3 +239,53 @@ def _try_multiple(target, proposal) -> Finding | None:
         if diagnosis is not None:
             return Finding(diagnosis, explained)
     return None
+
+
+def _try_regression(target, proposal) -> Finding | None:
+    terms = {name: target.tape.gradient(seeds) for name, seeds in proposal.terms.items()}
+    terms = {name: term for name, term in terms.items() if all(np.isfinite(part).all() for part in term)}
+    rest = target.tape.gradient(proposal.rest)
+    numbers = [
+        number
+        for number in target.wrong
+        if max_abs(rest[number]) > 0 or any(max_abs(term[number]) > 0 for term in terms.values())
+    ]
+    if not numbers or any(max_abs(rest[n]) > t for n, t in enumerate(target.tolerances) if n not in target.wrong):
+        return None
+    names = list(terms)
+    for chosen in _fitting_subsets(target, [terms[name] for name in names], rest, numbers, proposal.most):
+        fitted = target.fit([terms[names[place]] for place in chosen], rest, numbers)
+        if fitted is None or min(map(abs, fitted[0])) < 1e-7:
+            continue
+        explained = target.explained(fitted[1])
+        diagnosis = proposal.describe([names[place] for place in chosen], fitted[0]) if explained else None
+        if diagnosis is not None:
+            return Finding(diagnosis, explained)
+    return None
+
+
+def _fitting_subsets(target, terms, rest, numbers, most) -> Iterator[tuple[int, ...]]:
+    """Yield the subsets of the terms whose span comes near to the difference, the small ones first."""
+    units = [1 / max(max_abs(target.differences[number]), 1e-300) for number in numbers]
+
+    def flat(leaves):
+        parts = [np.ravel(leaves[number]) * unit for number, unit in zip(numbers, units, strict=True)]
+        return np.concatenate([np.concatenate([part.real, np.imag(part)]) for part in parts])
+
+    wanted = flat(target.differences) - flat(rest)
+    matrix = np.stack([flat(term) for term in terms], axis=1)
+    lengths = np.linalg.norm(matrix, axis=0)
+    usable = lengths > 1e-12 * max(lengths.max(initial=0.0), 1e-300)
+    matrix = np.where(usable, matrix / np.where(usable, lengths, 1.0), 0.0)
+    total = float(wanted @ wanted) or 1.0
+    gram, moments = matrix.T @ matrix, matrix.T @ wanted
+    for count in range(1, most + 1):
+        subsets = np.array(list(itertools.combinations(np.flatnonzero(usable), count)), dtype=int).reshape(-1, count)
+        if not len(subsets) or len(subsets) > 200_000:
+            continue
+        blocks = gram[subsets[:, :, None], subsets[:, None, :]] + 1e-13 * np.eye(count)
+        right = moments[subsets]
+        left = total - np.einsum("nk,nk->n", right, np.linalg.solve(blocks, right[..., None])[..., 0])
+        for place in np.argsort(left)[:5]:
+            if left[place] <= 1e-9 * total:
+                yield tuple(subsets[place])

@@ -12,6 +12,8 @@ from funcnn.gradcheck.explanation.problem import Problem
 from funcnn.gradcheck.explanation.search import Target
 from funcnn.gradcheck.explanation.tape import Step, Tape, record
 
+_COPIES = ("device_put", "copy", "copy_p", "convert_element_type", "name", "reshape", "broadcast_in_dim", "transpose")
+
 
 class Edge(NamedTuple):
     """A use of a value: the step, the operand's place, and the cotangent that it gives to the value."""
@@ -45,7 +47,7 @@ class Situation:
             activation for activation in find_activations(self.tape)
             if self.tape.cotangents[activation.h] is not None
         ]  # fmt: skip
-        return sorted(found, key=lambda activation: (activation.h, activation.z))
+        return sorted(found, key=lambda activation: (activation.z - activation.h, activation.z))
 
     def activation_groups(self) -> Iterator[tuple[str, list[Activation]]]:
         """Yield the activations of each kind and of each line of code together, where there are several."""
@@ -54,7 +56,7 @@ class Situation:
         for activation in self.activations:
             by_kind.setdefault((activation.kind.name,), []).append(activation)
             step = self.tape.steps[self.tape.producer[activation.h]]
-            by_kind.setdefault((activation.kind.name, location(step)), []).append(activation)
+            by_kind.setdefault((activation.kind.name, location(step.origin)), []).append(activation)
         for key, group in by_kind.items():
             numbers = {activation.h for activation in group}
             if len(numbers) > 1 and numbers not in seen:
@@ -115,16 +117,34 @@ class Situation:
     def where(self, number: int) -> str:
         """Return the operation that computes a value, in words."""
         producer = self.tape.producer.get(number)
-        return self.name_of(number) if producer is None else describe_operation(self.tape.steps[producer])
+        return (
+            self.name_of(number)
+            if producer is None
+            else describe_operation(self.tape.steps[producer].origin, self.tape.steps[producer].name)
+        )
 
     def name_of(self, number: int) -> str:
         """Return a value in words: a parameter's path, or the code that computes it."""
         if number in self.tape.params:
             path = self.target.facts.leaves[self.tape.params.index(number)].path
             return path or "the parameter"
-        if number not in self.tape.producer:
-            return f"a constant of shape {np.shape(self.tape.values[number])}"
+        origin = self.origin(number)
+        if origin in self.tape.params:
+            return self.name_of(origin)
+        if origin not in self.tape.producer:
+            shape = np.shape(self.tape.values[number])
+            return (
+                f"an input of shape {shape}" if shape else f"the number {float(np.real(self.tape.values[number])):.6g}"
+            )
         return self.where(number)
+
+    def origin(self, number: int) -> int:
+        """Return the value of which a value is a copy."""
+        producer = self.tape.producer.get(number)
+        while producer is not None and self.tape.steps[producer].name in _COPIES:
+            number = self.tape.steps[producer].inputs[0]
+            producer = self.tape.producer.get(number)
+        return number
 
     @functools.cached_property
     def of_shape(self) -> dict[tuple, list[int]]:

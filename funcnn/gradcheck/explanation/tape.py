@@ -14,6 +14,7 @@ from jaxtyping import PyTree
 
 from funcnn._numerics.program import Program, bind, callee, is_inlined
 from funcnn.gradcheck.explanation.derivatives import cotangents, fallback_derivative
+from funcnn.gradcheck.explanation.location import is_inside
 
 Rule: TypeAlias = Callable[[np.ndarray], Iterable[tuple[int, np.ndarray]]]
 """From the cotangent of a value to the cotangents of earlier values, by number."""
@@ -32,12 +33,14 @@ class Step(NamedTuple):
         name: of the primitive; ``scan_slice`` and ``scan_stack`` for what a scan does to its sequences.
         parameters: of the primitive.
         equation: of the program; ``None`` for the two of a scan.
+        origin: the equation whose line of code this is: for what a library function does inside, its call.
         inputs, outputs: numbers of values.
     """
 
     name: str
     parameters: Mapping[str, Any]
     equation: Any
+    origin: Any
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
 
@@ -89,7 +92,7 @@ class Tape:
             self._constants[id(value)] = self.add_value(value)
         return self._constants[id(value)]
 
-    def add_step(self, name, parameters, equation, inputs, outputs) -> tuple[int, ...]:
+    def add_step(self, name, parameters, equation, origin, inputs, outputs) -> tuple[int, ...]:
         """Record an operation and return the numbers of its outputs."""
         key = _key(name, parameters, inputs)
         if key is not None and key in self._known:
@@ -102,20 +105,24 @@ class Tape:
             self.producer[number] = len(self.steps)
         for number in dict.fromkeys(inputs):
             self.consumers.setdefault(number, []).append(len(self.steps))
-        self.steps.append(Step(name, parameters, equation, tuple(inputs), numbers))
+        self.steps.append(Step(name, parameters, equation, origin, tuple(inputs), numbers))
         if key is not None:
             self._known[key] = numbers
         return numbers
 
     def local_cotangents(
-        self, step: Step, given: Sequence[np.ndarray], instead: Mapping[int, np.ndarray] = {}
+        self,
+        step: Step,
+        given: Sequence[np.ndarray],
+        instead: Mapping[int, np.ndarray] = {},
+        results: Sequence[np.ndarray] | None = None,
     ) -> list[np.ndarray | None]:
         """Return the cotangent of each input of a step, from those of its outputs, by the right rules.
 
-        ``instead`` has other values for some inputs, by their place.
+        ``instead`` has other values for some inputs, by their place, and ``results`` for the outputs.
         """
         inputs = [instead.get(place, self.values[number]) for place, number in enumerate(step.inputs)]
-        outputs = [self.values[number] for number in step.outputs]
+        outputs = [self.values[number] for number in step.outputs] if results is None else results
         active = [self.is_active[number] for number in step.inputs]
         found = cotangents(step.name, step.parameters, inputs, outputs, given, active)
         if found is not None:
@@ -138,8 +145,19 @@ class Tape:
 
         return right
 
-    def backward(self, seeds: Mapping[int, np.ndarray], rules: Rules = {}) -> list[np.ndarray | None]:  # noqa: B006
-        """Return the cotangent of every value, from those of some values."""
+    def backward(
+        self,
+        seeds: Mapping[int, np.ndarray],
+        rules: Rules = {},
+        others: Mapping[int, Any] = {},  # noqa: B006
+    ) -> list[np.ndarray | None]:
+        """Return the cotangent of every value, from those of some values.
+
+        Args:
+            seeds: the cotangents to begin with.
+            rules: instead of the right ones, by the value whose cotangent they take.
+            others: what the rules read in the place of some values.
+        """
         found: list[np.ndarray | None] = [None] * len(self.values)
         for number, seed in seeds.items():
             found[number] = seed
@@ -156,23 +174,40 @@ class Tape:
                     np.zeros_like(self.values[number]) if part is None else part
                     for number, part in zip(step.outputs, given, strict=True)
                 ]
-                parts = zip(step.inputs, self.local_cotangents(step, full), strict=True)
+                instead = {place: others[number] for place, number in enumerate(step.inputs) if number in others}
+                results = [others.get(number, self.values[number]) for number in step.outputs] if others else None
+                parts = zip(step.inputs, self.local_cotangents(step, full, instead, results), strict=True)
             for source, part in parts:
                 if part is not None and self.is_active[source]:
                     before = found[source]
                     found[source] = part if before is None else before + part
         return found
 
-    def gradient(self, seeds: Mapping[int, np.ndarray], rules: Rules = {}) -> list[np.ndarray]:  # noqa: B006
+    def gradient(
+        self,
+        seeds: Mapping[int, np.ndarray],
+        rules: Rules = {},
+        others: Mapping[int, Any] = {},  # noqa: B006
+    ) -> list[np.ndarray]:
         """Return what the parameters get from the cotangents of some values."""
-        found = self.backward(seeds, rules)
+        found = self.backward(seeds, rules, others)
         return [
             np.zeros_like(self.values[number]) if (part := found[number]) is None else part for number in self.params
         ]
 
-    def wrong_gradient(self, rules: Rules) -> list[np.ndarray]:
-        """Return the parameters' gradient by a backward pass with other rules."""
-        return self.gradient({self.result: np.ones_like(self.values[self.result])}, rules)
+    def wrong_gradient(self, rules: Rules = {}, others: Mapping[int, Any] = {}) -> list[np.ndarray]:  # noqa: B006
+        """Return the parameters' gradient by a backward pass with other rules, or of other values."""
+        return self.gradient({self.result: np.ones_like(self.values[self.result])}, rules, others)
+
+    def replay(self, others: Mapping[int, Any]) -> dict[int, Any]:
+        """Return the values that change if some values are others: these, and all that is computed from them."""
+        changed = dict(others)
+        for step in self.steps:
+            if step.outputs[0] in changed or not any(number in changed for number in step.inputs):
+                continue
+            operands = [_as_operand(changed.get(number, self.values[number])) for number in step.inputs]
+            changed.update(zip(step.outputs, map(np.asarray, run_step(step, operands)), strict=True))
+        return changed
 
 
 def record(program: Program, params: PyTree, *, ignores_stops: bool = False) -> Tape | None:
@@ -194,7 +229,7 @@ def record(program: Program, params: PyTree, *, ignores_stops: bool = False) -> 
     return tape
 
 
-def _record_jaxpr(tape: Tape, jaxpr: Any, inputs: Sequence[int]) -> list[int]:
+def _record_jaxpr(tape: Tape, jaxpr: Any, inputs: Sequence[int], caller: Any = None) -> list[int]:
     inner, constants = getattr(jaxpr, "jaxpr", jaxpr), getattr(jaxpr, "consts", ())
     numbers = dict(zip(inner.invars, inputs, strict=True))
     numbers |= {variable: tape.constant(value) for variable, value in zip(inner.constvars, constants, strict=True)}
@@ -203,25 +238,41 @@ def _record_jaxpr(tape: Tape, jaxpr: Any, inputs: Sequence[int]) -> list[int]:
         return tape.constant(atom.val) if hasattr(atom, "val") else numbers[atom]
 
     for equation in inner.eqns:
-        outputs = _record_equation(tape, equation, [read(atom) for atom in equation.invars])
+        name = str(caller.params.get("name")) if caller is not None else ""
+        origin = equation if caller is None or is_inside(equation, name) else caller
+        outputs = _record_equation(tape, equation, origin, [read(atom) for atom in equation.invars])
         numbers.update(zip(equation.outvars, outputs, strict=True))
     return [read(atom) for atom in inner.outvars]
 
 
-def _record_equation(tape, equation, inputs) -> Sequence[int]:
+def _record_equation(tape, equation, origin, inputs) -> Sequence[int]:
     name = equation.primitive.name
     if name == "cond":
         index = int(tape.values[inputs[0]])
-        return _record_jaxpr(tape, equation.params["branches"][index], inputs[1:])
+        return _record_jaxpr(tape, equation.params["branches"][index], inputs[1:], _caller(equation, origin))
     if name == "scan" and is_inlined(equation):
-        return _record_scan(tape, equation, inputs)
+        return _record_scan(tape, equation, origin, inputs)
     called = None if name.startswith("custom_") else callee(equation)
     if called is not None:
-        return _record_jaxpr(tape, called, inputs)
+        return _record_jaxpr(tape, called, inputs, origin)
     outputs = [jnp.asarray(out) if isinstance(out, np.ndarray) else out for out in _run(tape, equation, inputs)]
     if sum(np.size(value) for value in tape.values) > _MAX_NUMBERS:
         raise ValueError("the program has too many numbers")
-    return tape.add_step(name, equation.params, equation, inputs, outputs)
+    return tape.add_step(name, equation.params, equation, origin, inputs, outputs)
+
+
+def run_step(step: Step, operands: Sequence[Any]) -> Sequence[Any]:
+    """Return the outputs of a step for other inputs."""
+    if step.name == "scan_slice":
+        return [operands[0][step.parameters["index"]]]
+    if step.name == "scan_stack":
+        return [np.stack(operands)]
+    return bind(step.equation, operands)
+
+
+def _caller(equation, origin):
+    """Return the call inside which the lines of code of a body are read: none for a branch or a loop of the user's."""
+    return None if origin is equation else origin
 
 
 def _run(tape, equation, inputs):
@@ -231,22 +282,22 @@ def _run(tape, equation, inputs):
     return bind(equation, [_as_operand(tape.values[number]) for number in inputs])
 
 
-def _record_scan(tape, equation, inputs) -> Sequence[int]:
+def _record_scan(tape, equation, origin, inputs) -> Sequence[int]:
     body, length = equation.params["jaxpr"], equation.params["length"]
     constants, carries = equation.params["num_consts"], equation.params["num_carry"]
     carry, sequences = list(inputs[constants : constants + carries]), inputs[constants + carries :]
     stacks = []
     for index in range(length)[:: -1 if equation.params["reverse"] else 1]:
         slices = [
-            tape.add_step("scan_slice", {"index": index}, None, [number], [tape.values[number][index]])[0]
+            tape.add_step("scan_slice", {"index": index}, None, origin, [number], [tape.values[number][index]])[0]
             for number in sequences
         ]
-        outputs = _record_jaxpr(tape, body, [*inputs[:constants], *carry, *slices])
+        outputs = _record_jaxpr(tape, body, [*inputs[:constants], *carry, *slices], _caller(equation, origin))
         carry = outputs[:carries]
         stacks.append(outputs[carries:])
     ordered = stacks[::-1] if equation.params["reverse"] else stacks
     stacked = [
-        tape.add_step("scan_stack", {}, None, column, [np.stack([tape.values[number] for number in column])])[0]
+        tape.add_step("scan_stack", {}, None, origin, column, [np.stack([tape.values[number] for number in column])])[0]
         for column in zip(*ordered, strict=True)
     ]
     return [*carry, *stacked]

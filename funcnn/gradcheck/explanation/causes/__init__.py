@@ -9,7 +9,14 @@ and ``structure`` by the comparison, and ``noise``, ``kink`` and ``unstable`` by
 from collections.abc import Callable
 from typing import TypeAlias
 
-from funcnn.gradcheck.explanation.causes.arrangement import detect_swapped, detect_transposed
+from funcnn.gradcheck.explanation.causes.arrangement import (
+    detect_conjugate,
+    detect_moved,
+    detect_reshaped,
+    detect_swapped,
+    detect_transposed,
+)
+from funcnn.gradcheck.explanation.causes.clipping import detect_clipped, detect_normalized
 from funcnn.gradcheck.explanation.causes.factors import detect_scaled, detect_zero
 from funcnn.gradcheck.explanation.causes.parts import detect_part
 from funcnn.gradcheck.explanation.causes.samples import detect_subset_of_batch
@@ -20,10 +27,15 @@ Detector: TypeAlias = Callable[[WrongLeaf], Diagnosis | None]
 
 EXACT: tuple[Detector, ...] = (
     detect_zero,
+    detect_normalized,
     detect_scaled,  # "scaled" and "sign"
     detect_transposed,
     detect_swapped,
     detect_offset_by_parameter,
+    detect_reshaped,
+    detect_moved,  # "kernel_flipped" and "shifted"
+    detect_conjugate,
+    detect_clipped,
 )
 """The causes of a whole leaf."""
 

@@ -1,6 +1,8 @@
-"""Causes ``transposed`` and ``swapped``: the right numbers in another place."""
+"""Causes ``transposed``, ``kernel_flipped``, ``shifted``, ``conjugate`` and ``swapped``: right numbers elsewhere."""
 
 import itertools
+
+import numpy as np
 
 from funcnn.gradcheck.explanation.leaf import Diagnosis, WrongLeaf
 from funcnn.gradcheck.explanation.numbers import best_factor, format_factor, is_close
@@ -19,6 +21,49 @@ def detect_transposed(wrong: WrongLeaf) -> Diagnosis | None:
             times = "" if abs(factor - 1) <= slack else f", times {format_factor(factor, slack)}"
             axes = "rows and columns exchanged" if leaf.by_hand.ndim == 2 else f"its axes in the order {order}"
             return "transposed", f"autodiff's gradient with {axes}{times}"
+    return None
+
+
+def detect_reshaped(wrong: WrongLeaf) -> Diagnosis | None:
+    """Return ``transposed`` if the leaf is autodiff's gradient transposed, and then reshaped to the right shape."""
+    leaf = wrong.leaf
+    if leaf.by_hand.ndim != 2 or 1 in leaf.by_hand.shape:
+        return None
+    if is_close(leaf.by_hand, leaf.reference.T.reshape(leaf.by_hand.shape), leaf.tolerance):
+        return "transposed", "autodiff's gradient transposed, and then reshaped to the shape of the parameter"
+    return None
+
+
+def detect_moved(wrong: WrongLeaf) -> Diagnosis | None:
+    """Return ``kernel_flipped`` or ``shifted`` if the leaf is autodiff's with axes reversed or moved by one."""
+    leaf = wrong.leaf
+    axes = [axis for axis in range(leaf.by_hand.ndim) if leaf.by_hand.shape[axis] > 1]
+    for count in range(1, min(len(axes), 3) + 1):
+        for some in itertools.combinations(axes, count):
+            if is_close(leaf.by_hand, np.flip(leaf.reference, some), leaf.tolerance):
+                return "kernel_flipped", f"autodiff's gradient reversed along axis {', '.join(map(str, some))}"
+    for axis in axes:
+        for step in (1, -1):
+            if leaf.by_hand.shape[axis] > 2 and is_close(
+                leaf.by_hand, np.roll(leaf.reference, step, axis), leaf.tolerance
+            ):
+                return "shifted", f"autodiff's gradient moved by {step} along axis {axis}"
+    return None
+
+
+def detect_conjugate(wrong: WrongLeaf) -> Diagnosis | None:
+    """Return ``conjugate`` if the leaf is the conjugate of autodiff's gradient, or its real part."""
+    leaf = wrong.leaf
+    if not np.iscomplexobj(leaf.reference):
+        return None
+    for text, other in {
+        "the conjugate of autodiff's gradient": leaf.reference.conj(),
+        "minus the conjugate of autodiff's gradient": -leaf.reference.conj(),
+        "the real part of autodiff's gradient": leaf.reference.real,
+        "the imaginary part of autodiff's gradient": 1j * leaf.reference.imag,
+    }.items():
+        if is_close(leaf.by_hand, other, leaf.tolerance):
+            return "conjugate", f"{text}; JAX's gradient of a real loss is ∂/∂re − i ∂/∂im"
     return None
 
 

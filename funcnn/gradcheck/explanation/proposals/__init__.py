@@ -12,6 +12,8 @@ from funcnn.gradcheck.explanation.proposals.activation import (
     propose_slopes,
     propose_slopes_of_groups,
 )
+from funcnn.gradcheck.explanation.proposals.factors import propose_factors
+from funcnn.gradcheck.explanation.proposals.loss import propose_loss_derivatives
 from funcnn.gradcheck.explanation.proposals.masks import propose_masks
 from funcnn.gradcheck.explanation.proposals.operands import (
     propose_cotangents,
@@ -26,6 +28,12 @@ from funcnn.gradcheck.explanation.proposals.paths import (
     propose_paths,
     propose_paths_of_lines,
 )
+from funcnn.gradcheck.explanation.proposals.readings import (
+    propose_other_losses,
+    propose_other_points,
+    propose_other_weights,
+)
+from funcnn.gradcheck.explanation.proposals.reductions import propose_reductions
 from funcnn.gradcheck.explanation.proposals.softmax import propose_softmax
 from funcnn.gradcheck.explanation.search import Proposal
 from funcnn.gradcheck.explanation.situation import Situation
@@ -38,11 +46,17 @@ FAMILIES: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
     propose_lost_uses,
     propose_normalization,
     propose_paths,
+    propose_reductions,
     propose_updated_weights,
     propose_operands,
     propose_cotangents,
     propose_slopes_of_groups,
     propose_paths_of_lines,
+    propose_other_weights,
     propose_other_operands,
+    propose_other_points,
+    propose_loss_derivatives,
+    propose_other_losses,
+    propose_factors,
     propose_fitted_slopes,
 )

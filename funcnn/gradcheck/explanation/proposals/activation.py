@@ -1,13 +1,12 @@
 """Cause ``activation_derivative``: an activation's derivative left out, doubled, of the wrong variable, or another's."""
 
-import itertools
 from collections.abc import Iterator
 
 import numpy as np
 
 from funcnn.gradcheck.explanation.activations import Activation, chosen_slopes, sigmoid
-from funcnn.gradcheck.explanation.numbers import format_factor
-from funcnn.gradcheck.explanation.search import Change, Multiple, Proposal, Replacement
+from funcnn.gradcheck.explanation.numbers import format_sum
+from funcnn.gradcheck.explanation.search import Change, Proposal, Regression, Replacement
 from funcnn.gradcheck.explanation.situation import Situation
 
 
@@ -17,7 +16,14 @@ def propose_slopes(situation: Situation) -> Iterator[Proposal]:
     for activation in situation.activations:
         cotangent, z, h = _parts(situation, activation)
         right = activation.kind.slope(z, h)
+        if not cotangent.any():
+            continue
+        tried: list[np.ndarray] = []
         for text, slope in chosen_slopes(activation, tape):
+            known = any(np.array_equal(slope, other) for other in tried)
+            if known or not slope.any() or np.array_equal(slope, -right):
+                continue
+            tried.append(slope)
             yield _change(situation, activation, text, (slope - right) * cotangent)
         for text, change in {
             "by hand only what is positive of the incoming gradient passes": np.where(cotangent > 0, cotangent, 0.0),
@@ -28,14 +34,12 @@ def propose_slopes(situation: Situation) -> Iterator[Proposal]:
                 f"{_sentence(situation, activation)}; {text}",
                 {activation.z: change - right * cotangent},
             )
-        yield Multiple(
-            lambda factors, activation=activation: (
+        if np.ptp(cotangent):
+            yield Change(
                 "activation_derivative",
                 f"{_sentence(situation, activation)}; by hand it replaces the incoming gradient",
-            ),
-            [{activation.z: right * np.ones_like(cotangent)}],
-            {activation.z: -right * cotangent},
-        )
+                {activation.z: right * (1 - cotangent)},
+            )
 
 
 def propose_slopes_of_groups(situation: Situation) -> Iterator[Proposal]:
@@ -61,6 +65,8 @@ def propose_fitted_slopes(situation: Situation) -> Iterator[Proposal]:
     for activation in situation.activations:
         cotangent, z, h = _parts(situation, activation)
         right = activation.kind.slope(z, h)
+        if not cotangent.any() or z.size < 4:
+            continue
         functions = {
             "1": np.ones_like(z),
             "h": h,
@@ -77,17 +83,14 @@ def propose_fitted_slopes(situation: Situation) -> Iterator[Proposal]:
             "h f′": h * right,
         }
         rest = {activation.z: -right * cotangent}
-        terms = {text: {activation.z: slope * cotangent} for text, slope in functions.items()}
-        for count in (1, 2):
-            for texts in itertools.combinations(terms, count):
-                yield Multiple(
-                    lambda factors, activation=activation, texts=texts: (
-                        "activation_derivative",
-                        f"{_sentence(situation, activation)}; by hand it is {_formula(factors, texts)}",
-                    ),
-                    [terms[text] for text in texts],
-                    rest,
-                )
+        yield Regression(
+            lambda texts, factors, activation=activation: (
+                "activation_derivative",
+                f"{_sentence(situation, activation)}; by hand it is {format_sum(factors, texts)}",
+            ),
+            {text: {activation.z: slope * cotangent} for text, slope in functions.items()},
+            rest,
+        )
 
 
 def _parts(situation, activation):
@@ -113,13 +116,3 @@ def _sentence(situation, activation: Activation) -> str:
 
 def _elementwise(z, slope):
     return lambda cotangent: [(z, slope * cotangent)]
-
-
-def _formula(factors, texts) -> str:
-    parts = []
-    for factor, text in zip(factors, texts, strict=True):
-        number = format_factor(factor, 1e-7)
-        parts.append(
-            number if text == "1" else text if number == "1" else f"−{text}" if number == "-1" else f"{number} {text}"
-        )
-    return " + ".join(parts).replace("+ −", "− ").replace("+ -", "− ")

@@ -44,7 +44,7 @@ def propose_cotangents(situation: Situation) -> Iterator[Proposal]:
         step, cotangent = edge.step, tape.cotangents[edge.step.outputs[0]]
         if cotangent is None or not np.ndim(cotangent):
             continue
-        words = f"the gradient of {situation.name_of(edge.source)} in {describe_operation(step)}"
+        words = f"the gradient of {situation.name_of(edge.source)} in {describe_operation(step.origin, step.name)}"
         for cause, text, value in _rearranged(situation, edge, cotangent):
             part = tape.local_cotangents(step, [value])[edge.place]
             yield Change(cause, f"{words} takes by hand {text} of the incoming one", {edge.source: part - edge.part})
@@ -99,7 +99,7 @@ def _with_other(situation, edge, value, cause: Cause, text) -> Change:
 def _words(situation, edge) -> str:
     other = edge.step.inputs[1 - edge.place]
     return (
-        f"the gradient of {situation.name_of(edge.source)} in {describe_operation(edge.step)} "
+        f"the gradient of {situation.name_of(edge.source)} in {describe_operation(edge.step.origin, edge.step.name)} "
         f"takes {situation.name_of(other)}"
     )
 

@@ -28,12 +28,12 @@ def propose_lost_uses(situation: Situation) -> Iterator[Proposal]:
         for number, use in enumerate(uses):
             yield Change(
                 "lost_use",
-                f"{name} is used {len(uses)} times; by hand the use in {describe_operation(use.step)} is left out",
+                f"{name} is used {len(uses)} times; by hand the use in {describe_operation(use.step.origin, use.step.name)} is left out",
                 _cut([use]),
             )
             yield Change(
                 "lost_use",
-                f"{name} is used {len(uses)} times; by hand only the use in {describe_operation(use.step)} counts",
+                f"{name} is used {len(uses)} times; by hand only the use in {describe_operation(use.step.origin, use.step.name)} counts",
                 _cut(uses[:number] + uses[number + 1 :]),
             )
         for number in range(2, len(uses) - 1):
@@ -136,7 +136,7 @@ def propose_paths(situation: Situation) -> Iterator[Proposal]:
     for edge in situation.edges:
         if edge.step.name in _MOVES and len(situation.edges_by_source[edge.source]) == 1:
             continue
-        words = f"the path to {situation.name_of(edge.source)} through {describe_operation(edge.step)}"
+        words = f"the path to {situation.name_of(edge.source)} through {describe_operation(edge.step.origin, edge.step.name)}"
         yield Multiple(_describe(situation, "lost_path", words), [_cut([edge])])
     for number, uses in situation.edges_by_source.items():
         if len(uses) > 1 and number in situation.tape.producer:
@@ -148,7 +148,7 @@ def propose_paths_of_lines(situation: Situation) -> Iterator[Proposal]:
     """Yield the uses by a line of code together, as in a loop: lost, counted twice, or with the other sign."""
     lines: dict[tuple, list[Edge]] = {}
     for edge in situation.edges:
-        lines.setdefault((location(edge.step), edge.step.name, edge.place), []).append(edge)
+        lines.setdefault((location(edge.step.origin), edge.step.name, edge.place), []).append(edge)
     for (where, _, _), group in lines.items():
         if len(group) < 2 or len(group) > 200 or not where.line:
             continue
@@ -163,7 +163,7 @@ def propose_paths_of_lines(situation: Situation) -> Iterator[Proposal]:
                 (-1.0, "scaled_path", "taken with the other sign"),
                 (0.5, "scaled_path", "taken half"),
             ):
-                detail = f"the path through {describe_operation(group[0].step)} is {words} by hand, {which}"
+                detail = f"the path through {describe_operation(group[0].step.origin, group[0].step.name)} is {words} by hand, {which}"
                 yield Replacement(cause, detail, _scaled_rules(situation, some, factor))
 
 
@@ -199,7 +199,7 @@ def propose_ignored_stops(situation: Situation) -> Iterator[Proposal]:
         through = tape.wrong_gradient(rules)
         yield Known(
             "stop_gradient",
-            f"the loss stops the gradient in {describe_operation(tape.steps[ignored[-1]])}; by hand it goes through",
+            f"the loss stops the gradient in {describe_operation(tape.steps[ignored[-1]].origin, tape.steps[ignored[-1]].name)}; by hand it goes through",
             [new - old for new, old in zip(through, situation.tape.right_gradient, strict=True)],
         )
 

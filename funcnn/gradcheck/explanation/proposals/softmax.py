@@ -41,7 +41,8 @@ def propose_softmax(situation: Situation) -> Iterator[Proposal]:
                 {place.z: -right},
             )  # fmt: skip
     if len(found) > 1:
-        for text in dict(_wrong(tape, found[0], tape.values[found[0].h])):
+        texts = [set(dict(_wrong(tape, place, tape.values[place.h]))) for place in found]
+        for text in set.intersection(*texts):
             rules = {place.h: _rule(tape, place, text) for place in found}
             yield Replacement(
                 "activation_derivative",
@@ -55,7 +56,9 @@ def _rule(tape, place, text):
 
 
 def _right(tape, place, cotangent):
-    total = lambda values: values.sum(axis=place.axis, keepdims=True)
+    def total(values):
+        return values.sum(axis=place.axis, keepdims=True)
+
     h = tape.values[place.h]
     return cotangent - np.exp(h) * total(cotangent) if place.is_log else h * (cotangent - total(cotangent * h))
 

@@ -1,0 +1,112 @@
+"""Cause ``loss_derivative``: the gradient by the values that the loss is taken of has another formula."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from funcnn.gradcheck.explanation.activations import descendants, sigmoid
+from funcnn.gradcheck.explanation.numbers import format_sum
+from funcnn.gradcheck.explanation.search import Change, Proposal, Regression
+from funcnn.gradcheck.explanation.situation import Situation
+
+_MOST_VALUES = 5000
+_MOST_TERMS = 45
+_LAYERS = ("dot_general", "conv_general_dilated")
+
+
+def propose_loss_derivatives(situation: Situation) -> Iterator[Proposal]:
+    """Yield each value after the last layer with its gradient as a sum of two or three terms."""
+    tape = situation.tape
+    for number in _last_values(situation):
+        cotangent, value = tape.cotangents[number], tape.values[number]
+        words = f"the gradient of the loss by {situation.name_of(number)}"
+        for text, factor in _factors(value).items():
+            yield Change(
+                "activation_derivative",
+                f"{words} is multiplied by hand by {text}, which does not belong there",
+                {number: (factor - 1) * cotangent},
+            )
+        terms = dict(list(_terms(situation, number).items())[:_MOST_TERMS])
+        yield Regression(
+            lambda texts, factors, words=words: (
+                "loss_derivative",
+                f"{words} is by hand {format_sum(factors, texts)}",
+            ),
+            {text: {number: term} for text, term in terms.items()},
+            {number: -cotangent},
+            3,
+        )
+
+
+def _last_values(situation) -> list[int]:
+    """Return the values after which no layer follows, those of the layer itself first."""
+    tape, found = situation.tape, []
+    for number, value in enumerate(tape.values):
+        is_wanted = (
+            tape.is_active[number] and tape.cotangents[number] is not None and 1 < np.size(value) <= _MOST_VALUES
+        )
+        if not is_wanted or not np.isrealobj(value) or not np.isfinite(value).all():
+            continue
+        below = descendants(tape, number)
+        if any(tape.steps[tape.producer[later]].name in _LAYERS for later in below):
+            continue
+        found.append(number)
+    return found[:3]
+
+
+def _factors(z) -> dict[str, np.ndarray]:
+    p = sigmoid(z)
+    return {
+        "σ′ = p (1 − p)": p * (1 - p),
+        "1 − p²": 1 - p**2,
+        "1 − tanh²": 1 - np.tanh(z) ** 2,
+        "the step of a ReLU": 1.0 * (z > 0),
+        "p": p,
+    }
+
+
+def _terms(situation, number) -> dict[str, np.ndarray]:
+    tape = situation.tape
+    z = tape.values[number]
+    found: dict[str, np.ndarray] = {"1": np.ones_like(z), "z": z}
+    shaped = [
+        n for n, value in enumerate(tape.values)
+        if not tape.is_active[n] and isinstance(value, np.ndarray) and value.dtype.kind in "fb"
+        and value.size > 1 and _fits(value, z)
+    ]  # fmt: skip
+    targets: list[np.ndarray] = []
+    for n in shaped:
+        y = np.broadcast_to(np.asarray(tape.values[n], float), z.shape)
+        if np.ptp(y) and not any(np.array_equal(y, other) for other in targets):
+            targets.append(y)
+    probabilities = {"σ(z)": sigmoid(z)}
+    for axis in range(z.ndim):
+        if z.shape[axis] > 1:
+            e = np.exp(z - z.max(axis=axis, keepdims=True))
+            name = "softmax(z)" if axis == z.ndim - 1 else f"softmax(z) along axis {axis}"
+            probabilities[name] = e / e.sum(axis=axis, keepdims=True)
+    found |= probabilities
+    for index, y in enumerate(targets[:3]):
+        name = "y" if index == 0 else f"y{index + 1}"
+        found |= {name: y, f"sign(z − {name})": np.sign(z - y), f"sign({name})": np.sign(y), f"{name} z": y * z}
+        found |= {f"{name} [{name} z < 1]": y * (y * z < 1), f"[z > {name}]": 1.0 * (z > y)}
+        found |= {f"{name}²": y**2, f"|z − {name}|": np.abs(z - y), f"[{name} z < 1]": 1.0 * (y * z < 1)}
+        for text, p in list(probabilities.items())[:2]:
+            found |= {f"{name} {text}": y * p, f"{name}/{text}": y / p, f"{name}/(1 − {text})": y / (1 - p)}
+            found |= {f"(1 − {name})/{text}": (1 - y) / p, f"{name} {text}²": y * p**2}
+        for axis in range(z.ndim):
+            if z.shape[axis] > 1:
+                for move in (1, -1):
+                    found[f"{name} moved by {move} along axis {axis}"] = np.roll(y, move, axis)
+        if z.ndim > 1:
+            found[f"{name} rounded to one-hot"] = 1.0 * (np.arange(z.shape[-1]) == y.argmax(axis=-1)[..., None])
+    p = list(probabilities.values())[-1]
+    found |= {"e^z": np.exp(z), "p²": p**2, "tanh(z)": np.tanh(z), "sign(z)": np.sign(z), "z²": z**2}
+    return {text: term for text, term in found.items() if np.isfinite(term).all() and term.any()}
+
+
+def _fits(value, z) -> bool:
+    try:
+        return np.broadcast_shapes(value.shape, z.shape) == z.shape
+    except ValueError:
+        return False

@@ -1,0 +1,217 @@
+"""Causes of a backward pass that reads other values than the loss computes: of weights, masks, and constants."""
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+from funcnn._numerics.program import jaxpr_constants
+from funcnn.gradcheck.explanation.activations import descendants
+from funcnn.gradcheck.explanation.location import describe_operation
+from funcnn.gradcheck.explanation.numbers import format_factor
+from funcnn.gradcheck.explanation.search import Known, Misreading, Proposal
+from funcnn.gradcheck.explanation.situation import Situation
+from funcnn.gradcheck.report import Cause
+
+_MOVES = {
+    *("reshape", "squeeze", "expand_dims", "broadcast_in_dim", "transpose", "convert_element_type", "copy", "slice"),
+    *("dynamic_slice", "gather", "split", "rev", "device_put"),
+}
+_RATES = (1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.003, 0.001, 1e-4)
+_MOST_SITES = 40
+_MOST_PREFIXES = 40
+
+
+def propose_other_weights(situation: Situation) -> Iterator[Proposal]:
+    """Yield each parameter read on the way back as another array: transposed, reversed, moved, or updated."""
+    tape, leaves = situation.tape, situation.target.facts.leaves
+    for number, param in enumerate(tape.params):
+        name, value = situation.name_of(param), tape.values[param]
+        for cause, text, other in _other_arrays(situation, number, value):
+            yield Misreading(cause, f"on the way back {name} is read {text}", _moved(tape, {param: other}))
+    for rate in _rates(situation):
+        updated = {
+            param: tape.values[param] - rate * leaves[number].by_hand
+            for number, param in enumerate(tape.params)
+            if np.issubdtype(tape.values[param].dtype, np.floating)
+            and leaves[number].by_hand.shape == tape.values[param].shape
+        }
+        if len(updated) > 1:
+            yield Misreading(
+                "updated_weights",
+                f"on the way back the weights are read after their own update by a step of {format_factor(rate, 1e-9)}",
+                _moved(tape, updated),
+            )
+
+
+def _other_arrays(situation, number, value) -> Iterator[tuple[Cause, str, np.ndarray]]:
+    tape, leaf = situation.tape, situation.target.facts.leaves[number]
+    if value.ndim >= 2 and value.shape[-1] == value.shape[-2]:
+        yield "transposed", "transposed where the loss does not, and the other way round", np.swapaxes(value, -1, -2)
+    if value.ndim > 2:
+        axes = [(axis,) for axis in range(value.ndim)] + list(itertools.combinations(range(value.ndim), 2))
+        for some in axes:
+            yield "kernel_flipped", f"reversed along axis {', '.join(map(str, some))}", np.flip(value, some)
+        for axis in range(value.ndim):
+            size = value.shape[axis]
+            for kept in range(size) if size <= 9 else ():
+                only = np.zeros_like(value)
+                index = [slice(None)] * value.ndim
+                index[axis] = kept
+                only[tuple(index)] = value[tuple(index)]
+                yield "lost_path", f"with entry {kept} of axis {axis} alone", only
+    for axis in range(value.ndim):
+        for step in (1, -1):
+            if value.shape[axis] > 2:
+                yield "shifted", f"moved by {step} along axis {axis}", np.roll(value, step, axis)
+    for rate in _rates(situation):
+        if leaf.by_hand.shape == value.shape:
+            yield (
+                "updated_weights",
+                f"after its own update by a step of {format_factor(rate, 1e-9)}",
+                value - rate * leaf.by_hand,
+            )
+    for other in situation.of_shape.get(value.shape, ())[:40]:
+        if (not np.array_equal(tape.values[other], value) and not tape.is_active[other]) or other in tape.params:
+            yield "wrong_operand", f"as {situation.name_of(other)}", np.asarray(tape.values[other], value.dtype)
+
+
+def _rates(situation) -> list[float]:
+    """Return the numbers that may be a learning rate: those that the gradient by hand uses, and the usual ones."""
+    program = situation.problem.gradient_program
+    constants = jaxpr_constants(program.jaxpr) if program is not None else []
+    own = [
+        abs(float(c))
+        for c in constants
+        if np.ndim(c) == 0 and np.asarray(c).dtype.kind == "f" and 0 < abs(float(c)) < 2
+    ]
+    return list(dict.fromkeys([*own[:8], *_RATES]))
+
+
+def _moved(tape, others):
+    """Return the values that change with some values, through operations that only move numbers."""
+    changed = dict(others)
+    reached = set().union(*(descendants(tape, number) for number in others)) if others else set()
+    positions = sorted({tape.producer[number] for number in reached if number in tape.producer})
+    from funcnn.gradcheck.explanation.tape import run_step
+
+    for position in positions:
+        step = tape.steps[position]
+        is_moved = step.name in (*_MOVES, "scan_slice") and step.inputs[0] in changed
+        if is_moved and not any(number in changed for number in step.inputs[1:]):
+            operands = [changed.get(number, tape.values[number]) for number in step.inputs]
+            changed.update(zip(step.outputs, map(np.asarray, run_step(step, operands)), strict=True))
+    return changed
+
+
+def propose_other_losses(situation: Situation) -> Iterator[Proposal]:
+    """Yield the gradient of the loss without one mask, factor, or summand; on the whole way back or a part of it."""
+    tape = situation.tape
+    for cause, text, others in itertools.islice(_other_forwards(situation), _MOST_SITES):
+        try:
+            changed = tape.replay(others)
+        except Exception:  # an operation that takes no other values
+            continue
+        if any(not np.isfinite(value).all() for value in changed.values() if value.dtype.kind == "f"):
+            changed = {
+                number: np.nan_to_num(value) if value.dtype.kind == "f" else value for number, value in changed.items()
+            }
+        yield Misreading(cause, f"it is the gradient of the loss {text}", changed)
+        numbers = sorted(changed)
+        for end in numbers[:-1][:_MOST_PREFIXES]:
+            prefix = {number: changed[number] for number in numbers if number <= end}
+            yield Misreading(cause, f"on the way back {situation.where(end)} is computed {text}", prefix)
+        for number in numbers[:_MOST_PREFIXES]:
+            yield Misreading(
+                cause, f"on the way back {situation.where(number)} is computed {text}", {number: changed[number]}
+            )
+
+
+def _other_forwards(situation) -> Iterator[tuple[Cause, str, dict[int, np.ndarray]]]:
+    tape = situation.tape
+    for position in situation.active_steps:
+        step = tape.steps[position]
+        output = step.outputs[0]
+        shape = np.shape(tape.values[output])
+        words = describe_operation(step.origin, step.name)
+        passive = [place for place, number in enumerate(step.inputs) if not tape.is_active[number]]
+        if step.name == "select_n" and len(step.inputs) == 3:
+            for place in (1, 2):
+                if tape.is_active[step.inputs[place]]:
+                    yield (
+                        "mask",
+                        f"without the mask in {words}",
+                        {output: np.broadcast_to(tape.values[step.inputs[place]], shape)},
+                    )
+        elif step.name in ("mul", "div", "add", "sub") and len(passive) == 1 and passive != [0] * (step.name == "div"):
+            kept = tape.values[step.inputs[1 - passive[0]]]
+            constant = tape.values[step.inputs[passive[0]]]
+            is_mask = step.name == "mul" and np.size(constant) > 1 and set(np.unique(constant)) <= {0.0, 1.0}
+            names: dict[str, Cause] = {"mul": "mask" if is_mask else "scaled_path", "div": "scaled_path"}
+            if np.shape(kept) == shape:
+                sign = -1.0 if step.name == "sub" and passive == [0] else 1.0
+                yield names.get(step.name, "wrong_operand"), f"without the constant in {words}", {output: sign * kept}
+    for number, value in enumerate(tape.values):
+        if (
+            number not in tape.producer
+            and not tape.is_active[number]
+            and isinstance(value, np.ndarray)
+            and value.dtype.kind in "fb"
+            and value.size > 2
+        ):
+            for axis in range(value.ndim):
+                if value.shape[axis] > 2:
+                    for move in (1, -1):
+                        yield (
+                            "shifted",
+                            f"with {situation.name_of(number)} moved by {move} along axis {axis}",
+                            {number: np.roll(value, move, axis)},
+                        )
+
+
+def propose_other_points(situation: Situation) -> Iterator[Proposal]:
+    """Yield the gradient at other parameters: after the update, or at arrays among the arguments."""
+    tape, leaves = situation.tape, situation.target.facts.leaves
+    right = tape.right_gradient
+    points: list[tuple[Cause, str, dict[int, np.ndarray]]] = [
+        (
+            "updated_weights",
+            f"at the parameters after an update by a step of {format_factor(rate, 1e-9)}",
+            {param: tape.values[param] - rate * gradient for param, gradient in zip(tape.params, right, strict=True)},
+        )
+        for rate in _rates(situation)[:12]
+    ]
+    others = _same_tree(situation)
+    if others:
+        points.append(
+            ("wrong_operand", "at other parameters, among the arguments", dict(zip(tape.params, others, strict=True)))
+        )
+    for cause, text, values in points:
+        try:
+            there = tape.wrong_gradient({}, tape.replay(values))
+        except Exception:  # an operation that takes no other values
+            continue
+        yield Known(cause, f"it is the gradient {text}", [new - old for new, old in zip(there, right, strict=True)])
+        if others and cause == "wrong_operand":
+            yield Known("accumulated", f"the gradient {text} is added", there)
+    if others:
+        for factor in (1.0, 0.9, 0.99, 0.5, 0.1, *_rates(situation)):
+            yield Known(
+                "accumulated",
+                f"{format_factor(factor, 1e-9)} times arrays among the arguments is added, as for momentum",
+                [factor * other for other in others],
+            )
+
+
+def _same_tree(situation) -> list[np.ndarray] | None:
+    """Return constants of the shapes of all parameters, if each parameter has just one."""
+    tape, found = situation.tape, []
+    program = situation.problem.gradient_program
+    constants = [np.asarray(c) for c in (program.constants if program is not None else [])]
+    for param in tape.params:
+        shape = np.shape(tape.values[param])
+        same = [c for c in constants if c.shape == shape and c.dtype.kind == "f"]
+        if len(same) != 1 or not shape:
+            return None
+        found.append(same[0])
+    return found

@@ -1,0 +1,169 @@
+"""Causes ``wrong_axis``, ``mask``, ``transposed`` and ``shifted`` of sums, maxima, orders and look-ups."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from funcnn.gradcheck.explanation.location import describe_operation
+from funcnn.gradcheck.explanation.search import Change, Proposal
+from funcnn.gradcheck.explanation.situation import Edge, Situation
+from funcnn.gradcheck.report import Cause
+
+
+def propose_reductions(situation: Situation) -> Iterator[Proposal]:
+    """Yield each broadcast, sum, maximum, order and look-up with the mistakes that its backward pass invites."""
+    tape = situation.tape
+    for edge in situation.edges:
+        cotangent = tape.cotangents[edge.step.outputs[0]]
+        family = _FAMILIES.get(edge.step.name)
+        if family is None or cotangent is None:
+            continue
+        words = f"the gradient of {situation.name_of(edge.source)} in {describe_operation(edge.step.origin, edge.step.name)}"
+        source, result = tape.values[edge.source], tape.values[edge.step.outputs[0]]
+        for cause, text, part in family(edge, cotangent, source, result, tape):
+            if np.size(part) == np.size(edge.part):
+                change = np.reshape(part, edge.part.shape) - edge.part
+                yield Change(cause, f"{words} is by hand {text}", {edge.source: change})
+
+
+def _broadcast(edge: Edge, d, source, result, tape) -> Iterator[tuple[Cause, str, np.ndarray]]:
+    kept = [axis for axis in range(d.ndim) if d.shape[axis] > 1]
+    for axis in kept:
+        others = tuple(other for other in kept if other != axis)
+        if d.shape[axis] == source.size and others:
+            yield "wrong_axis", f"summed over axis {', '.join(map(str, others))}", d.sum(axis=others)
+    yield "wrong_axis", "the sum of everything", np.full(source.shape, d.sum())
+    if d.ndim == source.ndim:
+        summed = tuple(axis for axis in range(d.ndim) if source.shape[axis] == 1 and d.shape[axis] > 1)
+    else:
+        places = edge.step.parameters["broadcast_dimensions"]
+        summed = tuple(axis for axis in range(d.ndim) if axis not in places)
+    for axis in summed:
+        rest = tuple(other for other in summed if other != axis)
+        for entry, word in ((0, "first"), (d.shape[axis] - 1, "last")):
+            yield (
+                "lost_path",
+                f"that of the {word} entry of axis {axis} alone",
+                np.take(d.sum(axis=rest, keepdims=True), [entry], axis),
+            )
+            without = np.delete(d, entry, axis).sum(axis=summed)
+            yield "lost_path", f"without the {word} entry of axis {axis}", without
+
+
+def _maximum(edge, d, source, result, tape):
+    axes = tuple(edge.step.parameters["axes"])
+    wide = np.broadcast_to(np.expand_dims(d, axes), source.shape)
+    top = source == np.expand_dims(result, axes)
+    yield "mask", "that of every entry: where the maximum stands is ignored", wide.copy()
+    yield "mask", "given in full to every entry that ties", wide * top
+    count = source.size // max(result.size, 1)
+    yield "mask", "shared by all entries, as for a mean", wide / count
+    for axis in axes:
+        for entry, word in ((0, "first"), (source.shape[axis] - 1, "last")):
+            chosen = np.zeros(source.shape)
+            index = [slice(None)] * source.ndim
+            index[axis] = entry
+            chosen[tuple(index)] = 1
+            yield "mask", f"given to the {word} entry of axis {axis}", wide * chosen
+        for step in (1, -1):
+            yield (
+                "shifted",
+                f"given to the entry beside the maximum, {step} along axis {axis}",
+                np.roll(edge.part, step, axis),
+            )
+    flat = np.argmax(source)
+    yield "mask", "given to the largest entry of all", wide * (np.arange(source.size).reshape(source.shape) == flat)
+
+
+def _sum(edge, d, source, result, tape):
+    axes = tuple(edge.step.parameters["axes"])
+    for axis in axes:
+        for entry, word in ((0, "first"), (source.shape[axis] - 1, "last")):
+            index = [slice(None)] * source.ndim
+            index[axis] = entry
+            only = np.zeros(source.shape)
+            only[tuple(index)] = 1
+            yield "lost_path", f"that of the {word} entry of axis {axis} alone", edge.part * only
+            yield "lost_path", f"without the {word} entry of axis {axis}", edge.part * (1 - only)
+    if source.ndim == 2 and source.shape[0] == source.shape[1]:
+        yield "wrong_axis", "spread along the other axis", edge.part.T
+
+
+def _cumulative(edge, d, source, result, tape):
+    for axis in range(d.ndim):
+        yield _same_axis(edge, axis), f"the sum from the first entry on, along axis {axis}", np.cumsum(d, axis)
+        backward = np.flip(np.cumsum(np.flip(d, axis), axis), axis)
+        yield _same_axis(edge, axis), f"the sum from the last entry on, along axis {axis}", backward
+    yield "lost_path", "that of its own sum alone", d
+    total = np.broadcast_to(d.sum(axis=edge.step.parameters["axis"], keepdims=True), d.shape)
+    yield "lost_path", "the sum of all", total
+
+
+def _same_axis(edge, axis) -> Cause:
+    return "transposed" if axis == edge.step.parameters["axis"] else "wrong_axis"
+
+
+def _reverse(edge, d, source, result, tape):
+    yield "transposed", "not reversed again", d
+
+
+def _permuted(edge, d, source, result, tape):
+    if d.shape == source.shape:
+        yield "transposed", "not transposed back", d
+    for axis in range(d.ndim):
+        if d.shape == source.shape and d.shape[axis] > 1:
+            yield "transposed", "transposed otherwise", np.transpose(d, edge.step.parameters["permutation"])
+
+
+def _sorted(edge, d, source, result, tape):
+    axis = edge.step.parameters.get("dimension", source.ndim - 1)
+    order = np.argsort(source, axis=axis, kind="stable")
+    yield "transposed", "not brought back into the order before the sort", d
+    yield "transposed", "sorted once more: the order is applied and not undone", np.take_along_axis(d, order, axis)
+    yield "transposed", "in reversed order", np.flip(d, axis)
+
+
+def _joined(edge, d, source, result, tape):
+    axis, sizes = edge.step.parameters["dimension"], [tape.values[n].shape for n in edge.step.inputs]
+    start = 0
+    for number, shape in enumerate(sizes):
+        part = np.take(d, range(start, start + shape[axis]), axis)
+        if number != edge.place and part.shape == source.shape:
+            yield "swapped", f"that of part {number} of the concatenation", part
+        start += shape[axis]
+    width = source.shape[axis]
+    for start in range(d.shape[axis] - width + 1):
+        part = np.take(d, range(start, start + width), axis)
+        if part.shape == source.shape:
+            yield "shifted", f"read from entry {start} on", part
+
+
+def _looked_up(edge, d, source, result, tape):
+    if edge.place != 0:
+        return
+    for axis in range(source.ndim):
+        for step in (1, -1):
+            yield "shifted", f"put {step} beside, along axis {axis}", np.roll(edge.part, step, axis)
+            moved = np.roll(edge.part, step, axis)
+            index = [slice(None)] * source.ndim
+            index[axis] = 0 if step > 0 else -1
+            moved[tuple(index)] = 0
+            yield "shifted", f"put {step} beside, along axis {axis}, what leaves the array lost", moved
+    if d.ndim == source.ndim and d.shape[1:] == source.shape[1:]:
+        mean = np.broadcast_to(d.mean(axis=0), source.shape)
+        yield "wrong_operand", "the mean of all, at every row", mean
+        yield "wrong_operand", "the sum of all, at every row", mean * len(d)
+
+
+_FAMILIES = {
+    "broadcast_in_dim": _broadcast,
+    "reduce_max": _maximum,
+    "reduce_min": _maximum,
+    "reduce_sum": _sum,
+    "cumsum": _cumulative,
+    "rev": _reverse,
+    "transpose": _permuted,
+    "sort": _sorted,
+    "concatenate": _joined,
+    "gather": _looked_up,
+}
