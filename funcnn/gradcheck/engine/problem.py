@@ -21,6 +21,7 @@ def describe_problem(comparison: Comparison) -> Problem:
     """Return what the diagnosis of a wrong gradient is made from."""
     return Problem(
         comparison.gradients.params,
+        comparison.gradients.arguments[1:],
         comparison.program,
         comparison.gradient_program,
         comparison.spacing,

@@ -1,6 +1,6 @@
 """The diagnosis of wrong leaves: the first cause that explains all of a leaf's difference."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -61,14 +61,16 @@ def _diagnose_by(problem, rows, by_hand, reference) -> list[LeafReport]:
         if (diagnosis := detect(number, facts, EXACT) or detect(number, loose, EXACT)) is not None
     }
     if len(found) < len(sought):
-        found |= diagnose_by_program(problem, facts, loose, found)
+        found |= diagnose_by_program(problem, loose, [number for number in sought if number not in found])
 
     def with_cause(row, number):
         if number not in sought:
             return row
         diagnoses = (found.get(number) or detect(number, facts, LOOSE) or detect(number, loose, LOOSE),)
         cause, detail = diagnoses[0] or ("unknown", describe_difference(facts.leaves[number], facts))
-        detail += _describe_coarse_dtypes(problem, row) if cause == "unknown" else ""
+        coarse = _describe_coarse_dtypes(problem, row) if cause == "unknown" else ""
+        if coarse:
+            cause, detail = "dtype", detail + coarse
         return row._replace(cause=cause, detail=detail)
 
     return [with_cause(row, number) for number, row in enumerate(rows)]
@@ -109,24 +111,22 @@ def detect(position: int, facts: Facts, detectors: Sequence[Detector]) -> Diagno
     return next((diagnosis for detector in detectors if (diagnosis := detector(wrong)) is not None), None)
 
 
-def diagnose_by_program(
-    problem: Problem, facts: Facts, loose: Facts, known: Mapping[int, Diagnosis]
-) -> dict[int, Diagnosis]:
+def diagnose_by_program(problem: Problem, facts: Facts, sought: Sequence[int]) -> dict[int, Diagnosis]:
     """Return the causes that wrong backward passes of the loss confirm, by the positions of the leaves.
 
     Args:
         problem: the loss.
-        facts: every leaf.
-        loose: the same with tolerances as wide as the rounding of the data.
-        known: what is known of some leaves already; a wrong backward pass that explains all leaves replaces it.
+        facts: every leaf, with tolerances as wide as the rounding of the data.
+        sought: the positions of the leaves without a cause. A wrong backward pass that explains them may explain
+            others as well.
     """
     tape = record(problem.program, problem.params) if problem.program is not None else None
     if tape is None:
         return {}
-    target = Target(tape, loose, known)
+    target = Target(tape, facts, sought)
     situation = Situation(tape, problem, target)
     findings = search(target, (family(situation) for family in FAMILIES), _SECONDS)
-    return {number: finding.diagnosis for finding in findings for number in finding.explained}
+    return {number: finding.diagnosis for finding in findings[::-1] for number in finding.explained}
 
 
 def _diagnose_nonfinite(leaf) -> Diagnosis:

@@ -14,6 +14,7 @@ class Problem(NamedTuple):
 
     Fields:
         params: the parameters, in the precision of the comparison.
+        arguments: the further arguments of the loss.
         program, gradient_program: the programs of the loss and of the hand-written gradient; ``None`` for one that
             can't be traced.
         spacing: ε of the coarsest numbers to which either rounds.
@@ -23,6 +24,7 @@ class Problem(NamedTuple):
     """
 
     params: PyTree
+    arguments: tuple
     program: Program | None
     gradient_program: Program | None
     spacing: float

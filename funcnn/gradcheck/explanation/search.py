@@ -3,6 +3,7 @@
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -57,7 +58,7 @@ class Multiple(NamedTuple):
 
     describe: Callable[[Sequence[float]], Diagnosis | None]
     terms: Sequence[Seeds]
-    rest: Seeds = {}
+    rest: Seeds = MappingProxyType({})
 
 
 class Regression(NamedTuple):
@@ -186,6 +187,8 @@ def search(target: Target, proposals: Iterable[Iterator[Proposal]], seconds: flo
                 partial.append(finding)
             if time.perf_counter() - start > seconds:
                 return _combine(target, partial)
+        if set().union(*(finding.explained for finding in partial)) >= target.sought:
+            break
     return _combine(target, partial)
 
 

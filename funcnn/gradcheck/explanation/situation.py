@@ -4,13 +4,14 @@ import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from funcnn.gradcheck.explanation.activations import Activation, find_activations
 from funcnn.gradcheck.explanation.location import describe_operation, location
 from funcnn.gradcheck.explanation.problem import Problem
 from funcnn.gradcheck.explanation.search import Target
-from funcnn.gradcheck.explanation.tape import Step, Tape, record
+from funcnn.gradcheck.explanation.tape import Step, Tape, record, record_values
 
 _COPIES = ("device_put", "copy", "copy_p", "convert_element_type", "name", "reshape", "broadcast_in_dim", "transpose")
 
@@ -84,6 +85,28 @@ class Situation:
         return record(self.problem.program, self.problem.params, ignores_stops=True)
 
     @functools.cached_property
+    def values_by_hand(self) -> list[tuple[str, np.ndarray]]:
+        """The values that the gradient by hand computes and the loss does not, each in words."""
+        program = self.problem.gradient_program
+        tape = record_values(program, self.problem.params) if program is not None else None
+        found: list[tuple[str, np.ndarray]] = []
+        known: dict[tuple, list[np.ndarray]] = {}
+        for value in self.tape.values:
+            if isinstance(value, np.ndarray):
+                known.setdefault(value.shape, []).append(value)
+        for number, step in ((number, step) for step in (tape.steps if tape else ()) for number in step.outputs):
+            value = tape.values[number]  # type: ignore[union-attr]
+            if not isinstance(value, np.ndarray) or value.dtype.kind not in "fb" or value.size < 2:
+                continue
+            others = known.setdefault(value.shape, [])
+            if not any(np.array_equal(value, other) for other in others) and len(found) < 150:
+                others.append(value)
+                found.append(
+                    (f"what the gradient by hand computes as {describe_operation(step.origin, step.name)}", value)
+                )
+        return found
+
+    @functools.cached_property
     def edges(self) -> list[Edge]:
         """Every use of a value through which gradient flows, in the order of the loss."""
         tape, found = self.tape, []
@@ -94,7 +117,7 @@ class Situation:
                 for output in step.outputs
             ]
             for place, part in enumerate(tape.local_cotangents(step, given)):
-                if part is not None and tape.is_active[step.inputs[place]] and np.isfinite(part).all() and part.any():
+                if part is not None and tape.is_active[step.inputs[place]] and np.isfinite(part).all():
                     found.append(Edge(step, place, part))
         return found
 
@@ -133,10 +156,28 @@ class Situation:
             return self.name_of(origin)
         if origin not in self.tape.producer:
             shape = np.shape(self.tape.values[number])
+            argument = self._argument(origin) if shape else ""
+            if argument:
+                return argument
             return (
                 f"an input of shape {shape}" if shape else f"the number {float(np.real(self.tape.values[number])):.6g}"
             )
         return self.where(number)
+
+    def _argument(self, number: int) -> str:
+        """Return the path of the argument that a constant is, empty if it is none."""
+        value = self.tape.values[number]
+        if not isinstance(value, np.ndarray):
+            return ""
+        for position, argument in enumerate(self.problem.arguments):
+            for path, leaf in jax.tree_util.tree_leaves_with_path(argument):
+                if (
+                    np.shape(leaf) == np.shape(value)
+                    and getattr(leaf, "dtype", None) == value.dtype
+                    and np.array_equal(leaf, value)
+                ):
+                    return f"argument {position + 1} after the parameters{jax.tree_util.keystr(path)}"
+        return ""
 
     def origin(self, number: int) -> int:
         """Return the value of which a value is a copy."""

@@ -5,6 +5,7 @@ compared with a gradient written by hand.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -22,6 +23,7 @@ Rule: TypeAlias = Callable[[np.ndarray], Iterable[tuple[int, np.ndarray]]]
 Rules: TypeAlias = Mapping[int, Rule]
 """The rules that replace those of some values."""
 
+_NONE: Mapping[int, Any] = MappingProxyType({})
 _MAX_STEPS = 3000
 _MAX_NUMBERS = 30_000_000
 
@@ -114,7 +116,7 @@ class Tape:
         self,
         step: Step,
         given: Sequence[np.ndarray],
-        instead: Mapping[int, np.ndarray] = {},
+        instead: Mapping[int, np.ndarray] = _NONE,
         results: Sequence[np.ndarray] | None = None,
     ) -> list[np.ndarray | None]:
         """Return the cotangent of each input of a step, from those of its outputs, by the right rules.
@@ -148,8 +150,8 @@ class Tape:
     def backward(
         self,
         seeds: Mapping[int, np.ndarray],
-        rules: Rules = {},
-        others: Mapping[int, Any] = {},  # noqa: B006
+        rules: Rules = _NONE,
+        others: Mapping[int, Any] = _NONE,
     ) -> list[np.ndarray | None]:
         """Return the cotangent of every value, from those of some values.
 
@@ -186,8 +188,8 @@ class Tape:
     def gradient(
         self,
         seeds: Mapping[int, np.ndarray],
-        rules: Rules = {},
-        others: Mapping[int, Any] = {},  # noqa: B006
+        rules: Rules = _NONE,
+        others: Mapping[int, Any] = _NONE,
     ) -> list[np.ndarray]:
         """Return what the parameters get from the cotangents of some values."""
         found = self.backward(seeds, rules, others)
@@ -195,7 +197,7 @@ class Tape:
             np.zeros_like(self.values[number]) if (part := found[number]) is None else part for number in self.params
         ]
 
-    def wrong_gradient(self, rules: Rules = {}, others: Mapping[int, Any] = {}) -> list[np.ndarray]:  # noqa: B006
+    def wrong_gradient(self, rules: Rules = _NONE, others: Mapping[int, Any] = _NONE) -> list[np.ndarray]:
         """Return the parameters' gradient by a backward pass with other rules, or of other values."""
         return self.gradient({self.result: np.ones_like(self.values[self.result])}, rules, others)
 
@@ -218,13 +220,22 @@ def record(program: Program, params: PyTree, *, ignores_stops: bool = False) -> 
         params: the point.
         ignores_stops: let the gradient through ``stop_gradient``.
     """
-    leaves = jax.tree.leaves(params)
     try:
-        tape = Tape(leaves, ignores_stops=ignores_stops)
+        tape = Tape(jax.tree.leaves(params), ignores_stops=ignores_stops)
         (tape.result,) = _record_jaxpr(tape, program.jaxpr, tape.params)
         tape.cotangents = tape.backward({tape.result: np.ones_like(tape.values[tape.result])})
         tape.right_gradient = tape.wrong_gradient({})
     except Exception:  # an operation that runs only inside a compiled program, or on another device
+        return None
+    return tape
+
+
+def record_values(program: Program, params: PyTree) -> Tape | None:
+    """Return the tape of a program of which only the values are wanted, likewise."""
+    try:
+        tape = Tape(jax.tree.leaves(params))
+        _record_jaxpr(tape, program.jaxpr, tape.params)
+    except Exception:  # likewise
         return None
     return tape
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from funcnn._numerics.arrays import max_abs
 from funcnn.gradcheck.explanation.leaf import Diagnosis, WrongLeaf
-from funcnn.gradcheck.explanation.numbers import best_factor, is_close, list_indices
+from funcnn.gradcheck.explanation.numbers import best_factor, format_factor, is_close, list_indices
 
 _MAX_SOLVED = 512
 
@@ -28,10 +28,30 @@ def detect_subset_of_batch(wrong: WrongLeaf) -> Diagnosis | None:
     chosen = _least_squares_subset(rows, by_hand, share, slack)
     chosen = _likely_subset(rows, by_hand, share, slack) if chosen is None else chosen
     if chosen is None:
-        return None
+        return _weighted(rows, by_hand, share, slack)
     is_minority = 2 * chosen.sum() <= samples
     listed = list_indices("sample", "samples", np.flatnonzero(chosen if is_minority else ~chosen), verb=False)
     return "subset_of_batch", f"only {listed} of {samples} in it" if is_minority else f"{listed} of {samples} left out"
+
+
+def _weighted(rows, by_hand, share, slack) -> Diagnosis | None:
+    """Return ``subset_of_batch`` if some samples count otherwise than the rest: one twice, or parts of unequal weight."""
+    samples, entries = rows.shape
+    gaps = np.abs(share * (rows.sum(axis=0) + rows) - by_hand).max(axis=1)
+    if gaps.min(initial=np.inf) <= slack:
+        return "subset_of_batch", f"sample {int(gaps.argmin())} of {samples} is counted twice"
+    if entries < samples or samples > _MAX_SOLVED:
+        return None
+    weights = np.linalg.lstsq(rows.T, by_hand, rcond=None)[0] / share
+    levels = np.unique(np.round(weights, 6))
+    if 1 < len(levels) <= 3 and len(levels) < samples / 2 and is_close(by_hand, share * weights @ rows, slack):
+        parts = [
+            f"{list_indices('sample', 'samples', np.flatnonzero(np.abs(weights - level) < 1e-5), verb=False)} "
+            f"with the weight {format_factor(float(level), 1e-5)}"
+            for level in levels
+        ]
+        return "subset_of_batch", ", ".join(parts)
+    return None
 
 
 def _least_squares_subset(rows, by_hand, share, slack):

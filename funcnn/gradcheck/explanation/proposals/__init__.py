@@ -9,15 +9,19 @@ from collections.abc import Callable, Iterator
 
 from funcnn.gradcheck.explanation.proposals.activation import (
     propose_fitted_slopes,
+    propose_misplaced_slopes,
     propose_slopes,
     propose_slopes_of_groups,
 )
 from funcnn.gradcheck.explanation.proposals.factors import propose_factors
 from funcnn.gradcheck.explanation.proposals.loss import propose_loss_derivatives
-from funcnn.gradcheck.explanation.proposals.masks import propose_masks
+from funcnn.gradcheck.explanation.proposals.masks import propose_masks, propose_masks_by_hand
+from funcnn.gradcheck.explanation.proposals.normalization import propose_normalization_formulas
 from funcnn.gradcheck.explanation.proposals.operands import (
     propose_cotangents,
     propose_operands,
+    propose_operands_by_hand,
+    propose_operands_of_lines,
     propose_other_operands,
     propose_updated_weights,
 )
@@ -33,19 +37,21 @@ from funcnn.gradcheck.explanation.proposals.readings import (
     propose_other_points,
     propose_other_weights,
 )
-from funcnn.gradcheck.explanation.proposals.reductions import propose_reductions
+from funcnn.gradcheck.explanation.proposals.reductions import propose_exchanged_sides, propose_reductions
 from funcnn.gradcheck.explanation.proposals.softmax import propose_softmax
 from funcnn.gradcheck.explanation.search import Proposal
 from funcnn.gradcheck.explanation.situation import Situation
 
 FAMILIES: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
     propose_masks,
+    propose_normalization_formulas,
     propose_slopes,
     propose_softmax,
     propose_ignored_stops,
     propose_lost_uses,
     propose_normalization,
     propose_paths,
+    propose_exchanged_sides,
     propose_reductions,
     propose_updated_weights,
     propose_operands,
@@ -54,9 +60,13 @@ FAMILIES: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
     propose_paths_of_lines,
     propose_other_weights,
     propose_other_operands,
+    propose_operands_of_lines,
+    propose_masks_by_hand,
+    propose_misplaced_slopes,
     propose_other_points,
     propose_loss_derivatives,
     propose_other_losses,
     propose_factors,
+    propose_operands_by_hand,
     propose_fitted_slopes,
 )

@@ -60,6 +60,24 @@ def propose_slopes_of_groups(situation: Situation) -> Iterator[Proposal]:
                 )
 
 
+def propose_misplaced_slopes(situation: Situation) -> Iterator[Proposal]:
+    """Yield each use of a value with its gradient multiplied by the derivative of an activation that it skips."""
+    slopes = [
+        (activation, activation.kind.slope(*_parts(situation, activation)[1:])) for activation in situation.activations
+    ]
+    for edge in situation.edges:
+        if edge.step.name not in ("add", "sub", "mul", "concatenate"):
+            continue
+        for activation, slope in slopes:
+            if slope.shape == edge.part.shape and np.isfinite(slope).all() and np.ptp(slope):
+                yield Change(
+                    "activation_derivative",
+                    f"the path through {situation.where(edge.step.outputs[0])} is multiplied by hand by the derivative "
+                    f"of {activation.kind.name} in {situation.where(activation.h)}, which it does not pass",
+                    {edge.source: (slope - 1) * edge.part},
+                )
+
+
 def propose_fitted_slopes(situation: Situation) -> Iterator[Proposal]:
     """Yield each activation with a derivative that is a sum of two simple functions of z and h."""
     for activation in situation.activations:

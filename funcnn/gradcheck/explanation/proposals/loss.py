@@ -26,7 +26,7 @@ def propose_loss_derivatives(situation: Situation) -> Iterator[Proposal]:
                 f"{words} is multiplied by hand by {text}, which does not belong there",
                 {number: (factor - 1) * cotangent},
             )
-        terms = dict(list(_terms(situation, number).items())[:_MOST_TERMS])
+        terms = _terms(situation, number)
         yield Regression(
             lambda texts, factors, words=words: (
                 "loss_derivative",
@@ -39,18 +39,18 @@ def propose_loss_derivatives(situation: Situation) -> Iterator[Proposal]:
 
 
 def _last_values(situation) -> list[int]:
-    """Return the values after which no layer follows, those of the layer itself first."""
+    """Return the values after which no layer follows and which all wrong leaves reach, the earliest first."""
     tape, found = situation.tape, []
+    wrong = {tape.params[number] for number in situation.target.wrong}
     for number, value in enumerate(tape.values):
-        is_wanted = (
-            tape.is_active[number] and tape.cotangents[number] is not None and 1 < np.size(value) <= _MOST_VALUES
-        )
-        if not is_wanted or not np.isrealobj(value) or not np.isfinite(value).all():
+        if not tape.is_active[number] or tape.cotangents[number] is None or not 1 < np.size(value) <= _MOST_VALUES:
             continue
-        below = descendants(tape, number)
-        if any(tape.steps[tape.producer[later]].name in _LAYERS for later in below):
+        if not np.isrealobj(value) or not np.isfinite(value).all():
             continue
-        found.append(number)
+        if any(tape.steps[tape.producer[later]].name in _LAYERS for later in descendants(tape, number)):
+            continue
+        if all(param == number or number in descendants(tape, param) for param in wrong):
+            found.append(number)
     return found[:3]
 
 
@@ -100,6 +100,9 @@ def _terms(situation, number) -> dict[str, np.ndarray]:
                     found[f"{name} moved by {move} along axis {axis}"] = np.roll(y, move, axis)
         if z.ndim > 1:
             found[f"{name} rounded to one-hot"] = 1.0 * (np.arange(z.shape[-1]) == y.argmax(axis=-1)[..., None])
+    for text, value in situation.values_by_hand:
+        if value.shape == z.shape and len(found) < _MOST_TERMS - 6:
+            found[text] = np.asarray(value, float)
     p = list(probabilities.values())[-1]
     found |= {"e^z": np.exp(z), "p²": p**2, "tanh(z)": np.tanh(z), "sign(z)": np.sign(z), "z²": z**2}
     return {text: term for text, term in found.items() if np.isfinite(term).all() and term.any()}

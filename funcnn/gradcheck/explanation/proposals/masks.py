@@ -11,8 +11,10 @@ from funcnn.gradcheck.explanation.situation import Situation
 def propose_masks(situation: Situation) -> Iterator[Proposal]:
     """Yield each mask of the loss with what people do to masks."""
     tape = situation.tape
-    for number, (z, h, mask) in enumerate(find_masks(situation)):
+    for z, h, mask in find_masks(situation):
         cotangent = tape.cotangents[h]
+        if cotangent is None or not mask.any():
+            continue
         scale = float(mask[mask != 0][0])
         kept = 1.0 * (mask != 0)
         where = f"the mask in {situation.where(h)}"
@@ -39,9 +41,19 @@ def _wrong_masks(situation, kept, scale):
             )
     if kept.ndim > 1 and kept.shape[-1] == kept.shape[-2]:
         yield "transposed", scale * np.swapaxes(kept, -1, -2)
-    for number, value in enumerate(situation.tape.values):
+    for value in situation.tape.values:
         if isinstance(value, np.ndarray) and value.dtype == bool and value.shape == kept.shape:
             yield "another mask of the loss", scale * value
+
+
+def propose_masks_by_hand(situation: Situation) -> Iterator[Proposal]:
+    """Yield each mask of the loss replaced by one that the gradient by hand computes."""
+    for z, h, mask in find_masks(situation):
+        scale = float(mask[mask != 0][0])
+        for text, value in situation.values_by_hand:
+            if value.dtype == bool and value.shape == mask.shape:
+                change = (scale * value - mask) * situation.tape.cotangents[h]
+                yield Change("mask", f"in the place of the mask in {situation.where(h)} stands {text}", {z: change})
 
 
 def find_masks(situation: Situation) -> Iterator[tuple[int, int, np.ndarray]]:

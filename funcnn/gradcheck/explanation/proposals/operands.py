@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from funcnn.gradcheck.explanation.leaf import Diagnosis
-from funcnn.gradcheck.explanation.location import describe_operation
+from funcnn.gradcheck.explanation.location import describe_operation, location
 from funcnn.gradcheck.explanation.numbers import format_factor
-from funcnn.gradcheck.explanation.search import Change, Multiple, Proposal
+from funcnn.gradcheck.explanation.search import Change, Multiple, Proposal, Replacement
 from funcnn.gradcheck.explanation.situation import Edge, Situation
 from funcnn.gradcheck.report import Cause
 
@@ -35,6 +35,55 @@ def propose_other_operands(situation: Situation) -> Iterator[Proposal]:
                 yield _with_other(
                     situation, edge, np.asarray(situation.tape.values[number], float), "wrong_operand", text
                 )
+
+
+def propose_operands_by_hand(situation: Situation) -> Iterator[Proposal]:
+    """Yield the same with what the gradient by hand computes."""
+    for edge in _products(situation):
+        shape, words = np.shape(situation.tape.values[edge.step.inputs[1 - edge.place]]), _words(situation, edge)
+        for text, value in situation.values_by_hand:
+            if value.shape == shape and value.dtype.kind == "f":
+                yield _with_other(situation, edge, value, "wrong_operand", f"{words}; by hand it takes {text}")
+
+
+def propose_operands_of_lines(situation: Situation) -> Iterator[Proposal]:
+    """Yield the products by a line of code together, with the values by another line, of the same or the next turn."""
+    tape, roles = situation.tape, dict[tuple, list[int]]()
+    for step in tape.steps:
+        where = location(step.origin)
+        for place, output in enumerate(step.outputs):
+            if np.ndim(tape.values[output]) and getattr(tape.values[output], "dtype", np.dtype(int)).kind == "f":
+                roles.setdefault((where, step.name, place), []).append(output)
+    lines: dict[tuple, list[Edge]] = {}
+    for edge in _products(situation):
+        lines.setdefault((location(edge.step.origin), edge.step.name, edge.place), []).append(edge)
+    for group in lines.values():
+        if len(group) < 2 or len(group) > 64:
+            continue
+        shape = np.shape(tape.values[group[0].step.inputs[1 - group[0].place]])
+        for numbers in roles.values():
+            if np.shape(tape.values[numbers[0]]) != shape or abs(len(numbers) - len(group)) > 1:
+                continue
+            for shift in {0, len(numbers) - len(group)} - {1} if len(numbers) >= len(group) else ():
+                chosen = numbers[shift : shift + len(group)] if shift >= 0 else numbers[: len(group)]
+                others = [edge.step.inputs[1 - edge.place] for edge in group]
+                if len(chosen) == len(group) and chosen != others:
+                    text = f"{_words(situation, group[0])}; by hand it takes {situation.name_of(chosen[0])}, every time"
+                    yield Replacement("wrong_operand", text, _with_others(tape, group, chosen))
+
+
+def _with_others(tape, group, chosen):
+    rules = {}
+    for edge, number in zip(group, chosen, strict=True):
+
+        def rule(cotangent, edge=edge, number=number):
+            right = tape.local_cotangents(edge.step, [cotangent])
+            other = tape.local_cotangents(edge.step, [cotangent], {1 - edge.place: tape.values[number]})
+            right[edge.place] = other[edge.place]
+            return list(zip(edge.step.inputs, right, strict=True))
+
+        rules[edge.step.outputs[0]] = rule
+    return rules
 
 
 def propose_cotangents(situation: Situation) -> Iterator[Proposal]:

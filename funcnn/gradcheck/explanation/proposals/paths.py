@@ -8,8 +8,9 @@ import numpy as np
 from funcnn.gradcheck.explanation.leaf import Diagnosis
 from funcnn.gradcheck.explanation.location import describe_operation, location
 from funcnn.gradcheck.explanation.numbers import format_factor
-from funcnn.gradcheck.explanation.search import Change, Known, Multiple, Proposal, Replacement
+from funcnn.gradcheck.explanation.search import Change, Known, Multiple, Proposal, Regression, Replacement
 from funcnn.gradcheck.explanation.situation import Edge, Situation
+from funcnn.gradcheck.report import Cause
 
 _MOVES = {"reshape", "squeeze", "expand_dims", "broadcast_in_dim", "transpose", "convert_element_type", "copy"}
 _ELEMENTWISE = {
@@ -36,6 +37,11 @@ def propose_lost_uses(situation: Situation) -> Iterator[Proposal]:
                 f"{name} is used {len(uses)} times; by hand only the use in {describe_operation(use.step.origin, use.step.name)} counts",
                 _cut(uses[:number] + uses[number + 1 :]),
             )
+        yield Regression(
+            lambda texts, factors, name=name: _describe_uses(name, texts, factors),
+            {f"use {number + 1}": _cut([use]) for number, use in enumerate(uses[:40])},
+            {},
+        )
         for number in range(2, len(uses) - 1):
             for kept, word in ((uses[number:], "last"), (uses[:number], "first")):
                 yield Change(
@@ -43,6 +49,17 @@ def propose_lost_uses(situation: Situation) -> Iterator[Proposal]:
                     f"{name} is used {len(uses)} times; by hand only the {word} {len(kept)} uses count",
                     _cut([use for use in uses if use not in kept]),
                 )
+
+
+def _describe_uses(name, texts, factors) -> Diagnosis | None:
+    shares = [1 - factor for factor in factors]
+    if any(abs(share - round(share * 2) / 2) > 1e-7 for share in shares):
+        return None
+    counted = " and ".join(
+        f"{text} counts {format_factor(share, 1e-7)} times" for text, share in zip(texts, shares, strict=True)
+    )
+    cause: Cause = "lost_use" if any(abs(share) < 1e-7 for share in shares) else "scaled_path"
+    return cause, f"{name} is used several times; by hand {counted}"
 
 
 def _uses(situation, param) -> list[Edge]:

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator
 
+import jax
 import numpy as np
 
 from funcnn._numerics.program import jaxpr_constants
@@ -11,6 +12,7 @@ from funcnn.gradcheck.explanation.location import describe_operation
 from funcnn.gradcheck.explanation.numbers import format_factor
 from funcnn.gradcheck.explanation.search import Known, Misreading, Proposal
 from funcnn.gradcheck.explanation.situation import Situation
+from funcnn.gradcheck.explanation.tape import run_step
 from funcnn.gradcheck.report import Cause
 
 _MOVES = {
@@ -29,6 +31,15 @@ def propose_other_weights(situation: Situation) -> Iterator[Proposal]:
         name, value = situation.name_of(param), tape.values[param]
         for cause, text, other in _other_arrays(situation, number, value):
             yield Misreading(cause, f"on the way back {name} is read {text}", _moved(tape, {param: other}))
+    for number in _sliced(tape):
+        value = tape.values[number]
+        for axis in range(np.ndim(value)):
+            for move in (1, -1):
+                if value.shape[axis] > 2:
+                    moved = _moved(tape, {number: np.roll(value, move, axis)})
+                    del moved[number]
+                    words = f"{situation.name_of(number)} moved by {move} along axis {axis}"
+                    yield Misreading("shifted", f"on the way back {words} is read", moved)
     for rate in _rates(situation):
         updated = {
             param: tape.values[param] - rate * leaves[number].by_hand
@@ -42,6 +53,14 @@ def propose_other_weights(situation: Situation) -> Iterator[Proposal]:
                 f"on the way back the weights are read after their own update by a step of {format_factor(rate, 1e-9)}",
                 _moved(tape, updated),
             )
+
+
+def _sliced(tape) -> list[int]:
+    """Return the values of which several slices are taken, as a convolution by hand does."""
+    slices = {number: [tape.steps[position].name for position in used] for number, used in tape.consumers.items()}
+    return [number for number, names in slices.items() if names.count("slice") > 1 and np.ndim(tape.values[number])][
+        :10
+    ]
 
 
 def _other_arrays(situation, number, value) -> Iterator[tuple[Cause, str, np.ndarray]]:
@@ -93,8 +112,6 @@ def _moved(tape, others):
     changed = dict(others)
     reached = set().union(*(descendants(tape, number) for number in others)) if others else set()
     positions = sorted({tape.producer[number] for number in reached if number in tape.producer})
-    from funcnn.gradcheck.explanation.tape import run_step
-
     for position in positions:
         step = tape.steps[position]
         is_moved = step.name in (*_MOVES, "scan_slice") and step.inputs[0] in changed
@@ -171,7 +188,7 @@ def _other_forwards(situation) -> Iterator[tuple[Cause, str, dict[int, np.ndarra
 
 def propose_other_points(situation: Situation) -> Iterator[Proposal]:
     """Yield the gradient at other parameters: after the update, or at arrays among the arguments."""
-    tape, leaves = situation.tape, situation.target.facts.leaves
+    tape = situation.tape
     right = tape.right_gradient
     points: list[tuple[Cause, str, dict[int, np.ndarray]]] = [
         (
@@ -204,14 +221,11 @@ def propose_other_points(situation: Situation) -> Iterator[Proposal]:
 
 
 def _same_tree(situation) -> list[np.ndarray] | None:
-    """Return constants of the shapes of all parameters, if each parameter has just one."""
-    tape, found = situation.tape, []
-    program = situation.problem.gradient_program
-    constants = [np.asarray(c) for c in (program.constants if program is not None else [])]
-    for param in tape.params:
-        shape = np.shape(tape.values[param])
-        same = [c for c in constants if c.shape == shape and c.dtype.kind == "f"]
-        if len(same) != 1 or not shape:
-            return None
-        found.append(same[0])
-    return found
+    """Return the leaves of an argument that is a tree like the parameters."""
+    params = situation.problem.params
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(params)]
+    for argument in situation.problem.arguments:
+        same = jax.tree.structure(argument) == jax.tree.structure(params)
+        if same and shapes == [np.shape(leaf) for leaf in jax.tree.leaves(argument)] and any(shapes):
+            return [np.asarray(leaf) for leaf in jax.tree.leaves(argument)]
+    return None

@@ -155,7 +155,50 @@ def _looked_up(edge, d, source, result, tape):
         yield "wrong_operand", "the sum of all, at every row", mean * len(d)
 
 
+def _power(edge, d, source, result, tape):
+    power = tape.values[edge.step.inputs[1]] if edge.step.name == "pow" else edge.step.parameters["y"]
+    if edge.place == 0:
+        yield "activation_derivative", "n xⁿ: the exponent is not lowered", d * power * result
+        yield "activation_derivative", "xⁿ⁻¹: the factor n is left out", edge.part / np.where(power == 0, 1.0, power)
+        yield "activation_derivative", "xⁿ", d * result
+        yield "activation_derivative", "(n − 1) xⁿ⁻¹", edge.part * (power - 1.0) / np.where(power == 0, 1.0, power)
+        yield "activation_derivative", "left out", d
+
+
+def _larger(edge, d, source, result, tape):
+    other = edge.step.inputs[1 - edge.place]
+    if tape.is_active[other]:
+        won = 1.0 * (source == result)
+        yield "mask", "that of the side that is not taken", d * (1 - won)
+        yield "mask", "that of both sides", d
+
+
+def propose_exchanged_sides(situation: Situation) -> Iterator[Proposal]:
+    """Yield each choice between two values with its sides exchanged."""
+    tape = situation.tape
+    for position in situation.active_steps:
+        step = tape.steps[position]
+        d = tape.cotangents[step.outputs[0]]
+        sides = step.inputs[-2:]
+        if step.name not in ("max", "min", "select_n") or d is None or not all(tape.is_active[n] for n in sides):
+            continue
+        parts = tape.local_cotangents(step, [d])[-2:]
+        if any(part is None or part.shape != d.shape for part in parts) or sides[0] == sides[1]:
+            continue
+        where = describe_operation(step.origin, step.name)
+        first, second = parts
+        yield Change(
+            "mask",
+            f"the two sides of {where} are exchanged by hand",
+            {sides[0]: second - first, sides[1]: first - second},
+        )
+
+
 _FAMILIES = {
+    "pow": _power,
+    "integer_pow": _power,
+    "max": _larger,
+    "min": _larger,
     "broadcast_in_dim": _broadcast,
     "reduce_max": _maximum,
     "reduce_min": _maximum,

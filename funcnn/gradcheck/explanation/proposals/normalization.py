@@ -1,0 +1,151 @@
+"""Cause ``normalization_term``: the formula of a normalization's backward pass with another term, axis or count."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from funcnn._numerics.arrays import max_abs
+from funcnn.gradcheck.explanation.activations import descendants
+from funcnn.gradcheck.explanation.search import Change, Proposal
+from funcnn.gradcheck.explanation.situation import Situation
+from funcnn.gradcheck.report import Cause
+
+
+class _Normalization(NamedTuple):
+    """A value h and x̂ = (h − m) s, with s the same along the axes; ``is_trained`` where m and s are h's own."""
+
+    h: int
+    x_hat: int
+    axes: tuple[int, ...]
+    scale: np.ndarray
+    is_trained: bool
+    is_centred: bool
+
+
+def propose_normalization_formulas(situation: Situation) -> Iterator[Proposal]:
+    """Yield each normalization with the formulas that people write for its backward pass."""
+    tape = situation.tape
+    for place in _find(tape):
+        h, d = tape.values[place.h], tape.cotangents[place.x_hat]
+        if d is None:
+            continue
+        right = _right(tape, place, d)
+        kind = "normalization" if place.is_trained else "normalization by given statistics"
+        where = f"the gradient through the {kind} in {situation.where(place.x_hat)}"
+        for cause, text, wrong in _formulas(tape, place, d):
+            if wrong.shape == h.shape and np.isfinite(wrong).all():
+                yield Change(cause, f"{where} is by hand {text}", {place.h: wrong - right})
+
+
+def _right(tape, place, d):
+    if not place.is_trained:
+        return place.scale * d
+    return _formula(d, tape.values[place.x_hat], place.scale, place.axes, place.is_centred, place.is_centred)
+
+
+def _formula(d, x_hat, scale, axes, has_mean=True, is_centred=True, count=None, sign=1.0):
+    total = np.prod([d.shape[axis] for axis in axes]) if count is None else count
+    mean = d.sum(axis=axes, keepdims=True) / total if has_mean else 0.0
+    return scale * (d - mean - sign * x_hat * (d * x_hat).sum(axis=axes, keepdims=True) / total)
+
+
+def _formulas(tape, place, d) -> Iterator[tuple[Cause, str, np.ndarray]]:
+    x_hat, scale, axes = tape.values[place.x_hat], place.scale, place.axes
+    h = tape.values[place.h]
+    term: Cause = "normalization_term"
+    count = int(np.prod([d.shape[axis] for axis in axes]))
+    mean = d.mean(axis=axes, keepdims=True)
+    centred = place.is_centred
+    yield term, "without the term of the mean", _formula(d, x_hat, scale, axes, has_mean=False)
+    yield term, "without the term of the variance, x̂ mean(dx̂ x̂)", scale * (d - (mean if centred else 0.0))
+    yield term, "that of constants: the mean and the variance are not differentiated", scale * d
+    yield term, "with the sign of the variance's term exchanged", _formula(d, x_hat, scale, axes, centred, sign=-1.0)
+    yield term, "with the variance's term halved", _formula(d, x_hat, scale, axes, centred, sign=0.5)
+    yield term, "with the variance's term doubled", _formula(d, x_hat, scale, axes, centred, sign=2.0)
+    yield (
+        term,
+        f"with sums divided by {count - 1}, one less than the count",
+        _formula(d, x_hat, scale, axes, centred, count=count - 1),
+    )
+    yield term, "with sums in the place of means", _formula(d, x_hat, scale, axes, centred, count=1)
+    own_mean = h.mean(axis=axes, keepdims=True)
+    for ddof, words in ((0, "the batch's own statistics"), (1, f"the variance divided by {count - 1}")):
+        variance = h.var(axis=axes, keepdims=True, ddof=ddof) if count > ddof else np.ones(())
+        epsilon = np.maximum(1 / scale**2 - h.var(axis=axes, keepdims=True), 0.0) if place.is_trained else 0.0
+        for extra, more in ((epsilon, ""), (0.0, ", ε left out"), (1e-5, ", ε = 1e-5")):
+            s = 1 / np.sqrt(variance + extra)
+            own = (h - own_mean) * s
+            yield term, f"the formula for training with {words}{more}", _formula(d, own, s, axes)
+            yield term, f"that of constants with {words}{more}", s * d
+    yield term, "the formula for training of the given statistics", _formula(d, x_hat, scale, axes)
+    yield term, "without 1/σ", _right(tape, place, d) / scale
+    yield term, "with 1/σ twice", _right(tape, place, d) * scale
+    for axis in range(d.ndim):
+        if (axis,) != axes and d.shape[axis] > 1:
+            yield "wrong_axis", f"with means along axis {axis}", _formula(d, x_hat, scale, (axis,), centred, centred)
+    for position in tape.consumers.get(place.x_hat, ()):
+        step = tape.steps[position]
+        if step.name == "mul":
+            gamma = tape.values[step.inputs[0] if step.inputs[1] == place.x_hat else step.inputs[1]]
+            dy = tape.cotangents[step.outputs[0]]
+            if dy is not None and np.ndim(gamma):
+                outside = _formula(dy, x_hat, scale, axes, centred) if place.is_trained else scale * dy
+                yield term, "with γ outside of the means", gamma * outside
+                yield "scaled_path", "without γ", outside
+                yield "scaled_path", "with γ twice", _formula(dy * gamma**2, x_hat, scale, axes, centred)
+
+
+def _find(tape) -> Iterator[_Normalization]:
+    """Yield every normalization, found by its values: x̂ is h less something, times a positive something."""
+    with np.errstate(all="ignore"):
+        for x_hat, value in enumerate(tape.values):
+            if not tape.is_active[x_hat] or np.ndim(value) < 2 or np.iscomplexobj(value) or value.size > 200_000:
+                continue
+            producer = tape.producer.get(x_hat)
+            if producer is None or tape.steps[producer].name not in ("mul", "div"):
+                continue
+            for h in _sources(tape, producer):
+                before = tape.values[h]
+                if before.shape == value.shape and h != x_hat and tape.is_active[h]:
+                    yield from _as_normalization(tape, h, x_hat, before, value)
+
+
+def _sources(tape, producer) -> list[int]:
+    step = tape.steps[producer]
+    found = []
+    for number in step.inputs:
+        found.append(number)
+        inner = tape.producer.get(number)
+        if inner is not None and tape.steps[inner].name == "sub":
+            found += tape.steps[inner].inputs[:1]
+    return found[::-1]
+
+
+def _as_normalization(tape, h, x_hat, before, value) -> Iterator[_Normalization]:
+    for axes in [(axis,) for axis in range(before.ndim)] + [
+        tuple(range(before.ndim - 1)),
+        tuple(range(1, before.ndim)),
+    ]:
+        if not axes or any(before.shape[axis] < 2 for axis in axes):
+            continue
+        centred = before - before.mean(axis=axes, keepdims=True)
+        moved = value - value.mean(axis=axes, keepdims=True)
+        scale = np.sqrt((moved**2).sum(axis=axes, keepdims=True) / (centred**2).sum(axis=axes, keepdims=True))
+        size = 1e-9 * max_abs(value)
+        if not np.isfinite(scale).all() or np.any(np.abs(moved - scale * centred) > size):
+            continue
+        own_mean = np.all(np.abs(value.mean(axis=axes)) <= size)
+        varies = any(tape.is_active[number] for number in tape.steps[tape.producer[x_hat]].inputs[1:])
+        is_own = varies and _depends(tape, h, tape.steps[tape.producer[x_hat]].inputs)
+        if own_mean and is_own:
+            yield _Normalization(h, x_hat, axes, scale, True, True)
+        elif is_own and np.all(np.abs(value - scale * before) <= size):
+            yield _Normalization(h, x_hat, axes, scale, True, False)
+        elif not is_own:
+            yield _Normalization(h, x_hat, axes, scale, False, True)
+
+
+def _depends(tape, h, numbers) -> bool:
+    below = descendants(tape, h)
+    return sum(number in below or number == h for number in numbers) > 1
