@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import expit, ndtr
 
 from funcnn._numerics.arrays import max_abs
 from funcnn.gradcheck.explanation.tape import Tape
@@ -38,12 +39,12 @@ _GELU = math.sqrt(2 / math.pi)
 
 def sigmoid(z):
     """Return 1 / (1 + e^−z)."""
-    return 0.5 * (1 + np.tanh(0.5 * z))
+    return expit(z)
 
 
 def normal_cdf(z):
     """Return the standard normal distribution function."""
-    return 0.5 * (1 + np.vectorize(math.erf, otypes=[float])(z / math.sqrt(2)))
+    return ndtr(z)
 
 
 def normal_pdf(z):

@@ -19,9 +19,6 @@ from funcnn.gradcheck.explanation.situation import Situation
 from funcnn.gradcheck.explanation.tape import record
 from funcnn.gradcheck.report import LeafReport
 
-_SECONDS = 5.0
-"""The time that a search for a wrong backward pass may take."""
-
 
 def diagnose_leaves(
     problem: Problem,
@@ -125,7 +122,7 @@ def diagnose_by_program(problem: Problem, facts: Facts, sought: Sequence[int]) -
         return {}
     target = Target(tape, facts, sought)
     situation = Situation(tape, problem, target)
-    findings = search(target, (family(situation) for family in FAMILIES), _SECONDS)
+    findings = search(target, (family(situation) for family in FAMILIES))
     return {number: finding.diagnosis for finding in findings[::-1] for number in finding.explained}
 
 

@@ -1,7 +1,7 @@
 """The search for a wrong backward pass that gives the gradient by hand."""
 
 import itertools
-import time
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
@@ -12,6 +12,9 @@ from funcnn._numerics.arrays import max_abs
 from funcnn.gradcheck.explanation.leaf import Diagnosis, Facts
 from funcnn.gradcheck.explanation.tape import Rules, Tape
 from funcnn.gradcheck.report import Cause
+
+_logger = logging.getLogger(__name__)
+_WORK = 600_000
 
 Seeds: TypeAlias = Mapping[int, np.ndarray]
 """Changes of the cotangents of some values."""
@@ -166,30 +169,39 @@ class Finding(NamedTuple):
     explained: set[int]
 
 
-def search(target: Target, proposals: Iterable[Iterator[Proposal]], seconds: float) -> list[Finding]:
+def search(target: Target, families: Iterable[Iterator[Proposal]]) -> list[Finding]:
     """Return what explains the sought leaves: one finding for all of them, or several for parts of them.
+
+    A fixed amount of work is done, the same on every machine: ``_WORK`` operations, of which one family may do a
+    quarter.
 
     Args:
         target: what must be explained.
-        proposals: the families of wrong backward passes, the most telling first.
-        seconds: the search stops after this time.
+        families: wrong backward passes, the most telling first.
     """
-    start, partial = time.perf_counter(), list[Finding]()
-    for family in proposals:
-        for proposal in family:
-            try:
-                finding = try_proposal(target, proposal)
-            except (ValueError, TypeError, IndexError):  # shapes that fit in the loss and not here
-                continue
+    cost = len(target.tape.steps) + sum(np.size(value) for value in target.tape.values) / 200
+    most, tried, partial = _WORK / cost, 0, list[Finding]()
+    for family in families:
+        for number, proposal in enumerate(_guarded(family)):
+            finding = try_proposal(target, proposal)
             if finding is not None and finding.explained >= target.sought:
                 return [finding]
             if finding is not None and finding.explained & target.sought:
                 partial.append(finding)
-            if time.perf_counter() - start > seconds:
-                return _combine(target, partial)
-        if set().union(*(finding.explained for finding in partial)) >= target.sought:
+            tried += 1
+            if number > most / 4:
+                break
+        if tried > most or set().union(*(finding.explained for finding in partial)) >= target.sought:
             break
     return _combine(target, partial)
+
+
+def _guarded(family: Iterator[Proposal]) -> Iterator[Proposal]:
+    """Yield the proposals of a family up to one that can't be made for this loss."""
+    try:
+        yield from family
+    except Exception as error:  # a value of a kind that the family isn't made for; the others may still fit
+        _logger.debug("a family of wrong backward passes is left out: %r", error)
 
 
 def _combine(target, partial) -> list[Finding]:
@@ -204,7 +216,15 @@ def _combine(target, partial) -> list[Finding]:
 
 
 def try_proposal(target: Target, proposal: Proposal) -> Finding | None:
-    """Return what a proposal explains, ``None`` if nothing."""
+    """Return what a proposal explains, ``None`` if nothing, or if its arrays don't fit into the loss."""
+    try:
+        return _try(target, proposal)
+    except (ValueError, TypeError, IndexError) as error:
+        _logger.debug("a wrong backward pass is left out: %r", error)
+        return None
+
+
+def _try(target, proposal) -> Finding | None:
     with np.errstate(all="ignore"):
         if isinstance(proposal, Multiple):
             return _try_multiple(target, proposal)

@@ -122,6 +122,23 @@ class Situation:
         return found
 
     @functools.cached_property
+    def repeated(self) -> set[int]:
+        """The numbers of the steps that a loop repeats, without the first and the last time.
+
+        A mistake in a loop is made every time, or at its ends.
+        """
+        lines: dict[tuple, list[int]] = {}
+        for number, step in enumerate(self.tape.steps):
+            where = location(step.origin)
+            if where.line:
+                lines.setdefault((where, step.name), []).append(number)
+        return {number for numbers in lines.values() if len(numbers) > 2 for number in numbers[1:-1]}
+
+    def is_repeated(self, output: int) -> bool:
+        """Whether the step that computes a value is one of these."""
+        return self.tape.producer.get(output) in self.repeated
+
+    @functools.cached_property
     def edges_by_source(self) -> dict[int, list[Edge]]:
         """The uses of each value."""
         found: dict[int, list[Edge]] = {}

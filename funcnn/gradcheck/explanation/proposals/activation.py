@@ -16,7 +16,7 @@ def propose_slopes(situation: Situation) -> Iterator[Proposal]:
     for activation in situation.activations:
         cotangent, z, h = _parts(situation, activation)
         right = activation.kind.slope(z, h)
-        if not cotangent.any():
+        if not cotangent.any() or situation.is_repeated(activation.h):
             continue
         tried: list[np.ndarray] = []
         for text, slope in chosen_slopes(activation, tape):
@@ -66,7 +66,7 @@ def propose_misplaced_slopes(situation: Situation) -> Iterator[Proposal]:
         (activation, activation.kind.slope(*_parts(situation, activation)[1:])) for activation in situation.activations
     ]
     for edge in situation.edges:
-        if edge.step.name not in ("add", "sub", "mul", "concatenate"):
+        if edge.step.name not in ("add", "sub", "mul", "concatenate") or situation.is_repeated(edge.step.outputs[0]):
             continue
         for activation, slope in slopes:
             if slope.shape == edge.part.shape and np.isfinite(slope).all() and np.ptp(slope):
@@ -83,7 +83,7 @@ def propose_fitted_slopes(situation: Situation) -> Iterator[Proposal]:
     for activation in situation.activations:
         cotangent, z, h = _parts(situation, activation)
         right = activation.kind.slope(z, h)
-        if not cotangent.any() or z.size < 4:
+        if not cotangent.any() or z.size < 4 or situation.is_repeated(activation.h):
             continue
         functions = {
             "1": np.ones_like(z),

@@ -10,7 +10,6 @@ from funcnn.gradcheck.explanation.search import Change, Proposal, Regression
 from funcnn.gradcheck.explanation.situation import Situation
 
 _MOST_VALUES = 5000
-_MOST_TERMS = 45
 _LAYERS = ("dot_general", "conv_general_dilated")
 
 
@@ -26,16 +25,24 @@ def propose_loss_derivatives(situation: Situation) -> Iterator[Proposal]:
                 f"{words} is multiplied by hand by {text}, which does not belong there",
                 {number: (factor - 1) * cotangent},
             )
-        terms = _terms(situation, number)
         yield Regression(
-            lambda texts, factors, words=words: (
-                "loss_derivative",
-                f"{words} is by hand {format_sum(factors, texts)}",
-            ),
-            {text: {number: term} for text, term in terms.items()},
+            lambda texts, factors, words=words: ("loss_derivative", f"{words} is by hand {format_sum(factors, texts)}"),
+            {text: {number: term} for text, term in _terms(situation, number).items()},
             {number: -cotangent},
             3,
         )
+        computed = {
+            text: {number: np.asarray(term, float)}
+            for text, term in situation.values_by_hand
+            if term.shape == value.shape and number not in tape.params
+        }
+        if computed:
+            yield Regression(
+                lambda texts, factors, words=words: ("loss_derivative", f"{words} is wrong: it is by hand {texts[0]}"),
+                computed,
+                {number: -cotangent},
+                1,
+            )
 
 
 def _last_values(situation) -> list[int]:
@@ -100,9 +107,6 @@ def _terms(situation, number) -> dict[str, np.ndarray]:
                     found[f"{name} moved by {move} along axis {axis}"] = np.roll(y, move, axis)
         if z.ndim > 1:
             found[f"{name} rounded to one-hot"] = 1.0 * (np.arange(z.shape[-1]) == y.argmax(axis=-1)[..., None])
-    for text, value in situation.values_by_hand:
-        if value.shape == z.shape and len(found) < _MOST_TERMS - 6:
-            found[text] = np.asarray(value, float)
     p = list(probabilities.values())[-1]
     found |= {"e^z": np.exp(z), "p²": p**2, "tanh(z)": np.tanh(z), "sign(z)": np.sign(z), "z²": z**2}
     return {text: term for text, term in found.items() if np.isfinite(term).all() and term.any()}

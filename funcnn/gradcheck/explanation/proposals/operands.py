@@ -55,7 +55,7 @@ def propose_operands_of_lines(situation: Situation) -> Iterator[Proposal]:
             if np.ndim(tape.values[output]) and getattr(tape.values[output], "dtype", np.dtype(int)).kind == "f":
                 roles.setdefault((where, step.name, place), []).append(output)
     lines: dict[tuple, list[Edge]] = {}
-    for edge in _products(situation):
+    for edge in _products(situation, with_repeated=True):
         lines.setdefault((location(edge.step.origin), edge.step.name, edge.place), []).append(edge)
     for group in lines.values():
         if len(group) < 2 or len(group) > 64:
@@ -126,8 +126,10 @@ def propose_updated_weights(situation: Situation) -> Iterator[Proposal]:
         yield Multiple(describe, [{edge.source: part}])
 
 
-def _products(situation) -> Iterator[Edge]:
+def _products(situation, *, with_repeated=False) -> Iterator[Edge]:
     for edge in situation.edges:
+        if not with_repeated and situation.is_repeated(edge.step.outputs[0]):
+            continue
         places = _PRODUCTS.get(edge.step.name, ())
         if edge.place in places and np.size(situation.tape.values[edge.step.inputs[1 - edge.place]]) > 1:
             yield edge

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from funcnn._numerics.program import jaxpr_constants
@@ -98,11 +99,14 @@ def _other_arrays(situation, number, value) -> Iterator[tuple[Cause, str, np.nda
 def _rates(situation) -> list[float]:
     """Return the numbers that may be a learning rate: those that the gradient by hand uses, and the usual ones."""
     program = situation.problem.gradient_program
-    constants = jaxpr_constants(program.jaxpr) if program is not None else []
+    constants = (
+        [jnp.asarray(c) if isinstance(c, float) else c for c in jaxpr_constants(program.jaxpr)] if program else []
+    )
+    constants = [c for c in constants if hasattr(c, "dtype")]
     own = [
         abs(float(c))
         for c in constants
-        if np.ndim(c) == 0 and np.asarray(c).dtype.kind == "f" and 0 < abs(float(c)) < 2
+        if np.ndim(c) == 0 and jnp.issubdtype(c.dtype, jnp.floating) and 0 < abs(float(c)) < 2
     ]
     return list(dict.fromkeys([*own[:8], *_RATES]))
 
