@@ -53,7 +53,7 @@ Cause: TypeAlias = Literal[
 
 - ``scaled``: autodiff's times a constant; ``detail`` says what that number is in this problem;
 - ``sign``: autodiff's with the other sign;
-- ``transposed``: autodiff's with axes exchanged;
+- ``transposed``: autodiff's with axes exchanged, or a matrix or a linear map on the way that isn't transposed;
 - ``swapped``: the gradient of another leaf, named in ``detail``;
 - ``zero``: all zero where autodiff's is not;
 - ``shape``, ``dtype``, ``structure``: not those of the value whose gradient it is;
@@ -63,6 +63,24 @@ Cause: TypeAlias = Literal[
 - ``subset_of_batch``: the gradient of some samples only;
 - ``offset_by_parameter``: off by a multiple of the parameter or of its sign, as where weight decay is left out or
   added twice;
+- ``activation_derivative``: the derivative of an activation (σ, tanh, ReLU, softmax, a power, …) is left out, doubled,
+  taken of the wrong variable, another activation's, or put in where it does not belong;
+- ``loss_derivative``: the gradient of the loss by the outputs of the last layer has another formula;
+- ``updated_weights``: weights are read after their own update;
+- ``lost_use``: one of several uses of a parameter does not count;
+- ``lost_path``: a path of the gradient is left out;
+- ``scaled_path``: a path is off by a factor, or a factor on it is left out;
+- ``stop_gradient``: the gradient goes through what the loss stops;
+- ``normalization_term``: the terms of the mean or of the variance in the formula of a normalization;
+- ``mask``: a mask is ignored, inverted, shifted, applied twice, or another one;
+- ``wrong_operand``: a product takes another value than the right one;
+- ``wrong_axis``: a sum or a mean is taken along another axis;
+- ``kernel_flipped``: axes are reversed, as where a convolution's kernel is flipped;
+- ``shifted``: moved by one along an axis;
+- ``conjugate``: complex numbers are conjugated, or not, or only their real part is kept;
+- ``clipped``: entries beyond a limit are at the limit;
+- ``normalized``: the gradient is divided so that its length is a round number;
+- ``accumulated``: another gradient or array is added, as momentum, or what was not cleared;
 - ``unstable``: right in float64, but digits are lost in the caller's own dtype;
 - ``unknown``: none of these.
 

@@ -43,19 +43,28 @@ logistic = hidden_layer(sigmoid, lambda da, z, a: da * a * (1 - a))
 tangent = hidden_layer(jnp.tanh, lambda da, z, a: da * (1 - a**2))
 
 SIGMOIDAL = (
-    logistic.bug("sigmoid_without_derivative", {"unknown"}, W1, dz=lambda da, z, a: da),
-    logistic.bug("sigmoid_missing_factor", {"unknown"}, W1, dz=lambda da, z, a: da * (1 - a)),
-    logistic.bug("sigmoid_rule_on_pre_activation", {"unknown"}, W1, dz=lambda da, z, a: da * z * (1 - z)),
+    logistic.bug("sigmoid_without_derivative", {"activation_derivative"}, W1, dz=lambda da, z, a: da),
+    logistic.bug("sigmoid_missing_factor", {"activation_derivative"}, W1, dz=lambda da, z, a: da * (1 - a)),
+    logistic.bug("sigmoid_rule_on_pre_activation", {"activation_derivative"}, W1, dz=lambda da, z, a: da * z * (1 - z)),
     logistic.bug(
-        "sigmoid_derivative_at_activation", {"unknown"}, W1, dz=lambda da, z, a: da * sigmoid(a) * (1 - sigmoid(a))
+        "sigmoid_derivative_at_activation",
+        {"activation_derivative"},
+        W1,
+        dz=lambda da, z, a: da * sigmoid(a) * (1 - sigmoid(a)),
     ),
-    logistic.bug("sigmoid_derivative_twice", {"unknown"}, W1, dz=lambda da, z, a: da * (a * (1 - a)) ** 2),
+    logistic.bug(
+        "sigmoid_derivative_twice", {"activation_derivative"}, W1, dz=lambda da, z, a: da * (a * (1 - a)) ** 2
+    ),
     logistic.bug("sigmoid_derivative_negated", {"sign"}, W1, dz=lambda da, z, a: da * a * (a - 1)),
-    logistic.bug("sigmoid_derivative_replaces_cotangent", {"unknown"}, W1, dz=lambda da, z, a: a * (1 - a)),
-    tangent.bug("tanh_by_sigmoid_rule", {"unknown"}, W1, dz=lambda da, z, a: da * a * (1 - a)),
-    tangent.bug("tanh_missing_square", {"unknown"}, W1, dz=lambda da, z, a: da * (1 - a)),
-    tangent.bug("tanh_square_of_pre_activation", {"unknown"}, W1, dz=lambda da, z, a: da * (1 - z**2)),
-    tangent.bug("tanh_derivative_at_activation", {"unknown"}, W1, dz=lambda da, z, a: da * (1 - jnp.tanh(a) ** 2)),
+    logistic.bug(
+        "sigmoid_derivative_replaces_cotangent", {"activation_derivative"}, W1, dz=lambda da, z, a: a * (1 - a)
+    ),
+    tangent.bug("tanh_by_sigmoid_rule", {"activation_derivative"}, W1, dz=lambda da, z, a: da * a * (1 - a)),
+    tangent.bug("tanh_missing_square", {"activation_derivative"}, W1, dz=lambda da, z, a: da * (1 - a)),
+    tangent.bug("tanh_square_of_pre_activation", {"activation_derivative"}, W1, dz=lambda da, z, a: da * (1 - z**2)),
+    tangent.bug(
+        "tanh_derivative_at_activation", {"activation_derivative"}, W1, dz=lambda da, z, a: da * (1 - jnp.tanh(a) ** 2)
+    ),
 )
 
 ALPHA = 0.2
@@ -85,29 +94,49 @@ clipped = hidden_layer(hard_tanh, lambda da, z, a: jnp.where(jnp.abs(z) < 1, da,
 shrunk = hidden_layer(shrink, lambda da, z, a: jnp.where(jnp.abs(z) >= 0.5, da, 0))
 
 PIECEWISE = (
-    rectified.bug("relu_mask_forgotten", {"unknown"}, W1, dz=lambda da, z, a: da),
-    rectified.bug("relu_mask_inverted", {"unknown"}, W1, dz=lambda da, z, a: jnp.where(z < 0, da, 0)),
-    rectified.bug("relu_mask_of_the_cotangent", {"unknown"}, W1, dz=lambda da, z, a: jnp.where(da > 0, da, 0)),
+    rectified.bug("relu_mask_forgotten", {"activation_derivative", "mask"}, W1, dz=lambda da, z, a: da),
+    rectified.bug(
+        "relu_mask_inverted", {"activation_derivative", "mask"}, W1, dz=lambda da, z, a: jnp.where(z < 0, da, 0)
+    ),
+    rectified.bug(
+        "relu_mask_of_the_cotangent", {"activation_derivative"}, W1, dz=lambda da, z, a: jnp.where(da > 0, da, 0)
+    ),
     # Some units are right by luck, for none of their pre-activations is where the two differ.
     rectified.bug(
-        "relu_mask_at_wrong_threshold", {"unknown", "unit"}, W1, dz=lambda da, z, a: jnp.where(z >= 0.5, da, 0)
+        "relu_mask_at_wrong_threshold",
+        {"activation_derivative", "mask"},
+        W1,
+        dz=lambda da, z, a: jnp.where(z >= 0.5, da, 0),
     ),
-    rectified.bug("relu_activation_for_step", {"unknown"}, W1, dz=lambda da, z, a: da * a),
+    rectified.bug("relu_activation_for_step", {"activation_derivative"}, W1, dz=lambda da, z, a: da * a),
     rectified.bug(
-        "relu_of_both_signs", {"unknown", "unit"}, W1, dz=lambda da, z, a: jnp.where((z > 0) & (da > 0), da, 0)
+        "relu_of_both_signs", {"activation_derivative"}, W1, dz=lambda da, z, a: jnp.where((z > 0) & (da > 0), da, 0)
     ),
     leaky_rectified.bug(
-        "leaky_relu_alpha_at_wrong_side", {"unknown"}, W1, dz=lambda da, z, a: jnp.where(z > 0, 0.2 * da, da)
+        "leaky_relu_alpha_at_wrong_side",
+        {"activation_derivative"},
+        W1,
+        dz=lambda da, z, a: jnp.where(z > 0, 0.2 * da, da),
     ),
-    leaky_rectified.bug("leaky_relu_alpha_forgotten", {"unknown"}, W1, dz=lambda da, z, a: jnp.where(z > 0, da, 0)),
     leaky_rectified.bug(
-        "leaky_relu_default_alpha", {"unknown"}, W1, dz=lambda da, z, a: jnp.where(z > 0, da, 0.01 * da)
+        "leaky_relu_alpha_forgotten", {"activation_derivative"}, W1, dz=lambda da, z, a: jnp.where(z > 0, da, 0)
     ),
-    exponential.bug("elu_alpha_of_one", {"unknown"}, W1, dz=lambda da, z, a: jnp.where(z > 0, da, da * (a + 1))),
-    exponential.bug("elu_alpha_forgotten", {"unknown"}, W1, dz=lambda da, z, a: jnp.where(z > 0, da, da * jnp.exp(z))),
-    clipped.bug("hard_tanh_passes_everything", {"unknown"}, W1, dz=lambda da, z, a: da),
-    clipped.bug("hard_tanh_upper_edge_only", {"unknown"}, W1, dz=lambda da, z, a: jnp.where(z < 1, da, 0)),
-    shrunk.bug("shrink_positive_side_only", {"unknown"}, W1, dz=lambda da, z, a: jnp.where(z >= 0.5, da, 0)),
+    leaky_rectified.bug(
+        "leaky_relu_default_alpha", {"activation_derivative"}, W1, dz=lambda da, z, a: jnp.where(z > 0, da, 0.01 * da)
+    ),
+    exponential.bug(
+        "elu_alpha_of_one", {"activation_derivative"}, W1, dz=lambda da, z, a: jnp.where(z > 0, da, da * (a + 1))
+    ),
+    exponential.bug(
+        "elu_alpha_forgotten", {"activation_derivative"}, W1, dz=lambda da, z, a: jnp.where(z > 0, da, da * jnp.exp(z))
+    ),
+    clipped.bug("hard_tanh_passes_everything", {"activation_derivative"}, W1, dz=lambda da, z, a: da),
+    clipped.bug(
+        "hard_tanh_upper_edge_only", {"activation_derivative"}, W1, dz=lambda da, z, a: jnp.where(z < 1, da, 0)
+    ),
+    shrunk.bug(
+        "shrink_positive_side_only", {"activation_derivative"}, W1, dz=lambda da, z, a: jnp.where(z >= 0.5, da, 0)
+    ),
 )
 
 TANH_SCALE, TANH_CUBE = (2 / 3.141592653589793) ** 0.5, 0.044715
@@ -141,44 +170,54 @@ smooth = hidden_layer(jax.nn.softplus, lambda da, z, a: da * sigmoid(z))
 soft_sign = hidden_layer(jax.nn.soft_sign, lambda da, z, a: da / (1 + jnp.abs(z)) ** 2)
 
 SMOOTH = (
-    exact.bug("gelu_missing_density", {"unknown"}, W1, dz=lambda da, z, a: da * norm.cdf(z)),
-    exact.bug("gelu_density_without_z", {"unknown"}, W1, dz=lambda da, z, a: da * (norm.cdf(z) + norm.pdf(z))),
+    exact.bug("gelu_missing_density", {"activation_derivative"}, W1, dz=lambda da, z, a: da * norm.cdf(z)),
     exact.bug(
-        "gelu_derivative_of_its_approximation", {"unknown"}, W1, dz=lambda da, z, a: da * gelu_by_tanh_derivative(z)
+        "gelu_density_without_z", {"activation_derivative"}, W1, dz=lambda da, z, a: da * (norm.cdf(z) + norm.pdf(z))
+    ),
+    exact.bug(
+        "gelu_derivative_of_its_approximation",
+        {"activation_derivative"},
+        W1,
+        dz=lambda da, z, a: da * gelu_by_tanh_derivative(z),
     ),
     approximate.bug(
         "gelu_tanh_missing_three",
-        {"unknown"},
+        {"activation_derivative"},
         W1,
         dz=lambda da, z, a: da * gelu_by_tanh_derivative(z, cube_slope=TANH_CUBE),
     ),
     approximate.bug(
         "gelu_tanh_inner_derivative_forgotten",
-        {"unknown"},
+        {"activation_derivative"},
         W1,
         dz=lambda da, z, a: da * gelu_by_tanh_derivative(z, cube_slope=0),
     ),
-    swish.bug("silu_missing_second_term", {"unknown"}, W1, dz=lambda da, z, a: da * sigmoid(z)),
-    swish.bug("silu_missing_z", {"unknown"}, W1, dz=lambda da, z, a: silu_dz(da, z, sigmoid(z))),
-    smooth.bug("softplus_of_minus_z", {"unknown"}, W1, dz=lambda da, z, a: da * sigmoid(-z)),
-    smooth.bug("softplus_derivative_at_activation", {"unknown"}, W1, dz=lambda da, z, a: da * sigmoid(a)),
-    soft_sign.bug("softsign_missing_square", {"unknown"}, W1, dz=lambda da, z, a: da / (1 + jnp.abs(z))),
+    swish.bug("silu_missing_second_term", {"activation_derivative"}, W1, dz=lambda da, z, a: da * sigmoid(z)),
+    swish.bug("silu_missing_z", {"activation_derivative"}, W1, dz=lambda da, z, a: silu_dz(da, z, sigmoid(z))),
+    smooth.bug("softplus_of_minus_z", {"activation_derivative"}, W1, dz=lambda da, z, a: da * sigmoid(-z)),
+    smooth.bug("softplus_derivative_at_activation", {"activation_derivative"}, W1, dz=lambda da, z, a: da * sigmoid(a)),
+    soft_sign.bug("softsign_missing_square", {"activation_derivative"}, W1, dz=lambda da, z, a: da / (1 + jnp.abs(z))),
 )
 
 normalized = hidden_layer(softmax, lambda da, z, a: a * (da - (da * a).sum(axis=1, keepdims=True)))
 
 SOFTMAX = (
-    normalized.bug("softmax_diagonal_jacobian", {"unknown"}, W1, dz=lambda da, z, a: da * a * (1 - a)),
-    normalized.bug("softmax_sum_over_the_batch", {"unknown"}, W1, dz=lambda da, z, a: a * (da - (da * a).sum(axis=0))),
+    normalized.bug("softmax_diagonal_jacobian", {"activation_derivative"}, W1, dz=lambda da, z, a: da * a * (1 - a)),
+    normalized.bug(
+        "softmax_sum_over_the_batch", {"activation_derivative"}, W1, dz=lambda da, z, a: a * (da - (da * a).sum(axis=0))
+    ),
     normalized.bug(
         "softmax_sum_without_probabilities",
-        {"unknown"},
+        {"activation_derivative"},
         W1,
         dz=lambda da, z, a: a * (da - da.sum(axis=1, keepdims=True)),
     ),
-    normalized.bug("softmax_sum_forgotten", {"unknown"}, W1, dz=lambda da, z, a: a * da),
+    normalized.bug("softmax_sum_forgotten", {"activation_derivative"}, W1, dz=lambda da, z, a: a * da),
     normalized.bug(
-        "softmax_sign_of_sum", {"unknown"}, W1, dz=lambda da, z, a: a * (da + (da * a).sum(axis=1, keepdims=True))
+        "softmax_sign_of_sum",
+        {"activation_derivative"},
+        W1,
+        dz=lambda da, z, a: a * (da + (da * a).sum(axis=1, keepdims=True)),
     ),
 )
 

@@ -35,7 +35,7 @@ SHAPES = (
     layer.bug("bias_summed_to_a_scalar", {"shape"}, B, db=lambda dz: dz.sum()),
     layer.bug("bias_without_last_unit", {"shape"}, B, db=lambda dz: dz.sum(axis=0)[:-1]),
     layer.bug("kernel_flattened", {"shape"}, W, dw=lambda x, dz: (x.T @ dz).ravel()),
-    layer.bug("bias_sum_over_the_wrong_axis_of_a_square", {"unknown"}, B, db=lambda dz: dz.sum(axis=1)),
+    layer.bug("bias_sum_over_the_wrong_axis_of_a_square", {"wrong_axis"}, B, db=lambda dz: dz.sum(axis=1)),
 )
 
 DTYPES = (
@@ -56,9 +56,7 @@ DTYPES = (
         options={"dtypes": ("float32",)},
     ),
     layer.bug("kernel_rounded_to_integers", {"dtype"}, W, dw=lambda x, dz: jnp.round(x.T @ dz).astype(jnp.int32)),
-    layer.bug(
-        "kernel_through_float16", {"unknown"}, W, dw=lambda x, dz: (x.T @ dz).astype(jnp.float16).astype(x.dtype)
-    ),
+    layer.bug("kernel_through_float16", {"dtype"}, W, dw=lambda x, dz: (x.T @ dz).astype(jnp.float16).astype(x.dtype)),
 )
 
 NONFINITE = (
@@ -105,7 +103,7 @@ masked = Problem(THEME, masked_loss, masked_gradient, masked_make)
 BROADCASTING = (
     column.bug(
         "target_column_against_prediction_row",
-        {"unknown"},
+        {"loss_derivative", "wrong_axis"},
         grad_fn=lambda w, x, y: x.T @ squared_error_backward(x @ w, y).mean(axis=0),
     ),
     column.bug(
@@ -119,9 +117,7 @@ BROADCASTING = (
         error=lambda error, counted: jnp.where(counted, error, 0) / len(error),
     ),
     # For a scalar leaf every wrong value is a multiple of the right one.
-    masked.bug(
-        "mask_forgotten", {"scaled", "unknown"}, "['slope']", error=lambda error, counted: error / counted.sum()
-    ),
+    masked.bug("mask_forgotten", {"mask"}, "['slope']", error=lambda error, counted: error / counted.sum()),
     masked.bug("scalar_offset_kept_as_vector", {"shape"}, "['offset']", offset=lambda de: de),
     masked.bug("scalar_offset_of_one_entry", {"shape"}, "['offset']", offset=lambda de: de.sum(keepdims=True)),
 )

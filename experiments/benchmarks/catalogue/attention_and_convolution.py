@@ -56,21 +56,23 @@ attention = Problem(THEME, attention_loss, attention_gradient, attention_make)
 ATTENTION = (
     attention.bug("attention_scale_forgotten", {"scaled"}, QUERY, scale=1),
     attention.bug("attention_scale_without_root", {"scaled"}, KEY, scale=1 / WIDTH),
-    attention.bug("attention_softmax_diagonal", {"unknown"}, QUERY, dscores=lambda p, dp: p * (1 - p) * dp),
-    attention.bug("attention_softmax_sum_forgotten", {"unknown"}, QUERY, dscores=lambda p, dp: p * dp),
+    attention.bug(
+        "attention_softmax_diagonal", {"activation_derivative"}, QUERY, dscores=lambda p, dp: p * (1 - p) * dp
+    ),
+    attention.bug("attention_softmax_sum_forgotten", {"activation_derivative"}, QUERY, dscores=lambda p, dp: p * dp),
     attention.bug(
         "attention_softmax_over_queries",
-        {"unknown"},
+        {"activation_derivative", "wrong_axis"},
         KEY,
         dscores=lambda p, dp: p * (dp - (dp * p).sum(axis=0)),
     ),
-    attention.bug("attention_key_scores_untransposed", {"unknown"}, KEY, dk=lambda ds, q: ds @ q),
-    attention.bug("attention_query_scores_transposed", {"unknown"}, QUERY, dq=lambda ds, k: ds.T @ k),
-    attention.bug("attention_value_untransposed", {"unknown"}, VALUE, dv=lambda p, dout: p @ dout),
-    attention.bug("attention_values_in_place_untransposed", {"unknown"}, QUERY, dp=lambda dout, v: dout @ v),
+    attention.bug("attention_key_scores_untransposed", {"transposed"}, KEY, dk=lambda ds, q: ds @ q),
+    attention.bug("attention_query_scores_transposed", {"transposed"}, QUERY, dq=lambda ds, k: ds.T @ k),
+    attention.bug("attention_value_untransposed", {"transposed"}, VALUE, dv=lambda p, dout: p @ dout),
+    attention.bug("attention_values_in_place_untransposed", {"transposed"}, QUERY, dp=lambda dout, v: dout @ v),
     attention.bug(
         "attention_causal_mask_forgotten",
-        {"unknown"},
+        {"mask"},
         VALUE,
         probabilities=lambda q, k: softmax(scores_of(q, k, causal=False)),
     ),
@@ -140,21 +142,21 @@ convolution = Problem(THEME, convolution_loss, convolution_gradient, convolution
 CONVOLUTION = (
     # The tap in the middle stays where it is.
     convolution.bug(
-        "convolution_kernel_flipped", {"unknown", "unit"}, "['w2']", dw2=lambda a, dz: kernel_gradient(a, dz)[::-1]
+        "convolution_kernel_flipped", {"kernel_flipped"}, "['w2']", dw2=lambda a, dz: kernel_gradient(a, dz)[::-1]
     ),
     convolution.bug(
-        "convolution_input_shifted", {"unknown"}, "['w2']", dw2=lambda a, dz: kernel_gradient(a, dz, shift=1)
+        "convolution_input_shifted", {"shifted"}, "['w2']", dw2=lambda a, dz: kernel_gradient(a, dz, shift=1)
     ),
     convolution.bug(
-        "convolution_cotangent_not_flipped", {"unknown"}, "['w1']", da=lambda dz, w: input_gradient(dz, w[::-1])
+        "convolution_cotangent_not_flipped", {"kernel_flipped"}, "['w1']", da=lambda dz, w: input_gradient(dz, w[::-1])
     ),
     convolution.bug(
-        "convolution_centre_tap_only", {"unknown"}, "['w1']", da=lambda dz, w: input_gradient(dz, w.at[::2].set(0))
+        "convolution_centre_tap_only", {"lost_path"}, "['w1']", da=lambda dz, w: input_gradient(dz, w.at[::2].set(0))
     ),
     convolution.bug(
         "convolution_bias_mean_over_positions", {"scaled"}, "['b1']", db1=lambda dz: dz.mean(axis=1).sum(axis=0)
     ),
-    convolution.bug("convolution_bias_first_position", {"unknown"}, "['b1']", db1=lambda dz: dz[:, 0].sum(axis=0)),
+    convolution.bug("convolution_bias_first_position", {"lost_path"}, "['b1']", db1=lambda dz: dz[:, 0].sum(axis=0)),
     convolution.bug(
         "convolution_kernel_first_sample",
         {"subset_of_batch"},

@@ -51,8 +51,8 @@ solution = plain(
 )
 
 MATRICES = (
-    quadratic.bug("quadratic_form_taken_for_symmetric", {"unknown"}, grad_fn=lambda x, a: 2 * a @ x),
-    quadratic.bug("quadratic_form_one_side_only", {"unknown"}, grad_fn=lambda x, a: a @ x),
+    quadratic.bug("quadratic_form_taken_for_symmetric", {"lost_use", "transposed"}, grad_fn=lambda x, a: 2 * a @ x),
+    quadratic.bug("quadratic_form_one_side_only", {"lost_use"}, grad_fn=lambda x, a: a @ x),
     determinant.bug("log_determinant_untransposed", {"transposed"}, grad_fn=lambda a, x, y: jnp.linalg.inv(a)),
     solution.bug(
         "inverse_sign_forgotten",
@@ -61,7 +61,7 @@ MATRICES = (
     ),
     solution.bug(
         "inverse_not_transposed",
-        {"unknown"},
+        {"transposed"},
         grad_fn=lambda a, x, y: -jnp.outer(jnp.linalg.solve(a, y), jnp.linalg.solve(a, x)),
     ),
     solution.bug(
@@ -127,7 +127,7 @@ VECTORS = (
     # What is forgotten is a multiple of x.
     angle.bug(
         "cosine_projection_forgotten",
-        {"unknown", "offset_by_parameter"},
+        {"lost_path", "normalization_term", "offset_by_parameter"},
         grad_fn=lambda x, y: y / (length(x) * length(y)),
     ),
     angle.bug(
@@ -135,20 +135,32 @@ VECTORS = (
         {"scaled"},
         grad_fn=lambda x, y: y / length(y) - cosine(x, y) * x / length(x),
     ),
-    roots.bug("root_in_the_numerator", {"unknown"}, grad_fn=lambda x, y: y * jnp.sqrt(x) / 2),
+    roots.bug("root_in_the_numerator", {"activation_derivative"}, grad_fn=lambda x, y: y * jnp.sqrt(x) / 2),
     roots.bug("root_missing_half", {"scaled"}, grad_fn=lambda x, y: y / jnp.sqrt(x)),
-    spread.bug("variance_not_centred", {"unknown"}, grad_fn=lambda x, y: 2 * x / x.size),
+    spread.bug(
+        "variance_not_centred",
+        {"loss_derivative", "lost_path", "normalization_term"},
+        grad_fn=lambda x, y: 2 * x / x.size,
+    ),
     spread.bug("variance_divided_by_one_less", {"scaled"}, grad_fn=lambda x, y: 2 * (x - x.mean()) / (x.size - 1)),
-    products.bug("product_not_divided", {"unknown"}, grad_fn=lambda x, y: jnp.full_like(x, jnp.prod(x))),
-    powers.bug("power_exponent_kept", {"unknown"}, grad_fn=lambda x, y: y * x**y),
-    powers.bug("power_factor_forgotten", {"unknown"}, grad_fn=lambda x, y: x ** (y - 1)),
-    entropy.bug("entropy_product_rule_forgotten", {"unknown"}, grad_fn=lambda x, y: jnp.log(x)),
+    products.bug(
+        "product_not_divided",
+        {"activation_derivative", "loss_derivative", "wrong_operand"},
+        grad_fn=lambda x, y: jnp.full_like(x, jnp.prod(x)),
+    ),
+    powers.bug("power_exponent_kept", {"activation_derivative"}, grad_fn=lambda x, y: y * x**y),
+    powers.bug("power_factor_forgotten", {"activation_derivative"}, grad_fn=lambda x, y: x ** (y - 1)),
+    entropy.bug("entropy_product_rule_forgotten", {"lost_path", "lost_use"}, grad_fn=lambda x, y: jnp.log(x)),
     soft_maximum.bug("logsumexp_not_normalized", {"scaled"}, grad_fn=lambda x, y: jnp.exp(x - x.max())),
-    soft_maximum.bug("logsumexp_taken_for_maximum", {"unknown"}, grad_fn=lambda x, y: (x == x.max()).astype(x.dtype)),
-    prefix.bug("cumsum_not_reversed", {"unknown"}, grad_fn=lambda x, y: jnp.cumsum(2 * y * jnp.cumsum(x))),
-    prefix.bug("cumsum_own_term_only", {"unknown"}, grad_fn=lambda x, y: 2 * y * jnp.cumsum(x)),
-    ordered.bug("sort_not_undone", {"unknown"}, grad_fn=lambda x, y: y),
-    ordered.bug("sort_undone_the_wrong_way", {"unknown"}, grad_fn=lambda x, y: y[jnp.argsort(x)]),
+    soft_maximum.bug(
+        "logsumexp_taken_for_maximum",
+        {"activation_derivative", "loss_derivative"},
+        grad_fn=lambda x, y: (x == x.max()).astype(x.dtype),
+    ),
+    prefix.bug("cumsum_not_reversed", {"transposed"}, grad_fn=lambda x, y: jnp.cumsum(2 * y * jnp.cumsum(x))),
+    prefix.bug("cumsum_own_term_only", {"lost_path"}, grad_fn=lambda x, y: 2 * y * jnp.cumsum(x)),
+    ordered.bug("sort_not_undone", {"transposed"}, grad_fn=lambda x, y: y),
+    ordered.bug("sort_undone_the_wrong_way", {"transposed"}, grad_fn=lambda x, y: y[jnp.argsort(x)]),
 )
 
 
@@ -217,17 +229,17 @@ complex_layer = plain(complex_loss, lambda w, x, y: x.T @ squared_error_backward
 
 COMPLEX = (
     complex_layer.bug(
-        "complex_not_conjugated", {"unknown"}, grad_fn=lambda w, x, y: x.T @ squared_error_backward(x @ w, y)
+        "complex_not_conjugated", {"conjugate"}, grad_fn=lambda w, x, y: x.T @ squared_error_backward(x @ w, y)
     ),
     complex_layer.bug(
-        "complex_ascent_direction", {"unknown"}, grad_fn=lambda w, x, y: x.T.conj() @ squared_error_backward(x @ w, y)
+        "complex_ascent_direction", {"conjugate"}, grad_fn=lambda w, x, y: x.T.conj() @ squared_error_backward(x @ w, y)
     ),
     complex_layer.bug(
         "complex_half_of_wirtinger", {"scaled"}, grad_fn=lambda w, x, y: x.T @ (x @ w - y).conj() / len(y)
     ),
     complex_layer.bug(
         "complex_real_part_only",
-        {"unknown"},
+        {"conjugate"},
         grad_fn=lambda w, x, y: (x.T @ squared_error_backward(x @ w, y).conj()).real.astype(w.dtype),
     ),
 )
@@ -253,6 +265,6 @@ def bootstrap_gradient_through_target(w, x, following, reward):
 
 bootstrap = plain(bootstrap_loss, bootstrap_gradient, bootstrap_make, THEME)
 
-CONSTANTS = (bootstrap.bug("stop_gradient_not_honoured", {"unknown"}, grad_fn=bootstrap_gradient_through_target),)
+CONSTANTS = (bootstrap.bug("stop_gradient_not_honoured", {"stop_gradient"}, grad_fn=bootstrap_gradient_through_target),)
 
 CASES = MATRICES + VECTORS + SCALARS + COMPLEX + CONSTANTS

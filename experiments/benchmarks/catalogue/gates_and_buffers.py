@@ -64,16 +64,18 @@ def memory_gradient(
 memory = Problem(THEME, memory_loss, memory_gradient, memory_make)
 
 GATES = (
-    memory.bug("memory_forget_gate_of_the_new_cell", {"unknown"}, "['w']", dforget=lambda dc, before, cell: dc * cell),
+    memory.bug(
+        "memory_forget_gate_of_the_new_cell", {"wrong_operand"}, "['w']", dforget=lambda dc, before, cell: dc * cell
+    ),
     memory.bug(
         "memory_cell_not_carried",
-        {"unknown"},
+        {"lost_path"},
         "['w']",
         dcell=lambda carried, dh, out, cell: dh * out * (1 - jnp.tanh(cell) ** 2),
     ),
     memory.bug(
         "memory_candidate_by_sigmoid_rule",
-        {"unknown"},
+        {"activation_derivative"},
         "['w']",
         dcandidate=lambda dc, gate, candidate: dc * gate * candidate * (1 - candidate),
     ),
@@ -118,11 +120,11 @@ def on_tokens(mix, right_dvalues) -> Problem:
 MIXING = (
     # The last width of the last head is right by chance.
     on_tokens(along_heads, along_heads_backward).bug(
-        "heads_taken_for_their_width", {"unknown", "unit"}, dvalues=lambda dv: along_heads_backward(dv, axis=2)
+        "heads_taken_for_their_width", {"wrong_axis"}, dvalues=lambda dv: along_heads_backward(dv, axis=2)
     ),
-    on_tokens(turned, lambda dv: turned(dv, -1)).bug("rotation_not_turned_back", {"unknown"}, dvalues=turned),
+    on_tokens(turned, lambda dv: turned(dv, -1)).bug("rotation_not_turned_back", {"transposed"}, dvalues=turned),
     on_tokens(from_the_end, lambda dv: jnp.cumsum(dv, axis=0)).bug(
-        "backward_direction_not_reversed", {"unknown"}, dvalues=from_the_end
+        "backward_direction_not_reversed", {"transposed"}, dvalues=from_the_end
     ),
 )
 
@@ -178,11 +180,18 @@ quantile = Problem(THEME, quantile_loss, quantile_gradient, quantile_make)
 
 PARTS = (
     bound.bug(
-        "bound_without_its_divergence", {"offset_by_parameter"}, "['mean']", divergence=lambda mean, scale: (0, 0)
+        "bound_without_its_divergence",
+        {"lost_path", "offset_by_parameter"},
+        "['mean']",
+        divergence=lambda mean, scale: (0, 0),
     ),
-    bound.bug("bound_noise_forgotten", {"unknown"}, "['log_scale']", draw=lambda scale, noise: scale),
-    contrast.bug("contrast_of_rows_only", {"unknown"}, dscores=lambda s: softmax(s, axis=1)),
-    quantile.bug("quantile_sides_exchanged", {"unknown"}, above=-0.1, below=0.9),
+    bound.bug("bound_noise_forgotten", {"scaled_path"}, "['log_scale']", draw=lambda scale, noise: scale),
+    contrast.bug(
+        "contrast_of_rows_only",
+        {"activation_derivative", "loss_derivative", "wrong_axis"},
+        dscores=lambda s: softmax(s, axis=1),
+    ),
+    quantile.bug("quantile_sides_exchanged", {"loss_derivative", "mask"}, above=-0.1, below=0.9),
 )
 
 
@@ -209,7 +218,10 @@ def edges_gradient(inside=lambda z: jnp.abs(z) < 0.8):
 
 EDGES = (
     Problem(THEME, edges_loss, edges_gradient, edges_make).bug(
-        "edges_passed_in_all_units_but_one", {"unknown"}, "['b1']", inside=lambda z: jnp.full(z.shape, True)
+        "edges_passed_in_all_units_but_one",
+        {"activation_derivative", "mask"},
+        "['b1']",
+        inside=lambda z: jnp.full(z.shape, True),
     ),
 )
 
@@ -243,10 +255,10 @@ def network_gradient(rectified=lambda z: np.maximum(z, 0), sums=lambda w1, w2: (
 network = Problem(THEME, network_loss, network_gradient, network_make)
 
 BUFFERS = (
-    network.bug("rectified_in_place", {"unknown"}, "['w1']", rectified=lambda z: np.maximum(z, 0, out=z)),
     network.bug(
-        "one_buffer_for_two_kernels", {"unknown", "unit"}, "['w1']", sums=lambda w1, w2: (np.zeros_like(w1),) * 2
+        "rectified_in_place", {"activation_derivative", "mask"}, "['w1']", rectified=lambda z: np.maximum(z, 0, out=z)
     ),
+    network.bug("one_buffer_for_two_kernels", {"accumulated"}, "['w1']", sums=lambda w1, w2: (np.zeros_like(w1),) * 2),
 )
 
 CASES = GATES + MIXING + PARTS + EDGES + BUFFERS

@@ -53,24 +53,24 @@ two_layers = Problem(THEME, loss_fn, gradient, make)
 
 TWO_LAYERS = (
     two_layers.bug("kernel_transposed", {"transposed"}, "['w2']", dw2=lambda a, dz: dz.T @ a),
-    two_layers.bug("input_gradient_untransposed", {"unknown"}, "['w1']", da=lambda dz, w: dz @ w),
-    two_layers.bug("kernel_from_inputs_of_other_layer", {"unknown"}, "['w2']", dw2_from=lambda x, a: x),
-    two_layers.bug("kernel_without_inputs_transposed", {"unknown"}, "['w1']", dw1=lambda x, dz: x @ dz),
+    two_layers.bug("input_gradient_untransposed", {"transposed"}, "['w1']", da=lambda dz, w: dz @ w),
+    two_layers.bug("kernel_from_inputs_of_other_layer", {"wrong_operand"}, "['w2']", dw2_from=lambda x, a: x),
+    two_layers.bug("kernel_without_inputs_transposed", {"transposed"}, "['w1']", dw1=lambda x, dz: x @ dz),
     two_layers.bug("kernel_mean_once_more", {"scaled"}, "['w1']", dw1=lambda x, dz: x.T @ dz / len(x)),
     two_layers.bug(
         "kernel_from_means",
-        {"unknown"},
+        {"wrong_operand"},
         "['w2']",
         dw2=lambda a, dz: len(a) * jnp.outer(a.mean(axis=0), dz.mean(axis=0)),
     ),
-    two_layers.bug("kernel_from_rows_out_of_step", {"unknown"}, "['w1']", dw1=lambda x, dz: jnp.roll(x, 1, 0).T @ dz),
+    two_layers.bug("kernel_from_rows_out_of_step", {"shifted"}, "['w1']", dw1=lambda x, dz: jnp.roll(x, 1, 0).T @ dz),
     two_layers.bug("kernel_first_sample", {"subset_of_batch"}, "['w1']", dw1=lambda x, dz: jnp.outer(x[0], dz[0])),
     two_layers.bug("kernel_last_sample_dropped", {"subset_of_batch"}, "['w2']", dw2=lambda a, dz: a[:-1].T @ dz[:-1]),
     two_layers.bug("kernel_every_other_sample", {"subset_of_batch"}, "['w1']", dw1=lambda x, dz: x[::2].T @ dz[::2]),
     two_layers.bug("bias_mean_for_sum", {"scaled"}, "['b1']", db1=lambda dz: dz.mean(axis=0)),
     two_layers.bug("bias_first_sample", {"subset_of_batch"}, "['b2']", db2=lambda dz: dz[0]),
-    two_layers.bug("bias_sum_over_units", {"unknown"}, "['b1']", db1=lambda dz: dz.sum(axis=1)),
-    two_layers.bug("bias_sum_of_everything", {"unknown"}, "['b2']", db2=lambda dz: jnp.full(dz.shape[1:], dz.sum())),
+    two_layers.bug("bias_sum_over_units", {"wrong_axis"}, "['b1']", db1=lambda dz: dz.sum(axis=1)),
+    two_layers.bug("bias_sum_of_everything", {"wrong_axis"}, "['b2']", db2=lambda dz: jnp.full(dz.shape[1:], dz.sum())),
     two_layers.bug("bias_forgotten", {"zero"}, "['b2']", db2=lambda dz: jnp.zeros_like(dz[0])),
     two_layers.bug("bias_one_entry_negated", {"element"}, "['b1']", db1=lambda dz: dz.sum(axis=0).at[4].multiply(-1)),
     two_layers.bug("first_layer_taken_for_frozen", {"zero"}, "['w1']", dw1=lambda x, dz: jnp.zeros_like(x.T @ dz)),
@@ -167,7 +167,7 @@ blocks = Problem(THEME, side_by_side_loss, side_by_side_gradient, side_by_side)
 SINGLE_LAYERS = (
     oblong_layer.bug(
         "kernel_transposed_then_reshaped",
-        {"unknown"},
+        {"transposed"},
         grad_fn=lambda w, x, y: (squared_error_backward(x @ w, y).T @ x).reshape(w.shape),
     ),
     oblong_layer.bug(

@@ -85,7 +85,10 @@ SQUARED = (
     mean_squared_error.bug("mse_mean_over_outputs_too", {"scaled"}, dz=lambda z, y: 2 * (z - y) / y.size),
     mean_squared_error.bug("mse_sign", {"sign"}, dz=lambda z, y: 2 * (y - z) / len(y)),
     mean_squared_error.bug(
-        "mse_gradient_of_absolute_error", {"unknown"}, "['w']", dz=lambda z, y: jnp.sign(z - y) / len(y)
+        "mse_gradient_of_absolute_error",
+        {"activation_derivative", "loss_derivative"},
+        "['w']",
+        dz=lambda z, y: jnp.sign(z - y) / len(y),
     ),
 )
 
@@ -103,18 +106,36 @@ def through_sigmoid(dp):
 binary = on_linear_model(binary_cross_entropy, through_sigmoid(lambda p, y: (p - y) / (p * (1 - p))), yes_or_no)
 
 BINARY = (
-    binary.bug("bce_missing_reciprocal", {"unknown"}, "['w']", dz=through_sigmoid(lambda p, y: p - y)),
-    binary.bug("bce_missing_second_term", {"unknown"}, "['w']", dz=through_sigmoid(lambda p, y: -y / p)),
     binary.bug(
-        "bce_log_of_the_wrong_side", {"unknown"}, "['w']", dz=through_sigmoid(lambda p, y: y / (1 - p) - (1 - y) / p)
+        "bce_missing_reciprocal",
+        {"activation_derivative", "loss_derivative", "scaled_path"},
+        "['w']",
+        dz=through_sigmoid(lambda p, y: p - y),
     ),
     binary.bug(
-        "bce_sign_of_second_term", {"unknown"}, "['w']", dz=through_sigmoid(lambda p, y: -y / p - (1 - y) / (1 - p))
+        "bce_missing_second_term", {"loss_derivative", "lost_path"}, "['w']", dz=through_sigmoid(lambda p, y: -y / p)
     ),
-    binary.bug("bce_missing_one_minus_p", {"unknown"}, "['w']", dz=through_sigmoid(lambda p, y: -y / p + (1 - y) / p)),
+    binary.bug(
+        "bce_log_of_the_wrong_side",
+        {"loss_derivative", "wrong_operand"},
+        "['w']",
+        dz=through_sigmoid(lambda p, y: y / (1 - p) - (1 - y) / p),
+    ),
+    binary.bug(
+        "bce_sign_of_second_term",
+        {"loss_derivative", "scaled_path"},
+        "['w']",
+        dz=through_sigmoid(lambda p, y: -y / p - (1 - y) / (1 - p)),
+    ),
+    binary.bug(
+        "bce_missing_one_minus_p",
+        {"activation_derivative", "loss_derivative", "wrong_operand"},
+        "['w']",
+        dz=through_sigmoid(lambda p, y: -y / p + (1 - y) / p),
+    ),
     binary.bug(
         "bce_sigmoid_forgotten",
-        {"unknown"},
+        {"activation_derivative"},
         "['w']",
         dz=lambda z, y: (sigmoid(z) - y) / (sigmoid(z) * (1 - sigmoid(z))) / len(y),
     ),
@@ -138,11 +159,24 @@ def through_softmax(dp):
 categorical = on_linear_model(categorical_cross_entropy, through_softmax(lambda p, y: -y / p), class_labels)
 
 CATEGORICAL = (
-    categorical.bug("cce_missing_reciprocal", {"unknown"}, "['w']", dz=through_softmax(lambda p, y: -y)),
-    categorical.bug("cce_gradient_of_logits", {"unknown"}, "['w']", dz=through_softmax(lambda p, y: p - y)),
+    categorical.bug(
+        "cce_missing_reciprocal",
+        {"activation_derivative", "loss_derivative"},
+        "['w']",
+        dz=through_softmax(lambda p, y: -y),
+    ),
+    categorical.bug(
+        "cce_gradient_of_logits",
+        {"activation_derivative", "loss_derivative"},
+        "['w']",
+        dz=through_softmax(lambda p, y: p - y),
+    ),
     categorical.bug("cce_sign", {"sign"}, dz=through_softmax(lambda p, y: y / p)),
     categorical.bug(
-        "cce_softmax_jacobian_forgotten", {"unknown"}, "['w']", dz=lambda z, y: -one_hot(y, z) / softmax(z) / len(y)
+        "cce_softmax_jacobian_forgotten",
+        {"activation_derivative"},
+        "['w']",
+        dz=lambda z, y: -one_hot(y, z) / softmax(z) / len(y),
     ),
 )
 
@@ -192,49 +226,65 @@ LOGITS = (
     sigmoid_logits.bug("sigmoid_ce_missing_batch_mean", {"scaled"}, dz=lambda z, y: sigmoid(z) - y),
     sigmoid_logits.bug(
         "sigmoid_ce_derivative_once_more",
-        {"unknown"},
+        {"activation_derivative", "loss_derivative"},
         "['w']",
         dz=lambda z, y: (sigmoid(z) - y) * sigmoid(z) * (1 - sigmoid(z)) / len(y),
     ),
     sigmoid_logits.bug(
         "sigmoid_ce_targets_of_plus_and_minus_one",
-        {"unknown"},
+        {"loss_derivative", "wrong_operand"},
         "['w']",
         dz=lambda z, y: (sigmoid(z) - (2 * y - 1)) / len(y),
     ),
-    sigmoid_logits.bug("sigmoid_ce_linear_residual", {"unknown"}, "['w']", dz=lambda z, y: (z - y) / len(y)),
+    sigmoid_logits.bug(
+        "sigmoid_ce_linear_residual",
+        {"activation_derivative", "loss_derivative"},
+        "['w']",
+        dz=lambda z, y: (z - y) / len(y),
+    ),
     softmax_logits.bug("softmax_ce_missing_batch_mean", {"scaled"}, dz=lambda z, y: softmax(z) - one_hot(y, z)),
     softmax_logits.bug(
         "softmax_ce_mean_over_classes_too", {"scaled"}, dz=lambda z, y: (softmax(z) - one_hot(y, z)) / z.size
     ),
     softmax_logits.bug("softmax_ce_sign", {"sign"}, dz=lambda z, y: (one_hot(y, z) - softmax(z)) / len(y)),
     softmax_logits.bug(
-        "softmax_ce_labels_off_by_one", {"unknown"}, "['w']", dz=lambda z, y: (softmax(z) - one_hot(y - 1, z)) / len(y)
+        "softmax_ce_labels_off_by_one",
+        {"loss_derivative", "shifted", "wrong_operand"},
+        "['w']",
+        dz=lambda z, y: (softmax(z) - one_hot(y - 1, z)) / len(y),
     ),
     softmax_logits.bug(
         "softmax_ce_softmax_over_the_batch",
-        {"unknown"},
+        {"activation_derivative", "loss_derivative", "wrong_axis"},
         "['w']",
         dz=lambda z, y: (softmax(z, axis=0) - one_hot(y, z)) / len(y),
     ),
-    softmax_logits.bug("softmax_ce_target_forgotten", {"unknown"}, "['w']", dz=lambda z, y: softmax(z) / len(y)),
+    softmax_logits.bug(
+        "softmax_ce_target_forgotten", {"loss_derivative", "lost_path"}, "['w']", dz=lambda z, y: softmax(z) / len(y)
+    ),
     softmax_logits.bug(
         "softmax_ce_gradient_only_at_the_label",
-        {"unknown"},
+        {"activation_derivative", "loss_derivative", "mask"},
         "['w']",
         dz=lambda z, y: (softmax(z) - 1) * one_hot(y, z) / len(y),
     ),
     smoothed.bug(
-        "label_smoothing_forgotten", {"unknown"}, "['w']", dz=lambda z, y: (softmax(z) - one_hot(y, z)) / len(y)
+        "label_smoothing_forgotten",
+        {"loss_derivative", "wrong_operand"},
+        "['w']",
+        dz=lambda z, y: (softmax(z) - one_hot(y, z)) / len(y),
     ),
     soft_targets.bug(
         "soft_targets_rounded_to_labels",
-        {"unknown"},
+        {"loss_derivative", "wrong_operand"},
         "['w']",
         dz=lambda z, y: (softmax(z) - one_hot(y.argmax(axis=1), z)) / len(y),
     ),
     weighted.bug(
-        "class_weights_forgotten", {"unknown"}, "['w']", dz=lambda z, y: (softmax(z) - one_hot(y, z)) / len(y)
+        "class_weights_forgotten",
+        {"loss_derivative", "scaled_path"},
+        "['w']",
+        dz=lambda z, y: (softmax(z) - one_hot(y, z)) / len(y),
     ),
 )
 
@@ -287,38 +337,58 @@ poisson_loss = on_linear_model(poisson, lambda z, y: (jnp.exp(z) - y) / len(y), 
 OTHERS = (
     huber_loss.bug(
         "huber_slope_one_outside",
-        {"unknown"},
+        {"activation_derivative", "loss_derivative", "scaled_path"},
         "['w']",
         dz=lambda z, y: jnp.where(jnp.abs(z - y) <= DELTA, z - y, jnp.sign(z - y)) / len(y),
     ),
-    huber_loss.bug("huber_never_clipped", {"unknown"}, "['w']", dz=lambda z, y: (z - y) / len(y)),
+    huber_loss.bug(
+        "huber_never_clipped",
+        {"activation_derivative", "loss_derivative", "mask"},
+        "['w']",
+        dz=lambda z, y: (z - y) / len(y),
+    ),
     # With one output, what is left out are whole samples: those inside the margin on the right side.
     hinge_loss.bug(
         "hinge_without_margin",
-        {"subset_of_batch", "unknown"},
+        {"activation_derivative", "loss_derivative", "mask", "subset_of_batch"},
         "['w']",
         dz=lambda z, y: jnp.where(y * z < 0, -y, 0) / len(y),
     ),
-    hinges.bug("hinge_label_forgotten", {"unknown"}, "['w']", dz=lambda z, y: jnp.where(y * z < 1, -1.0, 0) / len(y)),
-    hinges.bug("hinge_active_everywhere", {"unknown"}, "['w']", dz=lambda z, y: -y / len(y)),
+    hinges.bug(
+        "hinge_label_forgotten",
+        {"loss_derivative", "scaled_path"},
+        "['w']",
+        dz=lambda z, y: jnp.where(y * z < 1, -1.0, 0) / len(y),
+    ),
+    hinges.bug(
+        "hinge_active_everywhere",
+        {"activation_derivative", "loss_derivative", "mask"},
+        "['w']",
+        dz=lambda z, y: -y / len(y),
+    ),
     squared_hinges.bug(
         "squared_hinge_margin_forgotten",
-        {"unknown"},
+        {"activation_derivative", "loss_derivative", "scaled_path"},
         "['w']",
         dz=lambda z, y: jnp.where(y * z < 1, -2 * y, 0) / len(y),
     ),
     kullback_leibler.bug("kl_sign", {"sign"}, dz=lambda z, p: (p - softmax(z)) / len(p)),
-    kullback_leibler.bug("kl_of_the_other_direction", {"unknown"}, "['w']", dz=reversed_divergence_dz),
+    kullback_leibler.bug("kl_of_the_other_direction", {"loss_derivative"}, "['w']", dz=reversed_divergence_dz),
     distilled.bug(
         "distillation_temperature_forgotten", {"scaled"}, dz=lambda z, p: (softmax(z / TEMPERATURE) - p) / len(p)
     ),
     distilled.bug(
         "distillation_softmax_at_temperature_one",
-        {"unknown"},
+        {"activation_derivative", "loss_derivative", "scaled_path"},
         "['w']",
         dz=lambda z, p: (softmax(z) - p) / TEMPERATURE / len(p),
     ),
-    poisson_loss.bug("poisson_exponential_forgotten", {"unknown"}, "['w']", dz=lambda z, y: (z - y) / len(y)),
+    poisson_loss.bug(
+        "poisson_exponential_forgotten",
+        {"activation_derivative", "loss_derivative"},
+        "['w']",
+        dz=lambda z, y: (z - y) / len(y),
+    ),
 )
 
 CASES = SQUARED + BINARY + CATEGORICAL + LOGITS + OTHERS

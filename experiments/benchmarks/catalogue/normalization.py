@@ -92,50 +92,59 @@ batch_norm = normalized(0, batch_dh)
 BATCH_NORM = (
     batch_norm.bug(
         "batch_norm_missing_mean_term",
-        {"unknown"},
+        {"normalization_term"},
         W,
         dh=lambda dy, x_hat, gamma, inverse, h: inverse * gamma * (dy - x_hat * mean(dy * x_hat)),
     ),
     batch_norm.bug(
         "batch_norm_missing_x_hat_term",
-        {"unknown"},
+        {"normalization_term"},
         W,
         dh=lambda dy, x_hat, gamma, inverse, h: inverse * gamma * (dy - mean(dy)),
     ),
     batch_norm.bug(
         "batch_norm_statistics_taken_for_constants",
-        {"unknown"},
+        {"normalization_term"},
         W,
         dh=lambda dy, x_hat, gamma, inverse, h: inverse * gamma * dy,
     ),
     batch_norm.bug(
         "batch_norm_sign_of_x_hat_term",
-        {"unknown"},
+        {"normalization_term"},
         W,
         dh=lambda dy, x_hat, gamma, inverse, h: inverse * gamma * (dy - mean(dy) + x_hat * mean(dy * x_hat)),
     ),
     batch_norm.bug(
         "batch_norm_gamma_forgotten",
-        {"unknown"},
+        {"scaled_path"},
         W,
         dh=lambda dy, x_hat, gamma, inverse, h: batch_dh(dy, x_hat, 1, inverse, h),
     ),
     batch_norm.bug(
         "batch_norm_deviation_forgotten",
-        {"unknown"},
+        {"normalization_term", "scaled_path"},
         W,
         dh=lambda dy, x_hat, gamma, inverse, h: batch_dh(dy, x_hat, gamma, 1, h),
     ),
-    batch_norm.bug("batch_norm_root_forgotten", {"unknown"}, W, dh=batch_dh_without_root),
-    batch_norm.bug("batch_norm_epsilon_forgotten", {"unknown"}, W, dh=batch_dh_without_epsilon),
-    batch_norm.bug("batch_norm_divided_by_one_less", {"unknown"}, W, dh=batch_dh_divided_by_one_less),
-    batch_norm.bug("batch_norm_unbiased_variance", {"unknown"}, W, dh=batch_dh_with_unbiased_variance),
-    batch_norm.bug("batch_norm_means_over_features", {"unknown"}, W, dh=layer_dh),
-    batch_norm.bug("batch_norm_running_for_batch_statistics", {"unknown"}, W, dh=batch_dh_of_running_statistics),
-    batch_norm.bug("batch_norm_gamma_from_input", {"unknown"}, GAMMA, dgamma=lambda dy, x_hat, h: (dy * h).sum(axis=0)),
+    batch_norm.bug("batch_norm_root_forgotten", {"normalization_term", "scaled_path"}, W, dh=batch_dh_without_root),
+    batch_norm.bug(
+        "batch_norm_epsilon_forgotten", {"normalization_term", "wrong_operand"}, W, dh=batch_dh_without_epsilon
+    ),
+    batch_norm.bug("batch_norm_divided_by_one_less", {"normalization_term"}, W, dh=batch_dh_divided_by_one_less),
+    batch_norm.bug("batch_norm_unbiased_variance", {"normalization_term"}, W, dh=batch_dh_with_unbiased_variance),
+    batch_norm.bug("batch_norm_means_over_features", {"wrong_axis"}, W, dh=layer_dh),
+    batch_norm.bug(
+        "batch_norm_running_for_batch_statistics",
+        {"normalization_term", "wrong_operand"},
+        W,
+        dh=batch_dh_of_running_statistics,
+    ),
+    batch_norm.bug(
+        "batch_norm_gamma_from_input", {"wrong_operand"}, GAMMA, dgamma=lambda dy, x_hat, h: (dy * h).sum(axis=0)
+    ),
     batch_norm.bug("batch_norm_gamma_without_input", {"swapped"}, GAMMA, dgamma=lambda dy, x_hat, h: dy.sum(axis=0)),
     batch_norm.bug("batch_norm_beta_mean_for_sum", {"scaled"}, BETA, dbeta=lambda dy: dy.mean(axis=0)),
-    batch_norm.bug("batch_norm_beta_sum_over_features", {"unknown"}, BETA, dbeta=lambda dy: dy.sum(axis=1)),
+    batch_norm.bug("batch_norm_beta_sum_over_features", {"wrong_axis"}, BETA, dbeta=lambda dy: dy.sum(axis=1)),
     batch_norm.bug(
         "batch_norm_gamma_and_beta_swapped",
         {"swapped"},
@@ -146,27 +155,30 @@ BATCH_NORM = (
 layer_norm = normalized(1, layer_dh)
 
 LAYER_NORM = (
-    layer_norm.bug("layer_norm_means_over_the_batch", {"unknown"}, W, dh=batch_dh),
+    layer_norm.bug("layer_norm_means_over_the_batch", {"wrong_axis"}, W, dh=batch_dh),
     layer_norm.bug(
         "layer_norm_missing_mean_term",
-        {"unknown"},
+        {"normalization_term"},
         W,
         dh=lambda dy, x_hat, gamma, inverse, h: inverse * (dy * gamma - x_hat * mean(dy * gamma * x_hat, 1)),
     ),
     layer_norm.bug(
         "layer_norm_missing_x_hat_term",
-        {"unknown"},
+        {"normalization_term"},
         W,
         dh=lambda dy, x_hat, gamma, inverse, h: inverse * (dy * gamma - mean(dy * gamma, 1)),
     ),
     layer_norm.bug(
         "layer_norm_gamma_outside_the_means",
-        {"unknown"},
+        {"normalization_term"},
         W,
         dh=lambda dy, x_hat, gamma, inverse, h: inverse * gamma * (dy - mean(dy, 1) - x_hat * mean(dy * x_hat, 1)),
     ),
     layer_norm.bug(
-        "layer_norm_gamma_sum_over_features", {"unknown"}, GAMMA, dgamma=lambda dy, x_hat, h: (dy * x_hat).sum(axis=1)
+        "layer_norm_gamma_sum_over_features",
+        {"wrong_axis"},
+        GAMMA,
+        dgamma=lambda dy, x_hat, h: (dy * x_hat).sum(axis=1),
     ),
 )
 
@@ -199,22 +211,22 @@ def prediction_gradient(
 prediction = Problem(THEME, prediction_loss, prediction_gradient, prediction_make)
 
 PREDICTION = (
-    prediction.bug("prediction_mode_with_training_formula", {"unknown"}, W, dh=batch_dh),
+    prediction.bug("prediction_mode_with_training_formula", {"normalization_term"}, W, dh=batch_dh),
     prediction.bug(
         "prediction_mode_with_batch_deviation",
-        {"unknown"},
+        {"normalization_term", "wrong_operand"},
         W,
         dh=lambda dy, x_hat, gamma, inverse, h: dy * gamma * standardized(h, 0)[1],
     ),
     prediction.bug(
         "prediction_mode_variance_for_deviation",
-        {"unknown"},
+        {"normalization_term", "scaled_path", "wrong_operand"},
         W,
         dh=lambda dy, x_hat, gamma, inverse, h: dy * gamma * inverse**2,
     ),
     prediction.bug(
         "prediction_mode_gamma_by_batch_statistics",
-        {"unknown"},
+        {"normalization_term", "wrong_operand"},
         GAMMA,
         gamma_x_hat=lambda x_hat, h: standardized(h, 0)[0],
     ),
@@ -265,15 +277,20 @@ def weight_norm_gradient(dv=lambda dw, g, unit, length: g / length * (dw - unit 
 weight_norm = Problem(THEME, weight_norm_loss, weight_norm_gradient, weight_norm_make)
 
 FURTHER = (
-    rms_norm.bug("rms_norm_taken_for_constant", {"unknown"}, W, dh=lambda dx_hat, x_hat, inverse: inverse * dx_hat),
+    rms_norm.bug(
+        "rms_norm_taken_for_constant", {"normalization_term"}, W, dh=lambda dx_hat, x_hat, inverse: inverse * dx_hat
+    ),
     rms_norm.bug(
         "rms_norm_sum_for_mean",
-        {"unknown"},
+        {"normalization_term", "scaled_path"},
         W,
         dh=lambda dx_hat, x_hat, inverse: inverse * (dx_hat - x_hat * (dx_hat * x_hat).sum(axis=1, keepdims=True)),
     ),
     weight_norm.bug(
-        "weight_norm_projection_forgotten", {"unknown"}, "['v']", dv=lambda dw, g, unit, length: g / length * dw
+        "weight_norm_projection_forgotten",
+        {"lost_path", "normalization_term"},
+        "['v']",
+        dv=lambda dw, g, unit, length: g / length * dw,
     ),
 )
 

@@ -65,31 +65,33 @@ DROPOUT = (
         da1=lambda da, first, second, key: jnp.where(first, da / (1 - KEEP), 0),
     ),
     # Units that the mask keeps for all samples are right by luck.
-    dropout.bug("dropout_mask_not_applied", {"unknown", "unit"}, W1, da1=lambda da, first, second, key: da / KEEP),
-    dropout.bug("dropout_forgotten", {"unknown"}, W1, da1=lambda da, first, second, key: da),
+    dropout.bug("dropout_mask_not_applied", {"mask"}, W1, da1=lambda da, first, second, key: da / KEEP),
+    dropout.bug("dropout_forgotten", {"mask"}, W1, da1=lambda da, first, second, key: da),
     dropout.bug(
-        "dropout_mask_inverted", {"unknown"}, W1, da1=lambda da, first, second, key: jnp.where(first, 0, da / KEEP)
+        "dropout_mask_inverted", {"mask"}, W1, da1=lambda da, first, second, key: jnp.where(first, 0, da / KEEP)
     ),
     dropout.bug(
         "dropout_mask_of_other_layer",
-        {"unknown"},
+        {"mask"},
         W1,
         da1=lambda da, first, second, key: jnp.where(second, da / KEEP, 0),
     ),
     dropout.bug(
         "dropout_mask_of_unsplit_key",
-        {"unknown"},
+        {"mask"},
         W1,
         da1=lambda da, first, second, key: jnp.where(kept(key), da / KEEP, 0),
     ),
     dropout.bug(
         "dropout_one_mask_for_the_batch",
-        {"unknown", "unit"},
+        {"mask"},
         W1,
         da1=lambda da, first, second, key: jnp.where(first[0], da / KEEP, 0),
     ),
-    dropout.bug("dropout_kernel_from_undropped", {"unknown"}, "['w2']", inputs_of_w2=lambda a1, dropped: a1),
-    dropout.bug("dropout_second_mask_not_applied", {"unknown"}, "['w2']", da2=lambda da, second: da / KEEP),
+    dropout.bug(
+        "dropout_kernel_from_undropped", {"mask", "wrong_operand"}, "['w2']", inputs_of_w2=lambda a1, dropped: a1
+    ),
+    dropout.bug("dropout_second_mask_not_applied", {"mask"}, "['w2']", da2=lambda da, second: da / KEEP),
 )
 
 # Penalties: the loss of the data plus a function of w; the line is the penalty's gradient.
@@ -145,11 +147,13 @@ PENALTIES = (
         "weight_decay_divided_by_samples", {"offset_by_parameter"}, "['w']", dw=lambda w: 2 * STRENGTH * w / SAMPLES
     ),
     decayed.bug("weight_decay_of_the_bias_too", {"offset_by_parameter"}, "['b']", db=lambda b: 2 * STRENGTH * b),
-    decayed.bug("weight_decay_square_not_differentiated", {"unknown"}, "['w']", dw=lambda w: STRENGTH * w**2),
-    decayed.bug("weight_decay_by_sign", {"unknown"}, "['w']", dw=lambda w: STRENGTH * jnp.sign(w)),
+    decayed.bug(
+        "weight_decay_square_not_differentiated", {"activation_derivative"}, "['w']", dw=lambda w: STRENGTH * w**2
+    ),
+    decayed.bug("weight_decay_by_sign", {"activation_derivative"}, "['w']", dw=lambda w: STRENGTH * jnp.sign(w)),
     undecayed.bug("weight_decay_added", {"offset_by_parameter"}, "['w']", dw=lambda w: 2 * STRENGTH * w),
     sparse.bug("lasso_forgotten", {"offset_by_parameter"}, "['w']", dw=lambda w: 0 * w),
-    sparse.bug("lasso_sign_forgotten", {"unknown"}, "['w']", dw=lambda w: STRENGTH * jnp.ones_like(w)),
+    sparse.bug("lasso_sign_forgotten", {"activation_derivative"}, "['w']", dw=lambda w: STRENGTH * jnp.ones_like(w)),
     elastic.bug("elastic_net_square_forgotten", {"offset_by_parameter"}, "['w']", dw=lambda w: STRENGTH * jnp.sign(w)),
     # A constant times w, though the constant is the length's own.
     grouped.bug("penalty_of_length_not_divided", {"offset_by_parameter"}, "['w']", dw=lambda w: STRENGTH * w),

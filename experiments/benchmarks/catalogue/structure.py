@@ -33,13 +33,15 @@ def skip_gradient(dh=lambda dout, dinner, branch: dout + dinner):
 skip = Problem(THEME, skip_loss, skip_gradient, skip_make)
 
 SKIP = (
-    skip.bug("skip_shortcut_forgotten", {"unknown"}, "['w0']", dh=lambda dout, dinner, branch: dinner),
-    skip.bug("skip_shortcut_counted_twice", {"unknown"}, "['w0']", dh=lambda dout, dinner, branch: 2 * dout + dinner),
-    skip.bug("skip_branch_forgotten", {"unknown"}, "['w0']", dh=lambda dout, dinner, branch: dout),
-    skip.bug("skip_branch_subtracted", {"unknown"}, "['w0']", dh=lambda dout, dinner, branch: dout - dinner),
+    skip.bug("skip_shortcut_forgotten", {"lost_path"}, "['w0']", dh=lambda dout, dinner, branch: dinner),
+    skip.bug(
+        "skip_shortcut_counted_twice", {"scaled_path"}, "['w0']", dh=lambda dout, dinner, branch: 2 * dout + dinner
+    ),
+    skip.bug("skip_branch_forgotten", {"lost_path"}, "['w0']", dh=lambda dout, dinner, branch: dout),
+    skip.bug("skip_branch_subtracted", {"scaled_path"}, "['w0']", dh=lambda dout, dinner, branch: dout - dinner),
     skip.bug(
         "skip_shortcut_through_the_activation",
-        {"unknown"},
+        {"activation_derivative"},
         "['w0']",
         dh=lambda dout, dinner, branch: dout * (1 - branch**2) + dinner,
     ),
@@ -83,11 +85,11 @@ tied = Problem(THEME, tied_loss, tied_gradient, tied_make)
 twice = Problem(THEME, twice_loss, twice_gradient, tied_make)
 
 SHARED = (
-    tied.bug("tied_decoder_not_counted", {"unknown"}, together=lambda encoder, decoder: encoder),
-    tied.bug("tied_encoder_not_counted", {"unknown"}, together=lambda encoder, decoder: decoder.T),
-    tied.bug("tied_decoder_untransposed", {"unknown"}, together=lambda encoder, decoder: encoder + decoder),
-    twice.bug("shared_layer_last_use_only", {"unknown"}, together=lambda first, second: second),
-    twice.bug("shared_layer_first_use_only", {"unknown"}, together=lambda first, second: first),
+    tied.bug("tied_decoder_not_counted", {"lost_use"}, together=lambda encoder, decoder: encoder),
+    tied.bug("tied_encoder_not_counted", {"lost_use"}, together=lambda encoder, decoder: decoder.T),
+    tied.bug("tied_decoder_untransposed", {"transposed"}, together=lambda encoder, decoder: encoder + decoder),
+    twice.bug("shared_layer_last_use_only", {"lost_use"}, together=lambda first, second: second),
+    twice.bug("shared_layer_first_use_only", {"lost_use"}, together=lambda first, second: first),
     twice.bug("shared_layer_mean_of_uses", {"scaled"}, together=lambda first, second: (first + second) / 2),
 )
 
@@ -119,17 +121,19 @@ embedding = Problem(THEME, embedding_loss, embedding_gradient, embedding_make)
 
 EMBEDDING = (
     embedding.bug(
-        "embedding_set_for_add", {"unit"}, scatter=lambda table, ids, rows: jnp.zeros_like(table).at[ids].set(rows)
+        "embedding_set_for_add",
+        {"lost_use", "unit"},
+        scatter=lambda table, ids, rows: jnp.zeros_like(table).at[ids].set(rows),
     ),
     embedding.bug("embedding_mean_of_repeated_rows", {"unit"}, scatter=mean_of_repeats),
     embedding.bug(
         "embedding_rows_off_by_one",
-        {"unknown"},
+        {"shifted"},
         scatter=lambda table, ids, rows: jnp.zeros_like(table).at[ids + 1].add(rows),
     ),
     embedding.bug(
         "embedding_gradient_at_every_row",
-        {"unknown"},
+        {"wrong_operand"},
         scatter=lambda table, ids, rows: jnp.zeros_like(table) + rows.mean(axis=0),
     ),
 )
@@ -178,14 +182,19 @@ def recurrent_gradient(
 recurrent = Problem(THEME, recurrent_loss, recurrent_gradient, recurrent_make)
 
 RECURRENT = (
-    recurrent.bug("recurrent_last_step_only", {"unknown"}, "['w']", steps=range(STEPS - 1, STEPS)),
-    recurrent.bug("recurrent_truncated_after_three_steps", {"unknown"}, "['w']", steps=range(STEPS - 3, STEPS)),
-    recurrent.bug("recurrent_first_step_forgotten", {"unknown"}, "['u']", steps=range(1, STEPS)),
-    recurrent.bug("recurrent_kernel_untransposed", {"unknown"}, "['w']", carry=lambda dz, w: dz @ w),
+    recurrent.bug("recurrent_last_step_only", {"lost_path", "lost_use"}, "['w']", steps=range(STEPS - 1, STEPS)),
     recurrent.bug(
-        "recurrent_state_after_for_before", {"unknown"}, "['w']", before=lambda states, step: states[step + 1]
+        "recurrent_truncated_after_three_steps", {"lost_path", "lost_use"}, "['w']", steps=range(STEPS - 3, STEPS)
     ),
-    recurrent.bug("recurrent_overwritten_for_summed", {"unknown"}, "['w']", accumulate=lambda total, term: term),
+    recurrent.bug("recurrent_first_step_forgotten", {"lost_path", "lost_use"}, "['u']", steps=range(1, STEPS)),
+    recurrent.bug("recurrent_kernel_untransposed", {"transposed"}, "['w']", carry=lambda dz, w: dz @ w),
+    recurrent.bug(
+        "recurrent_state_after_for_before",
+        {"shifted", "wrong_operand"},
+        "['w']",
+        before=lambda states, step: states[step + 1],
+    ),
+    recurrent.bug("recurrent_overwritten_for_summed", {"lost_use"}, "['w']", accumulate=lambda total, term: term),
 )
 
 
@@ -223,11 +232,13 @@ pooling = Problem(THEME, pooling_loss, pooling_gradient, pooling_make)
 mean_pooling = plain(mean_pooling_loss, mean_pooling_gradient, pooling_make, THEME)
 
 POOLING = (
-    pooling.bug("max_pool_every_tie_in_full", {"unknown"}, share=lambda won: won),
-    pooling.bug("max_pool_mask_forgotten", {"unknown"}, share=jnp.ones_like),
-    pooling.bug("max_pool_taken_for_mean_pool", {"unknown"}, share=lambda won: jnp.ones_like(won) / won.shape[1]),
+    pooling.bug("max_pool_every_tie_in_full", {"mask"}, share=lambda won: won),
+    pooling.bug("max_pool_mask_forgotten", {"mask"}, share=jnp.ones_like),
+    pooling.bug("max_pool_taken_for_mean_pool", {"mask"}, share=lambda won: jnp.ones_like(won) / won.shape[1]),
     pooling.bug(
-        "max_pool_argument_of_first_sample", {"unknown"}, share=lambda won: jnp.zeros_like(won).at[:, 0].set(1)
+        "max_pool_argument_of_first_sample",
+        {"mask", "wrong_operand"},
+        share=lambda won: jnp.zeros_like(won).at[:, 0].set(1),
     ),
     mean_pooling.bug(
         "mean_pool_not_divided", {"scaled"}, grad_fn=lambda w, x, y: mean_pooling_gradient(w, x, y) * x.shape[1]

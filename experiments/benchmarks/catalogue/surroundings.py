@@ -45,7 +45,7 @@ KINKS = (
     bug_in(
         "xor_with_zero_biases_by_maximum",
         "xor_slope_of_two_at_the_kink",
-        {"unknown"},
+        {"activation_derivative"},
         "['b1']",
         grad_fn=kinks.xor_gradient(2.0),
     ),
@@ -53,13 +53,13 @@ KINKS = (
     bug_in(
         "absolute_at_zero_hand_zero",
         "absolute_slope_of_two_at_zero",
-        {"element", "unknown"},
+        {"activation_derivative", "element"},
         grad_fn=kinks.absolute_gradient(2.0),
     ),
     bug_in(
         "norm_at_zero_hand_zero",
         "norm_at_zero_beyond_the_unit_ball",
-        {"unknown"},
+        {"activation_derivative", "normalization_term"},
         grad_fn=lambda x: 2 * jnp.ones_like(x),
     ),
     bug_in(
@@ -107,18 +107,29 @@ dead = plain(extremes.hidden_layer(jax.nn.relu), extremes.relu_gradient, two_dea
 ridge = plain(ridge_loss, ridge_gradient, ridge_optimum_make, THEME)
 
 NUMBERS = (
-    dead.bug("relu_mask_at_least_zero_with_dead_units", {"unit"}, "['w1']", grad_fn=relu_gradient_at_least_zero),
+    dead.bug(
+        "relu_mask_at_least_zero_with_dead_units",
+        {"activation_derivative", "mask"},
+        "['w1']",
+        grad_fn=relu_gradient_at_least_zero,
+    ),
     bug_in(
         "sigmoid_all_saturated",
         "saturated_sigmoid_derivative_forgotten",
-        {"unknown"},
+        {"activation_derivative"},
         "['w1']",
         grad_fn=extremes.hidden_gradient(jax.nn.sigmoid, lambda z, a: jnp.ones_like(a)),
     ),
     bug_in("leaves_of_mixed_scales", "smallest_leaf_doubled", {"scaled"}, "['b']", change=times(2, "b")),
     bug_in("leaves_of_mixed_scales", "smallest_leaf_zero", {"zero"}, "['b']", change=times(0, "b")),
     bug_in("loss_beside_a_million", "missing_two_beside_a_million", {"scaled"}, change=times(0.5)),
-    bug_in("constant_loss", "gradient_of_a_constant_loss", {"unknown"}, "['w']", grad_fn=extremes.linear_gradient),
+    bug_in(
+        "constant_loss",
+        "gradient_of_a_constant_loss",
+        {"loss_derivative", "lost_path"},
+        "['w']",
+        grad_fn=extremes.linear_gradient,
+    ),
     bug_in("least_squares_of_condition_1e5", "missing_two_of_condition_1e5", {"scaled"}, change=times(0.5)),
     ridge.bug(
         "weight_decay_forgotten_at_the_optimum",
@@ -156,14 +167,14 @@ MODELS = (
     bug_in(
         "bias_before_batch_norm",
         "bias_before_batch_norm_of_constants",
-        {"unknown"},
+        {"normalization_term"},
         "['b']",
         grad_fn=batch_norm_statistics_constant,
     ),
     bug_in(
         "batch_norm_of_two_samples",
         "batch_norm_of_two_samples_of_constants",
-        {"unknown"},
+        {"normalization_term"},
         "['w']",
         grad_fn=batch_norm_statistics_constant,
     ),
@@ -177,7 +188,7 @@ MODELS = (
     bug_in(
         "bias_before_mean_subtraction",
         "bias_before_mean_subtraction_not_centred",
-        {"unknown"},
+        {"lost_path", "normalization_term"},
         "['b']",
         grad_fn=bias_of_mean_subtraction,
     ),
@@ -197,7 +208,7 @@ MODELS = (
     bug_in(
         "twenty_thousand_samples_by_moments",
         "first_of_twenty_thousand_samples_twice",
-        {"unknown"},
+        {"subset_of_batch"},
         grad_fn=first_sample_twice,
     ),
 )
@@ -251,7 +262,7 @@ CODE = (
     bug_in(
         "noise_drawn_in_the_inputs_dtype",
         "noise_of_the_key_forgotten",
-        {"unknown"},
+        {"wrong_operand"},
         KERNEL,
         grad_fn=on_noiseless_inputs,
     ),
@@ -273,11 +284,11 @@ CODE = (
     bug_in(
         "wrong_rule_in_the_loss",
         "wrong_rule_of_the_loss_by_hand_too",
-        {"unknown"},
+        {"activation_derivative"},
         KERNEL,
         grad_fn=rule_of_the_loss_by_hand_too,
     ),
-    bug_in("stop_gradient_honoured", "stop_gradient_ignored", {"unknown"}, KERNEL, grad_fn=through_the_target),
+    bug_in("stop_gradient_honoured", "stop_gradient_ignored", {"stop_gradient"}, KERNEL, grad_fn=through_the_target),
     bug_in(
         "kernel_of_200_by_200",
         "kernel_of_200_by_200_transposed",

@@ -83,23 +83,27 @@ def second_half(params, x, y, share):
 step = plain(loss_fn, grad_fn, make, THEME)
 
 STEP = (
-    step.bug("second_kernel_updated_before_use", {"unknown"}, "['w1']", grad_fn=with_updated_second_kernel),
-    step.bug("gradient_after_the_update", {"unknown"}, "['w1']", grad_fn=at_updated_parameters),
+    step.bug("second_kernel_updated_before_use", {"updated_weights"}, "['w1']", grad_fn=with_updated_second_kernel),
+    step.bug("gradient_after_the_update", {"updated_weights"}, "['w1']", grad_fn=at_updated_parameters),
     step.bug("learning_rate_multiplied_in", {"scaled"}, grad_fn=lambda *given: times(LEARNING_RATE, grad_fn(*given))),
     step.bug("update_returned_for_gradient", {"scaled"}, grad_fn=lambda *given: times(-LEARNING_RATE, grad_fn(*given))),
     step.bug("descent_direction_returned", {"sign"}, grad_fn=lambda *given: times(-1, grad_fn(*given))),
-    step.bug("clipped_by_global_norm", {"scaled"}, grad_fn=lambda *given: clipped_by_norm(grad_fn(*given), 1.0)),
-    step.bug("clipped_by_value", {"element"}, "['w1']", grad_fn=clipped_by_value),
+    step.bug(
+        "clipped_by_global_norm",
+        {"clipped", "normalized"},
+        grad_fn=lambda *given: clipped_by_norm(grad_fn(*given), 1.0),
+    ),
+    step.bug("clipped_by_value", {"clipped"}, "['w1']", grad_fn=clipped_by_value),
     step.bug("loss_scale_not_undone", {"scaled"}, grad_fn=lambda *given: times(1024, grad_fn(*given))),
     step.bug(
         "momentum_mixed_in",
-        {"unknown"},
+        {"accumulated"},
         "['w1']",
         grad_fn=lambda params, x, y, weight, others: sum_of(grad_fn(params, x, y, weight, others), times(0.9, others)),
     ),
     step.bug(
         "previous_gradient_not_cleared",
-        {"unknown"},
+        {"accumulated"},
         "['w1']",
         grad_fn=lambda params, x, y, weight, others: sum_of(
             grad_fn(params, x, y, weight, others), grad_fn(others, x, y, weight, others)
@@ -107,7 +111,7 @@ STEP = (
     ),
     step.bug(
         "gradient_at_the_initial_parameters",
-        {"unknown"},
+        {"wrong_operand"},
         "['w1']",
         grad_fn=lambda params, x, y, weight, others: grad_fn(others, x, y, weight, others),
     ),
@@ -118,7 +122,7 @@ STEP = (
     ),
     step.bug(
         "accumulation_of_unequal_parts_averaged_equally",
-        {"unknown"},
+        {"subset_of_batch"},
         "['w1']",
         grad_fn=lambda params, x, y, weight, others: sum_of(*halves(params, x, y, 5), share=0.5),
     ),
@@ -130,7 +134,7 @@ STEP = (
     # The mean over half of the samples: a part of the batch, though with its own divisor.
     step.bug(
         "gradient_of_the_last_part_only",
-        {"subset_of_batch", "unknown"},
+        {"subset_of_batch"},
         "['w1']",
         grad_fn=lambda params, x, y, weight, others: second_half(params, x, y, 1),
     ),
@@ -158,7 +162,7 @@ weighted = plain(weighted_loss, weighted_grad, make, THEME)
 total = plain(total_loss, lambda *given: times(SAMPLES, grad_fn(*given)), make, THEME)
 
 REDUCTIONS = (
-    weighted.bug("sample_weights_forgotten", {"unknown"}, "['w1']", grad_fn=grad_fn),
+    weighted.bug("sample_weights_forgotten", {"loss_derivative", "scaled_path"}, "['w1']", grad_fn=grad_fn),
     weighted.bug("sample_weights_averaged_differently", {"scaled"}, grad_fn=by_total_weight),
     total.bug("mean_for_a_summed_loss", {"scaled"}, grad_fn=grad_fn),
 )

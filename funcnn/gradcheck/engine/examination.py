@@ -108,7 +108,9 @@ def examine(
         cost=_cost(start, calls),
         no_autodiff=comparison.no_autodiff,
     )
-    return report._replace(diagnosis=explanation(report, str(kinks) if kinks else ""))
+    return report._replace(
+        diagnosis=explanation(report, str(kinks) if kinks else "", can_tap=name == "check_gradients")
+    )
 
 
 def _say_measured(detail: str) -> str:

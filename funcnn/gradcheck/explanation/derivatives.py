@@ -75,12 +75,13 @@ def cotangents(
     cotangent = given[0]
     with np.errstate(all="ignore"):
         if name in _SLOPES:
-            return [cotangent * _SLOPES[name](inputs[0], outputs[0])]
+            return [np.asarray(cotangent * _SLOPES[name](inputs[0], outputs[0]))]
         if name in _BINARY:
             parts = _BINARY[name](inputs[0], inputs[1], outputs[0], cotangent)
-            return [unbroadcast(part, value.shape) for part, value in zip(parts, inputs, strict=True)]
+            return [np.asarray(unbroadcast(part, value.shape)) for part, value in zip(parts, inputs, strict=True)]
         if name in _STRUCTURAL:
-            return _STRUCTURAL[name](parameters, inputs, outputs, given)
+            parts = _STRUCTURAL[name](parameters, inputs, outputs, given)
+            return [None if part is None else np.asarray(part) for part in parts]
     return None
 
 

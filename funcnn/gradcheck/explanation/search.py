@@ -179,6 +179,11 @@ def search(target: Target, families: Iterable[Iterator[Proposal]]) -> list[Findi
         target: what must be explained.
         families: wrong backward passes, the most telling first.
     """
+    with np.errstate(all="ignore"):
+        return _search(target, families)
+
+
+def _search(target, families) -> list[Finding]:
     cost = len(target.tape.steps) + sum(np.size(value) for value in target.tape.values) / 200
     most, tried, partial = _WORK / cost, 0, list[Finding]()
     for family in families:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from funcnn._numerics.arrays import max_abs
 from funcnn.gradcheck.explanation.activations import Activation, find_activations
 from funcnn.gradcheck.explanation.location import describe_operation, location
 from funcnn.gradcheck.explanation.problem import Problem
@@ -104,6 +105,22 @@ class Situation:
                 found.append(
                     (f"what the gradient by hand computes as {describe_operation(step.origin, step.name)}", value)
                 )
+        return found
+
+    @functools.cached_property
+    def right_by_hand(self) -> set[int]:
+        """The values whose right gradient the gradient by hand computes on its way."""
+        tape, found = self.tape, set[int]()
+        for number, cotangent in enumerate(tape.cotangents):
+            if cotangent is None or cotangent.size < 4 or not np.ptp(cotangent) or number in tape.params:
+                continue
+            size = 1e-9 * max_abs(cotangent)
+            if any(
+                value.shape == cotangent.shape and np.all(np.abs(value - cotangent) <= size)
+                for _, value in self.values_by_hand
+                if value.dtype.kind == "f"
+            ):
+                found.add(number)
         return found
 
     @functools.cached_property

@@ -4,11 +4,23 @@ from collections.abc import Iterable
 
 from funcnn.gradcheck.report import GradientReport, LeafReport
 
+_TAPS = (
+    "To find the wrong step, tap the values between the parameters and the loss. With a value z and its gradient dz:\n"
+    '    z = fnn.tap("z", z)                 in the loss, after z is computed\n'
+    '    return gradients, {"z": dz}         at the end of the gradient function\n'
+    "    fnn.check_gradients(...)            again; the report then compares dz as well"
+)
 
-def explanation(report: GradientReport, kinks: str) -> str:
+
+def explanation(report: GradientReport, kinks: str, *, can_tap: bool = False) -> str:
     """Return the summary paragraph of a report: what is wrong, and where first.
 
-    Leaves that are wrong in the same way share one line. ``kinks`` describes the kinks; empty if there are none.
+    Leaves that are wrong in the same way share one line.
+
+    Args:
+        report: the report without its summary.
+        kinks: the kinks in words; empty if there are none.
+        can_tap: whether values on the way may be tapped to find the wrong step.
     """
     lines = []
     wrong = [leaf for leaf in report.leaves if not leaf.ok]
@@ -24,6 +36,8 @@ def explanation(report: GradientReport, kinks: str) -> str:
         lines.append(f"The gradients agree in {'the one leaf' if count == 1 else f'all {count} leaves'}.")
     lines += _findings(wrong)
     lines += _first_step(report)
+    if can_tap and not report.steps and any(leaf.cause == "unknown" for leaf in wrong):
+        lines.append(_TAPS)
     lines += [f"It isn't right {entry.name}: {entry.detail}." for entry in report.properties if entry.ok is False]
     if kinks:
         lines.append(f"On a kink: {kinks}. Between the one-sided derivatives any value is right there.")

@@ -14,6 +14,7 @@ from funcnn.gradcheck.explanation.proposals.activation import (
     propose_slopes_of_groups,
 )
 from funcnn.gradcheck.explanation.proposals.factors import propose_factors
+from funcnn.gradcheck.explanation.proposals.linear import propose_untransposed_maps
 from funcnn.gradcheck.explanation.proposals.loss import propose_loss_derivatives
 from funcnn.gradcheck.explanation.proposals.masks import propose_masks, propose_masks_by_hand
 from funcnn.gradcheck.explanation.proposals.normalization import propose_normalization_formulas
@@ -62,6 +63,7 @@ FAMILIES: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
     propose_other_operands,
     propose_operands_of_lines,
     propose_masks_by_hand,
+    propose_untransposed_maps,
     propose_misplaced_slopes,
     propose_other_points,
     propose_loss_derivatives,

@@ -29,6 +29,8 @@ def propose_slopes(situation: Situation) -> Iterator[Proposal]:
             "by hand only what is positive of the incoming gradient passes": np.where(cotangent > 0, cotangent, 0.0),
             "by hand it is applied where the incoming gradient is positive too": right * (cotangent > 0) * cotangent,
         }.items():
+            if not change.any() or np.array_equal(change, cotangent):
+                continue
             yield Change(
                 "activation_derivative",
                 f"{_sentence(situation, activation)}; {text}",

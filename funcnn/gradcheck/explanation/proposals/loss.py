@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import numpy as np
+from scipy.special import softmax
 
 from funcnn.gradcheck.explanation.activations import descendants, sigmoid
 from funcnn.gradcheck.explanation.numbers import format_sum
@@ -19,12 +20,15 @@ def propose_loss_derivatives(situation: Situation) -> Iterator[Proposal]:
     for number in _last_values(situation):
         cotangent, value = tape.cotangents[number], tape.values[number]
         words = f"the gradient of the loss by {situation.name_of(number)}"
-        for text, factor in _factors(value).items():
+        for text, changed in _once_more(value, cotangent).items():
             yield Change(
                 "activation_derivative",
                 f"{words} is multiplied by hand by {text}, which does not belong there",
-                {number: (factor - 1) * cotangent},
+                {number: changed - cotangent},
             )
+        # The loss's derivative is right where a later gradient is right by hand: the mistake is between the two.
+        if situation.right_by_hand & (descendants(tape, number) | {number}):
+            continue
         yield Regression(
             lambda texts, factors, words=words: ("loss_derivative", f"{words} is by hand {format_sum(factors, texts)}"),
             {text: {number: term} for text, term in _terms(situation, number).items()},
@@ -61,15 +65,22 @@ def _last_values(situation) -> list[int]:
     return found[:3]
 
 
-def _factors(z) -> dict[str, np.ndarray]:
-    p = sigmoid(z)
-    return {
+def _once_more(z, d) -> dict[str, np.ndarray]:
+    """Return a gradient multiplied by the derivatives of the usual last activations."""
+    p, found = sigmoid(z), {}
+    for text, factor in {
         "σ′ = p (1 − p)": p * (1 - p),
-        "1 − p²": 1 - p**2,
-        "1 − tanh²": 1 - np.tanh(z) ** 2,
+        "tanh′ = 1 − tanh²": 1 - np.tanh(z) ** 2,
+        "1 − z²": 1 - z**2,
+        "z (1 − z)": z * (1 - z),
         "the step of a ReLU": 1.0 * (z > 0),
-        "p": p,
-    }
+    }.items():
+        found[text] = factor * d
+    for axis in range(z.ndim):
+        q = softmax(z, axis)
+        found["the derivative of a softmax"] = q * (d - (q * d).sum(axis=axis, keepdims=True))
+        found["p (1 − p) of a softmax"] = q * (1 - q) * d
+    return found
 
 
 def _terms(situation, number) -> dict[str, np.ndarray]:
@@ -89,9 +100,8 @@ def _terms(situation, number) -> dict[str, np.ndarray]:
     probabilities = {"σ(z)": sigmoid(z)}
     for axis in range(z.ndim):
         if z.shape[axis] > 1:
-            e = np.exp(z - z.max(axis=axis, keepdims=True))
             name = "softmax(z)" if axis == z.ndim - 1 else f"softmax(z) along axis {axis}"
-            probabilities[name] = e / e.sum(axis=axis, keepdims=True)
+            probabilities[name] = softmax(z, axis)
     found |= probabilities
     for index, y in enumerate(targets[:3]):
         name = "y" if index == 0 else f"y{index + 1}"
@@ -108,6 +118,7 @@ def _terms(situation, number) -> dict[str, np.ndarray]:
         if z.ndim > 1:
             found[f"{name} rounded to one-hot"] = 1.0 * (np.arange(z.shape[-1]) == y.argmax(axis=-1)[..., None])
     p = list(probabilities.values())[-1]
+    found["[z is the largest]"] = 1.0 * (z == z.max(axis=-1, keepdims=True))
     found |= {"e^z": np.exp(z), "p²": p**2, "tanh(z)": np.tanh(z), "sign(z)": np.sign(z), "z²": z**2}
     return {text: term for text, term in found.items() if np.isfinite(term).all() and term.any()}
 

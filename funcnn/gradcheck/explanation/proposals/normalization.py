@@ -142,7 +142,7 @@ def _as_normalization(tape, h, x_hat, before, value) -> Iterator[_Normalization]
             yield _Normalization(h, x_hat, axes, scale, True, True)
         elif is_own and np.all(np.abs(value - scale * before) <= size):
             yield _Normalization(h, x_hat, axes, scale, True, False)
-        elif not is_own:
+        elif not is_own and np.ptp(scale) > 1e-6 * max_abs(scale):
             yield _Normalization(h, x_hat, axes, scale, False, True)
 
 

@@ -52,12 +52,10 @@ def propose_lost_uses(situation: Situation) -> Iterator[Proposal]:
 
 
 def _describe_uses(name, texts, factors) -> Diagnosis | None:
-    shares = [1 - factor for factor in factors]
+    shares = [round(1 - factor, 9) for factor in factors]
     if any(abs(share - round(share * 2) / 2) > 1e-7 for share in shares):
         return None
-    counted = " and ".join(
-        f"{text} counts {format_factor(share, 1e-7)} times" for text, share in zip(texts, shares, strict=True)
-    )
+    counted = " and ".join(f"{text} counts {share:g} times" for text, share in zip(texts, shares, strict=True))
     cause: Cause = "lost_use" if any(abs(share) < 1e-7 for share in shares) else "scaled_path"
     return cause, f"{name} is used several times; by hand {counted}"
 
@@ -154,7 +152,10 @@ def propose_paths(situation: Situation) -> Iterator[Proposal]:
         if edge.step.name in _MOVES and len(situation.edges_by_source[edge.source]) == 1:
             continue
         words = f"the path to {situation.name_of(edge.source)} through {describe_operation(edge.step.origin, edge.step.name)}"
-        yield Multiple(_describe(situation, "lost_path", words), [_cut([edge])])
+        describe = _describe(situation, "lost_path", words)
+        if edge.step.name in ("imag", "conj"):
+            describe = _conjugated(describe)
+        yield Multiple(describe, [_cut([edge])])
     for number, uses in situation.edges_by_source.items():
         if len(uses) > 1 and number in situation.tape.producer:
             words = f"the gradient of {situation.name_of(number)}, in all of its uses"
@@ -226,6 +227,15 @@ def _cut(uses: Sequence[Edge]) -> dict[int, np.ndarray]:
     for use in uses:
         seeds[use.source] = seeds[use.source] - use.part if use.source in seeds else -use.part
     return seeds
+
+
+def _conjugated(describe):
+    def described(factors) -> Diagnosis | None:
+        if abs(factors[0] - 2) <= 1e-7:
+            return "conjugate", "the imaginary part has the other sign by hand: a conjugate is left out, or put in"
+        return describe(factors)
+
+    return described
 
 
 def _describe(situation, cause, words):

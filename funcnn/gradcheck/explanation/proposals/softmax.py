@@ -78,7 +78,6 @@ def _wrong(tape, place, d):
         yield "that of softmax", p * (d - total(p * d))
         yield "dh (1 − p), the diagonal alone", d * (1 - p)
         yield "dh + p Σ dh", d + p * total(d)
-        yield "−p Σ dh", -p * total(d)
     else:
         yield "p (1 − p) dh, the diagonal of the Jacobian alone", p * (1 - p) * d
         yield "p dh, without the sum", p * d
@@ -87,7 +86,6 @@ def _wrong(tape, place, d):
         yield "p (dh + Σ p dh), with the sum's sign exchanged", p * (d + total(p * d))
         yield "dh − Σ p dh, without the p before it", d - total(p * d)
         yield "dh − p Σ dh, that of log-softmax", d - p * total(d)
-        yield "−p Σ p dh, the sum alone", -p * total(p * d)
         yield "p (dh − the mean of p dh)", p * (d - (p * d).mean(axis=place.axis, keepdims=True))
         yield "p (1 − p)", p * (1 - p)
         yield "1 − p times dh", (1 - p) * d
