@@ -47,7 +47,7 @@ class Location(NamedTuple):
 def location(equation: Any) -> Location:
     """Return the line of the user's code that an equation comes from."""
     try:
-        frame = source_info_util.user_frame(equation.source_info.traceback)
+        frame: Any = source_info_util.user_frame(equation.source_info.traceback)
         text = linecache.getline(frame.file_name, frame.start_line).strip().rstrip(",")
         columns = getattr(frame, "start_column", 0), getattr(frame, "end_column", 0)
         return Location(PurePath(frame.file_name).name, frame.start_line, text, columns)
@@ -61,14 +61,15 @@ def is_inside(equation: Any, name: str) -> bool:
     A library function that JAX compiles keeps the lines from which it was called first.
     """
     try:
-        return source_info_util.user_frame(equation.source_info.traceback).function_name.split(".")[-1] == name
+        frame: Any = source_info_util.user_frame(equation.source_info.traceback)
+        return frame.function_name.split(".")[-1] == name
     except Exception:  # likewise
         return False
 
 
-def describe_operation(equation: Any, name: str) -> str:
-    """Return an operation in words: its kind and its line of code, where that is known."""
-    where, kind = location(equation), _WORDS.get(name, f"the `{name}`")
+def describe_operation(step: Any) -> str:
+    """Return a step of a tape in words: its kind and its line of code, where that is known."""
+    where, kind = location(step.origin), _WORDS.get(step.name, f"the `{step.name}`")
     if not where.line:
         return kind
     text = where.text if len(where.text) <= _LONGEST else where.text[: _LONGEST - 1] + "…"

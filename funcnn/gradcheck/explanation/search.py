@@ -238,8 +238,9 @@ def _try(target, proposal) -> Finding | None:
         if isinstance(proposal, Change):
             difference: Sequence[np.ndarray] = target.tape.gradient(proposal.seeds)
         elif isinstance(proposal, Replacement | Misreading):
-            is_rule = isinstance(proposal, Replacement)
-            wrong = target.tape.wrong_gradient(*((proposal.rules,) if is_rule else ({}, proposal.others)))
+            rules = proposal.rules if isinstance(proposal, Replacement) else {}
+            others = proposal.others if isinstance(proposal, Misreading) else {}
+            wrong = target.tape.wrong_gradient(rules, others)
             difference = [new - old for new, old in zip(wrong, target.tape.right_gradient, strict=True)]
         else:
             difference = proposal.difference

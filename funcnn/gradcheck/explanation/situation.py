@@ -95,16 +95,14 @@ class Situation:
         for value in self.tape.values:
             if isinstance(value, np.ndarray):
                 known.setdefault(value.shape, []).append(value)
-        for number, step in ((number, step) for step in (tape.steps if tape else ()) for number in step.outputs):
+        for step, number in [(step, number) for step in (tape.steps if tape else ()) for number in step.outputs]:
             value = tape.values[number]  # type: ignore[union-attr]
             if not isinstance(value, np.ndarray) or value.dtype.kind not in "fb" or value.size < 2:
                 continue
             others = known.setdefault(value.shape, [])
             if not any(np.array_equal(value, other) for other in others) and len(found) < 150:
                 others.append(value)
-                found.append(
-                    (f"what the gradient by hand computes as {describe_operation(step.origin, step.name)}", value)
-                )
+                found.append((f"what the gradient by hand computes as {describe_operation(step)}", value))
         return found
 
     @functools.cached_property
@@ -137,6 +135,11 @@ class Situation:
                 if part is not None and tape.is_active[step.inputs[place]] and np.isfinite(part).all():
                     found.append(Edge(step, place, part))
         return found
+
+    def cotangent(self, number: int) -> np.ndarray:
+        """Return the gradient of the loss by a value."""
+        cotangent = self.tape.cotangents[number]
+        return np.zeros_like(self.tape.values[number]) if cotangent is None else cotangent
 
     @functools.cached_property
     def repeated(self) -> set[int]:
@@ -174,11 +177,7 @@ class Situation:
     def where(self, number: int) -> str:
         """Return the operation that computes a value, in words."""
         producer = self.tape.producer.get(number)
-        return (
-            self.name_of(number)
-            if producer is None
-            else describe_operation(self.tape.steps[producer].origin, self.tape.steps[producer].name)
-        )
+        return self.name_of(number) if producer is None else describe_operation(self.tape.steps[producer])
 
     def name_of(self, number: int) -> str:
         """Return a value in words: a parameter's path, or the code that computes it."""

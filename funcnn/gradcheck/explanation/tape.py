@@ -169,8 +169,9 @@ class Tape:
             if all(part is None for part in given):
                 continue
             rule = rules.get(step.outputs[0])
+            parts: Iterable[tuple[int, Any]]
             if rule is not None:
-                parts = rule(given[0])
+                parts = rule(np.asarray(given[0]))
             else:
                 full = [
                     np.zeros_like(self.values[number]) if part is None else part
@@ -181,6 +182,8 @@ class Tape:
                 parts = zip(step.inputs, self.local_cotangents(step, full, instead, results), strict=True)
             for source, part in parts:
                 if part is not None and self.is_active[source]:
+                    if np.iscomplexobj(part) and not np.iscomplexobj(self.values[source]):
+                        part = part.real
                     before = found[source]
                     found[source] = part if before is None else before + part
         return found

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from funcnn.gradcheck.explanation.causes.arrangement import (
+    detect_accumulated,
     detect_conjugate,
     detect_moved,
     detect_reshaped,
@@ -31,6 +32,7 @@ EXACT: tuple[Detector, ...] = (
     detect_scaled,  # "scaled" and "sign"
     detect_transposed,
     detect_swapped,
+    detect_accumulated,
     detect_offset_by_parameter,
     detect_reshaped,
     detect_moved,  # "kernel_flipped" and "shifted"

@@ -67,6 +67,17 @@ def detect_conjugate(wrong: WrongLeaf) -> Diagnosis | None:
     return None
 
 
+def detect_accumulated(wrong: WrongLeaf) -> Diagnosis | None:
+    """Return ``accumulated`` if the leaf is the sum of its gradient and that of another leaf."""
+    leaf = wrong.leaf
+    for other in wrong.other_leaves():
+        if other.reference.shape != leaf.by_hand.shape or leaf.by_hand.size < 2 or not other.reference.any():
+            continue
+        if is_close(leaf.by_hand, leaf.reference + other.reference, leaf.tolerance + other.tolerance):
+            return "accumulated", f"the gradient of {other.path or 'the root'} is added: do both have one array?"
+    return None
+
+
 def detect_swapped(wrong: WrongLeaf) -> Diagnosis | None:
     """Return ``swapped`` if the leaf is autodiff's gradient of another leaf."""
     leaf = wrong.leaf

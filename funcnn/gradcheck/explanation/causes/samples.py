@@ -35,7 +35,7 @@ def detect_subset_of_batch(wrong: WrongLeaf) -> Diagnosis | None:
 
 
 def _weighted(rows, by_hand, share, slack) -> Diagnosis | None:
-    """Return ``subset_of_batch`` if some samples count otherwise than the rest: one twice, or parts of unequal weight."""
+    """Return ``subset_of_batch`` if one sample counts twice, or parts of the batch have unequal weights."""
     samples, entries = rows.shape
     gaps = np.abs(share * (rows.sum(axis=0) + rows) - by_hand).max(axis=1)
     if gaps.min(initial=np.inf) <= slack:

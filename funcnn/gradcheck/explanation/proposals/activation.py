@@ -1,10 +1,11 @@
-"""Cause ``activation_derivative``: an activation's derivative left out, doubled, of the wrong variable, or another's."""
+"""Cause ``activation_derivative``: left out, doubled, taken of the wrong variable, or another activation's."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
 from funcnn.gradcheck.explanation.activations import Activation, chosen_slopes, sigmoid
+from funcnn.gradcheck.explanation.leaf import Diagnosis
 from funcnn.gradcheck.explanation.numbers import format_sum
 from funcnn.gradcheck.explanation.search import Change, Proposal, Regression, Replacement
 from funcnn.gradcheck.explanation.situation import Situation
@@ -103,14 +104,12 @@ def propose_fitted_slopes(situation: Situation) -> Iterator[Proposal]:
             "h f′": h * right,
         }
         rest = {activation.z: -right * cotangent}
-        yield Regression(
-            lambda texts, factors, activation=activation: (
-                "activation_derivative",
-                f"{_sentence(situation, activation)}; by hand it is {format_sum(factors, texts)}",
-            ),
-            {text: {activation.z: slope * cotangent} for text, slope in functions.items()},
-            rest,
-        )
+        sentence = _sentence(situation, activation)
+
+        def describe(texts, factors, sentence=sentence) -> Diagnosis:
+            return "activation_derivative", f"{sentence}; by hand it is {format_sum(factors, texts)}"
+
+        yield Regression(describe, {text: {activation.z: slope * cotangent} for text, slope in functions.items()}, rest)
 
 
 def _parts(situation, activation):

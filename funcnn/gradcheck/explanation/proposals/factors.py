@@ -8,7 +8,12 @@ from funcnn.gradcheck.explanation.search import Change, Proposal
 from funcnn.gradcheck.explanation.situation import Situation
 
 _MOST_VALUES, _MOST_FACTORS = 40, 40
-_POWERS = {1: "is put in once more", -1: "is left out", 2: "is put in twice more", -2: "is left out twice"}
+_POWERS: dict[float, str] = {
+    1: "is put in once more",
+    -1: "is left out",
+    2: "is put in twice more",
+    -2: "is left out twice",
+}
 _POWERS |= {0.5: "is put in by its root", -0.5: "is left out by its root"}
 
 
@@ -21,7 +26,7 @@ def propose_factors(situation: Situation) -> Iterator[Proposal]:
         and np.ndim(tape.values[number]) > 1
     ][:_MOST_VALUES]  # fmt: skip
     for number in values:
-        cotangent = tape.cotangents[number]
+        cotangent = situation.cotangent(number)
         words = f"the gradient of {situation.name_of(number)}"
         for name, factor in _factors(situation, np.shape(cotangent)):
             for power, text in _POWERS.items():
@@ -40,9 +45,8 @@ def _factors(situation, shape):
     for number, value in enumerate(tape.values):
         if not isinstance(value, np.ndarray) or value.dtype.kind != "f" or not 1 < value.size < np.prod(shape):
             continue
-        wide = value if value.ndim else value
         try:
-            is_fitting = np.broadcast_shapes(wide.shape, shape) == shape
+            is_fitting = np.broadcast_shapes(value.shape, shape) == shape
         except ValueError:
             continue
         if is_fitting and np.ptp(value) and seen < _MOST_FACTORS:

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.special import softmax
 
 from funcnn.gradcheck.explanation.activations import descendants, sigmoid
+from funcnn.gradcheck.explanation.leaf import Diagnosis
 from funcnn.gradcheck.explanation.numbers import format_sum
 from funcnn.gradcheck.explanation.search import Change, Proposal, Regression
 from funcnn.gradcheck.explanation.situation import Situation
@@ -18,7 +19,7 @@ def propose_loss_derivatives(situation: Situation) -> Iterator[Proposal]:
     """Yield each value after the last layer with its gradient as a sum of two or three terms."""
     tape = situation.tape
     for number in _last_values(situation):
-        cotangent, value = tape.cotangents[number], tape.values[number]
+        value, cotangent = tape.values[number], situation.cotangent(number)
         words = f"the gradient of the loss by {situation.name_of(number)}"
         for text, changed in _once_more(value, cotangent).items():
             yield Change(
@@ -29,24 +30,22 @@ def propose_loss_derivatives(situation: Situation) -> Iterator[Proposal]:
         # The loss's derivative is right where a later gradient is right by hand: the mistake is between the two.
         if situation.right_by_hand & (descendants(tape, number) | {number}):
             continue
-        yield Regression(
-            lambda texts, factors, words=words: ("loss_derivative", f"{words} is by hand {format_sum(factors, texts)}"),
-            {text: {number: term} for text, term in _terms(situation, number).items()},
-            {number: -cotangent},
-            3,
-        )
+
+        def by_formula(texts, factors, words=words) -> Diagnosis:
+            return "loss_derivative", f"{words} is by hand {format_sum(factors, texts)}"
+
+        def by_value(texts, factors, words=words) -> Diagnosis:
+            return "loss_derivative", f"{words} is wrong: it is {texts[0]}"
+
+        terms = {text: {number: term} for text, term in _terms(situation, number).items()}
+        yield Regression(by_formula, terms, {number: -cotangent}, 3)
         computed = {
             text: {number: np.asarray(term, float)}
             for text, term in situation.values_by_hand
             if term.shape == value.shape and number not in tape.params
         }
         if computed:
-            yield Regression(
-                lambda texts, factors, words=words: ("loss_derivative", f"{words} is wrong: it is by hand {texts[0]}"),
-                computed,
-                {number: -cotangent},
-                1,
-            )
+            yield Regression(by_value, computed, {number: -cotangent}, 1)
 
 
 def _last_values(situation) -> list[int]:

@@ -93,7 +93,7 @@ def propose_cotangents(situation: Situation) -> Iterator[Proposal]:
         step, cotangent = edge.step, tape.cotangents[edge.step.outputs[0]]
         if cotangent is None or not np.ndim(cotangent):
             continue
-        words = f"the gradient of {situation.name_of(edge.source)} in {describe_operation(step.origin, step.name)}"
+        words = f"the gradient of {situation.name_of(edge.source)} in {describe_operation(step)}"
         for cause, text, value in _rearranged(situation, edge, cotangent):
             part = tape.local_cotangents(step, [value])[edge.place]
             yield Change(cause, f"{words} takes by hand {text} of the incoming one", {edge.source: part - edge.part})
@@ -150,7 +150,7 @@ def _with_other(situation, edge, value, cause: Cause, text) -> Change:
 def _words(situation, edge) -> str:
     other = edge.step.inputs[1 - edge.place]
     return (
-        f"the gradient of {situation.name_of(edge.source)} in {describe_operation(edge.step.origin, edge.step.name)} "
+        f"the gradient of {situation.name_of(edge.source)} in {describe_operation(edge.step)} "
         f"takes {situation.name_of(other)}"
     )
 
@@ -159,6 +159,9 @@ def _rearranged(situation, edge, value) -> Iterator[tuple[Cause, str, np.ndarray
     """Yield what people take for a value: transposed, reversed, moved by one, averaged, or nothing."""
     if value.ndim >= 2 and value.shape[-1] == value.shape[-2]:
         yield "transposed", "its transpose", np.swapaxes(value, -1, -2)
+    if np.iscomplexobj(value):
+        yield "conjugate", "its conjugate", value.conj()
+        yield "conjugate", "its real part", value.real.astype(value.dtype)
     spatial = range(value.ndim)
     is_convolution = edge.step.name == "conv_general_dilated"
     flips = [(axis,) for axis in spatial] + (

@@ -1,5 +1,6 @@
 """Causes ``lost_path``, ``lost_use``, ``scaled_path``, ``normalization_term`` and ``stop_gradient``."""
 
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 
@@ -10,9 +11,16 @@ from funcnn.gradcheck.explanation.location import describe_operation, location
 from funcnn.gradcheck.explanation.numbers import format_factor
 from funcnn.gradcheck.explanation.search import Change, Known, Multiple, Proposal, Regression, Replacement
 from funcnn.gradcheck.explanation.situation import Edge, Situation
+from funcnn.gradcheck.explanation.tape import Rule
 from funcnn.gradcheck.report import Cause
 
 _MOVES = {"reshape", "squeeze", "expand_dims", "broadcast_in_dim", "transpose", "convert_element_type", "copy"}
+_WRONG_FACTORS: tuple[tuple[float, Cause, str], ...] = (
+    (0.0, "lost_path", "left out"),
+    (2.0, "scaled_path", "counted twice"),
+    (-1.0, "scaled_path", "taken with the other sign"),
+    (0.5, "scaled_path", "taken half"),
+)
 _ELEMENTWISE = {
     *("add", "sub", "mul", "div", "neg", "sqrt", "rsqrt", "square", "integer_pow", "pow", "max", "log", "exp"),
     *("select_n", "convert_element_type", "reshape", "broadcast_in_dim", "squeeze", "expand_dims", "copy"),
@@ -29,19 +37,16 @@ def propose_lost_uses(situation: Situation) -> Iterator[Proposal]:
         for number, use in enumerate(uses):
             yield Change(
                 "lost_use",
-                f"{name} is used {len(uses)} times; by hand the use in {describe_operation(use.step.origin, use.step.name)} is left out",
+                f"{name} is used {len(uses)} times; by hand the use in {describe_operation(use.step)} is left out",
                 _cut([use]),
             )
             yield Change(
                 "lost_use",
-                f"{name} is used {len(uses)} times; by hand only the use in {describe_operation(use.step.origin, use.step.name)} counts",
+                f"{name} is used {len(uses)} times; by hand only the use in {describe_operation(use.step)} counts",
                 _cut(uses[:number] + uses[number + 1 :]),
             )
-        yield Regression(
-            lambda texts, factors, name=name: _describe_uses(name, texts, factors),
-            {f"use {number + 1}": _cut([use]) for number, use in enumerate(uses[:40])},
-            {},
-        )
+        terms = {f"use {number + 1}": _cut([use]) for number, use in enumerate(uses[:40])}
+        yield Regression(functools.partial(_describe_uses, name), terms, {})
         for number in range(2, len(uses) - 1):
             for kept, word in ((uses[number:], "last"), (uses[:number], "first")):
                 yield Change(
@@ -112,7 +117,10 @@ def statistics(situation: Situation) -> list[tuple[Edge, str]]:
             if not used or following.name not in _ELEMENTWISE:
                 continue
             others = [source for place, source in enumerate(following.inputs) if place not in used]
-            meets = any(tape.is_active[other] and (_ancestors(tape, other) | {other}) & origin for other in others)
+            is_spread = np.size(tape.values[following.outputs[0]]) > np.size(tape.values[step.outputs[0]])
+            meets = is_spread and any(
+                tape.is_active[other] and (_ancestors(tape, other) | {other}) & origin for other in others
+            )
             if meets and following.name in ("sub", "div", "mul", "add"):
                 found += [
                     (edge, words)
@@ -151,7 +159,7 @@ def propose_paths(situation: Situation) -> Iterator[Proposal]:
     for edge in situation.edges:
         if edge.step.name in _MOVES and len(situation.edges_by_source[edge.source]) == 1:
             continue
-        words = f"the path to {situation.name_of(edge.source)} through {describe_operation(edge.step.origin, edge.step.name)}"
+        words = f"the path to {situation.name_of(edge.source)} through {describe_operation(edge.step)}"
         describe = _describe(situation, "lost_path", words)
         if edge.step.name in ("imag", "conj"):
             describe = _conjugated(describe)
@@ -175,18 +183,14 @@ def propose_paths_of_lines(situation: Situation) -> Iterator[Proposal]:
             (group[:-1], "all but the last time"),
             (group[1:], "all but the first time"),
         ):
-            for factor, cause, words in (
-                (0.0, "lost_path", "left out"),
-                (2.0, "scaled_path", "counted twice"),
-                (-1.0, "scaled_path", "taken with the other sign"),
-                (0.5, "scaled_path", "taken half"),
-            ):
-                detail = f"the path through {describe_operation(group[0].step.origin, group[0].step.name)} is {words} by hand, {which}"
+            for factor, cause, words in _WRONG_FACTORS:
+                detail = f"the path through {describe_operation(group[0].step)} is {words} by hand, {which}"
                 yield Replacement(cause, detail, _scaled_rules(situation, some, factor))
 
 
 def _scaled_rules(situation, group: Sequence[Edge], factor):
-    tape, rules, places = situation.tape, {}, {}
+    tape, rules = situation.tape, dict[int, Rule]()
+    places: dict[int, list[int]] = {}
     for edge in group:
         places.setdefault(edge.step.outputs[0], []).append(edge.place)
     for output, scaled in places.items():
@@ -213,11 +217,13 @@ def propose_ignored_stops(situation: Situation) -> Iterator[Proposal]:
         return
     stops = [number for number, step in enumerate(tape.steps) if step.name == "stop_gradient"]
     for ignored in [stops, *([stop] for stop in stops if len(stops) > 1)]:
-        rules = {tape.steps[stop].outputs[0]: lambda cotangent: [] for stop in stops if stop not in ignored}
+        rules: dict[int, Rule] = {
+            tape.steps[stop].outputs[0]: lambda cotangent: [] for stop in stops if stop not in ignored
+        }
         through = tape.wrong_gradient(rules)
         yield Known(
             "stop_gradient",
-            f"the loss stops the gradient in {describe_operation(tape.steps[ignored[-1]].origin, tape.steps[ignored[-1]].name)}; by hand it goes through",
+            f"the loss stops the gradient in {describe_operation(tape.steps[ignored[-1]])}; by hand it goes through",
             [new - old for new, old in zip(through, situation.tape.right_gradient, strict=True)],
         )
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from funcnn._checks import same_structure
 from funcnn._numerics.program import jaxpr_constants
 from funcnn.gradcheck.explanation.activations import descendants
 from funcnn.gradcheck.explanation.location import describe_operation
@@ -75,10 +76,8 @@ def _other_arrays(situation, number, value) -> Iterator[tuple[Cause, str, np.nda
         for axis in range(value.ndim):
             size = value.shape[axis]
             for kept in range(size) if size <= 9 else ():
-                only = np.zeros_like(value)
-                index = [slice(None)] * value.ndim
-                index[axis] = kept
-                only[tuple(index)] = value[tuple(index)]
+                shape = [-1 if other == axis else 1 for other in range(value.ndim)]
+                only = value * (np.arange(size) == kept).reshape(shape)
                 yield "lost_path", f"with entry {kept} of axis {axis} alone", only
     for axis in range(value.ndim):
         for step in (1, -1):
@@ -154,7 +153,7 @@ def _other_forwards(situation) -> Iterator[tuple[Cause, str, dict[int, np.ndarra
         step = tape.steps[position]
         output = step.outputs[0]
         shape = np.shape(tape.values[output])
-        words = describe_operation(step.origin, step.name)
+        words = describe_operation(step)
         passive = [place for place, number in enumerate(step.inputs) if not tape.is_active[number]]
         if step.name == "select_n" and len(step.inputs) == 3:
             for place in (1, 2):
@@ -172,6 +171,17 @@ def _other_forwards(situation) -> Iterator[tuple[Cause, str, dict[int, np.ndarra
             if np.shape(kept) == shape:
                 sign = -1.0 if step.name == "sub" and passive == [0] else 1.0
                 yield names.get(step.name, "wrong_operand"), f"without the constant in {words}", {output: sign * kept}
+    for step in tape.steps:
+        output = step.outputs[0]
+        value = tape.values[output]
+        is_passive = not any(tape.is_active[number] for number in (*step.inputs, output))
+        if not is_passive or step.name not in ("add", "sub", "mul", "div", "select_n") or np.size(value) < 3:
+            continue
+        for number in step.inputs:
+            part = tape.values[number]
+            if isinstance(part, np.ndarray) and part.dtype == value.dtype and part.shape == value.shape:
+                words = f"with {situation.name_of(number)} in the place of {situation.where(output)}"
+                yield "mask" if step.name == "select_n" else "wrong_operand", words, {output: part}
     for number, value in enumerate(tape.values):
         if (
             number not in tape.producer
@@ -229,7 +239,10 @@ def _same_tree(situation) -> list[np.ndarray] | None:
     params = situation.problem.params
     shapes = [np.shape(leaf) for leaf in jax.tree.leaves(params)]
     for argument in situation.problem.arguments:
-        same = jax.tree.structure(argument) == jax.tree.structure(params)
-        if same and shapes == [np.shape(leaf) for leaf in jax.tree.leaves(argument)] and any(shapes):
+        if (
+            same_structure(argument, params)
+            and shapes == [np.shape(leaf) for leaf in jax.tree.leaves(argument)]
+            and any(shapes)
+        ):
             return [np.asarray(leaf) for leaf in jax.tree.leaves(argument)]
     return None

@@ -18,15 +18,15 @@ def propose_reductions(situation: Situation) -> Iterator[Proposal]:
         family = _FAMILIES.get(edge.step.name)
         if family is None or cotangent is None:
             continue
-        words = f"the gradient of {situation.name_of(edge.source)} in {describe_operation(edge.step.origin, edge.step.name)}"
+        words = f"the gradient of {situation.name_of(edge.source)} in {describe_operation(edge.step)}"
         source, result = tape.values[edge.source], tape.values[edge.step.outputs[0]]
-        for cause, text, part in family(edge, cotangent, source, result, tape):
+        for cause, text, part in family(edge, cotangent, source, result, situation):
             if np.size(part) == np.size(edge.part):
                 change = np.reshape(part, edge.part.shape) - edge.part
                 yield Change(cause, f"{words} is by hand {text}", {edge.source: change})
 
 
-def _broadcast(edge: Edge, d, source, result, tape) -> Iterator[tuple[Cause, str, np.ndarray]]:
+def _broadcast(edge: Edge, d, source, result, situation) -> Iterator[tuple[Cause, str, np.ndarray]]:
     kept = [axis for axis in range(d.ndim) if d.shape[axis] > 1]
     for axis in kept:
         others = tuple(other for other in kept if other != axis)
@@ -42,15 +42,27 @@ def _broadcast(edge: Edge, d, source, result, tape) -> Iterator[tuple[Cause, str
         rest = tuple(other for other in summed if other != axis)
         for entry, word in ((0, "first"), (d.shape[axis] - 1, "last")):
             yield (
-                "lost_path",
+                _lost(situation, axis, d),
                 f"that of the {word} entry of axis {axis} alone",
                 np.take(d.sum(axis=rest, keepdims=True), [entry], axis),
             )
             without = np.delete(d, entry, axis).sum(axis=summed)
-            yield "lost_path", f"without the {word} entry of axis {axis}", without
+            yield _lost(situation, axis, d), f"without the {word} entry of axis {axis}", without
 
 
-def _maximum(edge, d, source, result, tape):
+def _lost(situation, axis, array) -> Cause:
+    """Return the cause of entries left out along an axis: of samples, where the axis is the batch's."""
+    batch = next((size for size, name in situation.problem.sizes() if name == "the batch size"), None)
+    return "subset_of_batch" if axis == 0 and array.shape[0] == batch else "lost_path"
+
+
+def _only(shape, axis, entry) -> np.ndarray:
+    """Return 1 at one entry of an axis, and 0 elsewhere."""
+    chosen = np.arange(shape[axis]) == entry
+    return np.broadcast_to(chosen.reshape([-1 if other == axis else 1 for other in range(len(shape))]), shape) * 1.0
+
+
+def _maximum(edge, d, source, result, situation):
     axes = tuple(edge.step.parameters["axes"])
     wide = np.broadcast_to(np.expand_dims(d, axes), source.shape)
     top = source == np.expand_dims(result, axes)
@@ -60,10 +72,7 @@ def _maximum(edge, d, source, result, tape):
     yield "mask", "shared by all entries, as for a mean", wide / count
     for axis in axes:
         for entry, word in ((0, "first"), (source.shape[axis] - 1, "last")):
-            chosen = np.zeros(source.shape)
-            index = [slice(None)] * source.ndim
-            index[axis] = entry
-            chosen[tuple(index)] = 1
+            chosen = _only(source.shape, axis, entry)
             yield "mask", f"given to the {word} entry of axis {axis}", wide * chosen
         for step in (1, -1):
             yield (
@@ -75,21 +84,19 @@ def _maximum(edge, d, source, result, tape):
     yield "mask", "given to the largest entry of all", wide * (np.arange(source.size).reshape(source.shape) == flat)
 
 
-def _sum(edge, d, source, result, tape):
+def _sum(edge, d, source, result, situation):
     axes = tuple(edge.step.parameters["axes"])
     for axis in axes:
         for entry, word in ((0, "first"), (source.shape[axis] - 1, "last")):
-            index = [slice(None)] * source.ndim
-            index[axis] = entry
-            only = np.zeros(source.shape)
-            only[tuple(index)] = 1
-            yield "lost_path", f"that of the {word} entry of axis {axis} alone", edge.part * only
-            yield "lost_path", f"without the {word} entry of axis {axis}", edge.part * (1 - only)
+            only = _only(source.shape, axis, entry)
+            cause = _lost(situation, axis, source)
+            yield cause, f"that of the {word} entry of axis {axis} alone", edge.part * only
+            yield cause, f"without the {word} entry of axis {axis}", edge.part * (1 - only)
     if source.ndim == 2 and source.shape[0] == source.shape[1]:
         yield "wrong_axis", "spread along the other axis", edge.part.T
 
 
-def _cumulative(edge, d, source, result, tape):
+def _cumulative(edge, d, source, result, situation):
     for axis in range(d.ndim):
         yield _same_axis(edge, axis), f"the sum from the first entry on, along axis {axis}", np.cumsum(d, axis)
         backward = np.flip(np.cumsum(np.flip(d, axis), axis), axis)
@@ -103,11 +110,11 @@ def _same_axis(edge, axis) -> Cause:
     return "transposed" if axis == edge.step.parameters["axis"] else "wrong_axis"
 
 
-def _reverse(edge, d, source, result, tape):
+def _reverse(edge, d, source, result, situation):
     yield "transposed", "not reversed again", d
 
 
-def _permuted(edge, d, source, result, tape):
+def _permuted(edge, d, source, result, situation):
     if d.shape == source.shape:
         yield "transposed", "not transposed back", d
     for axis in range(d.ndim):
@@ -115,7 +122,7 @@ def _permuted(edge, d, source, result, tape):
             yield "transposed", "transposed otherwise", np.transpose(d, edge.step.parameters["permutation"])
 
 
-def _sorted(edge, d, source, result, tape):
+def _sorted(edge, d, source, result, situation):
     axis = edge.step.parameters.get("dimension", source.ndim - 1)
     order = np.argsort(source, axis=axis, kind="stable")
     yield "transposed", "not brought back into the order before the sort", d
@@ -123,7 +130,8 @@ def _sorted(edge, d, source, result, tape):
     yield "transposed", "in reversed order", np.flip(d, axis)
 
 
-def _joined(edge, d, source, result, tape):
+def _joined(edge, d, source, result, situation):
+    tape = situation.tape
     axis, sizes = edge.step.parameters["dimension"], [tape.values[n].shape for n in edge.step.inputs]
     start = 0
     for number, shape in enumerate(sizes):
@@ -138,16 +146,14 @@ def _joined(edge, d, source, result, tape):
             yield "shifted", f"read from entry {start} on", part
 
 
-def _looked_up(edge, d, source, result, tape):
+def _looked_up(edge, d, source, result, situation):
     if edge.place != 0:
         return
     for axis in range(source.ndim):
         for step in (1, -1):
             yield "shifted", f"put {step} beside, along axis {axis}", np.roll(edge.part, step, axis)
-            moved = np.roll(edge.part, step, axis)
-            index = [slice(None)] * source.ndim
-            index[axis] = 0 if step > 0 else -1
-            moved[tuple(index)] = 0
+            end = 0 if step > 0 else source.shape[axis] - 1
+            moved = np.roll(edge.part, step, axis) * (1 - _only(source.shape, axis, end))
             yield "shifted", f"put {step} beside, along axis {axis}, what leaves the array lost", moved
     if d.ndim == source.ndim and d.shape[1:] == source.shape[1:]:
         mean = np.broadcast_to(d.mean(axis=0), source.shape)
@@ -155,8 +161,8 @@ def _looked_up(edge, d, source, result, tape):
         yield "wrong_operand", "the sum of all, at every row", mean * len(d)
 
 
-def _power(edge, d, source, result, tape):
-    power = tape.values[edge.step.inputs[1]] if edge.step.name == "pow" else edge.step.parameters["y"]
+def _power(edge, d, source, result, situation):
+    power = situation.tape.values[edge.step.inputs[1]] if edge.step.name == "pow" else edge.step.parameters["y"]
     if edge.place == 0:
         yield "activation_derivative", "n xⁿ: the exponent is not lowered", d * power * result
         yield "activation_derivative", "xⁿ⁻¹: the factor n is left out", edge.part / np.where(power == 0, 1.0, power)
@@ -165,9 +171,9 @@ def _power(edge, d, source, result, tape):
         yield "activation_derivative", "left out", d
 
 
-def _larger(edge, d, source, result, tape):
+def _larger(edge, d, source, result, situation):
     other = edge.step.inputs[1 - edge.place]
-    if tape.is_active[other]:
+    if situation.tape.is_active[other]:
         won = 1.0 * (source == result)
         yield "mask", "that of the side that is not taken", d * (1 - won)
         yield "mask", "that of both sides", d
@@ -185,8 +191,8 @@ def propose_exchanged_sides(situation: Situation) -> Iterator[Proposal]:
         parts = tape.local_cotangents(step, [d])[-2:]
         if any(part is None or part.shape != d.shape for part in parts) or sides[0] == sides[1]:
             continue
-        where = describe_operation(step.origin, step.name)
-        first, second = parts
+        where = describe_operation(step)
+        first, second = (np.asarray(part) for part in parts)
         yield Change(
             "mask",
             f"the two sides of {where} are exchanged by hand",

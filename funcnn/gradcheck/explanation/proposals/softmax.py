@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from funcnn.gradcheck.explanation.activations import descendants
+from funcnn.gradcheck.explanation.leaf import Diagnosis
 from funcnn.gradcheck.explanation.numbers import format_factor
 from funcnn.gradcheck.explanation.search import Change, Multiple, Proposal, Replacement
 from funcnn.gradcheck.explanation.situation import Situation
@@ -33,13 +34,11 @@ def propose_softmax(situation: Situation) -> Iterator[Proposal]:
         for text, change in wrong.items():
             yield Change("activation_derivative", f"{sentence} {text}", {place.z: change - right})
         for text, change in wrong.items():
-            yield Multiple(
-                lambda factors, text=text, sentence=sentence: (
-                    "activation_derivative", f"{sentence} {format_factor(factors[0], 1e-7)} times {text}",
-                ),
-                [{place.z: change}],
-                {place.z: -right},
-            )  # fmt: skip
+
+            def describe(factors, text=text, sentence=sentence) -> Diagnosis:
+                return "activation_derivative", f"{sentence} {format_factor(factors[0], 1e-7)} times {text}"
+
+            yield Multiple(describe, [{place.z: change}], {place.z: -right})
     if len(found) > 1:
         texts = [set(dict(_wrong(tape, place, tape.values[place.h]))) for place in found]
         for text in set.intersection(*texts):
