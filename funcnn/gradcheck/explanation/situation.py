@@ -95,8 +95,8 @@ class Situation:
         for value in self.tape.values:
             if isinstance(value, np.ndarray):
                 known.setdefault(value.shape, []).append(value)
-        for step, number in [(step, number) for step in (tape.steps if tape else ()) for number in step.outputs]:
-            value = tape.values[number]  # type: ignore[union-attr]
+        computed = [(step, tape.values[number]) for step in tape.steps for number in step.outputs] if tape else []
+        for step, value in computed:
             if not isinstance(value, np.ndarray) or value.dtype.kind not in "fb" or value.size < 2:
                 continue
             others = known.setdefault(value.shape, [])
