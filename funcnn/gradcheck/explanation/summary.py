@@ -29,7 +29,10 @@ def explanation(report: GradientReport, kinks: str, *, can_tap: bool = False) ->
         lines.append("There are no parameters to compare.")
     elif wrong:
         of = "the one leaf" if count == 1 else f"{len(wrong)} of {count} leaves"
-        lines.append(f"The gradient by hand is wrong in {of}.")
+        is_open = report.verdict == "undecided"
+        lines.append(f"The gradients differ in {of}." if is_open else f"The gradient by hand is wrong in {of}.")
+    elif report.verdict == "undecided":
+        lines.append("Whether the gradient by hand is right isn't decided.")
     elif report.verdict == "autodiff wrong":
         lines.append("The gradient by hand is right, and autodiff's is wrong.")
     else:
