@@ -156,7 +156,7 @@ def double_precision(
             yield comparison
             return
     with allow_promotion():
-        dtypes = {str(jnp.result_type(leaf)) for leaf in jax.tree.leaves(own.params)}
+        dtypes = {str(leaf.dtype) for leaf in _leaves(own.params)}
         comparison = _compare(own, own, " and ".join(sorted(dtypes)), min_spacing, is_pure, no_autodiff)
         yield comparison._replace(reason=reason)
 
@@ -230,12 +230,13 @@ def _describe_failure(error) -> str:
 
 def _is_doubtful(own, ours) -> bool:
     """Whether the traced gradient differs from the caller's own call by more than half of the caller's digits."""
+    spacing = max(_epsilon(leaf.dtype) for leaf in _leaves(own.params))
     for mine, leaf in zip(_leaves(own.by_hand), _leaves(ours), strict=True):
         mine, leaf = as_float64(mine), as_float64(leaf)
         if mine.shape != leaf.shape:
             return True
         gap = float(np.max(distances(mine, leaf), initial=0.0))
-        if not gap <= _epsilon(jnp.result_type(_leaves(own.params)[0])) ** 0.5 * max_abs(leaf):
+        if not gap <= spacing**0.5 * max_abs(leaf):
             return True
     return False
 
@@ -269,8 +270,8 @@ def _reject_other_numbers(own, comparison) -> str:
 
 
 def _spacing_of(own, gradients, programs, precision) -> float:
-    dtypes = {jnp.result_type(leaf) for leaf in _leaves(gradients.params)}
-    own_spacing = max((_epsilon(jnp.result_type(leaf)) for leaf in _leaves(own.params)), default=0.0)
+    dtypes = {leaf.dtype for leaf in _leaves(gradients.params)}
+    own_spacing = max((_epsilon(leaf.dtype) for leaf in _leaves(own.params)), default=0.0)
     if programs.loss is not None:
         dtypes |= rounding_dtypes(programs.loss.jaxpr)
     if programs.by_hand is not None:
