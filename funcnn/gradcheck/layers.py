@@ -25,6 +25,7 @@ from funcnn._checks import (
 from funcnn._initialization import draw_flat
 from funcnn._memoise import memoised
 from funcnn._numerics.arrays import as_float64, max_abs
+from funcnn._numerics.program import jit_once
 from funcnn.backprop import autodiff_value_and_grad, manual_value_and_grad
 from funcnn.gradcheck.engine.comparison import Pair
 from funcnn.gradcheck.engine.examination import examine
@@ -142,7 +143,7 @@ def _layer_functions(layer: Layer, train: bool) -> tuple[Callable, Callable, Cal
         x = arguments.x if tokens is None else tokens
         return _steps(layer, arguments.params, state, x, dy, key, train=train)
 
-    return jax.jit(projection), jax.jit(by_hand), jax.jit(parts)
+    return jax.jit(projection), jax.jit(by_hand), jit_once(parts)
 
 
 def check_model(
@@ -199,9 +200,10 @@ def check_model(
     check_same_tree("check_model(params)", params, drawn_params, "what the model's init returns", dtypes=False)
     value, gradient, prediction, parts = _model_functions(model, loss)
     arguments = (params, state, batch, step_key)
-    # Outside jit, where the values of targets and probabilities are checked.
+    # The values of targets and probabilities are checked, because they aren't traced; nothing is computed.
     with errors_of("check_model(batch)"):
-        loss.forward(prediction(*arguments), batch.y)
+        predicted = prediction(*arguments)
+    jax.eval_shape(lambda: loss.forward(predicted, batch.y)[0])
     if not _fits(gradient, arguments):
         for row in _rows(parts(*arguments), float(jnp.finfo(_floating_dtype(batch.x)).eps)):
             if row.cause in ("structure", "shape"):
@@ -234,7 +236,7 @@ def _model_functions(model: Layer, loss: Loss) -> tuple[Callable, Callable, Call
         first = _Step("loss", given, dprediction, jnp.ones_like(value), parts=None)
         return [first, *_steps(model, params, state, batch.x, dprediction, key, train=True)]
 
-    return jax.jit(value), jax.jit(gradient), jax.jit(prediction), jax.jit(parts)
+    return jax.jit(value), jax.jit(gradient), jit_once(prediction), jit_once(parts)
 
 
 def _fits(gradient, arguments) -> bool:
@@ -352,4 +354,4 @@ def _moved_init(layer: Layer, dtype: Any) -> Callable[[PRNGKeyArray], tuple[Para
         state = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype) if is_floating(leaf) else leaf, state)
         return jax.tree.unflatten(structure, moved), state
 
-    return jax.jit(init)
+    return jit_once(init)
