@@ -9,6 +9,7 @@ import numpy as np
 from funcnn._numerics.precision import allow_promotion
 from funcnn._numerics.rounding import coarser_dtypes
 from funcnn.gradcheck.explanation.causes import EXACT, LOOSE, Detector
+from funcnn.gradcheck.explanation.counts import counts
 from funcnn.gradcheck.explanation.difference import describe_difference
 from funcnn.gradcheck.explanation.leaf import Diagnosis, Facts, Leaf, WrongLeaf, loosen_tolerances, normalize
 from funcnn.gradcheck.explanation.numbers import is_close
@@ -48,7 +49,7 @@ def _diagnose_by(problem, rows, by_hand, reference) -> list[LeafReport]:
         Leaf(row.path, ours, expected, param, row.tolerance)
         for row, ours, expected, param in zip(rows, by_hand, reference, params, strict=True)
     ]
-    facts = Facts(leaves, problem.sizes(), problem.contributions)
+    facts = Facts(leaves, problem.sizes(), counts(problem), problem.contributions)
     loose = loosen_tolerances(facts, max((float(jnp.finfo(row.dtype).eps) for row in rows), default=0.0))
 
     sought = [number for number, row in enumerate(rows) if row.cause == "unknown" and not row.detail]

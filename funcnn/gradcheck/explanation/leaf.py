@@ -28,12 +28,14 @@ class Facts(NamedTuple):
     Fields:
         leaves: every leaf, right and wrong.
         sizes: numbers of this problem with their names: ``(32, "the batch size")``.
+        counts: numbers by which a mean may be divided, likewise.
         contributions: from a leaf's position to the gradient of each sample alone, ``(samples, *shape)``, or ``None``
             if there are no samples.
     """
 
     leaves: list[Leaf]
     sizes: Sequence[tuple[float, str]] = ()
+    counts: Sequence[tuple[float, str]] = ()
     contributions: Callable[[int], np.ndarray | None] = lambda position: None
 
 

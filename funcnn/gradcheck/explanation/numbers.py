@@ -32,7 +32,9 @@ def simple_fraction(factor: float, slack: float) -> Fraction | None:
 def format_factor(factor: float, slack: float) -> str:
     """Return a factor as a fraction if it is a simple one, as a decimal number otherwise."""
     fraction = simple_fraction(factor, slack)
-    if fraction is None or (abs(fraction) < Fraction(1, 20) or fraction.denominator > 100):
+    if fraction is None or (
+        (abs(fraction) < Fraction(1, 20) or fraction.denominator > 100) and fraction.numerator != 1
+    ):
         return f"{factor:.9g}"
     return str(fraction)
 

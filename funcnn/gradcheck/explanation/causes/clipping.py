@@ -28,7 +28,8 @@ def detect_normalized(wrong: WrongLeaf) -> Diagnosis | None:
     if leaf.by_hand.size < 2 or not 0 < factor < 1:
         return None
     slack = max(8 * leaf.tolerance / max_abs(leaf.reference), 1e-9)
-    if simple_fraction(factor, 1e-9) is not None and simple_fraction(factor, 1e-9).denominator < 200:  # type: ignore[union-attr]
+    fraction = simple_fraction(factor, slack)
+    if fraction is not None and fraction.denominator < 200:
         return None
     own = float(np.linalg.norm(leaf.by_hand))
     tree = float(np.sqrt(sum(np.linalg.norm(each.by_hand) ** 2 for each in wrong.facts.leaves)))
@@ -38,10 +39,7 @@ def detect_normalized(wrong: WrongLeaf) -> Diagnosis | None:
     )
     is_multiple = is_close(leaf.by_hand, factor * leaf.reference, leaf.tolerance)
     for length, words, applies in ((tree, "the whole gradient", everywhere), (own, "the leaf", is_multiple)):
-        round_number = simple_fraction(length, max(1e-8, slack))
-        if applies and round_number is not None and (round_number.denominator <= 10 or round_number.denominator == 100):
-            return (
-                "normalized",
-                f"autodiff's gradient times {factor:.6g}: {words} has the length {round_number} by hand",
-            )
+        is_round = abs(float(f"{length:.1e}") / length - 1) <= min(slack, 1e-6)
+        if applies and is_round:
+            return "normalized", f"autodiff's gradient times {factor:.6g}: {words} has the length {length:.2g} by hand"
     return None

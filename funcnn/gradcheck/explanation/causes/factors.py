@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from funcnn._numerics.arrays import max_abs
+from funcnn.gradcheck.explanation.counts import meaning_of_ratio
 from funcnn.gradcheck.explanation.leaf import Diagnosis, Leaf, WrongLeaf
 from funcnn.gradcheck.explanation.numbers import best_factor, format_factor, is_close, simple_fraction
 
@@ -14,19 +15,19 @@ def detect_zero(wrong: WrongLeaf) -> Diagnosis | None:
 
 def detect_scaled(wrong: WrongLeaf) -> Diagnosis | None:
     """Return ``scaled`` or ``sign`` if the leaf is autodiff's gradient times a constant."""
-    return _scaled(wrong.normalized, wrong.facts.sizes)
+    return _scaled(wrong.normalized, wrong.facts.sizes, wrong.facts.counts)
 
 
 def common_factor(leaf: Leaf) -> Diagnosis | None:
     """Return ``zero``, ``scaled`` or ``sign`` for a part of a leaf."""
-    return _zero(leaf) or _scaled(leaf, ())
+    return _zero(leaf) or _scaled(leaf, (), ())
 
 
 def _zero(leaf):
     return None if leaf.by_hand.any() else ("zero", "zero everywhere by hand, not by autodiff")
 
 
-def _scaled(leaf, sizes) -> Diagnosis | None:
+def _scaled(leaf, sizes, counts) -> Diagnosis | None:
     factor = best_factor(leaf.by_hand, leaf.reference)
     if max_abs(leaf.reference) <= leaf.tolerance:
         return None  # the reference is only rounding
@@ -35,7 +36,7 @@ def _scaled(leaf, sizes) -> Diagnosis | None:
     slack = max(4 * leaf.tolerance, 1e-12)
     if abs(factor + 1) <= slack:
         return "sign", "autodiff's gradient with the other sign"
-    meaning = _meaning(factor, sizes, slack)
+    meaning = _meaning(factor, sizes, slack) or meaning_of_ratio(factor, counts, slack)
     # One entry is a multiple of any other number: it needs a factor that has a meaning.
     if leaf.by_hand.size == 1 and not meaning and simple_fraction(factor, slack) is None:
         return None

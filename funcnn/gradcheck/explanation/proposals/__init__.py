@@ -19,6 +19,7 @@ from funcnn.gradcheck.explanation.proposals.loss import propose_loss_derivatives
 from funcnn.gradcheck.explanation.proposals.masks import propose_masks, propose_masks_by_hand
 from funcnn.gradcheck.explanation.proposals.normalization import propose_normalization_formulas
 from funcnn.gradcheck.explanation.proposals.operands import (
+    propose_constant_operands,
     propose_cotangents,
     propose_operands,
     propose_operands_by_hand,
@@ -60,6 +61,7 @@ FAMILIES: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
     propose_slopes_of_groups,
     propose_paths_of_lines,
     propose_other_weights,
+    propose_constant_operands,
     propose_other_operands,
     propose_operands_of_lines,
     propose_masks_by_hand,

@@ -24,6 +24,23 @@ def propose_operands(situation: Situation) -> Iterator[Proposal]:
             yield _with_other(situation, edge, value, cause, f"{words}; by hand it takes {text}")
 
 
+def propose_constant_operands(situation: Situation) -> Iterator[Proposal]:
+    """Yield each product with a number in the place of its other operand, as a count that isn't each sample's own."""
+    for edge in _products(situation):
+        value = situation.tape.values[edge.step.inputs[1 - edge.place]]
+        if edge.step.name not in ("mul", "div") or not np.ptp(value):
+            continue
+        part, words = _part(situation, edge, np.ones_like(value)), _words(situation, edge)
+        power = -1 if edge.step.name == "div" else 1
+
+        def describe(factors, words=words, power=power) -> Diagnosis:
+            number = format_factor(factors[0] ** power, 1e-7)
+            return "scaled_path", f"{words}; by hand it takes the number {number} everywhere"
+
+        if part is not None:
+            yield Multiple(describe, [{edge.source: part}], {edge.source: -edge.part})
+
+
 def propose_other_operands(situation: Situation) -> Iterator[Proposal]:
     """Yield the same with any other value of the same shape."""
     for edge in _products(situation):
