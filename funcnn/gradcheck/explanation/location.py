@@ -56,13 +56,13 @@ def location(equation: Any) -> Location:
 
 
 def is_inside(equation: Any, name: str) -> bool:
-    """Whether an equation's line of code belongs to a function of this name.
+    """Whether an equation comes from a function of the user's of this name, or from what that calls.
 
     A library function that JAX compiles keeps the lines from which it was called first.
     """
     try:
-        frame: Any = source_info_util.user_frame(equation.source_info.traceback)
-        return frame.function_name.split(".")[-1] == name
+        frames = source_info_util.user_frames(equation.source_info.traceback)
+        return any(frame.function_name.split(".")[-1] == name for frame in frames)
     except Exception:  # likewise
         return False
 

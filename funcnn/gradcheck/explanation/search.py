@@ -106,14 +106,7 @@ class Target:
         self.tape, self.facts, self.sought = tape, facts, set(sought)
         self.differences = [leaf.by_hand - leaf.reference for leaf in facts.leaves]
         self.tolerances = [
-            max(
-                leaf.tolerance,
-                leaf.tolerance / max(max_abs(leaf.reference), 1e-300) * max_abs(leaf.by_hand)
-                if max_abs(leaf.reference)
-                else 0.0,
-                1e-12 * max_abs(leaf.by_hand),
-            )
-            for leaf in facts.leaves
+            _tolerance(leaf, difference) for leaf, difference in zip(facts.leaves, self.differences, strict=True)
         ]
         self.wrong = {
             number
@@ -160,6 +153,18 @@ class Target:
             for number in range(len(self.differences))
         ]
         return list(map(float, factors)), made
+
+
+def _tolerance(leaf, difference) -> float:
+    """Return what rounding explains of a leaf that a proposal gives, relative to the larger gradient.
+
+    It is small beside the difference: what is near to the difference by chance explains nothing.
+    """
+    size = max_abs(leaf.reference)
+    share = leaf.tolerance / size if size else 0.0
+    wide = max(leaf.tolerance, share * max_abs(leaf.by_hand), 1e-12 * max_abs(leaf.by_hand))
+    distance = max_abs(difference)
+    return min(wide, 1e-3 * distance) if distance > leaf.tolerance else wide
 
 
 class Finding(NamedTuple):
