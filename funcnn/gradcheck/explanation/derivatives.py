@@ -79,6 +79,8 @@ def cotangents(
         if name in _BINARY:
             parts = _BINARY[name](inputs[0], inputs[1], outputs[0], cotangent)
             return [np.asarray(unbroadcast(part, value.shape)) for part, value in zip(parts, inputs, strict=True)]
+        if name == "dot_general":
+            return _dot_general(parameters, inputs, cotangent, active)
         if name in _STRUCTURAL:
             parts = _STRUCTURAL[name](parameters, inputs, outputs, given)
             return [None if part is None else np.asarray(part) for part in parts]
@@ -117,11 +119,11 @@ def product(first_axes: str, second_axes: str, result_axes: str, first, second) 
     return np.einsum(f"{first_axes},{second_axes}->{result_axes}", first, second, optimize=is_large)
 
 
-def _dot_general(parameters, inputs, outputs, given):
+def _dot_general(parameters, inputs, cotangent, active) -> list[np.ndarray | None]:
     left, right, result = contraction(parameters, *inputs)
     return [
-        product(result, right, left, given[0], inputs[1]),
-        product(result, left, right, given[0], inputs[0]),
+        product(result, right, left, cotangent, inputs[1]) if active[0] else None,
+        product(result, left, right, cotangent, inputs[0]) if active[1] else None,
     ]
 
 
@@ -223,7 +225,6 @@ def _cumsum(parameters, inputs, outputs, given):
 
 
 _STRUCTURAL: dict[str, Callable] = {
-    "dot_general": _dot_general,
     "reduce_sum": _reduce_sum,
     "reduce_max": _reduce_extreme,
     "reduce_min": _reduce_extreme,

@@ -108,11 +108,21 @@ class Target:
         self.tolerances = [
             _tolerance(leaf, difference) for leaf, difference in zip(facts.leaves, self.differences, strict=True)
         ]
+        largest = max((max_abs(leaf.reference) for leaf in facts.leaves), default=0.0)
         self.wrong = {
             number
             for number, leaf in enumerate(facts.leaves)
             if np.any(np.abs(self.differences[number]) > leaf.tolerance)
         }
+        self._right = {
+            number
+            for number, leaf in enumerate(facts.leaves)
+            if number not in self.wrong and max_abs(leaf.reference) > 1e-9 * largest
+        }
+
+    def is_right_before(self, numbers: Iterable[int]) -> bool:
+        """Whether a change of the cotangents of some values makes a right leaf wrong: one that is not about zero."""
+        return any(self.tape.sources[number] & self._right for number in numbers)
 
     def explained(self, difference: Sequence[np.ndarray]) -> set[int]:
         """Return the sought leaves that a difference explains; none if a right leaf becomes wrong."""
@@ -241,6 +251,8 @@ def _try(target, proposal) -> Finding | None:
         if isinstance(proposal, Regression):
             return _try_regression(target, proposal)
         if isinstance(proposal, Change):
+            if target.is_right_before(proposal.seeds):
+                return None
             difference: Sequence[np.ndarray] = target.tape.gradient(proposal.seeds)
         elif isinstance(proposal, Replacement | Misreading):
             rules = proposal.rules if isinstance(proposal, Replacement) else {}

@@ -56,6 +56,7 @@ class Tape:
         params: the number of each parameter.
         result: the number of the loss.
         is_active: for each value whether a gradient flows through it.
+        sources: for each value the parameters that it is computed from, by their place.
         producer: from a value to the number of the step that computes it.
         consumers: from a value to the numbers of the steps that use it.
         cotangents: the cotangent of each value in the right backward pass; ``None`` without one.
@@ -69,6 +70,7 @@ class Tape:
         self.params: list[int] = []
         self.result = -1
         self.is_active: list[bool] = []
+        self.sources: list[frozenset[int]] = []
         self.producer: dict[int, int] = {}
         self.consumers: dict[int, list[int]] = {}
         self.cotangents: list[np.ndarray | None] = []
@@ -78,6 +80,8 @@ class Tape:
         self._known: dict[Any, tuple[int, ...]] = {}
         self._fallbacks: dict[Any, Callable] = {}
         self.params = [self.add_value(param, is_active=_is_floating(param)) for param in params]
+        for place, number in enumerate(self.params):
+            self.sources[number] = frozenset([place])
 
     def add_value(self, value, *, is_active=False) -> int:
         """Record a value and return its number."""
@@ -85,6 +89,7 @@ class Tape:
         is_extended = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.extended)
         self.values.append(value if is_extended else np.asarray(value))
         self.is_active.append(is_active)
+        self.sources.append(frozenset())
         return len(self.values) - 1
 
     def constant(self, value) -> int:
@@ -103,7 +108,9 @@ class Tape:
             raise ValueError("the program has too many steps")
         active = (name != "stop_gradient" or self.ignores_stops) and any(self.is_active[number] for number in inputs)
         numbers = tuple(self.add_value(out, is_active=active and _is_floating(out)) for out in outputs)
+        sources = frozenset().union(*(self.sources[number] for number in inputs))
         for number in numbers:
+            self.sources[number] = sources
             self.producer[number] = len(self.steps)
         for number in dict.fromkeys(inputs):
             self.consumers.setdefault(number, []).append(len(self.steps))

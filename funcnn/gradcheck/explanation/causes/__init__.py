@@ -1,9 +1,10 @@
-"""The causes of a wrong gradient, one detector for each.
+"""The causes that the two gradients of a leaf show, one detector for each.
 
-A detector takes a ``WrongLeaf`` and returns the cause and a sentence, or ``None``. The first one in ``DETECTORS`` that
-explains all of a leaf's difference gives its cause. The names of the causes are in ``Cause`` in
-``gradcheck/report.py``. ``nonfinite`` and ``unknown`` are given by ``explanation/diagnosis.py``, ``shape``, ``dtype``
-and ``structure`` by the comparison, and ``noise``, ``kink`` and ``unstable`` by the engine.
+A detector takes a ``WrongLeaf`` and returns the cause and a sentence, or ``None``. The first one that explains all of a
+leaf's difference gives its cause: those in ``EXACT`` before the wrong backward passes of ``explanation/proposals`` are
+tried, those in ``LOOSE`` after them. The names of the causes are in ``Cause`` in ``gradcheck/report.py``. ``nonfinite``
+and ``unknown`` are given by ``explanation/diagnosis.py``, ``shape``, ``dtype`` and ``structure`` by the comparison, and
+``noise``, ``kink`` and ``unstable`` by the engine.
 """
 
 from collections.abc import Callable
