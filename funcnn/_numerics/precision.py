@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from funcnn._checks import is_concrete
+
 try:
     from jax import enable_x64 as enable_x64
 except ImportError:  # releases of JAX before 0.8
@@ -28,10 +30,10 @@ def allow_promotion() -> Iterator[None]:
 
 
 def copy_arrays(tree: PyTree) -> PyTree:
-    """Return a tree with copies of its arrays."""
+    """Return a tree with copies of its arrays. What is being traced can't be changed, and isn't copied."""
 
     def copy(leaf):
-        if isinstance(leaf, jax.Array):
+        if isinstance(leaf, jax.Array) and is_concrete(leaf):
             return jax.device_put(leaf, may_alias=False)  # compiles nothing, unlike leaf.copy()
         return leaf.copy() if isinstance(leaf, np.ndarray) else leaf
 
