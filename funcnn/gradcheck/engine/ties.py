@@ -20,6 +20,7 @@ from funcnn._numerics.program import (
     evaluate_jaxpr,
     is_cheaper_compiled,
     is_inlined,
+    jit_once,
     primitive_names,
 )
 
@@ -243,13 +244,22 @@ def gradient_by_side(
     """
     opened = {place[:end] for place in ties for end in range(1, len(place))}
 
-    def gradient(sides):
+    def decided(params, sides):
         def rule(equation, arguments, place):
             if place in ties:
                 return [_decide(equation, arguments, ties[place].mask, sides[place])]
             return bind(equation, arguments) if callee(equation) is not None and place not in opened else None
 
-        return [np.asarray(leaf) for leaf in jax.tree.leaves(jax.grad(lambda at: program.evaluate(at, rule))(params))]
+        return jax.tree.leaves(jax.grad(lambda at: program.evaluate(at, rule))(params))
+
+    has_branches = primitive_names(program.jaxpr) & {"cond", "scan"}
+    compiled = decided if has_branches or not is_cheaper_compiled([program], operations=3) else jit_once(decided)
+
+    def gradient(sides):
+        arrays = {
+            place: np.broadcast_to(np.asarray(side, float), ties[place].mask.shape) for place, side in sides.items()
+        }
+        return [np.asarray(leaf) for leaf in compiled(params, arrays)]
 
     return gradient
 
@@ -261,7 +271,7 @@ def _decide(equation, arguments, mask, share):
     """
     name, (output,) = equation.primitive.name, bind(equation, arguments)
     if name in _COMPARISONS:
-        return jnp.where(mask, (np.asarray(share) >= 0.5) == (name in ("gt", "ge")), output)
+        return jnp.where(mask, (share >= 0.5) == (name in ("gt", "ge")), output)
     if name in _EXTREMES:
         return _decide_extreme(arguments[0], output, mask, equation.params["axes"], share)
     if name in ("max", "min"):
@@ -278,7 +288,7 @@ def _decide(equation, arguments, mask, share):
 def _decide_extreme(array, output, mask, axes, share):
     """Return the first of equal extremes (0), the last one (1), or a mean of both."""
     backward = tuple(np.s_[::-1] for _ in mask.shape)
-    share = float(np.mean(share))
+    share = jnp.mean(share)
     weight = (1 - share) * _first(mask, axes) + share * _first(mask[backward], axes)[backward]
     weighed = jnp.where(mask, array, 0.0) * jnp.asarray(weight, array.dtype)
     return jnp.where(mask.any(axis=axes), weighed.sum(axis=axes), output)
