@@ -11,7 +11,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from funcnn._checks import check_callable, check_key, check_same_structure, is_concrete, same_structure
 from funcnn._numerics.arrays import as_float64, distances, max_abs
-from funcnn._numerics.program import trace
+from funcnn._numerics.program import jit_once, trace
 from funcnn._numerics.rewriting import rewrite
 from funcnn.gradcheck.engine.examination import examine
 from funcnn.gradcheck.engine.functions import check_arguments
@@ -170,12 +170,14 @@ class _Question(NamedTuple):
         )  # fmt: skip
 
     def cotangents(self) -> tuple[PyTree, PyTree]:
+        """Return two random cotangents."""
         key = jax.random.key(0) if self.key is None else self.key
         check_key(f"{self.name}(key)", key)
         arguments = self.arguments
         shapes = jax.eval_shape(lambda floating: self.function(*arguments.filled(floating)), arguments.floating)
-        keys = jax.random.split(key)
-        return _drawn(shapes, keys[0]), _drawn(shapes, keys[1])
+        # By NumPy: compiling JAX's draws takes longer than most checks.
+        random = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
+        return _drawn(shapes, random), _drawn(shapes, random)
 
     def projection(self, floating, whole, cotangent):
         """Return Σ y dy."""
@@ -224,9 +226,10 @@ class _Question(NamedTuple):
         floating, whole, cotangent = comparison.gradients.arguments
         spacing, expected = comparison.spacing, comparison.gradients.by_hand
 
-        @jax.jit  # JAX traces a rule in any case
-        def pull(at, dy):
+        def pulled(at, dy):
             return self.pulled(at, whole, dy)
+
+        pull = jit_once(pulled)  # JAX traces a rule in any case
 
         def forward(at):
             return function(*_Arguments(at, whole).filled(at))
@@ -238,7 +241,9 @@ class _Question(NamedTuple):
             *self.properties(comparison, pull),
             agreement("under jit", lambda: pull(floating, cotangent), expected, spacing),
             not_asked("under vmap", lambda: jax.vmap(forward)(batch))
-            or agreement("under vmap", lambda: jax.jit(jax.vmap(pull, (0, None)))(batch, cotangent), stacked, spacing),
+            or agreement(
+                "under vmap", lambda: jit_once(jax.vmap(pulled, (0, None)))(batch, cotangent), stacked, spacing
+            ),
             *_one_at_a_time(function, floating, whole, cotangent, expected, spacing),
             *_forward_mode(function, floating, whole, cotangent, expected, spacing),
         )
@@ -257,7 +262,7 @@ def _one_at_a_time(function, floating, whole, cotangent, expected, spacing):
 
     if len(leaves) > 1:
 
-        @jax.jit
+        @jit_once
         def alone():
             return jax.tree.unflatten(structure, [of_leaf(number) for number in range(len(leaves))])
 
@@ -275,7 +280,7 @@ def _one_at_a_time(function, floating, whole, cotangent, expected, spacing):
     used = [n for n, part in enumerate(parts) if jnp.issubdtype(part.dtype, jnp.inexact)]
     if len(used) > 1:
 
-        @jax.jit
+        @jit_once
         def summed():
             return jax.tree.map(lambda *parts: sum(parts), *map(of_output, used))
 
@@ -314,8 +319,26 @@ def _without_rules(function, arguments) -> tuple[Callable, str]:
             return function(*args)
         return jax.tree.unflatten(program.structure, rewrite(program.jaxpr, jax.tree.leaves(apart.floating)))
 
-    is_traceable = trace(lambda floating: function(*arguments.filled(floating)), arguments.floating) is not None
-    return plain, "" if is_traceable else "the function can't be traced without the rule in question"
+    if trace(lambda floating: function(*arguments.filled(floating)), arguments.floating) is None:
+        return plain, "the function can't be traced without the rule in question"
+    return _compiled(plain, arguments), ""
+
+
+def _compiled(function, arguments):
+    """Return the function compiled for arguments of one kind; what isn't an array is held."""
+    leaves, structure = jax.tree.flatten(arguments.whole)
+    is_array = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
+
+    @jax.jit
+    def of_arrays(arrays):
+        rest = iter(arrays)
+        filled = [next(rest) if array else leaf for leaf, array in zip(leaves, is_array, strict=True)]
+        return function(*jax.tree.unflatten(structure, filled))
+
+    def compiled(*args):
+        return of_arrays([leaf for leaf, array in zip(jax.tree.leaves(args), is_array, strict=True) if array])
+
+    return compiled
 
 
 def _taken_apart(name, args) -> _Arguments:
@@ -358,16 +381,18 @@ def _projected(output, cotangent):
     )  # fmt: skip
 
 
-def _drawn(shapes, key):
+def _drawn(shapes, random: np.random.Generator):
     """Normal numbers for each floating output, zeros (which no gradient sees) for the others."""
-    leaves, structure = jax.tree.flatten(shapes)
-    drawn = [
-        jax.random.normal(jax.random.fold_in(key, number), leaf.shape, leaf.dtype)
-        if jnp.issubdtype(leaf.dtype, jnp.inexact)
-        else jnp.zeros(leaf.shape, leaf.dtype)
-        for number, leaf in enumerate(leaves)
-    ]
-    return jax.tree.unflatten(structure, drawn)
+
+    def draw(leaf):
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            return np.zeros(leaf.shape, leaf.dtype)
+        drawn = random.standard_normal(leaf.shape)
+        if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+            drawn = drawn + 1j * random.standard_normal(leaf.shape)
+        return jax.device_put(np.asarray(drawn).astype(leaf.dtype))
+
+    return jax.tree.map(draw, shapes)
 
 
 def _like(tree, like):

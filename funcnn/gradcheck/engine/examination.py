@@ -78,7 +78,7 @@ def examine(
         if (report := report_changing_loss(own) or report_changing_gradient(own, twice)) is not None:
             return report._replace(cost=_cost(start, calls))
         with double_precision(own, is_pure=bool(twice.ok), no_autodiff=no_autodiff) as comparison:
-            if comparison.by_autodiff is None or _has_unseen_code(comparison):
+            if _has_unseen_code(comparison):
                 comparison = with_loss_noise(comparison)
             pairs, reference = _pairs(own, comparison)
             rows, kinks = _compare_at_kinks(comparison, pairs)
