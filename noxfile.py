@@ -166,9 +166,9 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def scaling(session: nox.Session) -> None:
-    """How cost grows: ensembles, depth, size, precision, memory, the first use, checking gradients, two processes."""
+    """How cost grows: ensembles, depth, size, precision, memory, first uses, checking gradients, two processes."""
     session.install(".[experiments]", *BENCH_TOOLS)
-    for study in ("memory", "first_use", "ensembles", "depth", "growth", "precision", "checking", "processes"):
+    for study in ("memory", "first_use", "ensembles", "depth", "growth", "precision", "checking", "first_check", "processes"):
         session.run("python", "-m", f"experiments.benchmarks.scaling.{study}", *session.posargs)
 
 

@@ -15,6 +15,7 @@ from experiments.benchmarks.scaling import (
     checking,
     depth,
     ensembles,
+    first_check,
     first_use,
     growth,
     memory,
@@ -214,6 +215,13 @@ def test_first_use(tmp_path, monkeypatch):
     assert counts["empty cache"]["first fit"]["cache_misses"][0] > 0
     assert counts["filled cache"]["first fit"]["cache_hits"] == counts["empty cache"]["first fit"]["cache_misses"]
     assert counts["filled cache"]["first fit"]["cache_misses"] == [0]
+
+
+@pytest.mark.benchmarks_smoke
+def test_first_check(tmp_path):
+    found = run(first_check, first_check.FirstCheckSettings, tmp_path, "--repetitions", "1")
+    assert found["checks"].keys() == first_check.CHECKS.keys()
+    assert all(figures["cpu_seconds"]["value"] > 0 for figures in found["checks"].values())
 
 
 @pytest.mark.benchmarks_smoke
