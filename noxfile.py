@@ -168,7 +168,17 @@ def bench(session: nox.Session) -> None:
 def scaling(session: nox.Session) -> None:
     """How cost grows: ensembles, depth, size, precision, memory, first uses, checking gradients, two processes."""
     session.install(".[experiments]", *BENCH_TOOLS)
-    for study in ("memory", "first_use", "ensembles", "depth", "growth", "precision", "checking", "first_check", "processes"):
+    for study in (
+        "memory",
+        "first_use",
+        "ensembles",
+        "depth",
+        "growth",
+        "precision",
+        "checking",
+        "first_check",
+        "processes",
+    ):
         session.run("python", "-m", f"experiments.benchmarks.scaling.{study}", *session.posargs)
 
 

@@ -131,6 +131,7 @@ def test_the_set_has_its_size():
     assert not any(case.causes for case in RIGHT)
 
 
+@pytest.mark.benchmarks_smoke
 @pytest.mark.parametrize("case", RIGHT, ids=lambda case: case.name)
 def test_right_gradients_are_right(case):
     params, expected, found = evaluate(case.loss_fn, case.make)
@@ -155,6 +156,7 @@ def lies_between_the_slopes(case, gradient, step=1e-6, slack=1e-4):
     assert bool(jnp.any(jnp.abs(left - right) > slack))
 
 
+@pytest.mark.benchmarks_smoke
 @pytest.mark.parametrize("case", BUGS, ids=lambda case: case.name)
 def test_bugs_differ_where_they_sit(case):
     params, expected, found = evaluate(case.loss_fn, case.make)
@@ -165,6 +167,7 @@ def test_bugs_differ_where_they_sit(case):
     assert (wrong[case.leaf] if case.leaf else max(wrong.values())) >= least, wrong
 
 
+@pytest.mark.benchmarks_smoke
 def test_the_parameters_are_the_same_in_both_dtypes():
     for make in {case.make for case in CASES}:
         wide, narrow = (jax.tree.leaves(make(dtype)[0]) for dtype in ("float64", "float32"))

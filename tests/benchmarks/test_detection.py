@@ -93,6 +93,7 @@ def test_the_causes_are_those_of_the_leaf_with_the_bug():
     assert set(everywhere[1]) == {"sign", "scaled"}
 
 
+@pytest.mark.benchmarks_smoke
 def test_a_set_has_a_row_for_each_checker_and_dtype(monkeypatch, tmp_path, untouched_configuration):
     rounded = BUG._replace(name="in float32 alone", dtypes=("float32",))
     monkeypatch.setitem(sys.modules, "experiments.benchmarks.blind", _module(CASES=(BUG, RIGHT)))
