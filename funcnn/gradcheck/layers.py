@@ -143,7 +143,7 @@ def _layer_functions(layer: Layer, train: bool) -> tuple[Callable, Callable, Cal
         x = arguments.x if tokens is None else tokens
         return _steps(layer, arguments.params, state, x, dy, key, train=train)
 
-    return jax.jit(projection), jax.jit(by_hand), jit_once(parts)
+    return jax.jit(projection), jax.jit(by_hand), jax.jit(parts)
 
 
 def check_model(
@@ -200,10 +200,8 @@ def check_model(
     check_same_tree("check_model(params)", params, drawn_params, "what the model's init returns", dtypes=False)
     value, gradient, prediction, parts = _model_functions(model, loss)
     arguments = (params, state, batch, step_key)
-    # The values of targets and probabilities are checked, because they aren't traced; nothing is computed.
     with errors_of("check_model(batch)"):
-        predicted = prediction(*arguments)
-    jax.eval_shape(lambda: loss.forward(predicted, batch.y)[0])
+        _check_values(loss, prediction(*arguments), batch.y)
     if not _fits(gradient, arguments):
         for row in _rows(parts(*arguments), float(jnp.finfo(_floating_dtype(batch.x)).eps)):
             if row.cause in ("structure", "shape"):
@@ -236,7 +234,15 @@ def _model_functions(model: Layer, loss: Loss) -> tuple[Callable, Callable, Call
         first = _Step("loss", given, dprediction, jnp.ones_like(value), parts=None)
         return [first, *_steps(model, params, state, batch.x, dprediction, key, train=True)]
 
-    return jax.jit(value), jax.jit(gradient), jit_once(prediction), jit_once(parts)
+    return jax.jit(value), jax.jit(gradient), jax.jit(prediction), jax.jit(parts)
+
+
+def _check_values(loss, prediction, y) -> None:
+    """Check the values of targets and probabilities. They aren't traced, and nothing is computed if it need not be."""
+    try:
+        jax.eval_shape(lambda: loss.forward(prediction, y)[0])
+    except jax.errors.ConcretizationTypeError:  # the loss has an ``if`` of its own
+        loss.forward(prediction, y)
 
 
 def _fits(gradient, arguments) -> bool:
