@@ -115,10 +115,10 @@ def check_layer(
     def is_linear(comparison):
         arguments, tokens, state, dy, key = comparison.gradients.arguments
         other = other_dy.astype(dy.dtype)
-        return (linearity(lambda dy: by_hand(arguments, tokens, state, dy, key), dy, other, comparison.spacing),)
+        return (linearity(lambda dy: by_hand(arguments, tokens, state, dy, key), dy, other, comparison.call_spacing),)
 
     def more_steps(comparison):
-        return _rows(parts(*comparison.gradients.arguments), comparison.spacing)
+        return _rows(parts(*comparison.gradients.arguments), comparison.call_spacing)
 
     return examine(
         "check_layer", projection, by_hand, (differentiated, tokens, state, dy, layer_key), also, is_linear,
@@ -208,7 +208,7 @@ def check_model(
                 raise ValueError(f"check_model(model): {row.path}: backward returned {row.detail}.")
     return examine(
         "check_model", value, gradient, arguments, also,
-        more_steps=lambda comparison: _rows(parts(*comparison.gradients.arguments), comparison.spacing),
+        more_steps=lambda comparison: _rows(parts(*comparison.gradients.arguments), comparison.call_spacing),
     )  # fmt: skip
 
 

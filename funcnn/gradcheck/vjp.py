@@ -13,6 +13,7 @@ from funcnn._checks import check_callable, check_key, check_same_structure, is_c
 from funcnn._numerics.arrays import as_float64, distances, max_abs
 from funcnn._numerics.program import jit_once, trace
 from funcnn._numerics.rewriting import rewrite
+from funcnn._numerics.rounding import rounding_dtypes
 from funcnn.gradcheck.engine.examination import examine
 from funcnn.gradcheck.engine.functions import check_arguments
 from funcnn.gradcheck.engine.precision import Comparison
@@ -174,7 +175,11 @@ class _Question(NamedTuple):
         key = jax.random.key(0) if self.key is None else self.key
         check_key(f"{self.name}(key)", key)
         arguments = self.arguments
-        shapes = jax.eval_shape(lambda floating: self.function(*arguments.filled(floating)), arguments.floating)
+        try:
+            shapes = jax.eval_shape(lambda floating: self.function(*arguments.filled(floating)), arguments.floating)
+        except Exception:  # code that JAX can't trace, such as NumPy's
+            output = self.function(*arguments.whole)
+            shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), jnp.result_type(leaf)), output)
         # By NumPy: compiling JAX's draws takes longer than most checks.
         random = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
         return _drawn(shapes, random), _drawn(shapes, random)
@@ -192,13 +197,23 @@ class _Question(NamedTuple):
         return _floating_gradients(self.name, returned[1](_to(returned[0], cotangent)), floating, whole)
 
     def report_other_function(self, function) -> GradientReport | None:
-        """Return the report of a reference whose values aren't the function's; ``None`` where they are."""
+        """Return the report of a reference whose values aren't the function's; ``None`` where they are.
+
+        The values may differ by the rounding of the coarsest numbers to which either rounds.
+        """
+
+        def program_of(called):
+            return trace(lambda at: called(*self.arguments.filled(at)), self.arguments.floating)
+
+        programs = program_of(function), program_of(self.function)
+        dtypes = {dtype for program in programs if program is not None for dtype in rounding_dtypes(program.jaxpr)}
+        coarsest = max((float(jnp.finfo(dtype).eps) for dtype in dtypes), default=0.0)
         outputs = jax.tree_util.tree_leaves_with_path(function(*self.arguments.whole))
         for (path, ours), theirs in zip(outputs, jax.tree.leaves(self.function(*self.arguments.whole)), strict=True):
             first, second = as_float64(ours), as_float64(theirs)
             gaps = distances(first, second) if first.shape == second.shape else np.array([np.inf])
             dtype = jnp.result_type(ours)
-            spacing = float(jnp.finfo(dtype).eps) if jnp.issubdtype(dtype, jnp.inexact) else 0.0
+            spacing = max(float(jnp.finfo(dtype).eps), coarsest) if jnp.issubdtype(dtype, jnp.inexact) else 0.0
             if np.all(gaps <= spacing**0.5 * max_abs(second)) or np.array_equal(first, second, equal_nan=True):
                 continue
             worst = np.unravel_index(np.argmax(gaps), gaps.shape)
@@ -213,7 +228,7 @@ class _Question(NamedTuple):
         """Return the properties of a vjp; ``pull`` takes the place of ``pulled`` by the arguments and a cotangent."""
         floating, whole, cotangent = comparison.gradients.arguments
         filled = _Arguments(floating, whole).filled(floating)
-        output, spacing = self.function(*filled), comparison.spacing
+        output, spacing = self.function(*filled), comparison.call_spacing
         other = _like(self.cotangents()[1], cotangent)
         pull = partial(self.pulled, floating, whole) if pull is None else partial(pull, floating)
         return (
@@ -224,7 +239,7 @@ class _Question(NamedTuple):
 
     def rule_properties(self, function, comparison: Comparison) -> Sequence[PropertyReport]:
         floating, whole, cotangent = comparison.gradients.arguments
-        spacing, expected = comparison.spacing, comparison.gradients.by_hand
+        spacing, expected = comparison.call_spacing, comparison.gradients.by_hand
 
         def pulled(at, dy):
             return self.pulled(at, whole, dy)

@@ -322,3 +322,108 @@ def test_results_in_another_form_are_recognized(loss, gradient, message):
 def test_a_wrong_signature_of_a_vjp_is_named():
     with pytest.raises(TypeError, match=r"check_vjp\(vjp\): expected a function that takes \(\*args\), 1 in all"):
         fnn.check_vjp(jnp.sin, lambda x, y: (x, lambda dz: (dz,)), jnp.ones(2))
+
+
+def low_product(a, b):
+    return (a.astype(HALF) @ b.astype(HALF)).astype(jnp.float32)
+
+
+def low_product_vjp(factor):
+    def vjp(a, b):
+        def pullback(dy):
+            low = (factor * dy).astype(HALF)
+            return (low @ b.astype(HALF).T).astype(a.dtype), (a.astype(HALF).T @ low).astype(b.dtype)
+
+        return low_product(a, b), pullback
+
+    return vjp
+
+
+def test_a_rule_in_bfloat16_has_its_properties_by_the_digits_of_bfloat16():
+    a, b = float32((X, WEIGHTS["w1"]))
+    report = fnn.check_vjp(low_product, low_product_vjp(1.0), a, b)
+    assert report.ok, str(report)
+    assert not fnn.check_vjp(low_product, low_product_vjp(1.1), a, b).ok
+    rule = jax.custom_vjp(low_product)
+    rule.defvjp(lambda a, b: (low_product(a, b), (a, b)), lambda kept, dy: low_product_vjp(1.0)(*kept)[1](dy))
+    assert fnn.check_custom_vjp(rule, a, b).ok
+    # A reference of more digits has the same values but for the rounding.
+    report = fnn.check_custom_vjp(rule, a, b, reference=lambda a, b: a @ b)
+    assert report.ok, str(report)
+
+
+def test_a_loss_that_ends_in_item_is_measured():
+    def loss(w, x):
+        return ((x @ w) ** 2).mean().item()
+
+    report = fnn.check_gradients(loss, lambda w, x: 2 * x.T @ (x @ w) / len(x), jnp.ones(3), X)
+    assert (report.ok, report.verdict) == (True, "agrees"), str(report)
+    assert "isn't traced" in report.no_autodiff
+    assert not fnn.check_gradients(loss, lambda w, x: x.T @ (x @ w) / len(x), jnp.ones(3), X).ok
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda w: float((w.astype(np.float16) ** 2).sum()),
+        lambda w: np.float32(1e4) + np.float32((w.astype(np.float32) ** 2).sum()),
+        lambda w: float(np.float32(1.0) * (w.astype(np.float32) ** 2).sum(dtype=np.float32)),
+    ],
+    ids=["float16", "offset", "float32"],
+)
+def test_a_loss_in_numpy_of_few_digits_makes_no_right_gradient_wrong(loss):
+    at = np.array([0.7, -1.3, 0.4])
+    assert fnn.check_gradients(loss, lambda w: 2 * w, at).verdict in ("agrees", "undecided")
+    assert fnn.check_gradients(loss, lambda w: 5 * w, at).verdict != "agrees"
+
+
+def test_a_gradient_that_overflows_without_autodiff_is_wrong():
+    def loss(w):
+        return float(np.logaddexp(0, w).sum())
+
+    with np.errstate(all="ignore"):
+        report = fnn.check_gradients(loss, lambda w: np.exp(w) / (1 + np.exp(w)), np.array([100, 1], np.float32))
+    assert (report.ok, report.verdict) == (False, "hand-written wrong"), str(report)
+
+
+def test_where_the_loss_is_not_a_number_nothing_is_decided():
+    report = fnn.check_gradients(
+        lambda w: (w**2).sum(), lambda w: jnp.where(jnp.isnan(w), 0.0, 2 * w), jnp.array([jnp.nan, 2.0])
+    )
+    assert report.verdict == "undecided"
+
+
+def test_a_vjp_of_a_function_in_numpy():
+    def function(x):
+        return np.tanh(np.asarray(x))
+
+    def vjp(slope):
+        return lambda x: (function(x), lambda dy: (dy * slope(np.tanh(np.asarray(x))),))
+
+    x = np.array([0.3, -1.0, 2.0])
+    assert fnn.check_vjp(function, vjp(lambda y: 1 - y**2), x).ok
+    assert not fnn.check_vjp(function, vjp(lambda y: 1 - y), x).ok
+
+
+def test_values_that_a_loss_leaves_for_its_gradient_are_found():
+    kept = {}
+
+    def loss(w, x):
+        kept["error"] = x @ w
+        return (kept["error"] ** 2).mean()
+
+    def gradient(w, x):
+        return x.T @ kept["error"] / len(x)
+
+    report = fnn.check_gradients(loss, gradient, jnp.ones(3, jnp.float32), jnp.asarray(X, jnp.float32))
+    assert not report.ok
+
+
+def test_a_gradient_of_nothing_but_rounding_beside_a_flat_loss():
+    report = fnn.check_gradients(lambda w: 0 * w.sum(), lambda w: (w + 1) - 1 - w, jnp.full(3, 2.0**-30, jnp.float32))
+    assert report.verdict in ("agrees", "unstable", "undecided")
+
+
+def test_a_gradient_may_leave_out_what_cannot_be_differentiated():
+    params = {"w": jnp.ones(3), "step": 3}
+    assert fnn.check_gradients(lambda p: (p["w"] ** 2).sum(), lambda p: {"w": 2 * p["w"]}, params).ok

@@ -44,7 +44,11 @@ def relative_tolerances(comparison: Comparison, pairs: list[Pair]) -> list[Toler
     """Return ε^¾ of each leaf's largest entry: another order of the same sums may change a quarter of the digits."""
     share = comparison.spacing**0.75
     origin = f"ε^¾ = {share:.1e} of the leaf's largest entry"
-    return [Tolerance(share * max_abs(pair.reference), origin) for pair in pairs]
+    variation = comparison.variation or (0.0,) * len(pairs)
+    return [
+        Tolerance(share * max_abs(pair.reference) + 16 * each, origin)
+        for pair, each in zip(pairs, variation, strict=True)
+    ]
 
 
 def noise_tolerances(comparison: Comparison, pairs: list[Pair]) -> list[Tolerance]:

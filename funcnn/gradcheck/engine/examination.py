@@ -4,7 +4,7 @@ import functools
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -21,7 +21,12 @@ from funcnn.gradcheck.engine.measurement import Reference, reference_of, with_lo
 from funcnn.gradcheck.engine.precision import Comparison, Gradients, double_precision
 from funcnn.gradcheck.engine.problem import describe_problem
 from funcnn.gradcheck.engine.properties import Property, repeatability, traced_properties
-from funcnn.gradcheck.engine.purity import report_changing_gradient, report_changing_loss
+from funcnn.gradcheck.engine.purity import (
+    report_changing_gradient,
+    report_changing_loss,
+    report_kept_values,
+    variation,
+)
 from funcnn.gradcheck.engine.stability import (
     Stability,
     accept_rounded_constants,
@@ -36,6 +41,7 @@ from funcnn.gradcheck.explanation.diagnosis import diagnose_leaves
 from funcnn.gradcheck.explanation.summary import explanation
 from funcnn.gradcheck.report import Cost, GradientReport, LeafReport, PropertyReport
 
+_OTHER_SLOPE = "the loss has another slope than the one by hand"
 _MAX_TOLERANCE = 0.05  # of a leaf's largest entry, beyond which nothing is called right
 
 
@@ -74,23 +80,45 @@ def examine(
     check_any_floating(f"{name}(params)", arguments[0], floating)
     with highest_matmul_precision():
         own = Gradients(loss_fn, grad_fn, (floating, *arguments[1:]), calls).evaluated()
-        twice = repeatability(own)
-        if (report := report_changing_loss(own) or report_changing_gradient(own, twice)) is not None:
+        again = own.gradient(own.params)
+        twice = repeatability(own, again)
+        if (report := report_changing_loss(own) or report_changing_gradient(own, again)) is not None:
             return report._replace(cost=_cost(start, calls))
-        with double_precision(own, is_pure=bool(twice.ok), no_autodiff=no_autodiff) as comparison:
-            if _has_unseen_code(comparison):
-                comparison = with_loss_noise(comparison)
-            pairs, reference = _pairs(own, comparison)
-            rows, kinks = _compare_at_kinks(comparison, pairs)
-            rows, decision = _decide(comparison, pairs, rows, kinks, reference)
-            rows = check_stability(own, comparison, pairs, rows, stability)
-            rows = diagnose_leaves(describe_problem(comparison), rows, *_gradients_by_side(pairs, kinks))
-            rows = [row._replace(detail=_say_measured(row.detail)) for row in rows] if reference.errors else rows
-            steps = (*(tapped_steps(comparison, own.taps) if own.taps else ()), *more_steps(comparison))
-            rounding = functools.cache(
-                lambda: [4 * tolerance.size for tolerance in noise_tolerances(comparison, pairs)]
-            )
-            properties = (twice, *traced_properties(comparison, also, rounding), *more_properties(comparison))
+        checks = _Checks(also, more_properties, more_steps, stability, no_autodiff, name == "check_gradients")
+        try:
+            report = _report(own, again, twice, checks)
+        except jax.errors.UnexpectedTracerError:
+            report = report_kept_values()
+    return report._replace(cost=_cost(start, calls))
+
+
+class _Checks(NamedTuple):
+    """What is asked of a gradient besides its values, as in ``examine``; ``can_tap`` if values may be tapped."""
+
+    also: Sequence[Property]
+    more_properties: Callable[[Comparison], Sequence[PropertyReport]]
+    more_steps: Callable[[Comparison], Sequence[LeafReport]]
+    stability: Stability
+    no_autodiff: str
+    can_tap: bool
+
+
+def _report(own: Gradients, again: PyTree, twice: PropertyReport, checks: _Checks) -> GradientReport:
+    """Return the report of a gradient that is a function."""
+    with double_precision(own, is_pure=bool(twice.ok), no_autodiff=checks.no_autodiff) as comparison:
+        comparison = comparison._replace(variation=variation(own, again))
+        if _has_unseen_code(comparison):
+            comparison = with_loss_noise(comparison)
+        pairs, reference = _pairs(own, comparison)
+        rows, kinks = _compare_at_kinks(comparison, pairs)
+        rows, decision = _decide(comparison, pairs, rows, kinks, reference)
+        rows = check_stability(own, comparison, pairs, rows, checks.stability)
+        rows = diagnose_leaves(describe_problem(comparison), rows, *_gradients_by_side(pairs, kinks))
+        rows = [row._replace(detail=_say_measured(row.detail)) for row in rows] if reference.errors else rows
+        steps = (*(tapped_steps(comparison, own.taps) if own.taps else ()), *checks.more_steps(comparison))
+        rounding = functools.cache(lambda: [4 * tolerance.size for tolerance in noise_tolerances(comparison, pairs)])
+        traced = traced_properties(comparison, checks.also, rounding)
+        properties = (twice, *traced, *checks.more_properties(comparison))
     is_right = all(row.ok for row in (*rows, *steps)) and all(entry.ok is not False for entry in properties)
     if not is_right and decision.verdict == "agrees":
         decision = verdict_on_properties(rows, steps, properties)
@@ -105,12 +133,9 @@ def examine(
         steps=steps,
         properties=properties,
         precision=_describe_precision(comparison),
-        cost=_cost(start, calls),
         no_autodiff=comparison.no_autodiff,
     )
-    return report._replace(
-        diagnosis=explanation(report, str(kinks) if kinks else "", can_tap=name == "check_gradients")
-    )
+    return report._replace(diagnosis=explanation(report, str(kinks) if kinks else "", can_tap=checks.can_tap))
 
 
 def _say_measured(detail: str) -> str:
@@ -124,7 +149,16 @@ def _cost(start, calls) -> Cost:
 
 def _describe_precision(comparison) -> str:
     text = comparison.precision + (f": {comparison.reason}" if comparison.reason else "")
-    return f"{text}, the casts to {comparison.narrow} taken out" if comparison.narrow else text
+    is_rewritten = comparison.narrow and not comparison.coarse
+    return f"{text}, the casts to {comparison.narrow} taken out" if is_rewritten else text
+
+
+def _count(reference, pairs) -> str:
+    """Return the number of measured entries in words."""
+    total = sum(pair.reference.size for pair in pairs)
+    if reference.measured >= total:
+        return f"{reference.measured:,} entries"
+    return f"{reference.measured:,} of {total:,} entries and along random directions"
 
 
 def _has_unseen_code(comparison) -> bool:
@@ -242,9 +276,11 @@ def _decide_by_measurement(comparison, pairs, rows, disputed, reference) -> tupl
     if not disputed:
         for number in wrong_leaves_along_directions(comparison, [pair.by_hand for pair in pairs]):
             if rows[number].cause != "kink":
-                detail = "the loss has another slope along random directions"
-                rows[number] = rows[number]._replace(ok=False, cause="unknown", detail=detail)
+                rows[number] = rows[number]._replace(ok=False, cause="unknown", detail=_OTHER_SLOPE)
                 disputed.append(number)
+    if disputed and rows[disputed[0]].detail == _OTHER_SLOPE:
+        where = rows[disputed[0]].path or "the root"
+        return rows, Decision("hand-written wrong", f"along random directions of {where} {_OTHER_SLOPE}", {})
     if disputed:
         row = rows[disputed[0]]
         where = f"{row.path or 'the root'}{list(row.worst) if row.worst else ''}"
@@ -252,9 +288,13 @@ def _decide_by_measurement(comparison, pairs, rows, disputed, reference) -> tupl
         return rows, Decision("hand-written wrong", reason, {})
     size = max(max_abs(pair.by_hand) for pair in pairs)
     share = max(max_abs(errors) for errors in reference.errors) / size if size else 0.0
-    measured = (
-        f"the slopes of the loss, measured by {reference.measured} entries, confirm it to {max(share, 1e-16):.0e}"
-    )
+    if share > _MAX_TOLERANCE:
+        reason = (
+            f"the slopes of the loss can only be measured to {share:.0%} of the largest entry, because the loss rounds "
+            "to few digits; give a loss of more digits, or a plain function as reference="
+        )
+        return rows, Decision("undecided", reason, {})
+    measured = f"the slopes of the loss, measured by {_count(reference, pairs)}, confirm it to {max(share, 1e-16):.0e}"
     return rows, Decision("agrees", measured, {})
 
 

@@ -61,9 +61,12 @@ def select_floating(name: str, returned: Any, params: PyTree, floating: PyTree) 
             for path, leaf in jax.tree_util.tree_leaves_with_path(floating, is_leaf=lambda leaf: leaf is None)
             if leaf is None
         }
-        gradients = jax.tree_util.tree_map_with_path(
-            lambda path, leaf: None if jax.tree_util.keystr(path) in static else leaf, gradients
-        )
+        given = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(gradients)}
+        wanted = jax.tree_util.tree_leaves_with_path(floating)
+        paths = {jax.tree_util.keystr(path) for path, _ in wanted}
+        if paths <= set(given) <= paths | static:
+            ordered = [given[jax.tree_util.keystr(path)] for path, _ in wanted]
+            gradients = jax.tree.unflatten(jax.tree.structure(floating), ordered)
         check_same_structure(name, gradients, floating, "the floating parameters")
     return jax.tree.map(lambda leaf: _gradient_array(name, leaf), gradients), taps
 
@@ -100,9 +103,14 @@ def check_any_floating(name: str, params: PyTree, floating: PyTree) -> None:
     if jax.tree.leaves(params) and not jax.tree.leaves(floating):
         path, leaf = jax.tree_util.tree_leaves_with_path(params)[0]
         raise TypeError(
-            f"{name}: expected at least one floating parameter, got {describe(leaf)} at "
+            f"{name}: expected at least one floating parameter, got {_describe_leaf(leaf)} at "
             f"{jax.tree_util.keystr(path) or 'the root'}. Pass floating arrays, such as jnp.asarray(params, float)."
         )
+
+
+def _describe_leaf(leaf) -> str:
+    is_array = isinstance(leaf, jax.Array | np.ndarray | np.generic)
+    return describe(leaf) if is_array else f"{leaf!r:.60} of type {type(leaf).__name__}"
 
 
 def _restore(new, leaf):

@@ -43,7 +43,8 @@ def with_loss_noise(comparison: Comparison) -> Comparison:
     """Return the comparison with an ε that covers the digits of the loss where its program doesn't show them.
 
     Code that JAX doesn't see, NumPy's or a callback's, may compute in float32. Along a straight line a smooth loss has
-    third differences near 0; what remains of them is rounding.
+    third differences near 0; what remains of them is rounding. Where the loss doesn't change from step to step, its
+    resolution is the jump at larger steps.
     """
     params, random = comparison.gradients.params, np.random.default_rng(8)
     direction = [np.asarray(leaf) for leaf in random_direction(comparison, random, range(len(jax.tree.leaves(params))))]
@@ -53,15 +54,21 @@ def with_loss_noise(comparison: Comparison) -> Comparison:
         moved = [(leaf + distance * step).astype(leaf.dtype) for leaf, step in zip(leaves, direction, strict=True)]
         return float(np.real(comparison.gradients.loss(jax.tree.unflatten(structure, moved))))
 
-    try:
-        values = np.array([loss(3e-6 * step) for step in range(12)])
-    except Exception:  # the caller's loss may reject other parameters
-        return comparison
-    size = np.max(np.abs(values))
-    if not np.isfinite(values).all() or not size:
-        return comparison
-    noise = float(np.median(np.abs(np.diff(values, 3)))) / size
-    return comparison._replace(spacing=max(comparison.spacing, noise / 2))
+    for step in (3e-6, 3e-5, 3e-4, 3e-3, 3e-2):
+        try:
+            values = np.array([loss(step * number) for number in range(12)])
+        except Exception:  # the caller's loss may reject other parameters
+            return comparison
+        size = np.max(np.abs(values))
+        if not np.isfinite(values).all() or not size:
+            return comparison
+        jumps = np.abs(np.diff(values))
+        if not jumps.any():
+            continue
+        is_smooth = np.count_nonzero(jumps) >= len(jumps) - 1
+        noise = np.median(np.abs(np.diff(values, 3))) if is_smooth else np.median(jumps[jumps > 0])
+        return comparison._replace(spacing=max(comparison.spacing, float(noise) / size / 2))
+    return comparison
 
 
 def _measure(comparison) -> Reference:
@@ -133,6 +140,6 @@ def wrong_leaves_along_directions(comparison: Comparison, gradient: list[np.ndar
     wrong = []
     for number, direction, slope in zip(numbers, directions, slopes_along(comparison, directions), strict=True):
         predicted, size = predicted_slope(gradient, direction)
-        if slope is not None and abs(slope.value - predicted) > 10 * slope.error + 1e-5 * size:
+        if slope is not None and abs(slope.value - predicted) > 10 * slope.error + 1e-7 * size:
             wrong.append(number)
     return sorted(set(wrong))

@@ -102,6 +102,7 @@ class Comparison(NamedTuple):
         narrow: the name of the coarsest dtype to which the caller's own code casts, where the casts were taken out.
         loss_narrow: the same of the loss alone.
         coarse: the same as ``narrow``, where they could not be.
+        variation: by how much each leaf of the hand-written gradient changed at a second call.
     """
 
     gradients: Gradients
@@ -115,10 +116,16 @@ class Comparison(NamedTuple):
     narrow: str = ""
     loss_narrow: str = ""
     coarse: str = ""
+    variation: tuple[float, ...] = ()
 
     @property
     def program(self) -> Program | None:
         return self.programs.loss
+
+    @property
+    def call_spacing(self) -> float:
+        """Return ε of a call of the caller's functions, which cast to narrower types."""
+        return max(self.spacing, _epsilon(jnp.dtype(self.narrow)) if self.narrow else 0.0)
 
     @property
     def gradient_program(self) -> Program | None:
@@ -215,8 +222,15 @@ def _evaluate(programs, params) -> tuple[PyTree | None, PyTree | None]:
 
 def _evaluate_untraced(gradients, value):
     """Return the loss and autodiff's gradient without a program, or why there is none."""
+
+    def traced_loss(params):
+        loss = gradients.loss(params)
+        if is_concrete(loss) and not is_concrete(*_leaves(params)):
+            raise TypeError("it returns a number that isn't traced, as float() and .item() do")
+        return loss
+
     try:
-        return (*jax.value_and_grad(gradients.loss)(gradients.params), "")
+        return (*jax.value_and_grad(traced_loss)(gradients.params), "")
     except Exception as error:  # whatever NumPy, PyTorch or float() raise for a traced array
         return value, None, _describe_failure(error)
 

@@ -32,7 +32,9 @@ def describe_problem(comparison: Comparison) -> Problem:
 
 def known_sizes(comparison: Comparison) -> list[tuple[float, str]]:
     """Return numbers of this problem that may be factors of a wrong gradient, with their names; no number twice."""
-    arrays = [array for array in comparison.program.constants if jnp.ndim(array)] if comparison.program else []
+    known = jax.tree.leaves(comparison.gradients.arguments[1:])
+    known = comparison.program.constants if comparison.program else [leaf for leaf in known if _is_data(leaf)]
+    arrays = [array for array in known if jnp.ndim(array)]
     batch = batch_size(arrays)
     widths = [np.shape(array)[-1] for array in arrays if np.ndim(array) >= 2]
     widths += [np.shape(leaf)[-1] for leaf in jax.tree.leaves(comparison.gradients.params) if np.ndim(leaf)]

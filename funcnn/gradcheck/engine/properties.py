@@ -24,10 +24,10 @@ def check_also(name: str, also: Sequence[str]) -> None:
         raise ValueError(f"{name}(also): expected some of {known}, got {also!r}. Pass a tuple, also=('jit',).")
 
 
-def repeatability(own: Gradients) -> PropertyReport:
-    """Return whether the caller's function gives the same gradient twice."""
+def repeatability(own: Gradients, again: PyTree) -> PropertyReport:
+    """Return whether the caller's function gave the same gradient a second time."""
     spacings = [float(jnp.finfo(jnp.result_type(leaf)).eps) for leaf in jax.tree.leaves(own.params)]
-    return agreement("the same twice", lambda: own.gradient(own.params), own.by_hand, max(spacings, default=0.0))
+    return agreement("the same twice", lambda: again, own.by_hand, max(spacings, default=0.0))
 
 
 def traced_properties(
@@ -37,7 +37,7 @@ def traced_properties(
 
     ``rounding`` returns how much of each leaf is rounding. It is called only if a leaf differs.
     """
-    gradients, spacing = comparison.gradients, comparison.spacing
+    gradients, spacing = comparison.gradients, comparison.call_spacing
     reports = []
     if comparison.gradient_program is not None and "jit" not in also:
         # Without a call in the precision of the comparison, the traced gradient was held against the caller's own call.

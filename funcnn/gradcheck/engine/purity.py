@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from funcnn._numerics.arrays import as_float64, distances, max_abs
 from funcnn.gradcheck.engine.precision import Gradients
-from funcnn.gradcheck.report import GradientReport, PropertyReport
+from funcnn.gradcheck.report import GradientReport
 
 _ADVICE = (
     "Draw what is random outside and pass it as an argument, or pass a key and draw by it: "
@@ -33,26 +34,50 @@ def report_changing_loss(own: Gradients) -> GradientReport | None:
     )  # fmt: skip
 
 
-def report_changing_gradient(own: Gradients, twice: PropertyReport) -> GradientReport | None:
+def variation(own: Gradients, again: PyTree) -> tuple[float, ...]:
+    """Return by how much each leaf of the hand-written gradient changed at a second call."""
+    pairs = zip(jax.tree.leaves(own.by_hand), jax.tree.leaves(again), strict=True)
+    changes = [
+        distances(as_float64(first), as_float64(second)) if np.shape(first) == np.shape(second) else np.zeros(0)
+        for first, second in pairs
+    ]
+    return tuple(float(np.max(change, initial=0.0, where=np.isfinite(change))) for change in changes)
+
+
+def report_changing_gradient(own: Gradients, again: PyTree) -> GradientReport | None:
     """Return the report of a gradient that changes slightly from call to call, and ``None`` otherwise.
 
-    A gradient that changes by much, such as one that adds to what the last call left, is wrong.
+    Sums in another order, as on a GPU, change the last digits of a right gradient. A gradient that changes by much,
+    such as one that adds to what the last call left, is wrong.
     """
-    if twice.ok:
-        return None
-    again = jax.tree.leaves(own.gradient(own.params))
-    for first, second in zip(jax.tree.leaves(own.by_hand), again, strict=True):
-        first, second = as_float64(first), as_float64(second)
-        if first.shape != second.shape or not np.all(distances(first, second) <= _SLIGHT * max_abs(first)):
+    shares = []
+    for first, second in zip(jax.tree.leaves(own.by_hand), jax.tree.leaves(again), strict=True):
+        if np.shape(first) != np.shape(second):
             return None
+        gap, size = distances(as_float64(first), as_float64(second)), max_abs(as_float64(first))
+        worst = float(np.max(np.where(np.isnan(gap), np.inf, gap), initial=0.0))
+        shares.append((worst / size if size else worst, 64 * _epsilon(first)))
+    if all(share <= allowed for share, allowed in shares) or any(share > _SLIGHT for share, _ in shares):
+        return None
+    largest = max(share for share, _ in shares)
     reason = (
-        f"the gradient by hand isn't a function of its arguments: a second call differs ({twice.detail}); "
-        "nothing can be said of it"
+        f"the gradient by hand isn't a function of its arguments: a second call differs by {largest:.1e} of the "
+        "largest entry; nothing can be said of it"
     )
     return GradientReport(
         False, (), f"{reason[0].upper()}{reason[1:]}. Does it draw random numbers, or keep a state? {_ADVICE}",
-        "undecided", reason, properties=(twice,),
+        "undecided", reason,
     )  # fmt: skip
+
+
+def report_kept_values() -> GradientReport:
+    """Return the report of functions that store values of one call for another, which JAX can't trace."""
+    reason = (
+        "a function uses a value that another call stored, in a closure, a global or an object; nothing can be said of "
+        "the gradient"
+    )
+    advice = "Return the value from one function, and pass it to the other, or compute it in both."
+    return GradientReport(False, (), f"{reason[0].upper()}{reason[1:]}. {advice}", "undecided", reason)
 
 
 def _epsilon(value) -> float:

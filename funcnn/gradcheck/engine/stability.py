@@ -158,9 +158,9 @@ class _Errors:
 
     @functools.cached_property
     def of_autodiff(self) -> list[float]:
-        """Return autodiff's error in each leaf; infinity without autodiff."""
+        """Return autodiff's error in each leaf; 0 without autodiff."""
         if self.comparison.by_autodiff is None:
-            return [np.inf] * len(self.pairs)
+            return [0.0] * len(self.pairs)
         with enable_x64(self.own.is_x64):
             leaves = [as_float64(leaf) for leaf in jax.tree.leaves(self.own.autodiff())]
         return [_max_distance(leaf, pair.reference) for leaf, pair in zip(leaves, self.pairs, strict=True)]
@@ -219,7 +219,12 @@ class _Errors:
                 return row
             detail = f"in {pair.dtype} {lost}, as rounding the parameters and the data once already explains"
             return row._replace(cause=row.cause or "noise", detail=row.detail or detail)
-        if error == np.inf and np.isfinite(autodiffs):
+        is_loss_finite = bool(np.isfinite(np.complex128(self.own.value)))
+        if error == np.inf and np.isfinite(autodiffs) and (is_loss_finite or self.comparison.by_autodiff is not None):
+            beside = "the loss" if self.comparison.by_autodiff is None else "autodiff's"
+            detail = (
+                f"right in float64, but in the caller's {pair.dtype} not finite, where {beside} is finite: {_REMEDY}"
+            )
             detail = (
                 f"right in float64, but in the caller's {pair.dtype} not finite, where autodiff's is finite: {_REMEDY}"
             )
@@ -229,13 +234,12 @@ class _Errors:
                 return row
             detail = f"right, but in {pair.dtype} it is {lost}, and autodiff's too: the loss itself loses the digits"
             return row._replace(cause="unstable", detail=detail)
-        whole = -np.log10(float(jnp.finfo(pair.dtype).eps))
-        digits, theirs = (
-            max(0.0, min(whole, -np.log10(part))) if part else whole for part in (share, autodiffs / scale)
-        )
+        whole = _digits(float(jnp.finfo(pair.dtype).eps), np.inf)
+        digits, theirs = _digits(share, whole), _digits(autodiffs / scale if scale else np.inf, whole)
+        beside = "" if self.comparison.by_autodiff is None else f", autodiff's {theirs:.1f}"
         detail = (
             f"right in float64, but in the caller's {pair.dtype} {lost}: it {_KEPT} {digits:.1f} of {whole:.1f} "
-            f"digits, autodiff's {theirs:.1f}; {self._remedy(pair)}"
+            f"digits{beside}; {self._remedy(pair)}"
         )
         is_wrong = stability == "fail" and is_half_lost
         return row._replace(ok=not is_wrong, cause="unstable", detail=detail)

@@ -68,7 +68,7 @@ def tapped_steps(comparison: Comparison, own_taps: dict[str, Any]) -> tuple[Leaf
             )
             for number, (own, hand, value) in enumerate(zip(ours, by_hand, references, strict=True))
         ]
-        rows += compare_step(pairs, comparison.spacing, sizes=sizes)
+        rows += compare_step(pairs, comparison.call_spacing, sizes=sizes)
     return tuple(rows)
 
 
