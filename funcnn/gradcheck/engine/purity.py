@@ -7,7 +7,7 @@ from jaxtyping import PyTree
 
 from funcnn._numerics.arrays import as_float64, distances, max_abs
 from funcnn.gradcheck.engine.precision import Gradients
-from funcnn.gradcheck.report import GradientReport
+from funcnn.gradcheck.report import GradientReport, PropertyReport
 
 _ADVICE = (
     "Draw what is random outside and pass it as an argument, or pass a key and draw by it: "
@@ -64,9 +64,10 @@ def report_changing_gradient(own: Gradients, again: PyTree) -> GradientReport | 
         f"the gradient by hand isn't a function of its arguments: a second call differs by {largest:.1e} of the "
         "largest entry; nothing can be said of it"
     )
+    twice = PropertyReport("the same twice", False, f"{largest:.1e} of the largest entry apart")
     return GradientReport(
         False, (), f"{reason[0].upper()}{reason[1:]}. Does it draw random numbers, or keep a state? {_ADVICE}",
-        "undecided", reason,
+        "undecided", reason, properties=(twice,),
     )  # fmt: skip
 
 
