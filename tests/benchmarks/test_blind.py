@@ -11,36 +11,8 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks.blind import BUGS, CASES, COMPOSITE, RIGHT
+from experiments.benchmarks.catalogue.case import CAUSES
 
-CAUSES = {
-    "scaled",
-    "sign",
-    "transposed",
-    "swapped",
-    "zero",
-    "shape",
-    "dtype",
-    "nonfinite",
-    "element",
-    "unit",
-    "subset_of_batch",
-    "offset_by_parameter",
-    "activation_derivative",
-    "updated_weights",
-    "lost_use",
-    "lost_path",
-    "scaled_path",
-    "stop_gradient",
-    "normalization_term",
-    "mask",
-    "wrong_operand",
-    "kernel_flipped",
-    "shifted",
-    "conjugate",
-    "clipped",
-    "normalized",
-    "unstable",
-}
 LEAST_DIFFERENCE = 1e-3
 LEAST_DIFFERENCE_IN_MIXED_PRECISION = 0.03
 

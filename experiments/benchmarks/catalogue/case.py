@@ -1,12 +1,16 @@
 """What a case of the catalogue is, and the data and losses that the themes share."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax.numpy as jnp
 import numpy as np
 
+from funcnn.gradcheck.report import Cause
+
 BOTH = ("float64", "float32")
+CAUSES = frozenset(get_args(Cause)) - {"noise", "kink", "unknown"}
+"""The causes that a planted bug may have: those of a leaf that isn't right, and not ``unknown``."""
 
 
 class Case(NamedTuple):

@@ -7,40 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks.catalogue.case import BOTH, Case
+from experiments.benchmarks.catalogue.case import BOTH, CAUSES as CAUSES, Case
 
-CAUSES = frozenset(
-    {
-        "scaled",
-        "sign",
-        "transposed",
-        "swapped",
-        "zero",
-        "shape",
-        "dtype",
-        "nonfinite",
-        "element",
-        "unit",
-        "subset_of_batch",
-        "offset_by_parameter",
-        "activation_derivative",
-        "updated_weights",
-        "lost_use",
-        "lost_path",
-        "scaled_path",
-        "stop_gradient",
-        "normalization_term",
-        "mask",
-        "wrong_operand",
-        "kernel_flipped",
-        "shifted",
-        "conjugate",
-        "clipped",
-        "normalized",
-        "unstable",
-    }
-)
-"""The causes that a report may have."""
 PLACES = frozenset({"element", "unit"})
 """Those that say where a gradient is wrong, not why."""
 

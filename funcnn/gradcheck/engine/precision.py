@@ -133,16 +133,13 @@ class Comparison(NamedTuple):
 
 
 @contextlib.contextmanager
-def double_precision(
-    own: Gradients, *, min_spacing: float = 0.0, is_pure: bool = True, no_autodiff: str = ""
-) -> Iterator[Comparison]:
+def double_precision(own: Gradients, *, is_pure: bool = True, no_autodiff: str = "") -> Iterator[Comparison]:
     """Enable float64 and yield the gradients evaluated in it.
 
     If the functions reject float64 or compute something else in it, the caller's own precision is used.
 
     Args:
         own: the loss and the hand-written gradient in the caller's own precision.
-        min_spacing: a lower bound of the ε of the comparison.
         is_pure: whether the gradient may be traced. One that stores values between its calls would store tracers.
         no_autodiff: why autodiff must not be asked; empty if it may be.
     """
@@ -153,7 +150,7 @@ def double_precision(
         is_wide = jax.tree.map(_dtype, arguments) == jax.tree.map(_dtype, own.arguments)
         wide = own if is_wide else own._replace(arguments=arguments, value=None, by_hand=None)
         try:
-            comparison = _compare(own, wide, "float64", min_spacing, is_pure, no_autodiff)
+            comparison = _compare(own, wide, "float64", is_pure, no_autodiff)
             reason = "" if is_wide else _reject_other_numbers(own, comparison)
         except Exception as error:  # whatever the caller's functions raise
             if is_wide:
@@ -164,7 +161,7 @@ def double_precision(
             return
     with allow_promotion():
         dtypes = {str(leaf.dtype) for leaf in _leaves(own.params)}
-        comparison = _compare(own, own, " and ".join(sorted(dtypes)), min_spacing, is_pure, no_autodiff)
+        comparison = _compare(own, own, " and ".join(sorted(dtypes)), is_pure, no_autodiff)
         yield comparison._replace(reason=reason)
 
 
@@ -176,7 +173,7 @@ def _leaves(params):
     return jax.tree.leaves(params)
 
 
-def _compare(own, gradients, precision, min_spacing, is_pure, no_autodiff) -> Comparison:
+def _compare(own, gradients, precision, is_pure, no_autodiff) -> Comparison:
     """Return the comparison in one precision. The programs run as one compiled program, each evaluation counted."""
     loss = trace(gradients.loss, gradients.params)
     programs = Programs(
@@ -201,7 +198,7 @@ def _compare(own, gradients, precision, min_spacing, is_pure, no_autodiff) -> Co
         by_hand, traced = ours, None
     value = gradients.loss(gradients.params) if value is None else value
     gradients = gradients._replace(value=value, by_hand=by_hand)
-    spacing = max(min_spacing, _spacing_of(own, gradients, programs, precision))
+    spacing = _spacing_of(own, gradients, programs, precision)
     return Comparison(
         gradients, by_autodiff, no_autodiff, programs, traced, spacing, precision, "", narrow, loss_narrow,
         _coarsest(programs.known(), float(jnp.finfo(jnp.float32).eps)) if precision == "float64" else "",

@@ -41,7 +41,11 @@ def explanation(report: GradientReport, kinks: str, *, can_tap: bool = False) ->
     lines += _first_step(report)
     if can_tap and not report.steps and any(leaf.cause == "unknown" for leaf in wrong):
         lines.append(_TAPS)
-    lines += [f"It isn't right {entry.name}: {entry.detail}." for entry in report.properties if entry.ok is False]
+    lines += [
+        f"A property of the gradient fails: {entry.name}: {entry.detail}."
+        for entry in report.properties
+        if entry.ok is False
+    ]
     if kinks:
         lines.append(f"On a kink: {kinks}. Between the one-sided derivatives any value is right there.")
     lines += _findings(leaf for leaf in report.leaves if leaf.ok and leaf.cause in ("noise", "unstable"))
