@@ -215,6 +215,7 @@ def split_arguments(name: str, args: tuple) -> Arguments:
 
 def select_arguments(args: tuple) -> Arguments:
     """Return arguments, which may be tracers, with their floating parts."""
+
     def floating(leaf):
         return isinstance(leaf, jax.Array | np.ndarray) and jnp.issubdtype(leaf.dtype, jnp.inexact)
 
