@@ -23,9 +23,16 @@ WORKERS = ("--numprocesses", "2", "--dist", "loadfile")
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The test suite in float64, on the Python that runs nox."""
+    """The library's tests in float64, on the Python that runs nox."""
     session.install(f".[{EXTRAS}]", *TEST_TOOLS)
-    session.run("pytest", *WORKERS, *session.posargs)
+    session.run("pytest", *WORKERS, "--ignore=tests/experiments", *session.posargs)
+
+
+@nox.session(default=False)
+def thorough(session: nox.Session) -> None:
+    """The longer forms of what the library's tests check."""
+    session.install(f".[{EXTRAS}]", *TEST_TOOLS)
+    session.run("pytest", *WORKERS, "-m", "thorough", "tests", *session.posargs)
 
 
 @nox.session(python=PYTHONS, default=False)
@@ -82,7 +89,7 @@ def coverage(session: nox.Session) -> None:
     """Which lines and branches of funcnn the tests reach."""
     session.install("-e", f".[{EXTRAS}]", *TEST_TOOLS)
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", "-m", "not benchmarks_smoke", *session.posargs)
     session.run("coverage", "combine")
     session.run("coverage", "report", "--fail-under", "98")
 
@@ -106,8 +113,13 @@ def _lowest(requirement: Requirement) -> str:
 
 @nox.session(default=False)
 def experiments(session: nox.Session) -> None:
-    """Measure all claims of the experiments; the page is report/index.html."""
-    session.install(".[experiments]")
+    """Measure all claims of the experiments, after their tests; with arguments only those topics, without tests.
+
+    The page is report/index.html.
+    """
+    session.install(f".[{EXTRAS}]", *TEST_TOOLS)
+    if not session.posargs:
+        session.run("pytest", *WORKERS, "tests/experiments")
     session.run("python", "-m", "experiments", *session.posargs)
 
 

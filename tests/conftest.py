@@ -48,7 +48,7 @@ collect_ignore += ["report_in_browser.py"]
 
 # XLA compiles every random network: no deadline, no search for a smaller failure, few examples.
 # `nox -s gradcheck` runs more.
-for name, examples in {"lean": 8, "thorough": 200}.items():
+for name, examples in {"lean": 4, "thorough": 200}.items():
     hypothesis.settings.register_profile(
         name,
         max_examples=examples,

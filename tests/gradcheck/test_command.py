@@ -190,6 +190,7 @@ def test_a_page_that_cannot_be_made_is_2(mine, monkeypatch, capsys):
     assert "pip install 'funcnn[report]'" in capsys.readouterr().err
 
 
+@pytest.mark.benchmarks_smoke
 def test_alone_it_shows_its_help():
     ended = subprocess.run([sys.executable, "-m", "funcnn"], capture_output=True, text=True, check=True)
     assert "gradcheck" in ended.stdout

@@ -199,6 +199,7 @@ def test_a_property_that_the_function_lacks_is_not_asked_of_its_rule():
     assert report.ok, str(report)
 
 
+@pytest.mark.thorough
 def test_an_argument_whose_influence_dies_out_is_nil():
     def steps(count):
         def function(params):

@@ -58,6 +58,7 @@ def test_a_compiled_loss_has_the_same_kinks():
 
 
 @needs_float64
+@pytest.mark.thorough
 def test_ties_that_a_compiler_rounds_away_are_found_where_the_gradients_differ():
     """x s − t is a tie, as long as the product is rounded before the difference."""
     x, s = jax.random.normal(KEY, (2, 100), WIDEST)
@@ -81,7 +82,7 @@ def test_ties_that_a_compiler_rounds_away_are_found_where_the_gradients_differ()
         assert {leaf.cause for leaf in report.leaves} == {"kink"}
 
 
-@pytest.mark.parametrize("side", [-0.5, 1.5])
+@pytest.mark.parametrize("side", [-0.5, pytest.param(1.5, marks=pytest.mark.thorough)])
 def test_beyond_the_sides_of_a_kink_nothing_is_right(side):
     report = fnn.check_gradients(xor_loss, xor_gradient(side), CORNER, *XOR)
     assert [leaf.path for leaf in report.leaves if not leaf.ok] == ["['b1']"]
@@ -292,6 +293,7 @@ def test_nothing_to_compare():
     assert (report.ok, report.verdict) == (True, "agrees")
 
 
+@pytest.mark.thorough
 def test_labels_that_are_probabilities_to_seven_digits():
     y = jax.nn.softmax(jax.random.normal(KEY, (5, 3), jnp.float32))
     z = jax.random.normal(jax.random.key(2), (5, 3), jnp.float32)

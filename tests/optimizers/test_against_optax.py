@@ -107,6 +107,7 @@ def test_shapes_dtypes_and_classes_match_optax_and_are_kept(pair):
         assert all(leaf.dtype in (dtype, jnp.int32, jnp.float32) for leaf in jax.tree.leaves(state))
 
 
+@pytest.mark.thorough
 def test_complex_gradients():
     angles = jnp.linspace(0, 5, 8 * 3, dtype=WIDEST).reshape(8, 3)
     gradients = {"z": jax.lax.complex(jnp.cos(angles) * 10, jnp.sin(angles**2)), "real": angles[:, 0]}

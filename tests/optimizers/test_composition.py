@@ -81,6 +81,7 @@ def program(pair):
     return pair.constructors[0], *sorted(settings.items(), key=lambda item: item[0])
 
 
+@pytest.mark.thorough
 def test_every_number_may_be_a_tracer():
     pairs = [
         pair

@@ -58,7 +58,7 @@ def saved_epoch(tmp_path_factory):
 
 
 @pytest.mark.parametrize("function", [run, stream])
-@pytest.mark.parametrize("every", [2, 4, None])
+@pytest.mark.parametrize("every", [2, *(pytest.param(n, marks=pytest.mark.thorough) for n in (4, None))])
 def test_a_run_cut_twice_ends_bit_by_bit_as_one_that_never_was(tmp_path, function, every):
     saved = fnn.Checkpoints(tmp_path, every=every)
     expected = function(**EARLY)

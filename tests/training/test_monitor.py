@@ -30,6 +30,7 @@ def test_the_figures_are_those_of_the_step():
         np.testing.assert_allclose(getattr(record.measures, name)[0], figures, rtol=1e-4, atol=1e-7, err_msg=name)
 
 
+@pytest.mark.thorough
 def test_any_gradient_function_is_monitored():
     by_autodiff = run(monitor=4, grad=fnn.autodiff_value_and_grad).history.health.record
     by_hand = run(monitor=4).history.health.record
