@@ -14,6 +14,7 @@ from funcnn.ensembles import (
     predict_ensemble as predict_ensemble,
     train_ensemble as train_ensemble,
 )
+from funcnn.generation import generate as generate
 from funcnn.gradcheck import (
     GradientReport as GradientReport,
     LeafReport as LeafReport,
@@ -62,11 +63,34 @@ from funcnn.layers.activations import (
     tanh_backward as tanh_backward,
     tanh_forward as tanh_forward,
 )
+from funcnn.layers.attention import (
+    attention_backward as attention_backward,
+    attention_forward as attention_forward,
+)
+from funcnn.layers.blockwise_attention import (
+    blockwise_attention_backward as blockwise_attention_backward,
+    blockwise_attention_forward as blockwise_attention_forward,
+)
 from funcnn.layers.combinators import SkipParts as SkipParts, repeat as repeat, serial as serial, skip as skip
 from funcnn.layers.dropout import (
     dropout as dropout,
     dropout_backward as dropout_backward,
     dropout_forward as dropout_forward,
+)
+from funcnn.layers.embedding import (
+    EmbeddingParams as EmbeddingParams,
+    embedding as embedding,
+    embedding_backward as embedding_backward,
+    embedding_forward as embedding_forward,
+    unembedding as unembedding,
+    unembedding_backward as unembedding_backward,
+    unembedding_forward as unembedding_forward,
+)
+from funcnn.layers.gru import (
+    GRUParams as GRUParams,
+    gru as gru,
+    gru_backward as gru_backward,
+    gru_forward as gru_forward,
 )
 from funcnn.layers.linear import (
     LinearParams as LinearParams,
@@ -74,6 +98,7 @@ from funcnn.layers.linear import (
     linear_backward as linear_backward,
     linear_forward as linear_forward,
 )
+from funcnn.layers.lstm import lstm as lstm, lstm_backward as lstm_backward, lstm_forward as lstm_forward
 from funcnn.layers.mixed_precision import mixed_precision as mixed_precision
 from funcnn.layers.normalization import (
     BatchNormState as BatchNormState,
@@ -85,7 +110,41 @@ from funcnn.layers.normalization import (
     layer_norm_backward as layer_norm_backward,
     layer_norm_forward as layer_norm_forward,
 )
+from funcnn.layers.positions import (
+    PositionParams as PositionParams,
+    learned_positions as learned_positions,
+    learned_positions_backward as learned_positions_backward,
+    learned_positions_forward as learned_positions_forward,
+    rotary as rotary,
+    rotary_backward as rotary_backward,
+    rotary_forward as rotary_forward,
+    sinusoidal_positions as sinusoidal_positions,
+    sinusoidal_positions_backward as sinusoidal_positions_backward,
+    sinusoidal_positions_forward as sinusoidal_positions_forward,
+)
 from funcnn.layers.recompute import recompute as recompute
+from funcnn.layers.recurrent import (
+    RecurrentParams as RecurrentParams,
+    last_step as last_step,
+    last_step_backward as last_step_backward,
+    last_step_forward as last_step_forward,
+    rnn as rnn,
+    rnn_backward as rnn_backward,
+    rnn_forward as rnn_forward,
+)
+from funcnn.layers.self_attention import (
+    AttentionParams as AttentionParams,
+    self_attention as self_attention,
+    self_attention_backward as self_attention_backward,
+    self_attention_forward as self_attention_forward,
+)
+from funcnn.layers.swiglu import (
+    SwiGLUParams as SwiGLUParams,
+    swiglu as swiglu,
+    swiglu_backward as swiglu_backward,
+    swiglu_forward as swiglu_forward,
+)
+from funcnn.layers.tied import tied as tied
 from funcnn.losses import (
     binary_cross_entropy as binary_cross_entropy,
     binary_cross_entropy_backward as binary_cross_entropy_backward,
@@ -108,7 +167,7 @@ from funcnn.metrics import (
     binary_accuracy as binary_accuracy,
     confusion_matrix as confusion_matrix,
 )
-from funcnn.models import mlp as mlp, perceptron as perceptron
+from funcnn.models import gpt as gpt, mlp as mlp, perceptron as perceptron
 from funcnn.optimizercheck import OptimizerReport as OptimizerReport, check_optimizer as check_optimizer
 from funcnn.optimizers import (
     adagrad as adagrad,

@@ -8,7 +8,7 @@ import contextlib
 import math
 import operator
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -217,7 +217,7 @@ def check_finite(name: str, array: Array, columns: list[str] | None = None) -> N
         columns: the names of its columns, where it comes from a data frame.
     """
     if is_concrete(array) and jnp.issubdtype(array.dtype, jnp.inexact):
-        _refuse_where(
+        refuse_where(
             lambda values: ~np.isfinite(values),
             array,
             f"{name}: expected finite values",
@@ -229,7 +229,7 @@ def check_finite(name: str, array: Array, columns: list[str] | None = None) -> N
 def check_unit_interval(name: str, array: Array, advice: str) -> None:
     """Raise where a concrete array has entries outside [0, 1]."""
     if is_concrete(array):
-        _refuse_where(
+        refuse_where(
             lambda values: ~((values >= 0) & (values <= 1)), array, f"{name}: expected values in [0, 1]", advice
         )
 
@@ -237,7 +237,7 @@ def check_unit_interval(name: str, array: Array, advice: str) -> None:
 def check_labels(name: str, labels: Array, classes: int) -> None:
     """Raise where concrete integer labels lie outside 0…classes−1; JAX's indexing would clip them silently."""
     if is_concrete(labels):
-        _refuse_where(
+        refuse_where(
             lambda values: (values < 0) | (values >= classes),
             labels,
             f"{name}: expected class labels from 0 to {classes - 1}",
@@ -250,7 +250,14 @@ def wide_labels(labels: Array) -> Array:
     return labels.astype(jnp.int32) if labels.dtype.itemsize < 4 else labels
 
 
-def _refuse_where(is_bad, array, expected, advice, columns=None):
+def refuse_where(
+    is_bad: Callable[[np.ndarray], np.ndarray],
+    array: Array,
+    expected: str,
+    advice: str,
+    columns: list[str] | None = None,
+) -> None:
+    """Raise where a concrete array has entries that are bad, with the first of them and their number."""
     # In NumPy: while JAX traces, its operations would be traced even on arrays whose values are known.
     values = np.asarray(array)
     bad = is_bad(values)

@@ -1,17 +1,23 @@
 """Models: compositions of layers, without arithmetic of their own."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
 from jax.typing import DTypeLike
 
 from funcnn._checks import check_callable, check_is_layer, checked_bool, positive_integer
-from funcnn.layers.activations import identity, relu, sigmoid
-from funcnn.layers.combinators import serial, skip as skip_connection
-from funcnn.layers.dropout import dropout as dropout_layer
-from funcnn.layers.initializers import xavier
+from funcnn.layers.activations import gelu_tanh, identity, relu, sigmoid
+from funcnn.layers.combinators import repeat, serial, skip as skip_connection
+from funcnn.layers.dropout import check_rate, dropout as dropout_layer
+from funcnn.layers.embedding import embedding, unembedding
+from funcnn.layers.initializers import normal, xavier
 from funcnn.layers.linear import linear
 from funcnn.layers.mixed_precision import checked_compute_dtype, mixed_precision
+from funcnn.layers.normalization import layer_norm
+from funcnn.layers.positions import learned_positions
+from funcnn.layers.self_attention import self_attention
+from funcnn.layers.tied import tied
 from funcnn.layers.traversal import spec_of
 from funcnn.types import KernelInit, Layer
 
@@ -152,3 +158,72 @@ def _normalization_layer(normalization, features: int) -> Layer:
             f"{name}({features}) raises: {error} {advice}"
         ) from error
     return layer
+
+
+def gpt(vocabulary_size: int, context: int, features: int, heads: int, layers: int, *, dropout: float = 0.0) -> Layer:
+    """GPT-2: a transformer that predicts the next token at every position from the tokens up to it.
+
+    Tokens are embedded and learned positions are added. Then come ``layers`` equal blocks, each with two skip
+    connections::
+
+        x ← x + attention(layer_norm(x)),    x ← x + linear(gelu_tanh(linear(layer_norm(x))))
+
+    with causal attention and 4 · features units between the two linear layers; then a layer norm. The logits are
+    products with the rows of the embedding, whose gradient is the sum over the two uses of its table (``tied``). The
+    blocks are in a ``repeat``, so that compile time does not grow with ``layers``.
+
+    Kernels and tables start with normal numbers of standard deviation 0.02, the maps that end in a skip connection with
+    0.02 / √(2 · layers), biases with 0, as in the paper and in its code.
+
+    Args:
+        vocabulary_size: how many tokens there are.
+        context: the most positions of a sequence.
+        features: features of a position.
+        heads: of the attention, a divisor of features.
+        layers: blocks.
+        dropout: the probability to drop an entry of the embedded input, of the attention weights, and of the output of
+            each part of a block, in [0, 1).
+
+    Returns:
+        The model, from tokens ``(batch, time)`` with at most ``context`` positions to logits ``(batch, time,
+        vocabulary_size)``. Train it by ``softmax_cross_entropy`` on the tokens shifted by one. ``generate`` samples from it.
+
+    Raises:
+        ValueError, TypeError: a size that isn't a positive integer, heads that don't divide the features, a rate
+            outside [0, 1).
+
+    Example:
+        >>> import jax
+        >>> params, _ = jax.eval_shape(gpt(50257, 1024, 768, 12, 12).init, jax.random.key(0))
+        >>> f"{sum(leaf.size for leaf in jax.tree.leaves(params)):,}"
+        '124,439,808'
+
+    Source:
+        Radford, Wu, Child, Luan, Amodei and Sutskever, "Language models are unsupervised multitask learners", 2019,
+        section 2.3.
+    """
+    for name, size in (("vocabulary_size", vocabulary_size), ("context", context), ("features", features)):
+        positive_integer(f"gpt({name})", size)
+    heads, layers = positive_integer("gpt(heads)", heads), positive_integer("gpt(layers)", layers)
+    if features % heads:
+        raise ValueError(
+            f"gpt(heads): expected a divisor of the {features} features, got {heads}. "
+            "Choose features as a multiple of the heads."
+        )
+    check_rate("gpt(dropout)", dropout)
+    start, end = normal(0.02), normal(0.02 / math.sqrt(2 * layers))
+    dropped = () if dropout == 0 else (dropout_layer(dropout),)
+    attention = self_attention(features, heads, causal=True, dropout=dropout, kernel_init=start, output_init=end)
+    hidden = (linear(features, 4 * features, start), gelu_tanh, linear(4 * features, features, end))
+    block = serial(
+        skip_connection(serial(layer_norm(features), attention, *dropped)),
+        skip_connection(serial(layer_norm(features), *hidden, *dropped)),
+    )
+    return tied(
+        embedding(vocabulary_size, features, start),
+        learned_positions(context, features),
+        *dropped,
+        repeat(block, layers),
+        layer_norm(features),
+        unembedding(vocabulary_size, features, start),
+    )

@@ -17,7 +17,7 @@ from funcnn._initialization import initial_shapes
 from funcnn._reports.document import MAX_ROWS, Table
 from funcnn._reports.text import align_table
 from funcnn.layers.traversal import Node, forward_nodes, structure_of
-from funcnn.types import Layer, Summed, Wrapped
+from funcnn.types import Layer, Summed, Tied, Wrapped
 
 Abstract = jax.ShapeDtypeStruct
 
@@ -85,8 +85,9 @@ def summarize(model: Layer, input_shape: Sequence[int], dtype: DTypeLike = jnp.f
 
     Residuals are bytes of memory from forward to backward. Parameters in them count zero, because they are in memory
     anyway; the copies that a ``mixed_precision`` makes of them count. An array that two layers keep, such as a ReLU's
-    output, counts at the first. Inside a ``repeat`` every residual is stacked in an array of its own. The addition of a
-    ``skip`` has a row. A ``recompute`` is one row.
+    output, counts at the first. Inside a ``repeat`` every residual is stacked in an array of its own. The additions of
+    a ``skip`` and of a ``tied`` have a row. A ``recompute`` is one row. Parameters that two layers share count at the
+    first.
 
     Args:
         model: any layer.
@@ -136,13 +137,17 @@ def _recomputes(layer: Layer) -> bool:
 
 
 def _with_additions(node: Node) -> list[Node]:
-    """Return the leaves in forward order, and each ``skip`` after its parts, for its addition."""
+    """Return the leaves in forward order, and each ``skip`` and ``tied`` after its parts, for its addition."""
     nodes = [inner for part in node.parts for inner in _with_additions(part)]
-    return [*nodes, node] if isinstance(structure_of(node.layer), Summed) or not node.parts else nodes
+    return [*nodes, node] if isinstance(structure_of(node.layer), Summed | Tied) or not node.parts else nodes
 
 
 def _row(node: Node, known: dict[int, Abstract]) -> LayerSummary:
     """Return a row; residuals count where they are not among the ``known`` ones, which they then are."""
+    if isinstance(structure_of(node.layer), Tied):
+        return LayerSummary(
+            node.name, node.y.shape, 0, 0, sum(leaf.size for leaf in jax.tree.leaves(node.params[0])), 0
+        )
     if node.parts:
         backward_flops = node.x.size if jnp.issubdtype(node.x.dtype, jnp.floating) else 0
         return LayerSummary(node.name, node.y.shape, 0, node.y.size, backward_flops, 0)
@@ -151,7 +156,8 @@ def _row(node: Node, known: dict[int, Abstract]) -> LayerSummary:
     new = {id(array): array for array in kept if id(array) not in known}
     known |= new
     size = sum(array.size * array.dtype.itemsize for array in new.values())
-    return LayerSummary(node.name, node.y.shape, cost.parameters, cost.forward_flops, cost.backward_flops, size)
+    parameters = 0 if node.shares_parameters else cost.parameters
+    return LayerSummary(node.name, node.y.shape, parameters, cost.forward_flops, cost.backward_flops, size)
 
 
 def _checked_shape(shape: Any, axes: int) -> tuple[int, ...]:

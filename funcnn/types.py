@@ -93,8 +93,33 @@ class Wrapped(NamedTuple):
     recomputes: bool = False
 
 
-Structure: TypeAlias = Chained | Summed | Repeated | Wrapped
+class Tied(NamedTuple):
+    """Layers that run one after another, the last with the parameters of the first, as ``tied`` combines them.
+
+    Fields:
+        layers: at least two.
+        tie: the combinator, ``(*layers) -> layer``.
+    """
+
+    layers: tuple["Layer", ...]
+    tie: Callable[..., "Layer"]
+
+
+Structure: TypeAlias = Chained | Summed | Repeated | Wrapped | Tied
 """How a layer is made of other layers."""
+
+
+class Decoding(NamedTuple):
+    """How a layer continues sequences in prediction mode, from the new positions and what it keeps of earlier ones.
+
+    Fields:
+        start: ``(params, samples, length) -> cache``, arrays of zeros: the cache of sequences of at most ``length``
+            positions before their first one. Raises where the layer takes fewer positions.
+        advance: ``(params, cache, x) -> (y, cache)``, with x and y at the next positions, ``(batch, time, features)``.
+    """
+
+    start: Callable[[Params, int, int], Any]
+    advance: Callable[[Params, Any, Any], tuple[Any, Any]]
 
 
 def _check_spec(kind: str, name: Any, settings: Any) -> None:
@@ -120,11 +145,16 @@ class LayerSpec:
         units: ``"saturating"`` where f′ goes to 0 on both sides, ``"rectifying"`` where it goes to 0 on one side, so
             that a unit can pass no gradient for any input; ``None`` otherwise.
         steepest: the largest |f′| of a saturating layer.
-        slope: ``(residuals, y) -> f′`` of y's shape, where f′ is not what backward gives for a cotangent of ones.
+        slope: ``(residuals, y) -> f′`` of every unit, of y's shape or of that of the gates, where f′ is not what
+            backward gives for a cotangent of ones.
         output_range: the lowest and the highest value of the output.
         sums_to_one: whether the output is probabilities of exclusive classes.
         drop_rate: the probability with which an entry is dropped in training.
         mixes_samples: whether in training the output of a sample depends on the other samples of its batch.
+        decoding: how ``generate`` continues sequences through the layer without the earlier positions: ``"alone"``
+            where in prediction mode the output at a position depends on x at that position alone, else a ``Decoding``;
+            ``None`` where all positions are needed.
+        attention_weights: ``(residuals) -> weights``, ``(..., queries, keys)``, each row a distribution over the keys.
 
     Raises:
         TypeError, ValueError: a field of another form.
@@ -141,18 +171,25 @@ class LayerSpec:
     sums_to_one: bool = False
     drop_rate: float = 0.0
     mixes_samples: bool = False
+    decoding: Decoding | Literal["alone"] | None = None
+    attention_weights: Callable[[Residuals], Array] | None = None
 
     def __post_init__(self):
         _check_spec("LayerSpec", self.name, self.settings)
-        if self.structure is not None and not isinstance(self.structure, Chained | Summed | Repeated | Wrapped):
+        if self.structure is not None and not isinstance(self.structure, Structure):
             raise TypeError(
-                f"LayerSpec(structure): expected Chained, Summed, Repeated or Wrapped, got {self.structure!r}. "
+                f"LayerSpec(structure): expected Chained, Summed, Repeated, Wrapped or Tied, got {self.structure!r}. "
                 "Leave it out for a layer without parts."
             )
         if self.units not in (None, "saturating", "rectifying"):
             raise ValueError(
                 f"LayerSpec(units): expected 'saturating', 'rectifying' or None, got {self.units!r}. "
                 "Use None where units neither saturate nor die."
+            )
+        if self.decoding not in (None, "alone") and not isinstance(self.decoding, Decoding):
+            raise ValueError(
+                f"LayerSpec(decoding): expected Decoding(start, advance), 'alone' or None, got {self.decoding!r}. "
+                "Use None where the layer needs all positions."
             )
         if len(self.output_range) != 2 or not self.output_range[0] <= self.output_range[1]:
             raise ValueError(
@@ -168,7 +205,7 @@ class LayerSpec:
     def parts(self) -> tuple["Layer", ...]:
         """The layers that it is made of, each of them once."""
         match self.structure:
-            case Chained(layers):
+            case Chained(layers) | Tied(layers):
                 return layers
             case Summed(inner, shortcut):
                 return inner, shortcut

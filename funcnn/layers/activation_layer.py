@@ -1,6 +1,7 @@
 """A layer without parameters, made of a plain forward and its plain backward."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
 
@@ -36,7 +37,8 @@ def activation_layer(forward: PlainForward, backward: PlainBackward, spec: Layer
     """Make a layer without parameters of a plain pair, ``(z) -> (a, residuals)`` and ``(residuals, da) -> dz``.
 
     Args:
-        forward: from pre-activations ``(batch, ..., features)`` to activations of their shape, and what backward needs.
+        forward: from pre-activations ``(batch, ..., features)`` to activations of their shape, each position by itself,
+            and what backward needs.
         backward: from those residuals and the cotangent of the activations to that of the pre-activations.
         spec: the name, the settings, and the facts: which initializer suits the layer in front, whether units saturate
             or die, the output's range.
@@ -64,4 +66,9 @@ def activation_layer(forward: PlainForward, backward: PlainBackward, spec: Layer
     check_callable("activation_layer(backward)", backward, advice)
     if not isinstance(spec, LayerSpec):
         raise TypeError(f"activation_layer(spec): expected a LayerSpec, got {spec!r}. Pass LayerSpec('name').")
-    return Layer(no_params, partial(_layer_forward, forward, spec.name), partial(_layer_backward, backward), spec)
+    return Layer(
+        no_params,
+        partial(_layer_forward, forward, spec.name),
+        partial(_layer_backward, backward),
+        replace(spec, decoding=spec.decoding or "alone"),
+    )

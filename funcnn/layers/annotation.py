@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 from jaxtyping import Array
 
-from funcnn.layers.traversal import map_layers, spec_of
+from funcnn.layers.traversal import TiedNotes as TiedNotes, map_layers, spec_of
 from funcnn.types import Layer, Params
 
 
@@ -21,24 +21,33 @@ class Annotated(NamedTuple):
     note: Any
 
 
-def is_annotated(tree: Any) -> bool:
-    """Whether a tree is ``Annotated`` at its root."""
-    return isinstance(tree, Annotated)
+def has_notes(tree: Any) -> bool:
+    """Whether gradients have notes beside them."""
+    return any(map(_is_note, jax.tree.leaves(tree, is_leaf=_is_note)))
 
 
 def values(tree: Any) -> Any:
     """Return the tree without its notes."""
-    return jax.tree.map(lambda part: part.value if is_annotated(part) else part, tree, is_leaf=is_annotated)
+
+    def value(part):
+        return values(part.first) if isinstance(part, TiedNotes) else part.value if _is_note(part) else part
+
+    return jax.tree.map(value, tree, is_leaf=_is_note)
 
 
 def with_values(tree: Any, replaced: Any) -> Any:
     """Return the tree with other values beside the same notes."""
-    return jax.tree.map(
-        lambda part, value: part._replace(value=value) if is_annotated(part) else value,
-        tree,
-        replaced,
-        is_leaf=is_annotated,
-    )
+
+    def with_value(part, value):
+        if isinstance(part, TiedNotes):
+            return TiedNotes(with_values(part.first, value), with_values(part.last, value))
+        return part._replace(value=value) if _is_note(part) else value
+
+    return jax.tree.map(with_value, tree, replaced, is_leaf=_is_note)
+
+
+def _is_note(tree: Any) -> bool:
+    return isinstance(tree, Annotated | TiedNotes)
 
 
 def annotated(

@@ -1,7 +1,7 @@
 """Inverted dropout."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +51,7 @@ def dropout_forward(
         Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov, "Dropout: a simple way to prevent neural networks
         from overfitting", 2014, section 10 for the inverted form.
     """
-    _check_rate(rate)
+    check_rate("dropout(rate)", rate)
     x = floating_array(f"dropout({rate})", x)
     kept = jax.random.bernoulli(key, 1 - rate, x.shape)
     multiplier = jnp.where(kept, jnp.full_like(x, 1 / (1 - rate)), jnp.zeros_like(x))
@@ -80,12 +80,12 @@ def dropout_backward(
     return dy * residuals.multiplier
 
 
-def _check_rate(rate):
-    check_real("dropout(rate)", rate)
+def check_rate(name: str, rate: Any) -> None:
+    """Raise where a rate of dropout isn't a Python number in [0, 1)."""
+    check_real(name, rate)
     if not 0 <= rate < 1:
         raise ValueError(
-            f"dropout(rate): expected the probability to drop, in [0, 1), got {rate}. "
-            "To keep nine in ten, the rate is 0.1."
+            f"{name}: expected the probability to drop, in [0, 1), got {rate}. To keep nine in ten, the rate is 0.1."
         )
 
 
@@ -130,6 +130,6 @@ def dropout(rate: float) -> Layer:
     Source:
         Srivastava et al. 2014.
     """
-    _check_rate(rate)
-    spec = LayerSpec("dropout", settings=(("rate", rate),), drop_rate=rate)
+    check_rate("dropout(rate)", rate)
+    spec = LayerSpec("dropout", settings=(("rate", rate),), drop_rate=rate, decoding="alone")
     return Layer(no_params, partial(_dropout_layer_forward, rate=rate), _dropout_layer_backward, spec)

@@ -1,12 +1,15 @@
-"""Initializers of kernels: Xavier and He, the same numbers as those of ``jax.nn.initializers``."""
+"""Initializers of kernels and tables. Xavier and He draw the same numbers as those of ``jax.nn.initializers``."""
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from funcnn._initialization import draw_flat
+from funcnn._memoise import memoised
+from funcnn.types import KernelInit
 
 _DEVIATION_WITHIN_TWO = 0.87962566103423978
 """The standard deviation of the normal distribution truncated at ±2."""
@@ -59,3 +62,53 @@ def he(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
     fan_in = math.prod(shape[:-1])
     deviation = jnp.sqrt(jnp.asarray(2 / fan_in, float)) / _DEVIATION_WITHIN_TWO
     return draw_flat(jax.random.truncated_normal, key, shape, lower=-2, upper=2) * deviation
+
+
+def draw_normal(key: PRNGKeyArray, shape: tuple[int, ...], *, deviation: float) -> Float[Array, "..."]:
+    """Draw from a normal distribution of mean 0, in JAX's default floating dtype.
+
+    Example:
+        >>> draw_normal(jax.random.key(0), (3, 2), deviation=0.02).shape
+        (3, 2)
+    """
+    return draw_flat(jax.random.normal, key, shape) * jnp.asarray(deviation, float)
+
+
+@memoised
+def normal(deviation: float) -> KernelInit:
+    """Return an initializer that draws from a normal distribution; equal calls return the same function.
+
+    Example:
+        >>> normal(0.02) is normal(0.02)
+        True
+    """
+    return partial(draw_normal, deviation=deviation)
+
+
+def unit_rows(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
+    """Draw a table from a normal distribution of variance 1 / features, so that its rows have norms of about 1.
+
+    Example:
+        >>> unit_rows(jax.random.key(0), (7, 4)).shape
+        (7, 4)
+    """
+    return draw_normal(key, shape, deviation=shape[-1] ** -0.5)
+
+
+def orthogonal_blocks(key: PRNGKeyArray, features: int, blocks: int) -> Float[Array, "features columns"]:
+    """Draw ``blocks`` orthogonal matrices side by side, ``(features, blocks · features)``.
+
+    A product of orthogonal matrices keeps the norm of a vector, over any number of steps in time.
+
+    Example:
+        >>> kernel = orthogonal_blocks(jax.random.key(0), 3, 2)[:, 3:]
+        >>> bool(jnp.allclose(kernel @ kernel.T, jnp.eye(3), atol=1e-6))
+        True
+
+    Source:
+        Saxe, McClelland and Ganguli, "Exact solutions to the nonlinear dynamics of learning in deep linear neural
+        networks", 2014.
+    """
+    draw = jax.nn.initializers.orthogonal()
+    drawn = jax.vmap(lambda key: draw(key, (features, features)))(jax.random.split(key, blocks))
+    return drawn.swapaxes(0, 1).reshape(features, blocks * features)

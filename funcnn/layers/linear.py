@@ -166,5 +166,5 @@ def linear(in_features: int, out_features: int, kernel_init: KernelInit = xavier
         "out_features": positive_integer("linear(out_features)", out_features),
         "kernel_init": kernel_init,
     }
-    spec = LayerSpec("linear", settings=tuple(settings.items()))
+    spec = LayerSpec("linear", settings=tuple(settings.items()), decoding="alone")
     return Layer(partial(linear_init, **settings), _layer_forward, linear_backward, spec)

@@ -262,6 +262,7 @@ def batch_norm(features: int, momentum: float = 0.9, epsilon: float = 1e-5) -> L
             "batch_norm",
             settings=(("features", features), ("momentum", momentum), ("epsilon", epsilon)),
             mixes_samples=True,
+            decoding="alone",
         ),
     )
 
@@ -380,5 +381,5 @@ def layer_norm(features: int, epsilon: float = 1e-5) -> Layer:
         partial(layer_norm_init, features=features),
         partial(_layer_norm_layer_forward, epsilon=epsilon),
         layer_norm_backward,
-        LayerSpec("layer_norm", settings=(("features", features), ("epsilon", epsilon))),
+        LayerSpec("layer_norm", settings=(("features", features), ("epsilon", epsilon)), decoding="alone"),
     )

@@ -1,8 +1,8 @@
 """The walk over models: the names of leaf layers, other leaf layers in their place, and passes layer by layer.
 
 ``spec.structure`` says how a layer is made of others. Everything that walks a model (checks, summary, health,
-checkpoints) uses this module; no other one distinguishes ``serial``, ``skip``, ``repeat`` and the wrappers. A layer
-without a structure is a leaf.
+checkpoints) uses this module; no other one distinguishes ``serial``, ``skip``, ``repeat``, ``tied`` and the wrappers. A
+layer without a structure is a leaf.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from jaxtyping import Array, PyTree
 
 from funcnn._memoise import memoised
 from funcnn.layers.combinators import SkipParts, repeat, serial, skip, split_key
-from funcnn.types import Chained, Layer, LayerSpec, Params, Repeated, State, Structure, Summed, Wrapped
+from funcnn.types import Chained, Layer, LayerSpec, Params, Repeated, State, Structure, Summed, Tied, Wrapped
 
 
 def spec_of(layer: Layer) -> LayerSpec:
@@ -45,6 +45,8 @@ def _combine(structure: Structure) -> Layer:
             return repeat(layer, n)
         case Wrapped(layer, wrap):
             return wrap(layer)
+        case Tied(layers, tie):
+            return tie(*layers)
         case _:
             assert_never(structure)
 
@@ -129,8 +131,17 @@ def map_layers(change: Callable[[Layer], Layer], model: Layer) -> Layer:
             return _combine(Repeated(map_layers(change, layer), n))
         case Wrapped(layer) as structure:
             return _combine(structure._replace(layer=map_layers(change, layer)))
+        case Tied(layers) as structure:
+            return _combine(structure._replace(layers=tuple(map_layers(change, layer) for layer in layers)))
         case structure:
             assert_never(structure)
+
+
+class TiedNotes(NamedTuple):
+    """The gradient of parameters that the first and the last layer of a ``tied`` share, with the notes of either."""
+
+    first: Params
+    last: Params
 
 
 def figures_in_order(figures_of: Callable[[Any], PyTree[Array]], model: Layer, tree: Any) -> PyTree[Array]:
@@ -157,6 +168,10 @@ def figures_in_order(figures_of: Callable[[Any], PyTree[Array]], model: Layer, t
             parts = layers
         case Summed():
             parts = (structure.inner, structure.shortcut)
+        case Tied(layers):
+            parts, shared = layers, tree[0]
+            first, last = shared if isinstance(shared, TiedNotes) else (shared, shared)
+            tree = (first, *tree[1:], last)
         case _:
             assert_never(structure)
     figures = [figures_in_order(figures_of, layer, part) for layer, part in zip(parts, tree, strict=True)]
@@ -175,6 +190,7 @@ class Node(NamedTuple):
         parts: the nodes of the layers that it is made of; a repeated layer has a node for each repetition.
         result: for a leaf, what ``run`` returned beside y.
         is_repetition: whether it stands inside a ``repeat``.
+        shares_parameters: whether its parameters are those of a layer before it.
     """
 
     place: str
@@ -187,6 +203,7 @@ class Node(NamedTuple):
     parts: tuple["Node", ...] = ()
     result: Any = None
     is_repetition: bool = False
+    shares_parameters: bool = False
 
     @property
     def name(self) -> str:
@@ -253,6 +270,10 @@ def forward_nodes(
             case Chained(layers):
                 keys = _split(key, len(layers), is_abstract)
                 nodes, y = chain(zip(places, layers, params, state, keys, strict=True), x)
+            case Tied(layers):
+                keys = _split(key, len(layers), is_abstract)
+                nodes, y = chain(zip(places, layers, (*params, params[0]), state, keys, strict=True), x)
+                nodes[-1] = _sharing(nodes[-1])
             case Summed(inner, shortcut):
                 keys = _split(key, 2, is_abstract)
                 parts = zip(places, (inner, shortcut), params, state, keys, strict=True)
@@ -313,6 +334,9 @@ def backward_nodes(
         case Chained():
             gradients, dx = chain(node.parts, dy)
             found = tuple(gradients), dx
+        case Tied():
+            (first, *between, last), dx = chain(node.parts, dy)
+            found = (jax.tree.map(jnp.add, first, last), *between), dx
         case Summed():
             (inner, dx), (shortcut, dx_shortcut) = (backward_nodes(part, dy, leaf, after) for part in node.parts)
             found = SkipParts(inner, shortcut), None if dx is None or dx_shortcut is None else dx + dx_shortcut
@@ -344,7 +368,7 @@ def wide_dtype(params: PyTree, x: Any) -> Any:
 def _places(layer: Layer) -> tuple[str, ...]:
     """Return what the parts of a layer are called in a place."""
     match structure_of(layer):
-        case Chained(layers):
+        case Chained(layers) | Tied(layers):
             return tuple(f"layers[{number}]" for number in range(len(layers)))
         case Summed():
             return SkipParts._fields
@@ -374,6 +398,11 @@ def _moved(node: Node, place: str, other: str) -> Node:
     """Return the node and its parts at another place."""
     parts = tuple(_moved(part, place, other) for part in node.parts)
     return node._replace(place=other + node.place.removeprefix(place), parts=parts, is_repetition=True)
+
+
+def _sharing(node: Node) -> Node:
+    """Return the node and its parts, marked as layers with the parameters of another."""
+    return node._replace(parts=tuple(map(_sharing, node.parts)), shares_parameters=True)
 
 
 def _like(tree: PyTree, reference: PyTree) -> PyTree:
