@@ -185,8 +185,9 @@ def gpt(vocabulary_size: int, context: int, features: int, heads: int, layers: i
             each part of a block, in [0, 1).
 
     Returns:
-        The model, from tokens ``(batch, time)`` with at most ``context`` positions to logits ``(batch, time,
-        vocabulary_size)``. Train it by ``softmax_cross_entropy`` on the tokens shifted by one. ``generate`` samples from it.
+        The model, from tokens ``(batch, time)`` with at most ``context`` positions to logits
+        ``(batch, time, vocabulary_size)``. Train it by ``softmax_cross_entropy`` on the tokens shifted by one;
+        ``generate`` samples from it.
 
     Raises:
         ValueError, TypeError: a size that isn't a positive integer, heads that don't divide the features, a rate

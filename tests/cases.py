@@ -104,6 +104,23 @@ LAYERS = [
     LayerCase("lookup", LOOKUP, (), jnp.int32),
     LayerCase("lookup_of_sequences", fnn.serial(LOOKUP, fnn.linear(4, 3)), (6,), jnp.int32),
     LayerCase("sum_of_lookups", fnn.skip(LOOKUP, fnn.recompute(LOOKUP)), (6,), jnp.int32),
+    # Sequences.
+    LayerCase("embedding", fnn.embedding(TOKENS, 4), (6,), jnp.int32),
+    LayerCase("learned_positions", fnn.learned_positions(8, 4), (6, 4)),
+    LayerCase("sinusoidal_positions", fnn.sinusoidal_positions(8, 3), (6, 3)),
+    LayerCase("rotary", fnn.rotary, (6, 4)),
+    LayerCase("self_attention", fnn.self_attention(4, 2, dropout=0.3), (5, 4)),
+    LayerCase(
+        "self_attention_every_option",
+        fnn.self_attention(8, 4, causal=True, dropout=0.3, key_value_heads=2, rotary=True, block_size=3),
+        (5, 8),
+    ),
+    LayerCase("rnn", fnn.rnn(4, 3), (5, 4)),
+    LayerCase("lstm", fnn.lstm(4, 3), (5, 4)),
+    LayerCase("gru", fnn.gru(4, 3), (5, 4)),
+    LayerCase("last_step", fnn.last_step, (5, 4)),
+    LayerCase("swiglu", fnn.swiglu(4, 6), 4),
+    LayerCase("tied", fnn.tied(fnn.embedding(TOKENS, 4), fnn.tanh, fnn.unembedding(TOKENS, 4)), (6,), jnp.int32),
 ]
 
 MODELS = [
@@ -114,6 +131,7 @@ MODELS = [
         fnn.mlp((3, 5, 5, 2), fnn.silu, fnn.softmax, normalization=fnn.layer_norm, skip=True, dropout=0.2),
         3,
     ),
+    LayerCase("gpt", fnn.gpt(TOKENS, 6, 4, 2, 2, dropout=0.2), (5,), jnp.int32),
 ]
 
 

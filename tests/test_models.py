@@ -76,3 +76,56 @@ def test_equal_calls_give_the_same_model():
     ):
         assert build() == build()
         assert hash(build()) == hash(build())
+
+
+def count(model):
+    return sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(model.init, KEY)[0]))
+
+
+def test_gpt_has_the_parameters_of_gpt_2():
+    assert count(fnn.gpt(50257, 1024, 768, 12, 12)) == 124_439_808
+    assert count(fnn.gpt(50257, 1024, 1024, 16, 24)) == 354_823_168
+    assert fnn.gpt(7, 6, 4, 2, 3) == fnn.gpt(7, 6, features=4, heads=2, layers=3)
+
+
+def test_the_program_of_a_gpt_does_not_grow_with_its_layers():
+    def program(layers):
+        model = fnn.gpt(7, 6, 4, 2, layers, dropout=0.1)
+        gradient = fnn.manual_value_and_grad(model, fnn.softmax_cross_entropy)
+        tokens = jnp.zeros((2, 6), int)
+        return str(jax.make_jaxpr(gradient)(*jax.eval_shape(model.init, KEY), (tokens, tokens), key=KEY)).count("\n")
+
+    assert program(2) == program(48)
+
+
+def test_the_gradient_of_a_tied_table_is_the_sum_of_its_uses():
+    tied = fnn.gpt(7, 6, 4, 2, 2)
+    apart = fnn.serial(*tied.spec.parts)
+    tokens = jnp.array([[0, 3, 3, 6], [5, 3, 1, 0]])
+    params, state = jax.jit(tied.init)(KEY)
+
+    @jax.jit
+    def both(params):
+        of_tied, of_apart = (
+            fnn.manual_value_and_grad(model, fnn.softmax_cross_entropy)(given, state, (tokens, tokens))[1]
+            for model, given in ((tied, params), (apart, (*params, params[0])))
+        )
+        return of_tied, of_apart
+
+    of_tied, (first, *others, last) = both(params)
+    np.testing.assert_allclose(of_tied[0].table, first.table + last.table, atol=1e-6)
+    assert (first.table != 0).any(axis=1).tolist() == [True, True, False, True, False, True, True]
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, of_tied[1:], tuple(others))))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ((7, 6, 6, 4, 2), r"gpt\(heads\): expected a divisor of the 6 features, got 4"),
+        ((7, 6, 4, 2, 0), r"gpt\(layers\): expected a positive integer, got 0"),
+        ((7, 6.5, 4, 2, 1), r"gpt\(context\): expected a positive integer, got 6.5"),
+    ],
+)
+def test_bad_sizes_of_a_gpt(settings, message, as_for_users):
+    with pytest.raises((ValueError, TypeError), match=message):
+        fnn.gpt(*settings)

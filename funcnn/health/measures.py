@@ -24,6 +24,7 @@ from funcnn._checks import (
 from funcnn._memoise import memoised
 from funcnn.backprop import manual_value_and_grad
 from funcnn.layers.annotation import annotated, values
+from funcnn.layers.attention import attention_entropy
 from funcnn.layers.traversal import figures_in_order, spec_of
 from funcnn.types import GradFn, Layer, Loss, Params, Scalar, State
 
@@ -42,13 +43,16 @@ class LayerMeasures(NamedTuple):
     Fields:
         mean: of the layer's outputs y, over all entries.
         spread: their standard deviation.
-        saturated: the share of a saturating layer's outputs that lie in a flat tail, |f′| < 0.05 max |f′|.
+        saturated: the share of a saturating layer's outputs, or of a recurrent layer's gates, that lie in a flat tail,
+            |f′| < 0.05 max |f′|.
         dead: the share of a rectifying layer's units, features of its output, that pass no gradient for any sample of
             the batch at any position.
         cotangent: the root mean square of the entries of ∂L/∂y.
         relative_cotangent: that, over the last layer's.
         gradient_norm: the norm of the gradient by the layer's parameters.
         parameter_norm: the norm of the parameters.
+        attention_entropy: the mean entropy of a query's attention weights, in nats: 0 where each query sees one key
+            alone, log n where it sees n keys equally. It is not measured in the blockwise form, which keeps no weights.
     """
 
     mean: Float[Array, "*layers"]
@@ -59,6 +63,7 @@ class LayerMeasures(NamedTuple):
     relative_cotangent: Float[Array, "*layers"]
     gradient_norm: Float[Array, "*layers"]
     parameter_norm: Float[Array, "*layers"]
+    attention_entropy: Float[Array, "*layers"] | float = 0.0
 
 
 MonitoredGradFn: TypeAlias = Callable[..., tuple[tuple[Scalar, State], Params, LayerMeasures]]
@@ -178,6 +183,9 @@ def _forward_measures(layer, params, residuals, y) -> LayerMeasures:
     elif spec.units == "rectifying":
         passes_nothing = (jnp.abs(_slopes(layer, residuals, y)) < DEAD).all(axis=tuple(range(y.ndim - 1)))
         measures = measures._replace(dead=_share(passes_nothing, wide.dtype))
+    if spec.attention_weights is not None:
+        entropy = attention_entropy(spec.attention_weights(residuals).astype(wide.dtype)).mean()
+        measures = measures._replace(attention_entropy=entropy)
     return measures
 
 

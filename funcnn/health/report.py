@@ -18,6 +18,7 @@ _COLUMNS = {
     "mean": "mean", "spread": "spread", "saturated": "saturated", "dead": "dead", "gradient": "relative_cotangent",
     "by weights": "gradient_norm", "weights": "parameter_norm",
 }  # fmt: skip
+_ATTENTION = {"entropy": "attention_entropy"}
 
 
 class HealthReport(NamedTuple):
@@ -90,7 +91,8 @@ def _table(record: HealthRecord, blamed: set) -> Table:
 
     A deep model shows the first layers and those with a finding.
     """
-    whole = [np.isfinite(sampled(record, name)).all(axis=1) for name in record.measures._fields]
+    measured = [name for name in record.measures._fields if np.ndim(getattr(record.measures, name)) == 2]
+    whole = [np.isfinite(sampled(record, name)).all(axis=1) for name in measured]
     numbers = np.flatnonzero(np.all(whole, axis=0))
     last = int(numbers[-1]) if len(numbers) else len(record.steps) - 1
     shown = [
@@ -98,7 +100,8 @@ def _table(record: HealthRecord, blamed: set) -> Table:
         for place, name in enumerate(record.names)
         if place < FIRST_ROWS or name in blamed or len(record.names) <= MAX_ROWS
     ]
-    figures = {title: sampled(record, name)[last] for title, name in _COLUMNS.items()}
+    shown_measures = _COLUMNS | (_ATTENTION if np.any(record.measures.attention_entropy) else {})
+    figures = {title: sampled(record, name)[last] for title, name in shown_measures.items()}
     figures["update"] = np.asarray(record.update_ratios, np.float64)[last]
     columns = {"layer": [record.names[place] for place in shown]}
     columns |= {title: [figure(values[place]) for place in shown] for title, values in figures.items()}

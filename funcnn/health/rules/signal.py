@@ -62,7 +62,7 @@ def saturation(record: HealthRecord, facts: ModelFacts, curve: LossCurve) -> Ite
                 "saturation",
                 layer.name,
                 since(record, sampled(record, "saturated")[:, row] >= MOST),
-                f"{percent(saturated[row])} of the outputs of {layer.name} lie in the flat tails, where the slope is "
+                f"{percent(saturated[row])} of the units of {layer.name} lie in the flat tails, where the slope is "
                 f"below a twentieth of its maximum; {outcome(curve)}.",
                 "Start with smaller kernels (xavier, the default) and biases of 0, scale the input to mean 0 and "
                 "spread 1, or put batch_norm before the activation.",

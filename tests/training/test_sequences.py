@@ -1,0 +1,142 @@
+"""Models of tokens and sequences in all that surrounds them: checks, training, the monitor, files, a mesh."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import funcnn as fnn
+from tests.cases import KEY, WIDEST, largest_gap
+
+VOCABULARY, TIME = 6, 5
+GPT = fnn.gpt(VOCABULARY, TIME, 8, 2, 2)
+LSTM = fnn.serial(fnn.embedding(VOCABULARY, 4), fnn.lstm(4, 8), fnn.linear(8, VOCABULARY))
+# A token is followed by the next one: what comes next is known after one token.
+STARTS = jnp.arange(12)[:, None] + jnp.arange(TIME + 1)[None, :]
+X, Y = STARTS[:, :-1] % VOCABULARY, STARTS[:, 1:] % VOCABULARY
+
+
+def fit(model, **settings):
+    given = {"epochs": 40, "key": KEY, "batch_size": 6} | settings
+    return fnn.fit(model, fnn.softmax_cross_entropy, fnn.adam(0.03), (X, Y), **given)
+
+
+@pytest.fixture(scope="module", params=[GPT, LSTM], ids=["gpt", "lstm"])
+def monitored(request):
+    return request.param, fit(request.param, monitor=10)
+
+
+def test_a_monitored_run_learns_and_is_well(monitored):
+    model, trained = monitored
+    health = trained.history.health
+    assert health.ok, str(health)
+    figures = fnn.evaluate(model, fnn.softmax_cross_entropy, trained.params, trained.state, (X, Y),
+                           metrics={"accuracy": fnn.accuracy})  # fmt: skip
+    assert figures["accuracy"] > 0.99
+    measures, names = health.record.measures, health.record.names
+    for row, name in enumerate(names):
+        kind = name.split()[-1]
+        entropy, saturated = np.asarray(measures.attention_entropy)[:, row], np.asarray(measures.saturated)[:, row]
+        # The mean over causal queries of log (1, 2, …, time) is the entropy of weights that are all equal.
+        most = np.log(np.arange(1, TIME + 1)).mean()
+        expected = (entropy > 0.2 * most) & (entropy < 1.0001 * most) if kind == "self_attention" else entropy == 0
+        assert expected.all(), name
+        assert (saturated < 0.5).all()
+        assert np.isfinite(np.asarray(measures.gradient_norm)[:, row]).all()
+    assert ("entropy" in str(health)) == (model is GPT)
+
+
+def test_both_uses_of_a_tied_table_have_a_record(monitored):
+    model, trained = monitored
+    record = trained.history.health.record
+    if model is GPT:
+        assert (record.names[0], record.names[-1]) == ("layers[0] embedding", "layers[4] unembedding")
+        norms = np.asarray(record.measures.parameter_norm)
+        np.testing.assert_allclose(norms[:, 0], norms[:, -1], rtol=1e-6)
+        gradients = np.asarray(record.measures.gradient_norm)
+        assert (gradients[:, 0] != gradients[:, -1]).all()
+        assert (gradients[:, [0, -1]] > 0).all()
+
+
+def test_files_and_predictions(monitored, tmp_path):
+    model, trained = monitored
+    fnn.save(tmp_path / "weights.safetensors", trained.params, trained.state)
+    params, state = fnn.load(tmp_path / "weights.safetensors", model)
+    prediction = fnn.predict(model, params, state, X)
+    assert (prediction.argmax(axis=-1)[:, 1:] == Y[:, 1:]).all()
+    made = fnn.generate(model, params, state, X[:2, :2], 3, temperature=0.0)
+    np.testing.assert_array_equal(made, STARTS[:2, :5] % VOCABULARY)
+
+
+def test_gradients_are_autodiff_s_layer_by_layer():
+    small = fnn.gpt(VOCABULARY, 3, 4, 2, 1, dropout=0.2)
+    report = fnn.check_model(small, fnn.softmax_cross_entropy, (X[:2, :3], Y[:2, :3]))
+    assert report.ok, str(report)
+    checked = {step.path.split(": ")[0] for step in report.steps}
+    assert {"layers[0] embedding", "layers[5] unembedding"} <= checked  # With dropout there is a layer more.
+    assert any(name.endswith(" self_attention") for name in checked)
+
+
+def test_a_forgotten_use_of_a_tied_table_is_found():
+    tied = fnn.tied(fnn.embedding(VOCABULARY, 4), fnn.tanh, fnn.unembedding(VOCABULARY, 4))
+
+    def backward(residuals, dy):
+        (_, *others), dx = tied.backward(residuals, dy)
+        return (fnn.unembedding_backward(residuals[-1], dy)[0], *others), dx
+
+    report = fnn.check_model(tied._replace(backward=backward), fnn.softmax_cross_entropy, (X[:3], Y[:3]))
+    assert not report.ok
+    assert [step.path.split(":")[0] for step in report.steps if not step.ok] == ["tied"]
+
+
+@pytest.mark.parametrize("wrap", [fnn.mixed_precision, fnn.recompute], ids=["mixed_precision", "recompute"])
+def test_wrapped_models_learn(wrap):
+    trained = fit(wrap(GPT), monitor=True)
+    assert trained.history.loss[-1] < 0.5 * trained.history.loss[0]
+    assert {leaf.dtype for leaf in jax.tree.leaves(trained.params)} == {jnp.result_type(float)}
+
+
+def test_a_mesh_splits_the_batch():
+    on_mesh = fit(LSTM, epochs=2, mesh=jax.make_mesh((1,), ("data",)))
+    assert largest_gap(on_mesh.params, fit(LSTM, epochs=2).params) < (1e-12 if jnp.float64 == WIDEST else 1e-5)
+
+
+BAD = {
+    "an unknown token": (
+        {"data": (X.at[3, 2].set(VOCABULARY), Y)},
+        r"fit\(data\): layers\[0\]: embedding\(6, 8\): expected tokens from 0 to 5, got 6 at index \(3, 2\)",
+    ),
+    "an unknown token in a later batch": (
+        {"data": [(X, Y), (X - 1, Y)], "batch_size": None},
+        r"fit\(data\): a batch: layers\[0\]: embedding\(6, 8\): expected tokens from 0 to 5, got -1",
+    ),
+    "an unknown token in the validation data": (
+        {"validation": (X + 1, Y)},
+        r"fit\(validation\): layers\[0\]: embedding\(6, 8\): expected tokens from 0 to 5, got 6",
+    ),
+    "floats": ({"data": (X * 1.0, Y)}, r"layers\[0\]: embedding\(6, 8\): expected tokens of an integer dtype"),
+    "a longer sequence": (
+        {"data": (STARTS % VOCABULARY, STARTS % VOCABULARY)},
+        r"layers\[1\]: learned_positions\(5, 8\): expected sequences of at most 5 positions, got 6",
+    ),
+    "a label for each sequence": ({"data": (X, Y[:, 0])}, r"expected class labels of shape \(12, 5\)"),
+    "labels outside the vocabulary": ({"data": (X, Y + 1)}, "expected class labels from 0 to 5, got 6"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD.values(), ids=BAD)
+def test_bad_input(changes, message, as_for_users):
+    given = {"data": (X, Y), "batch_size": 6} | changes
+    with pytest.raises((ValueError, TypeError), match=message):
+        fnn.fit(GPT, fnn.softmax_cross_entropy, fnn.sgd(0.1), epochs=1, key=KEY, **given)
+
+
+def test_tokens_are_checked_before_a_prediction(as_for_users):
+    params, state = jax.jit(GPT.init)(KEY)
+    for call in (
+        lambda x: fnn.predict(GPT, params, state, x),
+        lambda x: fnn.evaluate(GPT, fnn.softmax_cross_entropy, params, state, (x, Y)),
+        lambda x: fnn.check_model(GPT, fnn.softmax_cross_entropy, (x, Y)),
+    ):
+        with pytest.raises(ValueError, match=r"layers\[0\]: embedding\(6, 8\): expected tokens from 0 to 5, got 6"):
+            call(X + 1)
