@@ -72,7 +72,7 @@ BAD = {
     "a number as key": ({"key": 0}, r"generate\(key\): expected one random key, got 0"),
     "cold": ({"temperature": -1.0}, r"generate\(temperature\): expected a number of at least 0, got -1"),
     "no length": ({"length": 0}, r"generate\(length\): expected a positive integer, got 0"),
-    "floats": ({"prompt": PROMPT * 1.0}, r"generate\(prompt\): expected tokens of an integer dtype, got float"),
+    "floats": ({"prompt": PROMPT.astype(float)}, r"generate\(prompt\): expected tokens of an integer dtype, got float"),
     "one sequence": (
         {"prompt": PROMPT[0]},
         r"generate\(prompt\): expected tokens of shape .*\[None, :\]",
@@ -92,14 +92,7 @@ BAD = {
 
 @pytest.mark.parametrize(("changes", "message"), BAD.values(), ids=BAD)
 def test_bad_input(changes, message, as_for_users):
-    given = {
-        "model": GPT,
-        "params": PARAMS,
-        "state": STATE,
-        "prompt": PROMPT,
-        "length": 2,
-        "temperature": 0.0,
-    } | changes
+    usual = {"model": GPT, "params": PARAMS, "state": STATE, "prompt": PROMPT, "length": 2, "temperature": 0.0}
     with pytest.raises((ValueError, TypeError), match=message):
         fnn.generate(**usual | changes)
 

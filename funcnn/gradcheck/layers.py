@@ -103,7 +103,7 @@ def check_layer(
     init_key, cotangent_key, layer_key = jax.random.split(key, 3)
     params, state = _moved_init(layer, _floating_dtype(x))(init_key)
     with errors_of("check_layer(x)"):
-        y = jax.eval_shape(partial(layer.forward, train=train), params, state, x, key=layer_key)[0]
+        y = _output_shape(layer, params, state, x, layer_key, train)
     dy, other_dy = (
         draw_flat(jax.random.normal, dy_key, y.shape, dtype=y.dtype) for dy_key in jax.random.split(cotangent_key)
     )
@@ -201,6 +201,8 @@ def check_model(
     value, gradient, prediction, parts = _model_functions(model, loss)
     arguments = (params, state, batch, step_key)
     with errors_of("check_model(batch)"):
+        if not jnp.issubdtype(batch.x.dtype, jnp.floating):
+            _output_shape(model, params, state, batch.x, step_key, train=True)
         _check_values(loss, prediction(*arguments), batch.y)
     if not _fits(gradient, arguments):
         for row in _rows(parts(*arguments), float(jnp.finfo(_floating_dtype(batch.x)).eps)):
@@ -235,6 +237,13 @@ def _model_functions(model: Layer, loss: Loss) -> tuple[Callable, Callable, Call
         return [first, *_steps(model, params, state, batch.x, dprediction, key, train=True)]
 
     return jax.jit(value), jax.jit(gradient), jax.jit(prediction), jax.jit(parts)
+
+
+def _output_shape(layer, params, state, x, key, train) -> jax.ShapeDtypeStruct:
+    """Return the shape of a layer's output. The layer sees the values of x, and checks those of tokens."""
+    return jax.eval_shape(
+        lambda params, state, key: layer.forward(params, state, x, train=train, key=key)[0], params, state, key
+    )
 
 
 def _check_values(loss, prediction, y) -> None:

@@ -175,7 +175,7 @@ def ungroup_queries(q: Array) -> Array:
 def dropout_multiplier(rate: float, key: PRNGKeyArray | None, like: Array) -> Array | None:
     """Return 1/(1 − rate) where a weight is kept and 0 where it is dropped; ``None`` for a rate of 0."""
     check_dropout(rate, key)
-    if rate == 0:
+    if rate == 0 or key is None:
         return None
     kept = jax.random.bernoulli(key, 1 - rate, like.shape)
     return jnp.where(kept, jnp.full_like(like, 1 / (1 - rate)), jnp.zeros_like(like))

@@ -137,13 +137,13 @@ def lstm_backward(residuals: LSTMResiduals, dy: Hidden) -> tuple[RecurrentParams
         squashed = jnp.tanh(cell)
         dh = dy + dh
         dcell = dcell + dh * o * (1 - squashed * squashed)
-        dz = [
+        blocks = [
             dcell * g * i * (1 - i),
             dcell * cell_before * f * (1 - f),
             dcell * i * (1 - g * g),
             dh * squashed * o * (1 - o),
         ]
-        dz = jnp.concatenate(dz, axis=-1)
+        dz = jnp.concatenate(blocks, axis=-1)
         return (dz @ hidden_kernel.T, dcell * f), dz
 
     given = tuple(map(time_first, (dy, gates, cells, steps_before(cells))))

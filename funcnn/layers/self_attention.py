@@ -98,10 +98,11 @@ def self_attention_forward(
     """
     features, dtype = params.query.kernel.shape[0], params.query.kernel.dtype
     x = sequence_array(f"self_attention({features}, {heads})", x, features, dtype)
-    q, k, v, projections = _project(params, x, heads)
+    (q, k, v), (query, key_map, value) = _project(params, x, heads)
     rotations = None
     if rotary:
         (q, rotations), (k, _) = rotary_forward(q), rotary_forward(k)
+    attention: AttentionResiduals | BlockwiseAttentionResiduals
     if block_size is None:
         attended, attention = attention_forward(q, k, v, causal=causal, dropout=dropout, key=key)
     else:
@@ -109,7 +110,7 @@ def self_attention_forward(
             q, k, v, causal=causal, block_size=block_size, dropout=dropout, key=key
         )
     y, output = linear_forward(params.output, _joined_heads(attended))
-    return y, SelfAttentionResiduals(*projections, rotations, attention, output)
+    return y, SelfAttentionResiduals(query, key_map, value, rotations, attention, output)
 
 
 def self_attention_backward(residuals: SelfAttentionResiduals, dy: Sequences) -> tuple[AttentionParams, Sequences]:
@@ -155,8 +156,8 @@ def _project(params, x, heads):
     """Return queries, keys and values, ``(..., heads, time, features of a head)``, and the residuals of their maps."""
     width = params.query.kernel.shape[1] // heads
     projected = [linear_forward(part, x) for part in (params.query, params.key, params.value)]
-    q, k, v = (_split_heads(y, y.shape[-1] // width) for y, _ in projected)
-    return q, k, v, [residuals for _, residuals in projected]
+    heads_of = tuple(_split_heads(y, y.shape[-1] // width) for y, _ in projected)
+    return heads_of, tuple(residuals for _, residuals in projected)
 
 
 def _split_heads(array, heads):
@@ -199,7 +200,7 @@ def _start_cache(heads, key_value_heads, params, samples, length):
 
 def _advance(heads, rotary, params, cache, x):
     """Return the output at the next positions, from their queries and the keys and values of all positions so far."""
-    q, k, v, _ = _project(params, x, heads)
+    (q, k, v), _ = _project(params, x, heads)
     if rotary:
         (q, _), (k, _) = rotary_forward(q, first=cache.filled), rotary_forward(k, first=cache.filled)
     keys = lax.dynamic_update_slice_in_dim(cache.keys, k, cache.filled, axis=-2)

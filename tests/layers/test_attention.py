@@ -21,8 +21,10 @@ DY = heads(4, 2, 4, 7, 6)
 
 
 def by_jax(q, k, v, **settings):
-    time_second = (array.swapaxes(1, 2) for array in (q, k, v))
-    return jax.nn.dot_product_attention(*time_second, **settings).swapaxes(1, 2)
+    # JAX's own has the time before the heads, and mixes float64 with float32.
+    narrow = (array.swapaxes(1, 2).astype(jnp.float32) for array in (q, k, v))
+    with jax.numpy_dtype_promotion("standard"):
+        return jax.nn.dot_product_attention(*narrow, **settings).swapaxes(1, 2).astype(q.dtype)
 
 
 def test_forward_and_backward_are_those_of_jax():
@@ -39,8 +41,7 @@ def test_forward_and_backward_are_those_of_jax():
         return found, expected
 
     found, expected = both(Q, K, V, DY)
-    # JAX's own computes the softmax in float32.
-    assert relative_gap(found, expected) < 1e-6
+    assert relative_gap(found, expected) < 1e-5
 
 
 @pytest.mark.parametrize("causal", [True, False], ids=["causal", "full"])
@@ -102,7 +103,7 @@ def test_a_query_without_a_visible_key_gets_nothing():
 
 def test_dropout_is_the_mask_of_its_key():
     weights = jax.jit(lambda q: fnn.attention_forward(q, K, V, dropout=0.25, key=KEY)[1])(Q)
-    assert set(np.unique(np.round(weights.multiplier, 6))) == {0.0, np.round(1 / 0.75, 6)}
+    np.testing.assert_allclose(np.unique(weights.multiplier), [0, 1 / 0.75], rtol=1e-6)
     assert 0.65 < (weights.multiplier > 0).mean() < 0.85
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import funcnn as fnn
+from funcnn.layers.traversal import layer_names
 from tests.cases import KEY, WIDEST, largest_gap
 
 VOCABULARY, TIME = 6, 5
@@ -68,13 +69,13 @@ def test_files_and_predictions(monitored, tmp_path):
     np.testing.assert_array_equal(made, STARTS[:2, :5] % VOCABULARY)
 
 
-def test_gradients_are_autodiff_s_layer_by_layer():
-    small = fnn.gpt(VOCABULARY, 3, 4, 2, 1, dropout=0.2)
-    report = fnn.check_model(small, fnn.softmax_cross_entropy, (X[:2, :3], Y[:2, :3]))
+@pytest.mark.benchmarks_smoke
+@pytest.mark.parametrize("model", [fnn.gpt(VOCABULARY, 3, 4, 2, 1, dropout=0.2), LSTM], ids=["gpt", "lstm"])
+def test_gradients_are_autodiff_s_layer_by_layer(model):
+    report = fnn.check_model(model, fnn.softmax_cross_entropy, (X[:2, :3], Y[:2, :3]))
     assert report.ok, str(report)
-    checked = {step.path.split(": ")[0] for step in report.steps}
-    assert {"layers[0] embedding", "layers[5] unembedding"} <= checked  # With dropout there is a layer more.
-    assert any(name.endswith(" self_attention") for name in checked)
+    checked = {step.path.split(": ")[0] for step in report.steps} - {"loss"}
+    assert checked == set(layer_names(model))
 
 
 def test_a_forgotten_use_of_a_tied_table_is_found():
@@ -89,9 +90,8 @@ def test_a_forgotten_use_of_a_tied_table_is_found():
     assert [step.path.split(":")[0] for step in report.steps if not step.ok] == ["tied"]
 
 
-@pytest.mark.parametrize("wrap", [fnn.mixed_precision, fnn.recompute], ids=["mixed_precision", "recompute"])
-def test_wrapped_models_learn(wrap):
-    trained = fit(wrap(GPT), monitor=True)
+def test_a_model_in_mixed_precision_that_recomputes_learns():
+    trained = fit(fnn.mixed_precision(fnn.recompute(GPT)), monitor=True)
     assert trained.history.loss[-1] < 0.5 * trained.history.loss[0]
     assert {leaf.dtype for leaf in jax.tree.leaves(trained.params)} == {jnp.result_type(float)}
 
@@ -114,7 +114,7 @@ BAD = {
         {"validation": (X + 1, Y)},
         r"fit\(validation\): layers\[0\]: embedding\(6, 8\): expected tokens from 0 to 5, got 6",
     ),
-    "floats": ({"data": (X * 1.0, Y)}, r"layers\[0\]: embedding\(6, 8\): expected tokens of an integer dtype"),
+    "floats": ({"data": (X.astype(float), Y)}, r"layers\[0\]: embedding\(6, 8\): expected tokens of an integer dtype"),
     "a longer sequence": (
         {"data": (STARTS % VOCABULARY, STARTS % VOCABULARY)},
         r"layers\[1\]: learned_positions\(5, 8\): expected sequences of at most 5 positions, got 6",
