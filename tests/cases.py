@@ -109,7 +109,7 @@ LAYERS = [
     LayerCase("learned_positions", fnn.learned_positions(8, 4), (6, 4)),
     LayerCase("sinusoidal_positions", fnn.sinusoidal_positions(8, 3), (6, 3)),
     LayerCase("rotary", fnn.rotary, (6, 4)),
-    LayerCase("self_attention", fnn.self_attention(4, 2, dropout=0.3), (5, 4)),
+    LayerCase("self_attention", fnn.self_attention(4, 2), (5, 4)),
     LayerCase(
         "self_attention_every_option",
         fnn.self_attention(8, 4, causal=True, dropout=0.3, key_value_heads=2, rotary=True, block_size=3),
@@ -131,7 +131,7 @@ MODELS = [
         fnn.mlp((3, 5, 5, 2), fnn.silu, fnn.softmax, normalization=fnn.layer_norm, skip=True, dropout=0.2),
         3,
     ),
-    LayerCase("gpt", fnn.gpt(TOKENS, 6, 4, 2, 2, dropout=0.2), (5,), jnp.int32),
+    LayerCase("gpt", fnn.gpt(TOKENS, 6, 4, 2, 2), (5,), jnp.int32),
 ]
 
 

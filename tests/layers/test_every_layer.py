@@ -133,9 +133,12 @@ def answers(case, train, dtype):
     return jax.jit(functools.partial(answer, case, train, dtype))(*arguments(case, train, dtype))
 
 
-# A layer's dtypes are tested on matrices: sequences and images are the same arithmetic on more rows.
+# A layer's dtypes are tested on matrices: sequences, images and models of tokens are the same arithmetic on more rows.
 WITH_DTYPES = [
-    (case, dtype) for case in LAYERS + MODELS for dtype in FLOATS if dtype == WIDEST or len(case.sample) == 1
+    (case, dtype)
+    for case in LAYERS + MODELS
+    for dtype in FLOATS
+    if dtype == WIDEST or (len(case.sample) == 1 and (case.dtype is None or case in LAYERS))
 ]
 
 
