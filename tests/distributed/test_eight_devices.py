@@ -45,6 +45,14 @@ def test_the_result_of_one_device(name):
     np.testing.assert_allclose(together.history.step_loss, alone.history.step_loss, rtol=100 * ROUNDING)
 
 
+def test_a_gpt_on_a_mesh_is_that_of_one_device():
+    tokens = jax.random.randint(KEY, (16, 5), 0, 130)
+    data = (tokens[:, :-1], tokens[:, 1:])
+    changes = {"model": fnn.gpt(130, 4, 32, 2, 2), "loss": fnn.softmax_cross_entropy, "data": data, "epochs": 2}
+    alone, together = run(**changes), run(**changes, mesh=mesh("4 x 2"))
+    assert largest_gap(jax.device_get(together.params), jax.device_get(alone.params)) <= ROUNDING
+
+
 def test_wide_kernels_are_split_by_columns_and_the_rest_is_copied():
     trained = run(mesh=mesh("4 x 2"), epochs=1)
     wide, narrow = trained.params[0], trained.params[4]

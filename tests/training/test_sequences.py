@@ -70,7 +70,7 @@ def test_files_and_predictions(monitored, tmp_path):
     np.testing.assert_array_equal(made, STARTS[:2, :5] % VOCABULARY)
 
 
-@pytest.mark.benchmarks_smoke
+@pytest.mark.thorough
 @pytest.mark.parametrize("model", [fnn.gpt(VOCABULARY, 3, 4, 2, 1, dropout=0.2), LSTM], ids=["gpt", "lstm"])
 def test_gradients_are_autodiff_s_layer_by_layer(model):
     report = fnn.check_model(model, fnn.softmax_cross_entropy, (X[:2, :3], Y[:2, :3]))
