@@ -22,6 +22,7 @@ from funcnn._checks import (
     errors_of,
     numeric_array,
     positive_integer,
+    wide_labels,
 )
 from funcnn._memoise import memoised
 from funcnn.layers.traversal import leaf_layers, map_layers, spec_of, wide_dtype
@@ -65,7 +66,7 @@ def generate(
         key: random key; ``None`` where the temperature is 0.
 
     Returns:
-        The prompt and the new tokens, ``(batch, time + length)``, in the prompt's dtype.
+        The prompt and the new tokens, ``(batch, time + length)``, in the prompt's dtype or int32, whichever is wider.
 
     Raises:
         ValueError: a prompt of another shape, tokens outside the vocabulary, more positions than the model has, a
@@ -116,7 +117,7 @@ def _checked_prompt(prompt: Any) -> Array:
             f"generate(prompt): expected tokens of shape (batch, time), at least one in each sequence, got shape "
             f"{tokens.shape}. For a single sequence, pass prompt[None, :]."
         )
-    return tokens
+    return wide_labels(tokens)
 
 
 def _check_logits(model, params, state, tokens) -> None:

@@ -184,6 +184,11 @@ def _attention_init(key, *, features, heads, key_value_heads, kernel_init, outpu
 def _layer_forward(params, state, x, *, train, key=None, dropout, **settings):
     if not checked_bool("self_attention: train", train):
         dropout = 0.0
+    if dropout and key is None:
+        raise ValueError(
+            f"self_attention(dropout={dropout}): expected a random key while training, got key=None. Pass one with the "
+            "call: forward(params, state, x, train=True, key=jax.random.key(0)), and a new one at every step."
+        )
     y, residuals = self_attention_forward(params, x, dropout=dropout, key=key, **settings)
     return y, state, residuals
 

@@ -190,6 +190,12 @@ BAD_LAYERS = {
         lambda: fnn.attention_forward(Q, K, V, dropout=0.5),
         r"attention\(dropout\): expected a random key for dropout, got key=None",
     ),
+    "a layer's dropout without a key": (
+        lambda: fnn.self_attention(4, 2, dropout=0.5).forward(
+            *fnn.self_attention(4, 2).init(KEY), jnp.ones((1, 3, 4)), train=True
+        ),
+        r"self_attention\(dropout=0\.5\): expected a random key while training, got key=None.*key=jax\.random\.key",
+    ),
     "blockwise dropout without a key": (
         lambda: fnn.blockwise_attention_forward(Q, K, V, dropout=0.5),
         r"attention\(dropout\): expected a random key",
