@@ -79,8 +79,9 @@ def gru_forward(params: GRUParams, x: Inputs) -> tuple[Hidden, GRUResiduals]:
 
     Example:
         >>> params = GRUParams(jnp.ones((1, 3)), jnp.zeros((1, 3)), jnp.zeros(3), jnp.zeros(1))
-        >>> print(gru_forward(params, jnp.array([[[1.0], [1.0]]]))[0].ravel().round(3))
-        [0.205 0.355]
+        >>> y, residuals = gru_forward(params, jnp.array([[[1.0], [1.0]]]))
+        >>> [round(float(h), 3) for h in y.ravel()]
+        [0.205, 0.355]
 
     Source:
         Cho et al., "Learning phrase representations using RNN encoder-decoder for statistical machine translation",
@@ -135,8 +136,9 @@ def gru_backward(residuals: GRUResiduals, dy: Hidden) -> tuple[GRUParams, Inputs
     Example:
         >>> params = GRUParams(jnp.ones((1, 3)), jnp.zeros((1, 3)), jnp.zeros(3), jnp.zeros(1))
         >>> _, residuals = gru_forward(params, jnp.array([[[1.0], [1.0]]]))
-        >>> print(gru_backward(residuals, jnp.array([[[0.0], [1.0]]]))[1].ravel().round(3))
-        [-0.027 -0.004]
+        >>> dparams, dx = gru_backward(residuals, jnp.array([[[0.0], [1.0]]]))
+        >>> [round(float(number), 3) for number in dx.ravel()]
+        [-0.027, 0.003]
 
     Source:
         Cho et al. 2014.
@@ -207,6 +209,7 @@ def gru(in_features: int, features: int, kernel_init: KernelInit = xavier) -> La
         ValueError, TypeError: a feature count isn't a positive integer, or kernel_init isn't a function.
 
     Example:
+        >>> import jax
         >>> layer = gru(3, 4)
         >>> params, state = layer.init(jax.random.key(0))
         >>> layer.forward(params, state, jnp.ones((2, 5, 3)), train=True)[0].shape
