@@ -112,7 +112,7 @@ LAYERS = [
     LayerCase("self_attention", fnn.self_attention(4, 2), (5, 4)),
     LayerCase(
         "self_attention_every_option",
-        fnn.self_attention(8, 4, causal=True, dropout=0.3, key_value_heads=2, rotary=True, block_size=3),
+        fnn.self_attention(8, 4, causal=True, key_value_heads=2, rotary=True, block_size=3),
         (5, 8),
     ),
     LayerCase("rnn", fnn.rnn(4, 3), (5, 4)),

@@ -1,5 +1,7 @@
 """Attention: equal to JAX's own, the same numbers block by block, and in memory that grows with the length alone."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -101,10 +103,26 @@ def test_a_query_without_a_visible_key_gets_nothing():
     assert relative_gap(by_hand, by_autodiff) < 100 * TOLERANCE
 
 
-def test_dropout_is_the_mask_of_its_key():
-    weights = jax.jit(lambda q: fnn.attention_forward(q, K, V, dropout=0.25, key=KEY)[1])(Q)
-    np.testing.assert_allclose(np.unique(weights.multiplier), [0, 1 / 0.75], rtol=1e-6)
-    assert 0.65 < (weights.multiplier > 0).mean() < 0.85
+def test_gradients_with_dropout_are_autodiff_s():
+    forms = {
+        "plain": (fnn.attention_forward, fnn.attention_backward, {}),
+        "by blocks": (fnn.blockwise_attention_forward, fnn.blockwise_attention_backward, {"block_size": 3}),
+    }
+
+    @jax.jit
+    def both(q, k, v, dy):
+        found, expected = {}, {}
+        for name, (forward, backward, settings) in forms.items():
+            run = functools.partial(forward, causal=True, dropout=0.25, key=KEY, **settings)
+            found[name] = backward(run(q, k, v)[1], dy)
+            expected[name] = jax.vjp(lambda q, k, v, run=run: run(q, k, v)[0], q, k, v)[1](dy)
+        return found, expected, fnn.attention_forward(q, k, v, dropout=0.25, key=KEY)[1].multiplier
+
+    found, expected, multiplier = both(Q, K, V, DY)
+    assert relative_gap(found, expected) < 10 * TOLERANCE
+    assert relative_gap(found["plain"], found["by blocks"]) > 1e-3
+    np.testing.assert_allclose(np.unique(multiplier), [0, 1 / 0.75], rtol=1e-6)
+    assert 0.65 < (multiplier > 0).mean() < 0.85
 
 
 def test_a_causal_layer_sees_no_later_position():

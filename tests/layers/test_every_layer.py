@@ -27,7 +27,17 @@ from tests.cases import (
 # Rounding alone, of sums in another order; in bfloat16 an entry has three digits.
 TOLERANCES = {jnp.float64: 1e-13, jnp.float32: 1e-5, jnp.bfloat16: 5e-2}
 
-every_layer = pytest.mark.parametrize(**named(LAYERS + MODELS))
+# A program of a deep model takes XLA long: `nox -s thorough`. Its layers have rows of their own.
+DEEP = ("gpt",)
+
+
+def marks(case):
+    return [pytest.mark.thorough] if case.name in DEEP else []
+
+
+every_layer = pytest.mark.parametrize(
+    "case", [pytest.param(case, id=case.name, marks=marks(case)) for case in LAYERS + MODELS]
+)
 both_modes = pytest.mark.parametrize("train", [True, False], ids=["train", "predict"])
 
 
@@ -133,18 +143,16 @@ def answers(case, train, dtype):
     return jax.jit(functools.partial(answer, case, train, dtype))(*arguments(case, train, dtype))
 
 
-# A layer's dtypes are tested on matrices: sequences, images and models of tokens are the same arithmetic on more rows.
+# A layer's dtypes are tested on matrices: sequences and images are the same arithmetic on more rows.
 WITH_DTYPES = [
-    (case, dtype)
+    pytest.param(case, dtype, id=f"{case.name}-{dtype.__name__}", marks=marks(case))
     for case in LAYERS + MODELS
     for dtype in FLOATS
-    if dtype == WIDEST or (len(case.sample) == 1 and (case.dtype is None or case in LAYERS))
+    if dtype == WIDEST or len(case.sample) == 1
 ]
 
 
-@pytest.mark.parametrize(
-    ("case", "dtype"), WITH_DTYPES, ids=[f"{case.name}-{dtype.__name__}" for case, dtype in WITH_DTYPES]
-)
+@pytest.mark.parametrize(("case", "dtype"), WITH_DTYPES)
 @both_modes
 def test_backward_is_the_vjp_of_forward(case, train, dtype):
     found = answers(case, train, dtype).gradients

@@ -23,7 +23,9 @@ def fit(model, **settings):
     return fnn.fit(model, fnn.softmax_cross_entropy, fnn.adam(0.03), (X, Y), **given)
 
 
-@pytest.fixture(scope="module", params=[GPT, LSTM], ids=["gpt", "lstm"])
+@pytest.fixture(
+    scope="module", params=[pytest.param(GPT, id="gpt"), pytest.param(LSTM, id="lstm", marks=pytest.mark.thorough)]
+)
 def monitored(request):
     return request.param, fit(request.param, monitor=1)
 
@@ -108,6 +110,7 @@ def test_wrapped_models_give_the_gradients_and_both_records():
     assert measures.parameter_norm[0] == measures.parameter_norm[2] > 0
 
 
+@pytest.mark.thorough
 def test_a_mesh_splits_the_batch():
     on_mesh = fit(LSTM, epochs=2, mesh=jax.make_mesh((1,), ("data",)))
     assert largest_gap(on_mesh.params, fit(LSTM, epochs=2).params) < (1e-12 if jnp.float64 == WIDEST else 1e-5)
@@ -144,7 +147,7 @@ def test_bad_input(changes, message, as_for_users):
 
 
 def test_tokens_are_checked_before_a_prediction(as_for_users):
-    params, state = jax.jit(GPT.init)(KEY)
+    params, state = jax.eval_shape(GPT.init, KEY)
     for call in (
         lambda x: fnn.predict(GPT, params, state, x),
         lambda x: fnn.evaluate(GPT, fnn.softmax_cross_entropy, params, state, (x, Y)),
