@@ -119,8 +119,8 @@ LAYERS = [
     LayerCase("lstm", fnn.lstm(4, 3), (5, 4)),
     LayerCase("gru", fnn.gru(4, 3), (5, 4)),
     LayerCase("last_step", fnn.last_step, (5, 4)),
-    LayerCase("swiglu", fnn.swiglu(4, 6), 4),
-    LayerCase("tied", fnn.tied(fnn.embedding(TOKENS, 4), fnn.tanh, fnn.unembedding(TOKENS, 4)), (6,), jnp.int32),
+    LayerCase("swiglu", fnn.swiglu(4, 6), (2, 4)),
+    LayerCase("tied", fnn.tied(fnn.embedding(TOKENS, 4), fnn.tanh, fnn.unembedding(TOKENS, 4)), (2, 3), jnp.int32),
 ]
 
 MODELS = [
