@@ -172,8 +172,8 @@ def gpt(vocabulary_size: int, context: int, features: int, heads: int, layers: i
     products with the rows of the embedding, whose gradient is the sum over the two uses of its table (``tied``). The
     blocks are in a ``repeat``, so that compile time does not grow with ``layers``.
 
-    Kernels and tables start with normal numbers of standard deviation 0.02, the maps that end in a skip connection with
-    0.02 / √(2 · layers), biases with 0, as in the paper and in its code.
+    Kernels and tables start with normal numbers of standard deviation 0.02, the kernels in front of the additions with
+    0.02 / √(2 · layers), as in the paper; biases start at 0.
 
     Args:
         vocabulary_size: how many tokens there are.
