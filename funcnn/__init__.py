@@ -38,15 +38,27 @@ from funcnn.layers.activations import (
     gelu_tanh as gelu_tanh,
     gelu_tanh_backward as gelu_tanh_backward,
     gelu_tanh_forward as gelu_tanh_forward,
+    hard_tanh as hard_tanh,
+    hard_tanh_backward as hard_tanh_backward,
+    hard_tanh_forward as hard_tanh_forward,
     identity as identity,
     identity_backward as identity_backward,
     identity_forward as identity_forward,
     leaky_relu as leaky_relu,
     leaky_relu_backward as leaky_relu_backward,
     leaky_relu_forward as leaky_relu_forward,
+    log_softmax as log_softmax,
+    log_softmax_backward as log_softmax_backward,
+    log_softmax_forward as log_softmax_forward,
+    mish as mish,
+    mish_backward as mish_backward,
+    mish_forward as mish_forward,
     relu as relu,
     relu_backward as relu_backward,
     relu_forward as relu_forward,
+    selu as selu,
+    selu_backward as selu_backward,
+    selu_forward as selu_forward,
     sigmoid as sigmoid,
     sigmoid_backward as sigmoid_backward,
     sigmoid_forward as sigmoid_forward,
@@ -59,6 +71,9 @@ from funcnn.layers.activations import (
     softplus as softplus,
     softplus_backward as softplus_backward,
     softplus_forward as softplus_forward,
+    squared_relu as squared_relu,
+    squared_relu_backward as squared_relu_backward,
+    squared_relu_forward as squared_relu_forward,
     tanh as tanh,
     tanh_backward as tanh_backward,
     tanh_forward as tanh_forward,
@@ -72,6 +87,17 @@ from funcnn.layers.blockwise_attention import (
     blockwise_attention_forward as blockwise_attention_forward,
 )
 from funcnn.layers.combinators import SkipParts as SkipParts, repeat as repeat, serial as serial, skip as skip
+from funcnn.layers.convolution import (
+    ConvParams as ConvParams,
+    conv1d_backward as conv1d_backward,
+    conv1d_forward as conv1d_forward,
+    conv2d_backward as conv2d_backward,
+    conv2d_forward as conv2d_forward,
+)
+from funcnn.layers.convolution_layers import (
+    conv1d as conv1d,
+    conv2d as conv2d,
+)
 from funcnn.layers.dropout import (
     dropout as dropout,
     dropout_backward as dropout_backward,
@@ -85,6 +111,11 @@ from funcnn.layers.embedding import (
     unembedding as unembedding,
     unembedding_backward as unembedding_backward,
     unembedding_forward as unembedding_forward,
+)
+from funcnn.layers.group_normalization import (
+    group_norm as group_norm,
+    group_norm_backward as group_norm_backward,
+    group_norm_forward as group_norm_forward,
 )
 from funcnn.layers.gru import (
     GRUParams as GRUParams,
@@ -110,6 +141,14 @@ from funcnn.layers.normalization import (
     layer_norm_backward as layer_norm_backward,
     layer_norm_forward as layer_norm_forward,
 )
+from funcnn.layers.pooling import (
+    avg_pool2d as avg_pool2d,
+    avg_pool2d_backward as avg_pool2d_backward,
+    avg_pool2d_forward as avg_pool2d_forward,
+    max_pool2d as max_pool2d,
+    max_pool2d_backward as max_pool2d_backward,
+    max_pool2d_forward as max_pool2d_forward,
+)
 from funcnn.layers.positions import (
     PositionParams as PositionParams,
     learned_positions as learned_positions,
@@ -132,6 +171,20 @@ from funcnn.layers.recurrent import (
     rnn_backward as rnn_backward,
     rnn_forward as rnn_forward,
 )
+from funcnn.layers.reshaping import (
+    flatten as flatten,
+    flatten_backward as flatten_backward,
+    flatten_forward as flatten_forward,
+    global_avg_pool as global_avg_pool,
+    global_avg_pool_backward as global_avg_pool_backward,
+    global_avg_pool_forward as global_avg_pool_forward,
+)
+from funcnn.layers.rms_normalization import (
+    RMSNormParams as RMSNormParams,
+    rms_norm as rms_norm,
+    rms_norm_backward as rms_norm_backward,
+    rms_norm_forward as rms_norm_forward,
+)
 from funcnn.layers.self_attention import (
     AttentionParams as AttentionParams,
     self_attention as self_attention,
@@ -145,13 +198,30 @@ from funcnn.layers.swiglu import (
     swiglu_forward as swiglu_forward,
 )
 from funcnn.layers.tied import tied as tied
+from funcnn.layers.transposed_convolution import (
+    conv_transpose2d as conv_transpose2d,
+    conv_transpose2d_backward as conv_transpose2d_backward,
+    conv_transpose2d_forward as conv_transpose2d_forward,
+)
 from funcnn.losses import (
+    absolute_error as absolute_error,
+    absolute_error_backward as absolute_error_backward,
+    absolute_error_forward as absolute_error_forward,
     binary_cross_entropy as binary_cross_entropy,
     binary_cross_entropy_backward as binary_cross_entropy_backward,
     binary_cross_entropy_forward as binary_cross_entropy_forward,
     categorical_cross_entropy as categorical_cross_entropy,
     categorical_cross_entropy_backward as categorical_cross_entropy_backward,
     categorical_cross_entropy_forward as categorical_cross_entropy_forward,
+    hinge as hinge,
+    hinge_backward as hinge_backward,
+    hinge_forward as hinge_forward,
+    huber as huber,
+    huber_backward as huber_backward,
+    huber_forward as huber_forward,
+    kl_divergence as kl_divergence,
+    kl_divergence_backward as kl_divergence_backward,
+    kl_divergence_forward as kl_divergence_forward,
     mean_squared_error as mean_squared_error,
     mean_squared_error_backward as mean_squared_error_backward,
     mean_squared_error_forward as mean_squared_error_forward,
@@ -161,13 +231,16 @@ from funcnn.losses import (
     softmax_cross_entropy as softmax_cross_entropy,
     softmax_cross_entropy_backward as softmax_cross_entropy_backward,
     softmax_cross_entropy_forward as softmax_cross_entropy_forward,
+    softmax_cross_entropy_with as softmax_cross_entropy_with,
+    softmax_cross_entropy_with_backward as softmax_cross_entropy_with_backward,
+    softmax_cross_entropy_with_forward as softmax_cross_entropy_with_forward,
 )
 from funcnn.metrics import (
     accuracy as accuracy,
     binary_accuracy as binary_accuracy,
     confusion_matrix as confusion_matrix,
 )
-from funcnn.models import gpt as gpt, mlp as mlp, perceptron as perceptron
+from funcnn.models import cnn as cnn, gpt as gpt, mlp as mlp, perceptron as perceptron
 from funcnn.optimizercheck import OptimizerReport as OptimizerReport, check_optimizer as check_optimizer
 from funcnn.optimizers import (
     adagrad as adagrad,

@@ -9,13 +9,17 @@ from jax.typing import DTypeLike
 from funcnn._checks import check_callable, check_is_layer, checked_bool, positive_integer
 from funcnn.layers.activations import gelu_tanh, identity, relu, sigmoid
 from funcnn.layers.combinators import repeat, serial, skip as skip_connection
+from funcnn.layers.convolution import Size
+from funcnn.layers.convolution_layers import conv2d
 from funcnn.layers.dropout import check_rate, dropout as dropout_layer
 from funcnn.layers.embedding import embedding, unembedding
 from funcnn.layers.initializers import normal, xavier
 from funcnn.layers.linear import linear
 from funcnn.layers.mixed_precision import checked_compute_dtype, mixed_precision
 from funcnn.layers.normalization import layer_norm
+from funcnn.layers.pooling import max_pool2d
 from funcnn.layers.positions import learned_positions
+from funcnn.layers.reshaping import global_avg_pool
 from funcnn.layers.self_attention import self_attention
 from funcnn.layers.tied import tied
 from funcnn.layers.traversal import spec_of
@@ -128,7 +132,7 @@ def mlp(
     for in_features, out_features in pairwise(sizes[:-1]):
         block = [affine(in_features, out_features, hidden_init)]
         if normalization is not None:
-            block.append(_normalization_layer(normalization, out_features))
+            block.append(_normalization_layer("mlp", normalization, out_features))
         block.append(activation)
         if dropout != 0:
             block.append(dropped)
@@ -143,7 +147,117 @@ def mlp(
     return serial(*layers)
 
 
-def _normalization_layer(normalization, features: int) -> Layer:
+def cnn(
+    in_channels: int,
+    channels: Sequence[int],
+    outputs: int,
+    activation: Layer = relu,
+    output: Layer = identity,
+    *,
+    kernel_size: Size = 3,
+    convolutions: int = 1,
+    pooling: Layer | None = max_pool2d(2),  # noqa: B008
+    normalization=None,
+    skip: bool = False,
+    dropout: float = 0.0,
+    kernel_init: KernelInit | None = None,
+    compute_dtype: DTypeLike | None = None,
+) -> Layer:
+    """A convolutional network: blocks of convolution, normalization, activation and pooling, then a linear output.
+
+    Every block keeps the image's size up to its pooling. After the last one come the mean of each channel over the
+    positions, dropout, and a linear layer, so that images may have any size that the poolings leave something of. With
+    ``skip``, two convolutions in a block and batch normalization it is a small ResNet: the activation follows the sum.
+
+    Args:
+        in_channels: channels of the images, ``(batch, height, width, in_channels)``.
+        channels: the channels of each block, at least one number.
+        outputs: classes, or numbers to predict.
+        activation: the activation layer after each convolution.
+        output: the activation layer of the output, as for ``mlp``.
+        kernel_size: positions of the kernels, a number or a pair.
+        convolutions: how many convolutions a block has, each with normalization and activation.
+        pooling: the layer at the end of each block, ``max_pool2d(2)``, ``avg_pool2d(2)``, or ``None``.
+        normalization: a constructor of the width, ``batch_norm``, put before every activation; or ``None``.
+        skip: whether a skip connection leads around the convolutions of each block, with a convolution of one position
+            where the channels change.
+        dropout: the probability to drop a feature in front of the linear layer, in [0, 1).
+        kernel_init: ``(key, shape) -> kernel``; ``None`` takes that in the activation's spec, as for ``mlp``.
+        compute_dtype: the dtype in which convolutions and the linear layer compute, as for ``mlp``.
+
+    Returns:
+        The model, a ``serial`` from ``(batch, height, width, in_channels)`` to ``(batch, outputs)``.
+
+    Raises:
+        ValueError, TypeError: no channels, a count that isn't a positive integer, a layer or a constructor that isn't
+            one, a rate outside [0, 1), a skip that isn't a bool, a compute_dtype that isn't floating.
+
+    Example:
+        >>> import jax
+        >>> model = cnn(1, (16, 32), 10)
+        >>> params, state = model.init(jax.random.key(0))
+        >>> model.forward(params, state, jax.numpy.ones((2, 28, 28, 1)), train=False)[0].shape
+        (2, 10)
+        >>> sum(leaf.size for leaf in jax.tree.leaves(params))
+        5130
+
+    Source:
+        LeCun et al. 1989; He, Zhang, Ren and Sun, "Deep residual learning for image recognition", 2016, for the skips;
+        Lin, Chen and Yan 2014 for the mean over positions.
+    """
+    if isinstance(channels, str) or not isinstance(channels, Sequence) or not channels:
+        raise ValueError(
+            f"cnn(channels): expected the channels of each block in a tuple or a list, got {channels!r}. Two blocks "
+            "of 16 and 32 channels are cnn(1, (16, 32), 10)."
+        )
+    widths = [
+        positive_integer("cnn(in_channels)", in_channels),
+        *(positive_integer("cnn(channels)", width) for width in channels),
+    ]
+    outputs, convolutions = (
+        positive_integer("cnn(outputs)", outputs),
+        positive_integer("cnn(convolutions)", convolutions),
+    )
+    for name, layer in (("activation", activation), ("output", output), ("pooling", pooling)):
+        if name != "pooling" or layer is not None:
+            check_is_layer(f"cnn({name})", layer)
+    if normalization is not None:
+        check_callable("cnn(normalization)", normalization, "Pass the constructor itself: normalization=batch_norm.")
+    skip, dropped = checked_bool("cnn(skip)", skip), dropout_layer(dropout)
+    if compute_dtype is not None:
+        compute_dtype = checked_compute_dtype("cnn(compute_dtype)", compute_dtype)
+    hidden_init, output_init, skip_init = (
+        kernel_init if kernel_init is not None else suited or xavier
+        for suited in (spec_of(activation).kernel_init, spec_of(output).kernel_init, xavier)
+    )
+
+    def computed(layer):
+        return layer if compute_dtype is None else mixed_precision(layer, compute_dtype)
+
+    layers: list[Layer] = []
+    for before, width in pairwise(widths):
+        block: list[Layer] = []
+        for number in range(convolutions):
+            block.append(computed(conv2d(width if number else before, width, kernel_size, kernel_init=hidden_init)))
+            if normalization is not None:
+                block.append(_normalization_layer("cnn", normalization, width))
+            block.append(activation)
+        if skip:
+            shortcut = identity if before == width else computed(conv2d(before, width, 1, kernel_init=skip_init))
+            block = [skip_connection(serial(*block[:-1]), shortcut), activation]
+        layers.extend(block)
+        if pooling is not None:
+            layers.append(pooling)
+    layers.append(global_avg_pool)
+    if dropout != 0:
+        layers.append(dropped)
+    layers.append(computed(linear(widths[-1], outputs, output_init)))
+    if output != identity:
+        layers.append(output)
+    return serial(*layers)
+
+
+def _normalization_layer(model: str, normalization, features: int) -> Layer:
     """Return the normalization of a width, or raise where the constructor is none of a width."""
     name = getattr(normalization, "__name__", repr(normalization))
     advice = "Pass the constructor itself: normalization=batch_norm."
@@ -154,7 +268,7 @@ def _normalization_layer(normalization, features: int) -> Layer:
         check_is_layer(f"{name}({features})", layer)
     except (TypeError, ValueError) as error:
         raise TypeError(
-            f"mlp(normalization): expected a constructor of the width, batch_norm or layer_norm, got {name}, and "
+            f"{model}(normalization): expected a constructor of the width, batch_norm or layer_norm, got {name}, and "
             f"{name}({features}) raises: {error} {advice}"
         ) from error
     return layer

@@ -78,10 +78,11 @@ def summarize(model: Layer, input_shape: Sequence[int], dtype: DTypeLike = jnp.f
     """Count the cost of training a model, layer by layer, without running it.
 
     Floating-point operations are counted in the traced forward and backward pass, before XLA simplifies them, so the
-    figures don't depend on the device: 2 m n k for a matrix product of (m, k) and (k, n), one for each number that
-    enters a sum or a maximum, one for each result of any other arithmetic, comparison, choice or function (exp and tanh
-    too). Moving and converting numbers, integers and random bits count zero. The body of a ``while`` counts once. A
-    backward pass includes the gradient by the layer's input, which XLA drops for the first layer.
+    figures don't depend on the device: 2 m n k for a matrix product of (m, k) and (k, n), 2 for each entry of the
+    kernel at each place of a convolution (padding counts, the zeros between dilated entries don't), one for each number
+    that enters a sum or a maximum, one for each result of any other arithmetic, comparison, choice or function (exp and
+    tanh too). Moving and converting numbers, integers and random bits count zero. The body of a ``while`` counts once.
+    A backward pass includes the gradient by the layer's input, which XLA drops for the first layer.
 
     Residuals are bytes of memory from forward to backward. Parameters in them count zero, because they are in memory
     anyway; the copies that a ``mixed_precision`` makes of them count. An array that two layers keep, such as a ReLU's
@@ -247,16 +248,21 @@ def _flops_of(equation: Any) -> int:
         return sum(inside)
     if name in _MOVES or not any(jnp.issubdtype(shape.dtype, jnp.floating) for shape in shapes):
         return 0
+    gives = sum(variable.aval.size for variable in equation.outvars)
+    if name.startswith("reduce_window"):
+        return gives * math.prod(sizes["window_dimensions"])
     if name.startswith(("reduce", "argm")):
         return shapes[0].size
     if name.startswith("scatter"):
         return shapes[2].size
-    gives = sum(variable.aval.size for variable in equation.outvars)
     if name == "dot_general":
         (contracted, _), _ = sizes["dimension_numbers"]
         return 2 * gives * math.prod(shapes[0].shape[axis] for axis in contracted)
     if name == "conv_general_dilated":
-        return 2 * gives * shapes[1].size // shapes[1].shape[sizes["dimension_numbers"].rhs_spec[0]]
+        out_axis, in_axis, *_ = sizes["dimension_numbers"].rhs_spec
+        if max(sizes["lhs_dilation"]) > 1:  # Each entry of the image meets each entry of the kernel; zeros meet none.
+            return 2 * shapes[0].size * shapes[1].size // shapes[1].shape[in_axis] // sizes["feature_group_count"]
+        return 2 * gives * shapes[1].size // shapes[1].shape[out_axis]
     return gives
 
 

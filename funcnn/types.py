@@ -226,15 +226,15 @@ class LossSpec:
         settings: the constructor's arguments, as pairs.
         prediction: what forward expects from the model.
         targets: ``"classes"`` for one of several exclusive classes, as labels or one-hot rows; ``"binary"`` for
-            independent 0 and 1; ``"values"`` for numbers.
+            independent 0 and 1; ``"signs"`` for independent −1 and 1; ``"values"`` for numbers.
         constant_loss: from float64 targets as rows, ``(samples, outputs)``, to the loss of the best prediction that
             does not depend on x, and the loss of a prediction that equals the targets.
     """
 
     name: str = "loss"
     settings: Settings = ()
-    prediction: Literal["values", "logits", "probabilities"] | None = None
-    targets: Literal["values", "binary", "classes"] | None = None
+    prediction: Literal["values", "logits", "probabilities", "log_probabilities"] | None = None
+    targets: Literal["values", "binary", "signs", "classes"] | None = None
     constant_loss: Callable[[np.ndarray], tuple[float, float]] | None = None
 
     def __post_init__(self):

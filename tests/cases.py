@@ -82,9 +82,16 @@ LAYERS = [
     LayerCase("gelu_tanh", fnn.gelu_tanh, 4),
     LayerCase("silu", fnn.silu, 4),
     LayerCase("softmax", fnn.softmax, 4),
+    LayerCase("selu", fnn.selu, 4),
+    LayerCase("mish", fnn.mish, 4),
+    LayerCase("hard_tanh", fnn.hard_tanh, 4),
+    LayerCase("squared_relu", fnn.squared_relu, 4),
+    LayerCase("log_softmax", fnn.log_softmax, 4),
     LayerCase("linear", fnn.linear(4, 3), 4),
     LayerCase("batch_norm", fnn.batch_norm(4), 4),
     LayerCase("layer_norm", fnn.layer_norm(4), 4),
+    LayerCase("group_norm", fnn.group_norm(6, 2), 6),
+    LayerCase("rms_norm", fnn.rms_norm(4), 4),
     LayerCase("dropout", fnn.dropout(0.5), 4),
     LayerCase("serial", fnn.serial(fnn.linear(4, 6), fnn.softplus, fnn.linear(6, 2)), 4),
     LayerCase("skip", fnn.skip(fnn.serial(fnn.linear(4, 4), fnn.tanh)), 4),
@@ -100,6 +107,22 @@ LAYERS = [
     LayerCase("softmax_of_sequences", fnn.softmax, (6, 4)),
     LayerCase("dropout_of_images", fnn.dropout(0.5), (2, 3, 4)),
     LayerCase("block_of_sequences", fnn.repeat(fnn.skip(linear_block(4)), 3), (6, 4)),
+    # Convolutions and pooling.
+    LayerCase("conv1d", fnn.conv1d(2, 3, 3, stride=2, padding=((2, 0),), dilation=2), (7, 2)),
+    LayerCase("conv2d", fnn.conv2d(2, 3, (3, 2)), (4, 3, 2)),
+    LayerCase(
+        "conv2d_every_option",
+        fnn.conv2d(2, 4, (2, 3), stride=(2, 1), padding=((1, 0), (2, 1)), dilation=(2, 1), groups=2),
+        (5, 4, 2),
+    ),
+    LayerCase("conv2d_depthwise", fnn.conv2d(3, 3, 2, padding="VALID", groups=3), (3, 3, 3)),
+    LayerCase("conv_transpose2d", fnn.conv_transpose2d(2, 3, 3, stride=2), (2, 3, 2)),
+    LayerCase("max_pool2d", fnn.max_pool2d(2), (4, 5, 2)),
+    LayerCase("max_pool2d_overlapping", fnn.max_pool2d(3, stride=2, padding="SAME"), (4, 5, 2)),
+    LayerCase("avg_pool2d", fnn.avg_pool2d((2, 3), stride=(1, 2), padding=((1, 0), (2, 1))), (4, 5, 2)),
+    LayerCase("global_avg_pool", fnn.global_avg_pool, (2, 3, 4)),
+    LayerCase("flatten", fnn.flatten, (2, 3, 4)),
+    LayerCase("group_norm_of_images", fnn.group_norm(4, 2), (2, 3, 4)),
     # Tokens.
     LayerCase("lookup", LOOKUP, (), jnp.int32),
     LayerCase("lookup_of_sequences", fnn.serial(LOOKUP, fnn.linear(4, 3)), (6,), jnp.int32),
@@ -132,6 +155,11 @@ MODELS = [
         3,
     ),
     LayerCase("gpt", fnn.gpt(TOKENS, 6, 4, 2, 2), (5,), jnp.int32),
+    LayerCase(
+        "cnn",
+        fnn.cnn(2, (3,), 2, convolutions=2, kernel_size=2, normalization=fnn.batch_norm, skip=True, dropout=0.2),
+        (2, 2, 2),
+    ),
 ]
 
 
@@ -147,10 +175,29 @@ _probabilities = jax.nn.softmax(_random(3, BATCH, 3))
 _sequence_labels = jnp.array([[0, 2], [1, 1], [2, 0], [0, 1], [2, 2]])
 _sequence_one_hot = jax.nn.one_hot(_sequence_labels, 3, dtype=WIDEST)
 _sequence_probabilities = jax.nn.softmax(_random(8, BATCH, 2, 3))
+_labels_or_none = jnp.array([[0, 2], [-1, 1], [2, -1], [-1, -1], [2, 2]])
+_signs = 2 * _bits - 1
 _image_bits = (_random(9, BATCH, 2, 2, 3) > 0).astype(WIDEST)
 
 LOSSES = [
     LossCase("mean_squared_error", fnn.mean_squared_error, _random(4, BATCH, 3), _random(5, BATCH, 3)),
+    LossCase("absolute_error", fnn.absolute_error, _random(4, BATCH, 3), _random(5, BATCH, 3)),
+    LossCase("huber", fnn.huber(0.7), _random(4, BATCH, 3), _random(5, BATCH, 3)),
+    LossCase("hinge", fnn.hinge, _random(6, BATCH, 3), _signs),
+    LossCase("kl_divergence", fnn.kl_divergence, jnp.log(_probabilities), _soft),
+    LossCase("kl_divergence_one_hot", fnn.kl_divergence, jnp.log(_probabilities), _one_hot),
+    LossCase(
+        "softmax_cross_entropy_with_smoothing",
+        fnn.softmax_cross_entropy_with(label_smoothing=0.2),
+        _random(7, BATCH, 3),
+        _soft,
+    ),
+    LossCase(
+        "softmax_cross_entropy_with_ignored",
+        fnn.softmax_cross_entropy_with(ignore_label=-1, label_smoothing=0.2),
+        _random(7, BATCH, 2, 3),
+        _labels_or_none,
+    ),
     LossCase("binary_cross_entropy", fnn.binary_cross_entropy, _probabilities, _bits),
     LossCase("binary_cross_entropy_soft", fnn.binary_cross_entropy, _probabilities, _soft),
     LossCase("categorical_cross_entropy_labels", fnn.categorical_cross_entropy, _probabilities, _labels),

@@ -1,4 +1,4 @@
-"""The imports of funcnn: no cycles, and none from a lower package to a higher one."""
+"""The imports of funcnn: no cycles, and none from a lower package to a higher one; no autodiff in a backward pass."""
 
 import ast
 from pathlib import Path
@@ -84,3 +84,34 @@ def test_the_imports_were_read():
     assert "funcnn._numerics.program" in IMPORTS["funcnn._numerics.rounding"]
     assert "funcnn.gradcheck.engine.examination" in IMPORTS["funcnn.gradcheck.check"]
     assert "funcnn" in IMPORTS["funcnn.gradcheck.command"]
+
+
+AUTODIFF = {
+    "custom_jvp", "custom_vjp", "grad", "hessian", "jacfwd", "jacobian", "jacrev", "jvp", "linear_transpose",
+    "linearize", "value_and_grad", "vjp",
+}  # fmt: skip
+
+
+def autodiff_in(source):
+    """Return the names of JAX's autodiff that a module uses: as an attribute, or imported by name."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and node.attr in AUTODIFF:
+            found.add(node.attr)
+        elif isinstance(node, ast.ImportFrom):
+            found |= {alias.name for alias in node.names} & AUTODIFF
+    return found
+
+
+@pytest.mark.parametrize("package", ["funcnn.layers", "funcnn.losses"])
+def test_no_backward_pass_calls_autodiff(package):
+    modules = [module for module in FILES if is_inside(module, package)]
+    assert len(modules) > 5
+    assert not {
+        module: found for module in modules if (found := autodiff_in(FILES[module].read_text(encoding="utf-8")))
+    }
+
+
+def test_autodiff_is_found_where_it_is_called():
+    assert autodiff_in("import jax\ndx = jax.vjp(f, x)[1](dy)") == {"vjp"}
+    assert autodiff_in("from jax import linear_transpose as transpose") == {"linear_transpose"}

@@ -17,7 +17,7 @@ import tyro
 
 import funcnn as fnn
 from funcnn._numerics.precision import enable_x64
-from funcnn.layers import activations, normalization
+from funcnn.layers import activations, normalization, rms_normalization
 
 PROGRAM = "python -m funcnn"
 _INSTALLED = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
@@ -25,10 +25,10 @@ _NOT_THE_CALLERS = (Path(fnn.__file__).parent, *_INSTALLED)
 
 
 def _constructors(module: ModuleType, required: list[str]) -> dict[str, Callable[..., fnn.Layer]]:
-    """Return the public functions of a module that make a layer from these arguments, by name."""
+    """Return the public functions of a module or a package that make a layer from these arguments, by name."""
     found: dict[str, Callable[..., fnn.Layer]] = {}
     for name, value in sorted(vars(fnn).items()):
-        if inspect.isfunction(value) and value.__module__ == module.__name__:
+        if inspect.isfunction(value) and f"{value.__module__}.".startswith(f"{module.__name__}."):
             signature = inspect.signature(value)
             needed = [given.name for given in signature.parameters.values() if given.default is given.empty]
             if signature.return_annotation is fnn.Layer and needed == required:
@@ -47,7 +47,9 @@ def _activations() -> dict[str, fnn.Layer]:
 _ACTIVATIONS = _activations()
 _LOSSES = {name: value for name, value in sorted(vars(fnn).items()) if isinstance(value, fnn.Loss)}
 _NORMALIZATIONS = {"none": None} | {
-    name.removesuffix("_norm"): constructor for name, constructor in _constructors(normalization, ["features"]).items()
+    name.removesuffix("_norm"): constructor
+    for module in (normalization, rms_normalization)
+    for name, constructor in _constructors(module, ["features"]).items()
 }
 if TYPE_CHECKING:
     Activation: TypeAlias = str
@@ -195,6 +197,8 @@ def _sizes(given: str) -> tuple[int, ...]:
 
 def _fitting_output(spec: fnn.LossSpec) -> fnn.Layer:
     """Return the output layer that a loss expects: probabilities of classes, of independent outputs, or any number."""
+    if spec.prediction == "log_probabilities":
+        return fnn.log_softmax
     if spec.prediction != "probabilities":
         return fnn.identity
     return fnn.softmax if spec.targets == "classes" else fnn.sigmoid
@@ -206,8 +210,9 @@ def _drawn(settings: GradcheckSettings, spec: fnn.LossSpec, sizes: tuple[int, ..
     x = jax.random.normal(x_key, (settings.batch_size, sizes[0]), settings.dtype)
     if spec.targets == "classes":
         return fnn.Batch(x, jax.random.randint(y_key, shape[:1], 0, sizes[-1]))
-    if spec.targets == "binary":
-        return fnn.Batch(x, jax.random.bernoulli(y_key, 0.5, shape).astype(settings.dtype))
+    if spec.targets in ("binary", "signs"):
+        bits = jax.random.bernoulli(y_key, 0.5, shape).astype(settings.dtype)
+        return fnn.Batch(x, bits if spec.targets == "binary" else 2 * bits - 1)
     return fnn.Batch(x, jax.random.normal(y_key, shape, settings.dtype))
 
 

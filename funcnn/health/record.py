@@ -62,8 +62,8 @@ class TargetFacts(NamedTuple):
     whole: bool
     constant_loss: float
     lowest_loss: float
-    prediction: Literal["values", "logits", "probabilities"] | None = None
-    targets: Literal["values", "binary", "classes"] | None = None
+    prediction: Literal["values", "logits", "probabilities", "log_probabilities"] | None = None
+    targets: Literal["values", "binary", "signs", "classes"] | None = None
     between_batches: float = 0.0
 
 

@@ -58,20 +58,20 @@ class LayerNormResiduals(NamedTuple):
     scale: Float[Array, " features"]
 
 
-def _normalization_init(features):
+def normalization_init(features):
     return NormalizationParams(scale=jnp.ones(features), bias=jnp.zeros(features))
 
 
-def _along_features(vector, x):
+def along_features(vector, x):
     """Return a vector of the features as an array that broadcasts with x."""
     return vector.reshape((1,) * (x.ndim - 1) + vector.shape)
 
 
-def _all_but_features(x):
+def all_but_features(x):
     return tuple(range(x.ndim - 1))
 
 
-def _standardise(x, axis, epsilon):
+def standardise(x, axis, epsilon):
     """Return x̂ over some axes, with 1/√(σ² + ε), μ and σ²; the divisor of σ² is n."""
     mean = x.mean(axis=axis, keepdims=True)
     centred = x - mean
@@ -80,18 +80,18 @@ def _standardise(x, axis, epsilon):
     return centred * inverse_deviation, inverse_deviation, mean, variance
 
 
-def _rescale(params, standardised):
-    return standardised * _along_features(params.scale, standardised) + _along_features(params.bias, standardised)
+def rescale(params, standardised):
+    return standardised * along_features(params.scale, standardised) + along_features(params.bias, standardised)
 
 
-def _rescale_backward(residuals, dy):
+def rescale_backward(residuals, dy):
     """Gradients of y = γ x̂ + β: dγ = Σₙ dy x̂ and dβ = Σₙ dy, summed over samples and positions; dx̂ = dy γ."""
-    shared = _all_but_features(dy)
+    shared = all_but_features(dy)
     dparams = NormalizationParams(scale=(dy * residuals.standardised).sum(axis=shared), bias=dy.sum(axis=shared))
-    return dparams, dy * _along_features(residuals.scale, dy)
+    return dparams, dy * along_features(residuals.scale, dy)
 
 
-def _standardise_backward(residuals, dstandardised, axis):
+def standardise_backward(standardised, inverse_deviation, dstandardised, axis):
     """Gradient of x̂ = (x − μ)/s with μ, s = √(σ² + ε) functions of the same n entries x.
 
     x[i] enters x̂[j] in three ways, directly, through μ and through s::
@@ -102,7 +102,6 @@ def _standardise_backward(residuals, dstandardised, axis):
 
         dx[i] = (dx̂[i] − mean(dx̂) − x̂[i] mean(dx̂ x̂)) / s
     """
-    standardised, inverse_deviation, _ = residuals
     # The mean is subtracted last: it then removes the rounding error of x̂'s own mean before the division by s.
     across = dstandardised - standardised * (dstandardised * standardised).mean(axis=axis, keepdims=True)
     return inverse_deviation * (across - across.mean(axis=axis, keepdims=True))
@@ -117,7 +116,7 @@ def batch_norm_init(key: PRNGKeyArray, *, features: int) -> tuple[NormalizationP
         >>> print(params.scale, state.mean)
         [1. 1.] [0. 0.]
     """
-    return _normalization_init(features), BatchNormState(mean=jnp.zeros(features), variance=jnp.ones(features))
+    return normalization_init(features), BatchNormState(mean=jnp.zeros(features), variance=jnp.ones(features))
 
 
 def batch_norm_forward(
@@ -169,20 +168,20 @@ def batch_norm_forward(
     check_vectors(name, dtype, features, **params._asdict(), **state._asdict())
     x = check_features(name, x, features, dtype)
     if not checked_bool(f"{name}: train", train):
-        inverse_deviation = _along_features(lax.rsqrt(state.variance + epsilon), x)
-        standardised = (x - _along_features(state.mean, x)) * inverse_deviation
+        inverse_deviation = along_features(lax.rsqrt(state.variance + epsilon), x)
+        standardised = (x - along_features(state.mean, x)) * inverse_deviation
         return (
-            _rescale(params, standardised),
+            rescale(params, standardised),
             state,
             RunningStatisticsResiduals(standardised, inverse_deviation, params.scale),
         )
-    standardised, inverse_deviation, mean, variance = _standardise(x, _all_but_features(x), epsilon)
+    standardised, inverse_deviation, mean, variance = standardise(x, all_but_features(x), epsilon)
     new_state = BatchNormState(
         mean=momentum * state.mean + (1 - momentum) * mean.reshape(features),
         variance=momentum * state.variance + (1 - momentum) * variance.reshape(features),
     )
     residuals = BatchStatisticsResiduals(standardised, inverse_deviation, params.scale)
-    return _rescale(params, standardised), new_state, residuals
+    return rescale(params, standardised), new_state, residuals
 
 
 def batch_norm_backward(
@@ -213,10 +212,12 @@ def batch_norm_backward(
     Source:
         Ioffe and Szegedy 2015, section 3.
     """
-    dparams, dstandardised = _rescale_backward(residuals, dy)
+    dparams, dstandardised = rescale_backward(residuals, dy)
     if isinstance(residuals, RunningStatisticsResiduals):
         return dparams, dstandardised * residuals.inverse_deviation
-    return dparams, _standardise_backward(residuals, dstandardised, axis=_all_but_features(dy))
+    return dparams, standardise_backward(
+        residuals.standardised, residuals.inverse_deviation, dstandardised, all_but_features(dy)
+    )
 
 
 def _batch_norm_layer_forward(params, state, x, *, train, key=None, momentum, epsilon):
@@ -253,7 +254,7 @@ def batch_norm(features: int, momentum: float = 0.9, epsilon: float = 1e-5) -> L
     check_real("batch_norm(momentum)", momentum)
     if not 0 <= momentum <= 1:
         raise ValueError(f"batch_norm(momentum): expected a number in [0, 1], got {momentum}.")
-    _check_epsilon("batch_norm", epsilon)
+    check_epsilon("batch_norm", epsilon)
     return Layer(
         partial(batch_norm_init, features=features),
         partial(_batch_norm_layer_forward, momentum=momentum, epsilon=epsilon),
@@ -267,7 +268,7 @@ def batch_norm(features: int, momentum: float = 0.9, epsilon: float = 1e-5) -> L
     )
 
 
-def _check_epsilon(name, epsilon):
+def check_epsilon(name, epsilon):
     check_real(f"{name}(epsilon)", epsilon)
     if epsilon < 0:
         raise ValueError(f"{name}(epsilon): expected a number of at least 0, got {epsilon}.")
@@ -282,7 +283,7 @@ def layer_norm_init(key: PRNGKeyArray, *, features: int) -> tuple[NormalizationP
         >>> print(params.bias, state)
         [0. 0.] ()
     """
-    return _normalization_init(features), ()
+    return normalization_init(features), ()
 
 
 def layer_norm_forward(
@@ -317,8 +318,8 @@ def layer_norm_forward(
     name, features, dtype = f"layer_norm({params.scale.size})", params.scale.size, params.scale.dtype
     check_vectors(name, dtype, features, **params._asdict())
     x = check_features(name, x, features, dtype)
-    standardised, inverse_deviation, _, _ = _standardise(x, -1, epsilon)
-    return _rescale(params, standardised), LayerNormResiduals(standardised, inverse_deviation, params.scale)
+    standardised, inverse_deviation, _, _ = standardise(x, -1, epsilon)
+    return rescale(params, standardised), LayerNormResiduals(standardised, inverse_deviation, params.scale)
 
 
 def layer_norm_backward(residuals: LayerNormResiduals, dy: Features) -> tuple[NormalizationParams, Features]:
@@ -343,8 +344,8 @@ def layer_norm_backward(residuals: LayerNormResiduals, dy: Features) -> tuple[No
     Source:
         Ba, Kiros and Hinton 2016.
     """
-    dparams, dstandardised = _rescale_backward(residuals, dy)
-    return dparams, _standardise_backward(residuals, dstandardised, axis=-1)
+    dparams, dstandardised = rescale_backward(residuals, dy)
+    return dparams, standardise_backward(residuals.standardised, residuals.inverse_deviation, dstandardised, -1)
 
 
 def _layer_norm_layer_forward(params, state, x, *, train, key=None, epsilon):
@@ -376,7 +377,7 @@ def layer_norm(features: int, epsilon: float = 1e-5) -> Layer:
         Ba, Kiros and Hinton 2016.
     """
     features = positive_integer("layer_norm(features)", features)
-    _check_epsilon("layer_norm", epsilon)
+    check_epsilon("layer_norm", epsilon)
     return Layer(
         partial(layer_norm_init, features=features),
         partial(_layer_norm_layer_forward, epsilon=epsilon),

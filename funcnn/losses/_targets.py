@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Integer
 
 from funcnn._checks import check_labels, check_unit_interval, describe, floating_array, numeric_array, wide_labels
+from funcnn._static import Static
 from funcnn.types import LossSpec
 
 Outputs: TypeAlias = Float[Array, "batch ..."]
@@ -29,6 +30,22 @@ class LabelResiduals(NamedTuple):
 
     probabilities: ClassScores
     labels: Integer[Array, " batch *positions"]
+
+
+class DeltaResiduals(NamedTuple):
+    """Errors p − y, and the δ beyond which they count linearly (``Static``)."""
+
+    difference: Float[Array, "..."]
+    delta: Static
+
+
+class WeightedResiduals(NamedTuple):
+    """Probabilities, targets, the weight of each row in the mean, and the label smoothing (``Static``)."""
+
+    probabilities: ClassScores
+    target: ClassTargets
+    weights: Float[Array, " batch *positions"]
+    label_smoothing: Static
 
 
 def loss_spec(loss: Any) -> LossSpec:
@@ -101,7 +118,7 @@ def _check_target_dtype(name, prediction, target):
 def mean_over_rows(scores: Array, target: Array) -> Array:
     """Return minus the mean over all rows of Σₖ y[k] s[k]. For labels this is the entry at the label."""
     if target.ndim < scores.ndim:
-        return -_at_label(scores, target).mean()
+        return -at_label(scores, target).mean()
     return -(target * scores).sum(axis=-1).mean()
 
 
@@ -121,7 +138,7 @@ def is_class(scores: Array, labels: Array) -> Array:
     return ((labels >= 0) & (labels < scores.shape[-1]))[..., None]
 
 
-def _at_label(scores, labels):
+def at_label(scores, labels):
     """Return each row's entry at its label; NaN where there is no such class, not the nearest class's entry."""
     beyond = jnp.where(labels < 0, scores.shape[-1], labels)[..., None]
     return jnp.take_along_axis(scores, beyond, axis=-1, mode="fill")[..., 0]

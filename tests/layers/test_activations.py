@@ -21,6 +21,16 @@ CLOSED_FORMS = {
     "relu": (lambda z: np.maximum(z, 0), lambda z: np.heaviside(z, 0)),
     "softplus": (lambda z: np.logaddexp(z, 0), special.expit),
     "elu": (lambda z: np.where(z > 0, z, np.expm1(z)), lambda z: np.where(z > 0, 1, np.exp(z))),
+    "selu": (
+        lambda z: 1.0507009873554805 * np.where(z > 0, z, 1.6732632423543772 * np.expm1(z)),
+        lambda z: 1.0507009873554805 * np.where(z > 0, 1, 1.6732632423543772 * np.exp(z)),
+    ),
+    "squared_relu": (lambda z: np.maximum(z, 0) ** 2, lambda z: 2 * np.maximum(z, 0)),
+    "hard_tanh": (lambda z: np.clip(z, -1, 1), lambda z: np.float64(np.abs(z) <= 1)),
+    "mish": (
+        lambda z: z * np.tanh(np.logaddexp(z, 0)),
+        lambda z: np.tanh(np.logaddexp(z, 0)) + z * special.expit(z) / np.cosh(np.logaddexp(z, 0)) ** 2,
+    ),
     "gelu": (lambda z: z * NORMAL.cdf(z), lambda z: NORMAL.cdf(z) + z * NORMAL.pdf(z)),
     "silu": (
         lambda z: z * special.expit(z),
@@ -45,7 +55,7 @@ def test_value_and_derivative_have_their_closed_forms(name):
     np.testing.assert_allclose(derivative, expected_derivative, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("name", [*ENTRYWISE, "softmax"])
+@pytest.mark.parametrize("name", [*ENTRYWISE, "softmax", "log_softmax"])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_finite_far_out_by_hand_and_by_autodiff(name, dtype):
     z = jnp.array([-1e4, -1e3, -88.0, 0.0, 88.0, 1e3, 1e4], dtype)
@@ -89,6 +99,15 @@ def test_softmax_has_the_whole_jacobian():
     p, residuals = fnn.softmax_forward(z)
     jacobian = jax.vmap(lambda cotangent: fnn.softmax_backward(residuals, cotangent))(jnp.eye(3, dtype=WIDEST))
     np.testing.assert_allclose(jacobian, np.diag(p) - np.outer(p, p), atol=1e-7 if WIDEST != jnp.float64 else 1e-15)
+
+
+def test_log_softmax_is_the_logarithm_of_softmax():
+    z = jnp.array([2.0, 1.0, 0.1], WIDEST)
+    a, residuals = fnn.log_softmax_forward(z)
+    jacobian = jax.vmap(lambda cotangent: fnn.log_softmax_backward(residuals, cotangent))(jnp.eye(3, dtype=WIDEST))
+    tolerance = 1e-6 if WIDEST != jnp.float64 else 1e-15
+    np.testing.assert_allclose(a, np.log(special.softmax(np.float64(z))), atol=tolerance)
+    np.testing.assert_allclose(jacobian, np.eye(3) - np.exp(a)[None, :], atol=tolerance)
 
 
 def test_a_pair_of_ones_own_becomes_a_layer():
