@@ -2,8 +2,8 @@
 
 ``regression`` holds the losses on values, ``margin`` the hinge loss, ``probabilities`` and ``logits`` the
 cross-entropies, ``weighted_logits`` the one with ignored labels, ``divergence`` the Kullback–Leibler divergence. Every
-loss is a mean: over all entries, or, for exclusive classes, over all axes but the last. The mean is taken in forward and
-nowhere else, so that the gradient has exactly one division.
+loss is a mean: over all entries, or, for exclusive classes, over all axes but the last. The mean is taken in forward
+and nowhere else, so that the gradient has exactly one division.
 
 A pair of functions belongs to each loss, ``forward(prediction, target) -> (loss, residuals)`` and
 ``backward(residuals, dloss) -> dprediction``.

@@ -6,9 +6,9 @@ log-softmax), floating, and returns the activations a, of z's shape and dtype, a
 of da's shape.
 
 All but softmax and log-softmax act entry by entry, so their Jacobian is diagonal and the backward pass is a product:
-dz = da f′(z). The residual is the one from which f′ is cheapest: the output a where f′ is a function of it (the next layer keeps that
-array anyway), the input z otherwise. Every form but the squared ReLU is finite at any finite z, in value and in
-gradient.
+dz = da f′(z). The residual is the one from which f′ is cheapest: the output a where f′ is a function of it (the next
+layer keeps that array anyway), the input z otherwise. Every form but the squared ReLU is finite at any finite z, in
+value and in gradient.
 """
 
 from funcnn.layers.activations.classes import (
