@@ -106,8 +106,8 @@ def test_a_residual_network_is_checked_trained_saved_and_wrapped(tmp_path):
     assert fnn.check_model(inner, fnn.softmax_cross_entropy, batch).ok
     trained = fnn.fit(model, fnn.softmax_cross_entropy, fnn.sgd(0.1), batch, epochs=2, key=KEY)
     assert trained.history.loss[1] < trained.history.loss[0]
-    fnn.save(tmp_path / "cnn", (trained.params, trained.state))
-    params, state = fnn.load(tmp_path / "cnn", (trained.params, trained.state))
+    fnn.save(tmp_path / "cnn.safetensors", trained.params, trained.state)
+    params, state = fnn.load(tmp_path / "cnn.safetensors", model)
     jax.tree.map(np.testing.assert_array_equal, (params, state), (trained.params, trained.state))
     narrow = fnn.mixed_precision(model)
     y, _, residuals = narrow.forward(params, state, batch.x, train=True)
