@@ -67,7 +67,7 @@ class ConvResiduals(NamedTuple):
     slide: Static
 
 
-def convolve(x: Images, kernel: Array, slide: Slide) -> Images:
+def convolve(x: Array, kernel: Array, slide: Slide) -> Array:
     """Return x convolved by a kernel, without a bias."""
     positions = "HW"[: x.ndim - 2]
     return lax.conv_general_dilated(
@@ -82,7 +82,7 @@ def convolve(x: Images, kernel: Array, slide: Slide) -> Images:
     )
 
 
-def convolution_backward(residuals: ConvResiduals, dy: Images) -> tuple[ConvParams, Images]:
+def convolution_backward(residuals: ConvResiduals, dy: Array) -> tuple[ConvParams, Array]:
     """Return the gradients of y = x ∗ K + b by the parameters and by x, for any way to slide. Each is a convolution.
 
     ``conv2d_backward`` has the derivation.
