@@ -180,15 +180,6 @@ def is_inlined(equation: Any) -> bool:
     return unrolled or name == "cond" or callee(equation) is not None
 
 
-def equation_at(jaxpr: Any, place: Place) -> Any:
-    """Return the equation at a place of a program that has no branch and no scan on the way there."""
-    equation = None
-    for number in place:
-        equation = getattr(jaxpr, "jaxpr", jaxpr).eqns[number]
-        jaxpr = callee(equation)
-    return equation
-
-
 def equations(jaxpr: Any):
     """Every equation of a jaxpr and of all that it calls."""
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:

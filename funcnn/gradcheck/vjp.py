@@ -14,6 +14,7 @@ from funcnn.gradcheck.engine.functions import check_arguments
 from funcnn.gradcheck.engine.precision import Comparison
 from funcnn.gradcheck.engine.properties import Property, check_also
 from funcnn.gradcheck.engine.pullbacks import Question, select_arguments, split_arguments
+from funcnn.gradcheck.engine.rules import has_rules
 from funcnn.gradcheck.engine.surrogates import suggest_surrogate
 from funcnn.gradcheck.report import GradientReport
 
@@ -97,7 +98,7 @@ def check_custom_vjp(
 
     Raises:
         TypeError: no argument is floating.
-        ValueError: reference has an output of another structure.
+        ValueError: the function has no rule, or reference has an output of another structure.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -142,6 +143,9 @@ def _without_rules(function, arguments) -> tuple[Callable, str]:
     """Return the function by its own code, what it registered for differentiation taken out.
 
     The second value says why autodiff must not be asked: in code that can't be traced the rule remains.
+
+    Raises:
+        ValueError: the function can be traced and calls no rule.
     """
 
     def plain(*args):
@@ -151,8 +155,15 @@ def _without_rules(function, arguments) -> tuple[Callable, str]:
             return function(*args)
         return jax.tree.unflatten(program.structure, rewrite(program.jaxpr, jax.tree.leaves(apart.floating)))
 
-    if trace(lambda floating: function(*arguments.filled(floating)), arguments.floating) is None:
+    program = trace(lambda floating: function(*arguments.filled(floating)), arguments.floating)
+    if program is None:
         return plain, "the function can't be traced without the rule in question"
+    if not has_rules(program):
+        raise ValueError(
+            "check_custom_vjp(function): expected a function with a rule by jax.custom_vjp or jax.custom_jvp, got one "
+            "that calls none. There is nothing to check: jax.grad differentiates its code. To compare it with another "
+            "function, give that one as reference=; for a vjp written apart there is check_vjp."
+        )
     return _compiled(plain, arguments), ""
 
 

@@ -26,7 +26,11 @@ _CHUNK = 4_000_000
 
 
 def slopes_along(
-    comparison: Comparison, directions: Sequence[list[np.ndarray]], *, is_frozen: bool = True, enough: float = 0.0
+    comparison: Comparison,
+    directions: Sequence[list[np.ndarray]],
+    *,
+    is_frozen: bool = True,
+    enough: float | np.ndarray = 0.0,
 ) -> list[Slope | None]:
     """Return the slope of the loss along each direction; ``None`` where the loss has no values.
 
@@ -36,14 +40,20 @@ def slopes_along(
         comparison: the loss.
         directions: for each direction an array for each leaf of the parameters.
         is_frozen: whether everything behind ``stop_gradient`` is held fixed, as in a gradient.
-        enough: the error at which the measurement stops.
+        enough: the error at which the measurement stops, one or one for each direction.
     """
+    enough = np.broadcast_to(enough, len(directions))
     size = sum(np.size(leaf) for leaf in jax.tree.leaves(comparison.gradients.params))
     chunk, slopes = max(1, _CHUNK // max(size, 1)), []
     for start in range(0, len(directions), chunk):
         some = directions[start : start + chunk]
         try:
-            slopes += measure_slopes(_losses_along(comparison, some, is_frozen), comparison.spacing, enough)
+            slopes += measure_slopes(
+                losses_along(comparison, some, is_frozen),
+                comparison.spacing,
+                enough[start : start + chunk],
+                comparison.resolution,
+            )
         except Exception:  # the caller's loss may reject other parameters, probabilities above 1 for example
             slopes += [None] * len(some)
     return slopes
@@ -59,7 +69,10 @@ def has_stop_gradient(comparison: Comparison) -> bool:
     return comparison.program is not None and "stop_gradient" in primitive_names(comparison.program.jaxpr)
 
 
-def _losses_along(comparison, directions, is_frozen) -> Callable[[np.ndarray], np.ndarray]:
+def losses_along(
+    comparison: Comparison, directions: Sequence[list[np.ndarray]], is_frozen: bool = True
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the function from distances to the loss at each distance along each direction."""
     leaves, structure = jax.tree.flatten(comparison.gradients.params)
     steps = [
         np.stack([np.asarray(direction[number]) for direction in directions]).astype(np.asarray(leaf).dtype)

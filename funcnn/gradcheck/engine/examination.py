@@ -27,6 +27,7 @@ from funcnn.gradcheck.engine.purity import (
     report_kept_values,
     variation,
 )
+from funcnn.gradcheck.engine.rules import OtherRule, find_other_rules
 from funcnn.gradcheck.engine.stability import (
     Stability,
     accept_rounded_constants,
@@ -89,6 +90,8 @@ def examine(
             report = _report(own, again, twice, checks)
         except jax.errors.UnexpectedTracerError:
             report = report_kept_values()
+        if not report.ok and (changing := report_changing_loss(own)) is not None:
+            report = changing  # a state that changed the loss only after two calls
     return report._replace(cost=_cost(start, calls))
 
 
@@ -111,7 +114,7 @@ def _report(own: Gradients, again: PyTree, twice: PropertyReport, checks: _Check
             comparison = with_loss_noise(comparison)
         pairs, reference = _pairs(own, comparison)
         rows, kinks = _compare_at_kinks(comparison, pairs)
-        rows, decision = _decide(comparison, pairs, rows, kinks, reference)
+        rows, decision, rules = _decide_beside_rules(comparison, pairs, rows, kinks, reference)
         rows = check_stability(own, comparison, pairs, rows, checks.stability)
         rows = diagnose_leaves(describe_problem(comparison), rows, *_gradients_by_side(pairs, kinks))
         rows = [row._replace(detail=_say_measured(row.detail)) for row in rows] if reference.errors else rows
@@ -135,7 +138,8 @@ def _report(own: Gradients, again: PyTree, twice: PropertyReport, checks: _Check
         precision=_describe_precision(comparison),
         no_autodiff=comparison.no_autodiff,
     )
-    return report._replace(diagnosis=explanation(report, str(kinks) if kinks else "", can_tap=checks.can_tap))
+    diagnosis = explanation(report, str(kinks) if kinks else "", can_tap=checks.can_tap)
+    return report._replace(diagnosis="\n".join([diagnosis, *(rule.advice for rule in rules)]))
 
 
 def _say_measured(detail: str) -> str:
@@ -219,6 +223,24 @@ def _compare_leaves(comparison, pairs, kinks) -> list[LeafReport]:
     ]
 
 
+def _decide_beside_rules(
+    comparison, pairs, rows, kinks, reference
+) -> tuple[list[LeafReport], Decision, list[OtherRule]]:
+    """Return the rows and the verdict, and the rules in the loss that may be meant to differ from its derivative."""
+    decided, decision = _decide(comparison, pairs, list(rows), kinks, reference)
+    is_asked = decision.blamed or decision.verdict in ("undecided", "autodiff wrong")
+    rules = find_other_rules(comparison) if is_asked and comparison.by_autodiff is not None else []
+    if not rules:
+        return decided, decision, []
+    if not all(rule.fact for rule in rules):
+        names = " and ".join(rule.name for rule in rules)
+        reason = f"{decision.reason}; the rule of {names} in the loss isn't the derivative of its function"
+        return decided, decision._replace(reason=reason), []
+    facts = "; ".join(f"the rule of {rule.name} isn't the derivative of its function: {rule.fact}" for rule in rules)
+    beside = "by hand and autodiff agree, but the loss has another slope" if decision.blamed else decision.reason
+    return rows if decision.blamed else decided, Decision("undecided", f"{beside}; {facts}", {}), rules
+
+
 def _decide(comparison, pairs, rows, kinks: Kinks | None, reference: Reference) -> tuple[list[LeafReport], Decision]:
     """Return the verdict, and the rows without the differences that kinks or the measured slope explain."""
     if not rows:
@@ -286,15 +308,24 @@ def _decide_by_measurement(comparison, pairs, rows, disputed, reference) -> tupl
         where = f"{row.path or 'the root'}{list(row.worst) if row.worst else ''}"
         reason = f"at {where} the loss has the slope {row.by_autodiff:.6g}, by hand it is {row.by_hand:.6g}"
         return rows, Decision("hand-written wrong", reason, {})
-    size = max(max_abs(pair.by_hand) for pair in pairs)
-    share = max(max_abs(errors) for errors in reference.errors) / size if size else 0.0
-    if share > _MAX_TOLERANCE:
-        reason = (
-            f"the slopes of the loss can only be measured to {share:.0%} of the largest entry, because the loss rounds "
-            "to few digits; give a loss of more digits, or a plain function as reference="
-        )
-        return rows, Decision("undecided", reason, {})
-    measured = f"the slopes of the loss, measured by {_count(reference, pairs)}, confirm it to {max(share, 1e-16):.0e}"
+    tree = max(max_abs(pair.by_hand) for pair in pairs)
+    nil = 64 * max(comparison.spacing * tree, comparison.resolution)
+    largest = 0.0
+    for row, pair, errors in zip(rows, pairs, reference.errors, strict=True):
+        # A leaf that is nil beside the others is confirmed to be small.
+        size = max_abs(pair.by_hand) if max_abs(pair.by_hand) > nil else tree
+        share = max_abs(errors) / size if size else 0.0
+        if share > _MAX_TOLERANCE:
+            reason = (
+                f"the slopes of the loss can only be measured to {min(share, 99):.0%} of the largest entry of "
+                f"{row.path or 'the root'}, because the loss rounds to few digits beside it; give a loss of more "
+                "digits, or a plain function as reference="
+            )
+            return rows, Decision("undecided", reason, {})
+        largest = max(largest, share)
+    measured = (
+        f"the slopes of the loss, measured by {_count(reference, pairs)}, confirm it to {max(largest, 1e-16):.0e}"
+    )
     return rows, Decision("agrees", measured, {})
 
 

@@ -7,11 +7,12 @@ import jax
 import numpy as np
 
 from funcnn._numerics.arrays import as_float64, max_abs
-from funcnn.gradcheck.engine.directions import predicted_slope, random_direction, slopes_along
+from funcnn.gradcheck.engine.directions import losses_along, predicted_slope, random_direction, slopes_along
 from funcnn.gradcheck.engine.precision import Comparison
 
 _MAX_MEASURED = 1024
 _SAMPLED = 128
+_SMALLEST_LEAF = 1e-6  # of the largest one: a smaller leaf is measured as if it had that size
 _TRUSTED = 4  # an error estimated from the last corrections may be too small by such a factor
 
 
@@ -40,23 +41,18 @@ def reference_of(comparison: Comparison) -> Reference:
 
 
 def with_loss_noise(comparison: Comparison) -> Comparison:
-    """Return the comparison with an ε that covers the digits of the loss where its program doesn't show them.
+    """Return the comparison with the digits of the loss, where its program doesn't show them: ε and the resolution.
 
     Code that JAX doesn't see, NumPy's or a callback's, may compute in float32. Along a straight line a smooth loss has
     third differences near 0; what remains of them is rounding. Where the loss doesn't change from step to step, its
     resolution is the jump at larger steps.
     """
-    params, random = comparison.gradients.params, np.random.default_rng(8)
-    direction = [np.asarray(leaf) for leaf in random_direction(comparison, random, range(len(jax.tree.leaves(params))))]
-    leaves, structure = jax.tree.flatten(params)
-
-    def loss(distance):
-        moved = [(leaf + distance * step).astype(leaf.dtype) for leaf, step in zip(leaves, direction, strict=True)]
-        return float(np.real(comparison.gradients.loss(jax.tree.unflatten(structure, moved))))
-
+    random = np.random.default_rng(8)
+    leaves = range(len(jax.tree.leaves(comparison.gradients.params)))
+    losses = losses_along(comparison, [random_direction(comparison, random, leaves)])
     for step in (3e-6, 3e-5, 3e-4, 3e-3, 3e-2):
         try:
-            values = np.array([loss(step * number) for number in range(12)])
+            values = losses(step * np.arange(12.0))[:, 0]
         except Exception:  # the caller's loss may reject other parameters
             return comparison
         size = np.max(np.abs(values))
@@ -67,7 +63,8 @@ def with_loss_noise(comparison: Comparison) -> Comparison:
             continue
         is_smooth = np.count_nonzero(jumps) >= len(jumps) - 1
         noise = np.median(np.abs(np.diff(values, 3))) if is_smooth else np.median(jumps[jumps > 0])
-        return comparison._replace(spacing=max(comparison.spacing, float(noise) / size / 2))
+        spacing = max(comparison.spacing, float(noise) / size / 2)
+        return comparison._replace(spacing=spacing, resolution=float(noise))
     return comparison
 
 
@@ -76,8 +73,10 @@ def _measure(comparison) -> Reference:
     params = [np.asarray(leaf) for leaf in jax.tree.leaves(comparison.gradients.params)]
     places = _places(params)
     directions = [_unit(params, number, index, part) for number, index, part in places]
-    scale = max(map(max_abs, by_hand), default=0.0)
-    slopes = slopes_along(comparison, directions, enough=1e-7 * scale if np.isfinite(scale) else 0.0)
+    sizes = np.array([max_abs(leaf) if np.isfinite(leaf).all() else 0.0 for leaf in by_hand])
+    sizes = np.maximum(sizes, _SMALLEST_LEAF * np.max(sizes, initial=0.0))
+    enough = 1e-7 * sizes[[number for number, _, _ in places]]
+    slopes = slopes_along(comparison, directions, enough=enough)
     values = [
         hand.copy() if hand.shape == param.shape else np.full(param.shape, np.nan)
         for hand, param in zip(by_hand, params, strict=True)

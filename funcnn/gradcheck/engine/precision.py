@@ -103,6 +103,7 @@ class Comparison(NamedTuple):
         loss_narrow: the same of the loss alone.
         coarse: the same as ``narrow``, where they could not be.
         variation: by how much each leaf of the hand-written gradient changed at a second call.
+        resolution: the size of the jumps by which the loss changes where its program doesn't show its digits.
     """
 
     gradients: Gradients
@@ -117,6 +118,7 @@ class Comparison(NamedTuple):
     loss_narrow: str = ""
     coarse: str = ""
     variation: tuple[float, ...] = ()
+    resolution: float = 0.0
 
     @property
     def program(self) -> Program | None:

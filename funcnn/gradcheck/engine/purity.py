@@ -17,7 +17,7 @@ _SLIGHT = 0.01
 
 
 def report_changing_loss(own: Gradients) -> GradientReport | None:
-    """Return the report of a loss that has another value at a second call, and ``None`` for a function."""
+    """Return the report of a loss that has another value at one more call, and ``None`` for a function."""
     first, second = own.value, own.loss(own.params)
     ours, theirs = np.complex128(first), np.complex128(second)
     with np.errstate(all="ignore"):
@@ -26,7 +26,7 @@ def report_changing_loss(own: Gradients) -> GradientReport | None:
         return None
     reason = (
         f"the loss isn't a function of its arguments: it is {ours.real:.9g} at the first call and {theirs.real:.9g} at "
-        "the second, with the same arguments; nothing can be said of its gradient"
+        "another, with the same arguments; nothing can be said of its gradient"
     )
     return GradientReport(
         False, (), f"{reason[0].upper()}{reason[1:]}. Does it draw random numbers, or keep a state? {_ADVICE}",

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 _STEP_FACTORS = (1.0, 2.0**-5, 2.0**-10, 2.0**5)
+_LONGEST_STEP = 2.0  # in units of a direction, which is as large as the parameters
 
 
 class Slope(NamedTuple):
@@ -63,26 +64,34 @@ def measure_slope(along: Callable[[float], float], spacing: float, enough: float
 
 
 def measure_slopes(
-    losses: Callable[[np.ndarray], np.ndarray], spacing: float, enough: float = 0.0
+    losses: Callable[[np.ndarray], np.ndarray],
+    spacing: float,
+    enough: float | np.ndarray = 0.0,
+    resolution: float = 0.0,
 ) -> list[Slope | None]:
     """Return the slopes at 0 along several directions, as ``measure_slope`` does along one.
 
     Args:
         losses: from distances ``(points,)`` to the loss at each distance along each direction,
             ``(points, directions)``.
-        spacing, enough: as for ``measure_slope``.
+        spacing: as for ``measure_slope``.
+        enough: the same, or one for each direction.
+        resolution: the size of the jumps by which the loss changes, if it is larger than its rounding to ``spacing``.
     """
     centre = losses(np.zeros(1))[0]
+    enough = np.broadcast_to(enough, centre.shape)
     best: list[Slope | None] = [None] * len(centre)
     evaluations = 1
-    for shrink in _step_factors(spacing, float(np.max(np.abs(centre), initial=0.0)), enough):
-        if not np.isfinite(centre).any() or all(slope and _is_enough(slope, enough) for slope in best):
+    size = float(np.max(np.abs(centre), initial=0.0))
+    for shrink in _step_factors(spacing, size, float(np.max(enough, initial=0.0))):
+        is_done = all(slope and _is_enough(slope, each) for slope, each in zip(best, enough, strict=True))
+        if is_done or not np.isfinite(centre).any():
             break
         steps = spacing**0.2 * shrink / 2.0 ** np.arange(3)
         values = losses(np.concatenate([steps, -steps]))
         evaluations += 6
         for number, start in enumerate(centre):
-            slope = _slope(values[:3, number], values[3:, number], start, steps, spacing, evaluations)
+            slope = _slope(values[:3, number], values[3:, number], start, steps, (spacing, resolution), evaluations)
             known = best[number]
             if slope is not None and (known is None or slope.error < known.error):
                 best[number] = slope
@@ -94,12 +103,12 @@ def _is_enough(slope, enough):
     return slope.error <= max(enough, 1e-9 * abs(slope.value))
 
 
-def _slope(ahead, behind, centre, steps, spacing, evaluations) -> Slope | None:
+def _slope(ahead, behind, centre, steps, digits, evaluations) -> Slope | None:
     """Return the slope by the losses at three steps ahead and behind; ``None`` if one isn't finite."""
     if not (np.isfinite(ahead).all() and np.isfinite(behind).all() and np.isfinite(centre)):
         return None
-    size = max(np.abs(ahead).max(), np.abs(behind).max(), abs(centre))
-    rounding = 4 * spacing * size / steps[-1]
+    (spacing, resolution), size = digits, max(np.abs(ahead).max(), np.abs(behind).max(), abs(centre))
+    rounding = max(4 * spacing * size, 2 * resolution) / steps[-1]
     value, error = _extrapolate((ahead - behind) / (2 * steps), order=2)
     right, right_error = _extrapolate((ahead - centre) / steps, order=1)
     left, left_error = _extrapolate((centre - behind) / steps, order=1)
@@ -113,8 +122,9 @@ def _step_factors(spacing, centre, enough):
     Those at which rounding is far below ``enough`` come first, from the smallest. Fewer ReLUs switch within a small
     step, so the slope converges sooner.
     """
-    accurate = [shrink for shrink in _STEP_FACTORS if 16 * spacing**0.8 * abs(centre) / shrink <= enough / 8]
-    return (*sorted(accurate), *(shrink for shrink in _STEP_FACTORS if shrink not in accurate))
+    factors = [shrink for shrink in _STEP_FACTORS if spacing**0.2 * shrink <= _LONGEST_STEP]
+    accurate = [shrink for shrink in factors if 16 * spacing**0.8 * abs(centre) / shrink <= enough / 8]
+    return (*sorted(accurate), *(shrink for shrink in factors if shrink not in accurate))
 
 
 def _extrapolate(differences, order):

@@ -225,11 +225,8 @@ class _Errors:
             detail = (
                 f"right in float64, but in the caller's {pair.dtype} not finite, where {beside} is finite: {_REMEDY}"
             )
-            detail = (
-                f"right in float64, but in the caller's {pair.dtype} not finite, where autodiff's is finite: {_REMEDY}"
-            )
             return row._replace(ok=False, cause="unstable", detail=detail)
-        if error <= 16 * autodiffs and (self.is_loss_lost or error <= 0.1 * scale):
+        if error <= 16 * autodiffs and (self.is_loss_lost or error <= 0.1 * scale or error == np.inf):
             if not is_half_lost:
                 return row
             detail = f"right, but in {pair.dtype} it is {lost}, and autodiff's too: the loss itself loses the digits"

@@ -1,7 +1,6 @@
 """Ties in a program: comparisons of equal numbers, and the program's gradient with each tie decided."""
 
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -9,14 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from funcnn._checks import is_concrete
 from funcnn._numerics.program import (
     Place,
     Program,
+    Rule,
     bind,
     callee,
     compile_programs,
-    equation_at,
     evaluate_jaxpr,
     is_cheaper_compiled,
     is_inlined,
@@ -64,30 +62,43 @@ def find_ties(program: Program | None, params: PyTree, spacing: float) -> AllTie
     """
     if program is None or not primitive_names(program.jaxpr) & (_TWO_SIDED | set(_EXTREMES)):
         return AllTies({}, {})
-    leaves, found = jax.tree.leaves(params), {}
+    leaves, seen = jax.tree.leaves(params), {}
     is_compiled = not primitive_names(program.jaxpr) & {"cond", "scan"} and is_cheaper_compiled([program])
     if is_compiled:
-        found = compile_programs(_compiled_operands, [program])(leaves)
-        near = _select_ties(found, lambda place: equation_at(program.jaxpr, place), 8 * spacing)
+        outputs = compile_programs(_outputs_by_place, [program])(leaves)
+        found = _operands(program.jaxpr, leaves, seen, lambda equation, arguments, place: outputs[place])
+        near = _select_ties(found, seen, 8 * spacing)
         if not near:
             return AllTies({}, {})
-    seen: dict[Place, Any] = {}
-    exactly = _operands(program.jaxpr, leaves, seen)
-    exact = _select_ties(exactly, seen.get, 0.0)
-    return AllTies(exact, near if is_compiled else _select_ties(exactly, seen.get, 8 * spacing))
+    found = _operands(program.jaxpr, leaves, seen, lambda equation, arguments, place: bind(equation, arguments))
+    return AllTies(_select_ties(found, seen, 0.0), near if is_compiled else _select_ties(found, seen, 8 * spacing))
 
 
-def _compiled_operands(program: Program):
-    return lambda constants, leaves: _operands(program.jaxpr.replace(consts=list(constants[0])), leaves, {})
+def _outputs_by_place(program: Program):
+    """The outputs of every equation that isn't opened."""
+
+    def outputs(constants, leaves):
+        found: dict[Place, Sequence] = {}
+
+        def rule(equation, arguments, place):
+            if is_inlined(equation):
+                return None
+            found[place] = bind(equation, arguments)
+            return found[place]
+
+        evaluate_jaxpr(program.jaxpr.replace(consts=list(constants[0])), leaves, rule, (), lambda value: value)
+        return found
+
+    return outputs
 
 
-def _operands(jaxpr, leaves, seen: dict[Place, Any]) -> dict[Place, tuple[list, Any]]:
+def _operands(jaxpr, leaves, seen: dict[Place, Any], outputs_of: Rule) -> dict[Place, tuple[list, float]]:
     """Return the operands of every two-sided operation that depends on the parameters; enter equations in ``seen``.
 
     The operands come with the size of the largest number that they were computed from: a difference of two equal
     numbers is 0 up to the rounding of these.
     """
-    found: dict[Place, tuple[list, Any]] = {}
+    found: dict[Place, tuple[list, float]] = {}
 
     def rule(equation, arguments, place):
         name, seen[place] = equation.primitive.name, equation
@@ -95,11 +106,11 @@ def _operands(jaxpr, leaves, seen: dict[Place, Any]) -> dict[Place, tuple[list, 
             return None
         known = [argument if isinstance(argument, tuple) else _known(argument, False, 0.0) for argument in arguments]
         values = [value for value, _, _ in known]
-        outputs = bind(equation, values)
+        outputs = outputs_of(equation, values, place)
         depends = name != "stop_gradient" and any(np.any(each) for _, each, _ in known)
         if not depends:
             return [_known(output, False, 0.0) for output in outputs]
-        size = functools.reduce(_maximum, [_largest(part) for value, _, size in known for part in (value, size)])
+        size = max(part for value, _, sizes in known for part in (_largest(value), float(np.max(sizes, initial=0.0))))
         if _may_tie(name, values):
             found[place] = values, size
         return [_known(output, True, size) for output in outputs]
@@ -109,35 +120,28 @@ def _operands(jaxpr, leaves, seen: dict[Place, Any]) -> dict[Place, tuple[list, 
 
 
 def _known(value, depends, size) -> tuple:
-    """Return a value, whether it depends on the parameters, and the size of what it was computed from."""
-    shape = jnp.shape(value)
-    return value, np.broadcast_to(depends, shape), _numpy_or_jax(size).broadcast_to(size, shape)
+    """Return a value, whether it depends on the parameters, and the size of what it was computed from.
+
+    All three are arrays of one shape, for a ``scan`` that is unrolled slices them alike.
+    """
+    shape = np.shape(value)
+    return value, np.broadcast_to(depends, shape), np.broadcast_to(size, shape)
 
 
-def _largest(array):
-    if not jnp.issubdtype(jnp.result_type(array), jnp.floating) or not np.size(array):
+def _largest(array) -> float:
+    if not jnp.issubdtype(jnp.result_type(array), jnp.floating):
         return 0.0
-    numpy = _numpy_or_jax(array)
-    sizes = numpy.abs(numpy.asarray(array)).astype(float)
-    return numpy.max(numpy.where(numpy.isfinite(sizes), sizes, 0.0))
+    sizes = np.abs(np.asarray(array).astype(float))
+    return float(np.max(sizes, initial=0.0, where=np.isfinite(sizes)))
 
 
-def _maximum(first, second):
-    return _numpy_or_jax(first, second).maximum(first, second)
-
-
-def _numpy_or_jax(*arrays) -> Any:
-    """Return NumPy for known values, for which JAX would compile a program for every shape."""
-    return np if is_concrete(*arrays) else jnp
-
-
-def _select_ties(found, equation_of: Callable[[Place], Any], slack) -> Ties:
+def _select_ties(found, seen: dict[Place, Any], slack) -> Ties:
     ties = {}
     for place, (values, size) in found.items():
-        equation = equation_of(place)
-        mask = _tie_mask(equation.primitive.name, values, equation.params.get("axes"), slack * float(size))
+        equation = seen[place]
+        mask = _tie_mask(equation.primitive.name, values, equation.params.get("axes"), slack * size)
         if mask.any():
-            around = [equation_of(place[:end]) for end in range(len(place) - 1, 0, -1)]
+            around = [seen.get(place[:end]) for end in range(len(place) - 1, 0, -1)]
             ties[place] = Tie(_operation_name(equation.primitive.name, around), mask)
     return ties
 
