@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from funcnn._checks import is_concrete
+
 Place: TypeAlias = tuple[int, ...]
 """Where an equation stands: its number in the program, then its number in what that equation calls, and so on."""
 
@@ -81,6 +83,17 @@ def _compiled(build, text, programs):
 def jit_once(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function compiled for few calls: XLA leaves out the optimizations that cost more than they save."""
     return jax.jit(function, compiler_options=_FAST_COMPILATION)
+
+
+def compile_calls(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that is compiled for few calls, and that is traced as it is where a program calls it."""
+    compiled = jit_once(function)
+
+    @functools.wraps(function)
+    def call(*args):
+        return compiled(*args) if is_concrete(*jax.tree.leaves(args)) else function(*args)
+
+    return call
 
 
 def evaluate_programs(programs: Sequence[Program], leaves: Sequence) -> list[list]:
@@ -178,6 +191,15 @@ def is_inlined(equation: Any) -> bool:
     name = equation.primitive.name
     unrolled = name == "scan" and equation.params["length"] <= _LONGEST_UNROLLED
     return unrolled or name == "cond" or callee(equation) is not None
+
+
+def equation_at(jaxpr: Any, place: Place) -> Any:
+    """Return the equation at a place of a program that has no branch and no scan on the way there."""
+    equation = None
+    for number in place:
+        equation = getattr(jaxpr, "jaxpr", jaxpr).eqns[number]
+        jaxpr = callee(equation)
+    return equation
 
 
 def equations(jaxpr: Any):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, PRNGKeyArray
 
@@ -22,10 +23,10 @@ from funcnn._checks import (
     numeric_array,
     same_structure,
 )
-from funcnn._initialization import draw_flat
 from funcnn._memoise import memoised
 from funcnn._numerics.arrays import as_float64, max_abs
-from funcnn._numerics.program import jit_once
+from funcnn._numerics.drawing import draw_by_numpy, numpy_generator
+from funcnn._numerics.program import compile_calls
 from funcnn.backprop import autodiff_value_and_grad, manual_value_and_grad
 from funcnn.gradcheck.engine.comparison import Pair
 from funcnn.gradcheck.engine.examination import examine
@@ -100,28 +101,26 @@ def check_layer(
     train = checked_bool("check_layer(train)", train)
     key = jax.random.key(0) if key is None else key
     check_key("check_layer(key)", key)
-    init_key, cotangent_key, layer_key = jax.random.split(key, 3)
-    params, state = _moved_init(layer, _floating_dtype(x))(init_key)
+    params, state = _draw_moved(layer, key, _floating_dtype(x))
     with errors_of("check_layer(x)"):
-        y = _output_shape(layer, params, state, x, layer_key, train)
-    dy, other_dy = (
-        draw_flat(jax.random.normal, dy_key, y.shape, dtype=y.dtype) for dy_key in jax.random.split(cotangent_key)
-    )
+        y = _output_shape(layer, params, state, x, key, train)
+    random = numpy_generator(key)
+    dy, other_dy = (jnp.asarray(random.standard_normal(y.shape), y.dtype) for _ in range(2))
     projection, by_hand, parts = _layer_functions(layer, train)
     # Tokens are data: x is differentiated only where it is floating.
     is_floating = jnp.issubdtype(x.dtype, jnp.floating)
     differentiated, tokens = LayerArguments(params, x if is_floating else None), None if is_floating else x
 
     def is_linear(comparison):
-        arguments, tokens, state, dy, key = comparison.gradients.arguments
+        arguments, tokens, state, dy, key = comparison.call_arguments
         other = other_dy.astype(dy.dtype)
         return (linearity(lambda dy: by_hand(arguments, tokens, state, dy, key), dy, other, comparison.call_spacing),)
 
     def more_steps(comparison):
-        return _rows(parts(*comparison.gradients.arguments), comparison.call_spacing)
+        return _rows(parts(*comparison.call_arguments), comparison.call_spacing)
 
     return examine(
-        "check_layer", projection, by_hand, (differentiated, tokens, state, dy, layer_key), also, is_linear,
+        "check_layer", projection, by_hand, (differentiated, tokens, state, dy, key), also, is_linear,
         more_steps if structure_of(layer) else lambda comparison: (),
     )  # fmt: skip
 
@@ -143,7 +142,7 @@ def _layer_functions(layer: Layer, train: bool) -> tuple[Callable, Callable, Cal
         x = arguments.x if tokens is None else tokens
         return _steps(layer, arguments.params, state, x, dy, key, train=train)
 
-    return jax.jit(projection), jax.jit(by_hand), jax.jit(parts)
+    return compile_calls(projection), compile_calls(by_hand), compile_calls(parts)
 
 
 def check_model(
@@ -193,16 +192,15 @@ def check_model(
     check_also("check_model", also)
     key = jax.random.key(0) if key is None else key
     check_key("check_model(key)", key)
-    init_key, step_key = jax.random.split(key)
-    drawn_params, drawn_state = _moved_init(model, _floating_dtype(batch.x))(init_key)
+    drawn_params, drawn_state = _draw_moved(model, key, _floating_dtype(batch.x))
     params = drawn_params if params is None else params
     state = drawn_state if state is None else state
     check_same_tree("check_model(params)", params, drawn_params, "what the model's init returns", dtypes=False)
     value, gradient, prediction, parts = _model_functions(model, loss)
-    arguments = (params, state, batch, step_key)
+    arguments = (params, state, batch, key)
     with errors_of("check_model(batch)"):
         if not jnp.issubdtype(batch.x.dtype, jnp.floating):
-            _output_shape(model, params, state, batch.x, step_key, train=True)
+            _output_shape(model, params, state, batch.x, key, train=True)
         _check_values(loss, prediction(*arguments), batch.y)
     if not _fits(gradient, arguments):
         for row in _rows(parts(*arguments), float(jnp.finfo(_floating_dtype(batch.x)).eps)):
@@ -210,7 +208,7 @@ def check_model(
                 raise ValueError(f"check_model(model): {row.path}: backward returned {row.detail}.")
     return examine(
         "check_model", value, gradient, arguments, also,
-        more_steps=lambda comparison: _rows(parts(*comparison.gradients.arguments), comparison.call_spacing),
+        more_steps=lambda comparison: _rows(parts(*comparison.call_arguments), comparison.call_spacing),
     )  # fmt: skip
 
 
@@ -236,7 +234,7 @@ def _model_functions(model: Layer, loss: Loss) -> tuple[Callable, Callable, Call
         first = _Step("loss", given, dprediction, jnp.ones_like(value), parts=None)
         return [first, *_steps(model, params, state, batch.x, dprediction, key, train=True)]
 
-    return jax.jit(value), jax.jit(gradient), jax.jit(prediction), jax.jit(parts)
+    return compile_calls(value), compile_calls(gradient), compile_calls(prediction), compile_calls(parts)
 
 
 def _output_shape(layer, params, state, x, key, train) -> jax.ShapeDtypeStruct:
@@ -347,26 +345,18 @@ def _floating_dtype(x: Array) -> Any:
     return x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
 
 
-@memoised
-def _moved_init(layer: Layer, dtype: Any) -> Callable[[PRNGKeyArray], tuple[Params, State]]:
-    """``init``, compiled; floating arrays in ``dtype``, every parameter moved off its initial value."""
+def _draw_moved(layer: Layer, key: PRNGKeyArray, dtype: Any) -> tuple[Params, State]:
+    """Return what ``init`` draws, floating arrays in ``dtype``, with every parameter moved off its initial value."""
+    random = numpy_generator(key)
 
-    def is_floating(leaf):
-        return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+    def as_dtype(leaf):
+        array = jnp.asarray(leaf)
+        return array.astype(dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
 
-    def init(key):
-        init_key, move_key = jax.random.split(key)
-        params, state = layer.init(init_key)
-        leaves, structure = jax.tree.flatten(params)
-        leaves = [jnp.asarray(leaf) for leaf in leaves]
-        *starts, total = itertools.accumulate((leaf.size for leaf in leaves), initial=0)
-        # Drawn as one: compiling a draw takes XLA longer than all that is done with it.
-        moves = jax.random.normal(move_key, (total,), dtype) / 10
-        moved = [
-            leaf.astype(dtype) + moves[start : start + leaf.size].reshape(leaf.shape) if is_floating(leaf) else leaf
-            for leaf, start in zip(leaves, starts, strict=True)
-        ]
-        state = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype) if is_floating(leaf) else leaf, state)
-        return jax.tree.unflatten(structure, moved), state
+    def move(leaf):
+        array = np.asarray(leaf)
+        moved = array.astype(np.float64) + 0.1 * random.standard_normal(array.shape)
+        return jnp.asarray(moved.astype(array.dtype)) if jnp.issubdtype(array.dtype, jnp.floating) else leaf
 
-    return jit_once(init)
+    params, state = draw_by_numpy(lambda key: jax.tree.map(as_dtype, layer.init(key)), key)
+    return jax.tree.map(move, params), state

@@ -118,10 +118,12 @@ def _report(own: Gradients, again: PyTree, twice: PropertyReport, checks: _Check
         rows = check_stability(own, comparison, pairs, rows, checks.stability)
         rows = diagnose_leaves(describe_problem(comparison), rows, *_gradients_by_side(pairs, kinks))
         rows = [row._replace(detail=_say_measured(row.detail)) for row in rows] if reference.errors else rows
-        steps = (*(tapped_steps(comparison, own.taps) if own.taps else ()), *checks.more_steps(comparison))
+        with comparison.calls():
+            more = checks.more_steps(comparison), checks.more_properties(comparison)
+        steps = (*(tapped_steps(comparison, own.taps) if own.taps else ()), *more[0])
         rounding = functools.cache(lambda: [4 * tolerance.size for tolerance in noise_tolerances(comparison, pairs)])
         traced = traced_properties(comparison, checks.also, rounding)
-        properties = (twice, *traced, *checks.more_properties(comparison))
+        properties = (twice, *traced, *more[1])
     is_right = all(row.ok for row in (*rows, *steps)) and all(entry.ok is not False for entry in properties)
     if not is_right and decision.verdict == "agrees":
         decision = verdict_on_properties(rows, steps, properties)

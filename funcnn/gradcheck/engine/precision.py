@@ -15,7 +15,7 @@ from funcnn._numerics.arrays import as_float64, distances, max_abs
 from funcnn._numerics.precision import allow_promotion, copy_arrays, enable_x64, widen
 from funcnn._numerics.program import RANDOM, Program, evaluate_programs, primitive_names, trace
 from funcnn._numerics.rounding import coarser_dtypes, rounding_dtypes
-from funcnn._numerics.widening import widen_program
+from funcnn._numerics.widening import OPAQUE, widen_program
 
 
 class Gradients(NamedTuple):
@@ -103,6 +103,7 @@ class Comparison(NamedTuple):
         loss_narrow: the same of the loss alone.
         coarse: the same as ``narrow``, where they could not be.
         variation: by how much each leaf of the hand-written gradient changed at a second call.
+        own_arguments: the arguments of a call of the caller's functions, where these don't take float64.
         resolution: the size of the jumps by which the loss changes where its program doesn't show its digits.
     """
 
@@ -119,6 +120,16 @@ class Comparison(NamedTuple):
     coarse: str = ""
     variation: tuple[float, ...] = ()
     resolution: float = 0.0
+    own_arguments: tuple | None = None
+
+    @property
+    def call_arguments(self) -> tuple:
+        """Return arguments that the caller's functions take, within ``calls``."""
+        return self.gradients.arguments if self.own_arguments is None else self.own_arguments
+
+    def calls(self) -> contextlib.AbstractContextManager:
+        """Return the context in which the caller's functions are called: in JAX's setting where they need it."""
+        return contextlib.nullcontext() if self.own_arguments is None else enable_x64(self.gradients.is_x64)
 
     @property
     def program(self) -> Program | None:
@@ -138,7 +149,8 @@ class Comparison(NamedTuple):
 def double_precision(own: Gradients, *, is_pure: bool = True, no_autodiff: str = "") -> Iterator[Comparison]:
     """Enable float64 and yield the gradients evaluated in it.
 
-    If the functions reject float64 or compute something else in it, the caller's own precision is used.
+    If the functions reject float64 or draw other random numbers in it, their programs in the caller's own precision are
+    rewritten; if that is impossible, the caller's own precision is used.
 
     Args:
         own: the loss and the hand-written gradient in the caller's own precision.
@@ -158,6 +170,8 @@ def double_precision(own: Gradients, *, is_pure: bool = True, no_autodiff: str =
             if is_wide:
                 raise
             reason = f"the functions don't take float64 ({type(error).__name__}: {error}".splitlines()[0][:130] + ")"
+        if reason and (rewritten := _compare_rewritten(own, arguments, is_pure, no_autodiff)) is not None:
+            comparison, reason = rewritten, ""
         if not reason:
             yield comparison
             return
@@ -177,21 +191,16 @@ def _leaves(params):
 
 def _compare(own, gradients, precision, is_pure, no_autodiff) -> Comparison:
     """Return the comparison in one precision. The programs run as one compiled program, each evaluation counted."""
-    loss = trace(gradients.loss, gradients.params)
-    programs = Programs(
-        loss,
-        trace(jax.value_and_grad(gradients.loss), gradients.params) if loss and not no_autodiff else None,
-        trace(gradients.gradient, gradients.params) if is_pure else None,
-    )
+    programs = _trace_all(gradients, is_pure, no_autodiff)
     narrow = loss_narrow = ""
     if precision == "float64":
         programs, narrow, loss_narrow = _take_out_casts(programs, gradients.params)
     ours, theirs = _evaluate(programs, gradients.params)
-    gradients.calls["gradient"] += len(programs.known()) - (loss is not None)
+    gradients.calls["gradient"] += len(programs.known()) - (programs.loss is not None)
     value = theirs[0] if theirs else gradients.value
     by_autodiff = theirs[1] if theirs else None
     if by_autodiff is None and not no_autodiff:
-        value, by_autodiff, no_autodiff = _evaluate_untraced(gradients, value)
+        value, by_autodiff, no_autodiff = _evaluate_untraced(gradients, value, programs.loss is not None)
     by_hand, traced = gradients.by_hand, ours
     if by_hand is None:
         doubtful = ours is None or (not narrow and _is_doubtful(own, ours))
@@ -207,6 +216,55 @@ def _compare(own, gradients, precision, is_pure, no_autodiff) -> Comparison:
     )  # fmt: skip
 
 
+def _trace_all(gradients, is_pure, no_autodiff) -> Programs:
+    loss = trace(gradients.loss, gradients.params)
+    return Programs(
+        loss,
+        trace(jax.value_and_grad(gradients.loss), gradients.params) if loss and not no_autodiff else None,
+        trace(gradients.gradient, gradients.params) if is_pure else None,
+    )
+
+
+def _compare_rewritten(own, arguments, is_pure, no_autodiff) -> Comparison | None:
+    """Return the comparison in float64 of the programs traced in the caller's own dtypes, ``None`` if there is none.
+
+    For functions that write out their dtypes, such as that of a loop's carry, and for random numbers, which JAX draws
+    otherwise in float64.
+    """
+    with enable_x64(own.is_x64):
+        programs = _trace_all(own, is_pure, no_autodiff)
+    if len(programs.known()) < 3 or any(primitive_names(each.jaxpr) & OPAQUE for each in programs):
+        return None
+    programs, narrow, loss_narrow = _take_out_casts(programs, arguments[0])
+    ours, theirs = _evaluate(programs, arguments[0]) if narrow else (None, None)
+    if ours is None or theirs is None:
+        return None
+
+    def in_own_dtypes(function):
+        def call(*wide):
+            with enable_x64(own.is_x64):
+                return function(*jax.tree.map(_cast_like, wide, own.arguments))
+
+        return call
+
+    own.calls["gradient"] += 2
+    gradients = own._replace(
+        loss_fn=in_own_dtypes(own.loss_fn), grad_fn=in_own_dtypes(own.grad_fn), arguments=arguments,
+        value=theirs[0], by_hand=ours,
+    )  # fmt: skip
+    spacing = _spacing_of(own, gradients, programs, "float64")
+    return Comparison(
+        gradients, theirs[1], "", programs, None, spacing, "float64", "", narrow, loss_narrow,
+        own_arguments=own.arguments,
+    )  # fmt: skip
+
+
+def _cast_like(leaf, own):
+    dtype = getattr(own, "dtype", None)
+    is_other = dtype is not None and jnp.issubdtype(dtype, jnp.inexact) and leaf.dtype != dtype
+    return leaf.astype(dtype) if is_other else leaf
+
+
 def _evaluate(programs, params) -> tuple[PyTree | None, PyTree | None]:
     """Return the hand-written gradient, and value and gradient by autodiff, where they have programs."""
     asked = [program for program in (programs.by_hand, programs.autodiff) if program is not None]
@@ -219,8 +277,15 @@ def _evaluate(programs, params) -> tuple[PyTree | None, PyTree | None]:
     return ours, trees[-1] if programs.autodiff is not None else None
 
 
-def _evaluate_untraced(gradients, value):
+def _evaluate_untraced(gradients, value, is_traceable):
     """Return the loss and autodiff's gradient without a program, or why there is none."""
+    try:
+        if is_traceable:  # then a gradient that can't be traced fails on values too, after they are computed
+            jax.eval_shape(jax.value_and_grad(gradients.loss), gradients.params)
+    except jax.errors.JAXTypeError:  # a rule that needs the values of its arguments
+        pass
+    except Exception as error:  # whatever JAX raises where it has no derivative
+        return value, None, _describe_failure(error)
 
     def traced_loss(params):
         loss = gradients.loss(params)

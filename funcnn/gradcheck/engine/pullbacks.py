@@ -1,7 +1,6 @@
 """A vjp of a function with any output, examined as the gradients of Σ y dy."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -11,6 +10,8 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from funcnn._checks import check_key, is_concrete, same_structure
 from funcnn._numerics.arrays import as_float64, distances, max_abs
+from funcnn._numerics.drawing import numpy_generator
+from funcnn._numerics.precision import cast_array
 from funcnn._numerics.program import jit_once, trace
 from funcnn._numerics.rounding import rounding_dtypes
 from funcnn.gradcheck.engine.examination import examine
@@ -50,8 +51,8 @@ class Question(NamedTuple):
 
     def cotangents(self) -> tuple[PyTree, PyTree]:
         """Return two random cotangents."""
-        key = jax.random.key(0) if self.key is None else self.key
-        check_key(f"{self.name}(key)", key)
+        if self.key is not None:
+            check_key(f"{self.name}(key)", self.key)
         arguments = self.arguments
         try:
             shapes = jax.eval_shape(lambda floating: self.function(*arguments.filled(floating)), arguments.floating)
@@ -59,7 +60,7 @@ class Question(NamedTuple):
             output = self.function(*arguments.whole)
             shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), jnp.result_type(leaf)), output)
         # By NumPy: compiling JAX's draws takes longer than most checks.
-        random = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
+        random = np.random.default_rng([0, 0]) if self.key is None else numpy_generator(self.key)
         return _drawn(shapes, random), _drawn(shapes, random)
 
     def projection(self, floating, whole, cotangent):
@@ -102,44 +103,59 @@ class Question(NamedTuple):
             return GradientReport(False, (), f"{reason[0].upper()}{reason[1:]}. {SURROGATE}", "undecided", reason)
         return None
 
-    def properties(self, comparison: Comparison, pull: Callable | None = None) -> Sequence[PropertyReport]:
-        """Return the properties of a vjp; ``pull`` takes the place of ``pulled`` by the arguments and a cotangent."""
-        floating, whole, cotangent = comparison.gradients.arguments
+    def properties(self, comparison: Comparison, both: Callable | None = None) -> Sequence[PropertyReport]:
+        """Return the properties of a vjp; ``both`` returns its output and its gradients for a cotangent."""
+        floating, whole, cotangent = comparison.call_arguments
         filled = Arguments(floating, whole).filled(floating)
         output, spacing = self.function(*filled), comparison.call_spacing
         other = _like(self.cotangents()[1], cotangent)
-        pull = partial(self.pulled, floating, whole) if pull is None else partial(pull, floating)
+
+        def pull(dy):
+            return self.pulled(floating, whole, dy) if both is None else both(floating, dy)[1]
+
+        def output_of_vjp():
+            return self.vjp(*filled)[0] if both is None else both(floating, cotangent)[0]
+
         return (
-            agreement("in its output", lambda: self.vjp(*filled)[0], output, spacing),
+            agreement("in its output", output_of_vjp, output, spacing),
             linearity(pull, cotangent, other, spacing),
             _zero_for_zero(pull, cotangent),
         )
 
     def rule_properties(self, function, comparison: Comparison) -> Sequence[PropertyReport]:
-        floating, whole, cotangent = comparison.gradients.arguments
+        """Return the properties of a rule. It is compiled once, for JAX traces a rule in any case."""
+        floating, whole, cotangent = comparison.call_arguments
         spacing, expected = comparison.call_spacing, comparison.gradients.by_hand
 
-        def pulled(at, dy):
-            return self.pulled(at, whole, dy)
+        def output_and_gradients(at, dy):
+            return self.vjp(*Arguments(at, whole).filled(at))[0], self.pulled(at, whole, dy)
 
-        pull = jit_once(pulled)  # JAX traces a rule in any case
+        both = jit_once(output_and_gradients)
 
         def forward(at):
             return function(*Arguments(at, whole).filled(at))
 
-        batch = jax.tree.map(lambda leaf: jnp.stack([leaf, 0.9 * leaf]), floating)
-        each = [pull(jax.tree.map(lambda leaf, n=n: leaf[n], batch), cotangent) for n in range(2)]
-        stacked = jax.tree.map(lambda *parts: jnp.stack(parts), *each)
+        batch = jax.tree.map(lambda leaf: _stack(leaf, 0.9 * np.asarray(leaf)), floating)
+        each = [both(jax.tree.map(lambda leaf, n=n: leaf[n], batch), cotangent)[1] for n in range(2)]
+        stacked = jax.tree.map(_stack, *each)
         return (
-            *self.properties(comparison, pull),
-            agreement("under jit", lambda: pull(floating, cotangent), expected, spacing),
+            *self.properties(comparison, both),
+            agreement("under jit", lambda: both(floating, cotangent)[1], expected, spacing),
             not_asked("under vmap", lambda: jax.vmap(forward)(batch))
             or agreement(
-                "under vmap", lambda: jit_once(jax.vmap(pulled, (0, None)))(batch, cotangent), stacked, spacing
+                "under vmap",
+                lambda: jit_once(jax.vmap(lambda at, dy: self.pulled(at, whole, dy), (0, None)))(batch, cotangent),
+                stacked,
+                spacing,
             ),
             *_one_at_a_time(function, floating, whole, cotangent, expected, spacing),
             *_forward_mode(function, floating, whole, cotangent, expected, spacing),
         )
+
+
+def _stack(first, second):
+    """Return two arrays as one of NumPy, because JAX would compile a program for every shape."""
+    return np.stack([np.asarray(first), np.asarray(second)]).astype(jnp.result_type(first))
 
 
 def _one_at_a_time(function, floating, whole, cotangent, expected, spacing):
@@ -184,16 +200,21 @@ def _forward_mode(function, floating, whole, cotangent, expected, spacing):
     """For a rule that has a forward mode, Σ dy ẏ is Σ g ẋ."""
     random = np.random.default_rng(5)
     tangent = jax.tree.map(lambda leaf: jnp.asarray(random.standard_normal(leaf.shape), leaf.dtype), floating)
+
+    def moves(at, tangent):
+        return jax.jvp(lambda at: function(*Arguments(at, whole).filled(at)), (at,), (tangent,))[1]
+
     try:
-        moved = jax.jvp(lambda at: function(*Arguments(at, whole).filled(at)), (floating,), (tangent,))[1]
+        jax.eval_shape(moves, floating, tangent)
     except TypeError:  # a custom_vjp has no forward mode
         return
+    moved = moves(floating, tangent)
     wanted = sum((jnp.real(g * t).sum() for g, t in zip(*map(jax.tree.leaves, (expected, tangent)), strict=True)), 0.0)
     yield agreement("in forward mode", lambda: _projected(moved, cotangent), jnp.asarray(wanted), spacing)
 
 
 def _zero_for_zero(pull, cotangent) -> PropertyReport:
-    zeros = jax.tree.map(jnp.zeros_like, cotangent)
+    zeros = jax.tree.map(lambda leaf: jax.device_put(np.zeros(leaf.shape, leaf.dtype)), cotangent)
     gradients = jax.tree.leaves(pull(zeros))
     wrong = any(np.asarray(leaf).any() for leaf in gradients)
     return PropertyReport("zero for a zero cotangent", not wrong, "it isn't zero there" if wrong else "")
@@ -239,7 +260,13 @@ def _floating_gradients(name, gradients, floating, whole):
 
 
 def _projected(output, cotangent):
-    pairs = zip(jax.tree.leaves(output), jax.tree.leaves(cotangent), strict=True)
+    """Return Σ y dy; of known values by NumPy, because JAX would compile a program for every shape."""
+    outputs, cotangents = jax.tree.leaves(output), jax.tree.leaves(cotangent)
+    pairs = list(zip(outputs, cotangents, strict=True))
+    if is_concrete(*outputs, *cotangents):
+        known = [(y, dy) for y, dy in pairs if jnp.issubdtype(jnp.result_type(dy), jnp.inexact)]
+        total = sum((np.real(as_float64(y) * as_float64(dy)).sum() for y, dy in known), start=np.float64(0.0))
+        return total.astype(jnp.finfo(jnp.result_type(*outputs, *cotangents)).dtype)
     return sum(
         (jnp.real(y * dy).sum() for y, dy in pairs if jnp.issubdtype(jnp.result_type(dy), jnp.inexact)),
         start=jnp.zeros(()),
@@ -261,7 +288,7 @@ def _drawn(shapes, random: np.random.Generator):
 
 
 def _like(tree, like):
-    return jax.tree.map(lambda leaf, wanted: leaf.astype(wanted.dtype), tree, like)
+    return jax.tree.map(lambda leaf, wanted: cast_array(leaf, wanted.dtype), tree, like)
 
 
 def _to(output, cotangent):

@@ -1,6 +1,6 @@
 """Ties in a program: comparisons of equal numbers, and the program's gradient with each tie decided."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -11,10 +11,10 @@ from jaxtyping import PyTree
 from funcnn._numerics.program import (
     Place,
     Program,
-    Rule,
     bind,
     callee,
     compile_programs,
+    equation_at,
     evaluate_jaxpr,
     is_cheaper_compiled,
     is_inlined,
@@ -22,6 +22,7 @@ from funcnn._numerics.program import (
     primitive_names,
 )
 
+_SCREEN = 1e-6  # a tie's difference beside its operands, in compiled code too: a cancellation loses fewer digits
 _COMPARISONS = ("gt", "ge", "lt", "le")
 _TWO_SIDED = {"max", "min", "abs", "clamp", *_COMPARISONS}
 _EXTREMES = {"reduce_max": np.max, "reduce_min": np.min}
@@ -54,7 +55,7 @@ class AllTies(NamedTuple):
 def find_ties(program: Program | None, params: PyTree, spacing: float) -> AllTies:
     """Return the operations that depend on the parameters and have ties.
 
-    The program runs as one compiled program first. Only if something is nearly a tie, it runs operation by operation.
+    The program runs as one compiled program first. Only if something may be a tie, it runs operation by operation.
 
     Args:
         program, params: the program and its argument.
@@ -64,35 +65,46 @@ def find_ties(program: Program | None, params: PyTree, spacing: float) -> AllTie
         return AllTies({}, {})
     leaves, seen = jax.tree.leaves(params), {}
     is_compiled = not primitive_names(program.jaxpr) & {"cond", "scan"} and is_cheaper_compiled([program])
-    if is_compiled:
-        outputs = compile_programs(_outputs_by_place, [program])(leaves)
-        found = _operands(program.jaxpr, leaves, seen, lambda equation, arguments, place: outputs[place])
-        near = _select_ties(found, seen, 8 * spacing)
-        if not near:
-            return AllTies({}, {})
-    found = _operands(program.jaxpr, leaves, seen, lambda equation, arguments, place: bind(equation, arguments))
-    return AllTies(_select_ties(found, seen, 0.0), near if is_compiled else _select_ties(found, seen, 8 * spacing))
+    if is_compiled and not _has_candidates(program, leaves, spacing):
+        return AllTies({}, {})
+    found = _operands(program.jaxpr, leaves, seen)
+    return AllTies(_select_ties(found, seen, 0.0), _select_ties(found, seen, 8 * spacing))
 
 
-def _outputs_by_place(program: Program):
-    """The outputs of every equation that isn't opened."""
+def _has_candidates(program: Program, leaves, spacing) -> bool:
+    """Whether a compiled run has a difference that is small beside its operands, and may be a tie."""
+    for place, values in compile_programs(_operands_by_place, [program])(leaves).items():
+        equation = equation_at(program.jaxpr, place)
+        margin = max(_SCREEN, 64 * spacing) * max(map(_largest, values))
+        if _tie_mask(equation.primitive.name, values, equation.params.get("axes"), margin).any():
+            return True
+    return False
 
-    def outputs(constants, leaves):
-        found: dict[Place, Sequence] = {}
+
+def _operands_by_place(program: Program):
+    """The operands of the two-sided operations, compiled. Values are pairs of an array and its dependence."""
+
+    def operands(constants, leaves):
+        found: dict[Place, list] = {}
 
         def rule(equation, arguments, place):
             if is_inlined(equation):
                 return None
-            found[place] = bind(equation, arguments)
-            return found[place]
+            pairs = [argument if isinstance(argument, tuple) else (argument, False) for argument in arguments]
+            name, values = equation.primitive.name, [value for value, _ in pairs]
+            depends = name != "stop_gradient" and any(each for _, each in pairs)
+            if depends and _may_tie(name, values):
+                found[place] = values
+            return [(output, depends) for output in bind(equation, values)]
 
-        evaluate_jaxpr(program.jaxpr.replace(consts=list(constants[0])), leaves, rule, (), lambda value: value)
+        jaxpr = program.jaxpr.replace(consts=list(constants[0]))
+        evaluate_jaxpr(jaxpr, [(leaf, True) for leaf in leaves], rule, (), lambda value: value)
         return found
 
-    return outputs
+    return operands
 
 
-def _operands(jaxpr, leaves, seen: dict[Place, Any], outputs_of: Rule) -> dict[Place, tuple[list, float]]:
+def _operands(jaxpr, leaves, seen: dict[Place, Any]) -> dict[Place, tuple[list, float]]:
     """Return the operands of every two-sided operation that depends on the parameters; enter equations in ``seen``.
 
     The operands come with the size of the largest number that they were computed from: a difference of two equal
@@ -106,7 +118,7 @@ def _operands(jaxpr, leaves, seen: dict[Place, Any], outputs_of: Rule) -> dict[P
             return None
         known = [argument if isinstance(argument, tuple) else _known(argument, False, 0.0) for argument in arguments]
         values = [value for value, _, _ in known]
-        outputs = outputs_of(equation, values, place)
+        outputs = bind(equation, values)
         depends = name != "stop_gradient" and any(np.any(each) for _, each, _ in known)
         if not depends:
             return [_known(output, False, 0.0) for output in outputs]
