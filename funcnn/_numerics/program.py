@@ -20,6 +20,7 @@ _COMPILED = ("jit", "pjit")
 _CALLS = (*_COMPILED, "closed_call", "core_call", "checkpoint", "remat", "remat2")
 _CUSTOM_RULES = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
 _LONGEST_UNROLLED = 256
+_MAX_COMPILED = 64  # a compiled program takes some 10 MB
 _FAST_COMPILATION = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 # What XLA takes to compile on one core of a CPU; only the ratio matters.
 _SECONDS_A_PROGRAM, _SECONDS_AN_OPERATION, _SECONDS_A_KERNEL = 0.06, 0.002, 0.02
@@ -75,7 +76,7 @@ class _Programs(tuple):
         return 0
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=_MAX_COMPILED)
 def _compiled(build, text, programs):
     return jit_once(build(*programs))
 

@@ -428,3 +428,168 @@ def test_a_gradient_of_nothing_but_rounding_beside_a_flat_loss():
 def test_a_gradient_may_leave_out_what_cannot_be_differentiated():
     params = {"w": jnp.ones(3), "step": 3}
     assert fnn.check_gradients(lambda p: (p["w"] ** 2).sum(), lambda p: {"w": 2 * p["w"]}, params).ok
+
+
+def loss_with(function):
+    return lambda w, x, y: ((x @ function(w) - y) ** 2).mean()
+
+
+def gradient_of_rounded(w, x, y):
+    return 2 * x.T @ (x @ jnp.round(w) - y) / len(y)
+
+
+def test_a_straight_through_rule_inside_a_loss_is_checked_as_a_surrogate():
+    w, x, y = float32((np.array([0.3, -1.7, 2.6]), X, Y[:, 0]))
+    report = fnn.check_gradients(loss_with(rounded), gradient_of_rounded, w, x, y)
+    assert (report.verdict, report.leaves[0].ok) == ("undecided", True)
+    assert "the rule of rounded (test_verdicts.py:" in report.reason
+    assert "the function's slope is zero everywhere" in report.reason and "returns its cotangent" in report.reason
+    suggestion = "x + jax.lax.stop_gradient(f(x) - x)"
+    assert f"rounded(x) = {suggestion}" in report.diagnosis
+    surrogate = eval(f"lambda x: {suggestion}", {"jax": jax, "f": jnp.round})
+    assert fnn.check_gradients(loss_with(surrogate), gradient_of_rounded, w, x, y).verdict == "agrees"
+    doubled = fnn.check_gradients(loss_with(surrogate), lambda *args: 2 * gradient_of_rounded(*args), w, x, y)
+    assert doubled.verdict == "hand-written wrong"
+
+
+def test_a_rule_that_clips_its_cotangent_is_named():
+    @jax.custom_vjp
+    def clipped(x):
+        return x
+
+    clipped.defvjp(lambda x: (x, None), lambda _, dy: (jnp.clip(dy, -0.1, 0.1),))
+
+    def gradient(w, x, y):
+        return jnp.clip(2 * x.T @ (x @ w - y) / len(y), -0.1, 0.1)
+
+    report = fnn.check_gradients(loss_with(clipped), gradient, *float32((np.array([0.3, -1.7, 2.6]), X, Y[:, 0])))
+    assert report.verdict == "undecided"
+    assert "isn't linear in its cotangent" in report.reason and "without its rule" in report.diagnosis
+
+
+def test_a_wrong_rule_inside_a_loss_is_named_and_excuses_nobody():
+    @jax.custom_jvp
+    def bent(z):
+        return jnp.tanh(z)
+
+    bent.defjvp(lambda primals, tangents: (jnp.tanh(*primals), tangents[0] * (1 - primals[0] ** 2)))
+
+    def loss(w, x):
+        return bent(x @ w).sum()
+
+    w, x = float32((np.array([0.3, -0.7, 0.6]), X))
+    same = fnn.check_gradients(loss, lambda w, x: x.T @ (1 - (x @ w) ** 2), w, x)
+    assert same.verdict == "hand-written wrong" and "the rule of bent (test_verdicts.py:" in same.reason
+    right = fnn.check_gradients(loss, lambda w, x: x.T @ (1 - jnp.tanh(x @ w) ** 2), w, x)
+    assert right.verdict == "autodiff wrong" and "the rule of bent" in right.reason
+
+
+def test_a_function_without_a_rule_is_refused():
+    with pytest.raises(ValueError, match="There is nothing to check"):
+        fnn.check_custom_vjp(jnp.sin, jnp.ones(2))
+    assert fnn.check_custom_vjp(jnp.sin, jnp.ones(2), reference=jnp.sin).ok
+
+
+@pytest.mark.parametrize("size", [1e-9, 1e-13])
+def test_a_leaf_far_below_the_others_is_measured_on_its_own(size):
+    """The slopes are measured to a share of the leaf, or nothing is said of it."""
+    params = {"large": RANDOM.normal(size=3), "small": RANDOM.normal(size=3)}
+
+    def loss(params):
+        return float((params["large"] ** 2).sum() + size * (params["small"] ** 2).sum())
+
+    def gradient(factor):
+        return lambda params: {"large": 2 * params["large"], "small": 2 * factor * size * params["small"]}
+
+    assert not fnn.check_gradients(loss, gradient(2.0), params).ok
+    assert fnn.check_gradients(loss, gradient(1.0), params).verdict in ("agrees", "undecided")
+    assert not fnn.check_gradients(loss, gradient(0.0), params).ok
+
+
+def test_a_kernel_that_rounds_to_few_digits_makes_its_rule_neither_right_nor_wrong():
+    """The jumps of the loss are the resolution of its slopes, wherever its terms cancel."""
+
+    def kernel(x):
+        shape = jax.ShapeDtypeStruct(x.shape, HALF)
+        return jax.pure_callback(lambda x: np.tanh(np.float32(x)).astype(HALF), shape, x).astype(x.dtype)
+
+    def rule(factor):
+        function = jax.custom_vjp(kernel)
+        function.defvjp(lambda x: (kernel(x), x), lambda x, dy: (factor * dy * (1 - jnp.tanh(x) ** 2),))
+        return function
+
+    x = jnp.array([0.3, -0.7, 1.6, -0.2], jnp.float32)
+    assert fnn.check_custom_vjp(rule(1.0), x).verdict == "undecided"
+    assert fnn.check_custom_vjp(rule(1.5), x).verdict != "agrees"
+    assert fnn.check_custom_vjp(rule(1.0), x, reference=jnp.tanh).verdict == "agrees"
+    assert fnn.check_custom_vjp(rule(1.02), x, reference=jnp.tanh).verdict == "hand-written wrong"
+
+
+def test_a_loss_that_changes_after_two_calls_is_no_function():
+    calls = []
+
+    def loss(w):
+        calls.append(w)
+        return (w**2).sum() * (1.1 if len(calls) > 2 else 1.0)
+
+    report = fnn.check_gradients(loss, lambda w: 2 * w, jnp.arange(3.0, dtype=jnp.float32))
+    assert report.verdict == "undecided" and "isn't a function of its arguments" in report.reason
+
+
+def test_a_loop_with_its_dtypes_written_out_is_judged_in_float64():
+    """JAX refuses float64 in a carry of float32; the program in the caller's dtypes is rewritten."""
+
+    def means(w, x):
+        low = x.astype(HALF)
+
+        def add(total, row):
+            return total + jnp.square((row * w.astype(HALF)).astype(jnp.float32)), row
+
+        return jax.lax.scan(add, jnp.zeros(3, jnp.float32), low)[0] / len(x)
+
+    def gradient(factor):
+        return lambda w, x: factor * 2 * w * jnp.square(x.astype(HALF).astype(jnp.float32)).mean(axis=0)
+
+    w, x = float32((np.array([0.3, -1.7, 2.6]), X))
+    report = fnn.check_gradients(lambda w, x: means(w, x).sum(), gradient(1.0), w, x)
+    assert (report.verdict, report.precision) == ("agrees", "float64, the casts to bfloat16 taken out"), str(report)
+    report = fnn.check_gradients(lambda w, x: means(w, x).sum(), gradient(1.02), w, x)
+    assert (report.verdict, report.leaves[0].cause) == ("hand-written wrong", "scaled"), str(report)
+
+
+def test_a_gradient_that_overflows_as_autodiff_does_is_not_to_blame():
+    """10 w² doesn't fit in float16, by either way."""
+    for stability in ("report", "fail"):
+        report = fnn.check_gradients(
+            lambda w: (w**3).sum() / 10, lambda w: 3 * w**2 / 10, jnp.full(4, 300.0, jnp.float16), stability=stability
+        )
+        assert report.ok and report.leaves[0].cause == "unstable", str(report)
+
+
+def test_gradients_of_flax_modules_and_their_states():
+    nnx = pytest.importorskip("flax.nnx")
+    module = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+    graph, state = nnx.split(module)
+    x = jnp.asarray(X, jnp.float32)
+
+    def loss(module, x):
+        return (module(x) ** 2).mean()
+
+    def gradient(factor):
+        def by_hand(module, x):
+            dy = 2 * module(x) / (2 * len(x))
+            return nnx.State({"kernel": factor * x.T @ dy, "bias": dy.sum(axis=0)})
+
+        return by_hand
+
+    assert fnn.check_gradients(loss, nnx.grad(loss), module, x).verdict == "agrees"
+    assert fnn.check_gradients(loss, gradient(1.0), module, x).verdict == "agrees"
+    assert [leaf.ok for leaf in fnn.check_gradients(loss, gradient(2.0), module, x).leaves] == [True, False]
+
+    def loss_of_state(state, graph, x):
+        return loss(nnx.merge(graph, state), x)
+
+    def gradient_of_state(state, graph, x):
+        return gradient(1.0)(nnx.merge(graph, state), x)
+
+    assert fnn.check_gradients(loss_of_state, gradient_of_state, state, graph, x).verdict == "agrees"

@@ -79,29 +79,29 @@ def losses_along(
         for number, leaf in enumerate(leaves)
     ]
     program, calls = comparison.program, comparison.gradients.calls
-    if program is not None:
-        freezes = is_frozen and has_stop_gradient(comparison)
-        if not freezes or "cond" not in {equation.primitive.name for equation in _holders(program)}:
-            losses = compile_programs(_frozen_losses if freezes else _plain_losses, [program])
+    freezes = is_frozen and has_stop_gradient(comparison)
+    if program is not None and not (freezes and _freezes_in_a_branch(program)):
+        losses = compile_programs(_frozen_losses if freezes else _plain_losses, [program])
 
-            def compiled(distances):
-                calls["loss"] += len(distances) * len(directions)
-                return np.stack([np.asarray(losses(leaves, steps, distance)) for distance in distances])
+        def compiled(distances):
+            calls["loss"] += len(distances) * len(directions)
+            return np.stack([np.asarray(losses(leaves, steps, distance)) for distance in distances])
 
-            return compiled
-    loss = _freeze(comparison, program) if program and is_frozen and has_stop_gradient(comparison) else None
-    loss = loss or comparison.gradients.loss
+        return compiled
+    frozen = _frozen_loss(program)(program.jaxpr.consts, leaves) if program is not None else None
+
+    def loss(moved):
+        if frozen is None:
+            return comparison.gradients.loss(jax.tree.unflatten(structure, moved))
+        calls["loss"] += 1
+        return frozen(moved)
 
     def one_by_one(distances):
-        return np.array(
-            [
-                [
-                    float(np.real(loss(jax.tree.unflatten(structure, _moved(leaves, steps, number, distance)))))
-                    for number in range(len(directions))
-                ]
-                for distance in distances
-            ]
-        )
+        numbers = range(len(directions))
+        values = [
+            [loss(_moved(leaves, steps, number, distance)) for number in numbers] for distance in distances
+        ]  # fmt: skip
+        return np.array([[float(np.real(value)) for value in row] for row in values])
 
     return one_by_one
 
@@ -117,45 +117,46 @@ def _add(leaf, step):
 
 
 def _plain_losses(program: Program):
-    def losses(constants, leaves, steps, distance):
-        def loss(step):
-            moved = _moved_leaves(leaves, step, distance)
-            return jnp.real(evaluate_calls(program.jaxpr, constants[0], moved)[0])
-
-        # One direction after the other: a kernel may have no batched form.
-        return jax.lax.map(loss, steps)
-
-    return losses
+    return _mapped(lambda constants, leaves: lambda moved: evaluate_calls(program.jaxpr, constants, moved)[0])
 
 
 def _frozen_losses(program: Program):
-    """The losses with everything behind ``stop_gradient`` held at its value at the parameters."""
-    held: dict = {}
-    holders = {id(equation) for equation in _holders(program)}
+    return _mapped(_frozen_loss(program))
 
-    def hold(equation, arguments, place):
-        if id(equation) in holders:
-            return None
-        outputs = bind(equation, arguments)
-        if equation.primitive.name == "stop_gradient":
-            held[place] = outputs
-        return outputs
 
-    def reuse(equation, arguments, place):
-        return held.get(place) or (None if id(equation) in holders else bind(equation, arguments))
+def _mapped(loss_from: Callable[..., Callable]):
+    """The losses along every direction, one after the other: a kernel may have no batched form."""
 
     def losses(constants, leaves, steps, distance):
-        jaxpr = program.jaxpr.replace(consts=list(constants[0]))
-        evaluate_jaxpr(jaxpr, leaves, hold, (), lambda value: value)
-
-        def loss(step):
-            moved = _moved_leaves(leaves, step, distance)
-            return jnp.real(evaluate_jaxpr(jaxpr, moved, reuse, (), lambda value: value)[0])
-
-        # One direction after the other: a kernel may have no batched form.
-        return jax.lax.map(loss, steps)
+        loss = loss_from(constants[0], leaves)
+        return jax.lax.map(lambda step: jnp.real(loss(_moved_leaves(leaves, step, distance))), steps)
 
     return losses
+
+
+def _frozen_loss(program: Program):
+    """From constants and parameters to the loss with everything behind ``stop_gradient`` held at its value there."""
+    holders = {id(equation) for equation in _holders(program)}
+
+    def loss_from(constants, leaves):
+        held: dict = {}
+        jaxpr = program.jaxpr.replace(consts=list(constants))
+
+        def hold(equation, arguments, place):
+            if id(equation) in holders:
+                return None
+            outputs = bind(equation, arguments)
+            if equation.primitive.name == "stop_gradient":
+                held[place] = outputs
+            return outputs
+
+        def reuse(equation, arguments, place):
+            return held.get(place) or (None if id(equation) in holders else bind(equation, arguments))
+
+        evaluate_jaxpr(jaxpr, leaves, hold, (), lambda value: value)
+        return lambda moved: evaluate_jaxpr(jaxpr, moved, reuse, (), lambda value: value)[0]
+
+    return loss_from
 
 
 def _moved_leaves(leaves, step, distance):
@@ -171,25 +172,9 @@ def _holders(program) -> list:
     ]
 
 
-def _freeze(comparison: Comparison, program: Program):
-    """Return the loss with everything behind ``stop_gradient`` held at its value at the parameters, uncompiled."""
-    held = {}
-
-    def hold(equation, arguments, place):
-        if is_inlined(equation):
-            return None
-        outputs = bind(equation, arguments)
-        if equation.primitive.name == "stop_gradient":
-            held[place] = outputs
-        return outputs
-
-    program.evaluate(comparison.gradients.params, hold)
-
-    def loss(params):
-        comparison.gradients.calls["loss"] += 1
-        return program.evaluate(params, lambda equation, arguments, place: held.get(place))
-
-    return loss
+def _freezes_in_a_branch(program) -> bool:
+    """Whether a branch, which is chosen by its values, has a ``stop_gradient`` inside."""
+    return "cond" in {equation.primitive.name for equation in _holders(program)}
 
 
 def random_direction(comparison: Comparison, random, leaves: Iterable[int]) -> list[np.ndarray]:

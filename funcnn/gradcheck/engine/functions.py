@@ -52,23 +52,50 @@ def select_floating(name: str, returned: Any, params: PyTree, floating: PyTree) 
         ValueError: the gradient has another tree structure than the parameters.
     """
     gradients, taps = split_taps(returned, params)
+    if _is_of_flax(params) and not same_structure(gradients, params):
+        gradients = _by_paths(gradients, floating, params) or gradients
     if same_structure(floating, params):
         _check_no_pair(name, gradients, params)
         check_same_structure(name, gradients, params, "the parameters")
     else:
-        static = {
-            jax.tree_util.keystr(path)
-            for path, leaf in jax.tree_util.tree_leaves_with_path(floating, is_leaf=lambda leaf: leaf is None)
-            if leaf is None
-        }
-        given = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(gradients)}
-        wanted = jax.tree_util.tree_leaves_with_path(floating)
-        paths = {jax.tree_util.keystr(path) for path, _ in wanted}
-        if paths <= set(given) <= paths | static:
-            ordered = [given[jax.tree_util.keystr(path)] for path, _ in wanted]
-            gradients = jax.tree.unflatten(jax.tree.structure(floating), ordered)
+        gradients = _by_paths(gradients, floating, params) or gradients
         check_same_structure(name, gradients, floating, "the floating parameters")
     return jax.tree.map(lambda leaf: _gradient_array(name, leaf), gradients), taps
+
+
+def _by_paths(gradients, floating, params) -> PyTree | None:
+    """Return gradients in the containers of the floating parameters; ``None`` if their paths are others.
+
+    Entries for parameters that can't be differentiated are left out. Of Flax's modules the paths are compared by the
+    names in them, for ``nnx.grad`` returns a ``State`` of a module's gradients.
+    """
+    is_of_flax = _is_of_flax(params)
+
+    def path_of(path):
+        if not is_of_flax:
+            return jax.tree_util.keystr(path)
+        names = [str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path]
+        return "/".join(names[:-1] if names and names[-1] == "value" else names)
+
+    def paths_of(tree):
+        leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda leaf: leaf is None)
+        return {path_of(path): leaf for path, leaf in leaves}
+
+    wanted = paths_of(floating)
+    given = {path: leaf for path, leaf in paths_of(gradients).items() if leaf is not None}
+    paths = {path for path, leaf in wanted.items() if leaf is not None}
+    if not paths <= set(given) <= set(wanted):
+        return None
+    return jax.tree.unflatten(jax.tree.structure(floating), [given[path] for path in wanted if path in paths])
+
+
+def _is_of_flax(tree) -> bool:
+    """Whether a tree has containers of Flax, such as its modules and ``nnx.State``."""
+
+    def is_container(node):
+        return type(node).__module__.partition(".")[0] == "flax"
+
+    return any(map(is_container, jax.tree.leaves(tree, is_leaf=is_container)))
 
 
 def _check_no_pair(name, gradients, params):

@@ -120,23 +120,9 @@ def find_kinks(comparison: Comparison, ties: Ties) -> Kinks | None:
     program, params = comparison.program, comparison.gradients.params
     if not program or not ties:
         return None
-    by_side = gradient_by_side(program, params, ties)
+    gradient_of = _gradient_of_groups(gradient_by_side(program, params, ties), ties)
     groups = coupled_ties(program, params, ties, comparison.spacing)
-
-    def gradient_of(groups, shares, others=0.0):
-        sides = dict.fromkeys(ties, others)
-        for group, share in zip(groups, shares, strict=True):
-            for place, same in group.items():
-                side = share if same else 1 - share
-                if np.ndim(side):
-                    spread = np.zeros(ties[place].mask.shape)
-                    spread[ties[place].mask] = side
-                    side = spread
-                sides[place] = side
-        return by_side(sides)
-
-    lower = gradient_of(groups, [0.0] * len(groups))
-    upper = gradient_of(groups, [1.0] * len(groups))
+    lower, upper = (gradient_of(groups, [side] * len(groups)) for side in (0.0, 1.0))
     paths = [jax.tree_util.keystr(path).lstrip(".") for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     kinks = []
     for number, group in enumerate(groups[:_MAX_KINKS]):
@@ -161,6 +147,24 @@ def find_kinks(comparison: Comparison, ties: Ties) -> Kinks | None:
         return gradient_of([*sides, *rest], [*shares, *[along] * len(rest)])
 
     return Kinks(tuple(kinks), lower, upper, gradient)
+
+
+def _gradient_of_groups(by_side: Callable, ties: Ties) -> Callable[[Sequence, Sequence], list[np.ndarray]]:
+    """Return the gradient as a function of groups of ties and of their shares, all other ties on the lower side."""
+
+    def gradient_of(groups, shares):
+        sides = dict.fromkeys(ties, 0.0)
+        for group, share in zip(groups, shares, strict=True):
+            for place, same in group.items():
+                side = share if same else 1 - share
+                if np.ndim(side):
+                    spread = np.zeros(ties[place].mask.shape)
+                    spread[ties[place].mask] = side
+                    side = spread
+                sides[place] = side
+        return by_side(sides)
+
+    return gradient_of
 
 
 def _difference(before, after):

@@ -205,10 +205,9 @@ def _forward_mode(function, floating, whole, cotangent, expected, spacing):
         return jax.jvp(lambda at: function(*Arguments(at, whole).filled(at)), (at,), (tangent,))[1]
 
     try:
-        jax.eval_shape(moves, floating, tangent)
+        moved = jit_once(moves)(floating, tangent)
     except TypeError:  # a custom_vjp has no forward mode
         return
-    moved = moves(floating, tangent)
     wanted = sum((jnp.real(g * t).sum() for g, t in zip(*map(jax.tree.leaves, (expected, tangent)), strict=True)), 0.0)
     yield agreement("in forward mode", lambda: _projected(moved, cotangent), jnp.asarray(wanted), spacing)
 
