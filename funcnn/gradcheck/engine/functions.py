@@ -19,7 +19,8 @@ def floating_functions(
 ) -> tuple[Callable[..., Any], Callable[..., tuple[PyTree, dict[str, Any]]], PyTree]:
     """Return both functions and the parameters, without the leaves that can't be differentiated.
 
-    Integers, strings, functions and other such leaves are passed to the caller's functions untouched. Arrays keep their
+    Integers, strings, functions and other such leaves are passed to the caller's functions untouched, and so are the
+    variables of Flax's modules that aren't parameters, such as the statistics of its batch norm. Arrays keep their
     kind: NumPy's stay NumPy's, and PyTorch's tensors are NumPy's for the check and tensors for the caller.
 
     Args:
@@ -31,7 +32,7 @@ def floating_functions(
         The loss, the gradient with a dictionary of taps' gradients, and the floating parameters with ``None`` in the
         places of the other leaves.
     """
-    floating = jax.tree.map(lambda leaf: _floating_array(name, leaf), params)
+    floating = jax.tree.map(lambda leaf: _floating_array(name, leaf), params, is_leaf=_is_flax_state)
 
     def fill(new):
         return jax.tree.map(_restore, new, params, is_leaf=lambda leaf: leaf is None)
@@ -98,6 +99,12 @@ def _is_of_flax(tree) -> bool:
     return any(map(is_container, jax.tree.leaves(tree, is_leaf=is_container)))
 
 
+def _is_flax_state(node) -> bool:
+    """Whether a node is a variable of a Flax module that isn't a parameter."""
+    nnx = sys.modules.get("flax.nnx")
+    return nnx is not None and isinstance(node, nnx.Variable) and not isinstance(node, nnx.Param)
+
+
 def _check_no_pair(name, gradients, params):
     """Raise where a gradient function returned ``(loss, gradients)``, as ``jax.value_and_grad`` does."""
     if not isinstance(gradients, tuple) or len(gradients) != 2 or same_structure(gradients, params):
@@ -111,6 +118,8 @@ def _check_no_pair(name, gradients, params):
 
 
 def _floating_array(name, leaf):
+    if _is_flax_state(leaf):
+        return None
     if _is_tensor(leaf):
         leaf = leaf.detach().cpu().numpy()
     if isinstance(leaf, jax.Array):

@@ -82,7 +82,7 @@ def _measure(comparison) -> Reference:
         for hand, param in zip(by_hand, params, strict=True)
     ]
     errors, at_kinks = [np.zeros(param.shape) for param in params], [np.zeros(param.shape, bool) for param in params]
-    for (number, index, part), direction, slope in zip(places, directions, slopes, strict=True):
+    for (number, index, part), direction, slope, least in zip(places, directions, slopes, enough / 4, strict=True):
         step = float(np.abs(direction[number][index]))
         given = by_hand[number][index] if by_hand[number].shape == params[number].shape else np.nan
         # By JAX's convention a gradient is the conjugate: moving the imaginary part measures minus its own.
@@ -94,7 +94,7 @@ def _measure(comparison) -> Reference:
         if slope.is_kink and slope.holds(float(ours)):
             measured, at_kinks[number][index] = float(ours), True
         else:
-            errors[number][index] = max(errors[number][index], _TRUSTED * slope.error / step)
+            errors[number][index] = max(errors[number][index], least / step, _TRUSTED * slope.error / step)
         values[number][index] = (
             measured / step + 1j * np.imag(values[number][index])
             if part == 1 and np.iscomplexobj(values[number])

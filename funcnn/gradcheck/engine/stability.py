@@ -116,7 +116,8 @@ def _is_rounded(value, dtypes) -> bool:
 
 def _move_constant(rounded, spacing, draw, value):
     """Return a constant with another last digit if it is in ``rounded``."""
-    if not rounded or _key(value) not in rounded:
+    is_floating = jnp.issubdtype(getattr(value, "dtype", float), jnp.floating)
+    if not rounded or not is_floating or _key(value) not in rounded:
         return value
     signs = np.resize(np.roll(_SIGNS, 97 * draw + len(_key(value)[1])), np.shape(value))
     return value * jnp.asarray(1 + spacing * signs, jnp.result_type(value))
