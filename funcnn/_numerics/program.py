@@ -86,15 +86,18 @@ def jit_once(function: Callable[..., Any]) -> Callable[..., Any]:
     return jax.jit(function, compiler_options=_FAST_COMPILATION)
 
 
-def compile_calls(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that is compiled for few calls, and that is traced as it is where a program calls it."""
-    compiled = jit_once(function)
+def compile_calls(*functions: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
+    """Return functions of the same arguments, compiled together for few calls.
 
-    @functools.wraps(function)
-    def call(*args):
-        return compiled(*args) if is_concrete(*jax.tree.leaves(args)) else function(*args)
+    Where a program calls one of them, it is traced as it is.
+    """
+    compiled = jit_once(lambda *args: [function(*args) for function in functions])
 
-    return call
+    def call(number, *args):
+        is_known = is_concrete(*jax.tree.leaves(args))
+        return compiled(*args)[number] if is_known else functions[number](*args)
+
+    return tuple(functools.partial(call, number) for number in range(len(functions)))
 
 
 def evaluate_programs(programs: Sequence[Program], leaves: Sequence) -> list[list]:

@@ -105,7 +105,7 @@ def check_layer(
     with errors_of("check_layer(x)"):
         y = _output_shape(layer, params, state, x, key, train)
     random = numpy_generator(key)
-    dy, other_dy = (jnp.asarray(random.standard_normal(y.shape), y.dtype) for _ in range(2))
+    dy, other_dy = (jax.device_put(random.standard_normal(y.shape).astype(y.dtype)) for _ in range(2))
     projection, by_hand, parts = _layer_functions(layer, train)
     # Tokens are data: x is differentiated only where it is floating.
     is_floating = jnp.issubdtype(x.dtype, jnp.floating)
@@ -142,7 +142,7 @@ def _layer_functions(layer: Layer, train: bool) -> tuple[Callable, Callable, Cal
         x = arguments.x if tokens is None else tokens
         return _steps(layer, arguments.params, state, x, dy, key, train=train)
 
-    return compile_calls(projection), compile_calls(by_hand), compile_calls(parts)
+    return *compile_calls(projection, by_hand), *compile_calls(parts)
 
 
 def check_model(
@@ -234,7 +234,9 @@ def _model_functions(model: Layer, loss: Loss) -> tuple[Callable, Callable, Call
         first = _Step("loss", given, dprediction, jnp.ones_like(value), parts=None)
         return [first, *_steps(model, params, state, batch.x, dprediction, key, train=True)]
 
-    return compile_calls(value), compile_calls(gradient), compile_calls(prediction), compile_calls(parts)
+    # Compiled together, they share the forward pass.
+    value, gradient = compile_calls(value, gradient)
+    return value, gradient, *compile_calls(prediction), *compile_calls(parts)
 
 
 def _output_shape(layer, params, state, x, key, train) -> jax.ShapeDtypeStruct:
@@ -356,7 +358,7 @@ def _draw_moved(layer: Layer, key: PRNGKeyArray, dtype: Any) -> tuple[Params, St
     def move(leaf):
         array = np.asarray(leaf)
         moved = array.astype(np.float64) + 0.1 * random.standard_normal(array.shape)
-        return jnp.asarray(moved.astype(array.dtype)) if jnp.issubdtype(array.dtype, jnp.floating) else leaf
+        return jax.device_put(moved.astype(array.dtype)) if jnp.issubdtype(array.dtype, jnp.floating) else leaf
 
     params, state = draw_by_numpy(lambda key: jax.tree.map(as_dtype, layer.init(key)), key)
     return jax.tree.map(move, params), state

@@ -35,8 +35,12 @@ def readme():
 
 
 def model():
+    """The digits network."""
     batch = fnn.Batch(normal(64, 64), jnp.asarray(RANDOM.integers(10, size=64)))
-    return lambda: fnn.check_model(fnn.mlp((64, 128, 64, 10)), fnn.softmax_cross_entropy, batch)
+    network, loss = fnn.mlp((64, 128, 64, 10)), fnn.softmax_cross_entropy
+    params, state = network.init(jax.random.key(0))
+    jax.block_until_ready(fnn.autodiff_value_and_grad(network, loss)(params, state, batch))
+    return lambda: fnn.check_model(network, loss, batch)
 
 
 def while_loop():

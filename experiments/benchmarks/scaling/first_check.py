@@ -1,8 +1,9 @@
 """How long the first check of a gradient takes, in a fresh process each time.
 
-``python -m experiments.benchmarks.scaling.first_check`` measures four checks: the README's example after ``jax.grad``'s
-own first call, ``check_model`` of the digits network, a rule over a ``while_loop`` with 24 entries, and a rule of a
-Pallas kernel in interpret mode with 32 entries. The last two have no derivative by autodiff: every entry is measured.
+``python -m experiments.benchmarks.scaling.first_check`` measures four checks: the README's example and ``check_model``
+of the digits network, each after ``jax.grad``'s own first call, a rule over a ``while_loop`` with 24 entries, and a rule
+of a Pallas kernel in interpret mode with 32 entries. The last two have no derivative by autodiff: every entry is
+measured.
 """
 
 import json
@@ -18,7 +19,7 @@ from experiments.harness.console import console, table
 ROOT = Path(__file__).parents[3]
 CHECKS = {
     "readme": "check_gradients of the README's example, after jax.grad's first call",
-    "model": "check_model of the digits network 64-128-64-10, 64 samples",
+    "model": "check_model of the digits network 64-128-64-10, 64 samples, after jax.grad's first call",
     "while_loop": "check_custom_vjp of an implicit rule over a while_loop, 24 entries",
     "pallas": "check_custom_vjp of a Pallas kernel in interpret mode, 32 entries",
 }
