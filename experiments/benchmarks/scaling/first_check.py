@@ -1,7 +1,7 @@
 """How long the first check of a gradient takes, in a fresh process each time.
 
 ``python -m experiments.benchmarks.scaling.first_check`` measures four checks: the README's example and ``check_model``
-of the digits network, each after ``jax.grad``'s own first call, a rule over a ``while_loop`` with 24 entries, and a rule
+of the digits network, each after ``jax.grad``'s own first call, a rule over a ``while_loop`` with 24 entries and a rule
 of a Pallas kernel in interpret mode with 32 entries. The last two have no derivative by autodiff: every entry is
 measured.
 """
