@@ -565,7 +565,7 @@ def test_normal_numbers_by_a_key_are_the_callers_in_float64_too():
     key = jax.random.key(3)
 
     def noisy(x):
-        return x + 0.1 * jax.random.normal(key, x.shape)
+        return x + 0.1 * jax.random.normal(key, x.shape, x.dtype)
 
     def gradient(factor):
         return lambda w, x: factor * 2 * noisy(x).T @ (noisy(x) @ w) / len(x)
