@@ -142,7 +142,8 @@ def _layer_functions(layer: Layer, train: bool) -> tuple[Callable, Callable, Cal
         x = arguments.x if tokens is None else tokens
         return _steps(layer, arguments.params, state, x, dy, key, train=train)
 
-    return *compile_calls(projection, by_hand), *compile_calls(parts)
+    (first, second), (steps,) = compile_calls(projection, by_hand), compile_calls(parts)
+    return first, second, steps
 
 
 def check_model(
@@ -235,8 +236,12 @@ def _model_functions(model: Layer, loss: Loss) -> tuple[Callable, Callable, Call
         return [first, *_steps(model, params, state, batch.x, dprediction, key, train=True)]
 
     # Compiled together, they share the forward pass.
-    value, gradient = compile_calls(value, gradient)
-    return value, gradient, *compile_calls(prediction), *compile_calls(parts)
+    (first, second), (third,), (steps,) = (
+        compile_calls(value, gradient),
+        compile_calls(prediction),
+        compile_calls(parts),
+    )
+    return first, second, third, steps
 
 
 def _output_shape(layer, params, state, x, key, train) -> jax.ShapeDtypeStruct:

@@ -277,13 +277,21 @@ def _decide(comparison, pairs, rows, kinks: Kinks | None, reference: Reference) 
 def _decide_coarse(comparison, pairs, rows) -> Decision | None:
     """Return that nothing is decided, where the tolerance is so coarse that a wrong gradient would be within it."""
     for row, pair in zip(rows, pairs, strict=True):
-        size = max_abs(pair.reference)
+        where, size = row.path or "the root", max(max_abs(pair.reference), max_abs(pair.by_hand))
         if comparison.coarse and not row.exact and row.tolerance > _MAX_TOLERANCE * size:
             return Decision(
                 "undecided",
                 f"the code rounds to {comparison.coarse} where a check can't take that out, so that a difference of "
-                f"{row.tolerance / size if size else np.inf:.0%} in {row.path or 'the root'} can't be told from "
-                "rounding; give a plain function in float32 as the loss, or as reference=",
+                f"{row.tolerance / size if size else np.inf:.0%} in {where} can't be told from rounding; give a plain "
+                "function in float32 as the loss, or as reference=",
+                {},
+            )
+        # A leaf within its tolerance is nil beside the others.
+        if row.cause == "noise" and _MAX_TOLERANCE * size < row.max_abs_difference and row.tolerance < size:
+            return Decision(
+                "undecided",
+                f"the gradients differ by {row.max_abs_difference / size:.0%} of the largest entry of {where}, which "
+                "may be rounding, as the leaf is so small beside the others; check its parameter alone",
                 {},
             )
     return None

@@ -212,7 +212,7 @@ def _compare(own, gradients, precision, is_pure, no_autodiff) -> Comparison:
     spacing = _spacing_of(own, gradients, programs, precision)
     return Comparison(
         gradients, by_autodiff, no_autodiff, programs, traced, spacing, precision, "", narrow, loss_narrow,
-        _coarsest(programs.known(), float(jnp.finfo(jnp.float32).eps)) if precision == "float64" else "",
+        _coarsest(programs.known(), _epsilon(jnp.float32)),
     )  # fmt: skip
 
 
@@ -233,7 +233,7 @@ def _compare_rewritten(own, arguments, is_pure, no_autodiff) -> Comparison | Non
     """
     with enable_x64(own.is_x64):
         programs = _trace_all(own, is_pure, no_autodiff)
-    if len(programs.known()) < 3 or any(primitive_names(each.jaxpr) & OPAQUE for each in programs):
+    if len(programs.known()) < 3 or any(primitive_names(each.jaxpr) & OPAQUE for each in programs.known()):
         return None
     programs, narrow, loss_narrow = _take_out_casts(programs, arguments[0])
     ours, theirs = _evaluate(programs, arguments[0]) if narrow else (None, None)

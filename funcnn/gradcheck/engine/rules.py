@@ -57,7 +57,8 @@ def find_other_rules(comparison: Comparison) -> list[OtherRule]:
     Each rule is evaluated near the arguments of its first use, for random cotangents.
     """
     gradients = comparison.gradients
-    program, used = trace(gradients.loss, gradients.params), {}
+    program = trace(gradients.loss, gradients.params)
+    used: dict[str, tuple[Any, list]] = {}
     if program is None or not has_rules(program):
         return []
 

@@ -63,7 +63,8 @@ def find_ties(program: Program | None, params: PyTree, spacing: float) -> AllTie
     """
     if program is None or not primitive_names(program.jaxpr) & (_TWO_SIDED | set(_EXTREMES)):
         return AllTies({}, {})
-    leaves, seen = jax.tree.leaves(params), {}
+    leaves = jax.tree.leaves(params)
+    seen: dict[Place, Any] = {}
     is_compiled = not primitive_names(program.jaxpr) & {"cond", "scan"} and is_cheaper_compiled([program])
     if is_compiled and not _has_candidates(program, leaves, spacing):
         return AllTies({}, {})
