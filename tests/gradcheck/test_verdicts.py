@@ -451,6 +451,9 @@ def test_a_straight_through_rule_inside_a_loss_is_checked_as_a_surrogate():
     assert fnn.check_gradients(loss_with(surrogate), gradient_of_rounded, w, x, y).verdict == "agrees"
     doubled = fnn.check_gradients(loss_with(surrogate), lambda *args: 2 * gradient_of_rounded(*args), w, x, y)
     assert doubled.verdict == "hand-written wrong"
+    report = fnn.check_gradients(loss_with(jnp.round), gradient_of_rounded, w, x, y)
+    assert report.verdict == "hand-written wrong"
+    assert "Behind round the slope of the loss is zero" in report.diagnosis
 
 
 def test_a_rule_that_clips_its_cotangent_is_named():

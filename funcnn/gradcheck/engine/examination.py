@@ -36,6 +36,7 @@ from funcnn.gradcheck.engine.stability import (
     is_unstable,
 )
 from funcnn.gradcheck.engine.steps import tapped_steps, verdict_on_properties
+from funcnn.gradcheck.engine.surrogates import surrogates_of_steps
 from funcnn.gradcheck.engine.ties import find_ties
 from funcnn.gradcheck.engine.verdict import Decision, arbitrate, confirm
 from funcnn.gradcheck.explanation.diagnosis import diagnose_leaves
@@ -141,7 +142,10 @@ def _report(own: Gradients, again: PyTree, twice: PropertyReport, checks: _Check
         no_autodiff=comparison.no_autodiff,
     )
     diagnosis = explanation(report, str(kinks) if kinks else "", can_tap=checks.can_tap)
-    return report._replace(diagnosis="\n".join([diagnosis, *(rule.advice for rule in rules)]))
+    advice = [rule.advice for rule in rules]
+    if checks.can_tap and comparison.by_autodiff is not None and not rules:
+        advice = surrogates_of_steps(comparison, rows, [pair.reference for pair in pairs])
+    return report._replace(diagnosis="\n".join([diagnosis, *advice]))
 
 
 def _say_measured(detail: str) -> str:

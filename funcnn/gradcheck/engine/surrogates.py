@@ -1,13 +1,17 @@
 """Rules that are meant to differ from their function: straight-through estimators, surrogates, gradient reversal."""
 
+from collections.abc import Sequence
+
 import jax
 import numpy as np
 
 from funcnn._numerics.arrays import as_float64, max_abs
+from funcnn._numerics.program import primitive_names
 from funcnn.gradcheck.engine.precision import Comparison
 from funcnn.gradcheck.explanation.numbers import best_factor, format_factor, is_close
-from funcnn.gradcheck.report import GradientReport
+from funcnn.gradcheck.report import GradientReport, LeafReport
 
+_STEPS = {"round", "sign", "floor", "ceil"}
 SURROGATE = (
     "If the rule is meant to be the derivative of a surrogate, give the surrogate's slope with the function's values: "
     "reference=lambda x: surrogate(x) + jax.lax.stop_gradient(function(x) - surrogate(x))."
@@ -42,6 +46,18 @@ def suggest_surrogate(report: GradientReport, comparison: Comparison) -> Gradien
         reason = f"{flat}, so nothing can be said of a rule that is meant to differ"
         return report._replace(verdict="undecided", reason=reason, diagnosis=suggestion)
     return report._replace(diagnosis=f"{report.diagnosis}\n{suggestion}")
+
+
+def surrogates_of_steps(comparison: Comparison, rows: Sequence[LeafReport], gradients: Sequence) -> list[str]:
+    """Return how to give a surrogate, where autodiff's gradient of a wrong leaf is zero behind ``round`` or ``sign``."""
+    steps = sorted(_STEPS & primitive_names(comparison.program.jaxpr)) if comparison.program else []
+    if not steps or not any(not row.ok and _is_flat(leaf) for row, leaf in zip(rows, gradients, strict=True)):
+        return []
+    return [
+        f"Behind {' and '.join(steps)} the slope of the loss is zero. If the gradient by hand is meant to be a "
+        "surrogate's, write that in the loss with the function's values: surrogate(x) + jax.lax.stop_gradient(f(x) - "
+        "surrogate(x))."
+    ]
 
 
 def _references(report, comparison) -> list:
