@@ -208,6 +208,8 @@ def _drawn(settings: GradcheckSettings, spec: fnn.LossSpec, sizes: tuple[int, ..
     x_key, y_key = jax.random.split(key)
     shape = (settings.batch_size, sizes[-1])
     x = jax.random.normal(x_key, (settings.batch_size, sizes[0]), settings.dtype)
+    if spec.prediction == "log_probabilities":
+        return fnn.Batch(x, jax.nn.softmax(jax.random.normal(y_key, shape, settings.dtype)))
     if spec.targets == "classes":
         return fnn.Batch(x, jax.random.randint(y_key, shape[:1], 0, sizes[-1]))
     if spec.targets in ("binary", "signs"):
