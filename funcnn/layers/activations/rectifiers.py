@@ -136,7 +136,7 @@ def selu_forward(z: Activations) -> tuple[Activations, Activations]:
     z = floating_array("selu", z)
     # Without this the exponential of a large z overflows in the other branch, and infinity times zero is NaN.
     below = jnp.where(z > 0, jnp.zeros_like(z), z)
-    a = SELU_SCALE * jnp.where(z > 0, z, SELU_ALPHA * jnp.expm1(below))
+    a = jnp.where(z > 0, SELU_SCALE * z, SELU_SCALE * SELU_ALPHA * jnp.expm1(below))
     return a, a
 
 
