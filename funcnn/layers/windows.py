@@ -33,8 +33,10 @@ def checked_sizes(name: str, value: Any, axes: int) -> Sizes:
 
 def checked_padding(name: str, value: Any, axes: int) -> Padding:
     """Return ``"SAME"``, ``"VALID"``, or a pair of counts for each axis; raise for anything else."""
-    if isinstance(value, str) and value in ("SAME", "VALID"):
-        return value
+    if isinstance(value, str) and value == "SAME":
+        return "SAME"
+    if isinstance(value, str) and value == "VALID":
+        return "VALID"
     example = ", ".join(["(1, 1)"] * axes) + "," * (axes == 1)
     is_pairs = isinstance(value, Sequence) and len(value) == axes and all(map(_is_pair, value))
     if not is_pairs:

@@ -1,6 +1,7 @@
 """The cross-entropy of logits with label smoothing, over the positions that have a label."""
 
 from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -88,7 +89,8 @@ def _without_ignored(name, prediction, target, ignore_label):
     if is_concrete(target) and jnp.ndim(prediction):
         # In NumPy: while JAX traces, the values of what jnp.where returns are not known.
         values = np.asarray(target)
-        check_labels(f"{name}(target)", np.where(values == ignore_label, 0, values), jnp.shape(prediction)[-1])
+        known: Any = np.where(values == ignore_label, 0, values)
+        check_labels(f"{name}(target)", known, jnp.shape(prediction)[-1])
     is_counted = target != ignore_label
     return is_counted, jnp.where(is_counted, target, jnp.zeros_like(target))
 
@@ -176,7 +178,7 @@ def softmax_cross_entropy_with(*, ignore_label: int | None = None, label_smoothi
         Szegedy et al. 2016.
     """
     _check_settings(ignore_label, label_smoothing)
-    settings = {"ignore_label": ignore_label, "label_smoothing": label_smoothing}
+    settings: dict[str, Any] = {"ignore_label": ignore_label, "label_smoothing": label_smoothing}
     constant = constant_loss_of_classes if ignore_label is None and label_smoothing == 0 else None
     spec = LossSpec("softmax_cross_entropy_with", tuple(settings.items()), "logits", "classes", constant)
     return Loss(partial(softmax_cross_entropy_with_forward, **settings), softmax_cross_entropy_with_backward, spec)

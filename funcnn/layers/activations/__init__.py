@@ -11,6 +11,7 @@ layer keeps that array anyway), the input z otherwise. Every form but the square
 value and in gradient.
 """
 
+from funcnn.layers.activation_layer import activation_layer as activation_layer
 from funcnn.layers.activations.classes import (
     log_softmax as log_softmax,
     log_softmax_backward as log_softmax_backward,
