@@ -234,7 +234,7 @@ def check_unit_interval(name: str, array: Array, advice: str) -> None:
         )
 
 
-def check_labels(name: str, labels: Array, classes: int) -> None:
+def check_labels(name: str, labels: Array | np.ndarray, classes: int) -> None:
     """Raise where concrete integer labels lie outside 0…classes−1; JAX's indexing would clip them silently."""
     if is_concrete(labels):
         refuse_where(

@@ -89,8 +89,7 @@ def _without_ignored(name, prediction, target, ignore_label):
     if is_concrete(target) and jnp.ndim(prediction):
         # In NumPy: while JAX traces, the values of what jnp.where returns are not known.
         values = np.asarray(target)
-        known: Any = np.where(values == ignore_label, 0, values)
-        check_labels(f"{name}(target)", known, jnp.shape(prediction)[-1])
+        check_labels(f"{name}(target)", np.where(values == ignore_label, 0, values), jnp.shape(prediction)[-1])
     is_counted = target != ignore_label
     return is_counted, jnp.where(is_counted, target, jnp.zeros_like(target))
 
