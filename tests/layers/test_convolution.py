@@ -100,7 +100,7 @@ def test_dead_channels_are_measured():
 
 
 def test_a_residual_network_is_checked_trained_saved_and_wrapped(tmp_path):
-    inner = fnn.cnn(4, (3,), 2, convolutions=2, kernel_size=2, normalization=fnn.batch_norm, skip=True)
+    inner = fnn.cnn(4, (3,), 2, kernel_size=2, normalization=fnn.batch_norm, skip=True)
     model = fnn.recompute(inner)
     batch = fnn.Batch(X[:, :4, :4], jnp.array([0, 1]))
     assert fnn.check_model(inner, fnn.softmax_cross_entropy, batch).ok
