@@ -272,6 +272,7 @@ from funcnn.training import (
     History as History,
     JSONLines as JSONLines,
     Progress as Progress,
+    RunError as RunError,
     TensorBoard as TensorBoard,
     Trained as Trained,
     Validation as Validation,

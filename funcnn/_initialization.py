@@ -1,12 +1,16 @@
 """Initial parameters and states of a model, and their shapes without drawing them."""
 
 import math
-from functools import partial
+from functools import lru_cache, partial
 
 import jax
 
 MAX_ARRAYS_OF_ONE_PROGRAM = 16
 """The largest number of arrays that one program draws faster than a program for each of their shapes."""
+
+
+IMPLEMENTATION = "jax_default_prng_impl"
+"""The setting of JAX that decides how keys are made."""
 
 
 def draw_flat(draw, key, shape, **settings):
@@ -30,7 +34,13 @@ def initialize(model, key):
 
 def initial_shapes(model):
     """Return the shapes and dtypes of a model's parameters and state, cached by model."""
-    return _initialize.eval_shape(jax.random.key(0), model=model)
+    return _initialize.eval_shape(_key_shape(getattr(jax.config, IMPLEMENTATION)), model=model)
+
+
+@lru_cache
+def _key_shape(implementation):
+    """Return the shape and dtype of a key. Making a key takes longer than looking the shapes of a model up."""
+    return jax.eval_shape(lambda: jax.random.key(0, impl=implementation))
 
 
 @partial(jax.jit, static_argnames="model")

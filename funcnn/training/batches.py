@@ -2,13 +2,15 @@
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
+from funcnn.training.fingerprint import fingerprints
+from funcnn.training.interrupts import Interrupts
 from funcnn.training.steps import Carry, Figures, Plan, TrainingSetup, batch_and_key, run_batch, run_steps
 from funcnn.types import Batch, Scalar
 
@@ -46,17 +48,18 @@ class Stretch(NamedTuple):
 class ArrayBatches:
     """Batches taken from arrays on the device. A stretch of steps is one compiled call."""
 
-    def __init__(self, data: Batch, key: PRNGKeyArray, setup: TrainingSetup, longest: int | None):
+    def __init__(self, data: Batch, key: PRNGKeyArray, setup: TrainingSetup, longest: int):
         self.plan = Plan(data.x.shape[0], setup.batch_size)
         self.steps = self.plan.steps
         self._data, self._key, self._setup, self._longest = data, key, setup, longest
+        self.program = (data.x.shape, str(data.x.dtype), data.y.shape, str(data.y.dtype), longest)
+        """What the compiled step depends on, beside the setup."""
 
     def run(self, carry: Carry, position: int, stop: int) -> Stretch:
-        """Run the steps ``position`` to ``stop``, or up to the first loss that is not finite."""
-        stop = min(stop, position + self._longest) if self._longest else stop
-        capacity = self._longest or stop - position
+        """Run the steps ``position`` to ``stop``, at most the longest stretch."""
+        stop = min(stop, position + self._longest)
         ran = run_steps(
-            carry, self._data, self._key, np.int32(position), np.int32(stop), capacity=capacity, setup=self._setup
+            carry, self._data, self._key, np.int32(position), np.int32(stop), capacity=self._longest, setup=self._setup
         )
         reached, every = int(ran.position), self._setup.monitor_every
         numbers = np.arange(position, reached) % self.steps
@@ -79,6 +82,9 @@ class ArrayBatches:
         """Return the state of the reader, which arrays do not have."""
         return None
 
+    def fingerprints(self, position: int, *, may_read: bool) -> None:
+        """Return nothing: arrays are compared as a whole."""
+
 
 class StreamBatches:
     """Batches from an iterable, which is read once in every epoch, a few batches ahead of the device.
@@ -90,6 +96,8 @@ class StreamBatches:
         key: the run's key.
         setup: how a step is computed.
         checked: checks a batch and returns it as a ``Batch``.
+        interrupts: the signals of the run, which act at once while the iterable is read.
+        is_fingerprinted: whether its batches are compared with those of a checkpoint.
     """
 
     def __init__(
@@ -98,14 +106,19 @@ class StreamBatches:
         key: PRNGKeyArray,
         setup: TrainingSetup,
         checked: Callable[[Any], Batch],
+        interrupts: Interrupts,
+        *,
+        is_fingerprinted: bool,
     ):
         self._source, self._key, self._setup, self._checked = source, key, setup, checked
-        self.steps = None
+        self._interrupts, self._is_fingerprinted = interrupts, is_fingerprinted
+        self.steps = self.program = None
         self._epoch, self._first_epoch, self._window_start = 0, 0, 0
         self._ahead: deque[tuple[Batch, Any]] = deque()
         self._window: list[Batch] = []
         self._batches: Any = None
         self._reader_states: list[Any] = [None]
+        self._firsts: list[str] = []
         self.targets: list[np.ndarray] = []
         """The targets of the first epoch's first batches, for the monitor."""
 
@@ -165,12 +178,16 @@ class StreamBatches:
     def skip_to(self, epoch: int, step: int, reader_state: Any) -> None:
         """Continue at a step of an epoch, by the iterator's own state or by reading the batches before it."""
         self._epoch = self._first_epoch = epoch
+        self._ahead.clear()
+        self._firsts = []
+        self._batches, self._reader_states = None, [None]
         if step:
             self._begin()
             if reader_state is not None and hasattr(self._batches, "set_state"):
                 self._batches.set_state(reader_state)
             else:
-                deque(itertools.islice(self._batches, step), maxlen=0)
+                with self._interrupts.at_once():
+                    deque(itertools.islice(self._batches, step), maxlen=0)
             self._reader_states = [reader_state]
 
     def first(self) -> Batch:
@@ -186,6 +203,41 @@ class StreamBatches:
     def any_batch(self) -> Batch:
         """Return the first batch of the first epoch, for a run that is done."""
         return self._checked(next(iter(self._of_epoch(0))))
+
+    def fingerprints(self, position: int, *, may_read: bool) -> dict[str, Any]:
+        """Return the fingerprints of the batches that come next, as far as they are read ahead, and of the first ones.
+
+        Args:
+            position: before or after a step of the newest stretch.
+            may_read: whether to begin the next epoch, where the newest stretch ended one.
+        """
+        if may_read and not self._ahead:
+            self._fill()
+        window = self._window[position - self._window_start :]
+        batches = [*window, *(batch for batch, _ in self._ahead)][:READ_AHEAD]
+        return {"first": self._firsts, "next": [_fingerprint(batch) for batch in batches]}
+
+    def is_as_before(self, kept: dict[str, Any], *, may_read: bool) -> bool:
+        """Return whether the batches are those of the run that a checkpoint was written by.
+
+        Args:
+            kept: what ``fingerprints`` returned there.
+            may_read: whether there are steps left, whose batches may be read.
+        """
+        self._firsts = list(kept["first"])
+        if may_read and kept["next"]:
+            self._fill()
+            found = [_fingerprint(batch) for batch, _ in self._ahead]
+            return found[: len(kept["next"])] == kept["next"]
+        if isinstance(self._source, Iterator):  # it can be read only once
+            return True
+        with self._interrupts.at_once():
+            firsts = list(itertools.islice(self._of_epoch(0), len(self._firsts)))
+        return [_fingerprint(self._place(self._checked(batch))) for batch in firsts] == self._firsts
+
+    def _place(self, batch: Batch) -> Batch:
+        placement = self._setup.placement
+        return jax.device_put(batch) if placement is None else placement.assemble(batch)
 
     def _begin(self) -> None:
         self._batches = iter(self._of_epoch(self._epoch))
@@ -205,17 +257,23 @@ class StreamBatches:
         if self._batches is None:
             self._begin()
         while len(self._ahead) < READ_AHEAD:
-            found = next(self._batches, _END)
+            with self._interrupts.at_once():
+                found = next(self._batches, _END)
             if found is _END:
                 break
             batch = self._checked(found)
             if self._setup.monitor_every and self._epoch == self._first_epoch:
                 self._keep_targets(batch)
-            placement = self._setup.placement
-            placed = jax.device_put(batch) if placement is None else placement.assemble(batch)
+            placed = self._place(batch)
+            if self._is_fingerprinted and self._first_epoch == self._epoch == 0 and len(self._firsts) < READ_AHEAD:
+                self._firsts.append(_fingerprint(placed))
             get_state = getattr(self._batches, "get_state", None)
             self._ahead.append((placed, None if get_state is None else get_state()))
         return bool(self._ahead)
+
+
+def _fingerprint(batch: Batch) -> str:
+    return " ".join(fingerprints(tuple(batch)))
 
 
 def is_stream(data: Any) -> bool:

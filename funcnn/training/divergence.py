@@ -11,6 +11,7 @@ from jaxtyping import Array, PyTree
 from funcnn.layers.annotation import annotated
 from funcnn.layers.traversal import figures_in_order, layer_names
 from funcnn.losses import loss_spec
+from funcnn.training.errors import RunError
 from funcnn.training.results import Trained
 from funcnn.training.steps import Carry, TrainingSetup
 from funcnn.types import Loss
@@ -29,7 +30,7 @@ class Largest(NamedTuple):
         return f"{self.value:.3g} in {self.name}"
 
 
-class DivergenceError(FloatingPointError):
+class DivergenceError(RunError, FloatingPointError):
     """The loss or a parameter is not finite, and training has stopped.
 
     Attributes:
@@ -64,6 +65,44 @@ class Sizes(NamedTuple):
 def are_finite(tree: PyTree) -> bool:
     """Return whether every floating entry of a tree is finite."""
     return bool(_are_finite(tree))
+
+
+def finite_parts(carry: Carry) -> tuple[bool, bool]:
+    """Return whether the parameters are finite, and whether all else of a carry is."""
+    params, rest = np.asarray(_finite_parts(carry))
+    return bool(params), bool(rest)
+
+
+@jax.jit
+def _finite_parts(carry):
+    return jnp.stack([_are_finite(carry.params), _are_finite((carry.state, carry.opt_state))])
+
+
+def check_rest_is_finite(setup: TrainingSetup, carry: Carry, step: int, epoch: int, trained: Trained) -> None:
+    """Raise where running statistics or the optimizer's state are not finite, and were when training began.
+
+    Raises:
+        DivergenceError: with the names of these arrays.
+    """
+    began = Carry((), setup.model.init(jax.random.key(0))[1], setup.optimizer.init(carry.params))
+    now, then = (
+        {
+            jax.tree_util.keystr(path): bool(_are_finite(leaf))
+            for path, leaf in jax.tree_util.tree_leaves_with_path(each)
+        }
+        for each in (carry._replace(params=()), began)
+    )
+    wrong = [name.lstrip(".") for name, is_finite in now.items() if not is_finite and then.get(name, True)]
+    if not wrong:
+        return
+    parameter, nothing = _largest(_by_path(carry.params)), Largest("nothing", 0.0)
+    raise DivergenceError(
+        f"fit: expected finite values everywhere after step {step}, in epoch {epoch}, got others in "
+        f"{', '.join(wrong[:3])}; the parameters are finite, and the largest is {parameter}. Try scaled inputs "
+        "(standard_scaler), a smaller learning rate, or clipping: optax.chain(clip_by_global_norm(1.0), optimizer). "
+        "The result is in this error's .trained.",
+        step, epoch, trained, Sizes(float("nan"), 0.0, nothing, nothing, parameter),
+    )  # fmt: skip
 
 
 @jax.jit

@@ -32,7 +32,8 @@ from funcnn.health import (
 )
 from funcnn.layers.traversal import layer_names
 from funcnn.training.batches import ArrayBatches, StreamBatches, is_stream
-from funcnn.training.checkpoints import Checkpoints, checked_checkpoints, open_store
+from funcnn.training.callbacks import Callbacks, JSONLines, TensorBoard, checked_callbacks
+from funcnn.training.checkpoints import Checkpoints, checked_checkpoints
 from funcnn.training.early_stopping import EarlyStopping, checked_early_stopping
 from funcnn.training.input import (
     Data,
@@ -46,18 +47,21 @@ from funcnn.training.input import (
     given_or_shapes,
     start,
 )
-from funcnn.training.interrupts import deferred_signals
+from funcnn.training.interrupts import Interrupts
 from funcnn.training.loop import longest_stretch, run_to_end
-from funcnn.training.observers import Callbacks, JSONLines, TensorBoard, checked_callbacks, open_observers
+from funcnn.training.observers import open_observers
 from funcnn.training.placement import placement_on
 from funcnn.training.results import Progress, Trained
-from funcnn.training.resume import resume
-from funcnn.training.run import Run, RunState, initial_state, result
-from funcnn.training.run_identity import data_identity, setup_identity, start_identity, validation_identity
-from funcnn.training.steps import Carry, Plan, TrainingSetup
+from funcnn.training.resume import open_and_resume
+from funcnn.training.run import Run, RunState, initial_state
+from funcnn.training.run_identity import Identity, batch_shapes, data_identity, run_identity, validation_identity
+from funcnn.training.steps import Carry, Plan, TrainingSetup, initial_opt_state
 from funcnn.training.train import train
 from funcnn.training.validation import Validation, checked_held_out, checked_validation, validation_function
 from funcnn.types import GradFn, Layer, Loss, Params, State
+
+MOST_NUMBERED = 2**31 - 1
+"""The most epochs and steps that 32-bit integers can number."""
 
 MONITOR_EVERY = 15
 """Steps between two that ``monitor=True`` measures. A monitored step takes about half as long again."""
@@ -95,23 +99,28 @@ def fit(
 ) -> Trained:
     """Train a model like ``train``, with validation, early stopping, callbacks, checkpoints and data in batches.
 
-    Without any of these the whole run is one compiled call. A second call with an equal model, loss, optimizer and
+    The steps run in compiled stretches of less than a second. A second call with an equal model, loss, optimizer and
     shapes compiles nothing; schedules and initializers are equal where they are the same object. Learning rate
     schedules and gradient clipping belong to the optimizer: ``optax.chain(clip_by_global_norm(1.0), adam(schedule))``.
 
     Training stops at the first loss that is not finite. With ``checkpoints``, a run that was killed and is called again
     with the same arguments resumes from its newest checkpoint. It ends with the same parameters, bit by bit, as a run
-    without interruption on the same versions and device. Ctrl-C and SIGTERM save a checkpoint first, except with
-    several processes, which can only save together. A checkpoint is compared with the key, the data, the batch size,
-    all shapes, the layers and their settings, the loss, the gradient function, the sizes of the optimizer's first three
-    updates and the validation. The data of an iterable is not compared.
+    without interruption on the same versions and device. What is the same run is decided by the traced programs of the
+    model, the loss, the gradient and the optimizer with all their constants, by the fingerprints of all data, and by
+    the settings of JAX that change numbers. Functions that a program calls on the host are not compared.
+
+    Ctrl-C and SIGTERM end a run after the stretch in progress: compilation and a single step are not cut short. With
+    checkpoints the run is saved first, except with several processes, which can only save together. The error that
+    ends a run, of whatever kind, has the result so far as ``.trained``. A log, TensorBoard file, progress bar or
+    checkpoint that cannot be written becomes a warning, and training goes on.
 
     Args:
         model, loss, optimizer, key, grad, params, state: as for ``train``.
         data: ``Batch(x, y)`` or ``(x, y)`` in memory; or an iterable of batches ``(x, y)`` that can be read once in
             every epoch (a list or a loader, such as grain's); or ``(epoch) -> iterable``, with epochs from 0. Batches
-            of an iterable are read while the device computes, and used in its order. To resume bit by bit, the order
-            may depend on the epoch alone. With several processes, each reads its own part of every batch.
+            of an iterable are read while the device computes, and used in its order. To resume, the order may depend
+            on the epoch alone: the next batches are compared with those of the checkpoint. With several
+            processes, each reads its own part of every batch.
         epochs: passes over the data.
         batch_size: samples of a step, ``None`` for all of them. It stays ``None`` for an iterable of batches.
         validation: data to evaluate on after every epoch, in memory or an iterable of batches; or
@@ -120,9 +129,10 @@ def fit(
         early_stopping: ``EarlyStopping(patience, monitor="loss", mode="min")`` stops when a validation figure no longer
             improves, and returns the best parameters and state. ``None`` trains to the end and returns the newest.
         callbacks: functions that are called with a ``Progress`` after every epoch, ``JSONLines(path)`` and
-            ``TensorBoard(folder)``. Training ends where a function returns ``True``; with several processes, all
+            ``TensorBoard(folder)``. Training ends where a function returns something true; with several processes, all
             have to return the same.
-        checkpoints: a folder for this run alone, or ``Checkpoints(folder, every=…, keep=…, damaged=…)``.
+        checkpoints: a folder for this run alone, or ``Checkpoints(folder, every=…, keep=…, …)``. While the run lasts,
+            no other can use the folder.
         progress: whether to show a bar with the loss, steps per second and the time left.
         monitor: ``True`` measures every layer at every 15th step, a number n at every n-th. The report is in the
             history: ``print(trained.history.health)``.
@@ -139,7 +149,9 @@ def fit(
         TypeError: as ``train``.
         DivergenceError: a loss or a parameter is not finite. The message holds the step, the largest numbers there and
             what to try. The last finite parameters are in ``error.trained`` and in the checkpoint.
-        CheckpointError: the newest checkpoint is damaged, or of another run.
+        CheckpointError: the newest checkpoint is damaged, or of another run; another run is using the folder; the last
+            checkpoint could not be written. Like ``DivergenceError`` it is a ``RunError``.
+        KeyboardInterrupt, SystemExit: Ctrl-C or SIGTERM.
         ModuleNotFoundError: an argument needs a library that is not installed. The message says how to install it.
 
     Example:
@@ -172,12 +184,14 @@ def fit(
     data, options = _checked_inputs(model, loss, given, data, options)
     params, state, loop_key = start("fit", model, key, params, state)
     setup = TrainingSetup(model, loss, optimizer, grad, 0, placement, options.monitor_every)
-    setup, batches = _batches(setup, data, batch_size, loop_key, params, state, options)
-    validate = validation_function(setup, options.metrics, options.validation, params, state)
-    carry = Carry(params, state, optimizer.init(params))
-    configuration = _configuration(setup, carry, data, key, given, options)
-    at = initial_state(carry if placement is None else placement.put(carry))
-    return _drive(setup, batches, validate, configuration, at, data, options)
+    interrupts = Interrupts()
+    setup, batches = _batches(setup, data, batch_size, loop_key, params, state, options, interrupts)
+    validate = validation_function(setup, options.metrics, options.validation, params, state, interrupts)
+    carry = Carry(params, state, initial_opt_state(params, optimizer=optimizer))
+    identity = None if options.checkpoints is None else _identity(setup, carry, data, key, given, options)
+    at = initial_state(carry if placement is None else placement.put(carry), (setup, batches.program))
+    with interrupts.deferred(), contextlib.ExitStack() as stack:
+        return _drive(stack, setup, batches, validate, identity, at, data, options, interrupts)
 
 
 class _Options(NamedTuple):
@@ -218,6 +232,10 @@ def _checked_options(
     epochs, validation, metrics, early_stopping, callbacks, checkpoints, progress, monitor, accumulate
 ) -> _Options:
     epochs = positive_integer("fit(epochs)", epochs)
+    if epochs > MOST_NUMBERED:
+        raise ValueError(
+            f"fit(epochs): expected at most {MOST_NUMBERED}, which 32-bit integers can number, got {epochs}."
+        )
     validation = checked_validation(validation)
     metrics = checked_metrics("fit(metrics)", metrics)
     if metrics and validation is None:
@@ -245,7 +263,7 @@ def _checked_inputs(model, loss, given, data, options) -> tuple[Any, _Options]:
     return data, options._replace(validation=checked_held_out(options.validation, model, loss, *trees))
 
 
-def _batches(setup, data, batch_size, key, params, state, options) -> tuple[TrainingSetup, Any]:
+def _batches(setup, data, batch_size, key, params, state, options, interrupts) -> tuple[TrainingSetup, Any]:
     """Return the setup with its batch size, and the source of the batches."""
     if is_stream(data):
         if batch_size is not None:
@@ -258,27 +276,44 @@ def _batches(setup, data, batch_size, key, params, state, options) -> tuple[Trai
                 "after one. Pass a list, a loader, or a function of the epoch that makes an iterable."
             )
         checked = batch_checker("fit(data)", setup.model, setup.loss, params, state)
-        return setup, StreamBatches(data, key, setup, checked)
+        is_fingerprinted = options.checkpoints is not None
+        if hasattr(data, "__len__"):
+            _check_accumulate(options.accumulate, options.epochs * len(data))
+        return setup, StreamBatches(data, key, setup, checked, interrupts, is_fingerprinted=is_fingerprinted)
     check_targets("fit(data)", setup.model, setup.loss, params, state, data)
     batch = data
     setup = setup._replace(batch_size=checked_batch_size("fit", batch_size, len(batch.x)))
     if setup.placement is not None:
         batch, key = setup.placement.copy(batch), setup.placement.copy(key)
     steps = Plan(len(batch.x), setup.batch_size).steps
+    if options.epochs * steps > MOST_NUMBERED:
+        raise ValueError(
+            f"fit(epochs): expected at most {MOST_NUMBERED // steps} epochs of {steps} steps, which 32-bit integers "
+            f"can number, got {options.epochs}. Take fewer; early stopping or a callback can end a run before."
+        )
+    _check_accumulate(options.accumulate, options.epochs * steps)
     return setup, ArrayBatches(batch, key, setup, options.longest_stretch(steps))
 
 
-def _configuration(setup, carry, data, key, given, options) -> dict[str, Any]:
+def _check_accumulate(accumulate: int, steps: int) -> None:
+    """Raise where a run has too few steps for a single update."""
+    if accumulate > max(steps, 1):
+        raise ValueError(
+            f"fit(accumulate): expected at most the {steps} steps of the run, got {accumulate}: no parameter would "
+            "ever be updated. Take fewer steps for an update, or more epochs."
+        )
+
+
+def _identity(setup, carry, data, key, given, options) -> Identity:
     """Return what a checkpoint is compared with."""
-    if options.checkpoints is None:
-        return {}
     validation = None if options.validation is None else options.validation.data
     in_memory = [None if part is None or is_stream(part) else cast(Data, part) for part in (data, validation)]
-    return {
-        **start_identity(key, given),
+    values = {
         **data_identity("data", in_memory[0]),
         **data_identity("validation", in_memory[1]),
-        **setup_identity(setup, carry),
+        "batch_size": setup.batch_size,
+        "accumulate": options.accumulate,
+        "monitor": setup.monitor_every,
         **validation_identity(
             options.validation is not None,
             options.validate_every,
@@ -286,38 +321,38 @@ def _configuration(setup, carry, data, key, given, options) -> dict[str, Any]:
             options.early_stopping,
         ),
     }
+    return run_identity(setup, carry, key, given, values, options.metrics)
 
 
-def _drive(setup, batches, validate, configuration, at: RunState, data, options: _Options) -> Trained:
+def _drive(
+    stack, setup, batches, validate, identity: Identity | None, at: RunState, data, options: _Options, interrupts
+) -> Trained:
     """Open the checkpoints and the observers, resume, and run to the end."""
-    with contextlib.ExitStack() as stack:
-        store = stack.enter_context(open_store(options.checkpoints, setup.placement and setup.placement.replicated))
-        received_signal = stack.enter_context(deferred_signals(options.checkpoints is not None))
-        at = resume(store, configuration, batches, options.epochs, at)
-        if isinstance(batches, StreamBatches):
-            data = batches.first() if at.epoch < options.epochs else batches.any_batch()
-        run = Run(
-            setup=setup,
-            batches=batches,
-            epochs=options.epochs,
-            validate=validate,
-            validate_every=options.validate_every,
-            early_stopping=options.early_stopping,
-            callbacks=options.callbacks.functions,
-            store=store,
-            save_every=options.save_every,
-            configuration=configuration,
-            observers=open_observers(
-                stack, options.callbacks, has_bar=options.progress, epochs=options.epochs, steps=batches.steps,
-                step=at.position, epoch=at.epoch,
-            ),
-            has_bar=options.progress,
-            received_signal=received_signal,
-            start_time=time.monotonic(),
-            diagnose=partial(_health, setup, data, batches, options.validate_every) if options.monitor_every else None,
-        )  # fmt: skip
-        at = run_to_end(run, at)
-    return result(run, at)
+    store, replicated = None, setup.placement and setup.placement.replicated
+    if options.checkpoints is not None and identity is not None:
+        store, at = open_and_resume(stack, options.checkpoints, replicated, identity, batches, options.epochs, at)
+    if isinstance(batches, StreamBatches):
+        data = batches.first() if at.epoch < options.epochs and not at.is_over else batches.any_batch()
+    run = Run(
+        setup=setup,
+        batches=batches,
+        epochs=options.epochs,
+        validate=validate,
+        validate_every=options.validate_every,
+        early_stopping=options.early_stopping,
+        callbacks=options.callbacks.functions,
+        store=store,
+        save_every=options.save_every,
+        identity={} if identity is None else identity.description(batch_shapes(data, setup.batch_size or None)),
+        observers=open_observers(
+            stack, options.callbacks, has_bar=options.progress, epochs=options.epochs, steps=batches.steps,
+            step=at.position, epoch=at.epoch,
+        ),
+        interrupts=interrupts,
+        start_time=time.monotonic(),
+        diagnose=partial(_health, setup, data, batches, options.validate_every) if options.monitor_every else None,
+    )  # fmt: skip
+    return run_to_end(run, at)
 
 
 def _health(setup, data, batches, validate_every, history) -> HealthReport:

@@ -105,6 +105,26 @@ class HistoryBuilder(NamedTuple):
             for name, figures in named_figures(stretch.figures).items():
                 self.figures.setdefault(name, []).append(figures[:kept])
 
+    def lengths(self) -> dict[str, int]:
+        """Return what ``cut`` takes to remove all that is added from now on."""
+        return {name: len(kept) for name, kept in self._lists().items()}
+
+    def cut(self, lengths: dict[str, int]) -> None:
+        """Remove what was added since ``lengths`` was taken."""
+        for name, kept in self._lists().items():
+            del kept[lengths.get(name, 0) :]
+        for figures in (self.validation, self.figures):
+            for name in [name for name, kept in figures.items() if not kept]:
+                del figures[name]
+
+    def _lists(self) -> dict[str, list]:
+        plain = {name: kept for name, kept in self._asdict().items() if isinstance(kept, list)}
+        return (
+            plain
+            | {f"validation.{name}": kept for name, kept in self.validation.items()}
+            | {f"figures.{name}": kept for name, kept in self.figures.items()}
+        )
+
     def finish(self) -> History:
         """Return the history, with a row for every epoch."""
         losses, sizes = _concatenate(self.losses), _concatenate(self.sizes)

@@ -1,17 +1,19 @@
 """The data of a run: what stays the same while it lasts, and the state that its steps change."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 from jax import Array
 
 from funcnn.health import HealthReport
 from funcnn.training.batches import ArrayBatches, StreamBatches
-from funcnn.training.checkpoints import Store
 from funcnn.training.early_stopping import EarlyStopping
+from funcnn.training.interrupts import Interrupts
 from funcnn.training.observers import Observe
+from funcnn.training.pace import Pace, first_pace
 from funcnn.training.results import HistoryBuilder, Progress, Trained, as_trained, empty_history
 from funcnn.training.steps import Carry, TrainingSetup
+from funcnn.training.store import Store
 from funcnn.types import Params, State
 
 
@@ -33,7 +35,7 @@ class RunState(NamedTuple):
         epoch: whole epochs done.
         history: the measurements so far.
         best: the best validation so far, with early stopping.
-        pace: steps between two updates of a progress bar.
+        pace: the most steps of the next stretch.
         is_over: whether training has stopped before its last epoch.
     """
 
@@ -42,7 +44,7 @@ class RunState(NamedTuple):
     epoch: int
     history: HistoryBuilder
     best: Best | None
-    pace: int
+    pace: Pace
     is_over: bool
 
 
@@ -59,10 +61,9 @@ class Run(NamedTuple):
         callbacks: functions of ``Progress``, called after every epoch.
         store: the checkpoints, ``None`` for none.
         save_every: steps between two checkpoints, ``None`` for one after every epoch.
-        configuration: what a checkpoint is compared with.
+        identity: what a checkpoint is compared with, as JSON.
         observers: functions of a ``LoopEvent``.
-        has_bar: whether a progress bar is among them.
-        received_signal: returns the number of a signal that asks for the end of the run, 0 for none.
+        interrupts: the signals that the run has received.
         start_time: ``time.monotonic()`` at the start.
         diagnose: from the history to a health report, ``None`` without monitoring.
     """
@@ -76,10 +77,9 @@ class Run(NamedTuple):
     callbacks: tuple[Callable[[Progress], Any], ...]
     store: Store | None
     save_every: int | None
-    configuration: dict[str, Any]
+    identity: dict[str, Any]
     observers: tuple[Observe, ...]
-    has_bar: bool
-    received_signal: Callable[[], int]
+    interrupts: Interrupts
     start_time: float
     diagnose: Callable[[HistoryBuilder], HealthReport] | None
 
@@ -88,9 +88,9 @@ class Run(NamedTuple):
         return bool(self.callbacks or self.observers) or (self.store is not None and self.save_every is None)
 
 
-def initial_state(carry: Carry) -> RunState:
-    """Return the state of a run before its first step."""
-    return RunState(carry, 0, 0, empty_history(), None, 1, False)
+def initial_state(carry: Carry, program: Hashable) -> RunState:
+    """Return the state of a run before its first step. ``program`` identifies its compiled step."""
+    return RunState(carry, 0, 0, empty_history(), None, first_pace(program), False)
 
 
 def result(run: Run, at: RunState) -> Trained:

@@ -8,6 +8,7 @@ from jax import Array
 from funcnn._checks import positive_integer
 from funcnn.training.batches import is_stream
 from funcnn.training.input import Data, batch_checker, check_scalar_metrics, check_targets, checked_batch
+from funcnn.training.interrupts import Interrupts
 from funcnn.training.predict import evaluate_batches, evaluate_checked
 from funcnn.training.steps import Carry, TrainingSetup
 from funcnn.types import Batch, Layer, Loss, Params, State
@@ -58,7 +59,12 @@ def checked_held_out(validation: Validation | None, model: Layer, loss: Loss, pa
 
 
 def validation_function(
-    setup: TrainingSetup, metrics: Metrics, validation: Validation | None, params: Params, state: State
+    setup: TrainingSetup,
+    metrics: Metrics,
+    validation: Validation | None,
+    params: Params,
+    state: State,
+    interrupts: Interrupts,
 ) -> Callable[[Carry], dict[str, Array]] | None:
     """Return ``(carry) -> figures`` on the validation data, ``None`` without any.
 
@@ -67,6 +73,7 @@ def validation_function(
         metrics: pairs of a name and a function.
         validation: from ``checked_held_out``.
         params, state: the initial ones.
+        interrupts: the signals of the run, which act at once while an iterable is read.
 
     Raises:
         TypeError, ValueError: the targets do not fit the loss, a batch does not fit, or a metric is not a scalar.
@@ -76,7 +83,7 @@ def validation_function(
     model, loss = setup.model, setup.loss
     measure: dict[str, Any] = {"model": model, "loss": loss, "metrics": metrics}
     if is_stream(validation.data):
-        return _validation_of_batches(validation.data, measure, params, state)
+        return _validation_of_batches(validation.data, measure, params, state, interrupts)
     held_out = cast(Batch, validation.data)
     check_targets("fit(validation)", model, loss, params, state, held_out)
     check_scalar_metrics("fit(metrics)", metrics, model, params, state, held_out)
@@ -85,7 +92,7 @@ def validation_function(
     return lambda carry: evaluate_checked(carry.params, carry.state, held_out, **measure)
 
 
-def _validation_of_batches(data, measure, params, state):
+def _validation_of_batches(data, measure, params, state, interrupts):
     if isinstance(data, Iterator) or callable(data):
         raise ValueError(
             "fit(validation): expected arrays or an iterable that can be read again, got an iterator or a "
@@ -96,4 +103,4 @@ def _validation_of_batches(data, measure, params, state):
     if first is None:
         raise ValueError("fit(validation): expected an iterable of batches (x, y), got an empty one.")
     check_scalar_metrics("fit(metrics)", measure["metrics"], measure["model"], params, state, checked(first))
-    return lambda carry: evaluate_batches(carry.params, carry.state, map(checked, data), **measure)
+    return lambda carry: evaluate_batches(carry.params, carry.state, map(checked, interrupts.each(data)), **measure)

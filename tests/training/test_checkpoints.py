@@ -81,8 +81,8 @@ def test_as_many_are_kept_as_asked(tmp_path):
 
 def test_a_checkpoint_of_another_format_is_refused(tmp_path, monkeypatch):
     cut(run, 2, checkpoints=tmp_path)
-    monkeypatch.setattr("funcnn.training.checkpoints.FORMAT", 3)
-    with pytest.raises(fnn.CheckpointError, match=r"expected checkpoints of format 3 in .*, got format 2 at step"):
+    monkeypatch.setattr("funcnn.training.store.FORMAT", 4)
+    with pytest.raises(fnn.CheckpointError, match=r"expected checkpoints of format 4 in .*, got format 3 at step"):
         run(checkpoints=tmp_path)
 
 
@@ -177,22 +177,21 @@ def damage(checkpoint):
         ({"model": fnn.mlp((3, 4, 1), fnn.tanh, normalization=fnn.batch_norm, dropout=0.1)}, "params.0.kernel was"),
         (
             {"model": fnn.mlp((3, 8, 1), fnn.relu, normalization=fnn.batch_norm, dropout=0.1)},
-            "model was .*tanh.* and is .*relu",
+            "model .*tanh.* in the checkpoint, .*relu.* here",
         ),
         (
             {"model": fnn.mlp((3, 8, 1), fnn.tanh, normalization=fnn.batch_norm, dropout=0.2)},
-            r"model was dropout\(rate=0\.1\) and is .*0\.2",
+            r"model dropout\(rate=0\.1\) in the checkpoint, .*0\.2",
         ),
         ({"optimizer": fnn.sgd(0.01)}, "it also holds opt_state.0.count"),
-        ({"optimizer": fnn.adam(0.02)}, "first_update was"),
-        ({"optimizer": fnn.adam(0.01, b1=0.5)}, "second_update was"),
-        ({"loss": fnn.Loss(*fnn.mean_squared_error[:2])}, "loss was mean_squared_error and is"),
-        ({"grad": fnn.autodiff_value_and_grad}, "grad was manual_value_and_grad"),
-        ({"key": jax.random.key(1)}, "key was"),
-        ({"data": (X + 1, Y)}, "data.x was"),
-        ({"batch_size": 4}, "batch_size was 8 and is 4"),
-        ({"validation": (X, Y)}, "validation.x was None"),
-        ({"params": jax.tree.map(jnp.zeros_like, MODEL.init(jax.random.key(0))[0])}, "given was"),
+        ({"optimizer": fnn.adam(0.02)}, "learning rate 0.01 in the checkpoint, 0.02 here"),
+        ({"optimizer": fnn.adam(0.01, b1=0.5)}, "b1 0.9 in the checkpoint, 0.5 here"),
+        ({"grad": fnn.autodiff_value_and_grad}, "gradient function manual_value_and_grad in the checkpoint, autodiff"),
+        ({"key": jax.random.key(1)}, "another key than in the checkpoint"),
+        ({"data": (X + 1, Y)}, "the values of data.x are others than in the checkpoint"),
+        ({"batch_size": 4}, "batch_size 8 in the checkpoint, 4 here"),
+        ({"validation": (X, Y)}, "validation.x none in the checkpoint"),
+        ({"params": jax.tree.map(jnp.zeros_like, MODEL.init(jax.random.key(0))[0])}, "another start"),
     ],
 )
 @pytest.mark.parametrize("damaged", ["refuse", "previous"])
@@ -204,7 +203,7 @@ def test_a_checkpoint_of_another_run_is_refused_and_left_alone(saved_epoch, tmp_
     assert [int(path.name) for path in folder.iterdir()] == [3]
 
 
-def test_losses_without_a_spec_are_compared_by_their_functions(tmp_path):
+def test_losses_are_compared_by_their_programs(tmp_path):
     def half(prediction, target):
         loss, residuals = fnn.mean_squared_error.forward(prediction, target)
         return loss / 2, residuals
@@ -213,7 +212,7 @@ def test_losses_without_a_spec_are_compared_by_their_functions(tmp_path):
         return fnn.mean_squared_error.backward(residuals, dloss / 2)
 
     run(epochs=1, loss=fnn.Loss(*fnn.mean_squared_error[:2]), checkpoints=tmp_path)
-    with pytest.raises(fnn.CheckpointError, match="and is half"):
+    with pytest.raises(fnn.CheckpointError, match=r"function .* in the checkpoint, half here"):
         run(loss=fnn.Loss(half, half_backward), checkpoints=tmp_path)
 
 

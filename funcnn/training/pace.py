@@ -1,0 +1,59 @@
+"""The number of steps of a compiled stretch. A run can only be interrupted between two stretches.
+
+The measured time of a step is kept for the next run of the same program, which then begins with long stretches. The
+result of a run does not depend on it: its steps are the same wherever it is divided.
+"""
+
+import threading
+from collections.abc import Hashable
+from typing import NamedTuple
+
+SECONDS = 0.4
+"""The time that a stretch should take. It leaves room for a machine that becomes twice as slow."""
+
+GROWTH = 8
+"""How many times longer than the one before a stretch may be: short stretches are measured inexactly."""
+
+MOST_STEPS = 2**16
+"""The most steps of a stretch; their losses are held on the device."""
+
+KEPT = 256
+"""Programs whose step times are kept."""
+
+_step_seconds: dict[Hashable, float] = {}
+_writing = threading.Lock()
+
+
+class Pace(NamedTuple):
+    """The most steps of the next stretch.
+
+    Fields:
+        program: what identifies the compiled step.
+        steps: the most steps of the next stretch.
+        is_compiled: whether a stretch of the program has run, so that the next one can be measured.
+    """
+
+    program: Hashable
+    steps: int
+    is_compiled: bool
+
+    def after(self, steps: int, seconds: float) -> "Pace":
+        """Return the pace after a stretch of ``steps`` steps that took ``seconds``."""
+        if not self.is_compiled:  # the time of the first stretch is that of its compilation
+            return self._replace(is_compiled=True)
+        each = max(seconds / steps, 1e-7)
+        with _writing:
+            _step_seconds[self.program] = each
+            if len(_step_seconds) > KEPT:
+                _step_seconds.pop(next(iter(_step_seconds)))
+        return self._replace(steps=min(_steps_of(each), GROWTH * max(steps, 1)))
+
+
+def first_pace(program: Hashable) -> Pace:
+    """Return the pace of a run's first stretch: one step where the program is not known."""
+    each = _step_seconds.get(program)
+    return Pace(program, 1, False) if each is None else Pace(program, _steps_of(each), True)
+
+
+def _steps_of(seconds: float) -> int:
+    return int(min(max(SECONDS / seconds, 1), MOST_STEPS))

@@ -1,0 +1,285 @@
+"""How runs end before their last step, what they leave, and what can't end them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import funcnn as fnn
+from funcnn.training import writers
+from funcnn.training.interrupts import Interrupts
+from funcnn.training.pace import Pace, first_pace
+from funcnn.training.run_folder import LOCK, Owner
+from tests.training.runs import batches, bits, run, stream
+
+STOPS = [lambda progress: None]
+
+
+def signal_soon(number, seconds=0.3):
+    """Send a signal to this process from another thread."""
+    timer = threading.Timer(seconds, os.kill, (os.getpid(), number))
+    timer.start()
+    return timer
+
+
+@pytest.mark.parametrize(("number", "leaves"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_a_plain_run_leaves_soon_with_its_result(number, leaves):
+    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    start, timer = time.monotonic(), signal_soon(number, 4)
+    with pytest.raises(leaves) as caught:
+        run(epochs=10_000_000)
+    timer.join()
+    assert time.monotonic() - start < 4 + 3
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
+    losses = caught.value.trained.history.step_loss
+    assert np.isfinite(np.asarray(losses)).any()
+    assert ".trained" in caught.value.__notes__[0]
+
+
+def test_waiting_code_of_the_user_is_left_at_once():
+    def slow():
+        yield from batches()
+        time.sleep(60)
+
+    def wait(progress):
+        time.sleep(60)
+
+    class Waiting:
+        """Batches that are read once without waiting, before training."""
+
+        read = 0
+
+        def __iter__(self):
+            Waiting.read += 1
+            yield batches()[0]
+            if Waiting.read > 1:
+                time.sleep(60)
+
+    for settings in ({"data": lambda epoch: slow()}, {"callbacks": [wait]}, {"validation": Waiting()}):
+        start, timer = time.monotonic(), signal_soon(signal.SIGINT, 0.5)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            stream(**settings)
+        timer.join()
+        assert time.monotonic() - start < 20
+        assert caught.value.trained.history is not None
+
+
+def test_the_error_of_a_callback_ends_the_run_with_its_result():
+    def fail(progress):
+        if progress.epoch == 2:
+            raise LookupError("mine")
+
+    with pytest.raises(LookupError, match="mine") as caught:
+        run(callbacks=[fail])
+    assert bits(caught.value.trained.params) == bits(run(epochs=2, callbacks=STOPS).params)
+    assert caught.value.trained.history.loss.shape == (2,)
+    assert ".trained" in caught.value.__notes__[0]
+
+
+def test_the_error_of_a_stream_ends_the_run_with_its_result():
+    def source(epoch):
+        yield from batches()
+        if epoch == 1:
+            raise LookupError("mine")
+
+    with pytest.raises(LookupError) as caught:
+        stream(data=source)
+    assert np.isfinite(np.asarray(caught.value.trained.history.loss[0]))
+
+
+def test_errors_of_runs_are_of_one_class():
+    assert issubclass(fnn.DivergenceError, fnn.RunError)
+    assert issubclass(fnn.DivergenceError, FloatingPointError)
+    assert issubclass(fnn.CheckpointError, fnn.RunError)
+    assert issubclass(fnn.CheckpointError, ValueError)
+
+
+def test_failing_observers_are_reported_once(tmp_path, monkeypatch):
+    log = tmp_path / "log.jsonl"
+    settings = {"callbacks": [fnn.JSONLines(log), fnn.TensorBoard(tmp_path / "board")]}
+    fails = iter([False, True, True, False, False, False])
+
+    def write(self, progress):
+        if next(fails):
+            with log.open("ab") as file:  # part of a line is on disk
+                file.write(b'{"epoch"')
+            self._pending += json.dumps({"epoch": progress.epoch}).encode() + b"\n"
+            raise OSError(28, "No space left on device")
+        return whole(self, progress)
+
+    whole = writers.JSONLinesFile.write
+    monkeypatch.setattr(writers.JSONLinesFile, "write", write)
+    monkeypatch.setattr(writers.EventFile, "write", lambda self, progress: 1 // 0)
+    with pytest.warns(UserWarning, match="Training goes on without it") as warned:
+        trained = run(**settings)
+    assert len(warned) == 2
+    assert bits(trained) == bits(run(callbacks=STOPS))
+    assert [json.loads(line)["epoch"] for line in log.read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
+
+
+def test_logs_are_appended_and_repaired(tmp_path):
+    log, saved = tmp_path / "log.jsonl", tmp_path / "run"
+    run(epochs=2, checkpoints=saved, callbacks=[fnn.JSONLines(log)])
+    before = log.read_bytes()
+    with log.open("ab") as file:
+        file.write(b'{"epoch": 3, "step": 9}\n{"epoch": 4, "st')
+    node = log.stat().st_ino
+    run(epochs=3, checkpoints=saved, callbacks=[fnn.JSONLines(log)])
+    assert log.stat().st_ino == node
+    assert log.read_bytes().startswith(before)
+    assert [json.loads(line)["epoch"] for line in log.read_text().splitlines()] == [1, 2, 3]
+
+
+def test_a_save_that_fails_is_tried_again(tmp_path):
+    folder = tmp_path / "run"
+
+    def away(progress):
+        if progress.epoch == 2:  # a file in the place of the folder
+            folder.rename(tmp_path / "away")
+            folder.write_text("")
+        elif progress.epoch == 4:
+            folder.unlink()
+
+    with pytest.warns(UserWarning, match="expected to save in .* the next save tries again"):
+        trained = run(checkpoints=folder, callbacks=[away])
+    assert bits(trained) == bits(run(callbacks=STOPS))
+    assert bits(run(checkpoints=folder)) == bits(trained)
+
+
+def test_a_last_save_that_fails_is_an_error_with_the_result(tmp_path):
+    folder = tmp_path / "run"
+
+    def away(progress):
+        if progress.epoch == 1:
+            folder.rename(tmp_path / "away")
+            folder.write_text("")
+
+    with pytest.raises(fnn.CheckpointError, match=r"The run is complete, and its result is in .*\.trained") as caught:
+        run(epochs=1, checkpoints=folder, callbacks=[away])
+    assert bits(caught.value.trained) == bits(run(epochs=1, callbacks=STOPS))
+
+
+def test_a_folder_has_one_owner(tmp_path):
+    def inside(progress):
+        with pytest.raises(fnn.CheckpointError, match=rf"process {os.getpid()} on host .* is training"):
+            run(epochs=1, checkpoints=tmp_path)
+        assert (tmp_path / LOCK).exists()
+
+    (tmp_path / "mine.txt").write_text("kept")
+    (tmp_path / "000000000001").mkdir()
+    run(epochs=5, checkpoints=fnn.Checkpoints(tmp_path, keep=1), callbacks=[inside])
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.txt", "000000000001", "000000000015"}
+
+
+def test_the_lock_of_a_killed_process_is_taken_over(tmp_path):
+    code = "import sys,time; from funcnn.training.run_folder import Owner; from pathlib import Path\n"
+    code += "Owner(Path(sys.argv[1])).acquire(); print('held', flush=True); time.sleep(60)"
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout.readline().strip() == "held"
+        with pytest.raises(fnn.CheckpointError, match=f"process {process.pid} on host"):
+            Owner(tmp_path).acquire()
+        process.kill()
+        process.wait()
+    assert (tmp_path / LOCK).exists()
+    owner = Owner(tmp_path)
+    owner.acquire()
+    owner.release()
+    assert not (tmp_path / LOCK).exists()
+
+
+def test_runs_in_threads_are_those_outside(tmp_path):
+    results = {}
+
+    def go(number):
+        results[number] = run(epochs=3, checkpoints=tmp_path / str(number))
+
+    whole = run(epochs=3, checkpoints=tmp_path / "alone")
+    x64 = jax.config.jax_enable_x64
+    threads = [threading.Thread(target=go, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert x64 == jax.config.jax_enable_x64
+    assert [bits(results[number]) == bits(whole) for number in range(4)] == [True] * 4
+
+
+@pytest.mark.parametrize("answer", [jnp.array(True), np.array([True]), np.bool_(True), 1, "stop"])
+@pytest.mark.filterwarnings("ignore:.*which is true, and training ends")
+def test_answers_are_taken_by_truth(answer):
+    assert run(callbacks=[lambda progress: answer]).history.loss.shape == (1,)
+    falsy = [lambda progress: np.zeros(1, bool), lambda progress: jnp.array(False), lambda progress: 0]
+    assert run(epochs=2, callbacks=falsy).history.loss.shape == (2,)
+
+
+def test_answers_without_a_truth_are_refused_with_the_result():
+    async def later(progress):
+        return True
+
+    with pytest.raises(TypeError, match=r"array of shape \(2,\).*\.any\(\)") as caught:
+        run(callbacks=[lambda progress: np.ones(2, bool)])
+    assert caught.value.trained.history.loss.shape == (1,)
+    with pytest.raises(TypeError, match="got a coroutine, which runs nothing"):
+        run(callbacks=[lambda progress: later(progress)])
+
+
+async def coroutine(progress):
+    """What fit doesn't await."""
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"callbacks": [coroutine]}, "got the coroutine function"),
+        ({"checkpoints": ""}, "expected the path of a folder, got an empty one"),
+        ({"checkpoints": "gs://bucket/run"}, "got the address gs://bucket/run"),
+        ({"checkpoints": fnn.Checkpoints("s3://bucket")}, "got the address s3://bucket"),
+        ({"checkpoints": fnn.Checkpoints("x", on_difference="ask")}, "expected 'refuse' or 'restart', got 'ask'"),
+        ({"progress": "yes"}, r"fit\(progress\): expected True or False"),
+        ({"epochs": 2**31}, "which 32-bit integers can number"),
+        ({"epochs": 2**30}, "715827882 epochs of 3 steps"),
+        ({"accumulate": 19}, r"at most the 18 steps of the run, got 19"),
+    ],
+)
+def test_what_is_refused_before_training(as_for_users, changes, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        run(**changes)
+
+
+def test_a_state_that_is_not_finite_at_the_end_is_an_error():
+    def forward(params, state, x, *, train, key=None):
+        return x, state * 1e30, ()
+
+    huge = fnn.Layer(lambda key: ((), jnp.ones(3, jnp.float32)), forward, lambda residuals, dy: ((), dy))
+    with pytest.raises(fnn.DivergenceError, match=r"got others in state\[1\]; the parameters are finite") as caught:
+        run(model=fnn.serial(fnn.linear(3, 1), huge))
+    assert caught.value.trained.history.loss.shape == (6,)
+
+
+def test_the_pace_follows_the_time_of_a_step():
+    pace = first_pace("a program of this test")
+    assert (pace.steps, pace.is_compiled) == (1, False)
+    pace = pace.after(1, 30.0).after(1, 0.001)
+    assert pace.steps == 8
+    assert pace.after(8, 4.0).steps == 1
+    assert first_pace("a program of this test").is_compiled
+    assert Pace("x", 10**5, True).after(10**5, 0.01).steps == 2**16
+
+
+def test_ignored_signals_stay_ignored():
+    kept = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with Interrupts().deferred():
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, kept)

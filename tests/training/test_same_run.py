@@ -1,0 +1,165 @@
+"""What is the same run: single changes are refused by name, and what changes no number resumes bit by bit."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import funcnn as fnn
+from funcnn._numerics.precision import enable_x64
+from funcnn.training.program import held_settings, program_digest
+from tests.training.runs import X, Y, batches, bits, run, stream
+
+NUMPY = (np.asarray(X), np.asarray(Y))
+
+
+def weighted(weight):
+    weights = jnp.full((1, 1), weight, X.dtype)
+
+    def forward(prediction, target):
+        return (weights * (prediction - target) ** 2).mean(), (prediction, target)
+
+    return fnn.Loss(forward, lambda residuals, dloss: dloss * 2 * weights * (residuals[0] - residuals[1]) / X.shape[0])
+
+
+def doubled_backward():
+    plain = fnn.mean_squared_error
+    return fnn.Loss(plain.forward, lambda residuals, dloss: plain.backward(residuals, 2 * dloss))
+
+
+def later(rate):
+    return fnn.sgd(optax.join_schedules([optax.constant_schedule(0.01), optax.constant_schedule(rate)], [1000]))
+
+
+def masked(least):
+    """Decay for the arrays with at least as many axes."""
+    mask = lambda tree: jax.tree.map(lambda leaf: leaf.ndim >= least, tree)  # noqa: E731
+    return optax.chain(optax.add_decayed_weights(1e-3, mask), fnn.sgd(0.01))
+
+
+def with_dropout(rate):
+    return {"model": fnn.mlp((3, 8, 1), fnn.tanh, normalization=fnn.batch_norm, dropout=rate)}
+
+
+OTHER_STREAM = [*batches()[:1], *batches()[2:], batches()[1]]
+
+CHANGES = [
+    ({}, {"optimizer": fnn.adam(0.010005)}, "learning rate 0.01 in the checkpoint, 0.010005 here"),
+    ({}, {"optimizer": fnn.adam(0.01, b1=0.9001)}, "b1 0.9 in the checkpoint, 0.9001 here"),
+    ({}, {"optimizer": fnn.adam(0.01, b2=0.9991)}, "b2 0.999 in the checkpoint, 0.9991 here"),
+    ({}, {"optimizer": fnn.adam(0.01, eps=1.1e-8)}, "eps 1e-08 in the checkpoint, 1.1e-08 here"),
+    ({}, {"optimizer": fnn.adam(optax.constant_schedule(0.01))}, "learning rate|optimizer|opt_state"),
+    ({}, {"loss": doubled_backward()}, "function .* in the checkpoint, .* here|the loss's backward pass differs"),
+    ({}, {"grad": fnn.autodiff_value_and_grad}, "gradient function manual_value_and_grad in the checkpoint, autodiff"),
+    ({}, {"data": (X.at[3, 1].add(1e-6), Y)}, "the values of data.x are others"),
+    ({}, {"data": (X, Y.at[3, 0].add(1e-6))}, "the values of data.y are others"),
+    ({}, {"key": jax.random.key(1)}, "another key than in the checkpoint"),
+    ({}, {"batch_size": 4}, "batch_size 8 in the checkpoint, 4 here"),
+    ({}, {"accumulate": 2}, "accumulate 1 in the checkpoint, 2 here"),
+    ({}, {"monitor": True}, "monitor 0 in the checkpoint, 15 here"),
+    ({}, {"validation": (X, Y)}, "validation.x none in the checkpoint"),
+    ({}, with_dropout(0.1001), r"model dropout\(rate=0.1\) in the checkpoint, dropout\(rate=0.1001\) here"),
+    ({}, {"precision": "highest"}, "jax_default_matmul_precision none in the checkpoint, highest here"),
+    ({}, {"threefry": False}, "jax_threefry_partitionable True in the checkpoint, False here"),
+    ({"x64": False, "data": NUMPY}, {"x64": True, "data": NUMPY}, "jax_enable_x64 False in the checkpoint, True here"),
+    ({"optimizer": later(0.01)}, {"optimizer": later(0.001)}, r"value \(2\) 0.01 in the checkpoint, 0.001 here"),
+    ({"optimizer": masked(1)}, {"optimizer": masked(2)}, "least 1 in the checkpoint, 2 here"),
+    ({"loss": weighted(1.0)}, {"loss": weighted(1.0001)}, "weights 1.0 in the checkpoint, 1.000"),
+    ({"data": batches(), "batch_size": None}, {"data": OTHER_STREAM, "batch_size": None}, "the stream's batches"),
+]
+
+
+def run_in(folder, epochs, *, precision=None, threefry=True, x64=None, **changes):
+    with (
+        jax.default_matmul_precision(precision), jax.threefry_partitionable(threefry),
+        enable_x64(jax.config.jax_enable_x64 if x64 is None else x64),
+    ):  # fmt: skip
+        return run(epochs=epochs, checkpoints=folder, **changes)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """The folder of a run of one epoch."""
+    folder = tmp_path_factory.mktemp("same") / "base"
+    run_in(folder, 1)
+    return folder
+
+
+@pytest.mark.parametrize(("before", "changes", "words"), CHANGES)
+def test_a_single_change_is_refused_by_name(base, tmp_path, before, changes, words):
+    folder = base
+    if before:
+        folder = tmp_path / "run"
+        run_in(folder, 1, **before)
+    kept = sorted(path.name for path in folder.iterdir())
+    with pytest.raises(fnn.CheckpointError, match=f"of another: ({words})"):
+        run_in(folder, 2, **before | changes)
+    assert sorted(path.name for path in folder.iterdir()) == kept
+
+
+def renamed():
+    """The same loss under other names."""
+    return fnn.Loss(
+        lambda p, t: fnn.mean_squared_error.forward(p, t), lambda r, d: fnn.mean_squared_error.backward(r, d)
+    )
+
+
+def test_what_changes_no_number_resumes_bit_by_bit(tmp_path):
+    """Each epoch is another call, with something else that is given or left out."""
+    saved = fnn.Checkpoints(tmp_path / "run")
+    harmless = [
+        {},
+        {"callbacks": [lambda progress: None]},
+        {"callbacks": [fnn.JSONLines(tmp_path / "log.jsonl")]},
+        {"callbacks": [fnn.TensorBoard(tmp_path / "board")]},
+        {"progress": True},
+        {"data": NUMPY},
+        {"loss": renamed()},
+        {"optimizer": fnn.adam(learning_rate=0.01, b2=0.999)},
+        {"checkpoints": saved._replace(keep=1)},
+        {"checkpoints": saved._replace(damaged="previous")},
+        {"checkpoints": saved._replace(on_difference="restart")},
+    ]
+    for number, changes in enumerate(harmless, 1):
+        resumed = run(**{"epochs": number, "checkpoints": saved} | changes)
+    assert bits(resumed) == bits(run(epochs=len(harmless)))
+
+
+def test_the_first_batch_of_a_stream_is_compared_after_the_last_epoch(tmp_path):
+    stream(epochs=2, checkpoints=tmp_path / "run")
+    resumed = stream(epochs=3, checkpoints=tmp_path / "run")
+    assert bits(resumed) == bits(stream(epochs=3))
+
+
+def test_another_run_begins_anew_beside_the_first_where_asked(tmp_path):
+    run(epochs=1, checkpoints=tmp_path / "run")
+    restarts = fnn.Checkpoints(tmp_path / "run", on_difference="restart")
+    for _ in range(2):  # the second call finds its own checkpoints
+        with pytest.warns(UserWarning, match=r"learning rate 0.01 .* goes on to the next folder, run-2"):
+            other = run(epochs=1, checkpoints=restarts, optimizer=fnn.adam(0.02))
+    assert bits(other) == bits(run(epochs=1, optimizer=fnn.adam(0.02)))
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "run-2"}
+
+
+def test_other_versions_are_a_warning(tmp_path, monkeypatch):
+    run(epochs=1, checkpoints=tmp_path)
+    monkeypatch.setattr(jax, "__version__", "0.0.1")
+    with pytest.warns(UserWarning, match=r"jax .*, got jax 0\.0\.1.*its bits may differ"):
+        run(epochs=2, checkpoints=tmp_path)
+
+
+def test_digests_hold_constants_and_no_names():
+    table = np.arange(3.0)
+    x = jnp.ones(3)
+
+    def scaled(factors, size):
+        return lambda values: jax.jit(lambda inner: inner * jnp.asarray(factors, inner.dtype) + size)(values)
+
+    def other_name(values):
+        return scaled(table, 0.5)(values)
+
+    assert program_digest(scaled(table, 0.5), x) == program_digest(other_name, x)
+    others = [scaled(table + 1e-6, 0.5), scaled(table, 0.50001), lambda values: values]
+    assert len({program_digest(each, x) for each in [scaled(table, 0.5), *others]}) == 4
+    assert held_settings(scaled(table, 0.5)) == {"size": 0.5}
