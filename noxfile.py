@@ -164,7 +164,7 @@ def distributed(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def survival(session: nox.Session) -> None:
-    """A training killed at fifty random moments, and two hundred checkpoints with a broken byte."""
+    """Kills, broken bytes, threads, processes on one folder, full disks, Ctrl-C: what a run survives."""
     session.install(".[experiments,training]")
     session.run("python", "-m", "experiments.benchmarks.survival", *session.posargs)
 

@@ -1,9 +1,10 @@
-"""Survival of training: runs that are killed at random moments, and checkpoints with a damaged byte.
+"""Survival of training: kills at random moments, damaged checkpoints, and what else may happen to a run.
 
 ``python -m experiments.benchmarks.survival`` trains one network without interruption. It then trains the network again,
 kills the process with SIGKILL at random moments, restarts it until the run is complete, and compares the results bit by
 bit. Finally it changes or removes one byte in copies of a checkpoint and counts the outcomes of resuming: refused,
-without effect, or wrong.
+without effect, or wrong. The other hazards are those of ``experiments.benchmarks.hazards``: threads, a second process
+in the same folder, a full disk, a read-only folder, and Ctrl-C at random moments.
 """
 
 import contextlib
@@ -30,6 +31,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sklearn.datasets import load_digits
 
 import funcnn as fnn
+from experiments.benchmarks.hazards import hazards
 from experiments.harness.console import console, table
 
 COMMAND = "python -m experiments.benchmarks.survival"
@@ -44,6 +46,8 @@ class SurvivalSettings:
     """Kills of the process, over as many runs as necessary."""
     bytes: int = 200
     """Checkpoint files with a changed or missing byte."""
+    interruptions: int = 50
+    """Runs that get Ctrl-C at a random moment."""
     epochs: int = 400
     """Passes over the data in each run."""
     seed: int = 0
@@ -147,10 +151,12 @@ def outcome(is_right) -> str:
         return "refused"
 
 
-def run(settings: SurvivalSettings) -> dict[str, dict[str, int]]:
+def run(settings: SurvivalSettings) -> dict[str, dict]:
     console.rule("[bold]Survival of training")
     with tempfile.TemporaryDirectory() as folder:
-        found = {"broken bytes": broken(settings, Path(folder)), "kills": killed(settings, Path(folder))}
+        place = Path(folder)
+        found: dict[str, dict] = hazards(place, settings.interruptions, settings.seed)
+        found |= {"broken bytes": broken(settings, place), "kills": killed(settings, place)}
     shown = table("", "figure")
     for title, tally in found.items():
         for name, count in tally.items():
@@ -165,4 +171,5 @@ def run(settings: SurvivalSettings) -> dict[str, dict[str, int]]:
 
 if __name__ == "__main__":
     tally = run(tyro.cli(SurvivalSettings, prog=COMMAND))
-    sys.exit(bool(tally["broken bytes"]["silently_wrong"]) or tally["kills"]["equal"] != tally["kills"]["runs"])
+    is_wrong = bool(tally["broken bytes"]["silently_wrong"]) or tally["kills"]["equal"] != tally["kills"]["runs"]
+    sys.exit(is_wrong or any(each.get("held", 0) != each["runs"] for each in tally.values() if "held" in each))
