@@ -2,7 +2,6 @@
 
 import inspect
 import os
-import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -115,13 +114,13 @@ def _check_is_synchronous(callback: Callable) -> None:
 
 
 def is_end(callback: Callable, answer: Any) -> bool:
-    """Return whether the answer of a callback ends training: its truth, also that of an array of one element.
+    """Return whether the answer of a callback ends training: a truth value, also as an array of one element.
+
+    Other answers, such as the number of bytes that a callback has written, have no meaning.
 
     Raises:
-        TypeError: it is an array of several elements, or a coroutine.
+        TypeError: it is an array of several truth values, or a coroutine.
     """
-    if answer is None or isinstance(answer, bool | np.bool_):
-        return bool(answer)
     if inspect.isawaitable(answer):
         if inspect.iscoroutine(answer):
             answer.close()
@@ -129,17 +128,11 @@ def is_end(callback: Callable, answer: Any) -> bool:
             f"fit(callbacks): expected None, True or False from {callback!r}, got a coroutine, which runs nothing. "
             "Call asyncio.run on it inside the callback."
         )
-    is_array = isinstance(answer, np.ndarray | np.generic | jax.Array)
-    if is_array and np.size(answer) != 1:
+    if not isinstance(answer, bool | np.bool_ | np.ndarray | jax.Array) or np.asarray(answer).dtype != np.bool_:
+        return False
+    if np.size(answer) != 1:
         raise TypeError(
             f"fit(callbacks): expected None, True or False from {callback!r}, got an array of shape "
             f"{np.shape(answer)}. Reduce it with .any() or .all()."
         )
-    is_true = bool(np.asarray(answer).reshape(())) if is_array else bool(answer)
-    if is_true and not (is_array and answer.dtype == np.bool_):
-        warnings.warn(
-            f"fit(callbacks): {callback!r} returned {answer!r}, which is true, and training ends. Return None to "
-            "continue, True to end it.",
-            stacklevel=2,
-        )
-    return is_true
+    return bool(np.asarray(answer).reshape(()))

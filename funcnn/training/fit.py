@@ -129,8 +129,8 @@ def fit(
         early_stopping: ``EarlyStopping(patience, monitor="loss", mode="min")`` stops when a validation figure no longer
             improves, and returns the best parameters and state. ``None`` trains to the end and returns the newest.
         callbacks: functions that are called with a ``Progress`` after every epoch, ``JSONLines(path)`` and
-            ``TensorBoard(folder)``. Training ends where a function returns something true; with several processes, all
-            have to return the same.
+            ``TensorBoard(folder)``. Training ends where a function returns ``True``, or an array that holds it; with
+            several processes, all have to return the same.
         checkpoints: a folder for this run alone, or ``Checkpoints(folder, every=…, keep=…, …)``. While the run lasts,
             no other can use the folder.
         progress: whether to show a bar with the loss, steps per second and the time left.

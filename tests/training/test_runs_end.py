@@ -33,11 +33,11 @@ def signal_soon(number, seconds=0.3):
 @pytest.mark.parametrize(("number", "leaves"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
 def test_a_plain_run_leaves_soon_with_its_result(number, leaves):
     handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
-    start, timer = time.monotonic(), signal_soon(number, 4)
+    start, timer = time.monotonic(), signal_soon(number, 2)
     with pytest.raises(leaves) as caught:
         run(epochs=10_000_000)
     timer.join()
-    assert time.monotonic() - start < 4 + 3
+    assert time.monotonic() - start < 2 + 3
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
     losses = caught.value.trained.history.step_loss
     assert np.isfinite(np.asarray(losses)).any()
@@ -214,12 +214,11 @@ def test_runs_in_threads_are_those_outside(tmp_path):
     assert [bits(results[number]) == bits(whole) for number in range(4)] == [True] * 4
 
 
-@pytest.mark.parametrize("answer", [jnp.array(True), np.array([True]), np.bool_(True), 1, "stop"])
-@pytest.mark.filterwarnings("ignore:.*which is true, and training ends")
+@pytest.mark.parametrize("answer", [jnp.array(True), np.array([True]), np.bool_(True)])
 def test_answers_are_taken_by_truth(answer):
     assert run(callbacks=[lambda progress: answer]).history.loss.shape == (1,)
-    falsy = [lambda progress: np.zeros(1, bool), lambda progress: jnp.array(False), lambda progress: 0]
-    assert run(epochs=2, callbacks=falsy).history.loss.shape == (2,)
+    others = [lambda progress: np.zeros(1, bool), lambda progress: jnp.array(False), lambda progress: 1]
+    assert run(epochs=2, callbacks=others).history.loss.shape == (2,)
 
 
 def test_answers_without_a_truth_are_refused_with_the_result():
