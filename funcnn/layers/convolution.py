@@ -147,6 +147,7 @@ def conv_init(
 
     Example:
         >>> import jax
+        >>> from funcnn.layers.initializers import xavier
         >>> params, _ = conv_init(jax.random.key(0), name="conv2d", shape=(3, 3, 1, 8), kernel_init=xavier)
         >>> params.kernel.shape, params.bias.shape
         ((3, 3, 1, 8), (8,))

@@ -127,8 +127,8 @@ def selu_forward(z: Activations) -> tuple[Activations, Activations]:
     """The scaled exponential linear unit, a = λ z where z > 0, else λ α (eᶻ − 1), with λ ≈ 1.0507 and α ≈ 1.6733.
 
     Example:
-        >>> print(selu_forward(jnp.array([-1e4, 0.0, 2.0]))[0].round(4))
-        [-1.7581  0.      2.1014]
+        >>> [f"{entry:.4f}" for entry in selu_forward(jnp.array([-1e4, 0.0, 2.0]))[0]]
+        ['-1.7581', '0.0000', '2.1014']
 
     Source:
         Klambauer, Unterthiner, Mayr and Hochreiter, "Self-normalizing neural networks", 2017.
@@ -144,8 +144,8 @@ def selu_backward(a: Activations, da: Activations) -> Activations:
     """∂a/∂z = λ where z > 0, else λ α eᶻ = a + λ α (at the kink too), so dz = da times that.
 
     Example:
-        >>> print(selu_backward(jnp.array([0.0, 3.0]), jnp.array([1.0, 1.0])).round(4))
-        [1.7581 1.0507]
+        >>> [f"{entry:.4f}" for entry in selu_backward(jnp.array([0.0, 3.0]), jnp.array([1.0, 1.0]))]
+        ['1.7581', '1.0507']
     """
     return da * jnp.where(a > 0, jnp.full_like(a, SELU_SCALE), a + SELU_SCALE * SELU_ALPHA)
 
