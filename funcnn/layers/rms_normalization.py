@@ -138,5 +138,5 @@ def rms_norm(features: int, epsilon: float = 1e-5) -> Layer:
         partial(rms_norm_init, features=features),
         partial(_layer_forward, epsilon=epsilon),
         rms_norm_backward,
-        LayerSpec("rms_norm", settings=(("features", features), ("epsilon", epsilon))),
+        LayerSpec("rms_norm", settings=(("features", features), ("epsilon", epsilon)), decoding="alone"),
     )
