@@ -1,15 +1,20 @@
 """Saving and loading of parameters and running statistics as safetensors files.
 
 Loading executes no code from the file, unlike a pickle, and other libraries read the format. Metadata contain a version
-and a SHA-256 checksum of all tensors, which detects damaged files.
+and a SHA-256 checksum of all tensors. It proves that no byte was damaged after ``save``. It doesn't prove who wrote the
+file: whoever changes the tensors can also compute their checksum.
 """
 
+import contextlib
 import hashlib
 import json
+import math
 import os
+import stat
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +36,13 @@ _DTYPES = {
     "F16": jnp.float16, "BF16": jnp.bfloat16, "F32": jnp.float32, "F64": jnp.float64,
 }  # fmt: skip
 _NAMES = {np.dtype(dtype).name for dtype in _DTYPES.values()}
+_LARGEST_HEADER, _BYTES_A_TENSOR = 2**20, 2**10
+"""The largest header that is read, in bytes; per tensor of the model, where that is more. An entry has about 100."""
+
+_READ_ANYWAY = 2**24
+"""The bytes of tensors up to which a file of another model is read, to tell it from a damaged one."""
+
+_MOST_AXES = 32
 
 
 def save(path: str | os.PathLike[str], params: Params, state: State = ()) -> None:
@@ -117,7 +129,7 @@ def load(path: str | os.PathLike[str], model: Layer) -> tuple[Params, State]:
     expected = _leaves_by_name("load(model)", *trees)
     for name, like in expected.items():
         _check_dtype("load(model)", name, like)
-    tensors = _decode(file, file.read_bytes())
+    tensors = _read(file, expected)
     _check_same_tensors(file, tensors, expected)
     arrays = [jnp.asarray(tensors[name]) for name in expected]
     return jax.tree.unflatten(jax.tree.structure(trees), arrays)
@@ -203,8 +215,13 @@ def _encode(tensors: dict[str, np.ndarray]) -> bytes:
 
 def _replace(file: Path, content: bytes) -> None:
     temporary = file.parent / f".{uuid.uuid4().hex}.tmp"
+    mode = stat.S_IMODE(file.stat().st_mode) if file.exists() else None
     try:
-        with temporary.open("xb") as stream:
+        # The mode is given with the name, so that a private file is at no moment readable by others.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        with open(os.open(temporary, flags, 0o666 if mode is None else mode), "wb") as stream:
+            if mode is not None:
+                _set_mode(temporary, mode)
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
@@ -219,46 +236,98 @@ def _replace(file: Path, content: bytes) -> None:
             os.close(folder)
 
 
-def _decode(file: Path, content: bytes) -> dict[str, np.ndarray]:
-    """Return the tensors of a file by name. The checksum is verified if there is one."""
+def _set_mode(file: Path, mode: int) -> None:
+    """Give a file the bits that the umask has taken from its mode, where the file system has modes."""
+    with contextlib.suppress(PermissionError):
+        file.chmod(mode)
+
+
+class _Entry(NamedTuple):
+    """A tensor in the header of a file; it has the ``shape`` and ``dtype`` of an array."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+def _read(file: Path, expected: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Return the tensors of a file by name. The checksum is verified if there is one.
+
+    The header is read first, and the tensors only where they are those of the model, or few. So a file of any size
+    takes no more memory than the model's own.
+    """
+    with file.open("rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        start, entries, metadata = _header(file, stream, size, len(expected))
+        if size - start > _READ_ANYWAY:
+            _check_same_tensors(file, entries, expected)
+        stream.seek(0)
+        content = stream.read(size)
     safetensors = _safetensors("load")
-    metadata = _metadata(file, content)
     try:
-        entries = safetensors.deserialize(content)
-    except safetensors.SafetensorError as error:
+        found = {name: entry["data"] for name, entry in safetensors.deserialize(content)}
+        tensors = {
+            name: np.frombuffer(found[name], entry.dtype).reshape(entry.shape) for name, entry in entries.items()
+        }
+    except (safetensors.SafetensorError, LookupError) as error:
         raise _damage_error(file, f"a broken header ({error})") from error
-    tensors = {}
-    for name, entry in entries:
-        if entry["dtype"] not in _DTYPES:
-            raise ValueError(f"load(path): expected dtypes among {', '.join(_DTYPES)}, got {entry['dtype']} at {name}.")
-        tensors[name] = np.frombuffer(entry["data"], _DTYPES[entry["dtype"]]).reshape(entry["shape"])
     if _MARK in metadata:
         _check_mark(file, metadata[_MARK], tensors)
     return tensors
 
 
-def _metadata(file: Path, content: bytes) -> dict[str, str]:
-    """Return the metadata in the header, and check that the file is as long as the header promises."""
-    length = int.from_bytes(content[:8], "little")
-    if len(content) < 8 or 8 + length > len(content):
-        raise _damage_error(file, f"{len(content)} bytes, too few for its header: truncated, or no safetensors file")
+def _header(file: Path, stream: BinaryIO, size: int, tensors: int) -> tuple[int, dict[str, _Entry], dict[str, Any]]:
+    """Return where the tensors begin, their shapes and dtypes by name, and the metadata.
+
+    Args:
+        file: its path, for errors.
+        stream: the open file.
+        size: its bytes.
+        tensors: how many the model has. The header may be larger than usual in proportion.
+    """
+    length = int.from_bytes(stream.read(8), "little")
+    if size < 8 or 8 + length > size:
+        raise _damage_error(file, f"{size} bytes, too few for its header: truncated, or no safetensors file")
+    most = max(_LARGEST_HEADER, _BYTES_A_TENSOR * tensors)
+    if length > most:
+        raise ValueError(
+            f"load(path): expected a header of at most {most} bytes, got {length} in {file}. Save the weights alone, "
+            "without long metadata."
+        )
     try:
-        header = json.loads(content[8 : 8 + length])
+        header = json.loads(stream.read(length))
         metadata = dict(header.pop("__metadata__", {}))
+        unknown = [(name, entry["dtype"]) for name, entry in header.items() if entry["dtype"] not in _DTYPES]
+        entries = {} if unknown else {name: _entry(entry) for name, entry in header.items()}
         promised = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
-        missing = int(promised) - len(content)
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise _damage_error(file, f"a broken header ({type(error).__name__}: {error})") from error
+        missing = int(promised) - size
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError) as error:
+        raise _damage_error(file, "a broken header") from error
     if missing > 0:
         raise _damage_error(file, f"{missing} bytes less than its header promises: truncated")
-    return metadata
+    if missing < 0:
+        raise _damage_error(file, f"a broken header, which leaves {-missing} bytes unused")
+    for name, dtype in unknown:
+        raise ValueError(f"load(path): expected dtypes among {', '.join(_DTYPES)}, got {dtype} at {name}.")
+    return 8 + length, entries, metadata
+
+
+def _entry(entry: dict[str, Any]) -> _Entry:
+    """Return the shape and dtype of a tensor in the header; raise where its bytes have another size."""
+    shape, (begin, end) = tuple(entry["shape"]), entry["data_offsets"]
+    sizes = (*shape, begin, end)
+    if len(shape) > _MOST_AXES or not all(type(number) is int and 0 <= number < 2**63 for number in sizes):
+        raise ValueError("a shape or an offset that is no size")
+    dtype = np.dtype(_DTYPES[entry["dtype"]])
+    if math.prod(shape) * dtype.itemsize != end - begin:
+        raise ValueError("a shape of another size than its bytes")
+    return _Entry(shape, dtype)
 
 
 def _check_mark(file: Path, mark: str, tensors: dict[str, np.ndarray]) -> None:
     try:
         found = json.loads(mark)
         version, sha256 = found["version"], found["sha256"]
-    except (ValueError, TypeError, LookupError) as error:
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise _damage_error(file, "a broken checksum in its header") from error
     if version != _VERSION:
         raise ValueError(
@@ -275,7 +344,7 @@ def _damage_error(file: Path, reason: str) -> ValueError:
     )
 
 
-def _check_same_tensors(file: Path, tensors: dict[str, np.ndarray], expected: dict[str, Any]) -> None:
+def _check_same_tensors(file: Path, tensors: Mapping[str, Any], expected: dict[str, Any]) -> None:
     """Raise for the first tensor whose name, shape or kind of dtype isn't the model's."""
 
     def error(expected: str, got: str, advice: str = "Load it into the model that it was saved from.") -> ValueError:

@@ -1,11 +1,14 @@
 """Weights in files: loaded weights are equal to the saved ones bit by bit, and other files raise."""
 
 import functools
+import json
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+import time
+import tracemalloc
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +16,7 @@ import numpy as np
 import pytest
 
 import funcnn as fnn
+from funcnn._initialization import initial_shapes
 from funcnn.weights import load, save
 from tests.cases import KEY, LAYERS, MODELS, WIDEST, cast, drawn, named
 
@@ -128,6 +132,67 @@ def test_damaged_files_are_never_loaded_as_other_weights(file):
         else:
             assert bits(loaded) == bits(weights())
     assert refused > 180
+
+
+def written(header, tensors=b"", length=None):
+    header = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return (len(header) if length is None else length).to_bytes(8, "little") + header + tensors
+
+
+def entry(shape, size, dtype="F32"):
+    return {"dtype": dtype, "shape": shape, "data_offsets": [0, size]}
+
+
+HOSTILE = {
+    "a header as long as the file": (written(b"", length=2**36 - 8), 2**36),
+    "a header longer than any file": (written(b"", length=2**64 - 1), 100),
+    "a deep header": (written(b"[" * 2_000_000), 0),
+    "a deep entry": (written(b'{"a":' * 300_000), 0),
+    "a deep checksum": (written({"__metadata__": {"funcnn.weights": "[" * 1_000_000}}), 0),
+    "a header of empty lists": (written(b"[" + b"[]," * 600_000 + b"[]]"), 0),
+    "a number of many digits": (
+        written(b'{"a":{"dtype":"F32","shape":[],"data_offsets":[0,' + b"9" * 1_000_000 + b"]}}"),
+        0,
+    ),
+    "a shape of many large numbers": (written({"a": entry([2**62] * 90_000, 4)}, bytes(4)), 0),
+    "a negative size": (written({"a": entry([-1, -1], 4)}, bytes(4)), 0),
+    "a fractional size": (written({"a": entry([0.5, 2], 4)}, bytes(4)), 0),
+    "a tensor of 64 GiB": (written({"params.kernel": entry([2**34], 2**36)}), 2**36),
+    "one name twice": (written(b'{"a":%b,"a":%b}' % ((json.dumps(entry([1], 4)).encode(),) * 2), bytes(4)), 0),
+}
+
+
+@pytest.mark.parametrize(("content", "size"), HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_file_of_any_size_is_refused_at_once_and_in_little_memory(content, size, tmp_path):
+    """Files of 64 GiB are sparse: they take no space, and reading them would end the test."""
+    with (tmp_path / "hostile").open("wb") as stream:
+        stream.write(content)
+        stream.truncate(max(size, len(content)))
+    initial_shapes(fnn.linear(3, 2))  # not what is timed
+    tracemalloc.start()
+    start = time.perf_counter()
+    try:
+        with pytest.raises(ValueError, match=r"load\((path|model)\): expected"):
+            load(tmp_path / "hostile", fnn.linear(3, 2))
+        seconds, peak = time.perf_counter() - start, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert seconds < 1
+    assert peak < 100e6
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes are POSIX's")
+@pytest.mark.parametrize("mode", [0o600, 0o664])
+def test_a_file_keeps_its_mode(mode, file):
+    file.chmod(mode)
+    before = os.umask(0o027)
+    try:
+        save(file, *weights())
+        assert file.stat().st_mode & 0o777 == mode
+        save(file.parent / "new", *weights())
+        assert (file.parent / "new").stat().st_mode & 0o777 == 0o640
+    finally:
+        os.umask(before)
 
 
 def other_checksum(content):
