@@ -41,6 +41,13 @@ def numeric_array(name: str, value: Any) -> Array:
                 f"{name}: expected integers from {held.min} to {held.max}, got {array.min()} to {array.max()}. "
                 "Renumber them, or enable 64-bit integers: jax.config.update('jax_enable_x64', True)."
             )
+    if array.dtype == np.float64 and jax.dtypes.canonicalize_dtype(array.dtype) == np.float32:
+        beyond = np.isfinite(array) & (abs(array) > np.finfo(np.float32).max)
+        if beyond.any():
+            raise ValueError(
+                f"{name}: expected numbers that float32 holds, got {array[beyond][0]:g}. Divide them first, "
+                "x / np.abs(x).max(), or enable 64-bit floats: jax.config.update('jax_enable_x64', True)."
+            )
     return jnp.asarray(array)
 
 
@@ -208,7 +215,7 @@ def check_scalar(name: str, value: Any, *, floating: bool = True) -> None:
         )
 
 
-def check_finite(name: str, array: Array, columns: list[str] | None = None) -> None:
+def check_finite(name: str, array: Array | np.ndarray, columns: list[str] | None = None) -> None:
     """Raise where a concrete array holds a NaN or an infinity, with the place of the first one.
 
     Args:

@@ -219,7 +219,7 @@ def _replace(file: Path, content: bytes) -> None:
     try:
         # The mode is given with the name, so that a private file is at no moment readable by others.
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        with open(os.open(temporary, flags, 0o666 if mode is None else mode), "wb") as stream:
+        with os.fdopen(os.open(temporary, flags, 0o666 if mode is None else mode), "wb") as stream:
             if mode is not None:
                 _set_mode(temporary, mode)
             stream.write(content)

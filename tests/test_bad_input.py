@@ -289,6 +289,34 @@ BAD_FITS = {
         ValueError,
         r"expected scores of at least two classes, got shape \(6, 1\).*sigmoid_cross_entropy",
     ),
+    **{
+        f"{output.spec.name} before {loss.spec.name}": (
+            {"model": fnn.mlp((3, 2), output=output), "loss": loss},
+            ValueError,
+            rf"fit: expected a model that gives logits, got one that ends in layers\[1\] {output.spec.name}, which "
+            rf"{loss.spec.name} contains already.*Leave the output layer out, or take .*, {other}",
+        )
+        for output in (fnn.softmax, fnn.sigmoid)
+        for loss, other in (
+            (fnn.softmax_cross_entropy, "categorical_cross_entropy"),
+            (fnn.sigmoid_cross_entropy, "binary_cross_entropy"),
+        )
+    },
+    "a layer of probabilities by its spec alone": (
+        {"model": fnn.serial(CLASSIFIER, fnn.identity._replace(spec=fnn.LayerSpec("own", output_range=(0.0, 1.0))))},
+        ValueError,
+        r"got one that ends in layers\[1\] own",
+    ),
+    "a softmax of one output": (
+        {"model": fnn.mlp((3, 1), output=fnn.softmax), "loss": fnn.mean_squared_error, "y": X[:, :1]},
+        ValueError,
+        r"fit\(data\): expected at least two outputs in front of layers\[1\] softmax, got shape \(6, 1\)",
+    ),
+    "a later batch whose rows of classes sum to 2": (
+        {"validation": [(X, ONE_HOT), (X, jnp.ones((6, 2), WIDEST))], "y": ONE_HOT},
+        ValueError,
+        r"fit\(validation\): a batch: y: expected one-hot rows .* sum to 1, got the sum 2 at index \(0,\)",
+    ),
     "images into a linear layer": (
         {"x": X.reshape(2, 3, 3), "y": LABELS[:2], "model": fnn.mlp((9, 2))},
         ValueError,
@@ -577,7 +605,7 @@ BAD_CALLS = {
     "scaling of other features": (
         lambda: fnn.min_max_scaler.apply(fnn.min_max_scaler.fit(X), X[:, :2]),
         ValueError,
-        r"scale: expected float\d+ x of shape \(batch, 3\) like what was fitted, got float\d+ of shape \(6, 2\)",
+        r"scale: expected x of shape \(batch, 3\) like what was fitted, got float\d+ of shape \(6, 2\)",
     ),
     "an accuracy of targets that don't fit": (
         lambda: fnn.accuracy(X, LABELS[:5]),

@@ -49,6 +49,7 @@ from funcnn.training.input import (
 )
 from funcnn.training.interrupts import Interrupts
 from funcnn.training.loop import longest_stretch, run_to_end
+from funcnn.training.narrow import warn_of_epsilon
 from funcnn.training.observers import open_observers
 from funcnn.training.placement import placement_on
 from funcnn.training.results import Progress, Trained
@@ -183,6 +184,7 @@ def fit(
     check_setup("fit", model, loss, optimizer, key, grad)
     data, options = _checked_inputs(model, loss, given, data, options)
     params, state, loop_key = start("fit", model, key, params, state)
+    warn_of_epsilon("fit", optimizer, params)
     setup = TrainingSetup(model, loss, optimizer, grad, 0, placement, options.monitor_every)
     interrupts = Interrupts()
     setup, batches = _batches(setup, data, batch_size, loop_key, params, state, options, interrupts)

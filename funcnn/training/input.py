@@ -1,7 +1,6 @@
 """Checks and conversions of the arguments of training and evaluation."""
 
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, TypeAlias
@@ -60,18 +59,21 @@ def check_setup(name, model, loss, optimizer, key, grad) -> None:
         )
     check_key(f"{name}(key)", key)
     check_callable(f"{name}(grad)", grad, "Pass manual_value_and_grad or autodiff_value_and_grad themselves.")
-    _warn_of_probabilities(name, model, loss)
+    _check_logits(name, model, loss)
 
 
-def _warn_of_probabilities(name, model, loss) -> None:
-    """Warn of an output layer that makes probabilities of classes in front of a loss that takes logits."""
+def _check_logits(name, model, loss) -> None:
+    """Raise where an output layer makes probabilities for a loss that takes logits and makes them itself."""
     output, spec = output_leaf(model), loss_spec(loss)
-    if output is not None and spec_of(output.layer).sums_to_one and spec.prediction == "logits":
-        warnings.warn(
+    if output is None or spec.prediction != "logits":
+        return
+    lowest, highest = spec_of(output.layer).output_range
+    if 0 <= lowest and highest <= 1:
+        takes = "categorical_cross_entropy" if spec.targets == "classes" else "binary_cross_entropy"
+        raise ValueError(
             f"{name}: expected a model that gives logits, got one that ends in {output.name}, which {spec.name} "
-            "contains already: the loss cannot get near 0. Leave the output layer out, or take a loss on "
-            "probabilities, categorical_cross_entropy.",
-            stacklevel=4,
+            f"contains already: the loss cannot get near 0. Leave the output layer out, or take a loss on "
+            f"probabilities, {takes}."
         )
 
 
@@ -166,7 +168,8 @@ def checked_batch(name, model, loss, params, state, data) -> Batch:
             ) from error
         raise
     check_scalar(f"{name}: the loss", value)
-    _check_classes(name, loss, prediction.shape, y)
+    _check_outputs(name, model, loss, prediction.shape, y)
+    _check_rows(name, loss, y)
     return Batch(x, y)
 
 
@@ -179,13 +182,26 @@ def _fits(model, loss, params, state, x, y) -> bool:
     return True
 
 
-def _check_classes(name, loss, shape, y) -> None:
-    """Raise where a loss on exclusive classes gets a single class, or targets that are rows that do not sum to 1."""
-    if loss_spec(loss).targets == "classes" and shape[-1:] == (1,):
+def _check_outputs(name, model, loss, shape, y) -> None:
+    """Raise where a loss on exclusive classes gets a single class, or the output layer makes one probability: 1."""
+    if shape[-1:] != (1,):
+        return
+    output = output_leaf(model)
+    if output is not None and spec_of(output.layer).sums_to_one:
+        raise ValueError(
+            f"{name}: expected at least two outputs in front of {output.name}, got shape {shape}: the probability of a "
+            "single class is always 1. Give the model an output for each class, or end it in sigmoid."
+        )
+    if loss_spec(loss).targets == "classes":
         raise ValueError(
             f"{name}: expected scores of at least two classes, got shape {shape}: the probability of a single class is "
-            "always 1. Give the model an output for each class, or use sigmoid_cross_entropy."
+            "always 1. Give the model an output for each class, or use sigmoid_cross_entropy with targets "
+            f"np.reshape(y, {shape}).astype(np.float32)."
         )
+
+
+def _check_rows(name, loss, y) -> None:
+    """Raise where a loss on exclusive classes gets rows of targets that do not sum to 1."""
     is_rows = loss_spec(loss).targets == "classes" and y.ndim > 1 and jnp.issubdtype(y.dtype, jnp.floating)
     if is_rows and is_concrete(y):
         sums = np.asarray(y, np.float64).sum(axis=-1)
@@ -357,6 +373,7 @@ def batch_checker(name, model, loss, params, state) -> Callable[[Any], Batch]:
         with errors_of(f"{name}: a batch"):
             check_token_values(model, params, state, x)
             loss.forward(jnp.resize(probes[0], (len(x), *probes[0].shape[1:])), y)
+        _check_rows(f"{name}: a batch", loss, y)
         return Batch(x, y)
 
     return checked

@@ -17,6 +17,7 @@ from funcnn.training.input import (
     given_or_shapes,
     start,
 )
+from funcnn.training.narrow import warn_of_epsilon
 from funcnn.training.results import Trained, as_trained, scanned_history
 from funcnn.training.steps import Carry, Plan, TrainingSetup, run_epochs
 from funcnn.types import GradFn, Layer, Loss, Params, State
@@ -81,6 +82,7 @@ def train(
     # Drawing the parameters compiles a program: the data are checked before.
     batch = checked_batch("train(data)", model, loss, *given_or_shapes("train", model, params, state), data)
     params, state, loop_key = start("train", model, key, params, state)
+    warn_of_epsilon("train", optimizer, params)
     check_targets("train(data)", model, loss, params, state, batch)
     plan = Plan(len(batch.x), checked_batch_size("train", batch_size, len(batch.x)))
     setup = TrainingSetup(model, loss, optimizer, grad, plan.batch_size)

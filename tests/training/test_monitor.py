@@ -78,12 +78,6 @@ def test_an_iterable_sorted_by_class_is_reported_and_a_shuffled_one_is_not():
         assert health.record.target.balance.tolist() == [0.5, 0.5]
 
 
-def test_softmax_in_front_of_a_loss_on_logits_is_said_before_training():
-    model = fnn.mlp((3, 8, 2), output=fnn.softmax)
-    with pytest.warns(UserWarning, match=r"fit: expected a model that gives logits, got one .* layers\[3\] soft"):
-        run(model=model, loss=fnn.softmax_cross_entropy, data=(X, np.arange(22) % 2), epochs=1)
-
-
 def test_what_it_refuses(as_for_users):
     with pytest.raises(ValueError, match=r"fit\(monitor\): expected a positive integer, got 0"):
         run(monitor=0)
