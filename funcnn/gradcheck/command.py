@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import inspect
+import os
 import sys
 import sysconfig
 import traceback
@@ -17,6 +18,7 @@ import tyro
 
 import funcnn as fnn
 from funcnn._numerics.precision import enable_x64
+from funcnn.gradcheck.process import FAILED, run_apart
 from funcnn.layers import activations, normalization, rms_normalization
 
 PROGRAM = "python -m funcnn"
@@ -105,11 +107,12 @@ class WrongCall(Exception):  # noqa: N818 - the caller's mistake, which never le
     """What is wrong with the call, as a sentence for the person who made it."""
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str], *, apart: bool = False) -> int:
     """Run the command line.
 
     Args:
         arguments: what stands after ``python -m funcnn``; none for the help.
+        apart: whether a caller's file is run in a process of its own, which it may end.
 
     Returns:
         The exit status: 0 for a right gradient, 1 for a wrong one, 2 for a wrong call.
@@ -128,6 +131,8 @@ def main(arguments: Sequence[str]) -> int:
         )
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 2
+    if apart and settings.target is not None:
+        return run_apart(arguments, settings.target)
     try:
         return run(settings)
     except WrongCall as error:
@@ -145,10 +150,13 @@ def run(settings: GradcheckSettings) -> int:
         )
     if settings.html is not None and not settings.html.parent.is_dir():
         raise WrongCall(f"--html: expected a file in an existing folder, got {settings.html}. Make the folder first.")
+    process = os.getpid()
     # With --json, standard output is the report's alone, whatever the caller's code prints, under jit too.
     with contextlib.redirect_stdout(sys.stderr):
         report = _of_model(settings) if settings.target is None else _of_file(settings.target, settings)
         jax.effects_barrier()
+    if os.getpid() != process:  # The file has forked: the report is that of the first process.
+        os._exit(FAILED)
     if settings.html is not None:
         try:
             report.to_html(settings.html)

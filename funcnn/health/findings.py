@@ -43,7 +43,7 @@ def diagnose_health(record: HealthRecord, facts: ModelFacts) -> tuple[Finding, .
         >>> from funcnn.models import perceptron
         >>> facts, ones = model_facts(perceptron(2), 4), np.ones((1, 2))
         >>> record = HealthRecord(
-        ...     tuple(layer.name for layer in facts.layers), np.arange(1), LayerMeasures(*[ones] * 8), 1e-3 * ones,
+        ...     tuple(layer.name for layer in facts.layers), np.arange(1), LayerMeasures(*[ones] * 9), 1e-3 * ones,
         ...     np.array([0.7]), np.array([]), input_facts([[0.0, 1.0], [1.0, 0.0]]),
         ...     target_facts(np.array([[0.0], [1.0]]), sigmoid_cross_entropy),
         ... )

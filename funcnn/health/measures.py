@@ -43,6 +43,8 @@ class LayerMeasures(NamedTuple):
     Fields:
         mean: of the layer's outputs y, over all entries.
         spread: their standard deviation.
+        between_units: the standard deviation between a layer's units, features of its output, over all samples; 0 where
+            all units are alike, and the spread where there is only one.
         saturated: the share of a saturating layer's outputs, or of a recurrent layer's gates, that lie in a flat tail,
             |f′| < 0.05 max |f′|.
         dead: the share of a rectifying layer's units, features of its output, that pass no gradient for any sample of
@@ -57,6 +59,7 @@ class LayerMeasures(NamedTuple):
 
     mean: Float[Array, "*layers"]
     spread: Float[Array, "*layers"]
+    between_units: Float[Array, "*layers"]
     saturated: Float[Array, "*layers"]
     dead: Float[Array, "*layers"]
     cotangent: Float[Array, "*layers"]
@@ -174,8 +177,9 @@ def _forward_measures(layer, params, residuals, y) -> LayerMeasures:
     wide = y.astype(_wide(y.dtype))
     nothing = jnp.zeros((), wide.dtype)
     measures = LayerMeasures(*[nothing] * len(LayerMeasures._fields))._replace(
-        mean=wide.mean(), spread=wide.std(), parameter_norm=_tree_norm(params, wide.dtype)
-    )
+        mean=wide.mean(), spread=wide.std(), between_units=_between_units(wide),
+        parameter_norm=_tree_norm(params, wide.dtype),
+    )  # fmt: skip
     spec = spec_of(layer)
     if spec.units == "saturating":
         is_flat = jnp.abs(_slopes(layer, residuals, y)) < FLAT * spec.steepest
@@ -187,6 +191,12 @@ def _forward_measures(layer, params, residuals, y) -> LayerMeasures:
         entropy = attention_entropy(spec.attention_weights(residuals).astype(wide.dtype)).mean()
         measures = measures._replace(attention_entropy=entropy)
     return measures
+
+
+def _between_units(y):
+    if y.ndim < 2 or y.shape[-1] == 1:
+        return y.std()
+    return jnp.sqrt(y.var(axis=-1).mean())
 
 
 def _backward_measures(measures, dparams, dy) -> LayerMeasures:

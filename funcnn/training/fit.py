@@ -30,6 +30,7 @@ from funcnn.health import (
     model_facts,
     target_facts,
 )
+from funcnn.health.rise import warn_of_rise
 from funcnn.layers.traversal import layer_names
 from funcnn.training.batches import ArrayBatches, StreamBatches, is_stream
 from funcnn.training.callbacks import Callbacks, JSONLines, TensorBoard, checked_callbacks
@@ -193,7 +194,10 @@ def fit(
     identity = None if options.checkpoints is None else _identity(setup, carry, data, key, given, options)
     at = initial_state(carry if placement is None else placement.put(carry), (setup, batches.program))
     with interrupts.deferred(), contextlib.ExitStack() as stack:
-        return _drive(stack, setup, batches, validate, identity, at, data, options, interrupts)
+        trained = _drive(stack, setup, batches, validate, identity, at, data, options, interrupts)
+    if not options.monitor_every and options.early_stopping is None:
+        warn_of_rise("fit", np.asarray(trained.history.step_loss))
+    return trained
 
 
 class _Options(NamedTuple):

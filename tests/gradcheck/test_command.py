@@ -1,7 +1,9 @@
 """The command line: its three exit statuses, what stands on standard output, and what a wrong call is told."""
 
 import json
+import os
 import runpy
+import signal
 import subprocess
 import sys
 
@@ -195,6 +197,89 @@ def test_alone_it_shows_its_help():
     ended = subprocess.run([sys.executable, "-m", "funcnn"], capture_output=True, text=True, check=True)
     assert "gradcheck" in ended.stdout
     assert ended.stderr == ""
+
+
+PROGRAMS = """
+import atexit, ctypes, os, sys
+import jax.numpy as jnp
+
+def case(factor): return lambda w: (w**2).sum(), lambda w: factor * w, jnp.ones(2)
+
+def ends(): os._exit(0)
+def ends_in_c(): ctypes.CDLL(None)._exit(0)
+def ends_at_exit():
+    atexit.register(os._exit, 0)
+    return case(3)
+def writes_bytes():
+    sys.stdout.buffer.write(b"\\xff\\xfe")
+    os.write(1, b"\\xff\\xfe")
+    print("\\udcff")
+    return case(2)
+def forks():
+    os.fork()
+    return case(2)
+def leaves_a_fork():
+    if os.fork():
+        os._exit(0)
+    return case(2)
+def forks_and_ends():
+    if not os.fork():
+        os._exit(0)
+    return case(2)
+def prints_without_end():
+    while True:
+        print("x" * 1000)
+"""
+
+
+@pytest.fixture
+def programs(tmp_path):
+    (tmp_path / "programs.py").write_text(PROGRAMS)
+
+    def start(name):
+        command = [sys.executable, "-m", "funcnn", "gradcheck", f"{tmp_path / 'programs.py'}:{name}", "--json"]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    return start
+
+
+def test_a_file_that_ends_its_process_gets_2_and_a_sentence(programs):
+    process = programs("ends")
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out) == (2, b"")
+    assert b"programs.py:ends: expected a process that runs to the end of the check, got one that ended" in err
+
+
+@pytest.mark.benchmarks_smoke
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="only POSIX forks")
+def test_a_status_belongs_to_a_report_whatever_the_file_does(programs):
+    expected = {
+        "ends_in_c": 2, "ends_at_exit": 1, "writes_bytes": 0, "forks": 0, "leaves_a_fork": 2, "forks_and_ends": 0,
+    }  # fmt: skip
+    processes = {name: programs(name) for name in expected}
+    for name, process in processes.items():
+        out, _ = process.communicate(timeout=300)
+        assert process.returncode == expected[name], name
+        if expected[name] == 2:
+            assert out == b"", name
+        else:
+            assert json.loads(out)["ok"] is (expected[name] == 0), name
+
+
+@pytest.mark.benchmarks_smoke
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, None], ids=["killed", "interrupted", "unread"])
+def test_output_without_end_ends_with_the_command_and_is_never_0(number, programs):
+    with programs("prints_without_end") as process:
+        assert process.stderr.read(10**6).count(b"x") > 900_000
+        if number is None:
+            process.stderr.close()
+        else:
+            process.send_signal(number)
+            while process.stderr.read(10**6):  # until no process has it open
+                pass
+        assert process.wait(timeout=60) != 0
+        assert process.stdout.read() == b""
 
 
 def test_without_tyro_it_says_what_to_install(monkeypatch, capsys):

@@ -1,6 +1,7 @@
 """A small healthy run gives no finding; with one thing broken it gives the right one, with its layer and figures."""
 
 import dataclasses
+import warnings
 from functools import partial
 
 import jax
@@ -22,6 +23,7 @@ from funcnn.health import (
     target_facts,
     update_ratios,
 )
+from funcnn.health.rise import warn_of_rise
 from funcnn.layers.traversal import layer_names
 from tests.cases import WIDEST
 
@@ -283,6 +285,68 @@ def test_a_loss_that_falls_slowly_under_heavy_dropout_is_that_of_a_thinned_netwo
     found = diagnose_health(record._replace(step_losses=losses), facts._replace(layers=layers))
     assert any("thinned network" in finding.sentence for finding in found) is is_named
     assert any("rows of x and y" in finding.remedy for finding in found) is not is_named
+
+
+def test_dropout_in_several_layers_adds_up():
+    record, facts = failed(TANH)
+    record = record._replace(step_losses=record.target.constant_loss * np.linspace(1.2, 0.95, STEPS))
+    for rates, is_named in (((0.6, 0.6), True), ((0.3, 0.3), False)):
+        thinned = [layer._replace(drop_rate=rate) for layer, rate in zip(facts.layers[:2], rates, strict=True)]
+        found = diagnose_health(record, facts._replace(layers=(*thinned, *facts.layers[2:])))
+        assert any("2 layers drop entries in training, and 84%" in finding.sentence for finding in found) is is_named
+
+
+def test_units_with_equal_weights_are_named_where_they_stay_equal_and_are_hidden():
+    record, facts = failed(TANH)
+    rows = np.arange(len(facts.layers))
+    for equal, is_named in (
+        (lambda between: 0 * between, True),
+        (lambda between: np.where(np.arange(len(between))[:, None] == 0, 0, between), False),
+        (lambda between: np.where(rows == rows[-1], 0, between), False),
+    ):
+        found = diagnose_health(changed(record, between_units=equal), facts)
+        named = [finding for finding in found if "all alike at the first step and stay alike" in finding.sentence]
+        assert bool(named) is is_named
+        assert all(finding.layer == "layers[0] linear" for finding in named)
+
+
+def test_a_layer_that_passes_no_gradient_at_any_step_is_named_as_a_normalization_of_one_entry():
+    record, facts = failed(TANH)
+
+    def blocked(cotangent):
+        return np.where(np.arange(cotangent.shape[1]) < 2, 0, cotangent)
+
+    found = diagnose_health(changed(record, cotangent=blocked, relative_cotangent=blocked), facts)
+    (finding,) = [finding for finding in found if finding.kind == "vanishing gradients"]
+    assert finding.layer == "layers[2] linear"
+    assert "passes on exactly 0 at every step" in finding.sentence
+
+
+FALLING = np.geomspace(3, 0.1, 100)
+NOISY = np.random.default_rng(0).exponential(size=400)
+
+
+@pytest.mark.parametrize(
+    ("losses", "rose"),
+    [
+        (FALLING[::-1], True),
+        (np.full(100, np.log(10)) * np.linspace(1, 1.2, 100), True),
+        (np.array([2.3, 4e5]), True),
+        (np.concatenate([FALLING, [np.nan], FALLING[::-1] * 3]), True),
+        (-FALLING, True),
+        (FALLING, False),
+        (NOISY, False),
+        (np.array([0.5, 0.52]), False),
+        (np.array([1.0]), False),
+        (np.concatenate([FALLING, FALLING[::-1]]), False),
+        (-FALLING[::-1], False),
+    ],
+)
+def test_a_loss_that_rose_is_a_warning(losses, rose):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_of_rise("fit", losses)
+    assert [str(warning.message).startswith("fit: the loss rose, from ") for warning in caught] == [True] * rose
 
 
 def test_batch_norm_of_a_single_entry_is_named_and_of_more_is_not():

@@ -112,6 +112,7 @@ def test_the_figures_are_those_of_plain_numpy(small):
     expected = LayerMeasures(
         mean=[y.mean() for y in outputs],
         spread=[y.std() for y in outputs],
+        between_units=[np.sqrt(y.var(axis=-1).mean()) for y in outputs],
         saturated=[0, 0, 0, (1 - a1**2 < 0.05).mean(), 0, (p * (1 - p) < 0.05 / 4).mean()],
         dead=[0, (a0 == 0).all(axis=0).mean(), 0, 0, 0, 0],
         cotangent=root_mean_squares,

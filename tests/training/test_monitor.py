@@ -78,6 +78,12 @@ def test_an_iterable_sorted_by_class_is_reported_and_a_shuffled_one_is_not():
         assert health.record.target.balance.tolist() == [0.5, 0.5]
 
 
+def test_without_the_monitor_a_loss_that_rose_is_a_warning():
+    settings = {"model": fnn.linear(3, 1), "optimizer": fnn.sgd(1.2), "epochs": 3}
+    with pytest.warns(UserWarning, match=r"fit: the loss rose, from .* Divide the learning rate by 10"):
+        run(**settings)
+
+
 def test_what_it_refuses(as_for_users):
     with pytest.raises(ValueError, match=r"fit\(monitor\): expected a positive integer, got 0"):
         run(monitor=0)

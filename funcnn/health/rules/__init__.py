@@ -12,7 +12,7 @@ from funcnn.health.kinds import Finding
 from funcnn.health.loss_curve import LossCurve
 from funcnn.health.record import HealthRecord, ModelFacts
 from funcnn.health.rules.data import unfit_labels, unscaled_input
-from funcnn.health.rules.parameters import decay, thinned, zero_start
+from funcnn.health.rules.parameters import decay, equal_units, thinned, zero_start
 from funcnn.health.rules.signal import dead_units, exploding, saturation, vanishing
 from funcnn.health.rules.step_size import no_fall, rate_too_high, rate_too_low
 
@@ -31,5 +31,5 @@ RULES: tuple[Rule, ...] = (
 )
 """The rules in the order of their findings, causes before consequences."""
 
-EXPLANATIONS: tuple[Rule, ...] = (zero_start, decay, thinned)
+EXPLANATIONS: tuple[Rule, ...] = (zero_start, equal_units, decay, thinned)
 """Rules whose finding explains those on the signal, on the size of the steps and on the loss, and replaces them."""

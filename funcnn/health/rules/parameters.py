@@ -1,4 +1,4 @@
-"""Explanations of a loss that does not fall: parameters that start at 0 or decay to 0, and heavy dropout.
+"""Explanations of a loss that does not fall: parameters that start equal or decay to 0, and heavy dropout.
 
 An explanation stands in the place of the findings that are its consequences.
 """
@@ -15,7 +15,11 @@ SHRUNK = 0.1
 """The share of its first norm that is left of every layer. Where gradients decide, norms of kernels grow or stay."""
 
 NOISY = 0.8
-"""A drop rate p multiplies the signal by noise of the variance p/(1 − p): four times the signal's square here."""
+"""A drop rate p multiplies the signal by noise of the variance p/(1 − p): four times the signal's square here. For
+several layers, 1 − p is the product of theirs."""
+
+EQUAL = 1e-5
+"""The largest standard deviation between equal units over the size of their outputs: rounding in float32."""
 
 SIGNIFICANT = 3.0
 """Standard errors between the means of the first and of the last tenth of the losses."""
@@ -34,6 +38,26 @@ def zero_start(record: HealthRecord, facts: ModelFacts, curve: LossCurve) -> Ite
         int(record.steps[0]),
         f"All parameters are 0 at the first step: the units of a layer are all alike and stay alike, and no gradient "
         f"reaches {record.names[last]}. After {np.size(record.step_losses)} steps {outcome(curve)}.",
+        "Draw the parameters at random: leave params out, or use model.init(key).",
+    )
+
+
+def equal_units(record: HealthRecord, facts: ModelFacts, curve: LossCurve) -> Iterator[Finding]:
+    """Find hidden layers whose units are equal at the first step and at the last: equal weights get equal gradients."""
+    between, spread = sampled(record, "between_units"), sampled(record, "spread")
+    size = np.maximum(spread, abs(sampled(record, "mean")))
+    with np.errstate(invalid="ignore"):
+        is_equal = (between <= EQUAL * size) & (spread > 0)
+    rows = np.flatnonzero(has_parameters(record))[:-1]
+    found = rows[is_equal[0, rows] & is_equal[-1, rows]]
+    if curve.learns or not len(found):
+        return
+    yield Finding(
+        "loss doesn't fall",
+        record.names[found[0]],
+        int(record.steps[0]),
+        f"The units of {record.names[found[0]]} are all alike at the first step and stay alike: they start with equal "
+        f"weights, so that they get equal gradients. After {np.size(record.step_losses)} steps {outcome(curve)}.",
         "Draw the parameters at random: leave params out, or use model.init(key).",
     )
 
@@ -60,16 +84,21 @@ def decay(record: HealthRecord, facts: ModelFacts, curve: LossCurve) -> Iterator
 
 def thinned(record: HealthRecord, facts: ModelFacts, curve: LossCurve) -> Iterator[Finding]:
     """Find a loss that falls slowly under heavy dropout: it is the loss of a thinned network."""
-    row = int(np.argmax([layer.drop_rate for layer in facts.layers]))
-    rate = facts.layers[row].drop_rate
+    rates = np.array([layer.drop_rate for layer in facts.layers])
+    rate, row = 1 - float(np.prod(1 - rates)), int(rates.argmax())
     if curve.learns or rate < NOISY or not _falls(np.ravel(record.step_losses)):
         return
+    if rates[row] >= NOISY:
+        drops = f"{record.names[row]} drops {percent(rates[row])} of its input in training."
+    else:
+        count = np.count_nonzero(rates)
+        drops = f"{count} layers drop entries in training, and {percent(rate)} of the paths through them are cut."
     yield Finding(
         "loss doesn't fall",
         record.names[row],
         int(record.steps[0]),
-        f"{record.names[row]} drops {percent(rate)} of its input in training. The training loss is that of a thinned "
-        f"network; it falls slowly, from {figure(curve.start)} to {figure(curve.end)}.",
+        f"{drops} The training loss is that of a thinned network; it falls slowly, from {figure(curve.start)} to "
+        f"{figure(curve.end)}.",
         "Judge the run by a validation loss, which is that of the whole network, or drop fewer: 0.1 to 0.5 are usual.",
     )
 

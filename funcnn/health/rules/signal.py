@@ -29,7 +29,7 @@ half of the time."""
 
 def dead_units(record: HealthRecord, facts: ModelFacts, curve: LossCurve) -> Iterator[Finding]:
     """Find rectifying units that are off for every sample of a batch, in the last half of the run."""
-    if _constant_normalization(record, facts) is not None:
+    if _constant_output(record, facts) is not None:
         return
     rows = [row for row, layer in enumerate(facts.layers) if layer.units == "rectifying"]
     needed = NEARLY_ALL if curve.learns else MOST
@@ -73,15 +73,16 @@ def saturation(record: HealthRecord, facts: ModelFacts, curve: LossCurve) -> Ite
 def vanishing(record: HealthRecord, facts: ModelFacts, curve: LossCurve) -> Iterator[Finding]:
     """Find layers with parameters whose gradient is a tiny share of the output's."""
     relative, rows = sampled(record, "relative_cotangent"), has_parameters(record)
-    single = _constant_normalization(record, facts)
-    if single is not None:
+    constant = _constant_output(record, facts)
+    if constant is not None:
+        row, seen, remedy = constant
         yield Finding(
             "vanishing gradients",
-            record.names[single],
+            record.names[row],
             int(record.steps[0]),
-            f"A batch is a single sample, which {record.names[single]} takes for its own mean: its output is the same "
-            f"for every input, and no gradient passes through it. {_sentence(outcome(curve))}",
-            "Use a batch_size of 32 or more, or layer_norm, which does not depend on the batch.",
+            f"{seen}: its output is the same for every input, and no gradient passes through it. "
+            f"{_sentence(outcome(curve))}",
+            remedy,
         )
         return
     if not rows.any():
@@ -105,11 +106,22 @@ def vanishing(record: HealthRecord, facts: ModelFacts, curve: LossCurve) -> Iter
         return
 
 
-def _constant_normalization(record: HealthRecord, facts: ModelFacts) -> int | None:
-    """Return the first layer that normalizes a batch of one entry for each feature, which gives 0 for any input."""
-    if facts.batch_size * record.input.positions > 1:
+def _constant_output(record: HealthRecord, facts: ModelFacts) -> tuple[int, str, str] | None:
+    """Return the first layer that normalizes one entry at a time, which gives 0 for any input, with words on it."""
+    if facts.batch_size * record.input.positions == 1:
+        for row, layer in enumerate(facts.layers):
+            if layer.mixes_samples:
+                seen = f"A batch is a single sample, which {layer.name} takes for its own mean"
+                return row, seen, "Use a batch_size of 32 or more, or layer_norm, which does not depend on the batch."
+    cotangent, norm = sampled(record, "cotangent"), sampled(record, "parameter_norm")
+    if not np.isfinite(cotangent).all():
         return None
-    return next((row for row, layer in enumerate(facts.layers) if layer.mixes_samples), None)
+    is_blocked = (cotangent[:, :-1] == 0).all(axis=0) & (cotangent[:, 1:] > 0).all(axis=0)
+    for row in np.flatnonzero(is_blocked & (norm[:, 1:] > 0).all(axis=0)) + 1:
+        if facts.layers[row].units is None:
+            seen = f"{facts.layers[row].name} passes on exactly 0 at every step, as a normalization of one entry does"
+            return int(row), seen, "Normalize more entries at a time: fewer groups, more features, or a larger batch."
+    return None
 
 
 def exploding(record: HealthRecord, facts: ModelFacts, curve: LossCurve) -> Iterator[Finding]:

@@ -1,0 +1,36 @@
+"""A warning at the end of a run whose loss rose. It needs the losses alone, not the monitor."""
+
+import warnings
+
+import numpy as np
+
+from funcnn.health.loss_curve import figure
+
+NOISE = 3.0
+"""Standard errors of the last losses by which they must lie above the first."""
+
+LEAST = 0.1
+"""The share of the first loss by which the last ones must lie above it: less may be the choice of batches."""
+
+
+def warn_of_rise(name: str, step_losses: np.ndarray) -> None:
+    """Warn where the mean loss of the last tenth of the steps is clearly above that of the first steps.
+
+    Args:
+        name: of the public call.
+        step_losses: of all steps in order; NaN where there was no step.
+    """
+    losses = np.asarray(step_losses, np.float64).ravel()
+    losses = losses[np.isfinite(losses)]
+    if len(losses) < 2:
+        return
+    first, last = losses[: max(1, len(losses) // 50)], losses[-max(1, len(losses) // 10) :]
+    start, end = first.mean(), last.mean()
+    noise = NOISE * max(float(last.std()), float(first.std())) / len(first) ** 0.5
+    if end - start > max(noise, LEAST * abs(start)) or (start > 0 and end > 2 * start):
+        warnings.warn(
+            f"{name}: the loss rose, from {figure(float(start))} at the first steps to {figure(float(end))} at the "
+            f"last of {len(losses)}. Divide the learning rate by 10, or see what monitor=True reports: "
+            "print(trained.history.health).",
+            stacklevel=3,
+        )
