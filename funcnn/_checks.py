@@ -55,7 +55,7 @@ def floating_array(name: str, value: Any) -> Array:
     """Return ``value`` as a JAX array; raise a TypeError where its dtype is not a real floating one."""
     converted = numeric_array(name, value)
     if not jnp.issubdtype(converted.dtype, jnp.floating):
-        advice = "Convert it first, for example with x.astype(jnp.float32)."
+        advice = "Convert it first: x = jnp.asarray(x, float)."
         if jnp.issubdtype(converted.dtype, jnp.complexfloating):
             advice = "Give the two parts as features: jnp.concatenate([x.real, x.imag], axis=-1)."
         raise TypeError(f"{name}: expected a floating dtype, got {describe(converted)}. {advice}")
@@ -100,7 +100,8 @@ def check_features(name: str, x: Any, features: int, dtype: Any) -> Array:
     if converted.dtype != dtype:
         raise TypeError(
             f"{name}: expected x in the parameters' dtype {dtype}, got {converted.dtype}. "
-            "Cast one of them: a silent promotion would change the precision of everything after it."
+            f"Cast one of them, x = jnp.asarray(x, jnp.{dtype}): a silent promotion would change the precision of "
+            "everything after it."
         )
     return converted
 
@@ -228,9 +229,18 @@ def check_finite(name: str, array: Array | np.ndarray, columns: list[str] | None
             lambda values: ~np.isfinite(values),
             array,
             f"{name}: expected finite values",
-            "Remove or impute such entries before training.",
+            "Drop such samples: " + _finite_samples(name),
             columns,
         )
+
+
+def _finite_samples(name: str) -> str:
+    """Return code that keeps the samples that are finite."""
+    variable = "y" if name.endswith(": y") else "x"
+    keep = f"keep = np.isfinite(np.asarray({variable}, float)).reshape(len({variable}), -1).all(axis=1); "
+    if name.endswith((": x", ": y")):
+        return keep + "x, y = np.asarray(x)[keep], np.asarray(y)[keep]."
+    return keep + "x = np.asarray(x)[keep]."
 
 
 def check_unit_interval(name: str, array: Array, advice: str) -> None:

@@ -47,7 +47,11 @@ BAD_FEATURES = {
     "unbatched": (X[0], ValueError, r"expected x with the batch as its first axis, .*got shape \(3,\).*x\[None, :\]"),
     "no sample": (X[:0], ValueError, r"expected at least one sample.*, got shape \(0, 3\)"),
     "no feature": (X[:, :0], ValueError, r"expected at least one sample and one feature, got shape \(6, 0\)"),
-    "integers": (X.astype(int), TypeError, r"expected a floating dtype, got int\d+ of shape \(6, 3\).*x\.astype"),
+    "integers": (
+        X.astype(int),
+        TypeError,
+        r"expected a floating dtype, got int\d+ of shape \(6, 3\).*x = jnp\.asarray\(x, float\)",
+    ),
     "complex": (X.astype(jnp.complex64), TypeError, r"expected a floating dtype, got complex\d+ of shape \(6, 3\)"),
     "another float": (X.astype(jnp.bfloat16), TypeError, "expected x in the parameters' dtype .*, got bfloat16"),
 }
@@ -106,7 +110,7 @@ BAD_FITS = {
     "labels as floats": (
         {"y": LABELS.astype(WIDEST)},
         TypeError,
-        r"expected class labels of an integer dtype, got float.*y\.astype\(int\)",
+        r"expected class labels of an integer dtype, got float.*y = jnp\.asarray\(y, int\)",
     ),
     "one-hot of the wrong width": (
         {"y": jnp.eye(3, dtype=WIDEST)[LABELS]},
@@ -121,7 +125,7 @@ BAD_FITS = {
     "targets of another dtype": (
         {"y": LABELS[:, None], "model": fnn.mlp((3, 1)), "loss": fnn.sigmoid_cross_entropy},
         TypeError,
-        r"expected targets in the prediction's dtype float\d+, got int\d+.*y\.astype",
+        r"expected targets in the prediction's dtype (float\d+), got int\d+.*y = jnp\.asarray\(y, jnp\.\1\)",
     ),
     "probabilities outside 0 to 1 as targets": (
         {"y": 2 * ONE_HOT},

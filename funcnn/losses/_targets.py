@@ -69,11 +69,11 @@ def matching_target(name: str, prediction: Any, target: Any) -> tuple[Array, Arr
 def _shape_advice(expected: tuple[int, ...], shape: tuple[int, ...]) -> str:
     """Return how to bring targets to the prediction's shape."""
     if expected == (*shape, 1):
-        return "Add the last axis: y[..., None], or np.asarray(y)[..., None] where y is a pandas Series."
+        return "Add the last axis: y[..., None], or y = np.asarray(y)[..., None] where y is a pandas Series."
     if shape == (*expected, 1):
-        return "Take the last axis away: y[..., 0]."
+        return "Take the last axis away: y = np.asarray(y)[..., 0]."
     if math.prod(shape) == math.prod(expected):
-        return f"Reshape the targets: np.reshape(y, {expected})."
+        return f"Reshape the targets: y = np.reshape(y, {expected})."
     return "Give the model an output for each value of a target."
 
 
@@ -87,7 +87,7 @@ def class_target(name: str, scores: Any, target: Any) -> tuple[Array, Array]:
         if not jnp.issubdtype(target.dtype, jnp.integer):
             raise TypeError(
                 f"{name}: expected class labels of an integer dtype, got {describe(target)}. "
-                "Use y.astype(int) for labels, or one-hot rows of shape (batch, ..., classes)."
+                "For labels, y = jnp.asarray(y, int); else one-hot rows of shape (batch, ..., classes)."
             )
         check_labels(f"{name}(target)", target, scores.shape[-1])
         target = wide_labels(target)
@@ -95,9 +95,14 @@ def class_target(name: str, scores: Any, target: Any) -> tuple[Array, Array]:
         _check_target_dtype(name, scores, target)
         check_unit_interval(f"{name}(target)", target, TARGET_ADVICE)
     else:
+        advice = f"The network has {scores.shape[-1]} outputs, one for each class."
+        if target.shape == (*scores.shape[:-1], 1):
+            advice = "Take the last axis away: y = np.asarray(y)[..., 0]."
+        elif target.shape[:-1] == scores.shape[:-1]:
+            advice = f"{advice} For targets of {target.shape[-1]} classes, give it {target.shape[-1]}."
         raise ValueError(
             f"{name}: expected class labels of shape {scores.shape[:-1]} or one-hot targets of shape {scores.shape}, "
-            f"got shape {target.shape}. The network has {scores.shape[-1]} outputs, one for each class."
+            f"got shape {target.shape}. {advice}"
         )
     return scores, target
 
@@ -111,7 +116,7 @@ def _check_target_dtype(name, prediction, target):
     if target.dtype != prediction.dtype:
         raise TypeError(
             f"{name}: expected targets in the prediction's dtype {prediction.dtype}, got {target.dtype}. "
-            f"Cast them once, before training: y.astype({prediction.dtype})."
+            f"Cast them once, before training: y = jnp.asarray(y, jnp.{prediction.dtype})."
         )
 
 

@@ -196,7 +196,7 @@ def _check_outputs(name, model, loss, shape, y) -> None:
         raise ValueError(
             f"{name}: expected scores of at least two classes, got shape {shape}: the probability of a single class is "
             "always 1. Give the model an output for each class, or use sigmoid_cross_entropy with targets "
-            f"np.reshape(y, {shape}).astype(np.float32)."
+            f"y = jnp.asarray(np.reshape(y, {shape}), float)."
         )
 
 
