@@ -59,7 +59,10 @@ CASES = {
     "words for labels in a series": (FRAME, pandas.Series(list("abba")), CODES, {}),
     "bytes for labels": (X, np.array([b"a", b"b", b"b", b"a"]), CODES, {}),
     "words with a gap for labels": (
-        X, ["a", None, "b", "a"], "keep = np.not_equal(np.asarray(y, object), None).astype(bool)" + KEEP, {"next": CODES},
+        X,
+        ["a", None, "b", "a"],
+        "keep = np.not_equal(np.asarray(y, object), None).astype(bool)" + KEEP,
+        {"next": CODES},
     ),
     "dates": (DATES[:, None], Y, "x = (x - x.min()) / np.timedelta64(1, 'D')", {}),
     "a column of dates": (
@@ -89,7 +92,12 @@ CASES = {
     "gaps in a frame of whole numbers": (
         FRAME.astype(int).astype("Int64").mask(FRAME > 5), Y, "x = x.astype(float); x = x.fillna(x.mean())", {},
     ),
-    "gaps in labels": (FRAME, NUMBERED, "keep = np.isfinite(np.asarray(y, float))" + KEEP.replace("len(x)", "len(y)"), {}),
+    "gaps in labels": (
+        FRAME,
+        NUMBERED,
+        "keep = np.isfinite(np.asarray(y, float))" + KEEP.replace("len(x)", "len(y)"),
+        {"next": "y = jnp.asarray(y, int)"},
+    ),
     "gaps in an array": (
         np.where(X > 5, None, X), Y, "keep = np.not_equal(np.asarray(x, object), None).astype(bool)" + KEEP, {},
     ),
@@ -139,7 +147,8 @@ if not jax.config.read("jax_enable_x64"):
 @pytest.mark.parametrize(("x", "y", "advice", "how"), CASES.values(), ids=CASES)
 def test_the_advice_is_code_that_works(x, y, advice, how):
     """``how``: the variable to which the code is assigned, where it is an expression, the model
-    and loss, and the advice on what is left."""
+    and loss, and the advice on what is left.
+    """
     given = {name: value for name, value in how.items() if name in ("outputs", "loss", "features")}
     names = {"x": x, "y": y, "np": np, "numpy": numpy, "jnp": jnp, "pandas": pandas}
     for step in (advice, how["next"]) if "next" in how else (advice,):

@@ -1,6 +1,7 @@
 """Checks of a vjp of a function with any output, and of a rule registered by ``custom_vjp`` or ``custom_jvp``."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -66,7 +67,8 @@ def check_vjp(
         for name, called in (("function", function), ("vjp", vjp)):
             check_arguments(
                 f"check_vjp({name})", called, args, error, "(*args)",
-                "Pass check_vjp(function, vjp, *args): was an argument forgotten?",
+                "Pass check_vjp(function, vjp, *args), with vjp(*args) -> (output, pullback). Was an argument forgotten, "
+                "or a backward passed in its place?",
             )  # fmt: skip
         raise
 
@@ -125,18 +127,34 @@ def check_custom_vjp(
         output, pullback = jax.vjp(lambda floating: function(*apart.filled(floating)), apart.floating)
         return output, lambda cotangent: pullback(cotangent)[0]
 
-    plain, no_autodiff = (reference, "") if reference is not None else _without_rules(function, arguments)
-    question = Question("check_custom_vjp", plain, by_rule, arguments, key)
-    if reference is not None and (other := question.report_other_function(function)) is not None:
-        return other
-    comparisons: list[Comparison] = []
+    with _words_on_a_missing_rule():
+        plain, no_autodiff = (reference, "") if reference is not None else _without_rules(function, arguments)
+        question = Question("check_custom_vjp", plain, by_rule, arguments, key)
+        if reference is not None and (other := question.report_other_function(function)) is not None:
+            return other
+        comparisons: list[Comparison] = []
 
-    def properties(comparison):
-        comparisons.append(comparison)
-        return question.rule_properties(function, comparison)
+        def properties(comparison):
+            comparisons.append(comparison)
+            return question.rule_properties(function, comparison)
 
-    report = question.examined((), properties, no_autodiff)
-    return suggest_surrogate(report, comparisons[-1]) if comparisons and reference is None else report
+        report = question.examined((), properties, no_autodiff)
+        return suggest_surrogate(report, comparisons[-1]) if comparisons and reference is None else report
+
+
+@contextlib.contextmanager
+def _words_on_a_missing_rule() -> Iterator[None]:
+    """Raise a TypeError that says how to register a rule, in the place of JAX's AttributeError."""
+    try:
+        yield
+    except AttributeError as error:
+        for rule, call in (("defvjp", "function.defvjp(forward, backward)"), ("defjvp", "function.defjvp(rule)")):
+            if f"using {rule}" in str(error):
+                raise TypeError(
+                    "check_custom_vjp(function): expected a function whose rule is registered, got one without: "
+                    f"{error} Call {call} before the check."
+                ) from error
+        raise
 
 
 def _without_rules(function, arguments) -> tuple[Callable, str]:

@@ -8,10 +8,34 @@ import numpy as np
 import pytest
 
 import funcnn as fnn
+from funcnn.gradcheck.engine.functions import describe_error
 from tests.cases import KEY, WIDEST
 
 X = jax.random.normal(KEY, (4, 3), WIDEST)
 Y = jax.random.normal(jax.random.key(3), (4, 3), WIDEST)
+
+
+def test_what_is_wrong_with_a_vjp_or_a_rule_is_a_sentence(as_for_users):
+    x = jnp.ones(2)
+    for vjp, message in (
+        (
+            lambda x: (x, lambda residuals, dy: (dy,)),
+            r"check_vjp\(vjp\): its pullback: .* takes \(cotangent\), 1 in all, ",
+        ),
+        (lambda x: x, r"check_vjp\(vjp\): expected \(output, pullback\) from vjp, got one array \(2,\)\. Return"),
+        (lambda x, dy: dy, r"check_vjp\(vjp\): .*with vjp\(\*args\) -> \(output, pullback\)"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            fnn.check_vjp(lambda x: x, vjp, x)
+    for kind, rule in ((jax.custom_vjp, "defvjp"), (jax.custom_jvp, "defjvp")):
+        without = kind(lambda x: x)
+        for function in (without, lambda x, without=without: 2 * without(x)):
+            with pytest.raises(TypeError, match=rf"check_custom_vjp\(function\): .*Call function\.{rule}\("):
+                fnn.check_custom_vjp(function, x)
+
+
+def test_a_long_error_is_cut_between_words():
+    assert describe_error(ValueError("causes of what was attempted\nmore"), 30) == "ValueError: causes of what …"
 
 
 def product(x, y, power):

@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -169,6 +170,11 @@ def _gradient_array(name, leaf):
     if not isinstance(leaf, jax.Array):
         numeric_array(name, leaf)
     return leaf
+
+
+def describe_error(error: Exception, width: int) -> str:
+    """Return an error's type and the first line of its message, cut between two words where it is longer."""
+    return textwrap.shorten(f"{type(error).__name__}: {error}".splitlines()[0], width, placeholder=" …")
 
 
 def check_arguments(

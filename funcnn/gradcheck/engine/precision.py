@@ -16,6 +16,7 @@ from funcnn._numerics.precision import allow_promotion, copy_arrays, enable_x64,
 from funcnn._numerics.program import RANDOM, Program, evaluate_programs, primitive_names, trace
 from funcnn._numerics.rounding import coarser_dtypes, rounding_dtypes
 from funcnn._numerics.widening import OPAQUE, widen_program
+from funcnn.gradcheck.engine.functions import describe_error
 
 
 class Gradients(NamedTuple):
@@ -169,7 +170,7 @@ def double_precision(own: Gradients, *, is_pure: bool = True, no_autodiff: str =
         except Exception as error:  # whatever the caller's functions raise
             if is_wide:
                 raise
-            reason = f"the functions don't take float64 ({type(error).__name__}: {error}".splitlines()[0][:130] + ")"
+            reason = f"the functions don't take float64 ({describe_error(error, 110)})"
         if reason and (rewritten := _compare_rewritten(own, arguments, is_pure, no_autodiff)) is not None:
             comparison, reason = rewritten, ""
         if not reason:
@@ -300,10 +301,9 @@ def _evaluate_untraced(gradients, value, is_traceable):
 
 
 def _describe_failure(error) -> str:
-    name = type(error).__name__
     if isinstance(error, jax.errors.JAXTypeError):
-        return f"the loss needs the values of its arguments, which autodiff doesn't give it ({name})"
-    return f"JAX can't differentiate the loss ({name}: {error})".splitlines()[0][:150].rstrip(")") + ")"
+        return f"the loss needs the values of its arguments, which autodiff doesn't give it ({type(error).__name__})"
+    return f"JAX can't differentiate the loss ({describe_error(error, 110)})"
 
 
 def _is_doubtful(own, ours) -> bool:

@@ -10,6 +10,7 @@ from jaxtyping import PyTree
 
 from funcnn._numerics.arrays import as_float64, distances, max_abs
 from funcnn._numerics.program import evaluate_calls
+from funcnn.gradcheck.engine.functions import describe_error
 from funcnn.gradcheck.engine.precision import Comparison, Gradients
 from funcnn.gradcheck.report import PropertyReport
 
@@ -82,7 +83,7 @@ def agreement(
     try:
         tree = found()
     except Exception as error:  # whatever the caller's function raises when it is traced
-        return PropertyReport(name, False, f"{type(error).__name__}: {error}".splitlines()[0][:200])
+        return PropertyReport(name, False, describe_error(error, 200))
     wanted = jax.tree_util.tree_leaves_with_path(expected)
     floor = 64 * spacing * max((max_abs(as_float64(leaf)) for _, leaf in wanted), default=0.0)
     for number, (leaf, (path, reference)) in enumerate(zip(jax.tree.leaves(tree), wanted, strict=True)):

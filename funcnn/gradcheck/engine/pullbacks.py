@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
-from funcnn._checks import check_key, is_concrete, same_structure
+from funcnn._checks import check_key, describe_tree, is_concrete, same_structure
 from funcnn._numerics.arrays import as_float64, distances, max_abs
 from funcnn._numerics.drawing import numpy_generator
 from funcnn._numerics.precision import cast_array
 from funcnn._numerics.program import jit_once, trace
 from funcnn._numerics.rounding import rounding_dtypes
 from funcnn.gradcheck.engine.examination import examine
+from funcnn.gradcheck.engine.functions import check_arguments
 from funcnn.gradcheck.engine.precision import Comparison
 from funcnn.gradcheck.engine.properties import agreement, linearity, not_asked
 from funcnn.gradcheck.engine.surrogates import SURROGATE
@@ -72,8 +73,21 @@ class Question(NamedTuple):
         arguments = Arguments(floating, whole)
         returned = self.vjp(*arguments.filled(floating))
         if not (isinstance(returned, tuple) and len(returned) == 2 and callable(returned[1])):
-            raise TypeError(f"{self.name}(vjp): expected (output, pullback) from vjp, got {returned!r}.")
-        return _floating_gradients(self.name, returned[1](_to(returned[0], cotangent)), floating, whole)
+            raise TypeError(
+                f"{self.name}(vjp): expected (output, pullback) from vjp, got {describe_tree(returned)}. Return the "
+                "function's output and a function (cotangent) -> (a gradient for each argument)."
+            )
+        output, pullback = returned
+        try:
+            gradients = pullback(_to(output, cotangent))
+        except TypeError as error:
+            check_arguments(
+                f"{self.name}(vjp): its pullback", pullback, (cotangent,), error, "(cotangent)",
+                "Return (output, pullback) with pullback(cotangent) -> (a gradient for each argument); residuals are "
+                "variables of the function around it.",
+            )  # fmt: skip
+            raise
+        return _floating_gradients(self.name, gradients, floating, whole)
 
     def report_other_function(self, function) -> GradientReport | None:
         """Return the report of a reference whose values aren't the function's; ``None`` where they are.
