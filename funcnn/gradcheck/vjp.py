@@ -67,8 +67,8 @@ def check_vjp(
         for name, called in (("function", function), ("vjp", vjp)):
             check_arguments(
                 f"check_vjp({name})", called, args, error, "(*args)",
-                "Pass check_vjp(function, vjp, *args), with vjp(*args) -> (output, pullback). Was an argument forgotten, "
-                "or a backward passed in its place?",
+                "Pass check_vjp(function, vjp, *args), with vjp(*args) -> (output, pullback): was an argument "
+                "forgotten, or a backward passed in the place of vjp?",
             )  # fmt: skip
         raise
 
