@@ -143,9 +143,10 @@ def _in_two_steps(scaling: Scaling, x: Array) -> Array:
     numpy: Any = np if all(isinstance(part, np.ndarray) for part in scaling) else jnp
     # Where numbers are large, x − a overflows, and the reciprocal by which XLA multiplies underflows.
     most = float(jnp.finfo(dtype).max) / 4
-    factor = numpy.where((scaling.divisor > most) | (abs(scaling.offset) > most), 1 / 16, 1.0)
-    near = numpy.asarray(scaling.offset, dtype)
-    parts = (factor, factor * near, factor * (scaling.offset - near), factor * scaling.divisor)
+    whole, spread = scaling
+    factor = numpy.where(numpy.maximum(abs(whole), spread) > most, 1 / 16, 1.0)
+    near = numpy.asarray(whole, dtype)
+    parts = (factor, factor * near, factor * (whole - near), factor * spread)
     along_features = (1,) * (x.ndim - 1) + (x.shape[-1],)
     factor, offset, rest, divisor = (jnp.asarray(part, dtype).reshape(along_features) for part in parts)
     # The barrier keeps XLA from adding the two constants, which gives the offset rounded.
@@ -170,13 +171,12 @@ def _check_no_overflow(scaling: Scaling, x: Array, scaled: Array) -> None:
 
 def _training_set(name, x):
     """Return the training set as rows, and the module that computes on them: ``numpy`` in float64 where it can."""
-    converted = feature_array(name, x)
-    if not is_concrete(converted) or not converted.is_fully_addressable:
-        wide, numpy = converted, jnp
-    else:
-        wide, numpy = (np.asarray(x) if isinstance(x, jax.Array) else plain_array(name, x)).astype(np.float64), np
+    wide: Array | np.ndarray = (converted := feature_array(name, x))
+    if is_concrete(converted) and converted.is_fully_addressable:
+        wide = (np.asarray(x) if isinstance(x, jax.Array) else plain_array(name, x)).astype(np.float64)
     check_finite(name, wide)
-    return wide if wide.ndim == 2 else wide.reshape(-1, wide.shape[-1]), numpy
+    rows = wide if wide.ndim == 2 else wide.reshape(-1, wide.shape[-1])
+    return rows, jnp if isinstance(rows, jax.Array) else np
 
 
 def _finite_scaling(name, offset, divisor) -> Scaling:

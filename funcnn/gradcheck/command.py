@@ -18,7 +18,7 @@ import tyro
 
 import funcnn as fnn
 from funcnn._numerics.precision import enable_x64
-from funcnn.gradcheck.process import FAILED, run_apart
+from funcnn.gradcheck.process import FAILED, run_apart, work
 from funcnn.layers import activations, normalization, rms_normalization
 
 PROGRAM = "python -m funcnn"
@@ -316,3 +316,7 @@ def _place(error: BaseException, folder: Path) -> str | None:
         return f"{error.filename}:{error.lineno}"
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(frame.filename, folder)]
     return f"{own[-1].filename}:{own[-1].lineno}, in {own[-1].name}" if own else None
+
+
+if __name__ == "__main__":  # the process that ``run_apart`` starts
+    work(Path(sys.argv[1]), lambda: main(sys.argv[2:]))

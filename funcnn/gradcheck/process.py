@@ -30,7 +30,7 @@ def run_apart(arguments: Sequence[str], name: str) -> int:
     """
     with tempfile.TemporaryDirectory() as folder:
         status = Path(folder, "status")
-        worker = subprocess.Popen([sys.executable, "-m", "funcnn.gradcheck.process", str(status), *arguments])
+        worker = subprocess.Popen([sys.executable, "-m", "funcnn.gradcheck.command", str(status), *arguments])
         try:
             ended = worker.wait()
         except BaseException:  # Ctrl-C: the process has it as well, and may ignore it.
@@ -78,9 +78,3 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(WATCH_SECONDS)
     os._exit(FAILED)
-
-
-if __name__ == "__main__":
-    from funcnn.gradcheck.command import main
-
-    work(Path(sys.argv[1]), lambda: main(sys.argv[2:]))

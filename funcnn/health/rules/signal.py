@@ -117,10 +117,15 @@ def _constant_output(record: HealthRecord, facts: ModelFacts) -> tuple[int, str,
     if not np.isfinite(cotangent).all():
         return None
     is_blocked = (cotangent[:, :-1] == 0).all(axis=0) & (cotangent[:, 1:] > 0).all(axis=0)
-    for row in np.flatnonzero(is_blocked & (norm[:, 1:] > 0).all(axis=0)) + 1:
-        if facts.layers[row].units is None:
-            seen = f"{facts.layers[row].name} passes on exactly 0 at every step, as a normalization of one entry does"
-            return int(row), seen, "Normalize more entries at a time: fewer groups, more features, or a larger batch."
+    for place in np.flatnonzero(is_blocked & (norm[:, 1:] > 0).all(axis=0)):
+        layer = facts.layers[place + 1]
+        if layer.units is None:
+            seen = f"{layer.name} passes on exactly 0 at every step, as a normalization of one entry does"
+            return (
+                int(place) + 1,
+                seen,
+                "Normalize more entries at a time: fewer groups, more features, or a larger batch.",
+            )
     return None
 
 
