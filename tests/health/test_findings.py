@@ -337,6 +337,7 @@ NOISY = np.random.default_rng(0).exponential(size=400)
         (FALLING, False),
         (NOISY, False),
         (np.array([0.5, 0.52]), False),
+        (np.array([1.13, 2.09, 1.0, 0.87, 1.87, 0.81, 1.67, 0.28, 1.42]), False),
         (np.array([1.0]), False),
         (np.concatenate([FALLING, FALLING[::-1]]), False),
         (-FALLING[::-1], False),
