@@ -67,6 +67,17 @@ def is_inside(equation: Any, name: str) -> bool:
         return False
 
 
+def call_stack(equation: Any) -> tuple[tuple[str, int, int, int], ...]:
+    """Return the places in the user's code from which an equation comes, the innermost call first."""
+    try:
+        return tuple(
+            (frame.file_name, frame.start_line, getattr(frame, "start_column", 0), getattr(frame, "end_column", 0))
+            for frame in source_info_util.user_frames(equation.source_info.traceback)
+        )
+    except Exception:  # likewise
+        return ()
+
+
 def describe_operation(step: Any) -> str:
     """Return a step of a tape in words: its kind and its line of code, where that is known."""
     where, kind = location(step.origin), _WORDS.get(step.name, f"the `{step.name}`")

@@ -200,20 +200,29 @@ def search(target: Target, families: Iterable[Iterator[Proposal]]) -> list[Findi
 
 def _search(target, families) -> list[Finding]:
     cost = len(target.tape.steps) + sum(np.size(value) for value in target.tape.values) / 200
-    most, tried, partial = _WORK / cost, 0, list[Finding]()
+    most, tried, partial = _WORK / cost, 0.0, list[Finding]()
     for family in families:
-        for number, proposal in enumerate(_guarded(family)):
+        before = tried
+        for proposal in _guarded(family):
             finding = try_proposal(target, proposal)
             if finding is not None and finding.explained >= target.sought:
                 return [finding]
             if finding is not None and finding.explained & target.sought:
                 partial.append(finding)
-            tried += 1
-            if number > most / 4:
+            tried += _share(target, proposal)
+            if tried - before > most / 4:
                 break
         if tried > most or set().union(*(finding.explained for finding in partial)) >= target.sought:
             break
     return _combine(target, partial)
+
+
+def _share(target, proposal) -> float:
+    """Return the part of a whole backward pass that a proposal takes."""
+    if not isinstance(proposal, Change):
+        return 1.0
+    producers = [target.tape.producer.get(number, 0) for number in proposal.seeds]
+    return 0.05 + max(producers, default=0) / max(len(target.tape.steps), 1)
 
 
 def _guarded(family: Iterator[Proposal]) -> Iterator[Proposal]:

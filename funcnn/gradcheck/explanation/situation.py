@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import numpy as np
@@ -13,6 +13,9 @@ from funcnn.gradcheck.explanation.location import describe_operation, location
 from funcnn.gradcheck.explanation.problem import Problem
 from funcnn.gradcheck.explanation.search import Target
 from funcnn.gradcheck.explanation.tape import Step, Tape, record, record_values
+
+if TYPE_CHECKING:
+    from funcnn.gradcheck.explanation.turns import Turns
 
 _COPIES = ("device_put", "copy", "copy_p", "convert_element_type", "name", "reshape", "broadcast_in_dim", "transpose")
 
@@ -157,6 +160,13 @@ class Situation:
     def is_repeated(self, output: int) -> bool:
         """Whether the step that computes a value is one of these."""
         return self.tape.producer.get(output) in self.repeated
+
+    @functools.cached_property
+    def turns(self) -> "Turns":
+        """What the same code does in each turn of a loop."""
+        from funcnn.gradcheck.explanation.turns import Turns
+
+        return Turns(self)
 
     @functools.cached_property
     def edges_by_source(self) -> dict[int, list[Edge]]:

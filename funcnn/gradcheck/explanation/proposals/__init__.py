@@ -15,6 +15,11 @@ from funcnn.gradcheck.explanation.proposals.activation import (
 )
 from funcnn.gradcheck.explanation.proposals.factors import propose_factors
 from funcnn.gradcheck.explanation.proposals.linear import propose_untransposed_maps
+from funcnn.gradcheck.explanation.proposals.loops import (
+    propose_operands_of_turns,
+    propose_paths_of_turns,
+    propose_slopes_of_turns,
+)
 from funcnn.gradcheck.explanation.proposals.loss import propose_loss_derivatives
 from funcnn.gradcheck.explanation.proposals.masks import propose_masks, propose_masks_by_hand
 from funcnn.gradcheck.explanation.proposals.normalization import propose_normalization_formulas
@@ -52,13 +57,16 @@ FAMILIES: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
     propose_ignored_stops,
     propose_normalization,
     propose_lost_uses,
+    propose_paths_of_turns,
+    propose_slopes_of_groups,
+    propose_operands_of_turns,
+    propose_slopes_of_turns,
     propose_paths,
     propose_exchanged_sides,
     propose_reductions,
     propose_updated_weights,
     propose_operands,
     propose_cotangents,
-    propose_slopes_of_groups,
     propose_paths_of_lines,
     propose_other_weights,
     propose_constant_operands,

@@ -1,0 +1,215 @@
+"""Causes of mistakes that a backward pass makes in every turn of a loop, or at one of its ends."""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from funcnn.gradcheck.explanation.activations import Activation
+from funcnn.gradcheck.explanation.location import describe_operation
+from funcnn.gradcheck.explanation.search import Change, Proposal, Replacement
+from funcnn.gradcheck.explanation.situation import Edge, Situation
+from funcnn.gradcheck.explanation.turns import Turns, change_parts
+from funcnn.gradcheck.report import Cause
+
+_PRODUCTS = {"dot_general": (0, 1), "mul": (0, 1), "div": (0,)}
+_ORDER = {"dot_general": 0, "mul": 1, "div": 2}
+_FACTORS: tuple[tuple[float, Cause, str], ...] = (
+    (0.0, "lost_path", "left out"),
+    (2.0, "scaled_path", "counted twice"),
+    (-1.0, "scaled_path", "taken with the other sign"),
+)
+
+
+def propose_paths_of_turns(situation: Situation) -> Iterator[Proposal]:
+    """Yield the uses of a value in every turn lost or off by a factor, and the chain from turn to turn cut."""
+    turns = situation.turns
+    by_values: dict[tuple, list[list[Edge]]] = {}
+    for group in turns.uses:
+        sources = tuple(edge.source for edge in group)
+        if len(set(sources)) == len(sources):
+            by_values.setdefault(sources, []).append(group)
+        for factor, cause, words in _FACTORS:
+            detail = f"the path through {describe_operation(group[0].step)} is {words} by hand, in every turn"
+            yield _scaled(situation, group, factor, cause, detail)
+    chains = {sources: groups for sources, groups in by_values.items() if _is_chain(situation, groups)}
+    for sources, groups in chains.items():
+        name = situation.name_of(sources[-1])
+        yield from _cuts(situation, [name], [[edge for group in groups for edge in group]], len(sources))
+        for first, second in itertools.combinations(groups, 2):
+            operations = f"{describe_operation(first[0].step)} and {describe_operation(second[0].step)}"
+            detail = f"the paths through {operations} are left out by hand, in every turn"
+            yield _scaled(situation, [*first, *second], 0.0, "lost_path", detail)
+        if len(groups) > 2:
+            for kept in groups:
+                cut = [edge for group in groups if group is not kept for edge in group]
+                words = f"of the uses of {name} only that in {describe_operation(kept[0].step)} counts by hand"
+                yield _scaled(situation, cut, 0.0, "lost_path", f"{words}, in every turn")
+    for (first, some), (second, others) in itertools.combinations(chains.items(), 2):
+        if len(first) == len(second):
+            names = [situation.name_of(first[-1]), situation.name_of(second[-1])]
+            both = [[edge for group in groups for edge in group] for groups in (some, others)]
+            yield from _cuts(situation, names, both, len(first))
+
+
+def _is_chain(situation, groups) -> bool:
+    """Whether each value of these is computed from the one before."""
+    sources = [edge.source for edge in groups[0]]
+    below = {edge.step.outputs[0] for group in groups for edge in group[:1]}
+    for step in situation.tape.steps[situation.tape.producer.get(sources[0], -1) + 1 :]:
+        if any(number in below for number in step.inputs):
+            below |= set(step.outputs)
+            if sources[1] in below:
+                return True
+    return False
+
+
+def _cuts(situation, names, chains: Sequence[Sequence[Edge]], count) -> Iterator[Proposal]:
+    """Yield chains cut in every turn, in one turn, and in every few turns."""
+    name = " and ".join(names)
+    turns = [set(range(count)), *({turn} for turn in range(count))]
+    turns += [set(range(start, count, every)) for every in range(2, count) for start in range(every)]
+    turns += [set(range(count - 1)), set(range(1, count))]
+    for cut in turns:
+        edges = [
+            edge for chain in chains for place, edge in enumerate(chain) if place % count in cut
+        ]  # fmt: skip
+        where = "in every turn" if len(cut) == count else f"in turn {', '.join(str(turn + 1) for turn in sorted(cut))}"
+        text = f"the gradient does not go on by hand from {name} to the turn before, {where} of {count}"
+        yield _scaled(situation, edges, 0.0, "lost_path", text)
+
+
+def _scaled(situation, group: Sequence[Edge], factor, cause: Cause, detail) -> Proposal:
+    if len({edge.source for edge in group}) == 1:
+        return Change(cause, detail, {group[0].source: (factor - 1) * sum(edge.part for edge in group)})
+    tape = situation.tape
+
+    def change(number, cotangent):
+        edge = group[number]
+        part = tape.local_cotangents(edge.step, [cotangent])[edge.place]
+        return factor * part if factor and part is not None else None
+
+    return Replacement(cause, detail, change_parts(tape, group, change))
+
+
+def propose_operands_of_turns(situation: Situation) -> Iterator[Proposal]:
+    """Yield the products of every turn with other values in the place of one operand."""
+    turns: Turns = situation.turns
+    groups = [
+        group for group in turns.uses
+        if group[0].place in _PRODUCTS.get(group[0].step.name, ())
+        and not situation.target.is_right_before(edge.source for edge in group)
+    ]  # fmt: skip
+    groups.sort(key=lambda group: _ORDER[group[0].step.name])
+    for rearranged in (False, True):
+        for group in groups:
+            own = [edge.step.inputs[1 - edge.place] for edge in group]
+            arrays = [situation.tape.values[number] for number in own]
+            words = (
+                f"the gradient of {situation.name_of(group[-1].source)} in {describe_operation(group[0].step)} takes "
+                f"{situation.name_of(own[-1])}"
+            )
+            if rearranged:
+                for cause, text, change in _rearrangements(group[0], arrays[0]):
+                    others = [change(array) for array in arrays]
+                    yield _with_operands(situation, group, others, cause, f"{words}; by hand it takes {text}")
+                yield from _untransposed_parts(situation, group, arrays, words)
+            elif arrays[0].ndim and len(set(own)) > 1:
+                for text, is_moved, others in turns.rows(own):
+                    cause = "shifted" if is_moved else "wrong_operand"
+                    detail = f"{words}; by hand it takes {text}, in every turn"
+                    yield _with_operands(situation, group, others, cause, detail)
+
+
+def _with_operands(situation, group, others, cause: Cause, detail) -> Proposal:
+    tape = situation.tape
+
+    def part(number, cotangent):
+        edge = group[number]
+        return tape.local_cotangents(edge.step, [cotangent], {1 - edge.place: others[number]})[edge.place]
+
+    if len({edge.source for edge in group}) == 1:
+        parts = [part(number, tape.cotangents[edge.step.outputs[0]]) for number, edge in enumerate(group)]
+        change = sum(new - edge.part for new, edge in zip(parts, group, strict=True))
+        return Change(cause, detail, {group[0].source: change})
+    return Replacement(cause, detail, change_parts(tape, group, part))
+
+
+def _rearrangements(edge: Edge, value) -> Iterator[tuple[Cause, str, Callable[[np.ndarray], np.ndarray]]]:
+    if edge.step.name in ("mul", "div"):
+        yield "scaled_path", "1: the factor is left out", np.ones_like
+        yield "wrong_operand", "1 minus it", lambda array: 1 - array
+        yield "wrong_operand", "its square", np.square
+    elif value.ndim >= 2 and value.shape[-1] == value.shape[-2]:
+        yield "transposed", "its transpose, in every turn", lambda array: np.swapaxes(array, -1, -2)
+    for axis in range(value.ndim):
+        if value.shape[axis] > 2:
+            for step in (1, -1):
+                yield (
+                    "shifted",
+                    f"it moved by {step} along axis {axis}, in every turn",
+                    lambda array, step=step, axis=axis: np.roll(array, step, axis),
+                )
+
+
+def _untransposed_parts(situation, group, arrays, words) -> Iterator[Proposal]:
+    """Yield the square parts of a matrix, as the recurrent part of a stack of matrices, not transposed."""
+    rows, columns = arrays[0].shape if arrays[0].ndim == 2 else (0, 0)
+    if group[0].step.name != "dot_general" or group[0].place != 0 or rows == columns:
+        return
+    for size in {min(rows, columns), rows - columns, columns - rows, *(s for s in range(2, rows) if columns % s == 0)}:
+        if size < 2 or size > min(rows, columns) or columns % size:
+            continue
+        for start in {0, rows - size}:
+            yield _with_operands(
+                situation,
+                group,
+                [_transpose_blocks(array, start, size) for array in arrays],
+                "transposed",
+                f"{words}; by hand its parts of {size} by {size} are not transposed, from row {start} on",
+            )
+
+
+def _transpose_blocks(array, start, size):
+    changed = array.copy()
+    for column in range(0, array.shape[1], size):
+        block = np.s_[start : start + size, column : column + size]
+        changed[block] = array[block].T
+    return changed
+
+
+def propose_slopes_of_turns(situation: Situation) -> Iterator[Proposal]:
+    """Yield the activations of every turn with their derivative taken at the values of other code or other turns."""
+    turns: Turns = situation.turns
+    for group in groups_of_activations(situation):
+        kind = group[0].kind
+        own = [activation.h for activation in group]
+        if situation.target.is_right_before(activation.z for activation in group):
+            continue
+        for text, is_moved, others in (*turns.rows(own), *turns.rows([activation.z for activation in group])):
+            cause: Cause = "shifted" if is_moved else "activation_derivative"
+            candidates = [(f"at {text}", [kind.slope(other, other) for other in others])]
+            if not is_moved:
+                candidates.append((f"at {text} as z", [kind.slope(other, kind.value(other)) for other in others]))
+            for words, slopes in candidates:
+                yield Replacement(
+                    cause,
+                    f"the derivative of {kind.name} in {situation.where(own[0])} is {kind.rule}; by hand it is taken "
+                    f"{words}, in every turn",
+                    {
+                        activation.h: lambda cotangent, z=activation.z, slope=slope: [(z, slope * cotangent)]
+                        for activation, slope in zip(group, slopes, strict=True)
+                    },
+                )
+
+
+def groups_of_activations(situation: Situation) -> list[list[Activation]]:
+    """Return the activations of every turn together."""
+    by_value = {activation.h: activation for activation in situation.activations[::-1]}
+    found = []
+    for group in situation.turns.values:
+        some = [by_value[number] for number in group if number in by_value]
+        same = len({activation.kind.name for activation in some}) == 1
+        if same and len(some) > 1 and len(some) >= len(group) - 1:
+            found.append(some)
+    return list({tuple(activation.h for activation in group): group for group in found}.values())

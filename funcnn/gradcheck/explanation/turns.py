@@ -1,0 +1,124 @@
+"""The turns of a loop: what the same code computes each time, in a loop of Python or in a scan."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from funcnn.gradcheck.explanation.location import call_stack
+from funcnn.gradcheck.explanation.situation import Edge, Situation
+from funcnn.gradcheck.explanation.tape import Rule, Step, Tape
+
+MOST_TURNS = 64
+
+
+class Turns:
+    """The steps, the uses and the values of a loss, grouped by the code that they come from.
+
+    Attributes:
+        situation: the loss.
+        uses: groups of uses of values, one of each turn, in the order of the loss.
+        values: groups of values of one shape likewise, and what each group of uses reads beside its own value.
+    """
+
+    def __init__(self, situation: Situation):
+        self.situation = situation
+        self._codes: dict[int, Any] = {}
+        self.uses = self._group_uses()
+        self.values = self._group_values()
+
+    def _code(self, step: Step) -> tuple:
+        """Return the code of a step: its calls, and inside a library function its place there."""
+        if id(step.origin) not in self._codes:
+            self._codes[id(step.origin)] = call_stack(step.origin)
+        inside = id(step.equation) if step.equation is not step.origin and step.equation is not None else 0
+        return (*self._codes[id(step.origin)], step.name, inside)
+
+    def _group_uses(self) -> list[list[Edge]]:
+        found: dict[tuple, list[Edge]] = {}
+        for edge in self.situation.edges:
+            if len(edge.step.outputs) == 1:
+                found.setdefault((self._code(edge.step), edge.place, edge.part.shape), []).append(edge)
+        return [group for key, group in found.items() if 1 < len(group) <= MOST_TURNS and len(key[0]) > 2]
+
+    def _group_values(self) -> list[tuple[int, ...]]:
+        tape, found = self.situation.tape, dict[tuple, list[int]]()
+        for step in tape.steps:
+            for place, output in enumerate(step.outputs):
+                value = tape.values[output]
+                if isinstance(value, np.ndarray) and value.ndim and value.dtype.kind == "f":
+                    found.setdefault((self._code(step), place, value.shape), []).append(output)
+        groups = [tuple(group) for group in found.values() if 1 < len(group) <= MOST_TURNS + 1]
+        read = [tuple(_beside(edge) for edge in group) for group in self.uses if len(group[0].step.inputs) == 2]
+        return list(dict.fromkeys([*groups, *(group for group in read if len(set(group)) > 1)]))
+
+    def rows(self, own: Sequence[int]) -> Iterator[tuple[str, bool, list[np.ndarray]]]:
+        """Yield what may stand in the place of a value of each turn: words, whether it is the same value of another
+        turn, and the arrays. Values by other code come first, then those of turns beside.
+        """
+        tape, count = self.situation.tape, len(own)
+        shape = np.shape(tape.values[own[0]])
+        fitting = [group for group in self.values if np.shape(tape.values[group[0]]) == shape]
+        seen = {tuple(own)}
+        for extra in (0, 1):
+            for group in fitting:
+                for start in range(extra + 1):
+                    chosen = group[start : start + count]
+                    if len(group) == count + extra and chosen not in seen:
+                        seen.add(chosen)
+                        yield (
+                            f"{self.situation.name_of(chosen[0])}",
+                            _is_moved(own, chosen),
+                            [tape.values[n] for n in chosen],
+                        )
+        name = self.situation.name_of(own[-1])
+        arrays = [tape.values[number] for number in own]
+        for group in fitting:
+            if len(group) == count + 1 and tuple(own) in (group[1:], group[:-1]):
+                longer = [tape.values[number] for number in group]
+                yield f"{name} of the next turn", True, [*longer[2:], longer[-1]]
+                yield f"{name} of the turn before", True, [longer[0], *longer[:-2]]
+        nothing = np.zeros_like(arrays[0])
+        for end, words in ((None, ""), (nothing, ", and 0 at the end")):
+            yield f"{name} of the next turn{words}", True, [*arrays[1:], arrays[-1] if end is None else end]
+            yield f"{name} of the turn before{words}", True, [arrays[0] if end is None else end, *arrays[:-1]]
+        yield f"{name} of the next turn, around the end", True, [*arrays[1:], arrays[0]]
+        yield f"{name} of the turn before, around the end", True, [arrays[-1], *arrays[:-1]]
+
+
+def _beside(edge: Edge) -> int:
+    """Return the other operand of a step of two."""
+    return edge.step.inputs[1 - edge.place]
+
+
+def _is_moved(own, chosen) -> bool:
+    return tuple(own[1:]) == tuple(chosen[:-1]) or tuple(own[:-1]) == tuple(chosen[1:])
+
+
+def change_parts(
+    tape: Tape, group: Sequence[Edge], change: Callable[[int, np.ndarray], np.ndarray | None]
+) -> dict[int, Rule]:
+    """Return the rules of a backward pass in which some uses give other cotangents to their values.
+
+    Args:
+        tape: the loss.
+        group: the uses.
+        change: from a use's place in the group and the cotangent of its step's result to what it gives; ``None`` for
+            nothing.
+    """
+    by_output: dict[int, list[int]] = {}
+    for number, edge in enumerate(group):
+        by_output.setdefault(edge.step.outputs[0], []).append(number)
+
+    def make(numbers) -> Rule:
+        step = group[numbers[0]].step
+
+        def rule(cotangent):
+            parts = tape.local_cotangents(step, [cotangent])
+            for number in numbers:
+                parts[group[number].place] = change(number, cotangent)
+            return [(source, part) for source, part in zip(step.inputs, parts, strict=True) if part is not None]
+
+        return rule
+
+    return {output: make(numbers) for output, numbers in by_output.items()}
