@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import numpy as np
@@ -12,25 +11,10 @@ from funcnn.gradcheck.explanation.activations import Activation, find_activation
 from funcnn.gradcheck.explanation.location import describe_operation, location
 from funcnn.gradcheck.explanation.problem import Problem
 from funcnn.gradcheck.explanation.search import Target
-from funcnn.gradcheck.explanation.tape import Step, Tape, record, record_values
-
-if TYPE_CHECKING:
-    from funcnn.gradcheck.explanation.turns import Turns
+from funcnn.gradcheck.explanation.tape import Edge, Tape, record, record_values
+from funcnn.gradcheck.explanation.turns import Turns
 
 _COPIES = ("device_put", "copy", "copy_p", "convert_element_type", "name", "reshape", "broadcast_in_dim", "transpose")
-
-
-class Edge(NamedTuple):
-    """A use of a value: the step, the operand's place, and the cotangent that it gives to the value."""
-
-    step: Step
-    place: int
-    part: np.ndarray
-
-    @property
-    def source(self) -> int:
-        """The number of the value."""
-        return self.step.inputs[self.place]
 
 
 class Situation:
@@ -162,11 +146,9 @@ class Situation:
         return self.tape.producer.get(output) in self.repeated
 
     @functools.cached_property
-    def turns(self) -> "Turns":
+    def turns(self) -> Turns:
         """What the same code does in each turn of a loop."""
-        from funcnn.gradcheck.explanation.turns import Turns
-
-        return Turns(self)
+        return Turns(self.tape, self.edges, self.name_of)
 
     @functools.cached_property
     def edges_by_source(self) -> dict[int, list[Edge]]:

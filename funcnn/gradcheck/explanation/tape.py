@@ -47,6 +47,19 @@ class Step(NamedTuple):
     outputs: tuple[int, ...]
 
 
+class Edge(NamedTuple):
+    """A use of a value: the step, the operand's place, and the cotangent that it gives to the value."""
+
+    step: Step
+    place: int
+    part: np.ndarray
+
+    @property
+    def source(self) -> int:
+        """The number of the value."""
+        return self.step.inputs[self.place]
+
+
 class Tape:
     """A loss at a point: its steps, its values, and its backward pass.
 

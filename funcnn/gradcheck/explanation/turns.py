@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 from funcnn.gradcheck.explanation.location import call_stack
-from funcnn.gradcheck.explanation.situation import Edge, Situation
-from funcnn.gradcheck.explanation.tape import Rule, Step, Tape
+from funcnn.gradcheck.explanation.tape import Edge, Rule, Step, Tape
 
 MOST_TURNS = 64
 
@@ -16,13 +15,12 @@ class Turns:
     """The steps, the uses and the values of a loss, grouped by the code that they come from.
 
     Attributes:
-        situation: the loss.
         uses: groups of uses of values, one of each turn, in the order of the loss.
         values: groups of values of one shape likewise, and what each group of uses reads beside its own value.
     """
 
-    def __init__(self, situation: Situation):
-        self.situation = situation
+    def __init__(self, tape: Tape, edges: Sequence[Edge], name_of: Callable[[int], str]):
+        self._tape, self._edges, self._name_of = tape, edges, name_of
         self._codes: dict[int, Any] = {}
         self.uses = self._group_uses()
         self.values = self._group_values()
@@ -36,13 +34,13 @@ class Turns:
 
     def _group_uses(self) -> list[list[Edge]]:
         found: dict[tuple, list[Edge]] = {}
-        for edge in self.situation.edges:
+        for edge in self._edges:
             if len(edge.step.outputs) == 1:
                 found.setdefault((self._code(edge.step), edge.place, edge.part.shape), []).append(edge)
         return [group for key, group in found.items() if 1 < len(group) <= MOST_TURNS and len(key[0]) > 2]
 
     def _group_values(self) -> list[tuple[int, ...]]:
-        tape, found = self.situation.tape, dict[tuple, list[int]]()
+        tape, found = self._tape, dict[tuple, list[int]]()
         for step in tape.steps:
             for place, output in enumerate(step.outputs):
                 value = tape.values[output]
@@ -56,28 +54,22 @@ class Turns:
         """Yield what may stand in the place of a value of each turn: words, whether it is the same value of another
         turn, and the arrays. Values by other code come first, then those of turns beside.
         """
-        tape, count = self.situation.tape, len(own)
+        tape, count = self._tape, len(own)
         shape = np.shape(tape.values[own[0]])
         fitting = [group for group in self.values if np.shape(tape.values[group[0]]) == shape]
+        name = self._name_of(own[-1])
         seen = {tuple(own)}
         for extra in (0, 1):
             for group in fitting:
                 for start in range(extra + 1):
                     chosen = group[start : start + count]
-                    if len(group) == count + extra and chosen not in seen:
-                        seen.add(chosen)
-                        yield (
-                            f"{self.situation.name_of(chosen[0])}",
-                            _is_moved(own, chosen),
-                            [tape.values[n] for n in chosen],
-                        )
-        name = self.situation.name_of(own[-1])
+                    if len(group) != count + extra or chosen in seen:
+                        continue
+                    seen.add(chosen)
+                    moved = _move(own, chosen)
+                    text = f"{name} of the {moved}" if moved else self._name_of(chosen[-1])
+                    yield text, bool(moved), [tape.values[number] for number in chosen]
         arrays = [tape.values[number] for number in own]
-        for group in fitting:
-            if len(group) == count + 1 and tuple(own) in (group[1:], group[:-1]):
-                longer = [tape.values[number] for number in group]
-                yield f"{name} of the next turn", True, [*longer[2:], longer[-1]]
-                yield f"{name} of the turn before", True, [longer[0], *longer[:-2]]
         nothing = np.zeros_like(arrays[0])
         for end, words in ((None, ""), (nothing, ", and 0 at the end")):
             yield f"{name} of the next turn{words}", True, [*arrays[1:], arrays[-1] if end is None else end]
@@ -91,8 +83,11 @@ def _beside(edge: Edge) -> int:
     return edge.step.inputs[1 - edge.place]
 
 
-def _is_moved(own, chosen) -> bool:
-    return tuple(own[1:]) == tuple(chosen[:-1]) or tuple(own[:-1]) == tuple(chosen[1:])
+def _move(own, chosen) -> str:
+    """Return the turn of which some values are those of another group; empty if they are others."""
+    if tuple(own[1:]) == tuple(chosen[:-1]):
+        return "next turn"
+    return "turn before" if tuple(own[:-1]) == tuple(chosen[1:]) else ""
 
 
 def change_parts(

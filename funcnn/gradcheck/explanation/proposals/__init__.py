@@ -13,9 +13,16 @@ from funcnn.gradcheck.explanation.proposals.activation import (
     propose_slopes,
     propose_slopes_of_groups,
 )
+from funcnn.gradcheck.explanation.proposals.convolution import propose_convolutions, propose_slices
 from funcnn.gradcheck.explanation.proposals.factors import propose_factors
+from funcnn.gradcheck.explanation.proposals.layout import (
+    propose_layouts,
+    propose_orders_of_parts,
+    propose_parts_of_sums,
+)
 from funcnn.gradcheck.explanation.proposals.linear import propose_untransposed_maps
 from funcnn.gradcheck.explanation.proposals.loops import (
+    propose_misplaced_slopes_of_turns,
     propose_operands_of_turns,
     propose_paths_of_turns,
     propose_slopes_of_turns,
@@ -40,6 +47,7 @@ from funcnn.gradcheck.explanation.proposals.paths import (
     propose_paths_of_lines,
 )
 from funcnn.gradcheck.explanation.proposals.readings import (
+    propose_other_inputs,
     propose_other_losses,
     propose_other_points,
     propose_other_weights,
@@ -61,15 +69,22 @@ FAMILIES: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
     propose_slopes_of_groups,
     propose_operands_of_turns,
     propose_slopes_of_turns,
+    propose_convolutions,
+    propose_slices,
     propose_paths,
+    propose_other_inputs,
+    propose_orders_of_parts,
+    propose_layouts,
+    propose_parts_of_sums,
     propose_exchanged_sides,
     propose_reductions,
     propose_updated_weights,
+    propose_constant_operands,
     propose_operands,
+    propose_misplaced_slopes_of_turns,
     propose_cotangents,
     propose_paths_of_lines,
     propose_other_weights,
-    propose_constant_operands,
     propose_other_operands,
     propose_operands_of_lines,
     propose_masks_by_hand,

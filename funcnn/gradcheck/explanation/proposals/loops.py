@@ -8,7 +8,8 @@ import numpy as np
 from funcnn.gradcheck.explanation.activations import Activation
 from funcnn.gradcheck.explanation.location import describe_operation
 from funcnn.gradcheck.explanation.search import Change, Proposal, Replacement
-from funcnn.gradcheck.explanation.situation import Edge, Situation
+from funcnn.gradcheck.explanation.situation import Situation
+from funcnn.gradcheck.explanation.tape import Edge
 from funcnn.gradcheck.explanation.turns import Turns, change_parts
 from funcnn.gradcheck.report import Cause
 
@@ -114,11 +115,35 @@ def propose_operands_of_turns(situation: Situation) -> Iterator[Proposal]:
                     others = [change(array) for array in arrays]
                     yield _with_operands(situation, group, others, cause, f"{words}; by hand it takes {text}")
                 yield from _untransposed_parts(situation, group, arrays, words)
+                yield from _without_factor(situation, group, words)
             elif arrays[0].ndim and len(set(own)) > 1:
                 for text, is_moved, others in turns.rows(own):
                     cause = "shifted" if is_moved else "wrong_operand"
                     detail = f"{words}; by hand it takes {text}, in every turn"
                     yield _with_operands(situation, group, others, cause, detail)
+
+
+def _without_factor(situation, group, words) -> Iterator[Proposal]:
+    """Yield products of two factors with one left out both on the way back and where the product is read."""
+    tape, consumers = situation.tape, dict[int, list[Edge]]()
+    if group[0].step.name != "mul":
+        return
+    for edge in situation.edges:
+        if edge.place in _PRODUCTS.get(edge.step.name, ()):
+            consumers.setdefault(edge.step.inputs[1 - edge.place], []).append(edge)
+    read = {edge.source: later for edge in group for later in consumers.get(edge.step.outputs[0], ())}
+    if len(read) < 2 or any(np.shape(tape.values[edge.source]) != edge.part.shape for edge in group):
+        return
+    both = [*((edge, None) for edge in group), *((later, tape.values[source]) for source, later in read.items())]
+
+    def part(number, cotangent):
+        edge, other = both[number]
+        if other is None:
+            other = np.ones_like(tape.values[edge.step.inputs[1 - edge.place]])
+        return tape.local_cotangents(edge.step, [cotangent], {1 - edge.place: other})[edge.place]
+
+    detail = f"{words}; by hand the factor is left out there, and where the product is read, in every turn"
+    yield Replacement("scaled_path", detail, change_parts(tape, [edge for edge, _ in both], part))
 
 
 def _with_operands(situation, group, others, cause: Cause, detail) -> Proposal:
@@ -201,6 +226,35 @@ def propose_slopes_of_turns(situation: Situation) -> Iterator[Proposal]:
                         for activation, slope in zip(group, slopes, strict=True)
                     },
                 )
+
+
+def propose_misplaced_slopes_of_turns(situation: Situation) -> Iterator[Proposal]:
+    """Yield the products of every turn with an activation's derivative left out of what goes on, or put in."""
+    tape = situation.tape
+    for group, activations in itertools.product(situation.turns.uses, groups_of_activations(situation)):
+        if group[0].step.name not in ("dot_general", "mul") or abs(len(activations) - len(group)) > 1:
+            continue
+        if len({edge.source for edge in group}) == 1 and situation.target.is_right_before([group[0].source]):
+            continue
+        slopes = [
+            activation.kind.slope(tape.values[activation.z], tape.values[activation.h]) for activation in activations
+        ]
+        chosen = slopes[len(slopes) - len(group) :] if len(slopes) >= len(group) else []
+        result = np.shape(tape.values[group[0].step.outputs[0]])
+        if len(chosen) != len(group) or chosen[0].shape != result or not all(np.all(slope) for slope in chosen):
+            continue
+        for power, words in ((-1, "without"), (1, "once more with")):
+
+            def part(number, cotangent, group=group, chosen=chosen, power=power):
+                edge = group[number]
+                return tape.local_cotangents(edge.step, [cotangent * chosen[number] ** power])[edge.place]
+
+            yield Replacement(
+                "activation_derivative",
+                f"the gradient of {situation.name_of(group[-1].source)} in {describe_operation(group[0].step)} is "
+                f"taken by hand {words} the derivative of {situation.where(activations[0].h)}, in every turn",
+                change_parts(tape, group, part),
+            )
 
 
 def groups_of_activations(situation: Situation) -> list[list[Activation]]:

@@ -8,7 +8,8 @@ from funcnn.gradcheck.explanation.leaf import Diagnosis
 from funcnn.gradcheck.explanation.location import describe_operation, location
 from funcnn.gradcheck.explanation.numbers import format_factor
 from funcnn.gradcheck.explanation.search import Change, Multiple, Proposal, Replacement
-from funcnn.gradcheck.explanation.situation import Edge, Situation
+from funcnn.gradcheck.explanation.situation import Situation
+from funcnn.gradcheck.explanation.tape import Edge
 from funcnn.gradcheck.report import Cause
 
 _PRODUCTS = {"dot_general": (0, 1), "mul": (0, 1), "div": (0,), "conv_general_dilated": (0, 1)}
@@ -34,8 +35,9 @@ def propose_constant_operands(situation: Situation) -> Iterator[Proposal]:
         power = -1 if edge.step.name == "div" else 1
 
         def describe(factors, words=words, power=power) -> Diagnosis:
-            number = format_factor(factors[0] ** power, 1e-7)
-            return "scaled_path", f"{words}; by hand it takes the number {number} everywhere"
+            number = factors[0] ** power
+            text = f"{format_factor(number, 1e-7)} everywhere{situation.meaning(number)}"
+            return "scaled_path", f"{words}; by hand it takes the number {text}"
 
         if part is not None:
             yield Multiple(describe, [{edge.source: part}], {edge.source: -edge.part})

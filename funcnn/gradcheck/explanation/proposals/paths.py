@@ -10,8 +10,8 @@ from funcnn.gradcheck.explanation.leaf import Diagnosis
 from funcnn.gradcheck.explanation.location import describe_operation, location
 from funcnn.gradcheck.explanation.numbers import format_factor
 from funcnn.gradcheck.explanation.search import Change, Known, Multiple, Proposal, Regression, Replacement
-from funcnn.gradcheck.explanation.situation import Edge, Situation
-from funcnn.gradcheck.explanation.tape import Rule
+from funcnn.gradcheck.explanation.situation import Situation
+from funcnn.gradcheck.explanation.tape import Edge, Rule
 from funcnn.gradcheck.report import Cause
 
 _MOVES = {"reshape", "squeeze", "expand_dims", "broadcast_in_dim", "transpose", "convert_element_type", "copy"}

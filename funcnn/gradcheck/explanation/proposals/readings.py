@@ -200,6 +200,55 @@ def _other_forwards(situation) -> Iterator[tuple[Cause, str, dict[int, np.ndarra
                         )
 
 
+def propose_other_inputs(situation: Situation) -> Iterator[Proposal]:
+    """Yield the way back with one input in the place of another, as for targets, and with positions off by one."""
+    tape = situation.tape
+    passive = [
+        number for number, value in enumerate(tape.values)
+        if not tape.is_active[number] and isinstance(value, np.ndarray) and value.size > 1
+        and value.dtype.kind in "iufb" and not tape.sources[number] and number in tape.consumers
+    ]  # fmt: skip
+    outer = [number for number in passive if tape.producer.get(number) is None or _is_cut(tape, number)]
+    pairs = [
+        (number, other) for number, other in itertools.permutations(outer[:_MOST_SITES], 2)
+        if tape.values[number].shape == tape.values[other].shape
+        and tape.values[number].dtype == tape.values[other].dtype
+        and not np.array_equal(tape.values[number], tape.values[other])
+    ][:_MOST_SITES]  # fmt: skip
+    changes: list[tuple[Cause, str, dict[int, np.ndarray]]] = [
+        (
+            "wrong_operand",
+            f"{situation.name_of(other)} is read for {situation.name_of(number)}",
+            {number: tape.values[other]},
+        )
+        for number, other in pairs
+    ]
+    for number in passive[:_MOST_SITES]:
+        value, name = tape.values[number], situation.name_of(number)
+        step = tape.steps[tape.producer[number]] if number in tape.producer else None
+        if step is not None and step.name == "iota":
+            changes += [("shifted", f"{name} is read off by {move}", {number: value + move}) for move in (1, -1)]
+        elif value.dtype.kind in "iu" and number in outer:
+            changes += [
+                ("shifted", f"{name} is read moved by {move} along axis {axis}", {number: np.roll(value, move, axis)})
+                for axis in range(value.ndim)
+                for move in (1, -1)
+                if value.shape[axis] > 2
+            ]
+    for cause, text, others in changes:
+        try:
+            changed = tape.replay(others)
+        except Exception:  # an operation that takes no other values
+            continue
+        yield Misreading(cause, f"on the way back {text}", changed)
+        still = {number: value for number, value in changed.items() if not tape.is_active[number]}
+        yield Misreading(cause, f"on the way back {text}", still)
+
+
+def _is_cut(tape, number) -> bool:
+    return tape.steps[tape.producer[number]].name in _MOVES | {"scan_slice", "iota"}
+
+
 def propose_other_points(situation: Situation) -> Iterator[Proposal]:
     """Yield the gradient at other parameters: after the update, or at arrays among the arguments."""
     tape = situation.tape

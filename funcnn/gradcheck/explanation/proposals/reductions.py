@@ -6,7 +6,8 @@ import numpy as np
 
 from funcnn.gradcheck.explanation.location import describe_operation
 from funcnn.gradcheck.explanation.search import Change, Proposal
-from funcnn.gradcheck.explanation.situation import Edge, Situation
+from funcnn.gradcheck.explanation.situation import Situation
+from funcnn.gradcheck.explanation.tape import Edge
 from funcnn.gradcheck.report import Cause
 
 

@@ -1,0 +1,235 @@
+"""Causes ``kernel_flipped``, ``shifted``, ``transposed`` and ``wrong_operand`` of convolutions."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from funcnn.gradcheck.explanation.location import describe_operation
+from funcnn.gradcheck.explanation.search import Change, Proposal, Replacement
+from funcnn.gradcheck.explanation.situation import Situation
+from funcnn.gradcheck.explanation.tape import Edge
+from funcnn.gradcheck.explanation.turns import change_parts
+from funcnn.gradcheck.report import Cause
+
+_MOST_KERNEL = 50
+_OPERANDS = ("input", "kernel")
+
+
+class _Form(NamedTuple):
+    """How the entries of the input, the kernel and the result of a convolution meet, for each spatial axis."""
+
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    padding: tuple[int, ...]
+    is_flipped: bool = False
+    is_exchanged: bool = False
+
+
+def propose_convolutions(situation: Situation) -> Iterator[Proposal]:
+    """Yield the convolutions of the loss with another stride, dilation, padding or kernel on the way back."""
+    tape = situation.tape
+    for place in (1, 0):
+        edges = [edge for edge in situation.edges if edge.place == place and _is_plain(edge, tape)]
+        groups = [[edge] for edge in edges] + ([edges] if len(edges) > 1 else [])
+        for group in groups:
+            where = f"the gradient of the {_OPERANDS[place]} of {describe_operation(group[0].step)}"
+            if len(group) > 1:
+                where += f", as of {len(group)} convolutions,"
+            forms = [
+                {
+                    text: (cause, form)
+                    for cause, text, form in _wrong_forms(edge.step, tape.values[edge.step.inputs[1]], place)
+                }
+                for edge in group
+            ]
+            for text in [text for text in forms[0] if all(text in of_one for of_one in forms)]:
+                cause = forms[0][text][0]
+                chosen = [of_one[text][1] for of_one in forms]
+
+                def change(number, d, group=group, chosen=chosen):
+                    edge = group[number]
+                    operands = [tape.values[source] for source in edge.step.inputs]
+                    return _part(edge.step, operands, d, chosen[number], edge.place)
+
+                detail = f"{where} is taken by hand {text}"
+                if len(group) == 1:
+                    part = change(0, tape.cotangents[group[0].step.outputs[0]])
+                    yield Change(cause, detail, {group[0].source: part - group[0].part})
+                else:
+                    yield Replacement(cause, detail, change_parts(tape, group, change))
+
+
+def _is_plain(edge: Edge, tape) -> bool:
+    parameters = edge.step.parameters
+    return (
+        edge.step.name == "conv_general_dilated"
+        and parameters["feature_group_count"] == parameters["batch_group_count"] == 1
+        and all(size == 1 for size in parameters["lhs_dilation"])
+        and np.prod([np.shape(tape.values[edge.step.inputs[1]])[axis] for axis in _specs(edge.step)[1][2:]])
+        <= _MOST_KERNEL
+    )
+
+
+def _specs(step):
+    numbers = step.parameters["dimension_numbers"]
+    return numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec
+
+
+def _wrong_forms(step, kernel, place) -> Iterator[tuple[Cause, str, _Form]]:
+    strides, dilations = tuple(step.parameters["window_strides"]), tuple(step.parameters["rhs_dilation"])
+    padding = tuple(low for low, _ in step.parameters["padding"])
+    right, ones = _Form(strides, dilations, padding), (1,) * len(strides)
+    axes = np.shape(kernel)
+    spec = _specs(step)[1]
+    if place == 0:
+        yield (
+            "kernel_flipped",
+            "with the kernel not flipped: reversed along its spatial axes",
+            right._replace(is_flipped=True),
+        )
+        if axes[spec[0]] == axes[spec[1]]:
+            for is_flipped in (False, True):
+                yield (
+                    "transposed",
+                    "with the kernel's channels not exchanged" + ", and not flipped" * is_flipped,
+                    right._replace(is_exchanged=True, is_flipped=is_flipped),
+                )
+    else:
+        yield "kernel_flipped", "reversed along the spatial axes", right._replace(is_flipped=True)
+    for name, changed in (
+        ("stride left out", right._replace(strides=ones)),
+        ("dilation left out", right._replace(dilations=ones)),
+        ("stride taken for a dilation", right._replace(strides=ones, dilations=strides)),
+    ):
+        if changed != right:
+            yield "wrong_operand", f"with the {name}", changed
+    yield "shifted", "without the padding", right._replace(padding=(0,) * len(padding))
+    for move in itertools.product((0, 1, -1), repeat=len(padding)):
+        if any(move):
+            moved = tuple(low + one for low, one in zip(padding, move, strict=True))
+            yield "shifted", f"with the padding off by {', '.join(map(str, move))}", right._replace(padding=moved)
+
+
+def _part(step, operands, d, form: _Form, place) -> np.ndarray:
+    """Return the gradient of one operand if the entries meet as a form says; what lies outside is nothing."""
+    specs = _specs(step)
+    x, kernel, d = (np.transpose(a, spec) for a, spec in zip((*operands, d), specs, strict=True))
+    spatial = tuple(range(2, x.ndim))
+    if form.is_exchanged:
+        kernel = np.swapaxes(kernel, 0, 1)
+    if form.is_flipped:
+        kernel = np.flip(kernel, spatial)
+    sizes = [
+        stride * d.shape[axis] + dilation * kernel.shape[axis] + abs(pad) + x.shape[axis]
+        for axis, stride, dilation, pad in zip(spatial, form.strides, form.dilations, form.padding, strict=True)
+    ]
+    wide = np.pad(x, [(0, 0), (0, 0), *((size, size) for size in sizes)])
+    found = np.zeros_like(kernel) if place else np.zeros_like(wide)
+    for entry in np.ndindex(kernel.shape[2:]):
+        window: Sequence[slice] = [
+            slice(start, start + stride * (count - 1) + 1, stride)
+            for start, stride, count in zip(
+                (
+                    size + dilation * at - pad
+                    for size, dilation, at, pad in zip(sizes, form.dilations, entry, form.padding, strict=True)
+                ),
+                form.strides,
+                d.shape[2:],
+                strict=True,
+            )
+        ]
+        where = (slice(None), slice(None), *window)
+        if place:
+            found[(slice(None), slice(None), *entry)] = np.einsum("no...,ni...->oi", d, wide[where])
+        else:
+            found[where] += np.einsum("no...,oi->ni...", d, kernel[(slice(None), slice(None), *entry)])
+    if place:
+        found = np.flip(found, spatial) if form.is_flipped else found
+        return np.transpose(found, np.argsort(specs[1]))
+    inner = found[
+        (slice(None), slice(None), *(slice(size, size + n) for size, n in zip(sizes, x.shape[2:], strict=True)))
+    ]
+    return np.transpose(inner, np.argsort(specs[0]))
+
+
+def propose_slices(situation: Situation) -> Iterator[Proposal]:
+    """Yield the slices of a value, as for a convolution, read and put back with another start or stride."""
+    tape = situation.tape
+    groups = [group for group in situation.turns.uses if group[0].step.name == "slice"]
+    sliced = {step.outputs[0]: step for step in tape.steps if step.name == "slice"}
+    for group in groups:
+        shape = np.shape(tape.values[group[0].source])
+        words = f"{situation.name_of(group[0].source)} is cut in {describe_operation(group[0].step)}"
+        for cause, text, change in _wrong_slices(group[0].step.parameters):
+
+            def put(number, d, group=group, change=change, shape=shape):
+                whole = np.zeros(shape, d.dtype)
+                inside, kept = _meet(shape, d.shape, change(group[number].step.parameters, number))
+                np.add.at(whole, np.ix_(*inside), d[np.ix_(*kept)])
+                return whole
+
+            detail = f"{words}; by hand its gradient is put back {text}"
+            rules = change_parts(tape, group, put)
+            yield Replacement(cause, detail, rules)
+    for products in situation.turns.uses:
+        own = [edge.step.inputs[1 - edge.place] for edge in products] if len(products[0].step.inputs) == 2 else []
+        steps = [sliced.get(number) for number in own]
+        if products[0].step.name not in ("dot_general", "mul") or not own or any(step is None for step in steps):
+            continue
+        words = f"{situation.name_of(steps[0].inputs[0])} is cut in {describe_operation(steps[0])}"
+        for cause, text, change in _wrong_slices(steps[0].parameters):
+
+            def part(number, d, products=products, steps=steps, change=change):
+                edge, step = products[number], steps[number]
+                value = tape.values[step.inputs[0]]
+                shape = np.shape(tape.values[step.outputs[0]])
+                other = np.zeros(shape, value.dtype)
+                inside, kept = _meet(value.shape, shape, change(step.parameters, number))
+                other[np.ix_(*kept)] = value[np.ix_(*inside)]
+                return tape.local_cotangents(edge.step, [d], {1 - edge.place: other})[edge.place]
+
+            detail = f"{words}; for the gradient of {situation.name_of(products[0].source)} it is cut {text}"
+            yield Replacement(cause, detail, change_parts(tape, products, part))
+
+
+def _wrong_slices(parameters):
+    starts, limits = parameters["start_indices"], parameters["limit_indices"]
+    strides = parameters["strides"] or (1,) * len(starts)
+    for axis in range(len(starts)):
+        if strides[axis] > 1:
+            yield "wrong_operand", f"without the stride along axis {axis}", _changed(axis, 1, 0, 1)
+            yield (
+                "wrong_operand",
+                f"with the stride as a dilation along axis {axis}",
+                _changed(axis, 1, 0, strides[axis]),
+            )
+    for axis in range(len(starts)):
+        if limits[axis] - starts[axis] > 1:
+            for move in (1, -1):
+                yield "shifted", f"moved by {move} along axis {axis}", _changed(axis, None, move, 1)
+
+
+def _changed(axis, stride, move, dilation):
+    """Return a function from a slice's parameters and its place in the group to its starts and strides by hand."""
+
+    def change(parameters, number):
+        starts = list(parameters["start_indices"])
+        strides = list(parameters["strides"] or (1,) * len(starts))
+        starts[axis] = starts[axis] + move + number * (dilation - 1)
+        strides[axis] = stride or strides[axis]
+        return starts, strides
+
+    return change
+
+
+def _meet(whole, part, bounds):
+    """Return the indices of a slice that lie inside the whole, along each axis, and their places in the slice."""
+    inside, kept = [], []
+    for size, count, start, stride in zip(whole, part, *bounds, strict=True):
+        places = start + stride * np.arange(count)
+        is_inside = (places >= 0) & (places < size)
+        inside.append(places[is_inside])
+        kept.append(np.flatnonzero(is_inside))
+    return inside, kept

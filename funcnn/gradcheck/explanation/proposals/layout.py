@@ -1,0 +1,183 @@
+"""Causes ``transposed``, ``swapped`` and ``lost_use`` of heads and parts that are split or joined wrongly."""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from funcnn.gradcheck.explanation.derivatives import contraction
+from funcnn.gradcheck.explanation.location import describe_operation, location
+from funcnn.gradcheck.explanation.search import Change, Misreading, Proposal, Replacement
+from funcnn.gradcheck.explanation.situation import Situation
+from funcnn.gradcheck.explanation.tape import Edge
+from funcnn.gradcheck.explanation.turns import change_parts
+from funcnn.gradcheck.report import Cause
+
+_MOST_PARTS = 4
+
+
+def propose_layouts(situation: Situation) -> Iterator[Proposal]:
+    """Yield the reshapes and transposes of the loss with the axes of the gradient in another order."""
+    for group in _groups(situation):
+        first = group[0]
+        source = first.part.shape
+        result = np.shape(situation.tape.values[first.step.outputs[0]])
+        words = f"the gradient of {situation.name_of(first.source)} in {describe_operation(first.step)}"
+        if len(group) > 1:
+            words += f", and in {len(group) - 1} more like it"
+        for cause, text, change in _layouts(first, source, result):
+            rules = change_parts(situation.tape, group, lambda number, d, change=change: change(d))
+            yield Replacement(cause, f"{words} is by hand {text}", rules)
+
+
+def _groups(situation) -> list[list[Edge]]:
+    """Return the reshapes and transposes that may share a mistake: all of a shape, of a line, some, and each."""
+    found: dict[tuple, list[Edge]] = {}
+    for edge in situation.edges:
+        if edge.step.name in ("reshape", "transpose") and edge.part.ndim + edge.place:
+            shapes = edge.step.name, edge.part.shape, np.shape(situation.tape.values[edge.step.outputs[0]])
+            for key in ((), (location(edge.step.origin),)):
+                found.setdefault((shapes, key), []).append(edge)
+    groups = {tuple(id(edge) for edge in group): group for group in found.values()}
+    for group in [*groups.values()]:
+        smaller = range(1, len(group)) if len(group) <= _MOST_PARTS else (1,)
+        for some in (some for count in smaller for some in itertools.combinations(group, count)):
+            groups.setdefault(tuple(id(edge) for edge in some), list(some))
+    return list(groups.values())
+
+
+def _layouts(edge, source, result) -> Iterator[tuple[Cause, str, Callable[[np.ndarray], np.ndarray]]]:
+    wide = [axis for axis in range(len(result)) if result[axis] > 1]
+    orders = itertools.permutations(range(len(result))) if len(wide) > 1 and len(result) <= 4 else ()
+    kept = [order for order in orders if [axis for axis in order if axis in wide] != wide]
+    if edge.step.name == "transpose":
+        right = tuple(int(axis) for axis in np.argsort(edge.step.parameters["permutation"]))
+        yield "transposed", "reshaped where it must be transposed", lambda d: np.reshape(d, source)
+        for order in kept:
+            if order != right and tuple(result[axis] for axis in order) == source:
+                yield "transposed", f"transposed with the axes {order}", lambda d, order=order: np.transpose(d, order)
+        return
+    for order in kept:
+        yield (
+            "transposed",
+            f"reshaped with its axes in the order {order}",
+            lambda d, order=order: np.reshape(np.transpose(d, order), source),
+        )
+    for axis in wide:
+        if result[axis] <= _MOST_PARTS:
+            yield (
+                "swapped",
+                f"reshaped with the parts along axis {axis} in reversed order",
+                lambda d, axis=axis: np.reshape(np.flip(d, axis), source),
+            )
+            for entry in {0, result[axis] - 1}:
+                yield (
+                    "lost_use",
+                    f"that of part {entry} of axis {axis} alone",
+                    lambda d, axis=axis, entry=entry: np.reshape(
+                        d * _entry(d.ndim, axis, d.shape[axis], entry), source
+                    ),
+                )
+
+
+def _entry(ndim, axis, size, entry) -> np.ndarray:
+    """Return 1 at one entry of an axis, and 0 elsewhere, to be broadcast."""
+    return 1.0 * (np.arange(size) == entry).reshape([-1 if other == axis else 1 for other in range(ndim)])
+
+
+def propose_orders_of_parts(situation: Situation) -> Iterator[Proposal]:
+    """Yield each value that is cut into parts, or joined from them, with the parts of its gradient exchanged."""
+    tape = situation.tape
+    single = [(number,) for number in range(len(tape.values)) if tape.cotangents[number] is not None]
+    seen = set[tuple[int, ...]]()
+    for group in (*situation.turns.values, *single):
+        numbers = tuple(number for number in group if tape.cotangents[number] is not None)
+        cut = _cut(situation, numbers[0]) if numbers and numbers not in seen else None
+        seen.add(numbers)
+        if cut is None:
+            continue
+        axis, sizes = cut
+        where = "" if len(numbers) == 1 else ", in every turn"
+        words = f"{situation.name_of(numbers[-1])} has {len(sizes)} parts along axis {axis}"
+        for order in itertools.permutations(range(len(sizes))):
+            if order == tuple(range(len(sizes))):
+                continue
+            text = f"{words}; by hand they stand in the order {', '.join(str(part + 1) for part in order)}{where}"
+            yield from _in_order(situation, numbers, axis, sizes, order, text)
+
+
+def _cut(situation, number) -> tuple[int, list[int]] | None:
+    """Return the axis along which a value is cut or joined, and the sizes of the parts; ``None`` if it is neither."""
+    tape = situation.tape
+    producer = tape.producer.get(number)
+    step = tape.steps[producer] if producer is not None else None
+    if step is not None and step.name == "concatenate":
+        axis = step.parameters["dimension"]
+        sizes = [np.shape(tape.values[part])[axis] for part in step.inputs]
+        return (axis, sizes) if 1 < len(sizes) <= _MOST_PARTS else None
+    steps = [tape.steps[position] for position in tape.consumers.get(number, ())]
+    for step in steps:
+        if step.name == "split" and 1 < len(step.parameters["sizes"]) <= _MOST_PARTS:
+            return step.parameters["axis"], [int(size) for size in step.parameters["sizes"]]
+    slices = [step for step in steps if step.name == "slice" and step.parameters["strides"] is None]
+    shape = np.shape(tape.values[number])
+    for axis in range(len(shape)):
+        bounds = sorted(
+            {(step.parameters["start_indices"][axis], step.parameters["limit_indices"][axis]) for step in slices}
+        )
+        is_whole = bounds and bounds[0][0] == 0 and bounds[-1][1] == shape[axis]
+        if is_whole and 1 < len(bounds) <= _MOST_PARTS and all(a[1] == b[0] for a, b in itertools.pairwise(bounds)):
+            return axis, [end - start for start, end in bounds]
+    return None
+
+
+def _in_order(situation, numbers: Sequence[int], axis, sizes, order, text) -> Iterator[Proposal]:
+    tape = situation.tape
+    ends = np.cumsum(sizes)
+    places = np.concatenate([np.arange(ends[part] - sizes[part], ends[part]) for part in order])
+    others = {number: np.take(tape.values[number], places, axis) for number in numbers}
+    if numbers[0] in tape.params:
+        cotangent = tape.cotangents[numbers[0]]
+        yield Change("swapped", text, {numbers[0]: np.take(cotangent, places, axis) - cotangent})
+        return
+    yield Misreading("swapped", f"{text}, where it is read", others)
+    rules = {}
+    for number in numbers:
+        if len(tape.steps[tape.producer[number]].outputs) == 1:
+            right = tape.rule(number)
+            rules[number] = lambda cotangent, right=right: right(np.take(cotangent, places, axis))
+    yield Replacement("swapped", f"{text}, in the gradient", rules)
+
+
+def propose_parts_of_sums(situation: Situation) -> Iterator[Proposal]:
+    """Yield each product whose gradient sums over an axis, as over heads, with one entry of it alone, or without it."""
+    tape = situation.tape
+    for edge in situation.edges:
+        step, cotangent = edge.step, tape.cotangents[edge.step.outputs[0]]
+        if step.name != "dot_general" or cotangent is None or np.ndim(cotangent) < 2:
+            continue
+        left, right, result = contraction(step.parameters, *(tape.values[number] for number in step.inputs))
+        own = left if edge.place == 0 else right
+        for axis, letter in enumerate(result):
+            size = cotangent.shape[axis]
+            if letter in own or size < 2:
+                continue
+            words = f"the gradient of {situation.name_of(edge.source)} in {describe_operation(step)}"
+            for entry in range(size) if size <= _MOST_PARTS else (0, size - 1):
+                only = cotangent * _entry(cotangent.ndim, axis, size, entry)
+                part = tape.local_cotangents(step, [only])[edge.place]
+                yield Change(
+                    _lost(situation, axis, size),
+                    f"{words} sums over {size} entries of axis {axis}; by hand entry {entry} alone counts",
+                    {edge.source: part - edge.part},
+                )
+                yield Change(
+                    _lost(situation, axis, size),
+                    f"{words} sums over {size} entries of axis {axis}; by hand entry {entry} is left out",
+                    {edge.source: -part},
+                )
+
+
+def _lost(situation, axis, size) -> Cause:
+    batch = next((number for number, name in situation.problem.sizes() if name == "the batch size"), None)
+    return "subset_of_batch" if axis == 0 and size == batch else "lost_use"
