@@ -117,6 +117,7 @@ def _part(step, operands, d, form: _Form, place) -> np.ndarray:
     specs = _specs(step)
     x, kernel, d = (np.transpose(a, spec) for a, spec in zip((*operands, d), specs, strict=True))
     spatial = tuple(range(2, x.ndim))
+    summed = (0, *spatial)
     if form.is_exchanged:
         kernel = np.swapaxes(kernel, 0, 1)
     if form.is_flipped:
@@ -142,7 +143,7 @@ def _part(step, operands, d, form: _Form, place) -> np.ndarray:
         ]
         where = (slice(None), slice(None), *window)
         if place:
-            found[(slice(None), slice(None), *entry)] = np.einsum("no...,ni...->oi", d, wide[where])
+            found[(slice(None), slice(None), *entry)] = np.tensordot(d, wide[where], axes=(summed, summed))
         else:
             found[where] += np.einsum("no...,oi->ni...", d, kernel[(slice(None), slice(None), *entry)])
     if place:

@@ -43,7 +43,7 @@ def _groups(situation) -> list[list[Edge]]:
         smaller = range(1, len(group)) if len(group) <= _MOST_PARTS else (1,)
         for some in (some for count in smaller for some in itertools.combinations(group, count)):
             groups.setdefault(tuple(id(edge) for edge in some), list(some))
-    return list(groups.values())
+    return sorted(groups.values(), key=lambda group: group[0].step.name != "transpose")
 
 
 def _layouts(edge, source, result) -> Iterator[tuple[Cause, str, Callable[[np.ndarray], np.ndarray]]]:

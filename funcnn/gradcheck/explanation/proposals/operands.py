@@ -203,8 +203,9 @@ def _rearranged(situation, edge, value) -> Iterator[tuple[Cause, str, np.ndarray
         yield "wrong_operand", "its root", np.sqrt(np.abs(value))
     for axis in spatial:
         if value.shape[axis] > 1:
+            is_mask = not np.iscomplexobj(value) and set(np.unique(value)) <= {0.0, 1.0}
             yield (
-                "wrong_operand",
+                "mask" if is_mask else "wrong_operand",
                 f"its mean along axis {axis}",
                 np.broadcast_to(value.mean(axis=axis, keepdims=True), value.shape).copy(),
             )
