@@ -27,6 +27,7 @@ def describe_problem(comparison: Comparison) -> Problem:
         comparison.spacing,
         functools.cache(lambda: known_sizes(comparison)),
         contributions(comparison),
+        comparison.gradients.loss_fn,
     )
 
 

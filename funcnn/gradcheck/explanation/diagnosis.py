@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnn._numerics.precision import allow_promotion
+from funcnn._numerics.arrays import max_abs
+from funcnn._numerics.precision import allow_promotion, copy_arrays
+from funcnn._numerics.program import Program
 from funcnn._numerics.rounding import coarser_dtypes
 from funcnn.gradcheck.explanation.causes import EXACT, LOOSE, Detector
 from funcnn.gradcheck.explanation.counts import counts
@@ -15,6 +17,7 @@ from funcnn.gradcheck.explanation.leaf import Diagnosis, Facts, Leaf, WrongLeaf,
 from funcnn.gradcheck.explanation.numbers import is_close
 from funcnn.gradcheck.explanation.problem import Problem
 from funcnn.gradcheck.explanation.proposals import FAMILIES
+from funcnn.gradcheck.explanation.recording import record_numpy
 from funcnn.gradcheck.explanation.search import Target, search
 from funcnn.gradcheck.explanation.situation import Situation
 from funcnn.gradcheck.explanation.tape import record
@@ -118,6 +121,8 @@ def diagnose_by_program(problem: Problem, facts: Facts, sought: Sequence[int]) -
         sought: the positions of the leaves without a cause. A wrong backward pass that explains them may explain
             others as well.
     """
+    if problem.program is None:
+        problem = problem._replace(program=_recorded_program(problem, facts))
     tape = record(problem.program, problem.params) if problem.program is not None else None
     if tape is None:
         return {}
@@ -125,6 +130,21 @@ def diagnose_by_program(problem: Problem, facts: Facts, sought: Sequence[int]) -
     situation = Situation(tape, problem, target)
     findings = search(target, (family(situation) for family in FAMILIES))
     return {number: finding.diagnosis for finding in findings[::-1] for number in finding.explained}
+
+
+def _recorded_program(problem, facts) -> Program | None:
+    """Return the program of a loss in NumPy, if its value and its gradient are those that were measured."""
+    program = record_numpy(problem.loss, problem.params, problem.arguments) if problem.loss is not None else None
+    tape = record(program, problem.params) if program is not None else None
+    if tape is None:
+        return None
+    value, there = tape.values[tape.result], problem.loss(*copy_arrays((problem.params, *problem.arguments)))
+    size = max((max_abs(leaf.reference) for leaf in facts.leaves), default=0.0)
+    is_same = abs(value - there) <= 1e-6 * abs(value) and all(
+        is_close(gradient, leaf.reference, leaf.tolerance + 1e-6 * size)
+        for gradient, leaf in zip(tape.right_gradient, facts.leaves, strict=True)
+    )
+    return program if is_same else None
 
 
 def _diagnose_nonfinite(leaf) -> Diagnosis:

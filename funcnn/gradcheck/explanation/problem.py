@@ -1,7 +1,7 @@
 """The problem that a diagnosis is about."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import PyTree
@@ -21,6 +21,7 @@ class Problem(NamedTuple):
         sizes: numbers of this problem with their names: ``(32, "the batch size")``.
         contributions: from a leaf's position to the gradient of each sample alone, ``(samples, *shape)``, or ``None``
             if there are no samples.
+        loss: the function of ``(params, *arguments)`` itself.
     """
 
     params: PyTree
@@ -30,3 +31,4 @@ class Problem(NamedTuple):
     spacing: float
     sizes: Callable[[], Sequence[tuple[float, str]]]
     contributions: Callable[[int], np.ndarray | None]
+    loss: Callable[..., Any] | None = None

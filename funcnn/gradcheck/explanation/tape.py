@@ -24,6 +24,7 @@ Rules: TypeAlias = Mapping[int, Rule]
 """The rules that replace those of some values."""
 
 _NONE: Mapping[int, Any] = MappingProxyType({})
+_PLAIN = {"scatter", "scatter-add", "gather", "dynamic_slice", "dynamic_update_slice", "pad"}
 _MAX_STEPS = 3000
 _MAX_NUMBERS = 30_000_000
 
@@ -149,7 +150,7 @@ class Tape:
         found = cotangents(step.name, step.parameters, inputs, outputs, given, active)
         if found is not None:
             return found
-        key = (id(step.equation), tuple(active))
+        key = (_identity(step), tuple(active))
         if key not in self._fallbacks:
             self._fallbacks[key] = fallback_derivative(step.equation, active)
         return self._fallbacks[key](inputs, given)
@@ -293,6 +294,13 @@ def _record_equation(tape, equation, origin, inputs) -> Sequence[int]:
     if sum(np.size(value) for value in tape.values) > _MAX_NUMBERS:
         raise ValueError("the program has too many numbers")
     return tape.add_step(name, equation.params, equation, origin, inputs, outputs)
+
+
+def _identity(step: Step) -> Any:
+    """Return what steps with the same derivative have in common: the operation and the shapes where that is short."""
+    if step.name not in _PLAIN:
+        return id(step.equation)
+    return step.name, str(step.parameters), tuple(str(atom.aval) for atom in step.equation.invars)
 
 
 def run_step(step: Step, operands: Sequence[Any]) -> Sequence[Any]:

@@ -63,7 +63,7 @@ def propose_convolutions(situation: Situation) -> Iterator[Proposal]:
 
 def _is_plain(edge: Edge, tape) -> bool:
     parameters = edge.step.parameters
-    return (
+    return bool(
         edge.step.name == "conv_general_dilated"
         and parameters["feature_group_count"] == parameters["batch_group_count"] == 1
         and all(size == 1 for size in parameters["lhs_dilation"])
