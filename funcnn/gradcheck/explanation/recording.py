@@ -77,6 +77,11 @@ class Recorded:
         self.value, self.traced, self.numbers, self.parent = np.asarray(value), traced, numbers, parent
         self.is_assigned = False
 
+    @property
+    def __class__(self):
+        """NumPy's array, for code that looks at what it is given."""
+        return np.ndarray
+
     def __array_ufunc__(self, ufunc, method, *inputs, **settings):
         """Apply one of NumPy's elementwise functions."""
         name = ufunc.__name__
@@ -112,12 +117,16 @@ class Recorded:
                 raise
             traced = value  # counts, orders and choices are those of the point
         if out is None:
-            return jax.tree.map(lambda a, b: Recorded(a, jnp.asarray(b), self.numbers), value, traced)
+            return jax.tree.map(self._record, value, traced)
         if not isinstance(out, Recorded):
             raise _NotRecordedError("the result is written into an array of NumPy's")
         out.value[...] = value
         out._become(traced)
         return out
+
+    def _record(self, value, traced):
+        is_array = isinstance(value, np.ndarray | np.generic)
+        return Recorded(value, jnp.asarray(traced), self.numbers) if is_array else value
 
     def _become(self, traced):
         """Take another traced value, the one in NumPy being changed already, and pass it to what this is a view of."""
