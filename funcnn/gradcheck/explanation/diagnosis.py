@@ -8,7 +8,6 @@ import numpy as np
 
 from funcnn._numerics.arrays import max_abs
 from funcnn._numerics.precision import allow_promotion, copy_arrays
-from funcnn._numerics.program import Program
 from funcnn._numerics.rounding import coarser_dtypes
 from funcnn.gradcheck.explanation.causes import EXACT, LOOSE, Detector
 from funcnn.gradcheck.explanation.counts import counts
@@ -22,6 +21,9 @@ from funcnn.gradcheck.explanation.search import Target, search
 from funcnn.gradcheck.explanation.situation import Situation
 from funcnn.gradcheck.explanation.tape import record
 from funcnn.gradcheck.report import LeafReport
+
+_NEAR = 1e-6  # between the gradient by a recorded program and the measured one
+_ROUNDING = 1e-10
 
 
 def diagnose_leaves(
@@ -52,6 +54,8 @@ def _diagnose_by(problem, rows, by_hand, reference) -> list[LeafReport]:
         Leaf(row.path, ours, expected, param, row.tolerance)
         for row, ours, expected, param in zip(rows, by_hand, reference, params, strict=True)
     ]
+    if problem.program is None:
+        problem, leaves = _with_recorded_program(problem, leaves)
     facts = Facts(leaves, problem.sizes(), counts(problem), problem.contributions)
     loose = loosen_tolerances(facts, max((float(jnp.finfo(row.dtype).eps) for row in rows), default=0.0))
 
@@ -121,8 +125,6 @@ def diagnose_by_program(problem: Problem, facts: Facts, sought: Sequence[int]) -
         sought: the positions of the leaves without a cause. A wrong backward pass that explains them may explain
             others as well.
     """
-    if problem.program is None:
-        problem = problem._replace(program=_recorded_program(problem, facts))
     tape = record(problem.program, problem.params) if problem.program is not None else None
     if tape is None:
         return {}
@@ -132,19 +134,33 @@ def diagnose_by_program(problem: Problem, facts: Facts, sought: Sequence[int]) -
     return {number: finding.diagnosis for finding in findings[::-1] for number in finding.explained}
 
 
-def _recorded_program(problem, facts) -> Program | None:
-    """Return the program of a loss in NumPy, if its value and its gradient are those that were measured."""
+def _with_recorded_program(problem: Problem, leaves: list[Leaf]) -> tuple[Problem, list[Leaf]]:
+    """Return the problem with the program of a loss in NumPy, and the leaves with the gradient by this program.
+
+    Both are unchanged where the program's value isn't that of the loss, or where its gradient isn't the measured one.
+    """
     program = record_numpy(problem.loss, problem.params, problem.arguments) if problem.loss is not None else None
     tape = record(program, problem.params) if program is not None else None
-    if tape is None:
-        return None
+    if problem.loss is None or tape is None:
+        return problem, leaves
     value, there = tape.values[tape.result], problem.loss(*copy_arrays((problem.params, *problem.arguments)))
-    size = max((max_abs(leaf.reference) for leaf in facts.leaves), default=0.0)
-    is_same = abs(value - there) <= 1e-6 * abs(value) and all(
-        is_close(gradient, leaf.reference, leaf.tolerance + 1e-6 * size)
-        for gradient, leaf in zip(tape.right_gradient, facts.leaves, strict=True)
+    size = max((max_abs(leaf.reference) for leaf in leaves), default=0.0)
+    is_same = abs(value - there) <= _NEAR * abs(value) and all(
+        is_close(gradient, leaf.reference, leaf.tolerance + _NEAR * size)
+        for gradient, leaf in zip(tape.right_gradient, leaves, strict=True)
     )
-    return program if is_same else None
+    if not is_same:
+        return problem, leaves
+    rounding = max(_ROUNDING, 64 * problem.spacing)
+    exact = [
+        leaf._replace(
+            reference=gradient, tolerance=min(leaf.tolerance, rounding * max(max_abs(gradient), _NEAR * size))
+        )
+        if np.any(np.abs(leaf.by_hand - leaf.reference) > leaf.tolerance)
+        else leaf
+        for leaf, gradient in zip(leaves, tape.right_gradient, strict=True)
+    ]
+    return problem._replace(program=program), exact
 
 
 def _diagnose_nonfinite(leaf) -> Diagnosis:

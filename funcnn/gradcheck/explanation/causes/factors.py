@@ -15,7 +15,20 @@ def detect_zero(wrong: WrongLeaf) -> Diagnosis | None:
 
 def detect_scaled(wrong: WrongLeaf) -> Diagnosis | None:
     """Return ``scaled`` or ``sign`` if the leaf is autodiff's gradient times a constant."""
-    return _scaled(wrong.normalized, wrong.facts.sizes, wrong.facts.counts)
+    return _scaled(wrong.normalized, wrong.facts.sizes, wrong.facts.counts, shared=_shared_factors(wrong))
+
+
+def _shared_factors(wrong: WrongLeaf) -> list[float]:
+    """Return the factors of the other leaves that are multiples of autodiff's gradient, of more than one entry."""
+    found = []
+    for leaf in wrong.other_leaves():
+        same_shape = leaf.by_hand.shape == leaf.reference.shape and leaf.by_hand.size > 1
+        if not same_shape or max_abs(leaf.reference) <= leaf.tolerance:
+            continue
+        factor = best_factor(leaf.by_hand, leaf.reference)
+        if factor != 1 and is_close(leaf.by_hand, factor * leaf.reference, leaf.tolerance * max(1.0, abs(factor))):
+            found.append(factor)
+    return found
 
 
 def common_factor(leaf: Leaf) -> Diagnosis | None:
@@ -27,7 +40,7 @@ def _zero(leaf):
     return None if leaf.by_hand.any() else ("zero", "zero everywhere by hand, not by autodiff")
 
 
-def _scaled(leaf, sizes, counts) -> Diagnosis | None:
+def _scaled(leaf, sizes, counts, shared=()) -> Diagnosis | None:
     factor = best_factor(leaf.by_hand, leaf.reference)
     if max_abs(leaf.reference) <= leaf.tolerance:
         return None  # the reference is only rounding
@@ -37,8 +50,9 @@ def _scaled(leaf, sizes, counts) -> Diagnosis | None:
     if abs(factor + 1) <= slack:
         return "sign", "autodiff's gradient with the other sign"
     meaning = _meaning(factor, sizes, slack) or meaning_of_ratio(factor, counts, slack)
-    # One entry is a multiple of any other number: it needs a factor that has a meaning.
-    if leaf.by_hand.size == 1 and not meaning and simple_fraction(factor, slack) is None:
+    # One entry is a multiple of any other number: it needs a factor that has a meaning, or that of another leaf.
+    is_shared = any(abs(factor / other - 1) <= slack for other in shared)
+    if leaf.by_hand.size == 1 and not meaning and not is_shared and simple_fraction(factor, slack) is None:
         return None
     return "scaled", f"{format_factor(factor, slack)} of autodiff's gradient{meaning}"
 

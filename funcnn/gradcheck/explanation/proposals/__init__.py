@@ -13,7 +13,7 @@ from funcnn.gradcheck.explanation.proposals.activation import (
     propose_slopes,
     propose_slopes_of_groups,
 )
-from funcnn.gradcheck.explanation.proposals.convolution import propose_convolutions, propose_slices
+from funcnn.gradcheck.explanation.proposals.convolution import propose_convolutions, propose_paddings, propose_slices
 from funcnn.gradcheck.explanation.proposals.factors import propose_factors
 from funcnn.gradcheck.explanation.proposals.layout import (
     propose_layouts,
@@ -28,7 +28,11 @@ from funcnn.gradcheck.explanation.proposals.loops import (
     propose_slopes_of_turns,
 )
 from funcnn.gradcheck.explanation.proposals.loss import propose_loss_derivatives
-from funcnn.gradcheck.explanation.proposals.masks import propose_masks, propose_masks_by_hand
+from funcnn.gradcheck.explanation.proposals.masks import (
+    propose_losses_without_masks,
+    propose_masks,
+    propose_masks_by_hand,
+)
 from funcnn.gradcheck.explanation.proposals.normalization import propose_normalization_formulas
 from funcnn.gradcheck.explanation.proposals.operands import (
     propose_constant_operands,
@@ -41,7 +45,9 @@ from funcnn.gradcheck.explanation.proposals.operands import (
 )
 from funcnn.gradcheck.explanation.proposals.paths import (
     propose_ignored_stops,
+    propose_lines,
     propose_lost_uses,
+    propose_moved_stops,
     propose_normalization,
     propose_paths,
     propose_paths_of_lines,
@@ -59,10 +65,13 @@ from funcnn.gradcheck.explanation.situation import Situation
 
 FAMILIES: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
     propose_masks,
+    propose_losses_without_masks,
     propose_normalization_formulas,
+    propose_lines,
     propose_slopes,
     propose_softmax,
     propose_ignored_stops,
+    propose_moved_stops,
     propose_normalization,
     propose_paths_of_turns,
     propose_lost_uses,
@@ -70,6 +79,7 @@ FAMILIES: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
     propose_slopes_of_turns,
     propose_operands_of_turns,
     propose_convolutions,
+    propose_paddings,
     propose_slices,
     propose_paths,
     propose_other_inputs,

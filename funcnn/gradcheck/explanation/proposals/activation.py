@@ -22,7 +22,7 @@ def propose_slopes(situation: Situation) -> Iterator[Proposal]:
         tried: list[np.ndarray] = []
         for text, slope in chosen_slopes(activation, tape):
             known = any(np.array_equal(slope, other) for other in tried)
-            if known or not slope.any() or np.array_equal(slope, -right):
+            if known or not slope.any() or np.array_equal(slope, -right) or _is_of_constant(tape, activation, slope):
                 continue
             tried.append(slope)
             yield _change(situation, activation, text, (slope - right) * cotangent)
@@ -43,6 +43,21 @@ def propose_slopes(situation: Situation) -> Iterator[Proposal]:
                 f"{_sentence(situation, activation)}; by hand it replaces the incoming gradient",
                 {activation.z: right * (1 - cotangent)},
             )
+
+
+def _is_of_constant(tape, activation, slope) -> bool:
+    """Whether a slope is the right one times the constant by which z was multiplied: that path's mistake."""
+    position = tape.producer.get(activation.z)
+    step = tape.steps[position] if position is not None else None
+    if step is None or step.name not in ("mul", "div"):
+        return False
+    right = activation.kind.slope(tape.values[activation.z], tape.values[activation.h])
+    constants = [float(tape.values[n]) for n in step.inputs if not tape.is_active[n] and np.size(tape.values[n]) == 1]
+    return any(
+        constant not in (0, 1) and np.allclose(slope, right * constant**power, rtol=1e-12)
+        for constant in constants
+        for power in (1, -1)
+    )
 
 
 def propose_slopes_of_groups(situation: Situation) -> Iterator[Proposal]:

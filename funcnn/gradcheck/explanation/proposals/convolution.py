@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from funcnn.gradcheck.explanation.location import describe_operation
-from funcnn.gradcheck.explanation.search import Change, Proposal, Replacement
+from funcnn.gradcheck.explanation.proposals.readings import move_values
+from funcnn.gradcheck.explanation.search import Change, Misreading, Proposal, Replacement
 from funcnn.gradcheck.explanation.situation import Situation
 from funcnn.gradcheck.explanation.tape import Edge
 from funcnn.gradcheck.explanation.turns import change_parts
@@ -193,6 +194,64 @@ def propose_slices(situation: Situation) -> Iterator[Proposal]:
 
             detail = f"{words}; for the gradient of {situation.name_of(products[0].source)} it is cut {text}"
             yield Replacement(cause, detail, change_parts(tape, products, part))
+    for group in groups:
+        yield from _windows_without_stride(situation, group)
+
+
+def _windows_without_stride(situation, group) -> Iterator[Proposal]:
+    """Yield windows that start at every few entries read, and put back, one entry apart."""
+    tape = situation.tape
+    starts = np.array([edge.step.parameters["start_indices"] for edge in group])
+    stride = np.gcd.reduce(np.where(np.ptp(starts, axis=0), starts, 0), axis=0)
+    apart = starts // np.where(stride > 1, stride, 1)
+    if np.array_equal(apart, starts):
+        return
+    others, places = dict[int, np.ndarray](), []
+    for edge, own, other in zip(group, starts, apart, strict=True):
+        window = [slice(a, a + size) for a, size in zip(other, np.subtract(
+            edge.step.parameters["limit_indices"], own), strict=True)]  # fmt: skip
+        others[edge.step.outputs[0]] = tape.values[edge.source][tuple(window)]
+        places.append(tuple(window))
+    words = f"{situation.name_of(group[0].source)} is cut in {describe_operation(group[0].step)} every {stride.max()}"
+    read = move_values(tape, others)
+
+    def put(number, d):
+        whole = np.zeros(np.shape(tape.values[group[number].source]), d.dtype)
+        whole[places[number]] += d
+        return whole
+
+    rules = change_parts(tape, group, put)
+    yield Misreading("wrong_operand", f"{words} entries; by hand it is read without that stride", read)
+    yield Replacement("wrong_operand", f"{words} entries; by hand its gradient is put back without that stride", rules)
+
+
+def propose_paddings(situation: Situation) -> Iterator[Proposal]:
+    """Yield each padded value, and all together, with the gradient cut out from another entry on."""
+    tape = situation.tape
+    padded = [edge for edge in situation.edges if edge.step.name == "pad" and edge.place == 0]
+    plain = [edge for edge in padded if not any(between for *_, between in edge.step.parameters["padding_config"])]
+    starts = {
+        "at twice the padding": lambda low: 2 * low,
+        "at the first entry": lambda low: 0,
+        "padded once more in the same direction, and not cut": lambda low: -low,
+        "one entry further": lambda low: low + 1 if low else 0,
+        "one entry earlier": lambda low: low - 1 if low else 0,
+    }
+    for group in [[edge] for edge in plain] + ([plain] if len(plain) > 1 else []):
+        words = f"the gradient of the padding in {describe_operation(group[0].step)}"
+        words += f", as of {len(group)} paddings," if len(group) > 1 else ""
+        for text, start in starts.items():
+
+            def cut(number, d, group=group, start=start):
+                edge = group[number]
+                shape = np.shape(tape.values[edge.source])
+                lows = [low for low, _, _ in edge.step.parameters["padding_config"]]
+                part = np.zeros(shape, d.dtype)
+                inside, kept = _meet(d.shape, shape, ([start(low) for low in lows], [1] * len(lows)))
+                part[np.ix_(*kept)] = d[np.ix_(*inside)]
+                return part
+
+            yield Replacement("shifted", f"{words} is taken by hand {text}", change_parts(tape, group, cut))
 
 
 def _wrong_slices(parameters):

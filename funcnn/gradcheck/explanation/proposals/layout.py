@@ -48,7 +48,7 @@ def _groups(situation) -> list[list[Edge]]:
 
 def _layouts(edge, source, result) -> Iterator[tuple[Cause, str, Callable[[np.ndarray], np.ndarray]]]:
     wide = [axis for axis in range(len(result)) if result[axis] > 1]
-    orders = itertools.permutations(range(len(result))) if len(wide) > 1 and len(result) <= 4 else ()
+    orders = _orders(edge, len(result)) if len(wide) > 1 else ()
     kept = [order for order in orders if [axis for axis in order if axis in wide] != wide]
     if edge.step.name == "transpose":
         right = tuple(int(axis) for axis in np.argsort(edge.step.parameters["permutation"]))
@@ -78,6 +78,18 @@ def _layouts(edge, source, result) -> Iterator[tuple[Cause, str, Callable[[np.nd
                         d * _entry(d.ndim, axis, d.shape[axis], entry), source
                     ),
                 )
+
+
+def _orders(edge, count) -> Iterator[tuple[int, ...]]:
+    """Yield orders of the axes of the result: all of a few, and two exchanged in the right order of many."""
+    if count <= 4:
+        yield from itertools.permutations(range(count))
+    elif edge.step.name == "transpose":
+        right = [int(axis) for axis in np.argsort(edge.step.parameters["permutation"])]
+        for first, second in itertools.combinations(range(count), 2):
+            order = list(right)
+            order[first], order[second] = order[second], order[first]
+            yield tuple(order)
 
 
 def _entry(ndim, axis, size, entry) -> np.ndarray:

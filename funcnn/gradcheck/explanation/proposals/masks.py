@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from funcnn.gradcheck.explanation.search import Change, Proposal
+from funcnn.gradcheck.explanation.search import Change, Known, Proposal
 from funcnn.gradcheck.explanation.situation import Situation
 
 
@@ -21,6 +21,22 @@ def propose_masks(situation: Situation) -> Iterator[Proposal]:
         for text, other in _wrong_masks(situation, kept, scale):
             if not np.array_equal(other, mask):
                 yield Change("mask", f"{where} is {text} by hand", {z: (other - mask) * cotangent})
+
+
+def propose_losses_without_masks(situation: Situation) -> Iterator[Proposal]:
+    """Yield the gradient of the loss without one of its masks, in the values and on the way back."""
+    tape = situation.tape
+    for z, h, mask in find_masks(situation):
+        scale = float(mask[mask != 0][0]) if mask.any() else 1.0
+        if np.shape(tape.values[z]) != np.shape(tape.values[h]):
+            continue
+        unmasked = tape.replay({h: scale * tape.values[z]})
+        wrong = tape.wrong_gradient({h: lambda d, z=z, scale=scale: [(z, scale * d)]}, unmasked)
+        yield Known(
+            "mask",
+            f"it is the gradient of the loss without the mask in {situation.where(h)}",
+            [new - old for new, old in zip(wrong, tape.right_gradient, strict=True)],
+        )
 
 
 def _wrong_masks(situation, kept, scale):

@@ -1,5 +1,6 @@
 """Cause ``normalization_term``: the formula of a normalization's backward pass with another term, axis or count."""
 
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -81,6 +82,8 @@ def _formulas(tape, place, d) -> Iterator[tuple[Cause, str, np.ndarray]]:
     yield term, "the formula for training of the given statistics", _formula(d, x_hat, scale, axes)
     yield term, "without 1/σ", _right(tape, place, d) / scale
     yield term, "with 1/σ twice", _right(tape, place, d) * scale
+    if len(axes) > 1 and place.is_trained:
+        yield from _over_fewer_axes(d, x_hat, scale, axes, centred)
     for axis in range(d.ndim):
         if (axis,) != axes and d.shape[axis] > 1:
             yield "wrong_axis", f"with means along axis {axis}", _formula(d, x_hat, scale, (axis,), centred, centred)
@@ -94,6 +97,18 @@ def _formulas(tape, place, d) -> Iterator[tuple[Cause, str, np.ndarray]]:
                 yield term, "with γ outside of the means", gamma * outside
                 yield "scaled_path", "without γ", outside
                 yield "scaled_path", "with γ twice", _formula(dy * gamma**2, x_hat, scale, axes, centred)
+
+
+def _over_fewer_axes(d, x_hat, scale, axes, centred) -> Iterator[tuple[Cause, str, np.ndarray]]:
+    """Yield the formula with one mean, or both, over some of the axes."""
+    mean, product = (a.mean(axis=axes, keepdims=True) for a in (d if centred else 0 * d, d * x_hat))
+    for count in range(1, len(axes)):
+        for some in itertools.combinations(axes, count):
+            few_mean, few_product = (a.mean(axis=some, keepdims=True) for a in (d if centred else 0 * d, d * x_hat))
+            words = f"over axis {', '.join(map(str, some))} alone"
+            yield "normalization_term", f"with the mean of dx̂ x̂ {words}", scale * (d - mean - x_hat * few_product)
+            yield "normalization_term", f"with the mean of dx̂ {words}", scale * (d - few_mean - x_hat * product)
+            yield "normalization_term", f"with both means {words}", scale * (d - few_mean - x_hat * few_product)
 
 
 def _find(tape) -> Iterator[_Normalization]:
@@ -123,10 +138,10 @@ def _sources(tape, producer) -> list[int]:
 
 
 def _as_normalization(tape, h, x_hat, before, value) -> Iterator[_Normalization]:
-    for axes in [(axis,) for axis in range(before.ndim)] + [
-        tuple(range(before.ndim - 1)),
-        tuple(range(1, before.ndim)),
-    ]:
+    every = range(before.ndim)
+    several = [tuple(axis for axis in every if axis != kept) for kept in every[::-1]] if before.ndim > 2 else []
+    several += [tuple(every[1:-1]), tuple(every[2:])] if before.ndim > 3 else []
+    for axes in dict.fromkeys([(axis,) for axis in every] + several):
         if not axes or any(before.shape[axis] < 2 for axis in axes):
             continue
         centred = before - before.mean(axis=axes, keepdims=True)
@@ -136,14 +151,25 @@ def _as_normalization(tape, h, x_hat, before, value) -> Iterator[_Normalization]
         if not np.isfinite(scale).all() or np.any(np.abs(moved - scale * centred) > size):
             continue
         own_mean = np.all(np.abs(value.mean(axis=axes)) <= size)
+        is_given = not any(tape.is_active[number] for number in _others(tape, h, x_hat))
         varies = any(tape.is_active[number] for number in tape.steps[tape.producer[x_hat]].inputs[1:])
         is_own = varies and _depends(tape, h, tape.steps[tape.producer[x_hat]].inputs)
         if own_mean and is_own:
             yield _Normalization(h, x_hat, axes, scale, True, True)
         elif is_own and np.all(np.abs(value - scale * before) <= size):
             yield _Normalization(h, x_hat, axes, scale, True, False)
-        elif not is_own and np.ptp(scale) > 1e-6 * max_abs(scale):
+        elif not is_own and is_given and np.ptp(scale) > 1e-6 * max_abs(scale):
             yield _Normalization(h, x_hat, axes, scale, False, True)
+
+
+def _others(tape, h, x_hat) -> list[int]:
+    """Return the operands of the product that is x̂, without the one that is h, or h less something."""
+    found = []
+    for number in tape.steps[tape.producer[x_hat]].inputs:
+        inner = tape.steps[tape.producer[number]] if number in tape.producer else None
+        if number != h and not (inner is not None and inner.name == "sub" and inner.inputs[0] == h):
+            found.append(number)
+    return found
 
 
 def _depends(tape, h, numbers) -> bool:

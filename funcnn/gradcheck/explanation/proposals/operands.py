@@ -189,6 +189,8 @@ def _rearranged(situation, edge, value) -> Iterator[tuple[Cause, str, np.ndarray
     for axes in dict.fromkeys(flips):
         if all(axis < value.ndim for axis in axes) and all(value.shape[axis] > 1 for axis in axes):
             cause: Cause = "kernel_flipped" if value.ndim > 2 or is_convolution else "wrong_operand"
+            if is_convolution and not set(axes) <= _spatial_axes(edge):
+                cause = "wrong_operand"  # the channels are in another order
             yield cause, f"it reversed along axis {', '.join(map(str, axes))}", np.flip(value, axes)
     for axis in spatial:
         size = value.shape[axis]
@@ -216,6 +218,12 @@ def _rearranged(situation, edge, value) -> Iterator[tuple[Cause, str, np.ndarray
             )
     yield "wrong_operand", "its absolute value", np.abs(value)
     yield "wrong_operand", "its sign", np.sign(value)
+
+
+def _spatial_axes(edge) -> set[int]:
+    """Return the spatial axes of the other operand of a convolution."""
+    numbers = edge.step.parameters["dimension_numbers"]
+    return set((numbers.rhs_spec if edge.place == 0 else numbers.lhs_spec)[2:])
 
 
 def _shift(value, step, axis):

@@ -12,6 +12,7 @@ from funcnn.gradcheck.explanation.numbers import format_factor
 from funcnn.gradcheck.explanation.search import Change, Known, Multiple, Proposal, Regression, Replacement
 from funcnn.gradcheck.explanation.situation import Situation
 from funcnn.gradcheck.explanation.tape import Edge, Rule
+from funcnn.gradcheck.explanation.turns import change_parts
 from funcnn.gradcheck.report import Cause
 
 _MOVES = {"reshape", "squeeze", "expand_dims", "broadcast_in_dim", "transpose", "convert_element_type", "copy"}
@@ -226,6 +227,46 @@ def propose_ignored_stops(situation: Situation) -> Iterator[Proposal]:
             f"the loss stops the gradient in {describe_operation(tape.steps[ignored[-1]])}; by hand it goes through",
             [new - old for new, old in zip(through, situation.tape.right_gradient, strict=True)],
         )
+
+
+def propose_moved_stops(situation: Situation) -> Iterator[Proposal]:
+    """Yield the stops of a loop in other turns than those of the loss."""
+    tape = situation.tape_without_stops
+    if tape is None:
+        return
+    inner = Situation(tape, situation.problem, situation.target)
+    stopped = {step.outputs[0] for step in tape.steps if step.name == "stop_gradient"}
+    chains: dict[tuple[int, ...], list[list[Edge]]] = {}
+    for group in inner.turns.uses:
+        turns = tuple(number for number, edge in enumerate(group) if edge.source in stopped)
+        if turns and len({edge.source for edge in group}) == len(group):
+            chains.setdefault((len(group), *turns), []).append(group)
+    for (count, *turns), groups in chains.items():
+        for move in (1, -1):
+            moved = {turn + move for turn in turns} & set(range(count))
+            edges = [group[turn] for group in groups for turn in moved]
+            if not edges:
+                continue
+            wrong = tape.wrong_gradient(change_parts(tape, edges, lambda number, d: None))
+            words = f"{describe_operation(groups[0][0].step)}, in turn {', '.join(str(turn + 1) for turn in turns)}"
+            yield Known(
+                "stop_gradient",
+                f"the loss stops the gradient before {words}; by hand a turn {'later' if move > 0 else 'earlier'}",
+                [new - old for new, old in zip(wrong, situation.tape.right_gradient, strict=True)],
+            )
+
+
+def propose_lines(situation: Situation) -> Iterator[Proposal]:
+    """Yield several uses of a value by one line of code left out together."""
+    for number, uses in situation.edges_by_source.items():
+        lines: dict[tuple, list[Edge]] = {}
+        for edge in uses:
+            lines.setdefault((location(edge.step.origin).file, location(edge.step.origin).line), []).append(edge)
+        for (_, line), some in lines.items():
+            if line and 1 < len(some) < len(uses):
+                words = f"the gradient of {situation.name_of(number)} through the line of"
+                detail = f"{words} {describe_operation(some[0].step)} is left out by hand"
+                yield Change("lost_path", detail, _cut(some))
 
 
 def _cut(uses: Sequence[Edge]) -> dict[int, np.ndarray]:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnn._checks import same_structure
+from funcnn._numerics.arrays import max_abs
 from funcnn._numerics.program import jaxpr_constants
 from funcnn.gradcheck.explanation.activations import descendants
 from funcnn.gradcheck.explanation.location import describe_operation
@@ -32,13 +33,13 @@ def propose_other_weights(situation: Situation) -> Iterator[Proposal]:
     for number, param in enumerate(tape.params):
         name, value = situation.name_of(param), tape.values[param]
         for cause, text, other in _other_arrays(situation, number, value):
-            yield Misreading(cause, f"on the way back {name} is read {text}", _moved(tape, {param: other}))
+            yield Misreading(cause, f"on the way back {name} is read {text}", move_values(tape, {param: other}))
     for number in _sliced(tape):
         value = tape.values[number]
         for axis in range(np.ndim(value)):
             for move in (1, -1):
                 if value.shape[axis] > 2:
-                    moved = _moved(tape, {number: np.roll(value, move, axis)})
+                    moved = move_values(tape, {number: np.roll(value, move, axis)})
                     del moved[number]
                     words = f"{situation.name_of(number)} moved by {move} along axis {axis}"
                     yield Misreading("shifted", f"on the way back {words} is read", moved)
@@ -53,7 +54,7 @@ def propose_other_weights(situation: Situation) -> Iterator[Proposal]:
             yield Misreading(
                 "updated_weights",
                 f"on the way back the weights are read after their own update by a step of {format_factor(rate, 1e-9)}",
-                _moved(tape, updated),
+                move_values(tape, updated),
             )
 
 
@@ -110,7 +111,7 @@ def _rates(situation) -> list[float]:
     return list(dict.fromkeys([*own[:8], *_RATES]))
 
 
-def _moved(tape, others):
+def move_values(tape, others):
     """Return the values that change with some values, through operations that only move numbers."""
     changed = dict(others)
     reached = set().union(*(descendants(tape, number) for number in others)) if others else set()
@@ -216,16 +217,16 @@ def propose_other_inputs(situation: Situation) -> Iterator[Proposal]:
         and not np.array_equal(tape.values[number], tape.values[other])
     ][:_MOST_SITES]  # fmt: skip
     changes: list[tuple[Cause, str, dict[int, np.ndarray]]] = [
-        (
-            "wrong_operand",
-            f"{situation.name_of(other)} is read for {situation.name_of(number)}",
-            {number: tape.values[other]},
-        )
-        for number, other in pairs
+        (*_reading(situation, number, other), {number: tape.values[other]}) for number, other in pairs
     ]
     for number in passive[:_MOST_SITES]:
         value, name = tape.values[number], situation.name_of(number)
         step = tape.steps[tape.producer[number]] if number in tape.producer else None
+        changes += [
+            ("shifted", f"{name} is read one step further along axis {axis}", {number: value + step})
+            for axis, steps in _constant_steps(value)
+            for step in (steps, -steps)
+        ]
         if step is not None and step.name == "iota":
             changes += [("shifted", f"{name} is read off by {move}", {number: value + move}) for move in (1, -1)]
         elif value.dtype.kind in "iu" and number in outer:
@@ -243,6 +244,24 @@ def propose_other_inputs(situation: Situation) -> Iterator[Proposal]:
         yield Misreading(cause, f"on the way back {text}", changed)
         still = {number: value for number, value in changed.items() if not tape.is_active[number]}
         yield Misreading(cause, f"on the way back {text}", still)
+
+
+def _reading(situation, number, other) -> tuple[Cause, str]:
+    """Return the cause and the words of one input in the place of another: two sides of a choice are a mask's."""
+    tape = situation.tape
+    for position in tape.consumers.get(number, ()):
+        step = tape.steps[position]
+        if step.name == "select_n" and other in step.inputs[1:] and number in step.inputs[1:]:
+            return "mask", f"the mask in {describe_operation(step)} is left out"
+    return "wrong_operand", f"{situation.name_of(other)} is read for {situation.name_of(number)}"
+
+
+def _constant_steps(value) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the axes along which the entries of floating positions are equally far apart, and how far."""
+    for axis in range(value.ndim) if value.dtype.kind == "f" else ():
+        steps = np.diff(value, axis=axis)
+        if value.shape[axis] > 2 and steps.any() and np.abs(np.ptp(steps, axis=axis)).max() <= 1e-12 * max_abs(value):
+            yield axis, np.take(steps, [0], axis)
 
 
 def _is_cut(tape, number) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 from funcnn.gradcheck.explanation.location import describe_operation
 from funcnn.gradcheck.explanation.search import Change, Proposal
 from funcnn.gradcheck.explanation.situation import Situation
-from funcnn.gradcheck.explanation.tape import Edge
+from funcnn.gradcheck.explanation.tape import Edge, run_step
 from funcnn.gradcheck.report import Cause
 
 
@@ -150,6 +150,7 @@ def _joined(edge, d, source, result, situation):
 def _looked_up(edge, d, source, result, situation):
     if edge.place != 0:
         return
+    yield from _assigned(edge, d, source, situation)
     for axis in range(source.ndim):
         for step in (1, -1):
             yield "shifted", f"put {step} beside, along axis {axis}", np.roll(edge.part, step, axis)
@@ -160,6 +161,19 @@ def _looked_up(edge, d, source, result, situation):
         mean = np.broadcast_to(d.mean(axis=0), source.shape)
         yield "wrong_operand", "the mean of all, at every row", mean
         yield "wrong_operand", "the sum of all, at every row", mean * len(d)
+
+
+def _assigned(edge, d, source, situation):
+    """Yield what a look-up's gradient is if it is assigned to its entries, and not added."""
+    numbers = np.arange(source.size, dtype=float).reshape(source.shape)
+    operands = [numbers, *(situation.tape.values[number] for number in edge.step.inputs[1:])]
+    read = np.asarray(run_step(edge.step, operands)[0])
+    if not np.isfinite(read).all() or len(np.unique(read)) == read.size:
+        return
+    for order, word in ((slice(None), "last"), (slice(None, None, -1), "first")):
+        whole = np.zeros(source.size, d.dtype)
+        whole[read.ravel().astype(int)[order]] = d.ravel()[order]
+        yield "lost_use", f"assigned and not added: where an entry is read again, only the {word} time counts", whole
 
 
 def _power(edge, d, source, result, situation):
@@ -193,6 +207,16 @@ def propose_exchanged_sides(situation: Situation) -> Iterator[Proposal]:
         if any(part is None or part.shape != d.shape for part in parts) or sides[0] == sides[1]:
             continue
         where = describe_operation(step)
+        if step.name == "select_n" and len(parts) == 2:
+            # A condition on a parameter makes a function of pieces, another one a mask.
+            cause: Cause = "activation_derivative" if tape.sources[step.inputs[0]] else "mask"
+            for side, word in enumerate(("first", "second")):
+                kept, lost = sides[side], sides[1 - side]
+                yield Change(
+                    cause,
+                    f"the {word} side of {where} is taken everywhere by hand",
+                    {kept: np.asarray(d - parts[side]), lost: -np.asarray(parts[1 - side])},
+                )
         first, second = (np.asarray(part) for part in parts)
         yield Change(
             "mask",
