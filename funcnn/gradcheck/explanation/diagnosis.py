@@ -152,15 +152,14 @@ def _with_recorded_program(problem: Problem, leaves: list[Leaf]) -> tuple[Proble
     if not is_same:
         return problem, leaves
     rounding = max(_ROUNDING, 64 * problem.spacing)
-    exact = [
-        leaf._replace(
-            reference=gradient, tolerance=min(leaf.tolerance, rounding * max(max_abs(gradient), _NEAR * size))
-        )
-        if np.any(np.abs(leaf.by_hand - leaf.reference) > leaf.tolerance)
-        else leaf
-        for leaf, gradient in zip(leaves, tape.right_gradient, strict=True)
-    ]
-    return problem._replace(program=program), exact
+
+    def exact(leaf, gradient):
+        tolerance = min(leaf.tolerance, rounding * max(max_abs(gradient), _NEAR * size))
+        is_wrong = np.any(np.abs(leaf.by_hand - leaf.reference) > leaf.tolerance)
+        return leaf._replace(reference=gradient, tolerance=tolerance) if is_wrong else leaf
+
+    leaves = [exact(leaf, gradient) for leaf, gradient in zip(leaves, tape.right_gradient, strict=True)]
+    return problem._replace(program=program), leaves
 
 
 def _diagnose_nonfinite(leaf) -> Diagnosis:

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 from jaxtyping import PyTree
 
@@ -19,7 +20,8 @@ from funcnn._numerics.program import Program
 try:
     from jax._src import source_info_util
 
-    source_info_util.register_exclusion(__file__)  # an operation belongs to the line that calls it
+    for _path in (__file__, *jaxtyping.__path__):  # an operation belongs to the line of the user's that calls it
+        source_info_util.register_exclusion(_path)
 except (ImportError, AttributeError):  # a release of JAX that keeps it elsewhere
     pass
 
@@ -115,7 +117,7 @@ class Recorded:
         except Exception:
             if any(np.asarray(leaf).dtype.kind in "fc" for leaf in jax.tree.leaves(value)):
                 raise
-            traced = value  # counts, orders and choices are those of the point
+            traced = jax.tree.map(np.copy, value)  # counts, orders and choices are those of the point
         if out is None:
             return jax.tree.map(self._record, value, traced)
         if not isinstance(out, Recorded):
@@ -300,7 +302,8 @@ class _Rebuilt:
                 return known[0]._call(function, _jax_function(function), inputs, settings)
             made = function(*inputs, **settings)
             is_floating = isinstance(made, np.ndarray) and made.dtype.kind == "f"
-            return Recorded(made, jnp.nan_to_num(made), self._numbers) if is_floating else made
+            # JAX may share the memory of what it is given, and this array is changed in place.
+            return Recorded(made, jnp.asarray(np.nan_to_num(made)), self._numbers) if is_floating else made
 
         return call
 

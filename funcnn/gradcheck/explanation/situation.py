@@ -52,8 +52,9 @@ class Situation:
                 seen.append(numbers)
                 name = "at every place" if len(key) == 1 else f"at every {self.where(group[0].h)}"
                 yield name, group
-                yield "at all places but the last", group[:-1]
-                yield "at all places but the first", group[1:]
+                if len(group) > 2:
+                    yield "at all places but the last", group[:-1]
+                    yield "at all places but the first", group[1:]
 
     @functools.cached_property
     def active_steps(self) -> list[int]:
