@@ -79,7 +79,7 @@ class Recorded:
         self.value, self.traced, self.numbers, self.parent = np.asarray(value), traced, numbers, parent
         self.is_assigned = False
 
-    @property
+    @property  # type: ignore[misc]
     def __class__(self):
         """NumPy's array, for code that looks at what it is given."""
         return np.ndarray
@@ -246,7 +246,10 @@ class _Rebuilt:
     """Functions whose NumPy makes arrays that record."""
 
     def __init__(self, numbers: list):
-        self._numbers, self._functions, self._globals, self._modules = numbers, {}, {}, {}
+        self._numbers = numbers
+        self._functions: dict[int, types.FunctionType] = {}
+        self._globals: dict[int, dict[str, Any]] = {}
+        self._modules: dict[int, _Module] = {}
 
     def function(self, function: Any) -> Any:
         """Return a Python function with its NumPy, its closure and the functions that it calls likewise."""

@@ -90,6 +90,11 @@ def _move(own, chosen) -> str:
     return "turn before" if tuple(own[:-1]) == tuple(chosen[1:]) else ""
 
 
+def elementwise(source: int, factor: np.ndarray | float) -> Rule:
+    """Return the rule that gives a value its result's cotangent times a factor."""
+    return lambda cotangent: [(source, factor * cotangent)]
+
+
 def change_parts(
     tape: Tape, group: Sequence[Edge], change: Callable[[int, np.ndarray], np.ndarray | None]
 ) -> dict[int, Rule]:

@@ -13,7 +13,12 @@ from funcnn.gradcheck.explanation.proposals.activation import (
     propose_slopes,
     propose_slopes_of_groups,
 )
-from funcnn.gradcheck.explanation.proposals.convolution import propose_convolutions, propose_paddings, propose_slices
+from funcnn.gradcheck.explanation.proposals.convolution import (
+    propose_convolutions,
+    propose_paddings,
+    propose_slices,
+    propose_windows,
+)
 from funcnn.gradcheck.explanation.proposals.factors import propose_factors
 from funcnn.gradcheck.explanation.proposals.layout import (
     propose_layouts,
@@ -80,6 +85,7 @@ FAMILIES: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
     propose_operands_of_turns,
     propose_convolutions,
     propose_paddings,
+    propose_windows,
     propose_slices,
     propose_paths,
     propose_other_inputs,

@@ -10,7 +10,7 @@ from funcnn.gradcheck.explanation.location import describe_operation
 from funcnn.gradcheck.explanation.proposals.readings import move_values
 from funcnn.gradcheck.explanation.search import Change, Misreading, Proposal, Replacement
 from funcnn.gradcheck.explanation.situation import Situation
-from funcnn.gradcheck.explanation.tape import Edge
+from funcnn.gradcheck.explanation.tape import Edge, Rule
 from funcnn.gradcheck.explanation.turns import change_parts
 from funcnn.gradcheck.report import Cause
 
@@ -177,8 +177,8 @@ def propose_slices(situation: Situation) -> Iterator[Proposal]:
             yield Replacement(cause, detail, rules)
     for products in situation.turns.uses:
         own = [edge.step.inputs[1 - edge.place] for edge in products] if len(products[0].step.inputs) == 2 else []
-        steps = [sliced.get(number) for number in own]
-        if products[0].step.name not in ("dot_general", "mul") or not own or any(step is None for step in steps):
+        steps = [sliced[number] for number in own if number in sliced]
+        if products[0].step.name not in ("dot_general", "mul") or not own or len(steps) < len(own):
             continue
         words = f"{situation.name_of(steps[0].inputs[0])} is cut in {describe_operation(steps[0])}"
         for cause, text, change in _wrong_slices(steps[0].parameters):
@@ -194,35 +194,48 @@ def propose_slices(situation: Situation) -> Iterator[Proposal]:
 
             detail = f"{words}; for the gradient of {situation.name_of(products[0].source)} it is cut {text}"
             yield Replacement(cause, detail, change_parts(tape, products, part))
-    for group in groups:
-        yield from _windows_without_stride(situation, group)
 
 
-def _windows_without_stride(situation, group) -> Iterator[Proposal]:
+def propose_windows(situation: Situation) -> Iterator[Proposal]:
     """Yield windows that start at every few entries read, and put back, one entry apart."""
     tape = situation.tape
-    starts = np.array([edge.step.parameters["start_indices"] for edge in group])
-    stride = np.gcd.reduce(np.where(np.ptp(starts, axis=0), starts, 0), axis=0)
-    apart = starts // np.where(stride > 1, stride, 1)
-    if np.array_equal(apart, starts):
-        return
-    others, places = dict[int, np.ndarray](), []
-    for edge, own, other in zip(group, starts, apart, strict=True):
-        window = [slice(a, a + size) for a, size in zip(other, np.subtract(
-            edge.step.parameters["limit_indices"], own), strict=True)]  # fmt: skip
-        others[edge.step.outputs[0]] = tape.values[edge.source][tuple(window)]
-        places.append(tuple(window))
-    words = f"{situation.name_of(group[0].source)} is cut in {describe_operation(group[0].step)} every {stride.max()}"
-    read = move_values(tape, others)
+    for numbers in situation.turns.values:
+        steps = [tape.steps[tape.producer[number]] for number in numbers if number in tape.producer]
+        if len(steps) < len(numbers) or any(step.name != "slice" or step.parameters["strides"] for step in steps):
+            continue
+        starts = np.array([step.parameters["start_indices"] for step in steps])
+        stride = np.gcd.reduce(np.where(np.ptp(starts, axis=0), starts, 0), axis=0)
+        apart = starts // np.where(stride > 1, stride, 1)
+        if np.array_equal(apart, starts):
+            continue
+        windows = [
+            tuple(slice(first, first + size) for first, size in zip(place, tape.values[number].shape, strict=True))
+            for place, number in zip(apart, numbers, strict=True)
+        ]
+        read = {
+            number: tape.values[step.inputs[0]][window]
+            for number, step, window in zip(numbers, steps, windows, strict=True)
+        }
+        words = f"{situation.name_of(steps[0].inputs[0])} is cut in {describe_operation(steps[0])} every {stride.max()}"
+        detail = f"{words} entries; by hand it is read without that stride"
+        yield Misreading("wrong_operand", detail, move_values(tape, read))
+        if tape.is_active[numbers[0]]:
+            detail = f"{words} entries; by hand its gradient is put back without that stride"
+            yield Replacement("wrong_operand", detail, _put_back(tape, numbers, steps, windows))
 
-    def put(number, d):
-        whole = np.zeros(np.shape(tape.values[group[number].source]), d.dtype)
-        whole[places[number]] += d
-        return whole
 
-    rules = change_parts(tape, group, put)
-    yield Misreading("wrong_operand", f"{words} entries; by hand it is read without that stride", read)
-    yield Replacement("wrong_operand", f"{words} entries; by hand its gradient is put back without that stride", rules)
+def _put_back(tape, numbers, steps, windows) -> dict[int, Rule]:
+    """Return the rules by which the gradients of slices are added at these windows."""
+
+    def make(step, window) -> Rule:
+        def rule(cotangent):
+            whole = np.zeros(np.shape(tape.values[step.inputs[0]]), cotangent.dtype)
+            whole[window] += cotangent
+            return [(step.inputs[0], whole)]
+
+        return rule
+
+    return {number: make(step, window) for number, step, window in zip(numbers, steps, windows, strict=True)}
 
 
 def propose_paddings(situation: Situation) -> Iterator[Proposal]:

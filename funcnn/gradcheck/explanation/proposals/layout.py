@@ -1,5 +1,6 @@
 """Causes ``transposed``, ``swapped`` and ``lost_use`` of heads and parts that are split or joined wrongly."""
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 
@@ -26,8 +27,11 @@ def propose_layouts(situation: Situation) -> Iterator[Proposal]:
         if len(group) > 1:
             words += f", and in {len(group) - 1} more like it"
         for cause, text, change in _layouts(first, source, result):
-            rules = change_parts(situation.tape, group, lambda number, d, change=change: change(d))
-            yield Replacement(cause, f"{words} is by hand {text}", rules)
+            yield Replacement(cause, f"{words} is by hand {text}", _changed(situation.tape, group, change))
+
+
+def _changed(tape, group, change):
+    return change_parts(tape, group, lambda number, d: change(d))
 
 
 def _groups(situation) -> list[list[Edge]]:
@@ -55,29 +59,39 @@ def _layouts(edge, source, result) -> Iterator[tuple[Cause, str, Callable[[np.nd
         yield "transposed", "reshaped where it must be transposed", lambda d: np.reshape(d, source)
         for order in kept:
             if order != right and tuple(result[axis] for axis in order) == source:
-                yield "transposed", f"transposed with the axes {order}", lambda d, order=order: np.transpose(d, order)
+                yield "transposed", f"transposed with the axes {order}", functools.partial(np.transpose, axes=order)
         return
     for order in kept:
         yield (
             "transposed",
             f"reshaped with its axes in the order {order}",
-            lambda d, order=order: np.reshape(np.transpose(d, order), source),
+            functools.partial(_reordered, order, source),
         )
     for axis in wide:
         if result[axis] <= _MOST_PARTS:
             yield (
                 "swapped",
                 f"reshaped with the parts along axis {axis} in reversed order",
-                lambda d, axis=axis: np.reshape(np.flip(d, axis), source),
+                functools.partial(_reversed, axis, source),
             )
             for entry in {0, result[axis] - 1}:
                 yield (
                     "lost_use",
                     f"that of part {entry} of axis {axis} alone",
-                    lambda d, axis=axis, entry=entry: np.reshape(
-                        d * _entry(d.ndim, axis, d.shape[axis], entry), source
-                    ),
+                    functools.partial(_part_alone, axis, entry, source),
                 )
+
+
+def _reordered(order, shape, d) -> np.ndarray:
+    return np.reshape(np.transpose(d, order), shape)
+
+
+def _reversed(axis, shape, d) -> np.ndarray:
+    return np.reshape(np.flip(d, axis), shape)
+
+
+def _part_alone(axis, entry, shape, d) -> np.ndarray:
+    return np.reshape(d * _entry(d.ndim, axis, d.shape[axis], entry), shape)
 
 
 def _orders(edge, count) -> Iterator[tuple[int, ...]]:
@@ -177,7 +191,7 @@ def propose_parts_of_sums(situation: Situation) -> Iterator[Proposal]:
             words = f"the gradient of {situation.name_of(edge.source)} in {describe_operation(step)}"
             for entry in range(size) if size <= _MOST_PARTS else (0, size - 1):
                 only = cotangent * _entry(cotangent.ndim, axis, size, entry)
-                part = tape.local_cotangents(step, [only])[edge.place]
+                part = np.asarray(tape.local_cotangents(step, [only])[edge.place])
                 yield Change(
                     _lost(situation, axis, size),
                     f"{words} sums over {size} entries of axis {axis}; by hand entry {entry} alone counts",

@@ -1,5 +1,6 @@
 """Causes of mistakes that a backward pass makes in every turn of a loop, or at one of its ends."""
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 
@@ -10,7 +11,7 @@ from funcnn.gradcheck.explanation.location import describe_operation
 from funcnn.gradcheck.explanation.search import Change, Proposal, Replacement
 from funcnn.gradcheck.explanation.situation import Situation
 from funcnn.gradcheck.explanation.tape import Edge
-from funcnn.gradcheck.explanation.turns import Turns, change_parts
+from funcnn.gradcheck.explanation.turns import Turns, change_parts, elementwise
 from funcnn.gradcheck.report import Cause
 
 _PRODUCTS = {"dot_general": (0, 1), "mul": (0, 1), "div": (0,)}
@@ -43,14 +44,14 @@ def propose_paths_of_turns(situation: Situation) -> Iterator[Proposal]:
             yield _scaled(situation, [*first, *second], 0.0, "lost_path", detail)
         if len(groups) > 2:
             for kept in groups:
-                cut = [edge for group in groups if group is not kept for edge in group]
+                cut = [edge for other in groups if other is not kept for edge in other]
                 words = f"of the uses of {name} only that in {describe_operation(kept[0].step)} counts by hand"
                 yield _scaled(situation, cut, 0.0, "lost_path", f"{words}, in every turn")
-    for (first, some), (second, others) in itertools.combinations(chains.items(), 2):
-        if len(first) == len(second):
-            names = [situation.name_of(first[-1]), situation.name_of(second[-1])]
+    for (one, some), (another, others) in itertools.combinations(chains.items(), 2):
+        if len(one) == len(another):
+            names = [situation.name_of(one[-1]), situation.name_of(another[-1])]
             both = [[edge for group in groups for edge in group] for groups in (some, others)]
-            yield from _cuts(situation, names, both, len(first))
+            yield from _cuts(situation, names, both, len(one))
 
 
 def _is_chain(situation, groups) -> bool:
@@ -173,7 +174,7 @@ def _rearrangements(edge: Edge, value) -> Iterator[tuple[Cause, str, Callable[[n
                 yield (
                     "shifted",
                     f"it moved by {step} along axis {axis}, in every turn",
-                    lambda array, step=step, axis=axis: np.roll(array, step, axis),
+                    functools.partial(np.roll, shift=step, axis=axis),
                 )
 
 
@@ -222,7 +223,7 @@ def propose_slopes_of_turns(situation: Situation) -> Iterator[Proposal]:
                     f"the derivative of {kind.name} in {situation.where(own[0])} is {kind.rule}; by hand it is taken "
                     f"{words}, in every turn",
                     {
-                        activation.h: lambda cotangent, z=activation.z, slope=slope: [(z, slope * cotangent)]
+                        activation.h: elementwise(activation.z, slope)
                         for activation, slope in zip(group, slopes, strict=True)
                     },
                 )

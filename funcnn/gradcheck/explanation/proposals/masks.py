@@ -6,6 +6,7 @@ import numpy as np
 
 from funcnn.gradcheck.explanation.search import Change, Known, Proposal
 from funcnn.gradcheck.explanation.situation import Situation
+from funcnn.gradcheck.explanation.turns import elementwise
 
 
 def propose_masks(situation: Situation) -> Iterator[Proposal]:
@@ -31,7 +32,7 @@ def propose_losses_without_masks(situation: Situation) -> Iterator[Proposal]:
         if np.shape(tape.values[z]) != np.shape(tape.values[h]):
             continue
         unmasked = tape.replay({h: scale * tape.values[z]})
-        wrong = tape.wrong_gradient({h: lambda d, z=z, scale=scale: [(z, scale * d)]}, unmasked)
+        wrong = tape.wrong_gradient({h: elementwise(z, scale)}, unmasked)
         yield Known(
             "mask",
             f"it is the gradient of the loss without the mask in {situation.where(h)}",

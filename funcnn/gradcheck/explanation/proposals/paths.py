@@ -236,12 +236,12 @@ def propose_moved_stops(situation: Situation) -> Iterator[Proposal]:
         return
     inner = Situation(tape, situation.problem, situation.target)
     stopped = {step.outputs[0] for step in tape.steps if step.name == "stop_gradient"}
-    chains: dict[tuple[int, ...], list[list[Edge]]] = {}
+    chains: dict[tuple[int, tuple[int, ...]], list[list[Edge]]] = {}
     for group in inner.turns.uses:
         turns = tuple(number for number, edge in enumerate(group) if edge.source in stopped)
         if turns and len({edge.source for edge in group}) == len(group):
-            chains.setdefault((len(group), *turns), []).append(group)
-    for (count, *turns), groups in chains.items():
+            chains.setdefault((len(group), turns), []).append(group)
+    for (count, turns), groups in chains.items():
         for move in (1, -1):
             moved = {turn + move for turn in turns} & set(range(count))
             edges = [group[turn] for group in groups for turn in moved]

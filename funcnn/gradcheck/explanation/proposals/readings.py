@@ -149,6 +149,14 @@ def propose_other_losses(situation: Situation) -> Iterator[Proposal]:
 
 
 def _other_forwards(situation) -> Iterator[tuple[Cause, str, dict[int, np.ndarray]]]:
+    """Yield the cause, the words and the values of losses that differ from this one by one step."""
+    yield from _without_constants(situation)
+    yield from _without_passive_steps(situation)
+    yield from _with_moved_inputs(situation)
+
+
+def _without_constants(situation) -> Iterator[tuple[Cause, str, dict[int, np.ndarray]]]:
+    """Yield the loss without a mask, or without a constant that is added or multiplied."""
     tape = situation.tape
     for position in situation.active_steps:
         step = tape.steps[position]
@@ -172,6 +180,11 @@ def _other_forwards(situation) -> Iterator[tuple[Cause, str, dict[int, np.ndarra
             if np.shape(kept) == shape:
                 sign = -1.0 if step.name == "sub" and passive == [0] else 1.0
                 yield names.get(step.name, "wrong_operand"), f"without the constant in {words}", {output: sign * kept}
+
+
+def _without_passive_steps(situation) -> Iterator[tuple[Cause, str, dict[int, np.ndarray]]]:
+    """Yield the loss with an operand in the place of a result, among what no parameter reaches."""
+    tape = situation.tape
     for step in tape.steps:
         output = step.outputs[0]
         value = tape.values[output]
@@ -183,6 +196,11 @@ def _other_forwards(situation) -> Iterator[tuple[Cause, str, dict[int, np.ndarra
             if isinstance(part, np.ndarray) and part.dtype == value.dtype and part.shape == value.shape:
                 words = f"with {situation.name_of(number)} in the place of {situation.where(output)}"
                 yield "mask" if step.name == "select_n" else "wrong_operand", words, {output: part}
+
+
+def _with_moved_inputs(situation) -> Iterator[tuple[Cause, str, dict[int, np.ndarray]]]:
+    """Yield the loss with an input moved by one along an axis."""
+    tape = situation.tape
     for number, value in enumerate(tape.values):
         if (
             number not in tape.producer
