@@ -26,6 +26,7 @@ except (ImportError, AttributeError):  # a release of JAX that keeps it elsewher
     pass
 
 _KEPT = {"jax", "jaxlib", "numpy", "scipy", "torch", "builtins", "funcnn"}
+_MOST_OPERATIONS = 2000
 _REDUCTIONS = {"add": "sum", "multiply": "prod", "maximum": "max", "minimum": "min"}
 _ADDED = {"add": "add", "multiply": "multiply", "maximum": "max", "minimum": "min"}
 
@@ -44,17 +45,17 @@ def record_numpy(loss: Callable[..., Any], params: PyTree, arguments: Sequence[A
     leaves, structure = jax.tree.flatten(params)
 
     def run(traced):
-        numbers: list[Recorded] = []
+        recording = _Recording()
 
         def record(value, other=None):
             if not isinstance(value, np.ndarray | np.generic | jax.Array) or value.dtype.kind not in "biufc":
                 return value
-            return Recorded(np.array(value), jnp.asarray(value) if other is None else other, numbers)
+            return Recorded(np.array(value), jnp.asarray(value) if other is None else other, recording)
 
         own = jax.tree.unflatten(structure, [record(leaf, other) for leaf, other in zip(leaves, traced, strict=True)])
-        result = _Rebuilt(numbers).function(loss)(own, *jax.tree.map(record, tuple(arguments)))
+        result = _Rebuilt(recording).function(loss)(own, *jax.tree.map(record, tuple(arguments)))
         if not isinstance(result, Recorded):
-            result = next(number for number in reversed(numbers) if float(number.value) == float(result))
+            result = next(number for number in reversed(recording.numbers) if float(number.value) == float(result))
         return jnp.reshape(result.traced, ())
 
     try:
@@ -64,19 +65,33 @@ def record_numpy(loss: Callable[..., Any], params: PyTree, arguments: Sequence[A
     return Program(jaxpr, jax.tree.structure(shape))
 
 
+class _Recording:
+    """What the arrays of a recording share: those that were converted to Python numbers, and how much was done."""
+
+    def __init__(self):
+        self.numbers: list[Recorded] = []
+        self._operations = 0
+
+    def count(self) -> None:
+        """Count an operation, and raise where a loss has too many for a search of causes."""
+        self._operations += 1
+        if self._operations > _MOST_OPERATIONS:
+            raise _NotRecordedError("the loss has too many operations")
+
+
 class Recorded:
     """An array with its value in NumPy and the same as JAX traces it.
 
     Attributes:
         value: the array in NumPy.
         traced: the same in JAX.
-        numbers: what was converted to a Python number so far, shared by all arrays of a recording.
+        recording: what all arrays of a recording share.
         parent: the array of which this one is a view, and the index; ``None`` if it is none.
         is_assigned: whether it was changed in place.
     """
 
-    def __init__(self, value: Any, traced: Any, numbers: list, parent: tuple | None = None):
-        self.value, self.traced, self.numbers, self.parent = np.asarray(value), traced, numbers, parent
+    def __init__(self, value: Any, traced: Any, recording: _Recording, parent: tuple | None = None):
+        self.value, self.traced, self.recording, self.parent = np.asarray(value), traced, recording, parent
         self.is_assigned = False
 
     @property  # type: ignore[misc]
@@ -109,6 +124,7 @@ class Recorded:
         raise _NotRecordedError("an array is converted")
 
     def _call(self, function, other, inputs, settings):
+        self.recording.count()
         out = settings.pop("out", None)
         out = out[0] if isinstance(out, tuple) else out
         value = function(*_values(inputs), **_values(settings))
@@ -128,7 +144,7 @@ class Recorded:
 
     def _record(self, value, traced):
         is_array = isinstance(value, np.ndarray | np.generic)
-        return Recorded(value, jnp.asarray(traced), self.numbers) if is_array else value
+        return Recorded(value, jnp.asarray(traced), self.recording) if is_array else value
 
     def _become(self, traced):
         """Take another traced value, the one in NumPy being changed already, and pass it to what this is a view of."""
@@ -143,7 +159,7 @@ class Recorded:
         found = getattr(self.value, name)
         if not callable(found):
             is_array = isinstance(found, np.ndarray)
-            return Recorded(found, getattr(self.traced, name), self.numbers) if is_array else found
+            return Recorded(found, getattr(self.traced, name), self.recording) if is_array else found
         if name in ("fill", "sort", "partition", "put", "resize", "setfield", "itemset", "tolist"):
             raise _NotRecordedError(name)
         if name == "item":
@@ -156,9 +172,10 @@ class Recorded:
 
     def __getitem__(self, index):
         """Return a part: a view of this array where NumPy gives one."""
+        self.recording.count()
         value = self.value[_values(index)]
         is_view = isinstance(value, np.ndarray) and np.shares_memory(value, self.value)
-        return Recorded(value, self.traced[_index(index)], self.numbers, (self, index) if is_view else None)
+        return Recorded(value, self.traced[_index(index)], self.recording, (self, index) if is_view else None)
 
     def __setitem__(self, index, new):
         """Change a part in place."""
@@ -194,7 +211,7 @@ class Recorded:
 
     def __float__(self):
         """Return the number at this point, and keep where it comes from."""
-        self.numbers.append(self)
+        self.recording.numbers.append(self)
         return float(self.value)
 
     def __hash__(self):
@@ -245,8 +262,8 @@ def _jax_function(function):
 class _Rebuilt:
     """Functions whose NumPy makes arrays that record."""
 
-    def __init__(self, numbers: list):
-        self._numbers = numbers
+    def __init__(self, recording: _Recording):
+        self._shared = recording
         self._functions: dict[int, types.FunctionType] = {}
         self._globals: dict[int, dict[str, Any]] = {}
         self._modules: dict[int, _Module] = {}
@@ -306,16 +323,16 @@ class _Rebuilt:
             made = function(*inputs, **settings)
             is_floating = isinstance(made, np.ndarray) and made.dtype.kind == "f"
             # JAX may share the memory of what it is given, and this array is changed in place.
-            return Recorded(made, jnp.asarray(np.nan_to_num(made)), self._numbers) if is_floating else made
+            return Recorded(made, jnp.asarray(np.nan_to_num(made)), self._shared) if is_floating else made
 
         return call
 
     def _array(self, given, *, is_copy):
         if isinstance(given, Recorded):
-            return Recorded(given.value.copy(), given.traced, self._numbers) if is_copy else given
+            return Recorded(given.value.copy(), given.traced, self._shared) if is_copy else given
         parts = [part if isinstance(part, Recorded) else self._array(part, is_copy=False) for part in given]
         return Recorded(
-            np.stack([part.value for part in parts]), jnp.stack([part.traced for part in parts]), self._numbers
+            np.stack([part.value for part in parts]), jnp.stack([part.traced for part in parts]), self._shared
         )
 
 
