@@ -119,7 +119,9 @@ def propose_operands_of_turns(situation: Situation) -> Iterator[Proposal]:
                 yield from _without_factor(situation, group, words)
             elif arrays[0].ndim and len(set(own)) > 1:
                 for text, is_moved, others in turns.rows(own):
-                    cause = "shifted" if is_moved else "wrong_operand"
+                    # A factor computed in the loop that is the next turn's is this turn's new value: another operand.
+                    is_new = group[0].step.name == "mul" and situation.tape.is_active[own[-1]] and "of the next" in text
+                    cause = "shifted" if is_moved and not is_new else "wrong_operand"
                     detail = f"{words}; by hand it takes {text}, in every turn"
                     yield _with_operands(situation, group, others, cause, detail)
 
