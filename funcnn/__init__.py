@@ -4,6 +4,7 @@
 >>> model = fnn.mlp((64, 128, 64, 10))
 """
 
+from funcnn import datasets as datasets
 from funcnn.backprop import (
     as_custom_vjp as as_custom_vjp,
     autodiff_value_and_grad as autodiff_value_and_grad,
@@ -256,6 +257,13 @@ from funcnn.optimizers import (
     nesterov as nesterov,
     rmsprop as rmsprop,
     sgd as sgd,
+)
+from funcnn.plots import (
+    draw_network as draw_network,
+    plot_decision_boundary as plot_decision_boundary,
+    plot_history as plot_history,
+    plot_kernels as plot_kernels,
+    plot_signals as plot_signals,
 )
 from funcnn.preprocessing import (
     Scaler as Scaler,
