@@ -3,6 +3,9 @@
 ``nox -l`` lists them all. Each session makes its own environment; only nox has to be installed.
 """
 
+import shutil
+from pathlib import Path
+
 import nox
 from packaging.requirements import Requirement
 
@@ -19,6 +22,15 @@ BENCH_TOOLS = nox.project.dependency_groups(PROJECT, "bench")
 EXTRAS = "experiments,report,training"
 # The tests of a file share what they compile, so they go to one worker; tests/conftest.py orders the files.
 WORKERS = ("--numprocesses", "2", "--dist", "loadfile")
+
+FIVE_LINES = """
+import jax, funcnn as fnn
+x, y = fnn.datasets.xor()
+model = fnn.mlp((2, 8, 2), activation=fnn.tanh)
+trained = fnn.train(model, fnn.softmax_cross_entropy, fnn.adam(0.1), (x, y), epochs=200, key=jax.random.key(0))
+assert fnn.accuracy(fnn.predict(model, trained.params, trained.state, x), y) == 1.0, trained.history.loss
+"""
+"""A training that a user's first environment must run."""
 
 
 @nox.session
@@ -62,10 +74,11 @@ def tests_x32(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style and common mistakes, by ruff."""
+    """Style and common mistakes by ruff, and the workflows by zizmor."""
     session.install(*nox.project.dependency_groups(PROJECT, "lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("zizmor", "--offline", "--quiet", ".github")
 
 
 @nox.session
@@ -73,6 +86,37 @@ def typecheck(session: nox.Session) -> None:
     """Static types, by mypy."""
     session.install(f".[{EXTRAS}]", *nox.project.dependency_groups(PROJECT, "types"))
     session.run("mypy")
+
+
+@nox.session(default=False)
+def docs(session: nox.Session) -> None:
+    """The site, docs/_build/html/index.html: every notebook executed, warnings as errors."""
+    session.install(".[experiments,report]", *nox.project.dependency_groups(PROJECT, "docs"))
+    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html", *session.posargs)
+
+
+@nox.session(default=False)
+def package(session: nox.Session) -> None:
+    """Wheel and sdist in dist/, checked, and each installed and used in a clean environment; ``-- --version 1.2.3``."""
+    version = PROJECT["project"]["version"]
+    if session.posargs and session.posargs != ["--version", version]:
+        session.error(f"expected --version {version}, as in pyproject.toml, got {' '.join(session.posargs)}")
+    session.install(*nox.project.dependency_groups(PROJECT, "package"))
+    dist = Path("dist").resolve()
+    shutil.rmtree(dist, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(dist))
+    built = sorted(map(str, dist.iterdir()))
+    session.run("twine", "check", "--strict", *built)
+    session.run("check-wheel-contents", str(dist))
+    for file in built:
+        clean = Path(session.create_tmp(), Path(file).suffix.lstrip(".")).resolve()
+        session.run("python", "-m", "venv", "--clear", str(clean))
+        python = str(clean / "bin" / "python")
+        session.run(python, "-m", "pip", "install", "--quiet", f"{file}[report]", external=True)
+        # From another folder, so that the installed package is imported and not this one.
+        with session.chdir(clean):
+            session.run(python, "-m", "funcnn", "--help", external=True, silent=True)
+            session.run(python, "-c", FIVE_LINES, external=True)
 
 
 @nox.session(default=False)

@@ -88,7 +88,8 @@ def plot_decision_boundary(
     for number in range(classes):
         chosen = labels == number
         axes.scatter(
-            x[chosen, 0], x[chosen, 1], s=26, marker=MARKERS[number], color=COLOURS[number], edgecolors="white", linewidths=0.6,
+            x[chosen, 0], x[chosen, 1],
+            s=26, marker=MARKERS[number], color=COLOURS[number], edgecolors="white", linewidths=0.6,
             label=f"class {number}",
         )  # fmt: skip
     tidy(axes, x="x[0]", y="x[1]", grid=False)
