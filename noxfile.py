@@ -90,9 +90,11 @@ def typecheck(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def docs(session: nox.Session) -> None:
-    """The site, docs/_build/html/index.html: every notebook executed, warnings as errors."""
-    session.install(".[experiments,report]", *nox.project.dependency_groups(PROJECT, "docs"))
+    """The site, docs/_build/html: notebooks executed, warnings as errors; looked at where Chromium or Chrome is."""
+    tools = [line for group in ("docs", "browser") for line in nox.project.dependency_groups(PROJECT, group)]
+    session.install(".[experiments,report]", *tools)
     session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html", *session.posargs)
+    session.run("pytest", "-o", "python_files=site_in_browser.py", "tests/site_in_browser.py", "-rs")
 
 
 @nox.session(default=False)

@@ -43,8 +43,8 @@ if "XLA_FLAGS" not in os.environ:
 collect_ignore = [] if "OPTAX_SUITE" in os.environ else ["optax_suite.py"]
 # Eight devices and second processes, likewise: `nox -s distributed`.
 collect_ignore += [] if "DISTRIBUTED_SUITE" in os.environ else ["distributed"]
-# The report in a real browser: `nox -s report`.
-collect_ignore += ["report_in_browser.py"]
+# The report and the site in a real browser: `nox -s report`, `nox -s docs`.
+collect_ignore += ["report_in_browser.py", "site_in_browser.py"]
 
 # XLA compiles every random network: no deadline, no search for a smaller failure, few examples.
 # `nox -s gradcheck` runs more.

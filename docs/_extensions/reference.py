@@ -1,0 +1,144 @@
+"""The pages of the reference, one for each module that funcnn takes public names from; written before the build.
+
+The list of names is read from ``funcnn/__init__.py``, so a new name gets its entry without a change here.
+"""
+
+import ast
+import importlib
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import funcnn as fnn
+
+LONGEST_TITLE = 40
+TITLES = {
+    "funcnn.backprop": "Gradients of a model",
+    "funcnn.optimizercheck": "Checks of optimizers",
+    "funcnn.types": "Types",
+}
+"""Titles in the place of those that the modules' docstrings give."""
+FOLDER = Path(__file__).parents[1] / "reference" / "generated"
+
+
+class Group(NamedTuple):
+    """A module and the public names that come from it."""
+
+    module: str
+    names: list[str]
+
+
+def public_groups() -> list[Group]:
+    """Return the public names by the module that they are imported from, in the order of ``funcnn/__init__.py``."""
+    source = ast.parse(Path(fnn.__file__).read_text(encoding="utf-8"))
+    groups: dict[str, Group] = {}
+    for statement in source.body:
+        if not isinstance(statement, ast.ImportFrom) or not statement.module:
+            continue
+        for alias in statement.names:
+            name = alias.asname or alias.name
+            module = f"funcnn.{name}" if inspect.ismodule(getattr(fnn, name)) else statement.module
+            names = _functions_of(getattr(fnn, name)) if module.endswith(f".{name}") and _is_module(name) else [name]
+            groups.setdefault(module, Group(module, [])).names.extend(names)
+    return list(groups.values())
+
+
+def _is_module(name: str) -> bool:
+    return inspect.ismodule(getattr(fnn, name, None))
+
+
+def _functions_of(module: Any) -> list[str]:
+    """Return the public functions of a module that users reach as ``fnn.datasets.moons``."""
+    short = module.__name__.removeprefix("funcnn.")
+    return [
+        f"{short}.{name}"
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and (inspect.isfunction(value) or inspect.isclass(value))
+        and value.__module__.startswith(module.__name__)
+    ]
+
+
+def value_of(name: str) -> Any:
+    """Return what ``fnn.NAME`` is, for a name with dots too."""
+    value: Any = fnn
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def entry(name: str) -> list[str]:
+    """Return the directive that documents a public name."""
+    value = value_of(name)
+    if inspect.isclass(value):
+        return [f".. autoclass:: funcnn.{name}", "   :members:", ""]
+    if inspect.isroutine(value) or hasattr(value, "__wrapped__") or inspect.isfunction(value):
+        return [f".. autofunction:: funcnn.{name}", ""]
+    return list(_data_entry(name, value))
+
+
+def _data_entry(name: str, value: Any) -> Iterator[str]:
+    """Document a value, such as the layer ``relu`` or the loss ``mean_squared_error``, by what its functions do."""
+    yield f".. py:data:: funcnn.{name}"
+    yield f"   :type: {type(value).__name__}"
+    yield ""
+    pair = [f"{name}_{which}" for which in ("forward", "backward") if hasattr(fnn, f"{name}_{which}")]
+    described = [getattr(fnn, part) for part in pair] or [part for part in value if inspect.isfunction(part)]
+    for function in described:
+        yield from (f"   {line}" for line in _summary(function))
+        yield ""
+    if pair:
+        links = ", ".join(f":py:func:`funcnn.{part}`" for part in pair)
+        yield f"   A {type(value).__name__.lower()} made of the pair {links}."
+        yield ""
+
+
+def _summary(function: Any) -> list[str]:
+    """Return the first paragraph of a docstring, with its equations set."""
+    from docstring_equations import set_docstring
+
+    lines = (inspect.getdoc(function) or "").splitlines()
+    end = lines.index("") if "" in lines else len(lines)
+    text = " ".join(lines[:end])
+    return set_docstring([text.replace("::", ".")])
+
+
+def page(group: Group) -> str:
+    """Return a page of the reference: what the module says of itself, and every name."""
+    module = importlib.import_module(group.module)
+    first = (inspect.getdoc(module) or "").partition("\n\n")[0].replace("\n", " ")
+    title, colon, rest = first.rstrip(".").partition(":")
+    if not colon or len(title) > LONGEST_TITLE:
+        title, rest = group.module.rpartition(".")[2].replace("_", " ").capitalize(), first.rstrip(".")
+    text = f"{rest.strip()[:1].upper()}{rest.strip()[1:]}. " if rest else ""
+    title = TITLES.get(group.module, title)
+    lines = [title, "=" * len(title), "", f"{text}From ``{group.module}``.", ""]
+    for name in group.names:
+        lines += entry(name)
+    return "\n".join(lines)
+
+
+def write(app=None) -> None:
+    """Write the pages and their table of contents; files that are unchanged keep their time."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    groups = public_groups()
+    pages = {f"{group.module}.rst": page(group) for group in groups}
+    for old in FOLDER.glob("*.rst"):
+        if old.name not in pages:
+            old.unlink()
+    for name, text in pages.items():
+        file = FOLDER / name
+        if not file.exists() or file.read_text(encoding="utf-8") != text:
+            file.write_text(text, encoding="utf-8")
+
+
+def skip_member(app, what, name, obj, skip, options):
+    """Leave out the fields of tuples, which ``Fields:`` documents, and the methods that every tuple has."""
+    return True if type(obj).__name__ == "_tuplegetter" or name in ("count", "index") else None
+
+
+def setup(app):
+    app.connect("builder-inited", write)
+    app.connect("autodoc-skip-member", skip_member)
+    return {"parallel_read_safe": True}

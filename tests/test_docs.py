@@ -1,0 +1,130 @@
+"""The site's own code: no public name is missing, equations are set as they are meant, pages find what they include."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import funcnn as fnn
+
+DOCS = Path(__file__).parent.parent / "docs"
+PAGES = sorted(file for file in DOCS.rglob("*.md") if "generated" not in file.parts and "_build" not in file.parts)
+NOTEBOOKS = [page for page in PAGES if "{code-cell}" in page.read_text(encoding="utf-8")]
+
+
+@pytest.fixture
+def extension(monkeypatch):
+    """Import a module of docs/_extensions."""
+    monkeypatch.syspath_prepend(str(DOCS / "_extensions"))
+    return lambda name: __import__(name)
+
+
+def test_every_public_name_has_its_entry(extension):
+    reference = extension("reference")
+    groups = reference.public_groups()
+    documented = [name for group in groups for name in group.names]
+    imported = [
+        alias.asname or alias.name
+        for statement in ast.parse(Path(fnn.__file__).read_text(encoding="utf-8")).body
+        if isinstance(statement, ast.ImportFrom)
+        for alias in statement.names
+    ]
+    assert len(imported) > 100
+    modules = {name.partition(".")[0] for name in documented if "." in name}
+    assert {name for name in documented if "." not in name} == set(imported) - modules
+    assert modules <= set(imported)
+    for group in groups:
+        page = reference.page(group)
+        for name in group.names:
+            entries = re.findall(rf"^\.\. (?:autoclass|autofunction|py:data):: funcnn\.{re.escape(name)}$", page, re.M)
+            assert len(entries) == 1, name
+
+
+def test_every_entry_says_something(extension):
+    reference = extension("reference")
+    for group in reference.public_groups():
+        for name in group.names:
+            value = reference.value_of(name)
+            if isinstance(value, fnn.Layer | fnn.Loss | fnn.Scaler):
+                assert len("".join(reference.entry(name))) > 150, name
+            else:
+                assert value.__doc__, name
+
+
+@pytest.mark.parametrize(
+    ("plain", "latex"),
+    [
+        ("y = x K + b", r"y = x\,K + b"),
+        ("a = z/(1 + |z|)", r"a = \frac{z}{1 + \left|z\right|}"),
+        ("y = γ (x − μ)/√(σ² + ε) + β", r"y = \gamma\,\frac{x - \mu}{\sqrt{\sigma^{2} + \epsilon}} + \beta"),
+        ("∂L/∂K[i,j] = Σₙ x[n,i] dy[n,j]",
+         r"\frac{\partial L}{\partial K_{i, j}} = \sum_{n} x_{n, i}\,\text{d}y_{n, j}"),
+        ("u = −α m̂/(√(v̂ + ε_root) + ε)",
+         r"u = -\alpha\,\frac{\hat{m}}{\sqrt{\hat{v} + \epsilon_{\text{root}}} + \epsilon}"),
+        ("E[y] = x", "E[y] = x"),
+        ("m̂ = m/(1 − β₁ᵗ)", r"\hat{m} = \frac{m}{1 - \beta_{1}^{t}}"),
+        ("∂a/∂z = aᵢ (1[i = j] − aⱼ)", r"\frac{\partial a}{\partial z} = a_{i}\,\left(1[i = j] - a_{j}\right)"),
+        ("tanh′(z) = 1 − tanh²(z)", r"\tanh'\left(z\right) = 1 - \tanh^{2}\left(z\right)"),
+    ],
+)  # fmt: skip
+def test_expressions_are_set(extension, plain, latex):
+    # Spaces mean nothing in LaTeX's mathematics, except between the name of a command and a letter.
+    found = extension("plain_math").to_latex(plain)
+    assert re.sub(r" +(?![A-Za-z])", "", found) == re.sub(r" +(?![A-Za-z])", "", latex)
+
+
+@pytest.mark.parametrize("text", ["", "a layer", "x =", "(x", "x) + y", "the sum of x", "do = it", "f(x", "[0, 1)"])
+def test_what_is_no_expression_is_left(extension, text):
+    assert extension("plain_math").to_latex(text) is None
+
+
+@pytest.mark.parametrize(
+    ("prose", "expected"),
+    [
+        ("A layer, y = x K + b, with a bias.", r"A layer, :math:`y = x\,K + b`, with a bias."),
+        ("a = z where z > 0, else 0.", ":math:`a = z` where :math:`z > 0`, else 0."),
+        ("Call ``f(x = 1)`` and a layer.", "Call ``f(x = 1)`` and a layer."),
+        ("Names of a model, 8 of them - all.", "Names of a model, 8 of them - all."),
+    ],
+)
+def test_prose_keeps_its_words(extension, prose, expected):
+    assert extension("docstring_equations").set_in_prose(prose) == expected
+
+
+def test_code_blocks_and_examples_stay(extension):
+    lines = ["Words::", "", "    y, r = f.forward(x)", "", "Example:", "    >>> y = x + 1"]
+    assert extension("docstring_equations").set_docstring(lines)[-1] == "    >>> y = x + 1"
+    assert "math" not in " ".join(extension("docstring_equations").set_docstring(lines))
+
+
+def test_activations_and_losses_have_equations(extension):
+    setter = extension("docstring_equations").set_docstring
+    forwards = [name for name in dir(fnn) if name.endswith("_forward")]
+    assert len(forwards) > 15
+    without = [name for name in forwards if ":math:" not in "\n".join(setter(getattr(fnn, name).__doc__.splitlines()))]
+    assert without == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_includes_find_their_marks(page):
+    for target, options in re.findall(r"```\{include\} (\S+)\n((?::.*\n)*)", page.read_text(encoding="utf-8")):
+        file = (page.parent / target).resolve()
+        if "generated" in file.parts:
+            assert file.stem in ("speed", "scaling", "causes", "errata")
+            continue
+        text = file.read_text(encoding="utf-8")
+        for mark in re.findall(r':(?:start-after|end-before): "(.*)"', options):
+            assert text.count(mark) == 1, mark
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda page: page.stem)
+def test_notebooks_hold_code_for_this_library(notebook):
+    cells = re.findall(r"```\{code-cell\} ipython3\n(.*?)```", notebook.read_text(encoding="utf-8"), flags=re.DOTALL)
+    names = {
+        node.attr
+        for node in ast.walk(ast.parse("\n".join(cells)))
+        if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "fnn"
+    }
+    assert names
+    assert [name for name in names if not hasattr(fnn, name)] == []
