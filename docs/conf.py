@@ -58,6 +58,7 @@ html_theme = "sphinx_book_theme"
 html_title = "funcnn"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = [("site.js", {"defer": "defer"})]
 html_show_sourcelink = False
 html_last_updated_fmt = None
 html_theme_options = {

@@ -153,8 +153,8 @@ def digits() -> Batch:
 
     Example:
         >>> x, y = digits()
-        >>> print(x.shape, float(x.max()))
-        (1797, 64) 1.0
+        >>> print(x.shape, float(x.min()), float(x.max()), len(set(y.tolist())))
+        (1797, 64) 0.0 1.0 10
 
     Source:
         Alpaydin and Kaynak, "Optical recognition of handwritten digits", UCI machine learning repository, 1998; the

@@ -5,6 +5,9 @@ import re
 from docutils import nodes
 from latex2mathml.converter import convert
 
+LONGEST_LINE = 20
+"""Characters of a formula that fit into a line of a phone."""
+
 
 def to_mathml(latex: str, display: str) -> str:
     """Return LaTeX as a ``math`` element; tables have fractions and sums of full size."""
@@ -12,16 +15,16 @@ def to_mathml(latex: str, display: str) -> str:
 
 
 def visit_inline(translator, node) -> None:
-    translator.body.append(to_mathml(node.astext(), "inline"))
+    latex = node.astext()
+    mathml = to_mathml(latex, "inline")
+    # A browser breaks no line inside a formula: on a phone a wide one scrolls.
+    is_wide = len(re.sub(r"\\[a-zA-Z]+|[{}_^ ]", "", latex)) > LONGEST_LINE
+    translator.body.append(f'<span class="math-wide">{mathml}</span>' if is_wide else mathml)
     raise nodes.SkipNode
 
 
 def visit_block(translator, node) -> None:
-    # Wide displays scroll on a phone, and a reader without a mouse scrolls them by the keyboard.
-    translator.body.append(
-        '<div class="math-display" tabindex="0" role="group" aria-label="equation">'
-        f"{to_mathml(node.astext(), 'block')}</div>\n"
-    )
+    translator.body.append(f'<div class="math-display">{to_mathml(node.astext(), "block")}</div>\n')
     raise nodes.SkipNode
 
 

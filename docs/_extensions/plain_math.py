@@ -237,7 +237,7 @@ class Parser:
 
     def quantity(self, token: Token) -> str:
         """Return a word that names a quantity or a function, with its arguments."""
-        name = rf"\mathit{{{token.text}}}"
+        name = rf"\text{{{token.text}}}"
         if self.peek() == "(" and self.touches():
             self.next()
             self.bars.append(")")
