@@ -269,7 +269,7 @@ def wide_labels(labels: Array) -> Array:
 
 def refuse_where(
     is_bad: Callable[[np.ndarray], np.ndarray],
-    array: Array,
+    array: Array | np.ndarray,
     expected: str,
     advice: str,
     columns: list[str] | None = None,
