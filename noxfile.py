@@ -19,7 +19,7 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
 TEST_TOOLS = nox.project.dependency_groups(PROJECT, "test")
 BENCH_TOOLS = nox.project.dependency_groups(PROJECT, "bench")
-EXTRAS = "experiments,report,training"
+EXTRAS = "experiments,plots,report,training"
 # The tests of a file share what they compile, so they go to one worker; tests/conftest.py orders the files.
 WORKERS = ("--numprocesses", "2", "--dist", "loadfile")
 
