@@ -47,6 +47,13 @@ def thorough(session: nox.Session) -> None:
     session.run("pytest", *WORKERS, "-m", "thorough", "tests", *session.posargs)
 
 
+@nox.session(default=False)
+def practice_answers(session: nox.Session) -> None:
+    """Answers to the exercises and attacks on their grader, each in a process of its own."""
+    session.install(".", *TEST_TOOLS)
+    session.run("pytest", *WORKERS, "-m", "practice_answers", "tests/practice", *session.posargs)
+
+
 @nox.session(python=PYTHONS, default=False)
 def pythons(session: nox.Session) -> None:
     """The same on every Python of the classifiers that is installed."""

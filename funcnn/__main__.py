@@ -2,6 +2,11 @@
 
 import sys
 
+if sys.argv[1:2] == ["practice"]:
+    from funcnn.practice.command import main as practice
+
+    sys.exit(practice(sys.argv[2:]))
+
 try:
     from funcnn.gradcheck.command import main
 except ModuleNotFoundError as error:

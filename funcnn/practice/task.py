@@ -1,0 +1,91 @@
+"""An exercise: its statement, its stub, its hints, and how answers are judged."""
+
+import functools
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+Kind: TypeAlias = Literal["write", "repair", "predict", "derive"]
+"""What an exercise asks for: code from a statement, code without its mistake, a number or a choice, a Jacobian."""
+
+
+class Mistake(NamedTuple):
+    """One way to get the solution wrong: its text with ``old`` replaced by ``new``.
+
+    Fields:
+        cause: a name from ``funcnn.gradcheck.report.Cause`` where one fits.
+        old, new: what the text of the solution has, and what stands there instead.
+        sentence: what to consider, without the right formula.
+    """
+
+    cause: str
+    old: str
+    new: str
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """An exercise.
+
+    Fields:
+        name: words joined by hyphens, as on the command line.
+        title: a line for a table of contents.
+        section: the section of the chapter.
+        kind: write, repair, predict or derive.
+        statement: the equations, the shapes and an example.
+        stub: the file to start from; for a repair, code with a mistake.
+        hints: from a nudge to nearly all.
+        solution: source text of a right answer.
+        fact: one thing worth knowing about a right answer.
+        outputs: names of what the function returns.
+        inputs: ``(random generator) -> lists of arguments``; an answer has to be right on one whole list.
+        mistakes: what people get wrong, by which a wrong answer is explained.
+        by_hand: whether automatic differentiation is refused.
+        tolerance: the relative difference that is right.
+    """
+
+    name: str
+    title: str
+    section: str
+    kind: Kind
+    statement: str
+    stub: str
+    hints: tuple[str, ...]
+    solution: str = field(repr=False)
+    fact: str
+    outputs: tuple[str, ...]
+    inputs: Callable[[Any], tuple[list[tuple], ...]] = field(repr=False)
+    mistakes: tuple[Mistake, ...] = field(default=(), repr=False)
+    by_hand: bool = True
+    tolerance: float = 1e-6
+
+    @property
+    def entry(self) -> str:
+        """The name of the function that an answer defines."""
+        return self.solution.split("def ", 1)[1].split("(", 1)[0]
+
+    @property
+    def signature(self) -> str:
+        """The function with its arguments, as a caller writes it."""
+        return self.solution.split("def ", 1)[1].split(":\n", 1)[0].split(" ->")[0]
+
+
+@functools.cache
+def load(source: str, entry: str) -> Callable:
+    """Return the function that trusted source text defines: a solution or a planted mistake."""
+    scope: dict[str, Any] = {"__name__": "solution"}
+    exec(compile(source, "solution", "exec"), scope)
+    return scope[entry]
+
+
+def with_mistake(task: Task, mistake: Mistake) -> str:
+    """Return the solution's text with the mistake in it."""
+    assert mistake.old in task.solution, (task.name, mistake.old)
+    return task.solution.replace(mistake.old, mistake.new)
+
+
+def document(text: str) -> str:
+    """Return text without its common indentation and outer blank lines."""
+    return textwrap.dedent(text).strip()
