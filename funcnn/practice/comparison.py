@@ -78,12 +78,12 @@ def find_difference(answers: list[Any], rights: list[Any], names: tuple[str, ...
     arrays = [(values_of(leaf), np.asarray(right, dtype=np.float64)) for leaf, right in pairs]
     cause, sentence = _cause(arrays, name)
     for other, right in enumerate(reference[0]):
-        if other != index and cause == "unknown" and np.shape(right) == arrays[0][0].shape:
-            if all(is_right(a[index], r[other], tolerance) for a, r in zip(leaves, reference, strict=True)):
-                cause, sentence = (
-                    "swapped",
-                    f"{name} has the values of another output: check the order of what you return.",
-                )
+        alike = other != index and cause == "unknown" and np.shape(right) == arrays[0][0].shape
+        if alike and all(is_right(a[index], r[other], tolerance) for a, r in zip(leaves, reference, strict=True)):
+            cause, sentence = (
+                "swapped",
+                f"{name} has the values of another output: check the order of what you return.",
+            )
     return Difference(cause, sentence, _place(arrays, name, tolerance))
 
 
@@ -110,7 +110,8 @@ def _structure(answer: Any, right: Any, names: tuple[str, ...]) -> Difference | 
             cause = "transposed" if turned else "shape"
             return Difference(
                 cause,
-                f"{name}: expected shape {expected_shape}, got {shape}.{turned} A gradient has the shape of its variable.",
+                f"{name}: expected shape {expected_shape}, got {shape}.{turned} A gradient has the shape "
+                f"of its variable.",
             )
     return None
 
@@ -134,7 +135,8 @@ def _cause(arrays: list[tuple[np.ndarray, np.ndarray]], name: str) -> tuple[str,
     if any(not np.isfinite(mine).all() and np.isfinite(right).all() for mine, right in arrays):
         return (
             "nonfinite",
-            f"{name} has a NaN or an infinity where the right value is finite: which step overflows, or divides by zero?",
+            f"{name} has a NaN or an infinity where the right value is finite: which step overflows, or "
+            f"divides by zero?",
         )
     if all(not mine.any() for mine, _ in arrays):
         return "zero", f"{name} is zero everywhere, and the right one isn't: which path to it is cut?"
@@ -150,12 +152,14 @@ def _cause(arrays: list[tuple[np.ndarray, np.ndarray]], name: str) -> tuple[str,
             number = _fraction(known[0])
             return (
                 "scaled",
-                f"{name} is exactly {number} times the right one on every entry: which constant factor does the chain rule bring?",
+                f"{name} is exactly {number} times the right one on every entry: which constant factor "
+                f"does the chain rule bring?",
             )
         factors = ", ".join(_fraction(ratio) for ratio in known[:3])
         return (
             "scaled",
-            f"{name} is a multiple of the right one, and the factor changes with the shape of the input ({factors}): over how many entries is the mean taken?",
+            f"{name} is a multiple of the right one, and the factor changes with the shape of the input "
+            f"({factors}): over how many entries is the mean taken?",
         )
     square = [(m, r) for m, r in arrays if m.ndim == 2 and m.shape[0] == m.shape[1] and m.shape[0] > 1]
     if square and all(np.allclose(mine.T, right, rtol=1e-5) for mine, right in square):
@@ -167,7 +171,8 @@ def _cause(arrays: list[tuple[np.ndarray, np.ndarray]], name: str) -> tuple[str,
     if right_inputs and right_inputs >= len(arrays) / 3:
         return (
             "corner_case",
-            f"{name} is right for {right_inputs} of {len(arrays)} inputs: consider zeros, ties, large values and a batch of one.",
+            f"{name} is right for {right_inputs} of {len(arrays)} inputs: consider zeros, ties, large "
+            f"values and a batch of one.",
         )
     share = np.mean(np.concatenate([off.ravel() for off in wrong]))
     if share < 0.4:

@@ -34,7 +34,7 @@ class Grade(NamedTuple):
 
 
 def grade(name: str, answer: str | Callable) -> Grade:
-    """Grade an answer to an exercise.
+    r"""Grade an answer to an exercise.
 
     The answer runs in a process of its own: a few seconds, limited memory, no network, no other processes, no files
     outside a temporary folder, no funcnn. Its outputs on random and on special inputs are compared here with the right
@@ -52,10 +52,10 @@ def grade(name: str, answer: str | Callable) -> Grade:
         TypeError: the answer is neither text nor a Python function.
 
     Example:
-        >>> right = grade("relu-backward", "def backward(z, da):\\n    return da * (z > 0)")
+        >>> right = grade("relu-backward", "def backward(z, da):\n    return da * (z > 0)")
         >>> right.ok
         True
-        >>> grade("relu-backward", "def backward(z, da):\\n    return da * z").ok
+        >>> grade("relu-backward", "def backward(z, da):\n    return da * z").ok
         False
     """
     return grade_task(find_task(name), answer)
@@ -126,7 +126,8 @@ def _failure(task: Task, reply: Reply, count: int) -> Difference | None:
     if reply.error == "exit":
         return Difference(
             "exit",
-            "The process of the answer ended before the function returned: does it leave by exit, or take too much memory?",
+            "The process of the answer ended before the function returned: does it leave by exit, or "
+            "take too much memory?",
         )
     if reply.error == "missing":
         return Difference("missing", f"No function {task.entry} is defined. Expected: def {task.signature}")
@@ -134,7 +135,8 @@ def _failure(task: Task, reply: Reply, count: int) -> Difference | None:
         if "automatic differentiation" in reply.detail:
             return Difference(
                 "autodiff",
-                "This exercise is by hand: automatic differentiation isn't available in it. Write the formula with array operations.",
+                "This exercise is by hand: automatic differentiation isn't available in it. Write the "
+                "formula with array operations.",
             )
         if "PermissionError" in reply.detail or "an answer stands on its own" in reply.detail:
             return Difference("forbidden", f"The answer did what it may not do: {reply.detail}")

@@ -1,5 +1,6 @@
 """The process that runs an answer: started with limits, fed with inputs, its reply read with a bound and checked."""
 
+import contextlib
 import inspect
 import json
 import marshal
@@ -83,7 +84,8 @@ def _communicate(request: bytes, folder: str, seconds: float) -> Reply:
     timer = threading.Timer(seconds, stop)
     timer.start()
     try:
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         with process.stdin, process.stdout:
             try:
                 process.stdin.write(request)
@@ -103,10 +105,8 @@ def _communicate(request: bytes, folder: str, seconds: float) -> Reply:
 
 
 def _kill(pid: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
 def _checked(data: bytes) -> Reply:

@@ -44,7 +44,10 @@ def _cells(task: Task, nbgrader: bool) -> list[dict]:
         code = f"### BEGIN SOLUTION\n{task.solution}### END SOLUTION\n"
     elif nbgrader:
         code = task.solution.replace(":\n", ":\n    ### BEGIN SOLUTION\n", 1).rstrip() + "\n    ### END SOLUTION\n"
-    check = f'from funcnn import practice\n\nresult = practice.grade("{task.name}", {task.entry})\nassert result.ok, result.message\nresult.message'
+    check = (
+        f'from funcnn import practice\n\nresult = practice.grade("{task.name}", {task.entry})\n'
+        "assert result.ok, result.message\nresult.message"
+    )
 
     def marks(name, **changes):
         if not nbgrader:
@@ -99,6 +102,7 @@ def _page(rows: list[list[str]]) -> str:
     lines = ["<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows]
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Grades</title>'
-        "<style>body{font-family:sans-serif}td{border:1px solid #bbb;padding:.3em}table{border-collapse:collapse}</style>"
+        "<style>body{font-family:sans-serif}td{border:1px solid "
+        "#bbb;padding:.3em}table{border-collapse:collapse}</style>"
         f"<table>{''.join(lines)}</table></html>\n"
     )

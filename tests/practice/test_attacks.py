@@ -24,7 +24,8 @@ BODY = {
     "read the parent": "import os\n    open(f'/proc/{os.getppid()}/mem', 'rb')\n    return da * (z > 0)",
     "find the guard": "import gc\n    gc.get_objects()\n    return da * (z > 0)",
     "change the argument": "da *= z > 0\n    return da",
-    "patch numpy": "import numpy as np\n    np.allclose = np.isclose = np.array_equal = lambda *a, **k: True\n    return da",
+    "patch numpy": "import numpy as np\n    np.allclose = np.isclose = np.array_equal = lambda *a, **k: "
+    "True\n    return da",
     "equal to everything": "class A(float):\n        def __eq__(self, o): return True\n    return A(1)",
     "forge the reply": (
         'import os\n    for f in range(3, 20):\n        try: os.write(f, b\'{"outputs": [], "ok": true}\')\n'
