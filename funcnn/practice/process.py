@@ -56,16 +56,17 @@ def run_answer(
     source = answer if isinstance(answer, str) else None
     function = None if isinstance(answer, str) else pack_function(answer, {})
     uses_jax = "jax" in source if source is not None else _uses_jax(function)
+    allowed = seconds + (5 if uses_jax else 0)
     request = {
         "source": source, "function": function, "entry": entry, "inputs": list(inputs), "jax": uses_jax,
-        "by_hand": by_hand, "seconds": seconds + (5 if uses_jax else 0), "memory": (16 if uses_jax else 2) * GIBIBYTE,
+        "by_hand": by_hand, "seconds": allowed, "memory": (16 if uses_jax else 2) * GIBIBYTE,
         "hidden": os.path.realpath(Path(__file__).parents[1]),
     }  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="practice-") as folder:
-        return _communicate(pickle.dumps(request), folder, request["seconds"] + 3)
+        return _communicate(pickle.dumps(request), folder, allowed + 3)
 
 
-def _communicate(request: bytes, folder: str, seconds: float) -> Reply:
+def _communicate(request: bytes, folder: str, seconds: int) -> Reply:
     environment = {
         "PATH": os.defpath, "HOME": folder, "TMPDIR": folder, "JAX_ENABLE_X64": "1", "JAX_PLATFORMS": "cpu",
         "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",

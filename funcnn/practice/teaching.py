@@ -18,7 +18,7 @@ def export(folder: Path, *, nbgrader: bool = False) -> list[Path]:
     students' version.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    files = []
+    files: list[Path] = []
     for section, members in itertools.groupby(tasks(), key=lambda task: task.section):
         cells = [_cell("markdown", f"# {section}", f"title-{len(files)}")]
         for task in members:

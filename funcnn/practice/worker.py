@@ -20,6 +20,7 @@ import sys
 import sysconfig
 import traceback
 import types
+from typing import Any
 
 AUTODIFF = (
     "grad", "value_and_grad", "vjp", "jvp", "jacfwd", "jacrev", "jacobian", "hessian", "linearize", "linear_transpose",
@@ -159,21 +160,20 @@ def main():
     import numpy as np
 
     np.seterr(all="ignore")
-    jnp = None
+    jnp: Any = None
     if request["jax"]:
-        import jax
-        import jax.numpy as jnp
-
+        jax = importlib.import_module("jax")
+        jnp = importlib.import_module("jax.numpy")
         jnp.tanh(jnp.ones((2, 2))).block_until_ready()
         if request["by_hand"]:
             poison_autodiff(jax)
+    failure: dict[str, Any] = {}
     # Built before the guard, which refuses to make functions out of code.
     try:
         function = rebuilt(request["function"], {}) if request["source"] is None else None
     except Exception as error:
-        function, failure = None, {"error": "raised", "type": type(error).__name__, "text": str(error), "line": None}
-    else:
-        failure = None
+        function = None
+        failure = {"error": "raised", "type": type(error).__name__, "text": str(error), "line": None}
     os.chdir(folder)
     resource.setrlimit(resource.RLIMIT_AS, (request["memory"],) * 2)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000_000,) * 2)
@@ -219,6 +219,13 @@ def run(request, function, np, jnp):
         }
 
 
+def is_same(given, before, np):
+    """Return whether arguments are what they were."""
+    if isinstance(before, tuple):
+        return all(is_same(one, other, np) for one, other in zip(given, before, strict=True))
+    return not isinstance(before, np.ndarray) or np.array_equal(given, before, equal_nan=True)
+
+
 def call(function, arguments, np, jnp):
     """Return the encoded output of one call, and whether it changed its arguments."""
 
@@ -231,11 +238,7 @@ def call(function, arguments, np, jnp):
     if jnp is not None:
         given = each(given, jnp.asarray)
     output = encode(function(*given))
-    pairs = []
-    each(arguments, lambda array: pairs.append([array]) or array)
-    places = iter(pairs)
-    each(given, lambda array: next(places).append(array) or array) if jnp is None else None
-    changed = any(len(pair) == 2 and not np.array_equal(*pair, equal_nan=True) for pair in pairs)
+    changed = jnp is None and not is_same(given, arguments, np)
     return {"value": output, "changed": changed}
 
 
