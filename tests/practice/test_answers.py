@@ -8,7 +8,7 @@ RIGHT = {
     "sigmoid-backward": (
         "def backward(a, da):\n    return da * (a - a * a)",
         "import numpy as np\ndef backward(a, da):\n    return np.einsum('ij,ij->ij', da, a) - da * a**2",
-        "import numpy as np\ndef backward(a, da):\n    out = np.copy(da)\n    out *= a\n    out *= 1 - a\n    return out",
+        "import numpy as np\ndef backward(a, da):\n    out = np.copy(da)\n    out *= a * (1 - a)\n    return out",
         "def backward(a, da):\n    pairs = zip(a, da)\n"
         "    return [[d * x * (1 - x) for x, d in zip(r, s)] for r, s in pairs]",
         "import numpy as np\ndef backward(a, da):\n    return (da * (0.25 - (a - 0.5) ** 2)).astype(np.float32)",

@@ -98,7 +98,7 @@ def test_solutions_are_what_autodiff_gives():
         ("mean-squared-error-backward", fnn.mean_squared_error, dy),
         ("softmax-cross-entropy-backward", fnn.softmax_cross_entropy, labels),
     ):
-        expected = jax.grad(lambda z, loss=loss, target=target: loss.forward(z, target)[0])(jnp.asarray(z))
+        expected = jax.grad(lambda z, loss=loss, target=target: loss.forward(z, jnp.asarray(target))[0])(jnp.asarray(z))
         np.testing.assert_allclose(load(TASKS[name].solution, "backward")(z, target), expected, rtol=1e-5)
 
 
