@@ -149,7 +149,7 @@ def poison_autodiff(jax):
 def main():
     """Read the request, run the answer on every input, write the reply."""
     folder = os.path.realpath(sys.argv[1])
-    sys.modules["funcnn"] = None  # an ImportError for whoever imports it
+    sys.modules["funcnn"] = None  # type: ignore[assignment]  # an ImportError for whoever imports it
     request = pickle.load(sys.stdin.buffer)
     reply_to = os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
