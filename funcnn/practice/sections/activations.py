@@ -123,6 +123,7 @@ RELU_BACKWARD = write(
         Mistake("mask", "z > 0, da", "da > 0, da", "The mask is taken from da. What decides whether a unit is on?"),
         Mistake("activation_derivative", "da, 0.0", "1.0, 0.0", "The cotangent da is left out: the chain rule multiplies by it."),
         Mistake("activation_derivative", "da, 0.0", "da * z, 0.0", "ReLU's value stands where its derivative belongs."),
+        Mistake("activation_derivative", "np.where(z > 0, da, 0.0)", "da * z", "The input stands where the derivative belongs."),
     ],
 )  # fmt: skip
 
