@@ -283,7 +283,10 @@ def test_targets_that_would_broadcast_are_refused(name, shape, as_for_users):
 @pytest.mark.parametrize("name", CLASSES)
 @pytest.mark.parametrize("shape", [(4, 2), (4, 1), (3, 3), (3,), ()])
 def test_class_targets_of_another_shape_are_refused(name, shape, as_for_users):
-    with pytest.raises(ValueError, match=f"{name}: expected class labels of shape .*3 outputs, one for each class"):
+    with pytest.raises(
+        ValueError,
+        match=f"{name}: expected class labels of shape .*(3 outputs, one for each class|Take the last axis away)",
+    ):
         getattr(fnn, name).forward(P, jnp.zeros(shape, WIDEST))
 
 
@@ -338,7 +341,9 @@ def test_targets_outside_0_1_are_refused(name, as_for_users):
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("dtype", [jnp.int32, jnp.bfloat16])
 def test_targets_of_another_dtype_are_refused(name, dtype, as_for_users):
-    with pytest.raises(TypeError, match=r"expected targets in the prediction's dtype .*y\.astype"):
+    with pytest.raises(
+        TypeError, match=r"expected targets in the prediction's dtype .*y = jnp\.asarray\(y, jnp\.float"
+    ):
         getattr(fnn, name).forward(P, jnp.zeros((4, 3), dtype))
 
 

@@ -35,7 +35,8 @@ KNOWN_TO_LATEX = {"log", "exp", "tanh", "max", "min", "cosh", "sinh", "cos", "si
 DIFFERENTIALS = re.compile(r"d[a-zA-Zθβγαμσ]$")
 NO_DIFFERENTIALS = {"do"}
 SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ᵗⁿᵀᶻˣʲⁱᵏᵃᵇʰᵐ", "0123456789+-()tnTzxjikabhm", strict=True)) | {"ᵘ": "u", "ᵈ": "d"}
-SUBSCRIPTS = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋ᵢⱼₙₖₜₘₚₛₐₑₓₕ", "0123456789+-ijnktmpsaexh", strict=True))
+SUBSCRIPTS = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋ᵢⱼₙₖₜₘₚₛₐₑₓₕ꜀ₒ", "0123456789+-ijnktmpsaexhco", strict=True))
+INDICES = {"…": r"\ldots", ":": ":"}
 HATS = {"\u0302": r"\hat", "\u0304": r"\bar", "\u0303": r"\tilde"}
 TOKEN = re.compile(
     r"(?P<number>\d+(?:[.,]\d+)*(?:e[-−]?\d+)?)|(?P<word>[^\W\d_](?:[^\W\d_]|[\u0300-\u036f]|_(?=\w)|(?<=[a-z])\d(?=[a-z]))*)"
@@ -174,13 +175,13 @@ class Parser:
         return following[0].text in "(ₙᵢⱼₖ²" or following[0].kind in ("word", "number")
 
     def is_named(self, place: int) -> bool:
-        """Whether a word is a quantity: it stands beside a dot or an arrow, is called, or is indexed."""
+        """Whether a word is a quantity: in an index, beside a dot or an arrow, called, or indexed."""
         before = self.tokens[place - 1].text if place else ""
         after = self.tokens[place + 1] if place + 1 < len(self.tokens) else None
         touches = after is not None and after.start == self.tokens[place].end
         return (
-            before in TIMES or before == "∂" or (before == "/" and self.has_relation)
-            or (touches and after.text in "([")
+            "]" in self.bars or before in TIMES or before == "∂" or (before == "/" and self.has_relation)
+            or (touches and after.text in "([^")
             or (after is not None and (after.text in TIMES or after.text == "←"))
             or (before in SIGNS and after is not None and after.text == ")")
         )  # fmt: skip
@@ -206,6 +207,8 @@ class Parser:
             return _number(token.text)
         if token.kind == "word":
             return self.named(token)
+        if token.text in INDICES and self.bars[-1:] == ["]"]:
+            return INDICES[token.text]
         closing = {"(": ")", "|": "|", "‖": "‖", "⌊": "⌋"}.get(token.text)
         if closing is None:
             raise NotMathematicsError(f"{token.text} starts no expression")
@@ -269,7 +272,9 @@ class Parser:
                 latex = f"{latex}^{{{sign}{_bare(self.factor())}}}"
             elif self.peek() == "[" and self.touches():
                 self.next()
+                self.bars.append("]")
                 inside = self.arguments("]")
+                self.bars.pop()
                 # E[y] is an expectation, 1[i = j] an indicator.
                 is_condition = latex == "E" or any(relation in inside for relation in ("=", "<", ">", r"\le"))
                 latex = rf"{latex}[{inside}]" if is_condition else f"{latex}_{{{inside}}}"

@@ -101,7 +101,8 @@ def learned_positions_backward(residuals: PositionResiduals, dy: Sequences) -> t
 def sinusoidal_positions_forward(x: Sequences) -> tuple[Sequences, tuple[()]]:
     """Add a sine and a cosine of the position t for each pair of features, of wavelengths from 2π to 2π · 10000::
 
-        y[n,t,2i] = x[n,t,2i] + sin(t / 10000^(2i/features)),    y[n,t,2i+1] = x[n,t,2i+1] + cos(the same)
+        y[n,t,2i]   = x[n,t,2i]   + sin(t / 10000^(2i/features))
+        y[n,t,2i+1] = x[n,t,2i+1] + cos(t / 10000^(2i/features))
 
     Nothing is learned, so backward is dx = dy.
 

@@ -79,6 +79,8 @@ def global_avg_pool_backward(
 def flatten_forward(x: Samples) -> tuple[Float[Array, "batch features"], ShapeResiduals]:
     """Make one axis of all axes but the batch, the last one fastest.
 
+    For images of w columns and c channels, y[n, (p w + q) c + i] = x[n, p, q, i].
+
     Args:
         x: ``(batch, ...)``, floating.
 

@@ -172,11 +172,23 @@ def test_right_twins_pass(name):
 @pytest.mark.parametrize(
     ("name", "wrong", "cause", "words"),
     [
-        ("gated", {"slope": lambda n, earlier: 1 - earlier**2}, "shifted", "of the turn before, in every turn"),
-        ("gated", {"inputs": lambda x, step: x[min(step + 1, 2)]}, "shifted", "of the next turn"),
-        ("gated", {"read": lambda h, r: h}, "wrong_operand", "by hand it takes .*, in every turn"),
+        pytest.param(
+            *("gated", {"slope": lambda n, earlier: 1 - earlier**2}, "shifted", "of the turn before, in every turn"),
+            marks=pytest.mark.thorough,
+        ),
+        pytest.param(
+            *("gated", {"inputs": lambda x, step: x[min(step + 1, 2)]}, "shifted", "of the next turn"),
+            marks=pytest.mark.thorough,
+        ),
+        pytest.param(
+            *("gated", {"read": lambda h, r: h}, "wrong_operand", "by hand it takes .*, in every turn"),
+            marks=pytest.mark.thorough,
+        ),
         ("gated", {"reset": lambda d, r: 0}, "lost_path", "is left out by hand, in every turn"),
-        ("gated", {"recurrent": lambda d, w: d @ w}, "transposed", "its transpose, in every turn"),
+        pytest.param(
+            *("gated", {"recurrent": lambda d, w: d @ w}, "transposed", "its transpose, in every turn"),
+            marks=pytest.mark.thorough,
+        ),
         ("gated", {"passed": lambda dh, step: dh * (step != 1)}, "lost_path", "does not go on by hand"),
         ("attention", {"join": lambda d: d.reshape(2, 3, 8)}, "transposed", "by hand reshaped"),
         ("attention", {"over_heads": lambda d: d[:, 0]}, "lost_use", "entry 0 alone counts"),
