@@ -272,6 +272,7 @@ from funcnn.preprocessing import (
     standard_scaler as standard_scaler,
 )
 from funcnn.summary import LayerSummary as LayerSummary, Summary as Summary, summarize as summarize
+from funcnn.torch_weights import load_torch as load_torch
 from funcnn.training import (
     CheckpointError as CheckpointError,
     Checkpoints as Checkpoints,

@@ -42,6 +42,9 @@ _LARGEST_HEADER, _BYTES_A_TENSOR = 2**20, 2**10
 _READ_ANYWAY = 2**24
 """The bytes of tensors up to which a file of another model is read, to tell it from a damaged one."""
 
+_MOST_TENSORS = 2**14
+"""The tensors that a file of an unknown model may have."""
+
 _MOST_AXES = 32
 
 
@@ -262,17 +265,32 @@ def _read(file: Path, expected: dict[str, Any]) -> dict[str, np.ndarray]:
             _check_same_tensors(file, entries, expected)
         stream.seek(0)
         content = stream.read(size)
-    safetensors = _safetensors("load")
-    try:
-        found = {name: entry["data"] for name, entry in safetensors.deserialize(content)}
-        tensors = {
-            name: np.frombuffer(found[name], entry.dtype).reshape(entry.shape) for name, entry in entries.items()
-        }
-    except (safetensors.SafetensorError, LookupError) as error:
-        raise _damage_error(file, f"a broken header ({error})") from error
+    tensors = _tensors(file, content, entries)
     if _MARK in metadata:
         _check_mark(file, metadata[_MARK], tensors)
     return tensors
+
+
+def _tensors(file: Path, content: bytes, entries: dict[str, _Entry]) -> dict[str, np.ndarray]:
+    safetensors = _safetensors("load")
+    try:
+        found = {name: entry["data"] for name, entry in safetensors.deserialize(content)}
+        return {name: np.frombuffer(found[name], entry.dtype).reshape(entry.shape) for name, entry in entries.items()}
+    except (safetensors.SafetensorError, LookupError) as error:
+        raise _damage_error(file, f"a broken header ({error})") from error
+
+
+def read_safetensors(file: Path) -> dict[str, np.ndarray]:
+    """Return the tensors of a safetensors file of another library by name.
+
+    Raises:
+        ValueError: the file is damaged, or its header is too large.
+    """
+    with file.open("rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        entries = _header(file, stream, size, _MOST_TENSORS)[1]
+        stream.seek(0)
+        return _tensors(file, stream.read(size), entries)
 
 
 def _header(file: Path, stream: BinaryIO, size: int, tensors: int) -> tuple[int, dict[str, _Entry], dict[str, Any]]:

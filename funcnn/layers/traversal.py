@@ -137,6 +137,43 @@ def map_layers(change: Callable[[Layer], Layer], model: Layer) -> Layer:
             assert_never(structure)
 
 
+def init_leaves(init: Callable[[Leaf], tuple[Params, State]], model: Layer, place: str = "") -> tuple[Params, State]:
+    """Return parameters and state of a model, those of each leaf layer from ``init``, called in forward order.
+
+    Example:
+        >>> from funcnn.layers.activations import relu
+        >>> init_leaves(lambda leaf: (leaf.place, ()), serial(relu, skip(relu)))[0]
+        ('layers[0]', SkipParts(inner='layers[1].inner', shortcut='layers[1].shortcut'))
+    """
+    structure = structure_of(model)
+    if structure is None:
+        return init(Leaf(place, model))
+    places = [_joined(place, word) for word in _places(model)]
+    if isinstance(structure, Tied):
+        places = places[:-1]
+    layers = [structure.layer] * structure.n if isinstance(structure, Repeated) else spec_of(model).parts
+    params, states = zip(
+        *(init_leaves(init, layer, at) for layer, at in zip(layers, places, strict=False)), strict=True
+    )
+    match structure:
+        case Chained():
+            return params, states
+        case Summed():
+            return SkipParts(*params), SkipParts(*states)
+        case Repeated():
+            return _stacked(params), _stacked(states)
+        case Wrapped():
+            return params[0], states[0]
+        case Tied(layers):
+            return params, (*states, layers[-1].init(jax.random.key(0))[1])
+        case _:
+            assert_never(structure)
+
+
+def _stacked(trees: tuple[PyTree, ...]) -> PyTree:
+    return jax.tree.map(lambda *parts: jnp.stack(parts), *trees)
+
+
 class TiedNotes(NamedTuple):
     """The gradient of parameters that the first and the last layer of a ``tied`` share, with the notes of either."""
 

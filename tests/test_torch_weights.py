@@ -1,0 +1,224 @@
+"""Weights of PyTorch: its file format, its layouts, and what a mismatch says."""
+
+import io
+import pickle
+import sys
+import types
+import zipfile
+from collections import OrderedDict
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from safetensors.numpy import save_file
+
+import funcnn as fnn
+from tests.cases import WIDEST, largest_gap
+
+RNG = np.random.default_rng(0)
+
+
+class _Storage:
+    def __init__(self, array):
+        self.array = array
+
+
+class _Tensor:
+    """What PyTorch pickles for a tensor: a function, a storage, an offset, a size and strides."""
+
+    def __init__(self, array):
+        self.array = np.ascontiguousarray(array, np.float32)
+
+    def __reduce__(self):
+        strides = tuple(step // 4 for step in self.array.strides)
+        arguments = (_Storage(self.array), 0, self.array.shape, strides, False, OrderedDict())
+        return sys.modules["torch._utils"]._rebuild_tensor_v2, arguments
+
+
+class _Pickler(pickle.Pickler):
+    def __init__(self, stream):
+        super().__init__(stream, protocol=2)
+        self.storages = []
+
+    def persistent_id(self, value):
+        if not isinstance(value, _Storage):
+            return None
+        self.storages.append(value.array)
+        storage_type = sys.modules["torch"].FloatStorage
+        return ("storage", storage_type, str(len(self.storages) - 1), "cpu", value.array.size)
+
+
+@pytest.fixture
+def save_torch(tmp_path, monkeypatch):
+    """Write tensors as ``torch.save`` does."""
+    torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
+
+    def _rebuild_tensor_v2():
+        raise AssertionError
+
+    _rebuild_tensor_v2.__module__, _rebuild_tensor_v2.__qualname__ = "torch._utils", "_rebuild_tensor_v2"
+    utils._rebuild_tensor_v2 = _rebuild_tensor_v2
+    torch._utils = utils
+    torch.FloatStorage = type("FloatStorage", (), {"__module__": "torch"})
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setitem(sys.modules, "torch._utils", utils)
+
+    def save(tensors, name="weights.pt"):
+        stream = io.BytesIO()
+        pickler = _Pickler(stream)
+        pickler.dump(OrderedDict((key, _Tensor(array)) for key, array in tensors.items()))
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("weights/data.pkl", stream.getvalue())
+            archive.writestr("weights/byteorder", b"little")
+            for number, array in enumerate(pickler.storages):
+                archive.writestr(f"weights/data/{number}", array.tobytes())
+        return tmp_path / name
+
+    return save
+
+
+def drawn(*shape):
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+STACK = {
+    "0.weight": drawn(6, 3, 3, 3), "0.bias": drawn(6),
+    "1.weight": drawn(6), "1.bias": drawn(6), "1.running_mean": drawn(6), "1.running_var": drawn(6) ** 2 + 1,
+    "1.num_batches_tracked": drawn(),
+    "5.weight": drawn(2, 6 * 2 * 4), "5.bias": drawn(2),
+}  # fmt: skip
+MODEL = fnn.serial(
+    fnn.conv2d(3, 6, 3, padding=((1, 1), (1, 1))), fnn.batch_norm(6), fnn.relu, fnn.max_pool2d(2), fnn.flatten,
+    fnn.linear(6 * 2 * 4, 2),
+)  # fmt: skip
+
+
+def by_hand(x):
+    """The same network in PyTorch's layout: channels in front of the positions."""
+    z = lax.conv_general_dilated(x, STACK["0.weight"], (1, 1), ((1, 1), (1, 1)))
+    per_channel = (
+        STACK[f"1.{name}"].reshape(1, -1, 1, 1) for name in ("running_mean", "running_var", "weight", "bias")
+    )
+    mean, variance, scale, bias = per_channel
+    z = (z + STACK["0.bias"].reshape(1, -1, 1, 1) - mean) / np.sqrt(variance + 1e-5) * scale + bias
+    a = jnp.where(z > 0, z, jnp.zeros_like(z))
+    pooled = a.reshape(*a.shape[:2], 2, 2, 4, 2).max(axis=(3, 5))
+    return pooled.reshape(len(x), -1) @ STACK["5.weight"].T + STACK["5.bias"][None]
+
+
+@pytest.mark.parametrize("kind", ["torch", "safetensors"])
+def test_a_convolutional_stack_computes_the_same(kind, save_torch, tmp_path):
+    file = save_torch(STACK)
+    if kind == "safetensors":
+        file = tmp_path / "weights.safetensors"
+        save_file(STACK, str(file))
+    params, state = fnn.load_torch(file, MODEL)
+    x = drawn(2, 3, 4, 8)
+    y = fnn.predict(MODEL, params, state, jnp.moveaxis(jnp.asarray(x), 1, -1))
+    assert largest_gap(y, by_hand(jnp.asarray(x))) < 1e-4
+
+
+def test_a_transposed_convolution_is_turned_around(save_torch):
+    weight, x = drawn(2, 3, 3, 3), drawn(1, 2, 4, 4)
+    model = fnn.conv_transpose2d(2, 3, 3, stride=2, padding="VALID")
+    params, state = fnn.load_torch(save_torch({"weight": weight, "bias": drawn(3)}), model)
+    y = model.forward(params, state, jnp.moveaxis(jnp.asarray(x), 1, -1), train=False)[0]
+    # PyTorch's definition: every entry of x adds its multiple of the kernel.
+    expected = np.zeros((1, 9, 9, 3), np.float32)
+    for i in range(4):
+        for j in range(4):
+            expected[:, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3] += np.einsum("nc,cohw->nhwo", x[:, :, i, j], weight)
+    assert largest_gap(y, expected + np.asarray(params.bias)) < 1e-4
+
+
+GPT = fnn.gpt(7, 6, 4, 2, 2)
+
+
+def gpt_tensors(*, linear):
+    """GPT-2's weights by the names of Hugging Face; with ``linear`` transposed, as nanoGPT has them."""
+    tensors = {"wte.weight": drawn(7, 4), "wpe.weight": drawn(6, 4)}
+    for number in range(2):
+        for norm in ("ln_1", "ln_2"):
+            tensors |= {f"h.{number}.{norm}.weight": drawn(4), f"h.{number}.{norm}.bias": drawn(4)}
+        for name, sizes in (("attn.c_attn", (4, 12)), ("attn.c_proj", (4, 4)), ("mlp.c_fc", (4, 16)),
+                            ("mlp.c_proj", (16, 4))):  # fmt: skip
+            weight = drawn(*sizes)
+            tensors |= {f"h.{number}.{name}.weight": weight.T if linear else weight}
+            tensors |= {f"h.{number}.{name}.bias": drawn(sizes[1])}
+    return tensors | {"ln_f.weight": drawn(4), "ln_f.bias": drawn(4)}
+
+
+@pytest.mark.parametrize("linear", [False, True], ids=["Conv1D", "Linear"])
+def test_gpt_2_by_its_names(linear, save_torch):
+    tensors = gpt_tensors(linear=linear)
+    renamed = {f"transformer.{name}": value for name, value in tensors.items()} | {"lm_head.weight": drawn(7, 4)}
+    params, state = fnn.load_torch(save_torch(renamed), GPT)
+    table, positions, blocks, norm = params
+    turn = np.transpose if linear else np.asarray
+    assert largest_gap((table.table, positions.table), (tensors["wte.weight"], tensors["wpe.weight"])) == 0
+    attention = blocks[0].inner[1]
+    joint = turn(tensors["h.1.attn.c_attn.weight"])
+    assert largest_gap(attention.key.kernel[1], joint[:, 4:8]) == 0
+    assert largest_gap(attention.output.kernel[0], turn(tensors["h.0.attn.c_proj.weight"])) == 0
+    assert largest_gap(blocks[1].inner[3].kernel[1], turn(tensors["h.1.mlp.c_proj.weight"])) == 0
+    assert largest_gap(norm.scale, tensors["ln_f.weight"]) == 0
+    like = jax.eval_shape(GPT.init, jax.random.key(0))
+    assert jax.tree.structure((params, state)) == jax.tree.structure(like)
+    assert GPT.forward(params, state, jnp.array([[1, 2]]), train=False)[0].shape == (1, 2, 7)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"0.weight": drawn(4, 3)}, r"expected a tensor bias for layers\[0\] linear, got weight in module '0'"),
+        ({"0.weight": drawn(3, 3), "0.bias": drawn(4)},
+         r"weight that becomes an array of shape \(3, 4\) for layers\[0\] linear, got shape \(3, 3\) in module '0'"),
+        ({"0.weight": drawn(4, 3), "0.bias": drawn(4)}, r"expected a module for layers\[2\] linear, got none left"),
+        ({"0.weight": drawn(4, 3), "0.bias": drawn(4), "2.weight": drawn(1, 4), "2.bias": drawn(1), "4.weight": drawn(1)},
+         r"expected the 2 layers of the model that have parameters, got 1 more modules in .*: 4"),
+        ({"0.weight": drawn(4, 3), "0.bias": drawn(4), "0.scale": drawn(1)}, r"the layer's tensors alone .* got scale too"),
+    ],
+    ids=["no bias", "shape", "too few", "too many", "another tensor"],
+)  # fmt: skip
+def test_every_mismatch_is_named(tensors, message, save_torch, as_for_users):
+    with pytest.raises(ValueError, match=message):
+        fnn.load_torch(save_torch(tensors), fnn.serial(fnn.linear(3, 4), fnn.tanh, fnn.linear(4, 1)))
+
+
+class _Call:
+    def __reduce__(self):
+        return print, ("code of the file ran",)
+
+
+def test_no_code_of_the_file_runs(tmp_path, capsys):
+    file = tmp_path / "hostile.pt"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x/data.pkl", pickle.dumps({"weight": _Call()}, protocol=2))
+    with pytest.raises(ValueError, match=r"builtin.*print is no part of a state_dict"):
+        fnn.load_torch(file, fnn.linear(3, 4))
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04 broken", b"", b"\x00" * 20], ids=["zip", "empty", "zeros"])
+def test_damaged_files_are_refused(content, tmp_path):
+    file = tmp_path / "damaged.pt"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="damaged"):
+        fnn.load_torch(file, fnn.linear(3, 4))
+
+
+def test_a_missing_file_and_no_layer(tmp_path, as_for_users):
+    with pytest.raises(FileNotFoundError, match=r"load_torch\(path\): expected an existing file"):
+        fnn.load_torch(tmp_path / "none.pt", fnn.linear(3, 4))
+    with pytest.raises(TypeError, match=r"load_torch\(model\): expected a layer"):
+        fnn.load_torch(tmp_path / "none.pt", "linear")
+
+
+def test_wide_weights_keep_their_digits(tmp_path):
+    file = tmp_path / "wide.safetensors"
+    kernel = RNG.normal(size=(4, 3))
+    save_file({"weight": kernel.astype(WIDEST), "bias": np.zeros(4, WIDEST)}, str(file))
+    params, _ = fnn.load_torch(file, fnn.linear(3, 4))
+    assert largest_gap(params.kernel, kernel.T) == (0 if WIDEST == jnp.float64 else pytest.approx(0, abs=1e-6))
