@@ -47,8 +47,8 @@ def load_torch(path: str | os.PathLike[str], model: Layer) -> tuple[Params, Stat
 
     PyTorch keeps the kernel of a linear layer as ``(out_features, in_features)``, that of a convolution as
     ``(out_channels, in_channels / groups, *window)``, that of a transposed convolution as
-    ``(in_channels, out_channels, *window)`` and turned around, and flattens images with the channels first; all of these
-    are brought to funcnn's order. PyTorch isn't needed, and no code from the file runs.
+    ``(in_channels, out_channels, *window)`` and turned around, and flattens images with the channels first; all of
+    these are brought to funcnn's order. PyTorch isn't needed, and no code from the file runs.
 
     Args:
         path: a file of ``torch.save(module.state_dict(), path)`` or a safetensors file.

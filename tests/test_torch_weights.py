@@ -169,6 +169,9 @@ def test_gpt_2_by_its_names(linear, save_torch):
     assert GPT.forward(params, state, jnp.array([[1, 2]]), train=False)[0].shape == (1, 2, 7)
 
 
+LINEARS = {"0.weight": drawn(4, 3), "0.bias": drawn(4), "2.weight": drawn(1, 4), "2.bias": drawn(1)}
+
+
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
@@ -176,9 +179,9 @@ def test_gpt_2_by_its_names(linear, save_torch):
         ({"0.weight": drawn(3, 3), "0.bias": drawn(4)},
          r"weight that becomes an array of shape \(3, 4\) for layers\[0\] linear, got shape \(3, 3\) in module '0'"),
         ({"0.weight": drawn(4, 3), "0.bias": drawn(4)}, r"expected a module for layers\[2\] linear, got none left"),
-        ({"0.weight": drawn(4, 3), "0.bias": drawn(4), "2.weight": drawn(1, 4), "2.bias": drawn(1), "4.weight": drawn(1)},
+        (LINEARS | {"4.weight": drawn(1)},
          r"expected the 2 layers of the model that have parameters, got 1 more modules in .*: 4"),
-        ({"0.weight": drawn(4, 3), "0.bias": drawn(4), "0.scale": drawn(1)}, r"the layer's tensors alone .* got scale too"),
+        (LINEARS | {"0.scale": drawn(1)}, r"the layer's tensors alone .* got scale too"),
     ],
     ids=["no bias", "shape", "too few", "too many", "another tensor"],
 )  # fmt: skip
