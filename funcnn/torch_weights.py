@@ -219,7 +219,8 @@ def _attention(params: AttentionParams, tensors: "_Tensors") -> AttentionParams:
     out = LinearParams(
         tensors.get("out_weight", params.output.kernel, np.transpose), tensors.get("out_bias", params.output.bias)
     )
-    return AttentionParams(*(LinearParams(*part) for part in parts), out)
+    query, key, value = (LinearParams(*part) for part in parts)
+    return AttentionParams(query, key, value, out)
 
 
 class _Tensors:
