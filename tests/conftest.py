@@ -1,6 +1,7 @@
 """The whole suite runs with strict dtype promotion, no silent broadcasts, and in float64 unless told otherwise."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,10 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # A test compiles hundreds of programs and runs each once: what XLA would spend on making them fast is lost.
 jax.config.update("jax_disable_most_optimizations", True)
 
+
+# A shell without job control ignores Ctrl-C in what it starts in the background, and so would a test that sends it.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A second run loads what the first one compiled; the thresholds keep small programs too. Subprocesses have no cache.
 # JAX_COMPILATION_CACHE_DIR= (empty) turns it off.
