@@ -1,32 +1,71 @@
-"""The exercises in the chapter's order."""
+"""The exercises in the chapter's order, and a teacher's own."""
 
 import difflib
 import functools
+import importlib
+import importlib.util
+from pathlib import Path
 
-from funcnn.practice.sections import SECTIONS
 from funcnn.practice.task import Task
+
+SECTIONS = (
+    "perceptron", "activations", "forward_propagation", "losses", "backpropagation", "gradient_descent",
+    "vanishing_gradients",
+)  # fmt: skip
 
 
 @functools.cache
-def tasks() -> tuple[Task, ...]:
-    """Return the exercises in the order of the chapter.
+def tasks(folder: str | Path | None = None) -> tuple[Task, ...]:
+    """Return the exercises in the order of the chapter, and after them those of a folder.
+
+    Args:
+        folder: a folder of Python files, each with a tuple ``TASKS`` of exercises from ``funcnn.practice.builders``.
+            The files are run as they are: name only folders that you trust.
+
+    Raises:
+        ValueError: the folder has no exercise, or a name that is taken.
 
     Example:
         >>> [task.name for task in tasks() if task.kind == "write"][0]
         'neuron-forward'
     """
-    return tuple(task for section in SECTIONS for task in section.TASKS)
+    if folder is None:
+        # Here, and not above: the tool that writes the archive of the solutions imports this package without it.
+        modules = [importlib.import_module(f"funcnn.practice.sections.{name}") for name in SECTIONS]
+        return tuple(task for module in modules for task in module.TASKS)
+    own = [task for file in sorted(Path(folder).glob("[!_]*.py")) for task in _read(file)]
+    if not own:
+        raise ValueError(f"tasks(folder): expected Python files with a tuple TASKS in {folder}, found none.")
+    names = [task.name for task in (*tasks(), *own)]
+    if taken := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"tasks(folder): expected names that are not taken, got {', '.join(taken)}. Rename them.")
+    return (*tasks(), *own)
 
 
-def find_task(name: str) -> Task:
+def _read(file: Path) -> tuple[Task, ...]:
+    specification = importlib.util.spec_from_file_location(f"practice_tasks_{file.stem}", file)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    found = getattr(module, "TASKS", None)
+    if not isinstance(found, tuple) or not all(isinstance(task, Task) for task in found):
+        raise ValueError(
+            f"tasks(folder): expected a tuple TASKS of exercises in {file}. Build them by write, repair and predict of "
+            "funcnn.practice.builders."
+        )
+    return found
+
+
+def find_task(name: str, folder: str | Path | None = None) -> Task:
     """Return the exercise of this name.
 
     Raises:
         ValueError: there is none.
     """
-    by_name = {task.name: task for task in tasks()}
+    by_name = {task.name: task for task in tasks(folder)}
     if name in by_name:
         return by_name[name]
     near = difflib.get_close_matches(name, by_name, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"grade(name): expected the name of an exercise, got {name!r}.{hint} practice.tasks() lists them.")
+    raise ValueError(f"expected the name of an exercise, got {name!r}.{hint} practice.tasks() lists them.")

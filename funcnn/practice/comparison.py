@@ -12,11 +12,12 @@ LOW_PRECISION = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
 
 
 class Difference(NamedTuple):
-    """Where an answer differs: its output, the entry and the two values; a cause and a sentence."""
+    """Where an answer differs: the place with both values, a cause and a sentence; the number of the output."""
 
     cause: str
     sentence: str
     place: str = ""
+    index: int | None = None
 
 
 def flatten(value: Any) -> list[Any]:
@@ -56,8 +57,17 @@ def all_right(answers: list[Any], rights: list[Any], tolerance: float) -> bool:
     )
 
 
-def find_difference(answers: list[Any], rights: list[Any], names: tuple[str, ...], tolerance: float) -> Difference:
-    """Return the first output that differs, with the cause that its values show over all inputs."""
+def find_difference(
+    answers: list[Any], rights: list[Any], inputs: list[tuple], names: tuple[str, ...], signature: str, tolerance: float
+) -> Difference:
+    """Return the first output that differs, with the cause that its values show over all inputs.
+
+    Args:
+        answers, rights, inputs: a list each, an entry for each call.
+        names: of the outputs.
+        signature: the function's, for the names of its arguments.
+        tolerance: the relative difference that is right.
+    """
     for answer, right in zip(answers, rights, strict=True):
         if (problem := _structure(answer, right, names)) is not None:
             return problem
@@ -84,7 +94,7 @@ def find_difference(answers: list[Any], rights: list[Any], names: tuple[str, ...
                 "swapped",
                 f"{name} has the values of another output: check the order of what you return.",
             )
-    return Difference(cause, sentence, _place(arrays, name, tolerance))
+    return Difference(cause, sentence, _place(arrays, inputs, name, signature, tolerance), index)
 
 
 def _structure(answer: Any, right: Any, names: tuple[str, ...]) -> Difference | None:
@@ -120,14 +130,47 @@ def _kind(leaf: Any) -> str:
     return leaf.what if isinstance(leaf, Unreadable) else type(leaf).__name__
 
 
-def _place(arrays: list[tuple[np.ndarray, np.ndarray]], name: str, tolerance: float) -> str:
-    for mine, right in arrays:
+def _place(arrays: list[tuple[np.ndarray, np.ndarray]], inputs, name: str, signature: str, tolerance: float) -> str:
+    """Return the first entry that differs, for the smallest input that shows one, with both values."""
+    for number in sorted(range(len(inputs)), key=lambda number: sum(_sizes(inputs[number]))):
+        mine, right = arrays[number]
         off = ~np.isclose(mine, right, rtol=tolerance, atol=1e-12, equal_nan=True)
         if off.any():
             where = tuple(int(position) for position in np.argwhere(off)[0])
             index = f"[{', '.join(map(str, where))}]" if where else ""
-            return f"{name}{index} is {mine[where]:.6g}; the right value is {right[where]:.6g}."
+            given = _given(inputs[number], signature)
+            return f"{given}{name}{index} is {mine[where]:.6g}; the right value is {right[where]:.6g}."
     return ""
+
+
+def _sizes(arguments: tuple) -> list[int]:
+    return [int(np.size(leaf)) for leaf in flatten(arguments)]
+
+
+def _given(arguments: tuple, signature: str) -> str:
+    """Return "For x = …, " where the arguments are short, their shapes where they are long."""
+    if not arguments:
+        return ""
+    names = signature.split("(", 1)[1].rstrip(")").split(", ")
+    if sum(_sizes(arguments)) <= 12:
+        shown = (f"{name} = {_short(value)}" for name, value in zip(names, arguments, strict=True))
+    else:
+        shown = (
+            f"{name} of shape {_shape(value)}" for name, value in zip(names, arguments, strict=True) if _shape(value)
+        )
+    return f"For {', '.join(shown)}: "
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"({', '.join(_short(entry) for entry in value)})"
+    return np.array2string(np.asarray(value), precision=4, separator=", ").replace("\n", "")
+
+
+def _shape(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"({', '.join(_shape(entry) for entry in value)})"
+    return str(np.shape(value)) if np.ndim(value) else ""
 
 
 def _cause(arrays: list[tuple[np.ndarray, np.ndarray]], name: str) -> tuple[str, str]:
@@ -140,27 +183,8 @@ def _cause(arrays: list[tuple[np.ndarray, np.ndarray]], name: str) -> tuple[str,
         )
     if all(not mine.any() for mine, _ in arrays):
         return "zero", f"{name} is zero everywhere, and the right one isn't: which path to it is cut?"
-    ratios = [_ratio(mine, right) for mine, right in arrays if right.any()]
-    known = [ratio for ratio in ratios if ratio is not None]
-    if known and len(known) == len(ratios):
-        if np.allclose(known, -1.0):
-            return (
-                "sign",
-                f"{name} has the right size and the other sign on every entry: in which order is the difference taken?",
-            )
-        if np.allclose(known, known[0], rtol=1e-5):
-            number = _fraction(known[0])
-            return (
-                "scaled",
-                f"{name} is exactly {number} times the right one on every entry: which constant factor "
-                f"does the chain rule bring?",
-            )
-        factors = ", ".join(_fraction(ratio) for ratio in known[:3])
-        return (
-            "scaled",
-            f"{name} is a multiple of the right one, and the factor changes with the shape of the input "
-            f"({factors}): over how many entries is the mean taken?",
-        )
+    if (scaled := _scaled(arrays, name)) is not None:
+        return scaled
     square = [(m, r) for m, r in arrays if m.ndim == 2 and m.shape[0] == m.shape[1] and m.shape[0] > 1]
     if square and all(np.allclose(mine.T, right, rtol=1e-5) for mine, right in square):
         return "transposed", f"{name} has the right entries with rows and columns exchanged."
@@ -180,6 +204,45 @@ def _cause(arrays: list[tuple[np.ndarray, np.ndarray]], name: str) -> tuple[str,
     return (
         "unknown",
         f"{name} differs on {share:.0%} of its entries. Work the example of the statement by hand and print each step.",
+    )
+
+
+def _scaled(arrays: list[tuple[np.ndarray, np.ndarray]], name: str) -> tuple[str, str] | None:
+    """Return the cause of values that are a multiple of the right ones for every input, ``None`` where they aren't."""
+    shown = [(_ratio(mine, right), right) for mine, right in arrays if right.any()]
+    if not shown or any(ratio is None for ratio, _ in shown):
+        return None
+    ratios = np.array([ratio for ratio, _ in shown])
+    if np.allclose(ratios, -1.0):
+        return (
+            "sign",
+            f"{name} has the right size and the other sign on every entry: in which order is the difference taken?",
+        )
+    if np.allclose(ratios, ratios[0], rtol=1e-5):
+        return (
+            "scaled",
+            f"{name} is exactly {_fraction(ratios[0])} times the right one on every entry: which constant factor does "
+            "the chain rule bring?",
+        )
+    if all(right.size == 1 for _, right in shown):  # any two numbers have a ratio
+        return None
+    for count in (np.size, len, lambda right: np.shape(right)[-1]):
+        if all(right.ndim for _, right in shown):
+            counts = np.array([count(right) for _, right in shown])
+            products, quotients = ratios * counts, ratios / counts
+            if np.allclose(products, products[0], rtol=1e-5) or np.allclose(quotients, quotients[0], rtol=1e-5):
+                factors = ", ".join(_fraction(ratio) for ratio in ratios[:3])
+                return (
+                    "scaled",
+                    f"{name} is a multiple of the right one, and the factor changes with the shape of the input "
+                    f"({factors}): over how many entries is the mean taken?",
+                )
+    if sum(right.size > 1 for _, right in shown) < 2:
+        return None
+    return (
+        "normalized",
+        f"{name} is a multiple of the right one, and the factor changes from input to input: is something normalized, "
+        "or clipped?",
     )
 
 

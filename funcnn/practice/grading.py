@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from funcnn.practice.catalogue import find_task
-from funcnn.practice.comparison import Difference, all_right, find_difference
+from funcnn.practice.comparison import Difference, all_right, find_difference, flatten, values_of
+from funcnn.practice.explaining import find_cause
 from funcnn.practice.process import SECONDS, Reply, run_answer
 from funcnn.practice.task import Task, load, with_mistake
 from funcnn.practice.worker import AUTODIFF
@@ -132,22 +133,27 @@ def _failure(task: Task, reply: Reply, count: int) -> Difference | None:
     if reply.error == "missing":
         return Difference("missing", f"No function {task.entry} is defined. Expected: def {task.signature}")
     if reply.error == "raised":
+        if "read-only" in reply.detail:
+            line = reply.detail.partition(":")[0].removeprefix("ValueError")
+            return Difference(
+                "changed_argument",
+                f"The function changes an array that it was given{line}, or a view of one. Work on a copy: the caller "
+                "still needs its own.",
+            )
         if "automatic differentiation" in reply.detail:
             return Difference(
                 "autodiff",
                 "This exercise is by hand: automatic differentiation isn't available in it. Write the "
                 "formula with array operations.",
             )
-        if "PermissionError" in reply.detail or "an answer stands on its own" in reply.detail:
+        if "PermissionError" in reply.detail or "an answer imports" in reply.detail:
             return Difference("forbidden", f"The answer did what it may not do: {reply.detail}")
+        if reply.detail.startswith("NotImplementedError"):
+            line = reply.detail.partition(":")[0].removeprefix("NotImplementedError")
+            return Difference("raised", f"The stub isn't filled in yet: replace `raise NotImplementedError`{line}.")
         return Difference("raised", f"The answer raised {reply.detail}")
     if reply.error or len(reply.outputs) != count:
         return Difference("forged", "The process of the answer returned something other than the function's values.")
-    if reply.changed:
-        return Difference(
-            "changed_argument",
-            "The function changed an array that it was given. Work on a copy: the caller still needs its own.",
-        )
     return None
 
 
@@ -157,10 +163,20 @@ def _judge_values(task: Task, reply: Reply, inputs: list[tuple], right: Callable
     answers = list(reply.outputs)
     if all_right(answers, rights, task.tolerance):
         return None
-    difference = find_difference(answers, rights, task.outputs, task.tolerance)
+    difference = find_difference(answers, rights, inputs, task.outputs, task.signature, task.tolerance)
     if task.kind == "predict":  # the place has the right value in it
         difference = difference._replace(place="")
-    return _known_mistake(task, answers, inputs, difference) or difference
+    return _known_mistake(task, answers, inputs, difference) or _explained(task, answers, inputs, difference)
+
+
+def _explained(task: Task, answers: list[Any], inputs: list[tuple], difference: Difference) -> Difference:
+    """Return the difference with the cause that the gradient checker finds, where the values show none."""
+    if task.reference is None or difference.index is None or difference.cause not in ("unknown", "element"):
+        return difference
+    given = tuple(values_of(leaf) for leaf in flatten(answers[0]))
+    name = task.outputs[difference.index]
+    found = find_cause(task.reference, inputs[0], given if len(given) > 1 else given[0], difference.index, name)
+    return difference if found is None else Difference(*found, difference.place, difference.index)
 
 
 def _known_mistake(task: Task, answers: list[Any], inputs: list[tuple], difference: Difference) -> Difference | None:
@@ -173,5 +189,5 @@ def _known_mistake(task: Task, answers: list[Any], inputs: list[tuple], differen
             except Exception:
                 continue
         if all_right(answers, values, task.tolerance):
-            return Difference(mistake.cause, mistake.sentence, difference.place)
+            return difference._replace(cause=mistake.cause, sentence=mistake.sentence)
     return None

@@ -1,5 +1,7 @@
-"""The process that runs an answer: started with limits, fed with inputs, its reply read with a bound and checked."""
+"""The processes that run answers: started, fed, stopped in time; their replies read with a bound and checked."""
 
+import ast
+import atexit
 import contextlib
 import inspect
 import json
@@ -7,6 +9,7 @@ import marshal
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -20,14 +23,12 @@ import numpy as np
 
 MAX_REPLY = 20_000_000
 SECONDS = 5
-GIBIBYTE = 2**30
 
 
 class Reply(NamedTuple):
     """What the process of an answer replied: an output for each input, or an error; and what the answer printed."""
 
     outputs: tuple[Any, ...] = ()
-    changed: bool = False
     error: str = ""
     detail: str = ""
     printed: str = ""
@@ -46,6 +47,87 @@ class Array(NamedTuple):
     dtype: str
 
 
+class Server:
+    """A process that has imported NumPy, or NumPy and JAX, and forks one for each answer.
+
+    Starting it takes as long as the imports, so it stays until this process ends.
+    """
+
+    def __init__(self, with_jax: bool):
+        mine, theirs = socket.socketpair()
+        environment = {
+            "PATH": os.defpath, "JAX_ENABLE_X64": "1", "JAX_PLATFORMS": "cpu", "OPENBLAS_NUM_THREADS": "1",
+            "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        }  # fmt: skip
+        program, hidden = Path(__file__).with_name("worker.py"), os.path.realpath(Path(__file__).parents[1])
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-I", "-B", str(program), str(theirs.fileno()), hidden, str(int(with_jax))],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment,
+                start_new_session=True, pass_fds=[theirs.fileno()],
+            )  # fmt: skip
+        mine.settimeout(120)
+        self.control, self.lock = mine, threading.Lock()
+
+    def stop(self) -> None:
+        """End the process."""
+        self.control.close()
+        self.process.kill()
+        self.process.wait()
+
+    def exchange(self, request: bytes, seconds: float) -> tuple[bytes, int | None]:
+        """Return what the process of one answer replied, and its exit code; ``None`` where it ran out of time."""
+        request_from, request_to = os.pipe()
+        reply_from, reply_to = os.pipe()
+        try:
+            socket.send_fds(self.control, [b"r"], [request_from, reply_to])
+        finally:
+            os.close(request_from)
+            os.close(reply_to)
+        with os.fdopen(request_to, "wb") as stream, os.fdopen(reply_from, "rb") as replies:
+            pid = int.from_bytes(self._received(8), "little")
+            late = threading.Event()
+
+            def stop():
+                late.set()
+                _kill(pid)
+
+            timer = threading.Timer(seconds, stop)
+            timer.start()
+            try:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.write(request)
+                    stream.close()
+                data = replies.read(MAX_REPLY + 1)
+            finally:
+                timer.cancel()
+                timer.join()
+                _kill(pid)
+                self.control.sendall(b"d")
+                code = int.from_bytes(self._received(8), "little", signed=True)
+        return data, None if late.is_set() or code == -signal.SIGXCPU else code
+
+    def _received(self, count: int) -> bytes:
+        data = self.control.recv(count, socket.MSG_WAITALL)
+        if len(data) < count:
+            raise ConnectionError("the server of answers ended")
+        return data
+
+
+_SERVERS: dict[tuple[int, bool], Server] = {}
+_LOCK = threading.Lock()
+
+
+def server(with_jax: bool) -> Server:
+    """Return the server of this process, started where it isn't running."""
+    with _LOCK:
+        found = _SERVERS.get((os.getpid(), with_jax))
+        if found is None or found.process.poll() is not None:
+            found = _SERVERS[os.getpid(), with_jax] = Server(with_jax)
+            atexit.register(found.stop)
+        return found
+
+
 def run_answer(
     answer: str | Callable, entry: str, inputs: Sequence[tuple], *, by_hand: bool, seconds: int = SECONDS
 ) -> Reply:
@@ -54,55 +136,49 @@ def run_answer(
     The process has no funcnn, no network, no files outside a temporary folder, no processes, limited memory and time.
     """
     source = answer if isinstance(answer, str) else None
-    function = None if isinstance(answer, str) else pack_function(answer, {})
-    uses_jax = "jax" in source if source is not None else _uses_jax(function)
+    function = b"" if isinstance(answer, str) else _pickled(answer)
+    uses_jax = "jax" in source if source is not None else b"jax" in function
     allowed = seconds + (5 if uses_jax else 0)
-    request = {
-        "source": source, "function": function, "entry": entry, "inputs": list(inputs), "jax": uses_jax,
-        "by_hand": by_hand, "seconds": allowed, "memory": (16 if uses_jax else 2) * GIBIBYTE,
-        "hidden": os.path.realpath(Path(__file__).parents[1]),
-    }  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="practice-") as folder:
-        return _communicate(pickle.dumps(request), folder, allowed + 3)
-
-
-def _communicate(request: bytes, folder: str, seconds: int) -> Reply:
-    environment = {
-        "PATH": os.defpath, "HOME": folder, "TMPDIR": folder, "JAX_ENABLE_X64": "1", "JAX_PLATFORMS": "cpu",
-        "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
-    }  # fmt: skip
-    command = [sys.executable, "-I", "-B", str(Path(__file__).with_name("worker.py")), folder]
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
-        start_new_session=True,
-    )  # fmt: skip
-    late = threading.Event()
-
-    def stop():
-        late.set()
-        _kill(process.pid)
-
-    timer = threading.Timer(seconds, stop)
-    timer.start()
-    try:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        with process.stdin, process.stdout:
+        request = {
+            "source": source, "function": function, "entry": entry, "inputs": list(inputs), "by_hand": by_hand,
+            "imports": _imports(source or ""),
+            "prints": "print" in source if source is not None else b"print" in function, "seconds": allowed, "folder": os.path.realpath(folder),
+        }  # fmt: skip
+        running = server(uses_jax)
+        with running.lock:
             try:
-                process.stdin.write(request)
-                process.stdin.close()
-            except BrokenPipeError:
-                pass
-            data = process.stdout.read(MAX_REPLY + 1)
-    finally:
-        timer.cancel()
-        _kill(process.pid)
-        process.wait()
-    if late.is_set() or process.returncode == -signal.SIGXCPU:
+                data, code = running.exchange(pickle.dumps(request), allowed + 3)
+            except OSError:
+                running.stop()
+                return Reply(error="exit", detail="the server")
+    if code is None:
         return Reply(error="time")
     if not data:
-        return Reply(error="exit", detail=str(process.returncode))
+        return Reply(error="exit", detail=str(code))
     return _checked(data)
+
+
+def _imports(source: str) -> list[str]:
+    """Return the names of the modules that a source text imports, as far as its statements show."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return names
+
+
+def _pickled(function: Callable) -> bytes:
+    packed = pack_function(function, {})
+    try:
+        return pickle.dumps(packed)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise TypeError(
+            f"grade(answer): expected a function whose globals can be sent to another process, got one that uses "
+            f"something else ({error}). Pass its source text."
+        ) from error
 
 
 def _kill(pid: int) -> None:
@@ -114,16 +190,21 @@ def _checked(data: bytes) -> Reply:
     """Return the reply that the bytes hold; anything that isn't one is an error."""
     try:
         reply = json.loads(data)
-        printed = str(reply.get("printed", ""))[:4000]
+        printed = _printable(str(reply.get("printed", ""))[:4000])
         if "error" in reply:
             if reply["error"] != "raised":
                 return Reply(error="missing", printed=printed)
             line = f" in line {int(reply['line'])}" if reply.get("line") else ""
-            return Reply(error="raised", detail=f"{reply['type']}{line}: {reply['text']}", printed=printed)
-        outputs = tuple(_decode(entry["value"]) for entry in reply["outputs"])
-        return Reply(outputs, any(entry["changed"] for entry in reply["outputs"]), printed=printed)
+            detail = _printable(f"{str(reply['type'])[:80]}{line}: {str(reply['text'])[:1000]}")
+            return Reply(error="raised", detail=detail, printed=printed)
+        return Reply(tuple(_decode(value) for value in reply["outputs"]), printed=printed)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return Reply(error="forged")
+
+
+def _printable(text: str) -> str:
+    """Return text without the control characters that a terminal obeys."""
+    return "".join(letter for letter in text if letter in "\n\t" or letter.isprintable())
 
 
 def _decode(entry: dict) -> Any:
@@ -175,7 +256,3 @@ def _pack_value(value: Any, seen: dict[int, str]) -> tuple[str, Any]:
     if isinstance(value, types.FunctionType) and (value.__module__ or "").split(".")[0] not in ("numpy", "jax", "math"):
         return "function", pack_function(value, seen)
     return "value", value
-
-
-def _uses_jax(packed: dict | None) -> bool:
-    return packed is not None and b"jax" in pickle.dumps(packed)

@@ -25,6 +25,13 @@ class Mistake(NamedTuple):
     sentence: str
 
 
+class Answers(NamedTuple):
+    """What an exercise keeps out of sight: the text of a right answer, and what people get wrong in it."""
+
+    solution: str
+    mistakes: tuple[Mistake, ...] = ()
+
+
 @dataclass(frozen=True)
 class Task:
     """An exercise.
@@ -37,13 +44,16 @@ class Task:
         statement: the equations, the shapes and an example.
         stub: the file to start from; for a repair, code with a mistake.
         hints: from a nudge to nearly all.
-        solution: source text of a right answer.
+        signature: the function with its arguments, as a caller writes it.
         fact: one thing worth knowing about a right answer.
         outputs: names of what the function returns.
         inputs: ``(random generator) -> lists of arguments``; an answer has to be right on one whole list.
-        mistakes: what people get wrong, by which a wrong answer is explained.
+        answers: ``() -> Answers``.
+        base: the exercise whose solution has the mistake that is to be repaired; otherwise ``name``.
         by_hand: whether automatic differentiation is refused.
         tolerance: the relative difference that is right.
+        reference: for a backward pass, ``(*arguments) -> (loss, variables)`` in JAX: what is asked for is the gradient
+            of ``loss(variables)``.
     """
 
     name: str
@@ -53,23 +63,30 @@ class Task:
     statement: str
     stub: str
     hints: tuple[str, ...]
-    solution: str = field(repr=False)
+    signature: str
     fact: str
     outputs: tuple[str, ...]
     inputs: Callable[[Any], tuple[list[tuple], ...]] = field(repr=False)
-    mistakes: tuple[Mistake, ...] = field(default=(), repr=False)
+    answers: Callable[[], Answers] = field(repr=False)
+    base: str = ""
     by_hand: bool = True
     tolerance: float = 1e-6
+    reference: Callable[..., tuple[Callable, Any]] | None = field(default=None, repr=False)
 
     @property
     def entry(self) -> str:
         """The name of the function that an answer defines."""
-        return self.solution.split("def ", 1)[1].split("(", 1)[0]
+        return self.signature.split("(", 1)[0]
 
     @property
-    def signature(self) -> str:
-        """The function with its arguments, as a caller writes it."""
-        return self.solution.split("def ", 1)[1].split(":\n", 1)[0].split(" ->")[0]
+    def solution(self) -> str:
+        """The source text of a right answer."""
+        return self.answers().solution
+
+    @property
+    def mistakes(self) -> tuple[Mistake, ...]:
+        """What people get wrong, by which a wrong answer is explained."""
+        return self.answers().mistakes
 
 
 @functools.cache
@@ -81,8 +98,13 @@ def load(source: str, entry: str) -> Callable:
 
 
 def with_mistake(task: Task, mistake: Mistake) -> str:
-    """Return the solution's text with the mistake in it."""
-    assert mistake.old in task.solution, (task.name, mistake.old)
+    """Return the solution's text with the mistake in it.
+
+    Raises:
+        ValueError: the text to replace isn't in the solution.
+    """
+    if mistake.old not in task.solution:
+        raise ValueError(f"Mistake(old): expected text of the solution of {task.name}, got {mistake.old!r}.")
     return task.solution.replace(mistake.old, mistake.new)
 
 

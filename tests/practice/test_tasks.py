@@ -1,6 +1,7 @@
 """Every exercise: its solution is right, its stub and planted code are not, and mistakes have their own cause."""
 
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +10,11 @@ import pytest
 
 import funcnn as fnn
 from funcnn import practice
-from funcnn.practice import command, teaching
-from funcnn.practice.grading import _judge_values
+from funcnn.practice import archive, catalogue, command, teaching
+from funcnn.practice.grading import _judge_values, grade_task
 from funcnn.practice.process import Array, Reply
 from funcnn.practice.task import load, with_mistake
+from tests.practice.solutions import SOLUTIONS
 
 TASKS = {task.name: task for task in practice.tasks()}
 FIXED = {
@@ -78,51 +80,113 @@ def test_every_mistake_is_refused_with_its_cause(name):
         assert found.cause == mistake.cause, mistake
 
 
-FORWARDS = {
-    "sigmoid-backward": (lambda z: jax.nn.sigmoid(z), lambda z: jax.nn.sigmoid(z)),
-    "tanh-backward": (jnp.tanh, jnp.tanh),
-    "relu-backward": (jax.nn.relu, lambda z: z),
-    "softmax-backward": (jax.nn.softmax, jax.nn.softmax),
-    "skip-backward": (lambda z: z + jnp.tanh(z), lambda z: z),
+REFERENCES = [name for name, task in TASKS.items() if task.reference is not None and task.kind != "repair"]
+
+
+def test_every_backward_pass_has_a_reference():
+    asked = {name for name, task in TASKS.items() if task.entry in ("backward", "gradients") and task.kind == "write"}
+    assert asked == set(REFERENCES)
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_backward_passes_are_what_autodiff_gives(name):
+    task = TASKS[name]
+    arguments = task.inputs(np.random.default_rng(1))[0][0]
+    loss, variables = task.reference(*arguments)
+    with jax.enable_x64(True):
+        expected = jax.tree.leaves(jax.jit(jax.grad(loss))(jax.tree.map(jnp.asarray, variables)))
+    mine = load(task.solution, task.entry)(*arguments)
+    for one, other in zip(mine if isinstance(mine, tuple) else (mine,), expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-9)
+
+
+JACOBIANS = {
+    "sigmoid-jacobian": lambda a: (jax.nn.sigmoid, jnp.log(a / (1 - a))),
+    "softmax-jacobian": lambda p: (jax.nn.softmax, jnp.log(p)),
+    "linear-jacobian": lambda x, kernel: (lambda x: x @ kernel, x),
 }
 
 
-def test_solutions_are_what_autodiff_gives():
-    random = np.random.default_rng(1)
-    z, dy = random.normal(size=(2, 4, 3))
-    for name, (forward, kept) in FORWARDS.items():
-        (expected,) = jax.vjp(forward, jnp.asarray(z))[1](jnp.asarray(dy))
-        np.testing.assert_allclose(load(TASKS[name].solution, "backward")(np.asarray(kept(z)), dy), expected, rtol=1e-5)
-    labels = random.integers(0, 3, size=4)
-    for name, loss, target in (
-        ("mean-squared-error-backward", fnn.mean_squared_error, dy),
-        ("softmax-cross-entropy-backward", fnn.softmax_cross_entropy, labels),
-    ):
-        expected = jax.grad(lambda z, loss=loss, target=target: loss.forward(z, jnp.asarray(target))[0])(jnp.asarray(z))
-        np.testing.assert_allclose(load(TASKS[name].solution, "backward")(z, target), expected, rtol=1e-5)
+@pytest.mark.parametrize("name", JACOBIANS)
+def test_jacobians_are_what_autodiff_gives(name):
+    arguments = TASKS[name].inputs(np.random.default_rng(1))[0][0]
+    function, at = JACOBIANS[name](*arguments)
+    mine = load(TASKS[name].solution, "jacobian")(*arguments)
+    np.testing.assert_allclose(mine, jax.jacobian(function)(jnp.asarray(at)), rtol=1e-4, atol=1e-6)
 
 
-def test_network_and_batch_norm_are_what_autodiff_gives():
-    (params, x, y) = TASKS["two-layer-network"].inputs(np.random.default_rng(3))[0][0]
+STEPS = {
+    "sgd-step": (fnn.sgd(0.1), (), (0.1,)),
+    "momentum-step": (fnn.momentum(0.1, 0.9), ("v",), (0.1, 0.9)),
+    "nesterov-step": (fnn.nesterov(0.1, 0.9), ("v",), (0.1, 0.9)),
+    "adam-step": (fnn.adam(0.1), ("m", "s"), (0.1,)),
+}
 
-    def loss(params):
-        w1, b1, w2, b2 = params
-        p = jax.nn.sigmoid(jax.nn.relu(x @ w1 + b1[None]) @ w2 + b2[None])
-        return -jnp.mean(y * jnp.log(p) + (1 - y) * jnp.log(1 - p))
 
-    for mine, right in zip(
-        load(TASKS["two-layer-network"].solution, "gradients")(params, x, y), jax.grad(loss)(params), strict=True
-    ):
-        np.testing.assert_allclose(mine, right, rtol=1e-5)
-    x, scale, dy, epsilon = TASKS["batch-norm-backward"].inputs(np.random.default_rng(3))[0][0]
+@pytest.mark.parametrize("name", STEPS)
+def test_steps_are_those_of_the_optimizers(name):
+    optimizer, kept, settings = STEPS[name]
+    params, first, gradient = np.random.default_rng(2).normal(size=(3, 4))
+    moments = [first, np.abs(first)][: len(kept)]
+    leaves, structure = jax.tree.flatten(optimizer.init(jnp.asarray(params)))
+    slots = iter(moments)
+    state = [jnp.asarray(next(slots)) if leaf.shape else jnp.asarray(2, leaf.dtype) for leaf in leaves]
+    updates, _ = optimizer.update(jnp.asarray(gradient), jax.tree.unflatten(structure, state), jnp.asarray(params))
+    step = 3 if name == "adam-step" else None
+    mine = load(TASKS[name].solution, "step")(params, *moments, *([step] if step else []), gradient, *settings)
+    np.testing.assert_allclose(mine[0] if kept else mine, params + updates, rtol=1e-5)
 
-    def normalized(x, scale):
-        return scale[None] * (x - x.mean(0, keepdims=True)) / jnp.sqrt(x.var(0, keepdims=True) + epsilon)
 
-    dx, dscale = jax.vjp(normalized, jnp.asarray(x), jnp.asarray(scale))[1](jnp.asarray(dy))
-    mine = load(TASKS["batch-norm-backward"].solution, "backward")(x, scale, dy, epsilon)
-    np.testing.assert_allclose(mine[0], dx, rtol=1e-5, atol=1e-8)
-    np.testing.assert_allclose(mine[1], dscale, rtol=1e-5)
+def test_the_archive_has_the_solutions_of_their_text():
+    assert archive.solutions() == SOLUTIONS  # otherwise: python -m tests.practice.solutions
+
+
+def test_solutions_are_not_in_the_files_of_the_package():
+    data = [file.read_bytes() for file in Path(practice.__file__).parent.rglob("*") if file.suffix in (".py", ".bin")]
+    lines = {
+        line.strip()
+        for task in practice.tasks()
+        for line in task.solution.splitlines()
+        if len(line.strip()) > 20 and not line.startswith(("import", "def"))
+    }
+    assert len(lines) > 50
+    assert not [line for line in lines if any(line.encode() in text for text in data)]
+
+
+OWN = """
+from funcnn.practice.builders import batches, write
+from funcnn.practice.task import Mistake
+
+TASKS = (
+    write(
+        "double", "Twice", "Warming up", "y = 2 x for each entry of x (batch, features).", "forward(x)",
+        inputs=batches(lambda r, n, f: (r.normal(size=(n, f)),)), hints=("Multiply.", "By a number.", "By 2."), fact="!",
+        outputs=("y",), solution="def forward(x):\n    return 2 * x",
+        mistakes=[Mistake("wrong_operand", "2 * x", "x**2", "y is twice x, not its square.")],
+    ),
+)
+"""
+
+
+def test_own_tasks_from_a_folder(tmp_path, monkeypatch, capsys):
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "own.py").write_text(OWN)
+    tasks = catalogue.tasks(own)
+    assert len(tasks) == len(TASKS) + 1
+    assert grade_task(tasks[-1], "def forward(x):\n    return x * 2").ok
+    result = grade_task(tasks[-1], "def forward(x):\n    return x ** 2")
+    assert (result.cause, "twice" in result.message) == ("wrong_operand", True)
+    monkeypatch.chdir(tmp_path)
+    assert command.main(["--tasks", "own", "write"]) == 0
+    assert command.main(["--tasks", "own", "hint", "double"]) == 0
+    assert "Hint 1 of 3: Multiply." in capsys.readouterr().out
+    (own / "other.py").write_text(OWN)
+    with pytest.raises(ValueError, match="names that are not taken, got double"):
+        catalogue.tasks(f"{own}/.")
+    (own / "other.py").write_text("TASKS = [1]")
+    with pytest.raises(ValueError, match="a tuple TASKS"):
+        catalogue.tasks(f"{own}/../own")
 
 
 def test_files_hints_and_progress_on_the_command_line(tmp_path, monkeypatch, capsys):

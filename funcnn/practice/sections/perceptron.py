@@ -2,29 +2,18 @@
 
 import numpy as np
 
-from funcnn.practice.sections._builders import batches, predict, repair, write
-from funcnn.practice.task import Mistake
+from funcnn.practice.builders import batches, predict, repair, write
 
 SECTION = "The perceptron"
 
 NEURON_FORWARD = write(
     "neuron-forward", "The weighted sum of a neuron", SECTION,
     "z = Σ_i x_i w_i + b for each sample: x (batch, features), weights (features,), bias a number; return z (batch,).",
-    """
-    import numpy as np
-
-    def forward(x, weights, bias):
-        return x @ weights + bias
-    """,
+    "forward(x, weights, bias)",
     inputs=batches(lambda r, n, f: (r.normal(size=(n, f)), r.normal(size=(f,)), float(r.normal()))),
     hints=("Each sample gives one number.", "A product of a matrix with a vector sums over features.", "The bias comes last."),
     fact="One matrix product does the whole batch: that is where networks get their speed.",
     outputs=("z",), example=(np.array([[1.0, 2.0, 3.0]]), np.array([0.2, 0.8, -0.5]), 2.0),
-    mistakes=[
-        Mistake("lost_path", " + bias", "", "The bias is left out."),
-        Mistake("sign", "+ bias", "- bias", "The bias has the wrong sign."),
-        Mistake("wrong_operand", "x @ weights + bias", "(x + bias) @ weights", "The bias is added before the weights: it shifts the sum, not each feature."),
-    ],
 )  # fmt: skip
 
 PERCEPTRON_STEP = write(
@@ -33,25 +22,12 @@ PERCEPTRON_STEP = write(
     For one sample x (features,) with target 0 or 1: the prediction is 1 where x·w + b > 0, else 0. With e = target −
     prediction, w ← w + rate e x and b ← b + rate e. Return (weights, bias).
     """,
-    """
-    import numpy as np
-
-    def step(weights, bias, x, target, rate):
-        error = target - float(x @ weights + bias > 0)
-        return weights + rate * error * x, bias + rate * error
-    """,
+    "step(weights, bias, x, target, rate)",
     inputs=lambda r: ([(r.normal(size=3), float(r.normal()), r.normal(size=3), t, 0.5) for t in (0.0, 1.0) * 4]
                       + [(np.zeros(2), 0.0, np.ones(2), 1.0, 0.1)],),
     hints=("Most samples change nothing.", "e is −1, 0 or 1.", "At x·w + b = 0 the prediction is 0."),
     fact="It stops changing where one line separates the classes; on XOR it never stops.",
     outputs=("weights", "bias"),
-    mistakes=[
-        Mistake("sign", "target - float(x @ weights + bias > 0)", "float(x @ weights + bias > 0) - target", "The step goes the other way: away from the target."),
-        Mistake("kink", "> 0", ">= 0", "Only x·w + b = 0 differs: which prediction does the statement give there?"),
-        Mistake("lost_path", "bias + rate * error", "bias", "The bias learns too."),
-        Mistake("wrong_operand", "rate * error * x", "rate * error", "Each weight changes by its own feature."),
-        Mistake("wrong_operand", "x @ weights + bias > 0", "x @ weights > 0", "The prediction leaves the bias out."),
-    ],
 )  # fmt: skip
 
 TASKS = (
@@ -61,20 +37,10 @@ TASKS = (
     repair("repair-perceptron-bias", "A line through the origin", PERCEPTRON_STEP, 2),
     predict("predict-neuron", "A neuron by hand", SECTION,
             "Inputs (1, 2, 3), weights (0.2, 0.8, −0.5), bias 2, activation sigmoid. What comes out?",
-            "import numpy as np\n\n\ndef answer():\n    return 1 / (1 + np.exp(-(0.2 + 1.6 - 1.5 + 2.0)))",
             fact="The weighted sum is 2.3: far enough on the slope that the output is above 0.9.",
             hints=("First the weighted sum.", "It is above 2.", "Then 1 / (1 + exp(−z)).")),
     predict("predict-xor", "XOR with one neuron", SECTION,
             "How many of the four points of XOR can a single neuron with a threshold get right, at best?",
-            """
-            import itertools
-
-            import numpy as np
-
-            def answer():
-                x, y = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]), np.array([0, 1, 1, 0])
-                grid = itertools.product(np.linspace(-2, 2, 9), repeat=3)
-                return max(int(np.sum((x @ np.array([u, v]) + b > 0) == y)) for u, v, b in grid)
-            """, fact="A hidden layer of two units gets the fourth.",
+            fact="A hidden layer of two units gets the fourth.",
             hints=("A neuron draws one line.", "Draw the four points.", "Try a line that cuts one corner off.")),
 )  # fmt: skip
