@@ -67,7 +67,7 @@ def repair(name: str, title: str, task: Task, index: int) -> Task:
         f"the code should do:\n\n{task.statement}"
     )
     hints = (
-        "Run it on a batch of two samples and two features, and work the same numbers by hand.",
+        "Run it on the example of the statement, print each line's value, and compare it with the same by hand.",
         mistake.sentence,
         *task.hints[-1:],
     )

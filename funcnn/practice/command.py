@@ -3,13 +3,12 @@
 import argparse
 import json
 import sys
-import time
+import textwrap
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-from funcnn.practice import teaching
-from funcnn.practice.catalogue import find_task, tasks
-from funcnn.practice.grading import Grade, grade
+from funcnn.practice import catalogue, teaching, watching
+from funcnn.practice.grading import Grade, grade_task
 from funcnn.practice.task import Task
 
 FOLDER = Path("practice")
@@ -21,7 +20,7 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.run(options)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         sys.stderr.write(f"python -m funcnn practice: {error}\n")
         return 2
 
@@ -29,34 +28,50 @@ def main(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m funcnn practice", description=__doc__)
     parser.set_defaults(run=_write)
-    commands = parser.add_subparsers()
+    parser.add_argument(
+        "--tasks", metavar="FOLDER", help="exercises of your own, besides the chapter's: files with a tuple TASKS"
+    )
+    commands = parser.add_subparsers(metavar="COMMAND")
 
-    def add(name, run, text, *positional):
-        command = commands.add_parser(name, help=text)
+    def add(name, run, text):
+        command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(run=run)
-        for argument in positional:
-            command.add_argument(argument)
         return command
 
-    add("write", _write, "write one file for each exercise; those that are there stay")
-    add("list", _list, "list the exercises, and which are done")
-    add("progress", _progress, "show how many are done")
-    add("hint", _hint, "show the next hint", "name")
-    add("solution", _solution, "show the solution, after a question", "name").add_argument("--yes", action="store_true")
-    add("reset", _reset, "write the stub of an exercise anew", "name")
+    add("write", _write, "write one file for each exercise; those that are there stay (the default)")
     add("watch", _watch, "grade a file whenever it is saved")
     graded = add("grade", _grade, "grade files")
-    graded.add_argument("files", nargs="+")
+    graded.add_argument("files", nargs="+", metavar="FILE")
     graded.add_argument("--json", action="store_true", help="print the grades as JSON")
     graded.add_argument("--junit", metavar="FILE", help="write the grades as JUnit XML")
-    exported = add("export", _export, "write notebooks, one for each section")
-    exported.add_argument("--notebook", action="store_true", help="cells with the graded tests (the default)")
-    exported.add_argument(
-        "--nbgrader", action="store_true", help="cells marked for nbgrader, solutions between its marks"
+    add("hint", _hint, "show the next hint").add_argument("name", nargs="?", help="the next exercise's by default")
+    shown = add("solution", _solution, "show the solution, after a question")
+    shown.add_argument("name")
+    shown.add_argument("--yes", action="store_true", help="show it without the question")
+    add("list", _list, "list the exercises, and which are done")
+    add("progress", _progress, "show how many are done, and which is next")
+    add("reset", _reset, "write the stub of an exercise anew; your file is kept as .py.before").add_argument("name")
+    exported = add("export", _export, "write notebooks of the chapter's exercises, one for each section")
+    form = exported.add_mutually_exclusive_group()
+    form.add_argument("--notebook", action="store_const", const="plain", dest="form", help="stubs and tests (default)")
+    form.add_argument(
+        "--nbgrader", action="store_const", const="nbgrader", dest="form", help="for nbgrader, with solutions"
+    )
+    form.add_argument(
+        "--otter", action="store_const", const="otter", dest="form", help="for otter assign, with solutions"
     )
     exported.add_argument("--to", default="notebooks", metavar="FOLDER")
-    add("report", _report, "grade a folder of students' folders, as CSV and HTML", "folder")
+    add("report", _report, "grade a folder of students' folders, as CSV and HTML").add_argument("folder")
     return parser
+
+
+def _tasks(options) -> tuple[Task, ...]:
+    return catalogue.tasks(options.tasks)
+
+
+def _task(options, name: str) -> Task:
+    """Return the exercise of a name, or of a file named after it."""
+    return catalogue.find_task(name_of(Path(name)), options.tasks)
 
 
 def file_of(task: Task) -> Path:
@@ -71,24 +86,33 @@ def name_of(file: Path) -> str:
 
 def file_text(task: Task) -> str:
     """Return the file of an exercise: the statement as a docstring, the stub below."""
-    return f'"""{task.title} ({task.section}, {task.kind})\n\n{task.statement}\n"""\n\n{task.stub}'
+    lines = (line if line[:1] == " " else textwrap.fill(line, 100) for line in task.statement.splitlines())
+    text = "\n".join(lines)
+    return f'"""{task.title} ({task.section}, {task.kind})\n\n{text}\n"""\n\n{task.stub}'
+
+
+def _write_files(options) -> None:
+    """Write the files of exercises that have none."""
+    FOLDER.mkdir(exist_ok=True)
+    new = [task for task in _tasks(options) if not file_of(task).exists()]
+    for task in new:
+        file_of(task).write_text(file_text(task), encoding="utf-8")
+    if new:
+        print(f"Wrote {len(new)} exercises into {FOLDER}/, a file each. Run this command again to go on later.")
 
 
 def _write(options) -> int:
-    FOLDER.mkdir(exist_ok=True)
-    new = [task for task in tasks() if not file_of(task).exists()]
-    for task in new:
-        file_of(task).write_text(file_text(task), encoding="utf-8")
-    print(f"{len(new)} new exercises in {FOLDER}/, {len(tasks())} in all.")
-    following = _next()
-    if following is not None:
-        print(f"Next: open {file_of(following)}, and run `python -m funcnn practice watch` beside it.")
+    _write_files(options)
+    _progress(options)
+    if _next(options) is not None:
+        print("Open it in an editor, and run `python -m funcnn practice watch` beside it: it grades what you save.")
+        print("Stuck? `python -m funcnn practice hint`. All exercises: `python -m funcnn practice list`.")
     return 0
 
 
-def _next() -> Task | None:
+def _next(options) -> Task | None:
     done = _read_progress().get("done", [])
-    return next((task for task in tasks() if task.name not in done), None)
+    return next((task for task in _tasks(options) if task.name not in done), None)
 
 
 def _read_progress() -> dict:
@@ -103,14 +127,15 @@ def _update_progress(**changes) -> None:
     (FOLDER / PROGRESS).write_text(json.dumps(_read_progress() | changes), encoding="utf-8")
 
 
-def _mark(name: str, ok: bool) -> None:
-    done = [other for other in _read_progress().get("done", []) if other != name]
-    _update_progress(done=[*done, name] if ok else done)
+def _mark(name: str, done: bool) -> None:
+    """Keep that an exercise is done, or that it starts anew."""
+    others = [other for other in _read_progress().get("done", []) if other != name]
+    _update_progress(done=[*others, name] if done else others)
 
 
 def _list(options) -> int:
     done, section = _read_progress().get("done", []), ""
-    for task in tasks():
+    for task in _tasks(options):
         if task.section != section:
             section = task.section
             print(f"\n{section}")
@@ -118,59 +143,80 @@ def _list(options) -> int:
     return 0
 
 
+def _counts(options) -> tuple[int, int]:
+    """Return how many exercises are done, and how many there are."""
+    names = {task.name for task in _tasks(options)}
+    return len(names.intersection(_read_progress().get("done", []))), len(names)
+
+
 def _progress(options) -> int:
-    done, following = set(_read_progress().get("done", [])), _next()
-    print(f"{len(done)} of {len(tasks())} done." + (f" Next: {file_of(following)}" if following else ""))
+    (done, total), following = _counts(options), _next(options)
+    print(f"{done} of {total} done." + (f" Next: {file_of(following)}" if following else ""))
     return 0
 
 
 def _hint(options) -> int:
-    task = find_task(name_of(Path(options.name)))
+    task = _task(options, options.name) if options.name else _next(options)
+    if task is None:
+        print("Every exercise is done.")
+        return 0
     hints = _read_progress().get("hints", {})
     shown = min(hints.get(task.name, 0) + 1, len(task.hints))
     _update_progress(hints=hints | {task.name: shown})
-    print(f"Hint {shown} of {len(task.hints)}: {task.hints[shown - 1]}")
+    print(f"{task.name}, hint {shown} of {len(task.hints)}: {task.hints[shown - 1]}")
     return 0
 
 
 def _solution(options) -> int:
-    task = find_task(name_of(Path(options.name)))
-    if not options.yes and input(f"Show the solution of {task.name}? [y/N] ").strip().lower() not in ("y", "yes"):
-        return 1
+    task = _task(options, options.name)
+    if not options.yes:
+        print(f"Show the solution of {task.name}? [y/N] ", end="", flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            return 1
     print(task.solution)
     return 0
 
 
 def _reset(options) -> int:
-    task = find_task(name_of(Path(options.name)))
+    task = _task(options, options.name)
     FOLDER.mkdir(exist_ok=True)
     file = file_of(task)
+    kept = ""
     if file.exists():
         file.replace(file.with_suffix(".py.before"))
+        kept = f"; what it was is in {file.with_suffix('.py.before')}"
     file.write_text(file_text(task), encoding="utf-8")
     _mark(task.name, False)
-    print(f"{file} is the stub again; what it was is in {file.with_suffix('.py.before')}.")
+    print(f"{file} is the stub again{kept}.")
     return 0
 
 
-def _grade_file(file: Path) -> Grade:
+def _grade_file(options, file: Path) -> tuple[str, Grade]:
+    """Return the name of a file's exercise, and its grade, which is kept in the progress."""
     if not file.exists():
         raise FileNotFoundError(
             f"grade(FILE): expected a file, found none at {file}. `write` makes the exercises' files."
         )
-    name = name_of(file)
-    result = grade(name, file.read_text(encoding="utf-8"))
-    _mark(name, result.ok)
-    return result
+    try:
+        task = _task(options, file.name)
+    except ValueError as error:
+        raise ValueError(
+            f"grade(FILE): a file is named after its exercise, such as relu_backward.py: {error}"
+        ) from None
+    result = grade_task(task, file.read_text(encoding="utf-8", errors="replace"))
+    if result.ok:  # trying another way afterwards takes nothing away
+        _mark(task.name, True)
+    return task.name, result
 
 
 def _grade(options) -> int:
-    grades = {name_of(Path(file)): _grade_file(Path(file)) for file in options.files}
+    grades = dict(_grade_file(options, Path(file)) for file in options.files)
     if options.json:
         print(json.dumps({name: result._asdict() for name, result in grades.items()}, indent=2))
     else:
         for name, result in grades.items():
             _show(name, result)
+        _progress(options)
     if options.junit:
         Path(options.junit).write_text(junit(grades), encoding="utf-8")
     return 0 if all(result.ok for result in grades.values()) else 1
@@ -194,30 +240,26 @@ def _show(name: str, result: Grade) -> None:
 
 
 def _watch(options) -> int:
-    """Grade each file that was saved since the last look, until interrupted."""
-    _write(options)
-    seen = {file: file.stat().st_mtime_ns for file in FOLDER.glob("*.py")}
-    try:
-        while True:
-            for task in tasks():
-                file = file_of(task)
-                if file.exists() and (saved := file.stat().st_mtime_ns) != seen.get(file):
-                    seen[file] = saved
-                    print("\033[2J\033[H", end="")
-                    _show(task.name, _grade_file(file))
-                    _progress(options)
-            time.sleep(0.2)
-    except KeyboardInterrupt:
-        return 0
+    """Grade each file that is saved, until interrupted."""
+    _write_files(options)
+    _progress(options)
+    print("Save a file to have it graded here; Ctrl-C ends.")
+    files = {file_of(task).resolve(): file_of(task) for task in _tasks(options)}
+    for path in watching.saved(FOLDER):
+        if path in files:
+            name, result = _grade_file(options, files[path])
+            following = _next(options)
+            watching.show(name, result, *_counts(options), str(file_of(following)) if following else None)
+    return 0
 
 
 def _export(options) -> int:
-    for file in teaching.export(Path(options.to), nbgrader=options.nbgrader):
+    for file in teaching.export(Path(options.to), catalogue.tasks(), options.form or "plain"):
         print(file)
     return 0
 
 
 def _report(options) -> int:
-    for file in teaching.report(Path(options.folder)):
+    for file in teaching.report(Path(options.folder), _tasks(options)):
         print(file)
     return 0

@@ -17,7 +17,7 @@ class Difference(NamedTuple):
     cause: str
     sentence: str
     place: str = ""
-    index: int | None = None
+    output: int | None = None
 
 
 def flatten(value: Any) -> list[Any]:
@@ -25,6 +25,14 @@ def flatten(value: Any) -> list[Any]:
     if isinstance(value, (tuple, list)) and not isinstance(value, (Array, Unreadable)):
         return [leaf for entry in value for leaf in flatten(entry)]
     return [value]
+
+
+def split(answer: Any, right: Any) -> Any:
+    """Return the outputs of an answer that arrived as one array, as a list of numbers does, as a tuple."""
+    count = len(right) if isinstance(right, tuple) else 1
+    if count > 1 and isinstance(answer, Array) and answer.values.ndim and len(answer.values) == count:
+        return tuple(Array(np.asarray(values), answer.dtype) for values in answer.values)
+    return answer
 
 
 def values_of(leaf: Any) -> np.ndarray:
@@ -116,14 +124,19 @@ def _structure(answer: Any, right: Any, names: tuple[str, ...]) -> Difference | 
             return Difference("structure", f"{name}: expected numbers, got {_kind(leaf)}.")
         shape, expected_shape = values_of(leaf).shape, np.shape(value)
         if shape != expected_shape:
+            if _shapes(mine) != _shapes(reference) and sorted(_shapes(mine)) == sorted(_shapes(reference)):
+                return Difference("swapped", f"The outputs are in another order: return ({', '.join(names)}).")
             turned = " The axes are exchanged." if shape == expected_shape[::-1] else ""
-            cause = "transposed" if turned else "shape"
+            rule = " A gradient has the shape of its variable." if name[0] == "d" else ""
             return Difference(
-                cause,
-                f"{name}: expected shape {expected_shape}, got {shape}.{turned} A gradient has the shape "
-                f"of its variable.",
+                "transposed" if turned else "shape",
+                f"{name}: expected shape {expected_shape}, got {shape}.{turned}{rule}",
             )
     return None
+
+
+def _shapes(leaves: list[Any]) -> list[tuple[int, ...]]:
+    return [values_of(leaf).shape for leaf in leaves]
 
 
 def _kind(leaf: Any) -> str:
@@ -139,7 +152,7 @@ def _place(arrays: list[tuple[np.ndarray, np.ndarray]], inputs, name: str, signa
             where = tuple(int(position) for position in np.argwhere(off)[0])
             index = f"[{', '.join(map(str, where))}]" if where else ""
             given = _given(inputs[number], signature)
-            return f"{given}{name}{index} is {mine[where]:.6g}; the right value is {right[where]:.6g}."
+            return f"{given}{name}{index} is {mine[where]:.6g}; the right value is {right[where] + 0.0:.6g}."
     return ""
 
 

@@ -3,8 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from funcnn._numerics.precision import enable_x64
 from funcnn.gradcheck import check_gradients
 from funcnn.gradcheck.report import Cause
 
@@ -43,8 +46,10 @@ def find_cause(
         index: the position of the wrong one.
         name: its name.
     """
-    loss, variables = reference(*arguments)
-    report = check_gradients(loss, lambda _: answer, variables)
+    with enable_x64(True):
+        loss, variables = reference(*arguments)
+        variables = jax.tree.map(jnp.asarray, variables)
+        report = check_gradients(lambda given: loss(jax.tree.map(jnp.asarray, given)), lambda _: answer, variables)
     cause = report.leaves[index].cause
     sentence = (
         SENTENCES.get(cause) if cause is not None and np.isfinite(report.leaves[index].max_abs_difference) else None

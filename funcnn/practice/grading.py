@@ -1,6 +1,7 @@
 """The grade of an answer: run apart, compared here with values that its process never sees, and explained."""
 
 import ast
+import math
 import time
 import types
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from funcnn.practice.catalogue import find_task
-from funcnn.practice.comparison import Difference, all_right, find_difference, flatten, values_of
+from funcnn.practice.comparison import Difference, all_right, find_difference, flatten, split, values_of
 from funcnn.practice.explaining import find_cause
 from funcnn.practice.process import SECONDS, Reply, run_answer
 from funcnn.practice.task import Task, load, with_mistake
@@ -160,23 +161,35 @@ def _failure(task: Task, reply: Reply, count: int) -> Difference | None:
 def _judge_values(task: Task, reply: Reply, inputs: list[tuple], right: Callable) -> Difference | None:
     with np.errstate(all="ignore"):
         rights = [right(*arguments) for arguments in inputs]
-    answers = list(reply.outputs)
+    answers = [split(answer, value) for answer, value in zip(reply.outputs, rights, strict=True)]
     if all_right(answers, rights, task.tolerance):
         return None
     difference = find_difference(answers, rights, inputs, task.outputs, task.signature, task.tolerance)
-    if task.kind == "predict":  # the place has the right value in it
-        difference = difference._replace(place="")
+    if task.kind == "predict" and difference.output is not None:
+        difference = _without_value(difference, answers[0], rights[0])
     return _known_mistake(task, answers, inputs, difference) or _explained(task, answers, inputs, difference)
+
+
+def _without_value(difference: Difference, answer: Any, right: Any) -> Difference:
+    """Return the difference of a number without the right one, which its place and its factor have in them."""
+    mine = float(values_of(flatten(answer)[0]))
+    if math.isclose(mine, -right, rel_tol=1e-3):
+        return Difference("sign", f"{mine:.6g} has the other sign.")
+    size = "large" if mine > right else "small"
+    return Difference("unknown", f"{mine:.6g} is too {size}. Compute it step by step in Python, or take a hint.")
 
 
 def _explained(task: Task, answers: list[Any], inputs: list[tuple], difference: Difference) -> Difference:
     """Return the difference with the cause that the gradient checker finds, where the values show none."""
-    if task.reference is None or difference.index is None or difference.cause not in ("unknown", "element"):
+    if task.reference is None or difference.output is None or difference.cause not in ("unknown", "element"):
         return difference
     given = tuple(values_of(leaf) for leaf in flatten(answers[0]))
-    name = task.outputs[difference.index]
-    found = find_cause(task.reference, inputs[0], given if len(given) > 1 else given[0], difference.index, name)
-    return difference if found is None else Difference(*found, difference.place, difference.index)
+    name = task.outputs[difference.output]
+    found = find_cause(task.reference, inputs[0], given if len(given) > 1 else given[0], difference.output, name)
+    # With a cotangent among the arguments, the loss is the sum of y dy: the answer has no derivative of a loss in it.
+    if found is not None and found[0] == "loss_derivative" and any(d in task.signature for d in ("da", "dp", "dy")):
+        return difference
+    return difference if found is None else Difference(*found, difference.place, difference.output)
 
 
 def _known_mistake(task: Task, answers: list[Any], inputs: list[tuple], difference: Difference) -> Difference | None:

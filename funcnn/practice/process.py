@@ -75,7 +75,7 @@ class Server:
         self.process.kill()
         self.process.wait()
 
-    def exchange(self, request: bytes, seconds: float) -> tuple[bytes, int | None]:
+    def exchange(self, request: bytes, seconds: int) -> tuple[bytes, int | None]:
         """Return what the process of one answer replied, and its exit code; ``None`` where it ran out of time."""
         request_from, request_to = os.pipe()
         reply_from, reply_to = os.pipe()
@@ -142,8 +142,8 @@ def run_answer(
     with tempfile.TemporaryDirectory(prefix="practice-") as folder:
         request = {
             "source": source, "function": function, "entry": entry, "inputs": list(inputs), "by_hand": by_hand,
-            "imports": _imports(source or ""),
-            "prints": "print" in source if source is not None else b"print" in function, "seconds": allowed, "folder": os.path.realpath(folder),
+            "imports": _imports(source or ""), "seconds": allowed, "folder": os.path.realpath(folder),
+            "prints": "print" in source if source is not None else b"print" in function,
         }  # fmt: skip
         running = server(uses_jax)
         with running.lock:
@@ -152,6 +152,9 @@ def run_answer(
             except OSError:
                 running.stop()
                 return Reply(error="exit", detail="the server")
+            except BaseException:  # Ctrl-C in the middle of an exchange: the next one begins with a new server
+                running.stop()
+                raise
     if code is None:
         return Reply(error="time")
     if not data:

@@ -4,30 +4,40 @@ import csv
 import html
 import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, TypeAlias
 
-from funcnn.practice.catalogue import tasks
-from funcnn.practice.grading import grade
+from funcnn.practice.grading import grade_task
 from funcnn.practice.task import Task
 
+Form: TypeAlias = Literal["plain", "nbgrader", "otter"]
+"""What a notebook is for: students as it is, or one of the two programs that make theirs from it."""
 
-def export(folder: Path, *, nbgrader: bool = False) -> list[Path]:
+
+def export(folder: Path, tasks: Sequence[Task], form: Form = "plain") -> list[Path]:
     """Write a notebook for each section; return the files.
 
-    With ``nbgrader``, cells carry its metadata, and the solution stands between its marks, from which it makes the
-    students' version.
+    Args:
+        folder: where they are written.
+        tasks: the exercises.
+        form: ``"plain"`` for stubs with tests; ``"nbgrader"`` and ``"otter"`` for the masters from which ``nbgrader
+            generate_assignment`` and ``otter assign`` make the students' notebooks: these have the solutions.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files: list[Path] = []
-    for section, members in itertools.groupby(tasks(), key=lambda task: task.section):
+    for section, members in itertools.groupby(tasks, key=lambda task: task.section):
+        name = section.lower().replace(" ", "-")
         cells = [_cell("markdown", f"# {section}", f"title-{len(files)}")]
+        if form == "otter":
+            cells.insert(0, _cell("raw", f"# ASSIGNMENT CONFIG\nname: {name}\ninit_cell: true", f"config-{len(files)}"))
         for task in members:
-            cells += _cells(task, nbgrader)
+            cells += _otter_cells(task) if form == "otter" else _cells(task, form == "nbgrader")
         notebook = {
             "cells": cells, "nbformat": 4, "nbformat_minor": 5,
             "metadata": {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}},
         }  # fmt: skip
-        file = folder / f"{section.lower().replace(' ', '-')}.ipynb"
+        file = folder / f"{name}.ipynb"
         file.write_text(json.dumps(notebook, indent=1, ensure_ascii=False), encoding="utf-8")
         files.append(file)
     return files
@@ -35,19 +45,11 @@ def export(folder: Path, *, nbgrader: bool = False) -> list[Path]:
 
 def _cell(kind: str, text: str, name: str, metadata: dict | None = None) -> dict:
     cell = {"cell_type": kind, "id": name[:64], "metadata": metadata or {}, "source": text.splitlines(keepends=True)}
-    return cell if kind == "markdown" else cell | {"outputs": [], "execution_count": None}
+    return cell if kind != "code" else cell | {"outputs": [], "execution_count": None}
 
 
 def _cells(task: Task, nbgrader: bool) -> list[dict]:
-    code = task.stub
-    if nbgrader and task.kind == "repair":
-        code = f"### BEGIN SOLUTION\n{task.solution}### END SOLUTION\n"
-    elif nbgrader:
-        code = task.solution.replace(":\n", ":\n    ### BEGIN SOLUTION\n", 1).rstrip() + "\n    ### END SOLUTION\n"
-    check = (
-        f'from funcnn import practice\n\nresult = practice.grade("{task.name}", {task.entry})\n'
-        "assert result.ok, result.message\nresult.message"
-    )
+    code = _marked_solution(task, "###") if nbgrader else task.stub
 
     def marks(name, **changes):
         if not nbgrader:
@@ -58,13 +60,55 @@ def _cells(task: Task, nbgrader: bool) -> list[dict]:
         }
 
     return [
-        _cell("markdown", f"## {task.title}\n\n{task.statement}", f"text-{task.name}"),
+        _cell("markdown", _text(task) if nbgrader else f"## {task.title}\n\n{task.statement}", f"text-{task.name}"),
         _cell("code", code, f"code-{task.name}", marks(f"code-{task.name}", solution=True)),
-        _cell("code", check, f"test-{task.name}", marks(f"test-{task.name}", grade=True, locked=True, points=1)),
+        _cell("code", _check(task), f"test-{task.name}", marks(f"test-{task.name}", grade=True, locked=True, points=1)),
     ]
 
 
-def report(folder: Path) -> list[Path]:
+def _check(task: Task) -> str:
+    """Return the code that grades the function of a notebook."""
+    return (
+        f'from funcnn import practice\n\nresult = practice.grade("{task.name}", {task.entry})\n'
+        "assert result.ok, result.message\nresult.message"
+    )
+
+
+def _marked_solution(task: Task, mark: str) -> str:
+    """Return the solution between the marks whose inside students don't get."""
+    if task.kind == "repair":
+        return f"{mark} BEGIN SOLUTION\n{task.solution}{mark} END SOLUTION\n"
+    head, body = task.solution.split(f"def {task.entry}", 1)
+    line, body = body.split(":\n", 1)
+    return f"{head}def {task.entry}{line}:\n    {mark} BEGIN SOLUTION\n{body.rstrip()}\n    {mark} END SOLUTION\n"
+
+
+def _text(task: Task) -> str:
+    """Return the statement, with the code of a repair, whose place in the notebook the solution takes."""
+    code = f"\n\n```python\n{task.stub}```" if task.kind == "repair" else ""
+    return f"## {task.title}\n\n{task.statement}{code}"
+
+
+def _otter_cells(task: Task) -> list[dict]:
+    """Return a question of ``otter assign``: raw cells between which the solution and the tests stand."""
+    name = task.name
+    # The tests run behind all questions, several of which define a function of the same name.
+    alias = name.replace("-", "_")
+    check = _check(task).replace(f", {task.entry})", f", {alias})").removesuffix("\nresult.message")
+    return [
+        _cell("raw", f"# BEGIN QUESTION\nname: {name}\npoints: 1", f"question-{name}"),
+        _cell("markdown", _text(task), f"text-{name}"),
+        _cell("raw", "# BEGIN SOLUTION", f"begin-{name}"),
+        _cell("code", f"{_marked_solution(task, '#')}\n{alias} = {task.entry}", f"code-{name}"),
+        _cell("raw", "# END SOLUTION", f"end-{name}"),
+        _cell("raw", "# BEGIN TESTS", f"begin-tests-{name}"),
+        _cell("code", check, f"test-{name}"),
+        _cell("raw", "# END TESTS", f"end-tests-{name}"),
+        _cell("raw", "# END QUESTION", f"end-question-{name}"),
+    ]
+
+
+def report(folder: Path, tasks: Sequence[Task]) -> list[Path]:
     """Grade ``folder/STUDENT/EXERCISE.py``; write grades.csv and grades.html into the folder and return them.
 
     Raises:
@@ -73,7 +117,7 @@ def report(folder: Path) -> list[Path]:
     students = sorted(entry for entry in folder.iterdir() if entry.is_dir())
     if not students:
         raise ValueError(f"report(FOLDER): expected a folder for each student in {folder}, found none.")
-    columns = [task for task in tasks() if any((student / _file(task)).exists() for student in students)]
+    columns = [task for task in tasks if any((student / _file(task)).exists() for student in students)]
     rows = [[student.name, *(_grade_of(student / _file(task), task) for task in columns)] for student in students]
     table = folder / "grades.csv"
     header = ["student", *(task.name for task in columns)]
@@ -94,15 +138,18 @@ def _file(task: Task) -> str:
 def _grade_of(file: Path, task: Task) -> str:
     if not file.exists():
         return "absent"
-    result = grade(task.name, file.read_text(encoding="utf-8", errors="replace"))
+    result = grade_task(task, file.read_text(encoding="utf-8", errors="replace"))
     return "right" if result.ok else str(result.cause)
 
 
 def _page(rows: list[list[str]]) -> str:
-    lines = ["<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows]
+    def row(tag, cells):
+        parts = (f"<{tag}{' class=right' if cell == 'right' else ''}>{html.escape(cell)}</{tag}>" for cell in cells)
+        return f"<tr>{''.join(parts)}</tr>"
+
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Grades</title>'
-        "<style>body{font-family:sans-serif}td{border:1px solid "
-        "#bbb;padding:.3em}table{border-collapse:collapse}</style>"
-        f"<table>{''.join(lines)}</table></html>\n"
+        "<style>body{font-family:sans-serif}td,th{border:1px solid #bbb;padding:.3em}table{border-collapse:collapse}"
+        ".right{background:#dfd}</style>"
+        f"<table>{row('th', rows[0])}{''.join(row('td', cells) for cells in rows[1:])}</table></html>\n"
     )

@@ -164,6 +164,8 @@ def serve(control, hidden, with_jax):
         os.dup2(null, descriptor)
     sys.path[:] = [entry for entry in sys.path if not os.path.realpath(entry).startswith(hidden)]
     np = importlib.import_module("numpy")
+    for name in ("ma", "linalg", "fft", "polynomial", "random"):  # which NumPy imports at their first use
+        importlib.import_module(f"numpy.{name}")
     libraries = tuple(
         os.path.realpath(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")
     )
@@ -197,18 +199,18 @@ def serve(control, hidden, with_jax):
 
 
 def confine(folder, libraries):
-    """Leave the network, and all files but the folder and what is read of the system, where Linux allows it.
+    """Leave the network, and all files but the folder and what is read of the system; return whether it was possible.
 
     The guard does the same for what Python calls; this holds for native code too.
     """
     if sys.platform != "linux":
-        return
+        return False
     call = importlib.import_module("ctypes").CDLL(None)
     call.unshare(0x10000000 | 0x40000000)  # CLONE_NEWUSER | CLONE_NEWNET
     everything, reading, of_a_file = (1 << 13) - 1, 0b1101, 0b110  # Landlock's rights of its first version
     rules = call.syscall(444, struct.pack("Q", everything), 8, 0)  # landlock_create_ruleset
     if rules < 0:
-        return
+        return False
     readable = (*libraries, sys.base_prefix, "/usr/lib", "/lib", "/lib64", "/proc", "/sys")
     allowed = [(folder, everything), *((path, reading) for path in readable)]
     for path, rights in (*allowed, ("/dev/null", of_a_file), ("/dev/urandom", of_a_file)):
@@ -217,15 +219,16 @@ def confine(folder, libraries):
             call.syscall(445, rules, 1, struct.pack("=Qi", rights, opened), 0)  # landlock_add_rule
             os.close(opened)
     call.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
-    call.syscall(446, rules, 0)  # landlock_restrict_self
+    confined = call.syscall(446, rules, 0) == 0  # landlock_restrict_self
     os.close(rules)
+    return confined
 
 
 def limit(seconds, with_jax):
     """Limit memory, files, time and processes."""
     resource.setrlimit(resource.RLIMIT_AS, ((16 if with_jax else 2) * GIBIBYTE,) * 2)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000_000,) * 2)
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds + 1,) * 2)
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds + 1, seconds + 2))  # SIGXCPU at the first, SIGKILL at the second
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if not with_jax:  # whose compiler starts threads, which count too
         resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))

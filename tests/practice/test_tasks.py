@@ -10,7 +10,8 @@ import pytest
 
 import funcnn as fnn
 from funcnn import practice
-from funcnn.practice import archive, catalogue, command, teaching
+from funcnn._numerics.precision import enable_x64
+from funcnn.practice import archive, catalogue, command, teaching, watching
 from funcnn.practice.grading import _judge_values, grade_task
 from funcnn.practice.process import Array, Reply
 from funcnn.practice.task import load, with_mistake
@@ -93,7 +94,7 @@ def test_backward_passes_are_what_autodiff_gives(name):
     task = TASKS[name]
     arguments = task.inputs(np.random.default_rng(1))[0][0]
     loss, variables = task.reference(*arguments)
-    with jax.enable_x64(True):
+    with enable_x64(True):
         expected = jax.tree.leaves(jax.jit(jax.grad(loss))(jax.tree.map(jnp.asarray, variables)))
     mine = load(task.solution, task.entry)(*arguments)
     for one, other in zip(mine if isinstance(mine, tuple) else (mine,), expected, strict=True):
@@ -113,6 +114,29 @@ def test_jacobians_are_what_autodiff_gives(name):
     function, at = JACOBIANS[name](*arguments)
     mine = load(TASKS[name].solution, "jacobian")(*arguments)
     np.testing.assert_allclose(mine, jax.jacobian(function)(jnp.asarray(at)), rtol=1e-4, atol=1e-6)
+
+
+def figures(name):
+    """Return the words of an exercise's statement and fact."""
+    return f"{TASKS[name].statement} {TASKS[name].fact}".replace(",", " ").replace(":", " ").split()
+
+
+def test_figures_in_words_are_those_of_the_library():
+    z = jnp.array([[-3.0]])
+
+    def slope(activation, at=z):
+        return float(activation.backward(activation.forward((), (), at, train=True)[2], jnp.ones((1, 1)))[1][0, 0])
+
+    for activation in (fnn.sigmoid, fnn.tanh, fnn.leaky_relu()):
+        assert f"{slope(activation):.2g}" in " ".join(figures("predict-activation-choice")).replace("0.01.", "0.01")
+    assert f"{slope(fnn.tanh) ** 10:.0e}" in figures("tanh-backward")
+    assert abs(slope(fnn.sigmoid, 0 * z) - load(TASKS["predict-sigmoid-slope"].solution, "answer")()) < 1e-6
+    loss = fnn.softmax_cross_entropy.forward(jnp.zeros((1, 10)), jnp.array([0]))[0]
+    assert abs(loss - load(TASKS["predict-uniform-loss"].solution, "answer")()) < 1e-6
+    neuron = fnn.LinearParams(jnp.array([[0.2], [0.8], [-0.5]]), jnp.array([2.0]))
+    weighted = fnn.linear_forward(neuron, jnp.array([[1.0, 2.0, 3.0]]))[0]
+    assert f"{float(weighted[0, 0]):.1f}" in TASKS["neuron-forward"].statement
+    assert abs(fnn.sigmoid_forward(weighted)[0] - load(TASKS["predict-neuron"].solution, "answer")()) < 1e-6
 
 
 STEPS = {
@@ -147,21 +171,21 @@ def test_solutions_are_not_in_the_files_of_the_package():
         line.strip()
         for task in practice.tasks()
         for line in task.solution.splitlines()
-        if len(line.strip()) > 20 and not line.startswith(("import", "def"))
+        if len(line.strip()) > 20 and not line.startswith(("import", "def")) and not line.endswith("= params")
     }
     assert len(lines) > 50
     assert not [line for line in lines if any(line.encode() in text for text in data)]
 
 
-OWN = """
+OWN = r"""
 from funcnn.practice.builders import batches, write
 from funcnn.practice.task import Mistake
 
 TASKS = (
     write(
         "double", "Twice", "Warming up", "y = 2 x for each entry of x (batch, features).", "forward(x)",
-        inputs=batches(lambda r, n, f: (r.normal(size=(n, f)),)), hints=("Multiply.", "By a number.", "By 2."), fact="!",
-        outputs=("y",), solution="def forward(x):\n    return 2 * x",
+        inputs=batches(lambda r, n, f: (r.normal(size=(n, f)),)), hints=("Multiply.", "By a number.", "By 2."),
+        fact="!", outputs=("y",), solution="def forward(x):\n    return 2 * x",
         mistakes=[Mistake("wrong_operand", "2 * x", "x**2", "y is twice x, not its square.")],
     ),
 )
@@ -180,13 +204,23 @@ def test_own_tasks_from_a_folder(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert command.main(["--tasks", "own", "write"]) == 0
     assert command.main(["--tasks", "own", "hint", "double"]) == 0
-    assert "Hint 1 of 3: Multiply." in capsys.readouterr().out
+    assert "hint 1 of 3: Multiply." in capsys.readouterr().out
     (own / "other.py").write_text(OWN)
     with pytest.raises(ValueError, match="names that are not taken, got double"):
         catalogue.tasks(f"{own}/.")
     (own / "other.py").write_text("TASKS = [1]")
     with pytest.raises(ValueError, match="a tuple TASKS"):
         catalogue.tasks(f"{own}/../own")
+
+
+def test_the_checker_explains_backward_passes_whatever_the_precision():
+    wrong = "import numpy as np\ndef backward(z, da):\n    return np.where(z > 0, da * z * z, 0)"
+    for is_x64 in (False, True):
+        with enable_x64(is_x64):
+            result = practice.grade("relu-backward", wrong)
+        assert (result.ok, result.cause) == (False, "activation_derivative"), result
+        assert "on paper" in result.message
+        assert "hint" not in result.message
 
 
 def test_files_hints_and_progress_on_the_command_line(tmp_path, monkeypatch, capsys):
@@ -205,7 +239,7 @@ def test_files_hints_and_progress_on_the_command_line(tmp_path, monkeypatch, cap
     for arguments in (["hint", "relu-backward"], ["progress"], ["list"], ["solution", "relu-backward", "--yes"]):
         assert command.main(arguments) == 0
     shown = capsys.readouterr().out
-    assert "Hint 1 of 3" in shown
+    assert "relu-backward, hint 1 of 3" in shown
     assert "1 of " in shown
     assert command.main(["reset", "relu-backward"]) == 0
     assert "NotImplementedError" in file.read_text()
@@ -214,16 +248,38 @@ def test_files_hints_and_progress_on_the_command_line(tmp_path, monkeypatch, cap
 
 
 def test_notebooks_and_a_report_of_a_class(tmp_path):
-    for nbgrader in (False, True):
-        files = teaching.export(tmp_path / f"notebooks-{nbgrader}", nbgrader=nbgrader)
+    for form in ("plain", "nbgrader", "otter"):
+        files = teaching.export(tmp_path / form, practice.tasks(), form)
         assert len(files) == 7
         for file in files:
-            for cell in json.loads(file.read_text())["cells"]:
+            cells = json.loads(file.read_text())["cells"]
+            names = [cell["id"] for cell in cells]
+            assert len(set(names)) == len(names)
+            for cell in cells:
                 if cell["cell_type"] == "code":
                     compile("".join(cell["source"]), str(file), "exec")
+            if form == "otter":
+                marks = ["".join(cell["source"]).split("\n")[0] for cell in cells if cell["cell_type"] == "raw"]
+                question = ["QUESTION", "SOLUTION", "TESTS"]
+                assert marks[1:3] == [f"# BEGIN {question[0]}", f"# BEGIN {question[1]}"]
+                assert all(marks.count(f"# BEGIN {mark}") == marks.count(f"# END {mark}") > 4 for mark in question)
     student = tmp_path / "class" / "ada"
     student.mkdir(parents=True)
     (student / "sgd_step.py").write_text("def step(params, gradient, rate):\n    return params + rate * gradient\n")
-    table, page = teaching.report(tmp_path / "class")
+    table, page = teaching.report(tmp_path / "class", practice.tasks())
     assert table.read_text().splitlines() == ["student,sgd-step", "ada,sign"]
     assert "<td>sign</td>" in page.read_text()
+
+
+def test_saved_files_are_graded_and_shown(tmp_path, capsys):
+    changes = [{(1, str(tmp_path / "b.py")), (1, str(tmp_path / "a.py")), (3, str(tmp_path / "gone.py"))}]
+    assert [path.name for path in watching.paths(changes, 3)] == ["a.py", "b.py"]
+    pytest.importorskip("rich")
+    right = practice.Grade(True, None, "Right. [it] is kept.", 0.1, "printed [bold]text")
+    watching.show("relu-backward", right, 1, 2, "practice/x.py")
+    watching.show("relu-backward", right._replace(ok=False, cause="kink"), 1, 2, "practice/x.py")
+    shown = capsys.readouterr().out
+    for part in ("relu-backward: right", "printed [bold]text", "[it] is kept", "1 of 2 done", "Next: practice/x.py"):
+        assert part in shown
+    assert "not yet (kink)" in shown
+    assert "practice hint relu-backward" in shown

@@ -54,11 +54,11 @@ SIGMOID_BACKWARD = write(
 
 TANH_BACKWARD = write(
     "tanh-backward", "The backward pass of tanh", SECTION,
-    "a = tanh(z) for each entry. Given a and da, both (batch, features), return dz. The argument a is the output of tanh.",
+    "a = tanh(z) for each entry. Given a and da = ∂L/∂a, both (batch, features), return dz = ∂L/∂z. The argument a is the output of tanh.",
     "backward(a, da)",
     inputs=batches(_pair(np.tanh), (np.array([[1.0, -1.0, 0.0]]), np.array([[1.0, -2.0, 3.0]]))),
     hints=(_NUDGE, "tanh′(z) can be written with tanh(z) alone.", "At z = 0 it is 1, for large z it is 0: which polynomial of a does that?"),
-    fact="At |z| = 3 the slope is already about 0.01: ten such layers leave 1e-20 of a gradient.",
+    fact="At |z| = 3 the slope is already about 0.01: ten such layers leave 9e-21 of a gradient.",
     outputs=("dz",), example=(np.array([[0.5, -0.8]]), np.array([[1.0, 2.0]])),
     reference=_activation(fnn.tanh_forward, jnp.arctanh),
 )  # fmt: skip
@@ -66,7 +66,7 @@ TANH_BACKWARD = write(
 RELU_BACKWARD = write(
     "relu-backward", "The backward pass of ReLU", SECTION,
     """
-    a = max(0, z) for each entry. Given z and da, both (batch, features), return dz. At z = 0, where there is no
+    a = max(0, z) for each entry. Given z and da = ∂L/∂a, both (batch, features), return dz = ∂L/∂z. At z = 0, where there is no
     derivative, take 0 as jax.nn.relu does.
     """,
     "backward(z, da)",
@@ -81,7 +81,7 @@ RELU_BACKWARD = write(
 
 LEAKY_RELU_BACKWARD = write(
     "leaky-relu-backward", "The backward pass of leaky ReLU", SECTION,
-    "a = z where z > 0, α z elsewhere. Given z, da (batch, features) and the number α, return dz; at z = 0 the slope is α.",
+    "a = z where z > 0, α z elsewhere. Given z, da = ∂L/∂a (batch, features) and the number α, return dz = ∂L/∂z; at z = 0 the slope is α.",
     "backward(z, da, alpha)",
     inputs=batches(lambda r, n, f: (r.normal(size=(n, f)), r.normal(size=(n, f)), 0.1),
                    (np.array([[0.0, -1.0, 2.0]]), np.array([[1.0, 2.0, -3.0]]), 0.01)),
@@ -105,7 +105,7 @@ SOFTMAX_FORWARD = write(
 SOFTMAX_BACKWARD = write(
     "softmax-backward", "The backward pass of softmax", SECTION,
     """
-    p = softmax(z) over the last axis, p (batch, features). Given p and dp = ∂L/∂p, return dz. Every output of a row
+    p = softmax(z) over the last axis, p (batch, features). Given p and dp = ∂L/∂p, return dz = ∂L/∂z. Every output of a row
     depends on every input of the row: ∂p_j/∂z_k = p_j (δ_jk − p_k).
     """,
     "backward(p, dp)",
@@ -138,13 +138,13 @@ SIGMOID_JACOBIAN = write(
 )  # fmt: skip
 
 TASKS = (
-    SIGMOID_FORWARD, SIGMOID_BACKWARD, TANH_BACKWARD, RELU_BACKWARD, LEAKY_RELU_BACKWARD, SOFTMAX_FORWARD, SOFTMAX_BACKWARD,
-    SIGMOID_JACOBIAN, SOFTMAX_JACOBIAN,
+    SIGMOID_FORWARD, SIGMOID_BACKWARD, TANH_BACKWARD, RELU_BACKWARD, LEAKY_RELU_BACKWARD, SIGMOID_JACOBIAN, SOFTMAX_FORWARD,
+    SOFTMAX_JACOBIAN, SOFTMAX_BACKWARD,
     repair("repair-sigmoid-output", "A sigmoid taken twice", SIGMOID_BACKWARD, 1),
     repair("repair-tanh-power", "A slope of tanh", TANH_BACKWARD, 2),
     repair("repair-relu-mask", "A mask from the wrong array", RELU_BACKWARD, 3),
     repair("repair-relu-kink", "ReLU at zero", RELU_BACKWARD, 1),
-    repair("repair-leaky-relu", "Units that never wake up", LEAKY_RELU_BACKWARD, 0),
+    repair("repair-leaky-relu", "Units below zero", LEAKY_RELU_BACKWARD, 0),
     repair("repair-softmax-axis", "Probabilities of a batch", SOFTMAX_FORWARD, 1),
     repair("repair-softmax-overflow", "Softmax of large logits", SOFTMAX_FORWARD, 2),
     repair("repair-softmax-diagonal", "Softmax as if entries didn't meet", SOFTMAX_BACKWARD, 0),

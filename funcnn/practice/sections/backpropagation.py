@@ -45,7 +45,7 @@ def _loss(params, x, y):
     def loss(params):
         w1, b1, w2, b2 = params
         hidden = fnn.relu_forward(x @ w1 + b1[None])[0]
-        return fnn.sigmoid_cross_entropy.forward(hidden @ w2 + b2[None], y)[0]
+        return fnn.sigmoid_cross_entropy.forward(hidden @ w2 + b2[None], jnp.asarray(y))[0]
 
     return loss, params
 
@@ -63,6 +63,7 @@ TWO_LAYER_NETWORK = write(
            "Go back layer by layer: product with the kernel transposed, then the ReLU's mask."),
     fact="The whole backward pass is three products: fnn.manual_value_and_grad chains the layers' own in the same order.",
     outputs=("dW1", "db1", "dW2", "db2"),
+    example=((np.array([[1.0, -1.0]]), np.zeros(2), np.array([[0.5], [2.0]]), np.zeros(1)), np.array([[2.0]]), np.array([[1.0]])),
     reference=_loss,
 )  # fmt: skip
 
@@ -77,7 +78,7 @@ LINEAR_JACOBIAN = write(
 
 SKIP_BACKWARD = write(
     "skip-backward", "The backward pass of a residual connection", SECTION,
-    "y = x + tanh(x) for each entry of x (batch, features). Given x and dy, return dx.",
+    "y = x + tanh(x) for each entry of x (batch, features). Given x and dy = ∂L/∂y, return dx = ∂L/∂x.",
     "backward(x, dy)",
     inputs=batches(lambda r, n, f: (r.normal(size=(n, f)), r.normal(size=(n, f)))),
     hints=("x is used twice.", "Each use brings a gradient.", "They add up."), fact="The first term lets gradients through undamped, whatever the branch does.",
@@ -90,7 +91,7 @@ TASKS = (
     repair("repair-linear-batch", "Divided twice", LINEAR_BACKWARD, 0),
     repair("repair-linear-bias", "A bias for the whole batch", LINEAR_BACKWARD, 1),
     repair("repair-linear-sample", "One sample of many", LINEAR_BACKWARD, 7),
-    repair("repair-network-relu", "A layer passed by", TWO_LAYER_NETWORK, 0),
+    repair("repair-network-relu", "A hidden layer", TWO_LAYER_NETWORK, 0),
     repair("repair-network-sigmoid", "A slope too many", TWO_LAYER_NETWORK, 3),
     repair("repair-network-operand", "The wrong hidden array", TWO_LAYER_NETWORK, 7),
     repair("repair-network-update", "Weights read too late", TWO_LAYER_NETWORK, 8),

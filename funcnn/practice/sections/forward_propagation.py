@@ -30,7 +30,7 @@ PARAMETER_COUNT = write(
     "count(sizes)",
     inputs=lambda r: ([((784, 128, 10),), ((2, 3, 1),), ((4, 5),), ((3, 3, 3, 3),), ((1, 1),)],),
     hints=("Count one layer first.", "A layer of b units with a inputs has a matrix and a vector.", "Sum over neighbours."),
-    fact="The first layer holds most of them in image classifiers: funcnn.summarize prints the table.", outputs=("count",),
+    fact="The first layer holds most of them in image classifiers: funcnn.summarize prints the table.", outputs=("count",), example=((3, 4, 2),),
 )  # fmt: skip
 
 TASKS = (

@@ -25,7 +25,7 @@ MSE_BACKWARD = write(
     hints=("Differentiate for a single entry.", "The square brings a factor.", "The mean is over all entries, so it divides by their number."),
     fact="Frameworks differ: some write ½ of the square so that the factor goes; the learning rate then means something else.",
     outputs=("dprediction",), example=(np.array([[1.0, 2.0]]), np.array([[0.0, 4.0]])),
-    reference=lambda prediction, target: (lambda p: fnn.mean_squared_error.forward(p, target)[0], prediction),
+    reference=lambda prediction, target: (lambda p: fnn.mean_squared_error.forward(p, jnp.asarray(target))[0], prediction),
 )  # fmt: skip
 
 
@@ -64,13 +64,13 @@ SOFTMAX_CROSS_ENTROPY_BACKWARD = write(
     "softmax-cross-entropy-backward", "The gradient of cross-entropy on logits", SECTION,
     """
     L = −(1 / batch) Σ_n log p[n, labels[n]] with p = softmax(logits) over each row: logits (batch, classes), labels integers
-    (batch,). Return ∂L/∂logits. Logits may be large. (One-hot labels (batch, classes) are accepted in an answer too.)
+    (batch,). Return ∂L/∂logits. Logits may be large. An answer for one-hot labels (batch, classes) is right too.
     """,
     "backward(logits, labels)",
     inputs=_logits, hints=("Softmax and logarithm together are simpler than each alone.", "The result is a difference of two distributions.", "Divide by what the mean divides by."),
     fact="The rows of the gradient sum to 0. Nothing is divided by a probability, so nothing overflows.",
     outputs=("dlogits",), example=(np.array([[2.0, 1.0, 0.1]]), np.array([0])),
-    reference=lambda logits, labels: (lambda z: fnn.softmax_cross_entropy.forward(z, labels)[0], logits),
+    reference=lambda logits, labels: (lambda z: fnn.softmax_cross_entropy.forward(z, jnp.asarray(labels))[0], logits),
 )  # fmt: skip
 
 ACCURACY = write(
@@ -80,14 +80,14 @@ ACCURACY = write(
     inputs=lambda r: ([(r.normal(size=(n, f)), r.integers(0, f, size=n)) for n, f in ((8, 3), (1, 2), (20, 4))]
                       + [(np.zeros((4, 3)), np.array([0, 1, 2, 0]))],),
     hints=("Softmax isn't needed.", "Compare the place of the largest logit with the label.", "A mean of booleans is a share."),
-    fact="Softmax keeps the order, so no probability is needed.", outputs=("accuracy",),
+    fact="Softmax keeps the order, so no probability is needed.", outputs=("accuracy",), example=(np.array([[2.0, 1.0], [0.5, 3.0], [1.0, 0.0]]), np.array([0, 1, 1])),
 )  # fmt: skip
 
 TASKS = (
     MSE_FORWARD, MSE_BACKWARD, BCE_FORWARD, BCE_BACKWARD, SOFTMAX_CROSS_ENTROPY_BACKWARD, ACCURACY,
     repair("repair-mse-factor", "Half a gradient", MSE_BACKWARD, 0),
     repair("repair-mse-mean", "A mean over the wrong count", MSE_BACKWARD, 2),
-    repair("repair-bce-class", "A class that costs nothing", BCE_FORWARD, 1),
+    repair("repair-bce-class", "Binary cross-entropy of one class", BCE_FORWARD, 1),
     repair("repair-bce-sign", "An inner derivative", BCE_BACKWARD, 5),
     repair("repair-cross-entropy-twice", "Softmax's derivative twice", SOFTMAX_CROSS_ENTROPY_BACKWARD, 5),
     repair("repair-cross-entropy-scale", "A mean over classes", SOFTMAX_CROSS_ENTROPY_BACKWARD, 2),

@@ -8,7 +8,7 @@ SECTION = "The perceptron"
 
 NEURON_FORWARD = write(
     "neuron-forward", "The weighted sum of a neuron", SECTION,
-    "z = Σ_i x_i w_i + b for each sample: x (batch, features), weights (features,), bias a number; return z (batch,).",
+    "z = Σ_i x_i w_i + b for each sample: x (batch, features) has a row for each sample, weights (features,), bias a number; return z (batch,).",
     "forward(x, weights, bias)",
     inputs=batches(lambda r, n, f: (r.normal(size=(n, f)), r.normal(size=(f,)), float(r.normal()))),
     hints=("Each sample gives one number.", "A product of a matrix with a vector sums over features.", "The bias comes last."),
@@ -27,14 +27,14 @@ PERCEPTRON_STEP = write(
                       + [(np.zeros(2), 0.0, np.ones(2), 1.0, 0.1)],),
     hints=("Most samples change nothing.", "e is −1, 0 or 1.", "At x·w + b = 0 the prediction is 0."),
     fact="It stops changing where one line separates the classes; on XOR it never stops.",
-    outputs=("weights", "bias"),
+    outputs=("weights", "bias"), example=(np.array([0.5, -1.0]), 0.25, np.array([1.0, 2.0]), 1.0, 0.1),
 )  # fmt: skip
 
 TASKS = (
     NEURON_FORWARD, PERCEPTRON_STEP,
     repair("repair-neuron-bias", "A bias in the wrong place", NEURON_FORWARD, 2),
-    repair("repair-perceptron-sign", "A perceptron that runs away", PERCEPTRON_STEP, 0),
-    repair("repair-perceptron-bias", "A line through the origin", PERCEPTRON_STEP, 2),
+    repair("repair-perceptron-sign", "A step of the perceptron's rule", PERCEPTRON_STEP, 0),
+    repair("repair-perceptron-bias", "What the perceptron learns", PERCEPTRON_STEP, 2),
     predict("predict-neuron", "A neuron by hand", SECTION,
             "Inputs (1, 2, 3), weights (0.2, 0.8, −0.5), bias 2, activation sigmoid. What comes out?",
             fact="The weighted sum is 2.3: far enough on the slope that the output is above 0.9.",

@@ -16,7 +16,7 @@ BATCH_NORM_FORWARD = write(
     "forward(x, scale, bias, epsilon)",
     inputs=batches(lambda r, n, f: (r.normal(size=(n, f)), r.normal(size=f), r.normal(size=f), 1e-3)),
     hints=("Statistics over the batch.", "ε stands inside the root.", "Scale and bias come last."), fact="A batch of one gives its bias: nothing of x is left.",
-    outputs=("y",),
+    outputs=("y",), example=(np.array([[1.0], [3.0]]), np.array([2.0]), np.array([0.5]), 0.0),
 )  # fmt: skip
 
 
@@ -34,7 +34,7 @@ BATCH_NORM_BACKWARD = write(
     "batch-norm-backward", "The backward pass of batch normalization", SECTION,
     """
     For each feature, over the batch: μ the mean, v the biased variance, x̂ = (x − μ) / √(v + epsilon), y = scale x̂ + bias.
-    Given x, scale (features,), dy (batch, features) and epsilon, return (dx, dscale, dbias). μ and v depend on x.
+    Given x, scale (features,), dy = ∂L/∂y (batch, features) and epsilon, return (dx, dscale, dbias). μ and v depend on x.
     """,
     "backward(x, scale, dy, epsilon)",
     inputs=batches(lambda r, n, f: (r.normal(size=(n, f)), r.normal(size=f), r.normal(size=(n, f)), 1e-3)),
@@ -42,6 +42,7 @@ BATCH_NORM_BACKWARD = write(
            "The paths through μ and v each subtract a mean over the batch."),
     fact="Each column of dx sums to 0 and is nearly orthogonal to x̂: shifting or stretching a feature changes nothing.",
     outputs=("dx", "dscale", "dbias"),
+    example=(np.array([[1.0], [2.0], [6.0]]), np.array([2.0]), np.array([[1.0], [0.0], [0.0]]), 0.0),
     reference=_normalized,
 )  # fmt: skip
 
@@ -57,6 +58,7 @@ CLIP = write(
                          ((np.full((2, 2), 3.0), np.full((2, 1), -0.01)), 2.0)],),
     hints=("One norm for all arrays.", "One factor for all arrays.", "A gradient below the limit is left alone, and so is zero."),
     fact="The direction is kept, which clipping each entry doesn't do: fnn.clip_by_global_norm is optax's.", outputs=("gradients[0]", "gradients[1]"),
+    example=((np.array([[3.0]]), np.array([[4.0]])), 1.0),
 )  # fmt: skip
 
 HE_SCALE = write(
@@ -68,7 +70,7 @@ HE_SCALE = write(
     "scales(inputs, outputs)",
     inputs=lambda r: ([(4, 9), (784, 128), (1, 1), (30, 2)],),
     hints=("Two roots.", "He counts what comes in.", "Xavier counts both sides."), fact="The 2 in He's makes up for the half of the units that ReLU turns off.",
-    outputs=("he", "xavier"),
+    outputs=("he", "xavier"), example=(8, 24),
 )  # fmt: skip
 
 TASKS = (

@@ -12,9 +12,24 @@ def forward(x, w1, b1, w2, b2):
     return 1 / (1 + np.exp(-(hidden @ w2 + b2)))
 """,
         (
-            Mistake("activation_derivative", "np.maximum(x @ w1 + b1, 0)", "x @ w1 + b1", "The hidden layer has no activation."),
-            Mistake("activation_derivative", "np.maximum(x @ w1 + b1, 0)", "np.maximum(x @ w1, 0) + b1", "The bias is added after the activation."),
-            Mistake("wrong_operand", "1 / (1 + np.exp(-(hidden @ w2 + b2)))", "hidden @ w2 + b2", "The output layer has no activation."),
+            Mistake(
+                "activation_derivative",
+                "np.maximum(x @ w1 + b1, 0)",
+                "x @ w1 + b1",
+                "The hidden layer has no activation.",
+            ),
+            Mistake(
+                "activation_derivative",
+                "np.maximum(x @ w1 + b1, 0)",
+                "np.maximum(x @ w1, 0) + b1",
+                "The bias is added after the activation.",
+            ),
+            Mistake(
+                "wrong_operand",
+                "1 / (1 + np.exp(-(hidden @ w2 + b2)))",
+                "hidden @ w2 + b2",
+                "The output layer has no activation.",
+            ),
             Mistake("sign", "np.exp(-(hidden", "np.exp((hidden", "The sigmoid falls where it should rise."),
         ),
     ),
@@ -27,7 +42,12 @@ def count(sizes):
 """,
         (
             Mistake("lost_path", " + b for", " for", "The biases are not counted."),
-            Mistake("wrong_operand", " + b for", " + a for", "There is one bias for each output of a layer, not for each input."),
+            Mistake(
+                "wrong_operand",
+                " + b for",
+                " + a for",
+                "There is one bias for each output of a layer, not for each input.",
+            ),
             Mistake("wrong_operand", " + b for", " + 1 for", "A layer has more than one bias."),
         ),
     ),

@@ -13,7 +13,12 @@ def forward(x, weights, bias):
         (
             Mistake("lost_path", " + bias", "", "The bias is left out."),
             Mistake("sign", "+ bias", "- bias", "The bias has the wrong sign."),
-            Mistake("wrong_operand", "x @ weights + bias", "(x + bias) @ weights", "The bias is added before the weights: it shifts the sum, not each feature."),
+            Mistake(
+                "wrong_operand",
+                "x @ weights + bias",
+                "(x + bias) @ weights",
+                "The bias is added before the weights: it shifts the sum, not each feature.",
+            ),
         ),
     ),
     "perceptron-step": Answers(
@@ -25,11 +30,18 @@ def step(weights, bias, x, target, rate):
     return weights + rate * error * x, bias + rate * error
 """,
         (
-            Mistake("sign", "target - float(x @ weights + bias > 0)", "float(x @ weights + bias > 0) - target", "The step goes the other way: away from the target."),
+            Mistake(
+                "sign",
+                "target - float(x @ weights + bias > 0)",
+                "float(x @ weights + bias > 0) - target",
+                "The step goes the other way: away from the target.",
+            ),
             Mistake("kink", "> 0", ">= 0", "Only x·w + b = 0 differs: which prediction does the statement give there?"),
             Mistake("lost_path", "bias + rate * error", "bias", "The bias learns too."),
             Mistake("wrong_operand", "rate * error * x", "rate * error", "Each weight changes by its own feature."),
-            Mistake("wrong_operand", "x @ weights + bias > 0", "x @ weights > 0", "The prediction leaves the bias out."),
+            Mistake(
+                "wrong_operand", "x @ weights + bias > 0", "x @ weights > 0", "The prediction leaves the bias out."
+            ),
         ),
     ),
     "predict-neuron": Answers(
