@@ -15,7 +15,7 @@ from funcnn import practice
 from funcnn.practice import process, worker
 
 RIGHT = "return da * (z > 0)"
-VICTIM = os.path.join(tempfile.gettempdir(), f"practice-attack-{os.getpid()}")
+VICTIM = str(Path(tempfile.gettempdir()) / f"practice-attack-{os.getpid()}")
 REFUSED = {
     "exit": ("raised", "import sys; sys.exit(0)"),
     "hard exit": ("exit", "import os; os._exit(0)"),
