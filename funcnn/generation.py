@@ -25,7 +25,8 @@ from funcnn._checks import (
     wide_labels,
 )
 from funcnn._memoise import memoised
-from funcnn.layers.traversal import leaf_layers, map_layers, spec_of, wide_dtype
+from funcnn.layers.mixed_precision import wide_dtype
+from funcnn.layers.traversal import leaf_layers, map_layers, spec_of
 from funcnn.training.input import check_fits, check_token_values
 from funcnn.training.predict import predict
 from funcnn.types import Decoding, Layer, Params, State

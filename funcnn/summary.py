@@ -16,7 +16,8 @@ from funcnn._checks import check_is_layer, positive_integer
 from funcnn._initialization import initial_shapes
 from funcnn._reports.document import MAX_ROWS, Table
 from funcnn._reports.text import align_table
-from funcnn.layers.traversal import Node, forward_nodes, structure_of
+from funcnn.layers.nodes import Node, forward_nodes
+from funcnn.layers.traversal import structure_of
 from funcnn.types import Layer, Summed, Tied, Wrapped
 
 Abstract = jax.ShapeDtypeStruct

@@ -33,7 +33,8 @@ from funcnn.gradcheck.engine.examination import examine
 from funcnn.gradcheck.engine.properties import Property, check_also, linearity
 from funcnn.gradcheck.engine.steps import compare_step, make_pairs, structure_row
 from funcnn.gradcheck.report import GradientReport, LeafReport
-from funcnn.layers.traversal import Node, backward_nodes, forward_nodes, structure_of
+from funcnn.layers.nodes import Node, backward_nodes, forward_nodes
+from funcnn.layers.traversal import structure_of
 from funcnn.types import Batch, Layer, Loss, Params, State
 
 

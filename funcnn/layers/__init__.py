@@ -1,1 +1,1 @@
-"""Layers: one file for each kind, with forward, backward and constructor; ``traversal`` walks over models."""
+"""Layers: one file for each kind, with forward, backward and constructor; ``traversal`` and ``nodes`` walk over models."""

@@ -12,8 +12,18 @@ from funcnn._checks import check_is_layer, errors_at, numeric_array
 from funcnn._memoise import memoised
 from funcnn._static import Static
 from funcnn.layers.annotation import values, with_values
-from funcnn.layers.traversal import cast_floating, wide_dtype
 from funcnn.types import Layer, LayerSpec, Residuals, Wrapped
+
+
+def cast_floating(tree: PyTree, dtype: Any) -> PyTree:
+    """Return the tree with its floating leaves in ``dtype``; counts and keys stay as they are."""
+    return jax.tree.map(lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)
+
+
+def wide_dtype(params: PyTree, x: Any) -> Any:
+    """Return the dtype outside of a layer in mixed precision: x's, and for tokens that of the parameters."""
+    floating = [leaf.dtype for leaf in (x, *jax.tree.leaves(params)) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return floating[0] if floating else jnp.result_type(float)
 
 
 class MixedResiduals(NamedTuple):

@@ -7,7 +7,8 @@ import numpy as np
 
 from funcnn._checks import check_is_layer, check_is_loss
 from funcnn.layers.linear import LinearParams
-from funcnn.layers.traversal import backward_nodes, forward_nodes, leaf_layers
+from funcnn.layers.nodes import backward_nodes, forward_nodes
+from funcnn.layers.traversal import leaf_layers
 from funcnn.plots._style import COLOURS, INK, Canvas, new_canvas
 from funcnn.types import Layer, Loss, Params, State
 

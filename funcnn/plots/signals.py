@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from funcnn._checks import check_is_layer, check_is_loss, checked_pair
-from funcnn.layers.traversal import Node, backward_nodes, forward_nodes
+from funcnn.layers.nodes import Node, backward_nodes, forward_nodes
 from funcnn.plots._style import COLOURS, Canvas, legend_above, new_canvas, tidy
 from funcnn.types import Batch, Layer, Loss, Params, State
 
