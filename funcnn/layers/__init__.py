@@ -1,1 +1,1 @@
-"""Layers: one file for each kind, with forward, backward and constructor; ``traversal`` and ``nodes`` walk over models."""
+"""Layers, one file for each kind: forward, backward, constructor. ``traversal`` and ``nodes`` walk over models."""
