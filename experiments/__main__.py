@@ -13,7 +13,7 @@ import tyro
 from experiments.harness.claims import Section
 from experiments.harness.console import console, table
 from experiments.harness.experiment import Settings
-from experiments.harness.report import readme, write_report
+from experiments.harness.report import verdict_tables, write_report
 from experiments.harness.runner import print_verdicts, run_all
 from experiments.harness.topics import load, ordered_names, topic_names
 
@@ -37,7 +37,7 @@ class AllSettings(Settings):
     jobs: int = min(2, os.cpu_count() or 1)
     """Number of processes."""
     readme: bool = False
-    """Write the table of verdicts into README.md as well."""
+    """Write the verdicts into docs/results/claims.md and their counts into README.md as well."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -58,7 +58,7 @@ def main(options: AllSettings) -> int:
         print_list(names)
         return 0
     if options.readme:
-        readme.SECTION.surroundings()
+        verdict_tables.check_markers()
     start = time.monotonic()
     settings = Settings(full=options.full, seeds=options.seeds, seed=options.seed, grad=options.grad)
     run = run_all(
@@ -72,7 +72,7 @@ def main(options: AllSettings) -> int:
         )
         return 130
     if options.readme:
-        readme.write(run.records)
+        verdict_tables.write(run.records)
     console.print(
         f"{sum(len(part.get('findings', ())) for record in run.records for part in record['parts'])} claims judged in "
         f"{time.monotonic() - start:.0f} seconds: [bold]{page.resolve()}[/]", highlight=False, soft_wrap=True,

@@ -257,7 +257,17 @@ def confusion_figure(deep: Accuracies, data: Signals, result: ClaimResult) -> Fi
         f"Shares of each digit's test signals by the digit the network took them for. Digit {easiest} is right most "
         f"often, {share[easiest, easiest]:.0%}, digit {hardest} least, {share[hardest, hardest]:.0%}; the commonest "
         f"mistake takes a {true} for a {taken}, {wrong[true, taken]:.0%}.",
-        (heatmap(share, rows=range(10), columns=range(10), x="taken for", y="digit", value="share"),),
+        (
+            heatmap(
+                share,
+                rows=range(10),
+                columns=range(10),
+                x="taken for",
+                y="digit",
+                value="share",
+                number=lambda part: f"{part:.0%}",
+            ),
+        ),
         f"All {result.seeds} networks together; every row adds up to 1.",
     )
 

@@ -1,4 +1,4 @@
-"""The report in a real browser: it fetches nothing, draws every chart, and fits a phone.
+"""The report in a real browser: it fetches nothing, draws every chart, is short while folded, and fits a phone.
 
 ``nox -s report`` writes the report and runs this. Screenshots go into ``screenshots/`` beside it.
 """
@@ -41,6 +41,11 @@ class OpenPage:
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.goto(PAGE.as_uri())
         self.page.wait_for_selector("html[data-drawn=yes]", state="attached", timeout=TIMEOUT_MS)
+        self.height = self.page.evaluate("document.documentElement.scrollHeight")
+
+    def open_everything(self):
+        self.page.evaluate("for (const part of document.querySelectorAll('main details')) part.open = true")
+        self.page.wait_for_function("!document.querySelector('.chart:not([data-drawn])')", timeout=TIMEOUT_MS)
 
 
 @pytest.fixture(scope="module", params=[("wide", "light"), ("phone", "dark")],
@@ -51,7 +56,9 @@ def opened(request, browser):
     folder = PAGE.parent / "screenshots"
     folder.mkdir(exist_ok=True)
     window.page.screenshot(path=folder / f"{size}-{theme}.png")
-    for name in window.page.locator("section.experiment").evaluate_all("sections => sections.map(one => one.id)"):
+    window.open_everything()
+    ids = "parts => parts.map(one => one.id)"
+    for name in window.page.locator("article.story, details.experiment").evaluate_all(ids):
         window.page.evaluate("name => document.getElementById(name).scrollIntoView({ behavior: 'instant' })", name)
         window.page.screenshot(path=folder / f"{size}-{theme}-{name}.png")
     yield window
@@ -64,6 +71,19 @@ def test_nothing_is_fetched(opened):
 
 def test_there_are_no_errors(opened):
     assert opened.errors == []
+
+
+def test_the_page_is_short_where_nothing_is_unfolded(opened):
+    screens = opened.height / 900
+    assert screens <= (40 if opened.page.viewport_size["width"] == WIDTHS["wide"] else 60), screens
+
+
+def test_the_file_is_small():
+    assert PAGE.stat().st_size <= 1_500_000
+
+
+def test_there_are_eight_stories(opened):
+    assert opened.page.locator("article.story").count() == 8
 
 
 def test_every_picture_is_drawn_and_described(opened):
@@ -109,8 +129,24 @@ def test_the_claims_can_be_filtered(opened):
     for verdict in ("holds", "fails", "undecided"):
         page.locator(f"button[data-show={verdict}]").click()
         assert page.locator(f"tr[data-verdict]:not([data-verdict={verdict}]):visible").count() == 0
+    page.locator("#search").fill("sigmoid")
+    rows = page.locator("tr[data-verdict]:visible")
+    assert 0 < rows.count() < page.locator("tr[data-verdict]").count()
+    assert all("sigmoid" in text.lower() for text in rows.all_text_contents())
+    page.locator("#search").fill("")
     page.locator("button[data-show=all]").click()
+    page.evaluate("for (const part of document.querySelectorAll('details.section')) part.open = true")
     assert page.locator("tr[data-verdict]:visible").count() == page.locator("tr[data-verdict]").count() > 0
+
+
+def test_a_link_unfolds_its_claim(opened):
+    page = opened.page
+    page.evaluate("for (const part of document.querySelectorAll('main details')) part.open = false")
+    link = page.locator(".evidence a[href^='#']").first
+    anchor = link.get_attribute("href")
+    page.evaluate("anchor => { location.hash = anchor }", anchor)
+    page.wait_for_selector(f"{anchor}:visible")
+    opened.open_everything()
 
 
 def test_light_and_dark_change_places(opened):

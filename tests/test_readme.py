@@ -1,4 +1,4 @@
-"""The README's Python runs as a reader would run it, and prints what the README says it prints."""
+"""README.md is short, its links lead somewhere, its tables are those of the site, and its Python runs as it stands."""
 
 import re
 import subprocess
@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```\n+```text\n(.*?)```", README, flags=re.DOTALL)
+LINKS = re.findall(r"\]\(((?!https?:)[^)#]+)\)", README)
 
 
 def test_every_block_of_python_shows_its_output():
@@ -25,3 +27,32 @@ def test_examples_print_what_they_say(code, output):
 def without_times(text):
     """How long a check took is another number every time."""
     return re.sub(r"in [\d.]+\s+m?s$", "in … s", text.strip())
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 150
+
+
+def test_files_that_are_linked_exist():
+    assert len(LINKS) > 10
+    assert [link for link in LINKS if not (ROOT / link).is_file()] == []
+
+
+def section(page, name):
+    """Return the text between a section's markers."""
+    return (ROOT / page).read_text(encoding="utf-8").partition(f"<!-- {name} -->")[2].partition(f"<!-- /{name} -->")[0]
+
+
+def test_detection_has_the_figures_of_the_page():
+    rows = [line.strip("| ").split(" | ") for line in section("README.md", "detection").strip().splitlines()[2:]]
+    whole = section("docs/results/detection.md", "detection")
+    assert len(rows) >= 5
+    for checker, _, *figures in rows:
+        [found] = [line for line in whole.splitlines() if line.startswith(f"| {checker} | float32 |")]
+        assert f" | {' | '.join(figures)} | " in found
+
+
+def test_reliability_has_the_figures_of_the_page():
+    rows = section("README.md", "reliability")
+    assert rows.count("\n| ") >= 5
+    assert rows == section("docs/results/reliability.md", "reliability")

@@ -1,4 +1,4 @@
-"""The tables of results, written before the build from the files of figures and from README: none is copied by hand."""
+"""The tables of results, written before the build from the files of figures: none is copied by hand."""
 
 import ast
 import importlib
@@ -16,13 +16,13 @@ WIDTH = 110
 
 def speed() -> str:
     """Return the tables of steps a second, one for each machine that has a file of figures."""
-    from experiments.benchmarks.speed import readme
+    from experiments.benchmarks.speed import markdown
 
     tables = []
     for file in sorted(RESULTS.glob("speed_*.json")):
         record = json.loads(file.read_text(encoding="utf-8"))
         on = record["about"]
-        tables.append(f"## {on['processor']}: {_words(file)}\n\n{readme.table(record)}\n\nFile: `{file.name}`.\n")
+        tables.append(f"## {on['processor']}: {_words(file)}\n\n{markdown.table(record)}\n\nFile: `{file.name}`.\n")
     return "\n".join(tables)
 
 

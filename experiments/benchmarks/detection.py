@@ -28,9 +28,10 @@ from experiments.benchmarks.catalogue.case import Case
 from experiments.benchmarks.catalogue.verification import verify
 from experiments.benchmarks.checkers import ABSENT, CHECKERS, TITLES
 from experiments.harness.console import console, table
-from experiments.harness.readme_section import readme_section
+from experiments.harness.page_section import README, RESULTS, PageSection
 
-SECTION = readme_section("detection")
+PAGE = PageSection(RESULTS / "detection.md", "detection")
+SUMMARY = PageSection(README, "detection")
 COMMAND = "python -m experiments.benchmarks.detection"
 LONG = 10.0
 """A call that takes more seconds is not repeated, because compilation is a small part of it."""
@@ -56,7 +57,7 @@ class DetectionSettings:
     out: Path = Path("report")
     """The folder for detection.json."""
     readme: bool = False
-    """Write the table into README.md, between its markers."""
+    """Write the table into docs/results/detection.md and its short form into README.md."""
     verify: bool = False
     """Check the cases instead of the checkers."""
     optimizers: bool = False
@@ -219,7 +220,7 @@ def about() -> dict[str, str]:
 
 
 def markdown(rows: list[tuple[str, ...]], cases: dict[str, tuple[Case, ...]], facts: dict[str, str]) -> str:
-    """Return the table for README.md, with the command, the origin of each set, and the versions."""
+    """Return the table of the site, with the command, the origin of each set, and the versions."""
     lines = ["| " + " | ".join(COLUMNS) + " |", "|---|---|---|" + "---:|" * (len(COLUMNS) - 3)]
     lines += [f"| {' | '.join((TITLES[name], *cells))} |" for name, *cells in rows]
     sets = [f"{name}, {_count(of_set)}, {SETS[name].origin}" for name, of_set in cases.items()]
@@ -231,6 +232,20 @@ def markdown(rows: list[tuple[str, ...]], cases: dict[str, tuple[Case, ...]], fa
         f"{', '.join(f'{name} {value}' for name, value in facts.items())}.*",
     ]
     return "\n".join(lines)
+
+
+def short_markdown(rows: list[tuple[str, ...]]) -> str:
+    """Return the table of README.md: what each checker finds in float32.
+
+    Example:
+        >>> print(short_markdown([("chex", "float32", "catalogue", "9 of 10", "0 of 3", "–", "–", "0.1")]))
+        | checker, float32 | set | bugs caught | false alarms | cause named |
+        |---|---|---:|---:|---:|
+        | `chex.assert_numerical_grads` | catalogue | 9 of 10 | 0 of 3 | – |
+    """
+    lines = ["| checker, float32 | set | bugs caught | false alarms | cause named |", "|---|---|---:|---:|---:|"]
+    chosen = [(TITLES[name], *cells) for name, dtype, *cells in rows if dtype == "float32"]
+    return "\n".join(lines + [f"| {' | '.join(cells[:5])} |" for cells in chosen])
 
 
 def _count(cases) -> str:
@@ -283,7 +298,8 @@ def run(settings: DetectionSettings) -> int:
     if settings.verify:
         return verify_all(tuple(case for of_set in cases.values() for case in of_set))
     if settings.readme:
-        SECTION.surroundings()  # fails before the long run, not after it
+        for section in (PAGE, SUMMARY):
+            section.surroundings()  # fails before the long run, not after it
     facts = about()
     verdicts = evaluate_all(settings)
     rows = [row(each, of_round) for each, of_round in verdicts.items()]
@@ -305,7 +321,8 @@ def run(settings: DetectionSettings) -> int:
     path.write_text(json.dumps(as_record(settings, facts, rows, verdicts), indent=1), encoding="utf-8")
     console.print(f"written: {path}", highlight=False)
     if settings.readme:
-        SECTION.write(markdown(rows, cases, facts))
+        PAGE.write(markdown(rows, cases, facts))
+        SUMMARY.write(short_markdown(rows))
     return 0
 
 

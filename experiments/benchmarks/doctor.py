@@ -156,8 +156,8 @@ def show(diagnoses: list[Diagnosis], left_out: list[str]) -> None:
         console.print(f"doesn't count: {line}", highlight=False, markup=False)
 
 
-def readme_rows(diagnoses: list[Diagnosis]) -> str:
-    """Return the two rows about the monitor for the table in README.md."""
+def markdown_rows(diagnoses: list[Diagnosis]) -> str:
+    """Return the two rows about the monitor for the tables of README.md and the site."""
     faulty = [diagnosis for diagnosis in diagnoses if diagnosis.case.kinds]
     healthy = [diagnosis for diagnosis in diagnoses if not diagnosis.case.kinds]
     located = [diagnosis for diagnosis in faulty if diagnosis.case.layer]
@@ -221,7 +221,7 @@ def run(settings: DoctorSettings) -> list[Diagnosis]:
     diagnoses, left_out = diagnose_all(settings)
     jax.config.update("jax_disable_most_optimizations", False)
     show(diagnoses, left_out)
-    console.print(readme_rows(diagnoses), highlight=False, markup=False, soft_wrap=True)
+    console.print(markdown_rows(diagnoses), highlight=False, markup=False, soft_wrap=True)
     ratio = cost()
     console.print(f"a step in 15 monitored takes {ratio:.3f} times as long as none", highlight=False)
     console.print(f"{time.perf_counter() - start:.0f} s, jax {jax.__version__}, {jax.devices()[0].device_kind}")

@@ -17,6 +17,7 @@ from experiments.shared.data import DataSet
 
 BATCH_SIZE = 64
 UNITS_SHOWN = 24
+IMAGES_SHOWN = 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +106,12 @@ def paired_training_part(classifier: Classifier, claim: Claim, settings: Setting
     kernels = (np.asarray(params[0].kernel) for params in (twins.start[0], chosen.params))
     return Outcome(
         (judge(claim, max(twins.gaps)),),
-        (curves_figure(twins), confusion_figure(confusion), kernel_figure(*kernels, classifier.side)),
+        (
+            curves_figure(twins),
+            confusion_figure(confusion),
+            *mistakes_figures(np.asarray(prediction), data.test, classifier.side),
+            kernel_figure(*kernels, classifier.side),
+        ),
         (comparison_table(twins),),
         f"Two networks {'-'.join(map(str, classifier.sizes))} with ReLU begin with the same parameters and see the "
         f"same mini-batches of {BATCH_SIZE}, one by the backward passes of funcnn, one by jax.grad of the same "
@@ -227,7 +233,36 @@ def confusion_figure(confusion: np.ndarray) -> Figure:
         f"The mistakes on {total - right} of {total} test images",
         f"A grid of the mistakes: rows are the true classes, columns what they were taken for. The most frequent: "
         f"{most[0]} taken for {most[1]}, {mistakes.max()} times.",
-        (heatmap(mistakes, rows=classes, columns=classes, x="taken for", y="truly", value="mistakes"),),
+        (
+            heatmap(
+                mistakes,
+                rows=classes,
+                columns=classes,
+                x="taken for",
+                y="truly",
+                value="mistakes",
+                number=lambda count: f"{count:.0f}" if count else "",
+            ),
+        ),
+    )
+
+
+def mistakes_figures(prediction: np.ndarray, test: fnn.Batch, side: int) -> tuple[Figure, ...]:
+    """Return a figure of the first mistaken test images, with what they are and what they were taken for; or none."""
+    answers, truth = prediction.argmax(axis=1), np.asarray(test.y)
+    wrong = np.flatnonzero(answers != truth)
+    if not wrong.size:
+        return ()
+    shown = wrong[:IMAGES_SHOWN]
+    words = ", ".join(f"{truth[place]} → {answers[place]}" for place in shown)
+    pictures = np.asarray(test.x)[shown].reshape(-1, side, side)
+    return (
+        Figure(
+            f"{len(shown)} of the {len(wrong)} mistaken images",
+            f"Handwritten digits that the network named wrong, from the first test image on: {words}.",
+            (images(pictures, columns=8, diverging=False),),
+            f"Row by row, each digit and what it was taken for: {words}.",
+        ),
     )
 
 

@@ -1,6 +1,7 @@
 """The speed benchmark: equal training wherever a library is installed, its ratios, its words and its table."""
 
 import importlib
+import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.benchmarks.speed import readme, rounds
+from experiments.benchmarks.speed import markdown, rounds
 from experiments.benchmarks.speed.__main__ import SpeedSettings
 from experiments.benchmarks.speed.contestants import Contestant, jax_scan
 from experiments.benchmarks.speed.networks import DIGITS, FIVE, VARIANTS, samples, start
@@ -24,6 +25,7 @@ from experiments.benchmarks.speed.worker import (
     peak_megabytes,
     timed as timed_by_worker,
 )
+from experiments.harness.page_section import PageSection
 
 XOR = FIVE[0]
 JAX_SETTINGS = {
@@ -199,20 +201,27 @@ def test_the_table_stands_between_its_marks(tmp_path):
         "networks": [result],
         "geometric_means": geometric_means([result]),
     }
-    page = tmp_path / "README.md"
-    page.write_text(f"before\n{readme.SECTION.begin}\nold\n{readme.SECTION.end}\nafter\n", encoding="utf-8")
-    readme.write(record, page)
-    text = page.read_text(encoding="utf-8")
-    assert text.startswith(f"before\n{readme.SECTION.begin}\n| steps a second | 2-4-2 |\n")
-    assert text.endswith(f"{readme.SECTION.end}\nafter\n")
-    assert f"| {readme.TITLES['funcnn_scan']} | 500 (2.00) |" in text
-    assert f"| {readme.TITLES['jax_scan']} | 250 (1.00) |" in text
-    assert "share of the floor | 50% |" in text
-    assert "jax 0.10; a processor, 2 cores" in text
+    section = PageSection(tmp_path / "README.md", "speed")
+    section.page.write_text(f"before\n{section.begin}\nold\n{section.end}\nafter\n", encoding="utf-8")
+    markdown.write(record, section)
+    text = section.page.read_text(encoding="utf-8")
+    assert text.startswith(f"before\n{section.begin}\n| steps a second | 2-4-2 |\n")
+    assert text.endswith(f"{section.end}\nafter\n")
+    assert f"| {markdown.TITLES['funcnn_scan']} | 500 (2.00) |" in text
+    assert "a processor, 2 cores, jax 0.10" in text
     assert "old" not in text
-    page.write_text("no marks", encoding="utf-8")
+    whole = markdown.table(record)
+    assert f"| {markdown.TITLES['jax_scan']} | 250 (1.00) |" in whole
+    assert "share of the floor | 50% |" in whole
+    assert "jax 0.10; a processor, 2 cores" in whole
+    section.page.write_text("no marks", encoding="utf-8")
     with pytest.raises(ValueError, match="once each"):
-        readme.write(record, page)
+        markdown.write(record, section)
+
+
+def test_the_readme_has_the_figures_of_the_file():
+    file = Path(rounds.__file__).parents[1] / "results" / "speed_cpu_intel_xeon.json"
+    assert markdown.SECTION.content() == markdown.short_table(json.loads(file.read_text(encoding="utf-8")))
 
 
 @pytest.mark.benchmarks_smoke

@@ -13,10 +13,10 @@ from pathlib import Path
 import tyro
 from rich.markup import escape
 
-from experiments.benchmarks.speed import chart, readme
+from experiments.benchmarks.speed import chart, markdown
 from experiments.benchmarks.speed.machine import facts
+from experiments.benchmarks.speed.markdown import counted
 from experiments.benchmarks.speed.networks import FIVE, VARIANTS, Network
-from experiments.benchmarks.speed.readme import counted
 from experiments.benchmarks.speed.rounds import NEEDS, REFERENCE, Record, measure_network
 from experiments.benchmarks.speed.summary import geometric_means, summarised
 from experiments.harness.console import console, table
@@ -46,7 +46,7 @@ class SpeedSettings:
     out: Path = Path("report/bench.json")
     """The file for every round's figures; the chart goes beside it."""
     readme: bool = False
-    """Write the README's table."""
+    """Write the short table of README.md. The site's is made from the file of figures."""
 
     def __post_init__(self):
         if self.rounds < 1:
@@ -113,7 +113,7 @@ def run(settings: SpeedSettings) -> Record:
     networks = settings.selected_networks()
     if settings.readme:
         # Before the long run, not after it.
-        readme.SECTION.surroundings()
+        markdown.SECTION.surroundings()
     console.rule("[bold]How fast networks train")
     record: Record = {
         "command": shlex.join([*COMMAND.split(), *sys.argv[1:]]),
@@ -143,7 +143,7 @@ def run(settings: SpeedSettings) -> Record:
     if chart.write(record["networks"], settings.out.with_suffix(".svg")):
         console.print(f"written: {settings.out.with_suffix('.svg')}", highlight=False)
     if settings.readme:
-        readme.write(record)
+        markdown.write(record)
     return record
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import vl_convert
 
-from experiments.benchmarks.speed.readme import TITLES
+from experiments.benchmarks.speed.markdown import TITLES
 from experiments.benchmarks.speed.rounds import Record
 from experiments.harness import figures
 

@@ -20,8 +20,9 @@ function chartConfig() {
     line: { strokeWidth: 2, color: series[0] }, point: { color: series[0] }, bar: { color: series[0] },
     area: { color: series[0] }, rule: { color: series[0] }, text: { color: ink, font }, arc: { color: series[0] },
     style: {
-      threshold: { stroke: soft, strokeDash: [4, 3], strokeWidth: 1.2 },
-      "threshold-label": { fill: soft, align: "left", baseline: "bottom", dy: -3, fontSize: 11 },
+      threshold: { stroke: soft, strokeWidth: 1.2 },
+      "cell-label": { fill: ink, fontSize: 11 },
+      "cell-label-strong": { fill: value("--card"), fontSize: 11 },
       contour: { stroke: soft, strokeWidth: 0.8, opacity: 0.7 },
       spot: { filled: true, fill: value("--card"), stroke: ink, strokeWidth: 1.2, opacity: 1 },
       "spot-label": { fill: ink, fontWeight: 600 },
@@ -30,14 +31,21 @@ function chartConfig() {
   };
 }
 
+const raised = (exponent) => `${exponent}`.replace(/./g, (digit) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(digit)]);
+
+// Format powers of ten as 10⁻³, and 1 and 10 as they are.
+function power(value) {
+  const exponent = Math.round(Math.log10(value));
+  return exponent === 0 || exponent === 1 ? `${value}` : `10${raised(exponent)}`;
+}
+
 // Format numbers as 10,000 and 1·10⁻⁵, not as 1e+4 and 1e-5.
 function figure(value) {
   if (typeof value !== "number") return `${value}`;
   if (value !== 0 && (Math.abs(value) >= 1e6 || Math.abs(value) < 1e-3)) {
     const [mantissa, exponent] = value.toExponential(3).split("e");
-    const raised = `${+exponent}`.replace(/./g, (digit) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(digit)]);
     const short = +mantissa;
-    return `${Math.abs(short) === 1 ? (short < 0 ? "−" : "") : `${short}·`.replace("-", "−")}10${raised}`;
+    return `${Math.abs(short) === 1 ? (short < 0 ? "−" : "") : `${short}·`.replace("-", "−")}10${raised(+exponent)}`;
   }
   return (+value.toPrecision(4)).toLocaleString("en-US", { maximumFractionDigits: 6 }).replace("-", "−");
 }
@@ -47,39 +55,84 @@ function applyStyles(part, styles) {
   if (Array.isArray(part)) part.forEach((one) => applyStyles(one, styles));
   else if (part && typeof part === "object") {
     if (part.format === ".4~g") Object.assign(part, { formatType: "figure", format: "" });
+    if (part.format === ".0e") Object.assign(part, { formatType: "power", format: "" });
     if (part.mark?.style in styles) Object.assign(part.mark, styles[part.mark.style], part.mark.size ? { size: part.mark.size } : {});
     for (const [name, inner] of Object.entries(part)) if (name !== "data" && name !== "datasets") applyStyles(inner, styles);
   }
 }
 
+// The charts and the library that draws them travel compressed.
+async function unpack(id) {
+  const bytes = Uint8Array.from(atob(document.getElementById(id).textContent), (letter) => letter.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+}
+
+async function prepare() {
+  const script = document.createElement("script");
+  script.textContent = await unpack("vega");
+  document.head.append(script);
+  return JSON.parse(await unpack("charts"));
+}
+
+const prepared = prepare();
+
 async function draw(chart) {
-  const specification = JSON.parse(chart.nextElementSibling.textContent);
-  const config = chartConfig();
-  specification.description = chart.getAttribute("aria-label");
-  applyStyles(specification, config.style);
   try {
+    const specification = structuredClone((await prepared)[chart.dataset.specification]);
+    const config = chartConfig();
+    specification.description = chart.getAttribute("aria-label");
+    applyStyles(specification, config.style);
     await vegaEmbed(chart, specification, {
-      renderer: "svg", actions: false, config, tooltip: { theme: "funcnn" }, expressionFunctions: { figure },
+      renderer: "svg", actions: false, config, tooltip: { theme: "funcnn" }, expressionFunctions: { figure, power },
     });
     chart.dataset.drawn = "yes";
   } catch (error) {
     chart.textContent = `This picture can't be drawn: ${error.message}`;
+    chart.dataset.drawn = "failed";
     console.error(error);
   }
 }
 
-async function drawAll() {
-  for (const chart of document.querySelectorAll(".chart")) {
+// Charts inside folded parts are drawn when their part is opened.
+async function drawOpen() {
+  for (;;) {
+    const chart = [...document.querySelectorAll(".chart:not([data-drawn])")].find((one) => !one.closest("details:not([open])"));
+    if (!chart) break;
     await draw(chart);
     await new Promise((rest) => setTimeout(rest));
   }
   root.dataset.drawn = "yes";
 }
 
+let drawing = Promise.resolve();
+function drawNext() {
+  delete root.dataset.drawn;
+  drawing = drawing.then(drawOpen);
+}
+
 function setTheme(theme) {
   root.dataset.theme = theme;
-  return drawAll();
+  for (const chart of document.querySelectorAll(".chart[data-drawn]")) delete chart.dataset.drawn;
+  drawNext();
 }
+
+for (const part of document.querySelectorAll("main details")) {
+  part.addEventListener("toggle", () => { if (part.open && part.querySelector(".chart:not([data-drawn])")) drawNext(); });
+}
+
+function openAround(target) {
+  for (let part = target?.closest("details"); part; part = part.parentElement.closest("details")) part.open = true;
+}
+
+function followHash() {
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (target?.closest("main")) {
+    openAround(target);
+    target.scrollIntoView();
+  }
+}
+addEventListener("hashchange", followHash);
+addEventListener("beforeprint", () => { for (const part of document.querySelectorAll("main details")) part.open = true; });
 
 document.getElementById("theme").addEventListener("click", () => {
   const theme = root.dataset.theme === "dark" ? "light" : "dark";
@@ -88,15 +141,32 @@ document.getElementById("theme").addEventListener("click", () => {
 });
 prefersDark.addEventListener("change", () => { if (!storage.get()) setTheme(prefersDark.matches ? "dark" : "light"); });
 
+const search = document.getElementById("search");
+let shown = "all";
+
+function filterClaims() {
+  const words = search.value.toLowerCase().split(/\s+/).filter(Boolean), narrowed = words.length > 0 || shown !== "all";
+  let count = 0;
+  for (const part of document.querySelectorAll("details.section")) {
+    let found = 0;
+    for (const row of part.querySelectorAll("tr[data-verdict]")) {
+      const text = row.textContent.toLowerCase();
+      row.hidden = (shown !== "all" && row.dataset.verdict !== shown) || !words.every((word) => text.includes(word));
+      found += !row.hidden;
+    }
+    part.hidden = found === 0;
+    part.open = narrowed && found > 0;
+    count += found;
+  }
+  document.getElementById("found").textContent = narrowed ? `${count} claims` : "";
+}
+
+search.addEventListener("input", filterClaims);
 for (const button of document.querySelectorAll(".filters button")) {
   button.addEventListener("click", () => {
     for (const other of document.querySelectorAll(".filters button")) other.setAttribute("aria-pressed", other === button);
-    for (const row of document.querySelectorAll("tr[data-verdict]")) {
-      row.hidden = button.dataset.show !== "all" && row.dataset.verdict !== button.dataset.show;
-    }
-    for (const body of document.querySelectorAll(".claims tbody")) {
-      body.hidden = ![...body.querySelectorAll("tr[data-verdict]")].some((row) => !row.hidden);
-    }
+    shown = button.dataset.show;
+    filterClaims();
   });
 }
 for (const button of document.querySelectorAll(".copy")) {
@@ -109,3 +179,4 @@ const contents = document.querySelector("nav details");
 document.addEventListener("click", (event) => { if (!contents.contains(event.target) || event.target.closest("nav a")) contents.open = false; });
 
 setTheme(storage.get() ?? (prefersDark.matches ? "dark" : "light"));
+followHash();

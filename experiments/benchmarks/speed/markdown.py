@@ -1,12 +1,11 @@
-"""The README's table of speed, and the words that the tables use."""
+"""The tables of speed for README.md and the site, and the words that the tables use."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from experiments.benchmarks.speed.rounds import REFERENCE, Record
-from experiments.harness.readme_section import README, readme_section
+from experiments.harness.page_section import README, PageSection
 
-SECTION = readme_section("speed")
+SECTION = PageSection(README, "speed")
 TITLES = {
     "funcnn_scan": "funcnn, gradients by hand, in a scan",
     "funcnn_autodiff": "funcnn, `autodiff_value_and_grad`, in a scan",
@@ -23,18 +22,40 @@ TITLES = {
 }
 
 
-def write(record: Record, readme: Path = README) -> None:
-    """Put the table between its marks."""
-    SECTION.write(table(record), readme)
+SHORT = ("funcnn_scan", "funcnn_fit", "jax_scan", "equinox", "flax_nnx", "pytorch")
+"""The contestants of README.md's table."""
+
+
+def write(record: Record, section: PageSection = SECTION) -> None:
+    """Write the short table into README.md. The site makes the whole one from the file of figures."""
+    section.write(short_table(record))
+
+
+def short_table(record: Record) -> str:
+    """Return steps a second of a few contestants on every network, and where they were measured."""
+    on = record["about"]
+    return "\n".join(
+        [
+            *rows(record["networks"], SHORT),
+            "",
+            f"*Steps a second, in brackets as a multiple of JAX and Optax in a scan: float32, Adam, "
+            f"{on['processor']}, {on['cores']} cores, jax {on['jax']}.*",
+        ]
+    )
+
+
+def rows(results: Sequence[Record], contestants: Sequence[str]) -> list[str]:
+    """Return the lines of a table of steps a second, of the contestants that have figures."""
+    names = [name for name in contestants if any(name in result["figures"] for result in results)]
+    lines = ["| steps a second | " + " | ".join(result["network"]["name"] for result in results) + " |"]
+    lines += ["|---|" + "---:|" * len(results)]
+    return lines + [f"| {TITLES[name]} | {' | '.join(cell(result, name) for result in results)} |" for name in names]
 
 
 def table(record: Record) -> str:
     """Steps a second of every contestant and network, each with its ratio to the reference; how it was measured."""
     results: Sequence[Record] = record["networks"]
-    names = [name for name in TITLES if any(name in result["figures"] for result in results)]
-    lines = ["| steps a second | " + " | ".join(result["network"]["name"] for result in results) + " |"]
-    lines += ["|---|" + "---:|" * len(results)]
-    lines += [f"| {TITLES[name]} | {' | '.join(cell(result, name) for result in results)} |" for name in names]
+    lines = rows(results, tuple(TITLES))
     lines += [f"| funcnn in a scan, share of the floor | {' | '.join(map(share, results))} |", ""]
     means = record["geometric_means"].get("funcnn_scan", {})
     told = f"funcnn's scan over JAX's: {means[REFERENCE]:.2f}, the geometric mean of the networks. " if means else ""
