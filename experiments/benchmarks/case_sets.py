@@ -36,6 +36,13 @@ def load_blind() -> tuple[Case, ...]:
     return tuple(CASES)
 
 
+def load_blind_second() -> tuple[Case, ...]:
+    """Return the cases of the second set that was written without knowledge of the checker."""
+    from experiments.benchmarks.blind_second import CASES
+
+    return CASES
+
+
 def load_published() -> tuple[Case, ...]:
     """Return the published mistakes, and after them the right twin of each."""
     from experiments.benchmarks.published import REPORTS
@@ -47,6 +54,9 @@ def load_published() -> tuple[Case, ...]:
 SETS: dict[str, CaseSet] = {
     "catalogue": CaseSet(load_catalogue, "written beside the checker by its authors: no part of it is blind"),
     "blind": CaseSet(load_blind, "written without knowledge of the checker and of the catalogue"),
+    "blind_second": CaseSet(
+        load_blind_second, "written without knowledge of the checker and of the other sets, causes included"
+    ),
     "published": CaseSet(load_published, "wrong gradients from public trackers, rebuilt, each with its right twin"),
 }
 

@@ -257,39 +257,51 @@ def relative_gradient(entry=lambda ds, row: jnp.diagonal(ds, 3 - row, 1, 2).sum(
 RELATIVE = Problem(THEME, relative_loss, relative_gradient, maker(107, {**THREE, "table": (2, 7)}, (4, 6), (4, 6)))
 
 BUGS = (
-    HEADS.bug("heads_merged_by_reshape_alone", ("perm",), "wv", merge_v=lambda g: g.reshape(4, 6)),
-    HEADS.bug("heads_key_scaled_by_width_of_all", ("factor",), "wk", scale_k=6**-0.5),
-    HEADS.bug("heads_softmax_diagonal_only", ("path",), "wq", d_scores=lambda p, dp: p * (1 - p) * dp),
-    CAUSAL_HEADS.bug("causal_recompute_without_mask", ("mask",), "wv", recompute=softmax),
-    STREAMED.bug("streamed_delta_of_values", ("stale",), "wq", delta=lambda do, o, v: (do * v).sum(-1, keepdims=True)),
+    HEADS.bug("heads_merged_by_reshape_alone", ("transposed",), "['wv']", merge_v=lambda g: g.reshape(4, 6)),
+    HEADS.bug("heads_key_scaled_by_width_of_all", ("scaled",), "['wk']", scale_k=6**-0.5),
+    HEADS.bug(
+        "heads_softmax_diagonal_only",
+        ("activation_derivative", "lost_path"),
+        "['wq']",
+        d_scores=lambda p, dp: p * (1 - p) * dp,
+    ),
+    CAUSAL_HEADS.bug("causal_recompute_without_mask", ("mask",), "['wv']", recompute=softmax),
+    STREAMED.bug(
+        "streamed_delta_of_values", ("wrong_operand",), "['wq']", delta=lambda do, o, v: (do * v).sum(-1, keepdims=True)
+    ),
     GROUPED.bug(
         "grouped_key_gathered_in_tile_order",
-        ("perm",),
-        "wk",
+        ("wrong_axis",),
+        "['wk']",
         gather_k=lambda g: g.reshape(2, 2, *g.shape[1:]).sum(0),
     ),
     GROUPED.bug(
-        "grouped_value_last_head_of_group", ("path",), "wv", gather_v=lambda g: g.reshape(2, 2, *g.shape[1:])[:, 1]
+        "grouped_value_last_head_of_group",
+        ("lost_use", "lost_path"),
+        "['wv']",
+        gather_v=lambda g: g.reshape(2, 2, *g.shape[1:])[:, 1],
     ),
-    ROTARY.bug("rotary_query_rotated_forward_again", ("sign",), "wq", angles_q=ANGLES),
-    ROTARY.bug("rotary_key_positions_from_one", ("shift",), "wk", angles_k=-(ANGLES + FREQUENCIES)),
+    ROTARY.bug("rotary_query_rotated_forward_again", ("transposed",), "['wq']", angles_q=ANGLES),
+    ROTARY.bug(
+        "rotary_key_positions_from_one", ("shifted", "wrong_operand"), "['wk']", angles_k=-(ANGLES + FREQUENCIES)
+    ),
     ALIBI.bug(
         "alibi_slope_before_softmax_backward",
-        ("path",),
-        "slopes",
+        ("activation_derivative",),
+        "['slopes']",
         d_slopes=lambda ds, dp: -(dp * CAUSAL * DISTANCE).sum((1, 2)),
     ),
-    ALIBI.bug("alibi_slope_sign", ("sign",), "slopes", d_slopes=lambda ds, dp: (ds * DISTANCE).sum((1, 2))),
+    ALIBI.bug("alibi_slope_sign", ("sign",), "['slopes']", d_slopes=lambda ds, dp: (ds * DISTANCE).sum((1, 2))),
     RELATIVE.bug(
         "relative_table_written_not_added",
-        ("overwrite",),
-        "table",
+        ("lost_use", "lost_path"),
+        "['table']",
         entry=lambda ds, row: jnp.diagonal(ds, 3 - row, 1, 2)[..., -1],
     ),
     RELATIVE.bug(
         "relative_table_key_minus_query",
-        ("perm",),
-        "table",
+        ("kernel_flipped", "transposed"),
+        "['table']",
         entry=lambda ds, row: jnp.diagonal(ds, row - 3, 1, 2).sum(-1),
     ),
 )

@@ -105,21 +105,28 @@ def linear_gradient(through_total_k=lambda q, d_total: q.T @ d_total):
 LINEAR = Problem(THEME, linear_loss, linear_gradient, maker(110, FOUR, (5, 4), (5, 4)))
 
 BUGS = (
-    POOLED.bug("pooled_mean_over_longest", ("count",), "wv", spread=lambda g, weight: weight * g[:, None] / 4),
+    POOLED.bug(
+        "pooled_mean_over_longest", ("scaled_path", "mask"), "['wv']", spread=lambda g, weight: weight * g[:, None] / 4
+    ),
     POOLED.bug(
         "pooled_gradient_at_padding",
         ("mask",),
-        "wv",
+        "['wv']",
         spread=lambda g, weight: g[:, None] / weight.sum(1, keepdims=True) + 0 * weight,
     ),
-    COSINE.bug("cosine_key_norm_constant", ("path",), "wk", k_backward=lambda g, direction, norm: g / norm),
+    COSINE.bug(
+        "cosine_key_norm_constant",
+        ("lost_path", "normalization_term"),
+        "['wk']",
+        k_backward=lambda g, direction, norm: g / norm,
+    ),
     COSINE.bug(
         "cosine_log_scale_without_exp",
-        ("factor",),
-        "log_scale",
+        ("scaled", "scaled_path", "activation_derivative"),
+        "['log_scale']",
         d_log=lambda ds, similarity, scale: (ds * similarity).sum(),
     ),
-    LINEAR.bug("linear_key_total_constant", ("path",), "wk", through_total_k=lambda q, d_total: 0.0),
+    LINEAR.bug("linear_key_total_constant", ("lost_path",), "['wk']", through_total_k=lambda q, d_total: 0.0),
 )
 RIGHT = (
     right(POOLED, "pooled_right"),

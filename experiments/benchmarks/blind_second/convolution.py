@@ -263,25 +263,27 @@ SHUFFLED = Problem(
 )
 
 BUGS = (
-    STRIDED.bug("strided_padding_cut_at_one_end", ("shift",), "w1", remove_padding=lambda padded: padded[:, :-2, :-2]),
-    STRIDED.bug("strided_kernel_without_stride", ("shift",), "w2", d_kernel=kernel_without_stride),
-    STRIDED.bug("strided_bias_averaged_over_image", ("count",), "b1", d_bias=lambda dz: dz.sum(0).mean((0, 1))),
-    DILATED.bug("dilated_taps_flipped", ("perm",), "w", order=lambda taps: taps[::-1]),
-    DILATED.bug("dilated_input_without_dilation", ("shift",), "w0", dilation=1),
+    STRIDED.bug(
+        "strided_padding_cut_at_one_end", ("shifted",), "['w1']", remove_padding=lambda padded: padded[:, :-2, :-2]
+    ),
+    STRIDED.bug("strided_kernel_without_stride", ("wrong_operand",), "['w2']", d_kernel=kernel_without_stride),
+    STRIDED.bug("strided_bias_averaged_over_image", ("scaled",), "['b1']", d_bias=lambda dz: dz.sum(0).mean((0, 1))),
+    DILATED.bug("dilated_taps_flipped", ("kernel_flipped",), "['w']", order=lambda taps: taps[::-1]),
+    DILATED.bug("dilated_input_without_dilation", ("shifted", "wrong_operand"), "['w0']", dilation=1),
     DEPTHWISE.bug(
         "depthwise_product_of_sums",
-        ("reduce",),
-        "w",
+        ("wrong_operand",),
+        "['w']",
         d_kernel=lambda views, dh: views.sum((1, 2)) * dh.sum((0, 1)),
     ),
-    TRANSPOSED.bug("transposed_kernel_channels_swapped", ("transpose",), "w", d_tap=lambda h, d: d.T @ h),
-    TRANSPOSED.bug("transposed_input_with_stride_one", ("shift",), "w0", read=lambda dy, k: dy[k : k + 4]),
+    TRANSPOSED.bug("transposed_kernel_channels_swapped", ("transposed",), "['w']", d_tap=lambda h, d: d.T @ h),
+    TRANSPOSED.bug("transposed_input_with_stride_one", ("wrong_operand",), "['w0']", read=lambda dy, k: dy[k : k + 4]),
     MAXIMUM.bug(
-        "maximum_overlap_overwritten", ("overwrite",), "w", put=lambda part, chosen, d: jnp.where(chosen, d, part)
+        "maximum_overlap_overwritten", ("lost_path",), "['w']", put=lambda part, chosen, d: jnp.where(chosen, d, part)
     ),
-    AVERAGE.bug("average_counts_the_padding", ("count",), "w", divide=lambda dy, counts: dy / 3),
-    UPSAMPLED.bug("upsampled_every_other_row", ("path",), "w", gather=lambda d: d[::2]),
-    SHUFFLED.bug("shuffled_twice_the_same_way", ("perm",), "w1", unshuffle=lambda d: shuffle(d, 2, 3)),
+    AVERAGE.bug("average_counts_the_padding", ("scaled_path",), "['w']", divide=lambda dy, counts: dy / 3),
+    UPSAMPLED.bug("upsampled_every_other_row", ("lost_path",), "['w']", gather=lambda d: d[::2]),
+    SHUFFLED.bug("shuffled_twice_the_same_way", ("transposed",), "['w1']", unshuffle=lambda d: shuffle(d, 2, 3)),
 )
 RIGHT = (
     right(STRIDED, "strided_right"),

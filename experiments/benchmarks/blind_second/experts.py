@@ -108,14 +108,17 @@ def one_gradient(d_balance=lambda chosen: 0.5 * 3 * chosen.mean(0) / len(chosen)
 ONE = Problem(THEME, one_loss, one_gradient, maker(803, EXPERTS, (6, 4), (6, 3)))
 
 BUGS = (
-    ALL.bug("experts_gate_constant", ("zero",), "gate", d_gate=lambda dy, f, y: 0 * f[..., 0]),
+    ALL.bug("experts_gate_constant", ("zero",), "['gate']", d_gate=lambda dy, f, y: 0 * f[..., 0]),
     ALL.bug(
-        "experts_weighted_by_mean_gate", ("reduce",), "experts", weigh=lambda p, dy: p.mean(0)[:, None] * dy[:, None]
+        "experts_weighted_by_mean_gate",
+        ("wrong_operand",),
+        "['experts']",
+        weigh=lambda p, dy: p.mean(0)[:, None] * dy[:, None],
     ),
-    TWO.bug("two_experts_total_constant", ("path",), "gate", d_total=lambda dg, g: 0.0),
-    TWO.bug("two_experts_gate_of_all", ("mask",), "gate", choose=lambda dp, chosen: dp),
-    ONE.bug("one_expert_without_gate", ("factor",), "experts", scale=lambda kept, chosen: chosen),
-    ONE.bug("one_expert_balance_missed", ("path",), "gate", d_balance=lambda chosen: 0.0),
+    TWO.bug("two_experts_total_constant", ("lost_path",), "['gate']", d_total=lambda dg, g: 0.0),
+    TWO.bug("two_experts_gate_of_all", ("mask",), "['gate']", choose=lambda dp, chosen: dp),
+    ONE.bug("one_expert_without_gate", ("scaled_path",), "['experts']", scale=lambda kept, chosen: chosen),
+    ONE.bug("one_expert_balance_missed", ("lost_path",), "['gate']", d_balance=lambda chosen: 0.0),
 )
 RIGHT = (
     right(ALL, "experts_right"),

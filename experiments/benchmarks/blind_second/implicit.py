@@ -165,21 +165,25 @@ FLOW = Problem(
 )
 
 BUGS = (
-    FIXED.bug("fixed_point_single_step", ("path",), "w", adjoint=lambda w, slope, dz: dz),
-    FIXED.bug("fixed_point_jacobian_untransposed", ("transpose",), "u", adjoint=solve_untransposed),
-    SYSTEM.bug("system_matrix_sign", ("sign",), "a", d_matrix=jnp.outer),
-    SYSTEM.bug("system_matrix_outer_swapped", ("transpose",), "a", d_matrix=lambda adjoint, x: -jnp.outer(x, adjoint)),
-    SYSTEM.bug("system_right_side_untransposed", ("transpose",), "b", transpose=lambda a: a),
+    FIXED.bug("fixed_point_single_step", ("lost_use", "lost_path"), "['w']", adjoint=lambda w, slope, dz: dz),
+    FIXED.bug("fixed_point_jacobian_untransposed", ("transposed",), "['u']", adjoint=solve_untransposed),
+    SYSTEM.bug("system_matrix_sign", ("sign",), "['a']", d_matrix=jnp.outer),
+    SYSTEM.bug(
+        "system_matrix_outer_swapped", ("transposed",), "['a']", d_matrix=lambda adjoint, x: -jnp.outer(x, adjoint)
+    ),
+    SYSTEM.bug("system_right_side_untransposed", ("transposed",), "['b']", transpose=lambda a: a),
     RIDGE.bug(
         "ridge_gram_from_one_side",
-        ("path",),
-        "p",
+        ("lost_path",),
+        "['p']",
         d_features=lambda y, f, adjoint, w: jnp.outer(y, adjoint) - f @ jnp.outer(adjoint, w),
     ),
-    RIDGE.bug("ridge_held_out_features_constant", ("path",), "p", held_part=lambda part: 0 * part),
-    HEUN.bug("heun_first_slope_inside_second", ("path",), "w", through_first=lambda dz, d_middle: STEP / 2 * dz),
-    HEUN.bug("heun_state_after_step", ("shift",), "w", at=lambda time: time + 1),
-    FLOW.bug("flow_inverse_untransposed", ("transpose",), "a", d_determinant=jnp.linalg.inv),
+    RIDGE.bug("ridge_held_out_features_constant", ("lost_use", "lost_path"), "['p']", held_part=lambda part: 0 * part),
+    HEUN.bug(
+        "heun_first_slope_inside_second", ("lost_path",), "['w']", through_first=lambda dz, d_middle: STEP / 2 * dz
+    ),
+    HEUN.bug("heun_state_after_step", ("shifted", "wrong_operand"), "['w']", at=lambda time: time + 1),
+    FLOW.bug("flow_inverse_untransposed", ("transposed",), "['a']", d_determinant=jnp.linalg.inv),
 )
 RIGHT = (
     right(FIXED, "fixed_point_right"),

@@ -199,29 +199,55 @@ SURVIVAL = Problem(
 )
 
 BUGS = (
-    FOCAL.bug("focal_modulation_constant", ("path",), "w", d_modulation=lambda p: 0.0),
-    FOCAL.bug("focal_power_rule_without_exponent", ("deriv",), "b", d_modulation=lambda p: (1 - p) * jnp.log(p)),
+    FOCAL.bug("focal_modulation_constant", ("lost_path", "loss_derivative"), "['w']", d_modulation=lambda p: 0.0),
+    FOCAL.bug(
+        "focal_power_rule_without_exponent",
+        ("activation_derivative", "loss_derivative", "scaled_path"),
+        "['b']",
+        d_modulation=lambda p: (1 - p) * jnp.log(p),
+    ),
     ALIGNMENT.bug(
         "alignment_emission_counted_twice",
-        ("extra",),
-        "w",
+        ("loss_derivative", "scaled_path"),
+        "['w']",
         occupied=lambda alphas, betas, emitted: alphas * betas * emitted,
     ),
     ALIGNMENT.bug(
         "alignment_beta_of_next_step",
-        ("shift",),
-        "b",
+        ("shifted", "wrong_operand", "loss_derivative"),
+        "['b']",
         occupied=lambda alphas, betas, emitted: alphas * jnp.concatenate([betas[1:], betas[-1:]]),
     ),
     SMOOTHED.bug(
-        "smoothed_over_other_classes", ("deriv",), "b", smooth=lambda targets: 0.8 * targets + 0.2 / 3 * (1 - targets)
+        "smoothed_over_other_classes",
+        ("loss_derivative",),
+        "['b']",
+        smooth=lambda targets: 0.8 * targets + 0.2 / 3 * (1 - targets),
     ),
-    TOKENS.bug("tokens_mean_over_padding_too", ("factor",), "w", mean=lambda g, valid: g * valid[..., None] / 12),
-    TOKENS.bug("tokens_bias_at_padding", ("mask",), "b", for_bias=lambda g, unmasked: unmasked),
-    WEIGHTED.bug("weighted_by_column", ("axis",), "w", weigh=lambda raw, targets, weights: raw * weights),
-    OVERLAP.bug("overlap_denominator_constant", ("path",), "w", d_ratio=lambda mask, both, total: 2 * mask / total),
+    TOKENS.bug(
+        "tokens_mean_over_padding_too",
+        ("scaled", "loss_derivative", "mask"),
+        "['w']",
+        mean=lambda g, valid: g * valid[..., None] / 12,
+    ),
+    TOKENS.bug("tokens_bias_at_padding", ("mask",), "['b']", for_bias=lambda g, unmasked: unmasked),
+    WEIGHTED.bug(
+        "weighted_by_column",
+        ("wrong_operand", "loss_derivative"),
+        "['w']",
+        weigh=lambda raw, targets, weights: raw * weights,
+    ),
+    OVERLAP.bug(
+        "overlap_denominator_constant",
+        ("lost_path", "loss_derivative"),
+        "['w']",
+        d_ratio=lambda mask, both, total: 2 * mask / total,
+    ),
     SURVIVAL.bug(
-        "survival_accumulated_backward", ("perm",), "w", accumulate=lambda terms: jnp.cumsum(terms[::-1])[::-1]
+        "survival_accumulated_backward",
+        ("transposed", "loss_derivative"),
+        "['w']",
+        accumulate=lambda terms: jnp.cumsum(terms[::-1])[::-1],
     ),
 )
 RIGHT = (

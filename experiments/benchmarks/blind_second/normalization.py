@@ -232,33 +232,52 @@ def block_gradient(join=lambda skip, branch: skip + branch, through_norm=norm_ba
 BLOCK = Problem(THEME, block_loss, block_gradient, maker(507, {"w0": (3, 4), "w1": (4, 4)}, (5, 3), (5, 4)))
 
 BUGS = (
-    GROUP.bug("group_means_over_channels_alone", ("axis",), "w", axes=(3,)),
+    GROUP.bug("group_means_over_channels_alone", ("wrong_axis", "normalization_term"), "['w']", axes=(3,)),
     GROUP.bug(
         "group_gain_of_raw_features",
-        ("stale",),
-        "gain",
+        ("wrong_operand",),
+        "['gain']",
         d_gain=lambda dy, unit, h: (dy * h.reshape(3, 3, 4)).sum((0, 1)),
     ),
-    RMS.bug("rms_projection_without_width", ("count",), "w", reduce=lambda g: g.sum(1, keepdims=True)),
-    RMS.bug("rms_gain_of_whole_batch", ("axis",), "gain", d_gain=lambda dy, h, r: (dy * h / r).sum() + 0 * h[0]),
-    WEIGHT.bug("weight_norm_constant", ("path",), "v", project=lambda dw, unit: dw),
-    WEIGHT.bug("weight_gain_of_raw_direction", ("factor",), "g", d_g=lambda dw, v, norm: (dw * v).sum(0)),
+    RMS.bug(
+        "rms_projection_without_width",
+        ("normalization_term", "scaled_path"),
+        "['w']",
+        reduce=lambda g: g.sum(1, keepdims=True),
+    ),
+    RMS.bug(
+        "rms_gain_of_whole_batch", ("wrong_axis",), "['gain']", d_gain=lambda dy, h, r: (dy * h / r).sum() + 0 * h[0]
+    ),
+    WEIGHT.bug("weight_norm_constant", ("lost_path", "normalization_term"), "['v']", project=lambda dw, unit: dw),
+    WEIGHT.bug(
+        "weight_gain_of_raw_direction",
+        ("scaled_path", "wrong_operand"),
+        "['g']",
+        d_g=lambda dw, v, norm: (dw * v).sum(0),
+    ),
     SPECTRAL.bug(
         "spectral_vectors_swapped",
-        ("transpose",),
-        "w",
+        ("transposed",),
+        "['w']",
         through_sigma=lambda g, unit, u, v: (g * unit).sum() * jnp.outer(v, u),
     ),
-    BATCH.bug("batch_variance_constant", ("path",), "w", through_variance=lambda du, unit: 0.0),
+    BATCH.bug(
+        "batch_variance_constant", ("lost_path", "normalization_term"), "['w']", through_variance=lambda du, unit: 0.0
+    ),
     BATCH.bug(
         "batch_running_variance",
-        ("stale",),
-        "w",
+        ("wrong_operand", "normalization_term"),
+        "['w']",
         scale=lambda inverse, running: 1 / jnp.sqrt(running + 1e-3),
     ),
-    LAYER.bug("layer_biased_count", ("count",), "w", count=4),
-    BLOCK.bug("block_skip_missed", ("path",), "w0", join=lambda skip, branch: branch),
-    BLOCK.bug("block_branch_around_norm", ("path",), "w0", through_norm=lambda du, unit, inverse: du),
+    LAYER.bug("layer_biased_count", ("normalization_term", "scaled_path"), "['w']", count=4),
+    BLOCK.bug("block_skip_missed", ("lost_path",), "['w0']", join=lambda skip, branch: branch),
+    BLOCK.bug(
+        "block_branch_around_norm",
+        ("normalization_term", "scaled_path"),
+        "['w0']",
+        through_norm=lambda du, unit, inverse: du,
+    ),
 )
 RIGHT = (
     right(GROUP, "group_right"),

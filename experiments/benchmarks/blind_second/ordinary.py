@@ -97,41 +97,69 @@ def wrong_softmax(scores, targets):
 
 
 BUGS = (
-    REGRESSION.bug("regression_weights_not_transposed", ("transpose",), "w1", through_w2=lambda dy, w2, d: dy @ w2),
-    REGRESSION.bug("regression_first_bias_averaged", ("count",), "b1", b1_of=lambda dz, dy: dz.mean(0)),
-    REGRESSION.bug("regression_output_not_averaged", ("count",), "b2", d_output=lambda y, target: 2 * (y - target)),
-    REGRESSION.bug("regression_tanh_without_square", ("deriv",), "b1", slope=lambda h, z: 1 - h),
-    REGRESSION.bug("regression_tanh_of_output_again", ("deriv",), "b1", slope=lambda h, z: 1 - jnp.tanh(h) ** 2),
-    REGRESSION.bug("regression_decay_missed", ("path",), "w1", decay1=lambda w: 0.0),
-    REGRESSION.bug("regression_decay_without_two", ("path",), "w2", decay2=lambda w: DECAY * w),
     REGRESSION.bug(
-        "regression_weights_already_updated", ("stale",), "w1", through_w2=lambda dy, w2, d: dy @ (w2 - 0.1 * d).T
+        "regression_weights_not_transposed", ("transposed",), "['w1']", through_w2=lambda dy, w2, d: dy @ w2
     ),
-    REGRESSION.bug("regression_first_layer_reads_hidden", ("stale",), "w1", first_input=lambda x, h: h),
-    REGRESSION.bug("regression_bias_summed_over_outputs", ("axis",), "b2", b2_of=lambda dz, dy: dy.sum(1)),
-    REGRESSION.bug("regression_bias_of_other_layer", ("perm",), "b1", b1_of=lambda dz, dy: dy.sum(0)),
-    REGRESSION.bug("regression_clipped", ("clip",), "w2", finish2=lambda g: jnp.clip(g, -0.3, 0.3)),
-    CLASSIFIER.bug("classifier_softmax_derived_twice", ("extra",), "b2", d_scores=wrong_softmax),
+    REGRESSION.bug("regression_first_bias_averaged", ("scaled",), "['b1']", b1_of=lambda dz, dy: dz.mean(0)),
+    REGRESSION.bug(
+        "regression_output_not_averaged",
+        ("scaled", "loss_derivative"),
+        "['b2']",
+        d_output=lambda y, target: 2 * (y - target),
+    ),
+    REGRESSION.bug("regression_tanh_without_square", ("activation_derivative",), "['b1']", slope=lambda h, z: 1 - h),
+    REGRESSION.bug(
+        "regression_tanh_of_output_again", ("activation_derivative",), "['b1']", slope=lambda h, z: 1 - jnp.tanh(h) ** 2
+    ),
+    REGRESSION.bug("regression_decay_missed", ("offset_by_parameter",), "['w1']", decay1=lambda w: 0.0),
+    REGRESSION.bug("regression_decay_without_two", ("offset_by_parameter",), "['w2']", decay2=lambda w: DECAY * w),
+    REGRESSION.bug(
+        "regression_weights_already_updated",
+        ("updated_weights",),
+        "['w1']",
+        through_w2=lambda dy, w2, d: dy @ (w2 - 0.1 * d).T,
+    ),
+    REGRESSION.bug("regression_first_layer_reads_hidden", ("wrong_operand",), "['w1']", first_input=lambda x, h: h),
+    REGRESSION.bug("regression_bias_summed_over_outputs", ("wrong_axis",), "['b2']", b2_of=lambda dz, dy: dy.sum(1)),
+    REGRESSION.bug("regression_bias_of_other_layer", ("swapped",), "['b1']", b1_of=lambda dz, dy: dy.sum(0)),
+    REGRESSION.bug("regression_clipped", ("clipped",), "['w2']", finish2=lambda g: jnp.clip(g, -0.3, 0.3)),
+    CLASSIFIER.bug(
+        "classifier_softmax_derived_twice",
+        ("activation_derivative", "loss_derivative"),
+        "['b2']",
+        d_scores=wrong_softmax,
+    ),
     CLASSIFIER.bug(
         "classifier_labels_of_next_sample",
-        ("shift",),
-        "w2",
+        ("shifted", "loss_derivative"),
+        "['w2']",
         d_scores=lambda scores, targets: softmax(scores) - jnp.roll(targets, -1, 0),
     ),
     CLASSIFIER.bug(
         "classifier_softmax_over_samples",
-        ("axis",),
-        "b2",
+        ("wrong_axis", "loss_derivative"),
+        "['b2']",
         d_scores=lambda scores, targets: softmax(scores, 0) - targets,
     ),
-    CLASSIFIER.bug("classifier_dropout_not_rescaled", ("factor",), "w1", d_dropout=lambda d, kept: d * kept),
     CLASSIFIER.bug(
-        "classifier_dropout_drawn_again", ("mask",), "w1", d_dropout=lambda d, kept: d * jnp.roll(kept, 1, 1) / 0.6
+        "classifier_dropout_not_rescaled", ("scaled", "scaled_path"), "['w1']", d_dropout=lambda d, kept: d * kept
     ),
-    CLASSIFIER.bug("classifier_relu_missed", ("mask",), "b1", d_relu=lambda d, z, h: d),
-    CLASSIFIER.bug("classifier_relu_of_the_gradient", ("mask",), "w1", d_relu=lambda d, z, h: d * (d > 0)),
-    CLASSIFIER.bug("classifier_relu_leaks", ("deriv",), "b1", d_relu=lambda d, z, h: jnp.where(z > 0, d, 0.1 * d)),
-    CLASSIFIER.bug("classifier_bias_never_returned", ("zero",), "b1", b1_of=lambda dz: 0 * dz[0]),
-    CLASSIFIER.bug("classifier_weight_of_undropped", ("stale",), "w2", for_w2=lambda h, z: jnp.maximum(z, 0)),
+    CLASSIFIER.bug(
+        "classifier_dropout_drawn_again", ("mask",), "['w1']", d_dropout=lambda d, kept: d * jnp.roll(kept, 1, 1) / 0.6
+    ),
+    CLASSIFIER.bug("classifier_relu_missed", ("activation_derivative",), "['b1']", d_relu=lambda d, z, h: d),
+    CLASSIFIER.bug(
+        "classifier_relu_of_the_gradient", ("activation_derivative",), "['w1']", d_relu=lambda d, z, h: d * (d > 0)
+    ),
+    CLASSIFIER.bug(
+        "classifier_relu_leaks",
+        ("activation_derivative",),
+        "['b1']",
+        d_relu=lambda d, z, h: jnp.where(z > 0, d, 0.1 * d),
+    ),
+    CLASSIFIER.bug("classifier_bias_never_returned", ("zero",), "['b1']", b1_of=lambda dz: 0 * dz[0]),
+    CLASSIFIER.bug(
+        "classifier_weight_of_undropped", ("wrong_operand", "mask"), "['w2']", for_w2=lambda h, z: jnp.maximum(z, 0)
+    ),
 )
 RIGHT = (right(REGRESSION, "regression_right"), right(CLASSIFIER, "classifier_right"))

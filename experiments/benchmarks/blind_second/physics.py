@@ -229,35 +229,42 @@ ADVECTION = Problem(
 BUGS = (
     RESIDUAL.bug(
         "residual_weight_outside_missed",
-        ("path",),
-        "w",
+        ("lost_use", "lost_path"),
+        "['w']",
         d_w=lambda a, w, x, tanh, d1, d2, d3: a * (w**2 * d3 + d1) * x[:, None],
     ),
-    RESIDUAL.bug("residual_boundary_missed", ("path",), "b", boundary_b=lambda g, a, b: 0.0),
+    RESIDUAL.bug("residual_boundary_missed", ("lost_use", "lost_path"), "['b']", boundary_b=lambda g, a, b: 0.0),
     CONDUCTION.bug(
         "conduction_heat_flows_uphill",
-        ("sign",),
-        "start",
+        ("sign", "scaled_path"),
+        "['start']",
         through=lambda d_slope: jnp.pad(d_slope, (0, 1)) - jnp.pad(d_slope, (1, 0)),
     ),
-    CONDUCTION.bug("conduction_one_side_of_face", ("path",), "conductivity", d_flux=lambda d: d[:-1]),
-    LEAPFROG.bug("leapfrog_second_kick_missed", ("path",), "stiffness", second_kick=lambda q, dp: 0.0),
-    LEAPFROG.bug("leapfrog_cubic_force_missed", ("path",), "start", force_slope=lambda k, q: k),
+    CONDUCTION.bug("conduction_one_side_of_face", ("lost_path",), "['conductivity']", d_flux=lambda d: d[:-1]),
+    LEAPFROG.bug(
+        "leapfrog_second_kick_missed", ("lost_use", "lost_path"), "['stiffness']", second_kick=lambda q, dp: 0.0
+    ),
+    LEAPFROG.bug(
+        "leapfrog_cubic_force_missed", ("lost_path", "activation_derivative"), "['start']", force_slope=lambda k, q: k
+    ),
     FORCES.bug(
         "forces_without_reaction",
-        ("path",),
-        "depth",
+        ("lost_path",),
+        "['depth']",
         per_pair=lambda residual, offset: (residual[:, None] * offset).sum(-1) * UPPER,
     ),
     FORCES.bug(
         "forces_exponent_of_repulsion",
-        ("deriv",),
-        "size",
+        ("activation_derivative", "scaled_path"),
+        "['size']",
         d_strength=lambda s, squared: 24 * (12 * s**11 / squared**7 - 6 * s**5 / squared**4),
     ),
-    ADVECTION.bug("advection_rolled_the_same_way", ("shift",), "start", return_by=1),
+    ADVECTION.bug("advection_rolled_the_same_way", ("transposed", "shifted"), "['start']", return_by=1),
     ADVECTION.bug(
-        "advection_central_difference", ("deriv",), "speed", upwind=lambda u: (jnp.roll(u, -1) - jnp.roll(u, 1)) / 2
+        "advection_central_difference",
+        ("wrong_operand",),
+        "['speed']",
+        upwind=lambda u: (jnp.roll(u, -1) - jnp.roll(u, 1)) / 2,
     ),
 )
 RIGHT = (

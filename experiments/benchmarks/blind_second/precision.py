@@ -159,25 +159,27 @@ def tiny_gradient(stored=lambda g: g):
 TINY = Problem(THEME, tiny_loss, tiny_gradient, maker(405, {"w1": (4, 4), "w2": (4, 3)}, (4, 4), (4, 3)))
 
 BUGS = (
-    DENSE.bug("dense_weight_product_in_bfloat16", ("precision",), "w2", times_w2=short_product),
-    DENSE.bug("dense_bias_summed_in_bfloat16", ("precision",), "b1", sum_bias=short_sum),
-    DENSE.bug("dense_backward_through_rounded_weights", ("stale",), "w1", stored=lambda w: jnp.round(4 * w) / 4),
-    SCORES.bug("scores_softmax_backward_in_bfloat16", ("precision",), "wq", kind=short),
-    SCORES.bug("scores_key_product_in_bfloat16", ("precision",), "wk", times_key=short_product),
-    OFFSET.bug(
-        "offset_statistics_in_bfloat16", ("precision",), "gain", for_statistics=lambda h: short(h).astype(h.dtype)
+    DENSE.bug("dense_weight_product_in_bfloat16", ("unstable",), "['w2']", times_w2=short_product),
+    DENSE.bug("dense_bias_summed_in_bfloat16", ("unstable",), "['b1']", sum_bias=short_sum),
+    DENSE.bug(
+        "dense_backward_through_rounded_weights", ("wrong_operand",), "['w1']", stored=lambda w: jnp.round(4 * w) / 4
     ),
-    SCALED.bug("scaled_loss_bias_not_unscaled", ("factor",), "b", unscale_bias=lambda g: g),
+    SCORES.bug("scores_softmax_backward_in_bfloat16", ("unstable",), "['wq']", kind=short),
+    SCORES.bug("scores_key_product_in_bfloat16", ("unstable",), "['wk']", times_key=short_product),
+    OFFSET.bug(
+        "offset_statistics_in_bfloat16", ("unstable",), "['gain']", for_statistics=lambda h: short(h).astype(h.dtype)
+    ),
+    SCALED.bug("scaled_loss_bias_not_unscaled", ("scaled",), "['b']", unscale_bias=lambda g: g),
     SCALED.bug(
         "scaled_output_in_eight_bits",
-        ("precision",),
-        "wo",
+        ("unstable",),
+        "['wo']",
         half=lambda g: jnp.round(g / abs(g).max() * 127) * abs(g).max() / 127,
     ),
     TINY.bug(
         "tiny_gradient_stored_in_float16",
-        ("precision",),
-        "w1",
+        ("unstable",),
+        "['w1']",
         stored=lambda g: g.astype(jnp.float16).astype(g.dtype),
     ),
 )

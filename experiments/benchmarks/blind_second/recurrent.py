@@ -325,22 +325,43 @@ FEEDBACK = Problem(
 )
 
 BUGS = (
-    PLAIN.bug("recurrent_state_of_the_same_step", ("shift",), "wh", previous=lambda states, time: states[time + 1]),
-    PLAIN.bug("recurrent_carry_without_transpose", ("transpose",), "wx", to_previous=lambda dz, wh: dz @ wh),
-    PLAIN.bug("recurrent_bias_of_first_step_only", ("overwrite",), "b", add_bias=lambda total, dz: dz.sum(0)),
-    LSTM.bug("lstm_forget_with_new_cell", ("shift",), "forget", forget=lambda dc, before, after: dc * after),
-    LSTM.bug("lstm_cell_carry_without_forget", ("factor",), "cell", to_previous=lambda dc, f: dc),
-    LSTM.bug("lstm_cell_path_overwritten", ("path",), "input", cell_total=lambda dc, through_output: through_output),
-    GRU.bug("gru_update_gate_reversed", ("sign",), "wz", d_update=lambda dh, h, n: dh * (n - h)),
-    GRU.bug("gru_inner_bias_without_reset", ("factor",), "bn", inner_bias=lambda d_inner, d_new: d_new.sum(0)),
-    GRU.bug("gru_kept_state_missed", ("path",), "wn", kept=lambda dh, z: 0.0),
-    BOTH.bug("both_directions_not_flipped_back", ("perm",), "wb", flip=lambda d: d),
-    LENGTHS.bug("lengths_finished_state_not_carried", ("path",), "wx", kept=lambda dh, running: 0.0),
-    LENGTHS.bug("lengths_first_state_averaged", ("count",), "h0", first=lambda dh: dh.mean(0)),
-    STACKED.bug(
-        "stacked_lower_layer_without_time", ("path",), "w1", lower_total=lambda from_above, from_later: from_above
+    PLAIN.bug(
+        "recurrent_state_of_the_same_step",
+        ("shifted", "wrong_operand"),
+        "['wh']",
+        previous=lambda states, time: states[time + 1],
     ),
-    FEEDBACK.bug("feedback_into_next_input_missed", ("path",), "wo", output_total=lambda own, from_next: own),
+    PLAIN.bug("recurrent_carry_without_transpose", ("transposed",), "['wx']", to_previous=lambda dz, wh: dz @ wh),
+    PLAIN.bug(
+        "recurrent_bias_of_first_step_only", ("lost_use", "lost_path"), "['b']", add_bias=lambda total, dz: dz.sum(0)
+    ),
+    LSTM.bug(
+        "lstm_forget_with_new_cell",
+        ("shifted", "wrong_operand"),
+        "['forget']",
+        forget=lambda dc, before, after: dc * after,
+    ),
+    LSTM.bug("lstm_cell_carry_without_forget", ("scaled_path",), "['cell']", to_previous=lambda dc, f: dc),
+    LSTM.bug(
+        "lstm_cell_path_overwritten", ("lost_path",), "['input']", cell_total=lambda dc, through_output: through_output
+    ),
+    GRU.bug("gru_update_gate_reversed", ("sign",), "['wz']", d_update=lambda dh, h, n: dh * (n - h)),
+    GRU.bug("gru_inner_bias_without_reset", ("scaled_path",), "['bn']", inner_bias=lambda d_inner, d_new: d_new.sum(0)),
+    GRU.bug("gru_kept_state_missed", ("lost_path",), "['wn']", kept=lambda dh, z: 0.0),
+    BOTH.bug("both_directions_not_flipped_back", ("kernel_flipped",), "['wb']", flip=lambda d: d),
+    LENGTHS.bug(
+        "lengths_finished_state_not_carried", ("lost_path", "subset_of_batch"), "['wx']", kept=lambda dh, running: 0.0
+    ),
+    LENGTHS.bug("lengths_first_state_averaged", ("scaled",), "['h0']", first=lambda dh: dh.mean(0)),
+    STACKED.bug(
+        "stacked_lower_layer_without_time",
+        ("lost_path",),
+        "['w1']",
+        lower_total=lambda from_above, from_later: from_above,
+    ),
+    FEEDBACK.bug(
+        "feedback_into_next_input_missed", ("lost_use", "lost_path"), "['wo']", output_total=lambda own, from_next: own
+    ),
 )
 RIGHT = (
     right(PLAIN, "recurrent_right"),

@@ -234,23 +234,30 @@ POSITIONS = Problem(
 )
 
 BUGS = (
-    PAIRS.bug("pairs_rows_in_both_directions", ("axis",), "w2", columns=softmax),
-    PAIRS.bug("pairs_positive_subtracted_once", ("path",), "w1", positives=1),
-    TRIPLET.bug("triplet_negative_missed", ("path",), "w", to_negative=lambda a, n: 0 * n),
-    TRIPLET.bug("triplet_inactive_pairs", ("mask",), "b", active=jnp.ones_like),
-    TRIPLET.bug("triplet_anchor_of_positive_alone", ("path",), "w", to_anchor=lambda a, p, n: 2 * (a - p)),
+    PAIRS.bug("pairs_rows_in_both_directions", ("wrong_axis", "loss_derivative"), "['w2']", columns=softmax),
+    PAIRS.bug("pairs_positive_subtracted_once", ("lost_path", "loss_derivative"), "['w1']", positives=1),
+    TRIPLET.bug("triplet_negative_missed", ("lost_use", "lost_path"), "['w']", to_negative=lambda a, n: 0 * n),
+    TRIPLET.bug(
+        "triplet_inactive_pairs", ("mask", "activation_derivative", "loss_derivative"), "['b']", active=jnp.ones_like
+    ),
+    TRIPLET.bug(
+        "triplet_anchor_of_positive_alone",
+        ("lost_path", "loss_derivative"),
+        "['w']",
+        to_anchor=lambda a, p, n: 2 * (a - p),
+    ),
     VARIATIONAL.bug(
         "variational_half_of_deviation",
-        ("deriv",),
-        "wl",
+        ("activation_derivative", "scaled_path"),
+        "['wl']",
         d_deviation=lambda dz, noise, log_variance: dz * noise * jnp.exp(log_variance / 2),
     ),
-    VARIATIONAL.bug("variational_mean_not_regularized", ("path",), "wm", divergence_mean=lambda mean: 0.0),
-    TIED.bug("tied_output_missed", ("path",), "table", output=lambda ds, h: 0.0),
-    TIED.bug("tied_divided_by_frequency", ("count",), "table", gather=gather_by_frequency),
-    BAG.bug("bag_padding_learns", ("mask",), "table", keep=jnp.ones_like),
-    BAG.bug("bag_rows_from_one", ("shift",), "table", shift=1),
-    POSITIONS.bug("positions_summed_over_time", ("axis",), "positions", reduce=lambda de: de.sum(1)),
+    VARIATIONAL.bug("variational_mean_not_regularized", ("lost_path",), "['wm']", divergence_mean=lambda mean: 0.0),
+    TIED.bug("tied_output_missed", ("lost_use", "lost_path"), "['table']", output=lambda ds, h: 0.0),
+    TIED.bug("tied_divided_by_frequency", ("scaled_path", "unit"), "['table']", gather=gather_by_frequency),
+    BAG.bug("bag_padding_learns", ("mask", "unit"), "['table']", keep=jnp.ones_like),
+    BAG.bug("bag_rows_from_one", ("shifted",), "['table']", shift=1),
+    POSITIONS.bug("positions_summed_over_time", ("wrong_axis",), "['positions']", reduce=lambda de: de.sum(1)),
 )
 RIGHT = (
     right(PAIRS, "pairs_right"),

@@ -210,33 +210,60 @@ def deviation_gradient(
 DEVIATION = Problem(THEME, deviation_loss, deviation_gradient, maker(1209, {"m": (4,), "s": (4,)}, (6, 4), (6,)))
 
 BUGS = (
-    LOGISTIC.bug("logistic_label_minus_probability", ("sign",), "w", difference=lambda p, labels: labels - p),
-    LOGISTIC.bug("logistic_intercept_penalized", ("extra",), "b", penalty_b=lambda b: 0.2 * jnp.sign(b)),
-    LOGISTIC.bug("logistic_penalty_squared", ("deriv",), "w", penalty=lambda w: 2 * 0.2 * w),
     LOGISTIC.bug(
-        "logistic_sigmoid_derived_again", ("extra",), "w", difference=lambda p, labels: (p - labels) * p * (1 - p)
+        "logistic_label_minus_probability", ("sign", "scaled_path"), "['w']", difference=lambda p, labels: labels - p
     ),
-    SWISH.bug("swish_product_rule_missed", ("path",), "w", slope=lambda z, s: s),
-    SWISH.bug("swish_slope_of_sigmoid_alone", ("deriv",), "b", slope=lambda z, s: s * (1 - s)),
-    GELU.bug("gelu_inner_slope_constant", ("deriv",), "w", inner=lambda z: ROOT),
-    LEAKY.bug("leaky_slope_of_every_sample", ("mask",), "slope", d_slope=lambda dy, z: (dy * z).sum(0)),
-    LEAKY.bug("leaky_sides_swapped", ("mask",), "w", d_input=lambda dy, z, slope: jnp.where(z > 0, slope * dy, dy)),
+    LOGISTIC.bug(
+        "logistic_intercept_penalized", ("offset_by_parameter",), "['b']", penalty_b=lambda b: 0.2 * jnp.sign(b)
+    ),
+    LOGISTIC.bug("logistic_penalty_squared", ("offset_by_parameter",), "['w']", penalty=lambda w: 2 * 0.2 * w),
+    LOGISTIC.bug(
+        "logistic_sigmoid_derived_again",
+        ("activation_derivative", "loss_derivative"),
+        "['w']",
+        difference=lambda p, labels: (p - labels) * p * (1 - p),
+    ),
+    SWISH.bug("swish_product_rule_missed", ("activation_derivative", "lost_path"), "['w']", slope=lambda z, s: s),
+    SWISH.bug("swish_slope_of_sigmoid_alone", ("activation_derivative",), "['b']", slope=lambda z, s: s * (1 - s)),
+    GELU.bug("gelu_inner_slope_constant", ("activation_derivative",), "['w']", inner=lambda z: ROOT),
+    LEAKY.bug(
+        "leaky_slope_of_every_sample", ("wrong_operand", "mask"), "['slope']", d_slope=lambda dy, z: (dy * z).sum(0)
+    ),
+    LEAKY.bug(
+        "leaky_sides_swapped",
+        ("activation_derivative", "mask"),
+        "['w']",
+        d_input=lambda dy, z, slope: jnp.where(z > 0, slope * dy, dy),
+    ),
     GATED.bug(
-        "gated_halves_swapped", ("perm",), "w", join=lambda d_value, d_gate: jnp.concatenate([d_gate, d_value], 1)
+        "gated_halves_swapped",
+        ("swapped",),
+        "['w']",
+        join=lambda d_value, d_gate: jnp.concatenate([d_gate, d_value], 1),
     ),
-    POLYNOMIAL.bug("polynomial_exponents_missed", ("deriv",), "center", exponents=np.ones_like),
-    POLYNOMIAL.bug("polynomial_inner_minus_missed", ("sign",), "center", inner=1.0),
+    POLYNOMIAL.bug("polynomial_exponents_missed", ("activation_derivative",), "['center']", exponents=np.ones_like),
+    POLYNOMIAL.bug("polynomial_inner_minus_missed", ("sign",), "['center']", inner=1.0),
     POLYNOMIAL.bug(
-        "polynomial_powers_from_one", ("shift",), "c", d_c=lambda powers, dy: jnp.roll(powers, -1, 1).T @ dy
+        "polynomial_powers_from_one", ("shifted",), "['c']", d_c=lambda powers, dy: jnp.roll(powers, -1, 1).T @ dy
     ),
-    FORM.bug("form_outer_swapped", ("transpose",), "w", outer=lambda x, y, d: (y * d[:, None]).T @ x),
-    SHARED.bug("shared_second_input_missed", ("path",), "w", join=lambda first, second: first),
-    SHARED.bug("shared_second_input_added", ("sign",), "w", join=lambda first, second: first + second),
-    DEVIATION.bug("deviation_softplus_slope_missed", ("deriv",), "s", softplus_slope=jnp.ones_like),
+    FORM.bug("form_outer_swapped", ("transposed",), "['w']", outer=lambda x, y, d: (y * d[:, None]).T @ x),
+    SHARED.bug("shared_second_input_missed", ("lost_use", "lost_path"), "['w']", join=lambda first, second: first),
+    SHARED.bug(
+        "shared_second_input_added", ("sign", "scaled_path"), "['w']", join=lambda first, second: first + second
+    ),
+    DEVIATION.bug("deviation_softplus_slope_missed", ("activation_derivative",), "['s']", softplus_slope=jnp.ones_like),
     DEVIATION.bug(
-        "deviation_logarithm_missed", ("path",), "s", d_deviation=lambda error, deviation: -(error**2) / deviation**3
+        "deviation_logarithm_missed",
+        ("lost_path", "loss_derivative"),
+        "['s']",
+        d_deviation=lambda error, deviation: -(error**2) / deviation**3,
     ),
-    DEVIATION.bug("deviation_mean_not_weighted", ("factor",), "m", d_mean=lambda error, deviation: -error / deviation),
+    DEVIATION.bug(
+        "deviation_mean_not_weighted",
+        ("scaled_path", "loss_derivative"),
+        "['m']",
+        d_mean=lambda error, deviation: -error / deviation,
+    ),
 )
 RIGHT = (
     right(LOGISTIC, "logistic_right"),

@@ -21,12 +21,12 @@ def difference(got, expected) -> float:
 
 
 def measure(cases) -> dict[str, dict[str, float]]:
-    """Return the relative difference of every leaf, for cases that share their loss and their data."""
+    """Return the relative difference of every leaf by its path, for cases that share their loss and their data."""
     params, args = cases[0].make("float64")
     expected = jax.jit(jax.grad(cases[0].loss_fn))(params, *args)
     grads = jax.jit(lambda params, args: [case.grad_fn(params, *args) for case in cases])(params, args)
     return {
-        case.name: {leaf: difference(grad[leaf], expected[leaf]) for leaf in expected}
+        case.name: {f"[{leaf!r}]": difference(grad[leaf], expected[leaf]) for leaf in expected}
         for case, grad in zip(cases, grads, strict=True)
     }
 
