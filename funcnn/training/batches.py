@@ -48,19 +48,31 @@ class Stretch(NamedTuple):
 class ArrayBatches:
     """Batches taken from arrays on the device. A stretch of steps is one compiled call."""
 
-    def __init__(self, data: Batch, key: PRNGKeyArray, setup: TrainingSetup, longest: int):
+    def __init__(self, data: Batch, key: PRNGKeyArray, setup: TrainingSetup, longest: int, interrupts: Interrupts):
+        self._interrupts = interrupts
         self.plan = Plan(data.x.shape[0], setup.batch_size)
         self.steps = self.plan.steps
         self._data, self._key, self._setup, self._longest = data, key, setup, longest
         self.program = (data.x.shape, str(data.x.dtype), data.y.shape, str(data.y.dtype), longest)
         """What the compiled step depends on, beside the setup."""
 
-    def run(self, carry: Carry, position: int, stop: int) -> Stretch:
-        """Run the steps ``position`` to ``stop``, at most the longest stretch."""
+    def run(self, carry: Carry, position: int, stop: int, *, is_brief: bool = True) -> Stretch:
+        """Run the steps ``position`` to ``stop``, at most the longest stretch.
+
+        Args:
+            carry: before the first step.
+            position, stop: the first step, and the one behind the last.
+            is_brief: whether the steps are compiled and known to be shorter than a second. Others are waited for in a
+                way that a signal ends.
+        """
         stop = min(stop, position + self._longest)
-        ran = run_steps(
-            carry, self._data, self._key, np.int32(position), np.int32(stop), capacity=self._longest, setup=self._setup
-        )
+        arguments = (carry, self._data, self._key, np.int32(position), np.int32(stop))
+        settings: dict[str, Any] = {"capacity": self._longest, "setup": self._setup}
+        if not is_brief:
+            self._interrupts.compile(run_steps, *arguments, **settings)
+        ran = run_steps(*arguments, **settings)
+        if not is_brief:
+            self._interrupts.wait_for(ran)
         reached, every = int(ran.position), self._setup.monitor_every
         numbers = np.arange(position, reached) % self.steps
         sizes = np.where(numbers < self.plan.full_steps, self.plan.batch_size, self.plan.remainder)
@@ -119,11 +131,19 @@ class StreamBatches:
         self._batches: Any = None
         self._reader_states: list[Any] = [None]
         self._firsts: list[str] = []
+        self._compiled: set[tuple] = set()
         self.targets: list[np.ndarray] = []
         """The targets of the first epoch's first batches, for the monitor."""
 
-    def run(self, carry: Carry, position: int, stop: int) -> Stretch:
-        """Run at most ``WINDOW`` steps, none beyond the end of the epoch."""
+    def run(self, carry: Carry, position: int, stop: int, *, is_brief: bool = True) -> Stretch:
+        """Run at most ``WINDOW`` steps, none beyond the end of the epoch.
+
+        Args:
+            carry: before the first step.
+            position, stop: the first step, and the one behind the last.
+            is_brief: whether the steps are known to be shorter than a second. Others are waited for in a way that a
+                signal ends, as is the compilation for a batch of another shape than those before.
+        """
         self._window, self._window_start, self._reader_states = [], position, self._reader_states[-1:]
         losses: list[Scalar] = []
         monitored: list[int] = []
@@ -142,6 +162,8 @@ class StreamBatches:
                 f"fit(data): expected an iterable of batches in every epoch, got none in epoch {self._epoch + 1}. "
                 "Pass a list, a loader, or a function of the epoch that makes an iterable."
             )
+        if not is_brief:
+            self._interrupts.wait_for((carry, losses))
         sizes = np.array([len(batch.x) for batch in self._window], int)
         values = np.array([np.asarray(value) for value in losses], losses[0].dtype)
         is_last = not self._fill()
@@ -154,8 +176,13 @@ class StreamBatches:
 
     def _step(self, carry, batch, number):
         every = self._setup.monitor_every
-        is_monitored = bool(every) and number % every == 0
-        return run_batch(carry, batch, self._key, np.int32(number), setup=self._setup, is_monitored=is_monitored)
+        settings: dict[str, Any] = {"setup": self._setup, "is_monitored": bool(every) and number % every == 0}
+        arguments = (carry, batch, self._key, np.int32(number))
+        shapes = (*(part.shape for part in batch), settings["is_monitored"])
+        if shapes not in self._compiled:
+            self._interrupts.compile(run_batch, *arguments, **settings)
+            self._compiled.add(shapes)
+        return run_batch(*arguments, **settings)
 
     def replay(self, carry: Carry, position: int, stop: int) -> Carry:
         """Return the carry after steps of the newest stretch."""

@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -116,7 +117,8 @@ def _check_is_synchronous(callback: Callable) -> None:
 def is_end(callback: Callable, answer: Any) -> bool:
     """Return whether the answer of a callback ends training: a truth value, also as an array of one element.
 
-    Other answers, such as the number of bytes that a callback has written, have no meaning.
+    A number that is not 0 may be meant as one, or be what ``file.write`` returns. It doesn't end training, and gets a
+    warning. Other answers have no meaning.
 
     Raises:
         TypeError: it is an array of several truth values, or a coroutine.
@@ -128,7 +130,10 @@ def is_end(callback: Callable, answer: Any) -> bool:
             f"fit(callbacks): expected None, True or False from {callback!r}, got a coroutine, which runs nothing. "
             "Call asyncio.run on it inside the callback."
         )
-    if not isinstance(answer, bool | np.bool_ | np.ndarray | jax.Array) or np.asarray(answer).dtype != np.bool_:
+    if not isinstance(answer, bool | int | float | np.generic | np.ndarray | jax.Array):
+        return False
+    if np.asarray(answer).dtype != np.bool_:
+        _warn_of_number(callback, np.asarray(answer))
         return False
     if np.size(answer) != 1:
         raise TypeError(
@@ -136,3 +141,12 @@ def is_end(callback: Callable, answer: Any) -> bool:
             f"{np.shape(answer)}. Reduce it with .any() or .all()."
         )
     return bool(np.asarray(answer).reshape(()))
+
+
+def _warn_of_number(callback: Callable, answer: np.ndarray) -> None:
+    if answer.size == 1 and np.issubdtype(answer.dtype, np.number) and answer.any():
+        warnings.warn(
+            f"fit(callbacks): expected None, True or False from {callback!r}, got a number, {answer.dtype}, which does "
+            "not end training. Return None to go on, or a truth value, such as loss < 0.1, to end it.",
+            stacklevel=2,
+        )

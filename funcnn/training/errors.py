@@ -25,6 +25,11 @@ class OtherRunError(CheckpointError):
     """The checkpoints of a folder are those of another run."""
 
 
+def interruption(step: int) -> str:
+    """Return the message of the error that a signal raises after a step."""
+    return f"training was interrupted after step {step}" if step else "training was interrupted before its first step"
+
+
 def attach_result(error: BaseException, trained: Any) -> None:
     """Set ``error.trained`` and add a note about it. An error that carries a result already is left as it is."""
     if getattr(error, "trained", None) is not None:

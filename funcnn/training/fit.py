@@ -58,6 +58,7 @@ from funcnn.training.resume import open_and_resume
 from funcnn.training.run import Run, RunState, initial_state
 from funcnn.training.run_identity import Identity, batch_shapes, data_identity, run_identity, validation_identity
 from funcnn.training.steps import Carry, Plan, TrainingSetup, initial_opt_state
+from funcnn.training.store import import_orbax
 from funcnn.training.train import train
 from funcnn.training.validation import Validation, checked_held_out, checked_validation, validation_function
 from funcnn.types import GradFn, Layer, Loss, Params, State
@@ -111,10 +112,11 @@ def fit(
     model, the loss, the gradient and the optimizer with all their constants, by the fingerprints of all data, and by
     the settings of JAX that change numbers. Functions that a program calls on the host are not compared.
 
-    Ctrl-C and SIGTERM end a run after the stretch in progress: compilation and a single step are not cut short. With
-    checkpoints the run is saved first, except with several processes, which can only save together. The error that
-    ends a run, of whatever kind, has the result so far as ``.trained``. A log, TensorBoard file, progress bar or
-    checkpoint that cannot be written becomes a warning, and training goes on.
+    Ctrl-C and SIGTERM end a run after the stretch in progress. A compilation, a step or a validation that takes longer
+    is not waited for: it goes on in a thread of its own, which Python joins before the process exits. With checkpoints
+    the run is saved first, except with several processes, which can only save together. The error that ends a run, of
+    whatever kind, has the result so far as ``.trained``, ``None`` before the initial parameters exist. A log,
+    TensorBoard file, progress bar or checkpoint that cannot be written becomes a warning, and training goes on.
 
     Args:
         model, loss, optimizer, key, grad, params, state: as for ``train``.
@@ -131,7 +133,8 @@ def fit(
         early_stopping: ``EarlyStopping(patience, monitor="loss", mode="min")`` stops when a validation figure no longer
             improves, and returns the best parameters and state. ``None`` trains to the end and returns the newest.
         callbacks: functions that are called with a ``Progress`` after every epoch, ``JSONLines(path)`` and
-            ``TensorBoard(folder)``. Training ends where a function returns ``True``, or an array that holds it; with
+            ``TensorBoard(folder)``. Training ends where a function returns ``True``, or an array that holds it alone.
+            A number does not end it, because functions such as ``file.write`` return one, and gets a warning. With
             several processes, all have to return the same.
         checkpoints: a folder for this run alone, or ``Checkpoints(folder, every=…, keep=…, …)``. While the run lasts,
             no other can use the folder.
@@ -173,7 +176,7 @@ def fit(
     options = _checked_options(
         epochs, validation, metrics, early_stopping, callbacks, checkpoints, progress, monitor, accumulate
     )
-    optimizer = accumulated(optimizer, options.accumulate)
+    plain, optimizer = optimizer, accumulated(optimizer, options.accumulate)
     if not is_stream(data) and not is_concrete(key, *jax.tree.leaves(data)):
         if mesh is not None or options.need_concrete_arrays:
             raise ValueError("fit: expected concrete arrays, got tracers: under jit and vmap no epoch ends; use train.")
@@ -181,19 +184,22 @@ def fit(
             model, loss, optimizer, cast(Data, data), epochs=options.epochs, batch_size=batch_size,
             key=key, grad=grad, params=params, state=state,
         )  # fmt: skip
-    given, placement = (params, state), placement_on(mesh, batch_size)
-    check_setup("fit", model, loss, optimizer, key, grad)
-    data, options = _checked_inputs(model, loss, given, data, options)
-    params, state, loop_key = start("fit", model, key, params, state)
-    warn_of_epsilon("fit", optimizer, params)
-    setup = TrainingSetup(model, loss, optimizer, grad, 0, placement, options.monitor_every)
-    interrupts = Interrupts()
-    setup, batches = _batches(setup, data, batch_size, loop_key, params, state, options, interrupts)
-    validate = validation_function(setup, options.metrics, options.validation, params, state, interrupts)
-    carry = Carry(params, state, initial_opt_state(params, optimizer=optimizer))
-    identity = None if options.checkpoints is None else _identity(setup, carry, data, key, given, options)
-    at = initial_state(carry if placement is None else placement.put(carry), (setup, batches.program))
+    given, placement, interrupts = (params, state), placement_on(mesh, batch_size), Interrupts()
     with interrupts.deferred(), contextlib.ExitStack() as stack:
+        with interrupts.before_the_loop():
+            check_setup("fit", model, loss, optimizer, key, grad)
+            data, options = _checked_inputs(model, loss, given, data, options)
+            params, state, loop_key = start("fit", model, key, params, state)
+            warn_of_epsilon("fit", plain, params)
+            setup = TrainingSetup(model, loss, optimizer, grad, 0, placement, options.monitor_every)
+            setup, batches = _batches(setup, data, batch_size, loop_key, params, state, options, interrupts)
+            validate = validation_function(setup, options.metrics, options.validation, params, state, interrupts)
+            carry = Carry(params, state, initial_opt_state(params, optimizer=optimizer))
+            identity = None
+            if options.checkpoints is not None:
+                interrupts.in_thread(import_orbax)
+                identity = _identity(setup, carry, data, key, given, options, interrupts)
+            at = initial_state(carry if placement is None else placement.put(carry), (setup, batches.program))
         trained = _drive(stack, setup, batches, validate, identity, at, data, options, interrupts)
     if not options.monitor_every and options.early_stopping is None:
         warn_of_rise("fit", np.asarray(trained.history.step_loss))
@@ -298,7 +304,7 @@ def _batches(setup, data, batch_size, key, params, state, options, interrupts) -
             f"can number, got {options.epochs}. Take fewer; early stopping or a callback can end a run before."
         )
     _check_accumulate(options.accumulate, options.epochs * steps)
-    return setup, ArrayBatches(batch, key, setup, options.longest_stretch(steps))
+    return setup, ArrayBatches(batch, key, setup, options.longest_stretch(steps), interrupts)
 
 
 def _check_accumulate(accumulate: int, steps: int) -> None:
@@ -310,8 +316,8 @@ def _check_accumulate(accumulate: int, steps: int) -> None:
         )
 
 
-def _identity(setup, carry, data, key, given, options) -> Identity:
-    """Return what a checkpoint is compared with."""
+def _identity(setup, carry, data, key, given, options, interrupts) -> Identity:
+    """Return what a checkpoint is compared with. While its programs are traced, signals act at once."""
     validation = None if options.validation is None else options.validation.data
     in_memory = [None if part is None or is_stream(part) else cast(Data, part) for part in (data, validation)]
     values = {
@@ -327,7 +333,13 @@ def _identity(setup, carry, data, key, given, options) -> Identity:
             options.early_stopping,
         ),
     }
-    return run_identity(setup, carry, key, given, values, options.metrics)
+    identity = run_identity(setup, carry, key, given, values, options.metrics)
+
+    def programs(batch):
+        with interrupts.at_once():
+            return identity.programs(batch)
+
+    return identity._replace(programs=programs)
 
 
 def _drive(

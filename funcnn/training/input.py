@@ -37,6 +37,8 @@ Data: TypeAlias = Batch | tuple[Any, Any]
 INIT = "what the model's init returns"
 SUM_TOLERANCE = 1e-3
 """How far a row of probabilities is from a sum of 1 for each of its entries: in bfloat16, which rounds to 0.004."""
+CHECKED_BY_RANGE = {("logits", "classes"), ("logits", "binary"), ("values", "values")}
+"""What losses expect of predictions and targets that is checked by shapes and by the range of the targets."""
 PROBE = 64
 """Samples on which the model's predictions are computed to check the targets."""
 PROBE_SIZE = 2**24
@@ -286,10 +288,13 @@ def check_token_values(model, params, state, x) -> None:
 def check_targets(name, model, loss, params, state, batch) -> None:
     """Let the loss check all targets, against the predictions for the first samples, repeated.
 
-    Predictions for all samples may not fit in memory, so large ones are checked in parts.
+    Predictions for all samples may not fit in memory, so large ones are checked in parts. Nothing is computed for a
+    loss that checks no predictions, and of the targets only their range: ``checked_batch`` has traced it with them.
     """
     x, y = batch
-    if not is_concrete(x, y, *jax.tree.leaves((params, state))):
+    spec = loss_spec(loss)
+    has_checked = (spec.prediction, spec.targets) in CHECKED_BY_RANGE and not spec.settings
+    if has_checked or not is_concrete(x, y, *jax.tree.leaves((params, state))):
         return
     shape = forward.eval_shape(params, state, x, None, model=model, train=False).shape
     is_per_sample = shape[:1] == x.shape[:1]

@@ -1,14 +1,27 @@
-"""Signals during training: a run ends between two stretches of steps, with its result, at Ctrl-C or SIGTERM."""
+"""Signals during training: a run ends between two stretches of steps, with its result, at Ctrl-C or SIGTERM.
+
+What may take longer than a stretch, a compilation or a single long step, is waited for in a way that a signal ends. It
+cannot be stopped itself, and goes on in the background. Python joins its thread before the process exits: a process
+that exits in the middle of a compilation may crash.
+"""
 
 import contextlib
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
+from typing import Any, TypeVar
 
 import jax
 
+from funcnn.training.errors import interruption
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+LOOK_SECONDS = 0.1
+"""The time between two looks for signals while a thread is waited for. Not every system wakes Python for a signal."""
+
+Result = TypeVar("Result")
 
 
 class Interrupts:
@@ -49,11 +62,64 @@ class Interrupts:
     def at_once(self) -> Iterator[None]:
         """Raise immediately at a signal that comes inside the context."""
         self.check()
-        self._is_at_once = True
+        before, self._is_at_once = self._is_at_once, True
         try:
             yield
         finally:
-            self._is_at_once = False
+            self._is_at_once = before
+
+    @contextlib.contextmanager
+    def before_the_loop(self) -> Iterator[None]:
+        """Raise immediately at a signal that comes inside the context, before there is a result."""
+        try:
+            with self.at_once():
+                yield
+        except (KeyboardInterrupt, SystemExit) as error:
+            if self.number:
+                error.args = error.args or (interruption(0),)
+                error.trained = None  # type: ignore[union-attr]
+            raise
+
+    def in_thread(self, function: Callable[[], Result]) -> Result:
+        """Return ``function()``, computed in a thread whose end a signal does not wait for.
+
+        Where signals are not deferred, it is computed in the calling thread.
+        """
+        if not self._previous:
+            return function()
+        returned: list[Result] = []
+        raised: list[BaseException] = []
+
+        def work():
+            try:
+                returned.append(function())
+            except BaseException as error:  # raised again in the calling thread
+                raised.append(error)
+
+        thread = threading.Thread(target=work)
+        with self.at_once():
+            thread.start()
+            while thread.is_alive():
+                thread.join(LOOK_SECONDS)
+        if raised:
+            raise raised[0]
+        return returned[0]
+
+    def compile(self, function: Any, *arguments: Any, **settings: Any) -> None:
+        """Compile a function of ``jax.jit`` for arguments, so that its next call with such arguments does not.
+
+        It is traced in the calling thread, because the contexts of JAX, such as its default precision, belong to a
+        thread. XLA then compiles the traced program in another one.
+        """
+        if not self._previous:
+            return
+        with self.at_once():
+            lowered = function.lower(*arguments, **settings)
+        self.in_thread(lowered.compile)
+
+    def wait_for(self, tree: Any) -> None:
+        """Wait until the device has computed the arrays of a tree. A signal ends the waiting."""
+        self.in_thread(lambda: jax.block_until_ready(tree))
 
     def each(self, source: Iterable) -> Iterator:
         """Iterate over a source of the user, whose waiting a signal ends at once."""

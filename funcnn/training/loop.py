@@ -16,7 +16,7 @@ from funcnn.training.divergence import (
     measure_sizes,
 )
 from funcnn.training.early_stopping import is_improvement
-from funcnn.training.errors import attach_result
+from funcnn.training.errors import attach_result, interruption
 from funcnn.training.observers import LoopEvent
 from funcnn.training.pace import MOST_STEPS
 from funcnn.training.results import Progress, Trained
@@ -36,8 +36,9 @@ def run_to_end(run: Run, at: RunState) -> Trained:
     is_rest_finite = True
     try:
         while at.epoch < run.epochs and not at.is_over:
+            run.interrupts.check()
             start_time = time.monotonic()
-            stretch = run.batches.run(at.carry, at.position, _next_stop(run, at))
+            stretch = run.batches.run(at.carry, at.position, _next_stop(run, at), is_brief=at.pace.is_brief)
             are_params_finite, is_rest_finite = finite_parts(stretch.carry)
             if not np.isfinite(stretch.losses).all() or not are_params_finite:
                 raise _divergence(run, at, stretch)
@@ -45,7 +46,7 @@ def run_to_end(run: Run, at: RunState) -> Trained:
             at = _report(run, at, stretch)
             if run.store is not None and _is_save_due(run, at, stretch):
                 save(run, run.store, at)
-            run.interrupts.check()
+        run.interrupts.check()
         if run.store is not None:
             run.store.finish()
         trained = result(run, at)
@@ -62,7 +63,7 @@ def _end_early(run: Run, at: RunState, error: BaseException) -> None:
     """Attach the result so far to the error that ends a run, and save it after a signal."""
     if isinstance(error, DivergenceError):
         return
-    message = f"training was interrupted after step {at.position}"
+    message = interruption(at.position)
     if run.interrupts.number and run.store is not None and at.position:
         save(run, run.store, at)
         failure = run.store.wait()

@@ -37,6 +37,11 @@ class Pace(NamedTuple):
     steps: int
     is_compiled: bool
 
+    @property
+    def is_brief(self) -> bool:
+        """Whether the next stretch is known to be shorter than a second."""
+        return self.is_compiled and self.steps > 1
+
     def after(self, steps: int, seconds: float) -> "Pace":
         """Return the pace after a stretch of ``steps`` steps that took ``seconds``."""
         if not self.is_compiled:  # the time of the first stretch is that of its compilation

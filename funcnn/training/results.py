@@ -128,6 +128,8 @@ class HistoryBuilder(NamedTuple):
     def finish(self) -> History:
         """Return the history, with a row for every epoch."""
         losses, sizes = _concatenate(self.losses), _concatenate(self.sizes)
+        if not len(losses):
+            return History(jnp.zeros(0), jnp.zeros((0, 0)), {}, jnp.zeros(0, jnp.int32))
         ends = self.ends if self.ends and self.ends[-1] == len(losses) else [*self.ends, len(losses)]
         starts = np.array([0, *ends[:-1]], int)
         counts = np.array(ends, int) - starts

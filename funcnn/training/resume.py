@@ -21,6 +21,13 @@ from funcnn.training.run_identity import Identity, first_difference
 from funcnn.training.steps import Carry
 from funcnn.training.store import Store, open_store
 
+STREAM_ADVICE = (
+    "In every process, an epoch has to give the same batches in the same order. Where the order is random, pass a "
+    "function of the epoch that draws it from the epoch's number, lambda epoch: batches(np.random.default_rng(epoch)). "
+    "Where the data have changed, this is another run: use another folder, or "
+    "Checkpoints(…, on_difference='restart'), which begins anew in a folder beside this one."
+)
+
 
 def save(run: Run, store: Store, at: RunState) -> None:
     """Write a checkpoint of the state of a run."""
@@ -30,14 +37,15 @@ def save(run: Run, store: Store, at: RunState) -> None:
     if history.monitored:
         grown["monitored"] = np.concatenate(history.monitored).astype(np.int32)
         grown |= {f"figures.{name}": np.concatenate(figures) for name, figures in history.figures.items()}
+    # A run may have millions of epochs: their numbers are arrays, and the description stays short.
+    numbers = {"ends": history.ends, "validation_epochs": history.validation_epochs}
+    grown |= {name: np.array(kept, np.int32) for name, kept in numbers.items() if kept}
     arrays = _named(at.carry)
     if best is not None:
         arrays |= named_leaves("best.params", best.params) | named_leaves("best.state", best.state)
     description = {
         **run.identity,
         "epoch": at.epoch,
-        "ends": history.ends,
-        "validation_epochs": history.validation_epochs,
         "reader_state": as_text(run.batches.reader_state(at.position)),
         "best": None if best is None else [best.figure, best.waited],
         "is_over": at.is_over,
@@ -95,7 +103,7 @@ def _resume(store: Store, identity: Identity, batches, epochs: int, initial: Run
         return initial
     arrays, description = saved
     carry = Carry(*(with_leaves(field, tree, arrays) for field, tree in initial.carry._asdict().items()))
-    history = _saved_history(arrays, description)
+    history = _saved_history(arrays)
     position, epoch = description["step"], description["epoch"]
     if epoch > epochs:
         raise ValueError(f"fit(epochs): expected at least the {epoch} that the checkpoint has done, got {epochs}.")
@@ -106,8 +114,7 @@ def _resume(store: Store, identity: Identity, batches, epochs: int, initial: Run
             batches.skip_to(0, 0, None)
             raise OtherRunError(
                 f"fit(checkpoints): expected a checkpoint of this run in {store.folder}, got step {position} of "
-                "another: the stream's batches are others than in the checkpoint. Their order may depend on the epoch "
-                "alone: pass a list, a loader with a fixed seed, or a function of the epoch."
+                f"another: the stream's batches are others than in the checkpoint. {STREAM_ADVICE}"
             )
     return initial._replace(
         carry=carry, position=position, epoch=epoch, history=history, is_over=description["is_over"],
@@ -123,14 +130,14 @@ def _saved_best(carry: Carry, arrays: dict[str, Array], description: dict[str, A
     return Best(figure, waited, params, state)
 
 
-def _saved_history(arrays: dict[str, Array], description: dict[str, Any]) -> HistoryBuilder:
+def _saved_history(arrays: dict[str, Array]) -> HistoryBuilder:
     past = {name: np.asarray(leaf) for name, leaf in _with_prefix("history.", arrays).items()}
     return HistoryBuilder(
         losses=[past["losses"]],
         sizes=[past["sizes"].astype(int)],
-        ends=description["ends"],
+        ends=past["ends"].tolist() if "ends" in past else [],
         validation={name: list(figures) for name, figures in _with_prefix("validation.", past).items()},
-        validation_epochs=description["validation_epochs"],
+        validation_epochs=past["validation_epochs"].tolist() if "validation_epochs" in past else [],
         monitored=[past["monitored"].astype(int)] if "monitored" in past else [],
         figures={name: [figures] for name, figures in _with_prefix("figures.", past).items()},
     )

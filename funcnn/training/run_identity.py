@@ -203,6 +203,9 @@ def _difference_of_leaves(leaves: dict[str, Any], expected: dict[str, Any], opti
         if was != now:
             old = "missing" if was is None else f"{was[1]} of shape {tuple(was[0])}"
             return f"{name} was {old} and is {now[1]} of shape {tuple(now[0])}"
+    for name, leaf in optional.items():
+        if name in leaves and leaves[name] != [list(leaf.shape), str(leaf.dtype)]:
+            return f"{name} has another shape or dtype than the parameters and the state"
     known = expected.keys() | optional.keys()
     more = [name for name in leaves if name not in known and not name.startswith("history.")]
     return f"it also holds {more[0]}" if more else None

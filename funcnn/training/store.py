@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,8 +24,14 @@ from funcnn.training.fingerprint import fingerprints, host_fingerprint, key_data
 from funcnn.training.named_leaves import as_expected
 from funcnn.training.run_folder import Owner, remove_step, remove_unfinished, saved_steps, step_path
 
-FORMAT = 3
+FORMAT = 4
 """The version of a checkpoint's contents."""
+
+MOST_BYTES, BYTES_AN_ARRAY = 2**21, 2**12
+"""The largest file of a checkpoint that describes it, in bytes; what it may have more for each array of the run."""
+
+MOST_HISTORY, MOST_COMPRESSION = 2**26, 16
+"""The bytes of a history that are always read; how many times as large as its files a longer one may be."""
 
 _orbax_lock = threading.Lock()
 """Held while Orbax writes or reads: it numbers its operations for the whole process, and mixes up those of threads."""
@@ -88,7 +95,14 @@ class Store:
             "leaves": {name: [list(leaf.shape), str(leaf.dtype)] for name, leaf in plain.items()},
             "fingerprints": prints,
         }
-        whole = json.loads(json.dumps(whole))  # tuples become lists before the hash is taken
+        text = json.dumps(whole)
+        most = _most_bytes(len(plain))
+        if len(text) > most:
+            raise ValueError(
+                f"a description of {len(text)} bytes, where at most {most} are read again. The state of the data's "
+                f"iterator has {len(json.dumps(description['reader_state']))} of them: keep less in it"
+            )
+        whole = json.loads(text)  # tuples become lists before the hash is taken
         args = self._orbax.args
         content = args.Composite(arrays=args.StandardSave(plain), about=args.JsonSave(whole | {"sha256": _hash(whole)}))
         _orbax_lock.acquire()
@@ -180,13 +194,15 @@ class Store:
         return None
 
     def _read(self, step, expected, optional, compare) -> Saved:
+        known = expected | optional
         with self._damage_as_error(step):
+            _check_sizes(step_path(self.folder, step), _most_bytes(len(known)))
             description = self._restore(step, about=self._orbax.args.JsonRestore()).about
             if not isinstance(description, dict) or description.get("sha256") != _hash(_without(description, "sha256")):
                 raise DamagedCheckpointError("its description isn't what was written")
         self._check_same_run(step, description, compare)
-        known = expected | optional
         with self._damage_as_error(step):
+            _check_history(step_path(self.folder, step), description["leaves"], known)
             target = {
                 name: jax.ShapeDtypeStruct(
                     tuple(shape), dtype, sharding=getattr(known.get(name), "sharding", self._default_sharding)
@@ -237,6 +253,10 @@ class Store:
             return reader.restore(step_path(self.folder, step), args=args.Composite(**items))
 
 
+def import_orbax() -> Any:
+    return import_optional("orbax.checkpoint", "fit(checkpoints)", "training")
+
+
 @contextlib.contextmanager
 def open_store(settings: Checkpoints, default_sharding: Sharding | None) -> Iterator[Store]:
     """Take the folder of a run. At the end of the context everything is on disk, and the folder is free.
@@ -248,7 +268,7 @@ def open_store(settings: Checkpoints, default_sharding: Sharding | None) -> Iter
     Raises:
         CheckpointError: another run has the folder, or it cannot be written.
     """
-    orbax = import_optional("orbax.checkpoint", "fit(checkpoints)", "training")
+    orbax = import_orbax()
     # Orbax logs every step that it takes. Errors reach the caller as exceptions.
     logging.getLogger("absl").setLevel(logging.ERROR)
     owner = Owner(Path(settings.folder))
@@ -261,6 +281,28 @@ def open_store(settings: Checkpoints, default_sharding: Sharding | None) -> Iter
     finally:
         store.wait()
         owner.release()
+
+
+def _most_bytes(arrays: int) -> int:
+    return MOST_BYTES + BYTES_AN_ARRAY * arrays
+
+
+def _check_sizes(folder: Path, most: int) -> None:
+    """Raise where a file that describes a checkpoint is larger than any that was written. The others hold arrays."""
+    for file in folder.rglob("*"):
+        is_of_arrays = file.parent.name == "d" or file.name == "manifest.ocdbt"
+        size = 0 if is_of_arrays or not file.is_file() else file.stat().st_size
+        if size > most:
+            raise DamagedCheckpointError(f"{file.relative_to(folder)} has {size} bytes, more than {most}")
+
+
+def _check_history(folder: Path, leaves: dict[str, Any], known: dict[str, Any]) -> None:
+    """Raise where a history takes more memory than its files can hold. All other arrays are those of the run."""
+    shapes = {name: (tuple(shape), np.dtype(dtype)) for name, (shape, dtype) in leaves.items() if name not in known}
+    promised = sum(math.prod(shape) * dtype.itemsize for shape, dtype in shapes.values())
+    held = sum(file.stat().st_size for file in (folder / "arrays").rglob("*") if file.is_file())
+    if promised > max(MOST_HISTORY, MOST_COMPRESSION * held):
+        raise DamagedCheckpointError(f"its history takes {promised} bytes, and its files have {held}")
 
 
 def _reason(error: BaseException) -> str:

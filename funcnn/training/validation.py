@@ -1,5 +1,6 @@
 """Validation during training: which data, how often, and the function that measures it."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, cast
 
@@ -9,6 +10,7 @@ from funcnn._checks import positive_integer
 from funcnn.training.batches import is_stream
 from funcnn.training.input import Data, batch_checker, check_scalar_metrics, check_targets, checked_batch
 from funcnn.training.interrupts import Interrupts
+from funcnn.training.pace import SECONDS
 from funcnn.training.predict import evaluate_batches, evaluate_checked
 from funcnn.training.steps import Carry, TrainingSetup
 from funcnn.types import Batch, Layer, Loss, Params, State
@@ -73,7 +75,7 @@ def validation_function(
         metrics: pairs of a name and a function.
         validation: from ``checked_held_out``.
         params, state: the initial ones.
-        interrupts: the signals of the run, which act at once while an iterable is read.
+        interrupts: the signals of the run, which act at once while an iterable is read or the device is waited for.
 
     Raises:
         TypeError, ValueError: the targets do not fit the loss, a batch does not fit, or a metric is not a scalar.
@@ -89,7 +91,25 @@ def validation_function(
     check_scalar_metrics("fit(metrics)", metrics, model, params, state, held_out)
     if setup.placement is not None:
         held_out = setup.placement.copy(held_out)
-    return lambda carry: evaluate_checked(carry.params, carry.state, held_out, **measure)
+    return _validation_in_memory(held_out, measure, interrupts)
+
+
+def _validation_in_memory(held_out, measure, interrupts):
+    is_brief = False
+
+    def validate(carry):
+        nonlocal is_brief
+        arguments = (carry.params, carry.state, held_out)
+        if not is_brief:
+            interrupts.compile(evaluate_checked, *arguments, **measure)
+        start = time.monotonic()
+        figures = evaluate_checked(*arguments, **measure)
+        if not is_brief:
+            interrupts.wait_for(figures)
+            is_brief = time.monotonic() - start < SECONDS
+        return figures
+
+    return validate
 
 
 def _validation_of_batches(data, measure, params, state, interrupts):

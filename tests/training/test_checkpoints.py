@@ -81,8 +81,8 @@ def test_as_many_are_kept_as_asked(tmp_path):
 
 def test_a_checkpoint_of_another_format_is_refused(tmp_path, monkeypatch):
     cut(run, 2, checkpoints=tmp_path)
-    monkeypatch.setattr("funcnn.training.store.FORMAT", 4)
-    with pytest.raises(fnn.CheckpointError, match=r"expected checkpoints of format 4 in .*, got format 3 at step"):
+    monkeypatch.setattr("funcnn.training.store.FORMAT", 5)
+    with pytest.raises(fnn.CheckpointError, match=r"expected checkpoints of format 5 in .*, got format 4 at step"):
         run(checkpoints=tmp_path)
 
 
@@ -163,6 +163,34 @@ class TestBroken:
             pytest.raises(fnn.CheckpointError, match="got damaged ones only: 3"),
         ):
             run(epochs=1, checkpoints=fnn.Checkpoints(tmp_path, damaged="previous"))
+
+    @pytest.mark.parametrize("place", ["about/metadata", "arrays/_METADATA", "_CHECKPOINT_METADATA"])
+    def test_hostile_descriptions_are_refused_before_they_are_read(self, saved_epoch, tmp_path, place):
+        """Deep nesting, which ends in a RecursionError, and a size that would fill the memory; a hole takes no disk."""
+        for name, write in (
+            ("deep", lambda file: file.write(b"[" * 10**6)),
+            ("large", lambda file: file.truncate(2**36)),
+        ):
+            folder = shutil.copytree(saved_epoch, tmp_path / name)
+            with (newest(folder) / place).open("wb") as file:
+                write(file)
+            with pytest.raises(fnn.CheckpointError, match="got a damaged one"):
+                run(checkpoints=folder)
+
+    def test_a_history_larger_than_its_files_is_refused(self, saved_epoch, tmp_path):
+        folder = shutil.copytree(saved_epoch, tmp_path / "copy")
+        change_description(newest(folder), lambda about: about["leaves"]["history.losses"][0].__setitem__(0, 10**12))
+        with pytest.raises(fnn.CheckpointError, match="its history takes"):
+            run(checkpoints=folder)
+
+
+def change_description(checkpoint, change):
+    """Change the description of a checkpoint, and compute its checksum again."""
+    file = checkpoint / "about" / "metadata"
+    about = json.loads(file.read_text())
+    change(about)
+    del about["sha256"]
+    file.write_text(json.dumps(about | {"sha256": _hash(about)}))
 
 
 def damage(checkpoint):

@@ -1,6 +1,7 @@
 """What float16 does to an optimizer's ε is said before training, and nothing where it does nothing."""
 
 import warnings
+from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
@@ -47,11 +48,11 @@ def test_nothing_is_said_of_an_optimizer_that_float16_does_not_change(optimizer)
         warn_of_epsilon("fit", fnn.adam(1e-3), {"kernel": jnp.ones(2, jnp.bfloat16)})
 
 
-@pytest.mark.parametrize("function", [fnn.train, fnn.fit])
+@pytest.mark.parametrize("function", [fnn.train, fnn.fit, partial(fnn.fit, accumulate=2, batch_size=2)])
 def test_training_says_it(function):
     params = fnn.LinearParams(*[jnp.ones(shape, jnp.float16) for shape in ((2, 1), (1,))])
     x = jnp.ones((4, 2), jnp.float16)
-    with pytest.warns(UserWarning, match=rf"{function.__name__}: float16 parameters"):
+    with pytest.warns(UserWarning, match=rf"{'train' if function is fnn.train else 'fit'}: float16 parameters"):
         function(
             fnn.linear(2, 1), fnn.mean_squared_error, fnn.adam(1e-3), (x, x[:, :1]), epochs=1, key=KEY, params=params
         )

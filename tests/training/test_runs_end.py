@@ -19,7 +19,7 @@ from funcnn.training.batches import ArrayBatches
 from funcnn.training.interrupts import Interrupts
 from funcnn.training.pace import Pace, first_pace
 from funcnn.training.run_folder import LOCK, Owner
-from tests.training.runs import batches, bits, run, stream
+from tests.training.runs import MODEL, batches, bits, run, stream
 
 STOPS = [lambda progress: None]
 
@@ -53,6 +53,62 @@ def test_a_plain_run_leaves_soon_with_its_result(number, leaves, monkeypatch):
     losses = caught.value.trained.history.step_loss
     assert np.isfinite(np.asarray(losses)).any()
     assert ".trained" in caught.value.__notes__[0]
+
+
+def test_a_compilation_is_not_waited_for(monkeypatch):
+    """It goes on in its thread, and the result carries the parameters before the first step."""
+    begins, ends = threading.Event(), threading.Event()
+
+    class Slow:
+        def compile(self):
+            begins.set()
+            ends.wait(60)
+
+    class Function:
+        @staticmethod
+        def lower(*arguments, **settings):
+            return Slow()
+
+    monkeypatch.setattr("funcnn.training.batches.run_steps", Function)
+    sender = threading.Thread(target=lambda: (begins.wait(60), os.kill(os.getpid(), signal.SIGINT)))
+    sender.start()
+    start, params = time.monotonic(), MODEL.init(KEY)[0]
+    with pytest.raises(KeyboardInterrupt, match="before its first step") as caught:
+        run(params=params, batch_size=11)
+    assert time.monotonic() - start < 30
+    ends.set()
+    sender.join()
+    assert bits(caught.value.trained.params) == bits(params)
+    assert caught.value.trained.history.loss.shape == (0,)
+
+
+def test_a_signal_before_the_loop_ends_the_run(monkeypatch):
+    def slow(*given):
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("the signal came too late")
+
+    monkeypatch.setattr("funcnn.training.fit.initial_state", slow)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt, match="before its first step") as caught:
+        run()
+    assert caught.value.trained is None
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_threads_of_signals_return_and_raise():
+    with Interrupts().deferred():
+        pass
+    interrupts = Interrupts()
+    with interrupts.deferred():
+        assert interrupts.in_thread(lambda: threading.current_thread()) is not threading.main_thread()
+        with pytest.raises(LookupError, match="mine"):
+            interrupts.in_thread(lambda: {}["mine"])
+        with interrupts.at_once(), interrupts.at_once():
+            pass
+        with interrupts.at_once(), pytest.raises(KeyboardInterrupt):
+            interrupts.in_thread(lambda: None)
+            signal.raise_signal(signal.SIGINT)
+    assert Interrupts().in_thread(threading.current_thread) is threading.main_thread()
 
 
 def test_waiting_code_of_the_user_is_left_at_once():
@@ -228,8 +284,14 @@ def test_runs_in_threads_are_those_outside(tmp_path):
 @pytest.mark.parametrize("answer", [jnp.array(True), np.array([True]), np.bool_(True)])
 def test_answers_are_taken_by_truth(answer):
     assert run(callbacks=[lambda progress: answer]).history.loss.shape == (1,)
-    others = [lambda progress: np.zeros(1, bool), lambda progress: jnp.array(False), lambda progress: 1]
+    others = [lambda progress: np.zeros(1, bool), lambda progress: jnp.array(False), lambda progress: 0, str]
     assert run(epochs=2, callbacks=others).history.loss.shape == (2,)
+
+
+@pytest.mark.parametrize("answer", [1, 0.5, np.int64(3), jnp.array([2])])
+def test_a_number_does_not_end_training_and_is_reported(answer):
+    with pytest.warns(UserWarning, match="got a number, .*, which does not end training. Return None to go on"):
+        assert run(epochs=2, callbacks=[lambda progress: answer]).history.loss.shape == (2,)
 
 
 def test_answers_without_a_truth_are_refused_with_the_result():

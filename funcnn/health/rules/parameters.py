@@ -12,7 +12,7 @@ from funcnn.health.loss_curve import LossCurve, figure, has_parameters, outcome,
 from funcnn.health.record import HealthRecord, ModelFacts
 
 SHRUNK = 0.1
-"""The share of its first norm that is left of every layer. Where gradients decide, norms of kernels grow or stay."""
+"""The share of its first norm that is left of a layer. Where gradients decide, norms of kernels grow or stay."""
 
 NOISY = 0.8
 """A drop rate p multiplies the signal by noise of the variance p/(1 − p): four times the signal's square here. For
@@ -63,20 +63,23 @@ def equal_units(record: HealthRecord, facts: ModelFacts, curve: LossCurve) -> It
 
 
 def decay(record: HealthRecord, facts: ModelFacts, curve: LossCurve) -> Iterator[Finding]:
-    """Find runs in which the parameters of every layer go to 0."""
+    """Find runs in which the parameters of every layer go to 0, or of most: a mask may spare the others from decay."""
     norms = sampled(record, "parameter_norm")
     rows = np.flatnonzero(norms[0] != 0)
     if curve.learns or not len(rows) or not np.isfinite(norms).all():
         return
     left = norms[:, rows] / norms[0, rows]
-    if left[-1].max() >= SHRUNK:
+    shrunk = np.flatnonzero(left[-1] < SHRUNK)
+    if 2 * len(shrunk) < len(rows):
         return
-    name = record.names[rows[int(left[-1].argmax())]]
+    left = left[:, shrunk]
+    name = record.names[rows[shrunk[int(left[-1].argmax())]]]
+    where = "every layer" if len(shrunk) == len(rows) else f"{len(shrunk)} of {len(rows)} layers"
     yield Finding(
         "loss doesn't fall",
         name,
         since(record, left.max(axis=1) < SHRUNK),
-        f"The parameters go to 0 in every layer; of the norm of {name}, the slowest, {figure(left[-1].max())} is left. "
+        f"The parameters go to 0 in {where}; of the norm of {name}, the slowest, {figure(left[-1].max())} is left. "
         f"Their decay wins over the gradients; {outcome(curve)}.",
         "Divide the weight decay by 10 until the loss falls: 1e-4 to 1e-2 are usual.",
     )
