@@ -19,6 +19,7 @@ from funcnn.training.batches import ArrayBatches
 from funcnn.training.interrupts import Interrupts
 from funcnn.training.pace import Pace, first_pace
 from funcnn.training.run_folder import LOCK, Owner
+from tests.cases import KEY
 from tests.training.runs import MODEL, batches, bits, run, stream
 
 STOPS = [lambda progress: None]
@@ -96,17 +97,12 @@ def test_a_signal_before_the_loop_ends_the_run(monkeypatch):
 
 
 def test_threads_of_signals_return_and_raise():
-    with Interrupts().deferred():
-        pass
     interrupts = Interrupts()
     with interrupts.deferred():
         assert interrupts.in_thread(lambda: threading.current_thread()) is not threading.main_thread()
         with pytest.raises(LookupError, match="mine"):
             interrupts.in_thread(lambda: {}["mine"])
-        with interrupts.at_once(), interrupts.at_once():
-            pass
         with interrupts.at_once(), pytest.raises(KeyboardInterrupt):
-            interrupts.in_thread(lambda: None)
             signal.raise_signal(signal.SIGINT)
     assert Interrupts().in_thread(threading.current_thread) is threading.main_thread()
 
