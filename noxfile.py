@@ -217,9 +217,11 @@ def distributed(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def survival(session: nox.Session) -> None:
-    """Kills, broken bytes, threads, processes on one folder, full disks, Ctrl-C: what a run survives."""
+    """Kills, broken bytes, threads, processes on one folder, full disks, Ctrl-C: what a run survives; its memory."""
     session.install(".[experiments,training]")
     session.run("python", "-m", "experiments.benchmarks.survival", *session.posargs)
+    if not session.posargs:
+        session.run("python", "-m", "experiments.benchmarks.endurance")
 
 
 @nox.session(default=False)

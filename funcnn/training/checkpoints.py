@@ -11,6 +11,9 @@ from funcnn._checks import positive_integer
 class Checkpoints(NamedTuple):
     """Where and how often ``fit`` saves a run.
 
+    The checksums of a checkpoint prove that no byte of it was damaged after it was written. They do not prove who wrote
+    it: whoever changes a checkpoint can also compute its checksums. Resume from folders that others cannot write.
+
     Fields:
         folder: a folder for this run alone. It is created where it does not exist.
         every: steps between two checkpoints; ``None`` for one after every epoch. The last step is always saved.

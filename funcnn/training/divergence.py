@@ -67,23 +67,16 @@ def are_finite(tree: PyTree) -> bool:
     return bool(_are_finite(tree))
 
 
-def finite_parts(carry: Carry) -> tuple[bool, bool]:
-    """Return whether the parameters are finite, and whether all else of a carry is."""
-    params, rest = np.asarray(_finite_parts(carry))
-    return bool(params), bool(rest)
-
-
-@jax.jit
-def _finite_parts(carry):
-    return jnp.stack([_are_finite(carry.params), _are_finite((carry.state, carry.opt_state))])
-
-
 def check_rest_is_finite(setup: TrainingSetup, carry: Carry, step: int, epoch: int, trained: Trained) -> None:
     """Raise where running statistics or the optimizer's state are not finite, and were when training began.
+
+    They are looked at once, at the end, because to read them takes as long as to read the parameters twice.
 
     Raises:
         DivergenceError: with the names of these arrays.
     """
+    if are_finite((carry.state, carry.opt_state)):
+        return
     began = Carry((), setup.model.init(jax.random.key(0))[1], setup.optimizer.init(carry.params))
     now, then = (
         {

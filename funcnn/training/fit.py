@@ -56,7 +56,14 @@ from funcnn.training.placement import placement_on
 from funcnn.training.results import Progress, Trained
 from funcnn.training.resume import open_and_resume
 from funcnn.training.run import Run, RunState, initial_state
-from funcnn.training.run_identity import Identity, batch_shapes, data_identity, run_identity, validation_identity
+from funcnn.training.run_identity import (
+    Identity,
+    batch_shapes,
+    batches_identity,
+    data_identity,
+    run_identity,
+    validation_identity,
+)
 from funcnn.training.steps import Carry, Plan, TrainingSetup, initial_opt_state
 from funcnn.training.store import import_orbax
 from funcnn.training.train import train
@@ -128,7 +135,8 @@ def fit(
         epochs: passes over the data.
         batch_size: samples of a step, ``None`` for all of them. It stays ``None`` for an iterable of batches.
         validation: data to evaluate on after every epoch, in memory or an iterable of batches; or
-            ``Validation(data, every=n)`` to evaluate after every n-th epoch and the last.
+            ``Validation(data, every=n)`` to evaluate after every n-th epoch and the last. To resume, arrays and lists
+            of batches are compared, other iterables are not.
         metrics: by name, ``(prediction, target) -> scalar``, evaluated on the validation data in addition to the loss.
         early_stopping: ``EarlyStopping(patience, monitor="loss", mode="min")`` stops when a validation figure no longer
             improves, and returns the best parameters and state. ``None`` trains to the end and returns the newest.
@@ -323,6 +331,7 @@ def _identity(setup, carry, data, key, given, options, interrupts) -> Identity:
     values = {
         **data_identity("data", in_memory[0]),
         **data_identity("validation", in_memory[1]),
+        "validation.batches": batches_identity("fit(validation)", validation),
         "batch_size": setup.batch_size,
         "accumulate": options.accumulate,
         "monitor": setup.monitor_every,

@@ -9,9 +9,9 @@ from funcnn.training.batches import Stretch
 from funcnn.training.callbacks import is_end
 from funcnn.training.divergence import (
     DivergenceError,
+    are_finite,
     check_rest_is_finite,
     divergence_message,
-    finite_parts,
     last_finite,
     measure_sizes,
 )
@@ -33,14 +33,13 @@ def run_to_end(run: Run, at: RunState) -> Trained:
         KeyboardInterrupt, SystemExit: Ctrl-C or SIGTERM was received.
         BaseException: a callback or the source of the batches raised it. Every error has the result so far.
     """
-    is_rest_finite = True
+    began = at.position
     try:
         while at.epoch < run.epochs and not at.is_over:
             run.interrupts.check()
             start_time = time.monotonic()
             stretch = run.batches.run(at.carry, at.position, _next_stop(run, at), is_brief=at.pace.is_brief)
-            are_params_finite, is_rest_finite = finite_parts(stretch.carry)
-            if not np.isfinite(stretch.losses).all() or not are_params_finite:
+            if not np.isfinite(stretch.losses).all() or not are_finite(stretch.carry.params):
                 raise _divergence(run, at, stretch)
             at = _advance(run, at, stretch, time.monotonic() - start_time)
             at = _report(run, at, stretch)
@@ -51,7 +50,7 @@ def run_to_end(run: Run, at: RunState) -> Trained:
             run.store.finish()
         trained = result(run, at)
         run.interrupts.check()
-        if not is_rest_finite:
+        if at.position > began:
             check_rest_is_finite(run.setup, at.carry, at.position, at.epoch, trained)
     except BaseException as error:
         _end_early(run, at, error)

@@ -8,8 +8,9 @@ import threading
 from collections.abc import Hashable
 from typing import NamedTuple
 
-SECONDS = 0.4
-"""The time that a stretch should take. It leaves room for a machine that becomes twice as slow."""
+SECONDS = 0.6
+"""The time that a stretch should take: long, because each stretch copies the parameters, and well below a second, because
+the machine may become slower."""
 
 GROWTH = 8
 """How many times longer than the one before a stretch may be: short stretches are measured inexactly."""

@@ -1,8 +1,9 @@
 """The identity of a run: what a checkpoint is compared with, and the first difference in the user's terms."""
 
+import hashlib
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import metadata
 from itertools import zip_longest
@@ -14,8 +15,9 @@ import numpy as np
 import optax
 from jaxtyping import PyTree
 
+from funcnn._checks import numeric_array
 from funcnn.training.early_stopping import EarlyStopping
-from funcnn.training.fingerprint import fingerprints, key_data
+from funcnn.training.fingerprint import fingerprints, host_fingerprint, key_data
 from funcnn.training.program import held_settings, program_digest
 from funcnn.training.steps import Carry, TrainingSetup
 from funcnn.types import Batch, setting_text
@@ -142,6 +144,17 @@ def data_identity(name: str, data: Batch | tuple | None) -> dict[str, Any]:
     if data is None:
         return {f"{name}.x": None, f"{name}.y": None}
     return {f"{name}.{part}": fingerprints(jnp.asarray(array)) for part, array in zip("xy", data, strict=True)}
+
+
+def batches_identity(name: str, data: Any) -> str | None:
+    """Return one fingerprint of a list of batches; ``None`` for everything else, also for other iterables.
+
+    Another order of the batches is another list.
+    """
+    if not isinstance(data, Sequence) or isinstance(data, tuple):
+        return None
+    parts = (np.asarray(numeric_array(name, part)) for batch in data for part in batch)
+    return hashlib.sha256(" ".join(map(host_fingerprint, parts)).encode()).hexdigest()[:16]
 
 
 def validation_identity(

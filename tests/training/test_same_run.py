@@ -67,6 +67,7 @@ CHANGES = [
     ({"optimizer": masked(1)}, {"optimizer": masked(2)}, "least 1 in the checkpoint, 2 here"),
     ({"loss": weighted(1.0)}, {"loss": weighted(1.0001)}, "weights 1.0 in the checkpoint, 1.000"),
     ({"data": batches(), "batch_size": None}, {"data": OTHER_STREAM, "batch_size": None}, "the stream's batches"),
+    ({"validation": batches()}, {"validation": OTHER_STREAM}, "the values of validation.batches are others"),
 ]
 
 
