@@ -9,8 +9,8 @@ from collections.abc import Hashable
 from typing import NamedTuple
 
 SECONDS = 0.6
-"""The time that a stretch should take: long, because each stretch copies the parameters, and well below a second, because
-the machine may become slower."""
+"""The time that a stretch should take. It is long, because each stretch copies the parameters, and well below a second,
+because the machine may become slower."""
 
 GROWTH = 8
 """How many times longer than the one before a stretch may be: short stretches are measured inexactly."""
