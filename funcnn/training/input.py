@@ -100,8 +100,15 @@ def given_or_shapes(name, model, params, state) -> tuple[Any, Any]:
 
 def start(name, model, key, params, state):
     """Return the initial parameters and state, drawn where they are not given, and the key of the loop."""
-    init_key, loop_key = jax.random.split(key)
+    init_key, loop_key = _two_keys(key)
     return *initial_parameters(name, model, init_key, params, state), loop_key
+
+
+@jax.jit
+def _two_keys(key):
+    """Split a key by one compiled call: to take an array of keys apart outside takes several."""
+    first, second = jax.random.split(key)
+    return first, second
 
 
 def initial_parameters(name, model, key, params, state):
