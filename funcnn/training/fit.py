@@ -196,8 +196,9 @@ def fit(
     with interrupts.deferred(), contextlib.ExitStack() as stack:
         with interrupts.before_the_loop():
             check_setup("fit", model, loss, optimizer, key, grad)
-            data, options = _checked_inputs(model, loss, given, data, options)
-            params, state, loop_key = start("fit", model, key, params, state)
+            trees = given_or_shapes("fit", model, params, state)
+            data, options = _checked_inputs(model, loss, trees, data, options)
+            params, state, loop_key = start(model, key, params, state, trees[1])
             warn_of_epsilon("fit", plain, params)
             setup = TrainingSetup(model, loss, optimizer, grad, 0, placement, options.monitor_every)
             setup, batches = _batches(setup, data, batch_size, loop_key, params, state, options, interrupts)
@@ -271,13 +272,12 @@ def _checked_options(
     )  # fmt: skip
 
 
-def _checked_inputs(model, loss, given, data, options) -> tuple[Any, _Options]:
-    """Check parameters, state and all data in memory, before anything is compiled.
+def _checked_inputs(model, loss, trees, data, options) -> tuple[Any, _Options]:
+    """Check all data in memory, before anything is compiled; ``trees`` are parameters and state, or their shapes.
 
     Returns:
         The data and the options, with data in memory as a ``Batch`` of arrays.
     """
-    trees = given_or_shapes("fit", model, *given)
     if not is_stream(data):
         data = checked_batch("fit(data)", model, loss, *trees, data)
     return data, options._replace(validation=checked_held_out(options.validation, model, loss, *trees))

@@ -84,13 +84,14 @@ def given_or_shapes(name, model, params, state) -> tuple[Any, Any]:
     expected_params, expected_state = initial_shapes(model)
     params = expected_params if params is None else params
     check_same_tree(f"{name}(params)", params, expected_params, INIT, dtypes=False)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            raise TypeError(
-                f"{name}(params): expected floating parameters, got {jnp.result_type(leaf)} "
-                f"at {jax.tree_util.keystr(path)}. Convert them first."
-            )
-    dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves(params)}
+    dtypes = {_dtype(leaf) for leaf in jax.tree.leaves(params)}
+    if not all(jnp.issubdtype(dtype, jnp.floating) for dtype in dtypes):
+        leaves = jax.tree_util.tree_leaves_with_path(params)
+        path, leaf = next(pair for pair in leaves if not jnp.issubdtype(_dtype(pair[1]), jnp.floating))
+        raise TypeError(
+            f"{name}(params): expected floating parameters, got {_dtype(leaf)} "
+            f"at {jax.tree_util.keystr(path)}. Convert them first."
+        )
     if state is None and len(dtypes) == 1:
         return params, jax.tree.map(partial(_in_dtype, *dtypes), expected_state)
     state = expected_state if state is None else state
@@ -98,10 +99,28 @@ def given_or_shapes(name, model, params, state) -> tuple[Any, Any]:
     return params, state
 
 
-def start(name, model, key, params, state):
-    """Return the initial parameters and state, drawn where they are not given, and the key of the loop."""
+def _dtype(leaf) -> Any:
+    """Return the dtype of a parameter in JAX, without ``jnp.result_type``, which takes longer, where it is known."""
+    return leaf.dtype if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct) else jnp.result_type(leaf)
+
+
+def start(model, key, params, state, expected_state):
+    """Return the initial parameters and state, drawn where they are not given, and the key of the loop.
+
+    A drawn state has the dtypes of ``expected_state``, which ``given_or_shapes`` returns.
+    """
     init_key, loop_key = _two_keys(key)
-    return *initial_parameters(name, model, init_key, params, state), loop_key
+    if params is None:
+        params, drawn_state = initialize(model, init_key)
+    elif state is None:
+        drawn_state = initial_state(init_key, model=model)
+    if state is None:
+        state = jax.tree.map(
+            lambda leaf, like: leaf if leaf.dtype == like.dtype else leaf.astype(like.dtype),
+            drawn_state,
+            expected_state,
+        )
+    return params, state, loop_key
 
 
 @jax.jit
@@ -109,22 +128,6 @@ def _two_keys(key):
     """Split a key by one compiled call: to take an array of keys apart outside takes several."""
     first, second = jax.random.split(key)
     return first, second
-
-
-def initial_parameters(name, model, key, params, state):
-    """Return the given parameters and state, or draw them. A drawn state has the parameters' dtype."""
-    _, expected_state = given_or_shapes(name, model, params, state)
-    if params is None:
-        params, drawn_state = initialize(model, key)
-    elif state is None:
-        drawn_state = initial_state(key, model=model)
-    if state is None:
-        state = jax.tree.map(
-            lambda leaf, like: leaf if leaf.dtype == like.dtype else leaf.astype(like.dtype),
-            drawn_state,
-            expected_state,
-        )
-    return params, state
 
 
 def check_fits(model, params, state, name) -> None:

@@ -80,8 +80,9 @@ def train(
     epochs = positive_integer("train(epochs)", epochs)
     check_setup("train", model, loss, optimizer, key, grad)
     # Drawing the parameters compiles a program: the data are checked before.
-    batch = checked_batch("train(data)", model, loss, *given_or_shapes("train", model, params, state), data)
-    params, state, loop_key = start("train", model, key, params, state)
+    trees = given_or_shapes("train", model, params, state)
+    batch = checked_batch("train(data)", model, loss, *trees, data)
+    params, state, loop_key = start(model, key, params, state, trees[1])
     warn_of_epsilon("train", optimizer, params)
     check_targets("train(data)", model, loss, params, state, batch)
     plan = Plan(len(batch.x), checked_batch_size("train", batch_size, len(batch.x)))
