@@ -95,12 +95,15 @@ class Interrupts:
                 returned.append(function())
             except BaseException as error:  # raised again in the calling thread
                 raised.append(error)
+            finally:
+                has_ended.set()
 
-        thread = threading.Thread(target=work)
+        has_ended = threading.Event()
         with self.at_once():
-            thread.start()
-            while thread.is_alive():
-                thread.join(LOOK_SECONDS)
+            threading.Thread(target=work).start()
+            # Not join: where a signal interrupts it, Python 3.11 takes the thread for ended, and exits without it.
+            while not has_ended.wait(LOOK_SECONDS):
+                pass
         if raised:
             raise raised[0]
         return returned[0]
