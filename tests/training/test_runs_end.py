@@ -88,7 +88,7 @@ def test_a_signal_before_the_loop_ends_the_run(monkeypatch):
         signal.raise_signal(signal.SIGINT)
         raise AssertionError("the signal came too late")
 
-    monkeypatch.setattr("funcnn.training.fit.initial_state", slow)
+    monkeypatch.setattr(sys.modules["funcnn.training.fit"], "initial_state", slow)  # fit is the function's name, too
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt, match="before its first step") as caught:
         run()
