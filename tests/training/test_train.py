@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import funcnn as fnn
-from funcnn.training.input import initial_parameters, initialize
+from funcnn.training.input import given_or_shapes, initialize, start
 from tests.cases import KEY, WIDEST, largest_gap
 
 X = jax.random.normal(KEY, (10, 3), WIDEST)
@@ -255,7 +255,8 @@ def test_parameters_are_the_models_own_however_many_there_are(hidden):
 def test_a_state_that_is_not_given_is_the_models_own_beside_given_parameters():
     model = fnn.serial(fnn.linear(3, 4), fnn.batch_norm(4), fnn.linear(4, 2))
     params, state = model.init(KEY)
-    found_params, found_state = initial_parameters("train", model, jax.random.key(7), params, None)
+    _, expected_state = given_or_shapes("train", model, params, None)
+    found_params, found_state, _ = start(model, jax.random.key(7), params, None, expected_state)
     assert found_params is params
     assert jax.tree.structure(found_state) == jax.tree.structure(state)
     assert largest_gap(found_state, state) == 0
