@@ -278,9 +278,10 @@ def _checked_inputs(model, loss, trees, data, options) -> tuple[Any, _Options]:
     Returns:
         The data and the options, with data in memory as a ``Batch`` of arrays.
     """
+    params, state = trees
     if not is_stream(data):
-        data = checked_batch("fit(data)", model, loss, *trees, data)
-    return data, options._replace(validation=checked_held_out(options.validation, model, loss, *trees))
+        data = checked_batch("fit(data)", model, loss, params, state, data)
+    return data, options._replace(validation=checked_held_out(options.validation, model, loss, params, state))
 
 
 def _batches(setup, data, batch_size, key, params, state, options, interrupts) -> tuple[TrainingSetup, Any]:

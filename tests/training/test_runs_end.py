@@ -37,9 +37,9 @@ def test_a_plain_run_leaves_soon_with_its_result(number, leaves, monkeypatch):
     handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     run_stretch, sent = ArrayBatches.run, []
 
-    def signal_after_the_first(self, *given):
+    def signal_after_the_first(self, *given, **settings):
         """Send the signal while training, and not while the step is compiled."""
-        stretch = run_stretch(self, *given)
+        stretch = run_stretch(self, *given, **settings)
         if not sent:
             sent.append((time.monotonic(), signal_soon(number)))
         return stretch
