@@ -155,6 +155,7 @@ class LayerSpec:
             where in prediction mode the output at a position depends on x at that position alone, else a ``Decoding``;
             ``None`` where all positions are needed.
         attention_weights: ``(residuals) -> weights``, ``(..., queries, keys)``, each row a distribution over the keys.
+        is_recurrent: whether each step's output depends on that of the step before, along the axis before the features.
 
     Raises:
         TypeError, ValueError: a field of another form.
@@ -173,6 +174,7 @@ class LayerSpec:
     mixes_samples: bool = False
     decoding: Decoding | Literal["alone"] | None = None
     attention_weights: Callable[[Residuals], Array] | None = None
+    is_recurrent: bool = False
 
     def __post_init__(self):
         _check_spec("LayerSpec", self.name, self.settings)

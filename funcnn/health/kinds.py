@@ -18,7 +18,8 @@ Kind: TypeAlias = Literal[
 - ``labels that don't fit the loss``: targets outside the range of the output layer or of the loss, an output layer that
   the loss contains already, targets of one class, class numbers or large values in a squared error;
 - ``unscaled input``: features far from mean 0 and spread 1, for which no initialization and no learning rate is right;
-- ``exploding gradients``: the gradient grows from layer to layer in the backward pass, or is not finite;
+- ``exploding gradients``: the gradient grows from layer to layer, or from step to step of a sequence, in the backward
+  pass, or is not finite;
 - ``dead units``: rectifying units that are off for every sample; they get no gradient and stay off;
 - ``saturation``: sigmoid or tanh units in their flat tails, where f′ is nearly 0;
 - ``vanishing gradients``: the gradient at a layer with parameters is a tiny share of the output's;

@@ -55,6 +55,8 @@ class LayerMeasures(NamedTuple):
         parameter_norm: the norm of the parameters.
         attention_entropy: the mean entropy of a query's attention weights, in nats: 0 where each query sees one key
             alone, log n where it sees n keys equally. It is not measured in the blockwise form, which keeps no weights.
+        growth_over_time: the largest root mean square of ∂L/∂x[t] over the steps t of a recurrent layer, over that of
+            the last step whose ∂L/∂x[t] isn't 0.
     """
 
     mean: Float[Array, "*layers"]
@@ -67,6 +69,7 @@ class LayerMeasures(NamedTuple):
     gradient_norm: Float[Array, "*layers"]
     parameter_norm: Float[Array, "*layers"]
     attention_entropy: Float[Array, "*layers"] | float = 0.0
+    growth_over_time: Float[Array, "*layers"] | float = 0.0
 
 
 MonitoredGradFn: TypeAlias = Callable[..., tuple[tuple[Scalar, State], Params, LayerMeasures]]
@@ -199,9 +202,20 @@ def _between_units(y):
     return jnp.sqrt(y.var(axis=-1).mean())
 
 
-def _backward_measures(measures, dparams, dy) -> LayerMeasures:
+def _backward_measures(layer, measures, dparams, dy, dx) -> LayerMeasures:
     dtype = measures.mean.dtype
-    return measures._replace(cotangent=_root_mean_square(dy, dtype), gradient_norm=_tree_norm(dparams, dtype))
+    measures = measures._replace(cotangent=_root_mean_square(dy, dtype), gradient_norm=_tree_norm(dparams, dtype))
+    if spec_of(layer).is_recurrent and dx is not None:
+        measures = measures._replace(growth_over_time=_growth_over_time(dx.astype(dtype)))
+    return measures
+
+
+def _growth_over_time(dx):
+    """Return the largest root mean square of a step's dx over that of the last step that has any."""
+    by_step = jnp.moveaxis(dx, -2, 0).reshape(dx.shape[-2], -1)
+    sizes = jnp.sqrt((by_step * by_step).mean(axis=1))
+    last = len(sizes) - 1 - jnp.argmax(sizes[::-1] != 0)
+    return _ratio(sizes.max(), sizes[last])
 
 
 def _slopes(layer, residuals, y):

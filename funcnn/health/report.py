@@ -18,7 +18,7 @@ _COLUMNS = {
     "mean": "mean", "spread": "spread", "saturated": "saturated", "dead": "dead", "gradient": "relative_cotangent",
     "by weights": "gradient_norm", "weights": "parameter_norm",
 }  # fmt: skip
-_ATTENTION = {"entropy": "attention_entropy"}
+_OF_SEQUENCES = {"entropy": "attention_entropy", "over time": "growth_over_time"}
 
 
 class HealthReport(NamedTuple):
@@ -100,7 +100,8 @@ def _table(record: HealthRecord, blamed: set) -> Table:
         for place, name in enumerate(record.names)
         if place < FIRST_ROWS or name in blamed or len(record.names) <= MAX_ROWS
     ]
-    shown_measures = _COLUMNS | (_ATTENTION if np.any(record.measures.attention_entropy) else {})
+    of_sequences = {title: name for title, name in _OF_SEQUENCES.items() if np.any(getattr(record.measures, name))}
+    shown_measures = _COLUMNS | of_sequences
     figures = {title: sampled(record, name)[last] for title, name in shown_measures.items()}
     figures["update"] = np.asarray(record.update_ratios, np.float64)[last]
     columns = {"layer": [record.names[place] for place in shown]}

@@ -53,7 +53,7 @@ def _is_note(tree: Any) -> bool:
 def annotated(
     model: Layer,
     forward_note: Callable[[Layer, Params, Any, Array], Any],
-    backward_note: Callable[[Any, Params, Array], Any],
+    backward_note: Callable[[Layer, Any, Params, Array, Array | None], Any],
 ) -> Layer:
     """Return the model with notes on every leaf layer, which its backward returns as ``Annotated`` gradients.
 
@@ -62,7 +62,7 @@ def annotated(
     Args:
         model: any layer.
         forward_note: ``(layer, params, residuals, y) -> note``, called in the forward pass.
-        backward_note: ``(note, dparams, dy) -> note``, called in the backward pass.
+        backward_note: ``(layer, note, dparams, dy, dx) -> note``, called in the backward pass.
 
     Returns:
         A layer with the model's parameters, state and outputs.
@@ -75,7 +75,7 @@ def annotated(
     def backward(layer, kept, dy):
         residuals, note = kept
         dparams, dx = layer.backward(residuals, dy)
-        return Annotated(dparams, backward_note(note, dparams, dy)), dx
+        return Annotated(dparams, backward_note(layer, note, dparams, dy, dx)), dx
 
     def annotate(layer):
         return Layer(layer.init, partial(forward, layer), partial(backward, layer), spec_of(layer))

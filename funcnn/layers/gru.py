@@ -226,5 +226,6 @@ def gru(in_features: int, features: int, kernel_init: KernelInit = xavier) -> La
         slope=_gru_slopes,
         output_range=(-1.0, 1.0),
         decoding=Decoding(start_hidden, _gru_advance),
+        is_recurrent=True,
     )
     return Layer(partial(_gru_init, **settings), _gru_layer_forward, gru_backward, spec)

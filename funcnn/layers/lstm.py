@@ -223,5 +223,6 @@ def lstm(in_features: int, features: int, kernel_init: KernelInit = xavier, forg
         slope=_lstm_slopes,
         output_range=(-1.0, 1.0),
         decoding=Decoding(_lstm_start, _lstm_advance),
+        is_recurrent=True,
     )
     return Layer(partial(_lstm_init, **settings), _lstm_layer_forward, lstm_backward, spec)

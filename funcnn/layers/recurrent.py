@@ -259,6 +259,7 @@ def rnn(in_features: int, features: int, kernel_init: KernelInit = xavier) -> La
         slope=_rnn_slope,
         output_range=(-1.0, 1.0),
         decoding=Decoding(start_hidden, _rnn_advance),
+        is_recurrent=True,
     )
     return Layer(partial(_rnn_init, **settings), _rnn_layer_forward, rnn_backward, spec)
 

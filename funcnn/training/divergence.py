@@ -164,7 +164,7 @@ def divergence_message(loss: Loss, sizes: Sizes, step: int, epoch: int, saved: i
 @partial(jax.jit, static_argnames="setup")
 def _figures(carry, batch, key, *, setup):
     (loss, _), gradients = setup.grad(setup.model, setup.loss)(carry.params, carry.state, batch, key=key)
-    model = annotated(setup.model, lambda layer, params, residuals, y: _peak(y), lambda peak, dparams, dy: peak)
+    model = annotated(setup.model, lambda layer, params, residuals, y: _peak(y), lambda layer, peak, *gradients: peak)
     y, _, residuals = model.forward(carry.params, carry.state, batch.x, train=True, key=key)
     peaks, _ = model.backward(residuals, jnp.zeros_like(y))
     activations = figures_in_order(lambda leaf: leaf.note, setup.model, peaks)

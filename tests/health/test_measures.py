@@ -230,3 +230,13 @@ def test_bad_arguments_are_refused(small, as_for_users):
         monitored_value_and_grad(model, fnn.softmax_cross_entropy, "manual")
     with pytest.raises(ValueError, match=r"update_ratios\(updates\)"):
         update_ratios(model, params[:2], params)
+
+
+def test_growth_over_time_is_that_of_the_recurrent_kernel():
+    model = fnn.serial(fnn.rnn(2, 3), fnn.last_step, fnn.linear(3, 1))
+    (recurrent, *others), state = jax.tree.map(lambda leaf: leaf.astype(WIDEST), model.init(jax.random.key(0)))
+    # From zero inputs h stays 0, where tanh is the identity: a step back multiplies the gradient by 2.
+    params = (recurrent._replace(hidden_kernel=2 * jnp.eye(3, dtype=WIDEST)), *others)
+    batch = (jnp.zeros((4, 5, 2), WIDEST), jnp.ones((4, 1), WIDEST))
+    _, _, measures = jax.jit(monitored_value_and_grad(model, fnn.mean_squared_error))(params, state, batch)
+    np.testing.assert_allclose(measures.growth_over_time, [16.0, 0.0, 0.0], rtol=TOLERANCE)

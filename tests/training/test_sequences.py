@@ -72,6 +72,30 @@ def test_files_and_predictions(monitored, tmp_path):
     np.testing.assert_array_equal(made, STARTS[:2, :5] % VOCABULARY)
 
 
+@pytest.mark.parametrize(("scale", "found"), [(1.0, ()), (2.0, ("exploding gradients",))])
+def test_gradients_that_explode_through_time_are_found(scale, found):
+    """The sign of the first of 20 small inputs, which is not learnt in so few epochs."""
+    model = fnn.serial(fnn.rnn(1, 8), fnn.last_step, fnn.linear(8, 1))
+    params, _ = model.init(KEY)
+    params = (params[0]._replace(hidden_kernel=scale * params[0].hidden_kernel), *params[1:])
+    x = 1e-7 * jax.random.normal(jax.random.key(1), (24, 20, 1))  # so small that tanh stays linear
+    y = (x[:, 0] > 0).astype(x.dtype)
+    trained = fnn.fit(
+        model, fnn.sigmoid_cross_entropy, fnn.sgd(1e-3), (x, y), epochs=12, key=KEY, params=params, monitor=1
+    )
+    health = trained.history.health
+    kinds = tuple(finding.kind for finding in health.findings if finding.kind == "exploding gradients")
+    assert kinds == found, str(health)
+    growth = np.asarray(health.record.measures.growth_over_time)
+    assert (growth[:, 1:] == 0).all()
+    # 19 steps back; the input's kernel sees one direction of the gradient, which the hidden kernel turns.
+    assert 1 / 5 < growth[0, 0] / scale**19 < 5
+    assert "over time" in str(health)
+    for finding in health.findings:
+        if finding.kind in found:
+            assert finding.layer == "layers[0] rnn"
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("model", [fnn.gpt(VOCABULARY, 3, 4, 2, 1, dropout=0.2), LSTM], ids=["gpt", "lstm"])
 def test_gradients_are_autodiff_s_layer_by_layer(model):

@@ -130,7 +130,14 @@ def _constant_output(record: HealthRecord, facts: ModelFacts) -> tuple[int, str,
 
 
 def exploding(record: HealthRecord, facts: ModelFacts, curve: LossCurve) -> Iterator[Finding]:
-    """Find gradients that grow from layer to layer in the backward pass, at the start of the run."""
+    """Find gradients that grow from layer to layer, or from step to step of a sequence, in the backward pass.
+
+    From layer to layer they are those at the start of the run.
+    """
+    through_time = _exploding_through_time(record, curve)
+    if through_time is not None:
+        yield through_time
+        return
     first = sampled(record, "relative_cotangent")[0]
     remedy = "Use kernels that keep the variance (xavier, he), batch_norm or layer_norm, or clip the gradients' norm."
     if not np.isfinite(first).all():
@@ -153,6 +160,29 @@ def exploding(record: HealthRecord, facts: ModelFacts, curve: LossCurve) -> Iter
         f"{_sentence(outcome(curve))}",
         remedy,
     )
+
+
+def _exploding_through_time(record: HealthRecord, curve: LossCurve) -> Finding | None:
+    """Return the finding on the recurrent layer whose gradient grows most from the last step to an earlier one."""
+    measured = np.broadcast_to(np.asarray(record.measures.growth_over_time, np.float64), record.update_ratios.shape)
+    growth = np.where(np.isfinite(measured), measured, np.inf)
+    usual_growth = np.maximum(growth[0], np.median(growth, axis=0))
+    worst = int(usual_growth.argmax())
+    if not curve.may_be_hindered(usual_growth[worst] / EXPLODED):
+        return None
+    return Finding(
+        "exploding gradients",
+        record.names[worst],
+        since(record, growth[:, worst] > EXPLODED),
+        f"The gradient by the input of {record.names[worst]} is {_times(usual_growth[worst])} as large at an early "
+        f"step of a sequence as at its last step: it grows at every step back through the hidden kernel. "
+        f"{_sentence(outcome(curve))}",
+        "Clip the gradients' norm, start with an orthogonal hidden kernel (the default), or use lstm or gru.",
+    )
+
+
+def _times(ratio: float) -> str:
+    return f"{figure(ratio)} times" if np.isfinite(ratio) else "infinitely many times"
 
 
 def _change(relative: np.ndarray) -> np.ndarray:
