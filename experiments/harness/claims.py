@@ -25,6 +25,7 @@ class Section(StrEnum):
     WHAT = "What neural networks are"
     WHY_APPROXIMATION = "Why they matter: universal approximation"
     WHY_FEATURES = "Why they matter: feature learning"
+    WHY_FOUNDATION = "Why they matter: foundation of deep learning"
     WHY_STATE_OF_THE_ART = "Why they matter: state of the art"
     WHY_SCALE = "Why they matter: scale"
     PERCEPTRON = "1. The perceptron"

@@ -15,6 +15,9 @@ TRAIN_NOTHING = {
     "optimizers": {0, 1, 2},
     "classification_loss": {0},
     "softmax": {0},
+    "convolution": {0},
+    "recurrent": {0},
+    "attention": {0},
 }
 """By index: computations without training, and walks over surfaces that aren't networks."""
 
