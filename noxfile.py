@@ -233,7 +233,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def scaling(session: nox.Session) -> None:
-    """How cost grows: ensembles, depth, size, precision, memory, first uses, checking gradients, two processes."""
+    """How cost grows: ensembles, depth, size, precision, architectures, memory, first uses, checking, two processes."""
     session.install(".[experiments]", *BENCH_TOOLS)
     for study in (
         "memory",
@@ -242,6 +242,7 @@ def scaling(session: nox.Session) -> None:
         "depth",
         "growth",
         "precision",
+        "architectures",
         "checking",
         "first_check",
         "processes",

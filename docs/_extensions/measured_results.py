@@ -10,7 +10,17 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "results" / "generated"
 RESULTS = ROOT / "experiments" / "benchmarks" / "results"
-STUDIES = ("memory", "first_use", "ensembles", "depth", "growth", "precision", "checking", "processes")
+STUDIES = (
+    "memory",
+    "first_use",
+    "ensembles",
+    "depth",
+    "growth",
+    "precision",
+    "architectures",
+    "checking",
+    "processes",
+)
 WIDTH = 110
 
 

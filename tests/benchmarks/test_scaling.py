@@ -12,6 +12,7 @@ import funcnn as fnn
 from experiments.benchmarks.scaling import (
     _measurement,
     _other_libraries,
+    architectures,
     checking,
     depth,
     ensembles,
@@ -195,6 +196,18 @@ def test_precision(tmp_path):
     differences = np.subtract(digits["accuracies"]["bfloat16"], digits["accuracies"]["float32"])
     assert digits["bfloat16_minus_float32"]["value"] == pytest.approx(differences.mean())
     assert min(digits["accuracies"]["bfloat16"]) > 0.3
+
+
+@pytest.mark.benchmarks_smoke
+def test_architectures(tmp_path):
+    found = run(
+        architectures, architectures.ArchitecturesSettings, tmp_path, "--steps", "1", "--repetitions", "2", "--only",
+        "LSTM",
+    )  # fmt: skip
+    lstm = found["networks"]["LSTM"]
+    assert lstm["difference_of_losses"] < 1e-5
+    by_hand, by_autodiff = (np.array(lstm["seconds"][key]) for key in architectures.GRADIENTS)
+    assert lstm["speed_over_jax_grad"]["value"] == pytest.approx(np.median(by_autodiff / by_hand))
 
 
 @pytest.mark.benchmarks_smoke
