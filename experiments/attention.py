@@ -75,14 +75,15 @@ ONE_LAYER = Claim(
     quantity="accuracy of two layers minus that of one, seed by seed",
 )  # fmt: skip
 NO_POSITIONS = Claim(
-    **TRAINED, name="attention-no-positions", source=ONE_CAUSAL.source, at_least=-0.02,
-    sentence="The causal mask replaces positions: two layers without them learn induction as well, within 2 points.",
-    quantity="accuracy without positions minus that with them, seed by seed",
+    **TRAINED, name="attention-no-positions", source=ONE_CAUSAL.source, at_least=0.05,
+    sentence="The causal mask replaces positions only in part: without them two layers stay 5 points behind or more.",
+    quantity="accuracy with positions minus that without them, seed by seed",
 )  # fmt: skip
 
 KEYS, VALUES, WIDTH = 8, 8, 32
 ALPHABET, CONTEXT, JUMP = 8, 32, 0.2
 RECALL_BATCH, INDUCTION_BATCH, TEST_COPIES = 64, 16, 16
+RECALL_STEPS, INDUCTION_STEPS = 300, 800
 RECALL_ADAM, INDUCTION_ADAM = fnn.adam(1e-2), fnn.adam(5e-3)
 
 
@@ -221,7 +222,7 @@ def learning_figure(title: str, found: dict[str, Scores], thresholds: dict[str, 
 def recall(settings: Settings) -> Outcome:
     grad = checked_attention_value_and_grad(settings, last=True)
     keys = settings.keys_of(RECALL)
-    given = {"optimizer": RECALL_ADAM, "grad": grad, "steps": settings.steps(quick=300, full=2000)}
+    given = {"optimizer": RECALL_ADAM, "grad": grad, "steps": RECALL_STEPS}
     found = {
         kind: train_and_score(settings, keys, recaller(kind), draw_pairs, **given) for kind in ("attention", "LSTM")
     }
@@ -284,7 +285,7 @@ def looker(layers: int, *, with_positions: bool = True) -> fnn.Layer:
 def induction(settings: Settings) -> Outcome:
     grad = checked_attention_value_and_grad(settings, last=False)
     keys = settings.keys_of(TWO_LAYERS)
-    given = {"optimizer": INDUCTION_ADAM, "grad": grad, "steps": settings.steps(quick=400, full=4000)}
+    given = {"optimizer": INDUCTION_ADAM, "grad": grad, "steps": INDUCTION_STEPS}
     models = {
         "two layers": looker(2),
         "one layer": looker(1),
@@ -292,7 +293,7 @@ def induction(settings: Settings) -> Outcome:
     }
     found = {name: train_and_score(settings, keys, model, draw_walks, **given) for name, model in models.items()}
     two, one, without = (scores.accuracy for scores in found.values())
-    results = (judge(TWO_LAYERS, two), judge(ONE_LAYER, two - one), judge(NO_POSITIONS, without - two))
+    results = (judge(TWO_LAYERS, two), judge(ONE_LAYER, two - one), judge(NO_POSITIONS, two - without))
     best = 1 - JUMP + JUMP / ALPHABET
     figure = learning_figure("What followed before", found, {"by chance": 1 / ALPHABET, "at most": best})
     text = (
@@ -300,7 +301,8 @@ def induction(settings: Settings) -> Outcome:
         f"sequence itself. After {given['steps']:,} steps two layers predict {two.mean():.1%} of the next symbols, one "
         f"layer {one.mean():.1%}, two layers without positions {without.mean():.1%}. A fifth of the steps are jumps, "
         f"so that {best:.1%} is the most.\n\nOne layer finds the earlier A by its content, and reads A there. It "
-        "needs the symbol after A, which a first layer has to move one position on."
+        "needs the symbol after A, which a first layer has to move one position on. Without positions the first layer "
+        "has only the mask to tell which symbol is the one before."
     )
     return Outcome(results, (figure,), text=text)
 

@@ -101,7 +101,7 @@ CLIP = {
 }  # fmt: skip
 UNCLIPPED = Claim(
     **CLIP, name="recurrent-unclipped", at_least=0.5,
-    sentence="From a kernel of twice an orthogonal one, descent without clipping ends worse than a constant or diverges.",
+    sentence="From twice an orthogonal kernel, descent diverges or ends worse than a constant in half of the runs.",
 )  # fmt: skip
 CLIPPED = Claim(
     **CLIP, name="recurrent-clipped", at_most=1 / 3,
@@ -372,7 +372,7 @@ def clipping(settings: Settings) -> Outcome:
         f"Median error by step. Shares of runs that end above 1.5 times the error of a constant: {summary}.",
         (lines({name: Curve(1 + np.arange(values.shape[1]), np.median(values, 0)) for name, values in losses.items()},
                x="step", y="mean squared error (median)", log="y", thresholds={"a constant": VARIANCE}),),
-        "Plain recurrent networks whose recurrent kernels start at twice orthogonal ones, marks within ten steps, rate 0.1.",
+        "Plain recurrent networks that start with twice an orthogonal kernel, marks within ten steps, rate 0.1.",
     )  # fmt: skip
     text = (
         f"Runs that end worse than 1.5 times the error of a constant: {summary}. With such kernels "
