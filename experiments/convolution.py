@@ -84,7 +84,7 @@ IMAGES_INVARIANT = Claim(
 KERNELS = Claim(
     **FOUNDATION | {"section": Section.WHY_FEATURES}, name="conv-kernels-smooth", at_least=0,
     sentence="Training makes neighbouring weights of the first kernels more alike, as in strokes and edges.",
-    quantity="correlation of horizontal and vertical neighbours in the eight 5 × 5 kernels, after minus before training",
+    quantity="correlation of neighbours across and down in the eight 5 × 5 kernels, after minus before training",
 )  # fmt: skip
 
 CLASSES, BATCH, SHIFT = 10, 100, 3
@@ -127,9 +127,11 @@ def train_in_turn(keys, training: fnn.Batch, tests: tuple[fnn.Batch, ...], *, mo
     """Train a network for each key, one after another: a vmapped convolution is a grouped one, slow on a CPU."""
 
     def one(key):
+        params, state = model.init(key)
         trained = fnn.train(
-            model, fnn.softmax_cross_entropy, optimizer, training, epochs=epochs, batch_size=BATCH, key=key, grad=grad
-        )
+            model, fnn.softmax_cross_entropy, optimizer, training, epochs=epochs, batch_size=BATCH, key=key, grad=grad,
+            params=params, state=state,
+        )  # fmt: skip
         seen = [fnn.predict(model, trained.params, trained.state, test.x) for test in tests]
         right = [fnn.accuracy(y, test.y) for y, test in zip(seen, tests, strict=True)]
         return jnp.stack(right), trained.history.loss, trained.params

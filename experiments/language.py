@@ -262,8 +262,8 @@ def describe(size: Size, text: Text, measured: dict[str, float]) -> str:
         f"The text has {len(text.training) + len(text.test):,} characters of {len(text.characters)} kinds. It comes "
         f"with Python, and differs between its versions. Nats for a character of its last tenth: {summary}; by chance "
         f"{math.log(len(text.characters)):.2f}.\n\nThe n-gram models mix the counts of runs of all lengths in the "
-        "training text by Witten and Bell's rule. The untrained GPT's logits are products with the embedding of the last "
-        "character, among others, so that it predicts repetition, which spaces bring. The networks were trained on "
+        "training text by Witten and Bell's rule. The untrained GPT's output is close to the embedding of the last "
+        "character, so that it predicts repetition, which spaces bring. The networks were trained on "
         f"{size.steps * size.batch * size.context / len(text.training):.1f} times as many characters as it has. Below "
         "are continuations of the first characters of test windows, drawn from the first GPT at temperature 0.8."
     )
