@@ -11,7 +11,7 @@ from experiments.convolution import count, neighbour_correlation, shift_right, s
 def test_the_network_has_as_many_parameters_as_the_papers():
     assert count(signal_cnn()) == 5_210
     params, state = jax.eval_shape(signal_cnn().init, jax.random.key(0))
-    x = jax.ShapeDtypeStruct((2, 40, 1), jnp.float32)
+    x = jax.ShapeDtypeStruct((2, 40, 1), params[0].kernel.dtype)
     y, *_ = jax.eval_shape(lambda *given: signal_cnn().forward(*given, train=False), params, state, x)
     assert y.shape == (2, 10)
 
