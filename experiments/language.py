@@ -118,7 +118,7 @@ def window_drawer(batch: int, context: int):
 
     def draw(key: jax.Array, text: jax.Array) -> fnn.Batch:
         starts = jax.random.randint(key, (batch, 1), 0, len(text) - context)
-        windows = text[starts + jnp.arange(context + 1)]
+        windows = text[starts + jnp.arange(context + 1)[None]]
         return fnn.Batch(windows[:, :-1], windows[:, 1:])
 
     return draw
