@@ -242,6 +242,7 @@ from funcnn.metrics import (
     confusion_matrix as confusion_matrix,
 )
 from funcnn.models import cnn as cnn, gpt as gpt, mlp as mlp, perceptron as perceptron
+from funcnn.nonfinite import NonfiniteReport as NonfiniteReport, find_nonfinite as find_nonfinite
 from funcnn.optimizercheck import OptimizerReport as OptimizerReport, check_optimizer as check_optimizer
 from funcnn.optimizers import (
     adagrad as adagrad,

@@ -1,0 +1,245 @@
+"""The pytest plugin, by runs of pytest on small test files."""
+
+import re
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from funcnn.pytest_plugin.cases import Sweep, axis_sizes, cases_of, reshaped, resized
+
+pytest_plugins = ["pytester"]
+
+RULES = '''
+import jax, jax.numpy as jnp, numpy as np, pytest
+
+rng = np.random.default_rng(0)
+X = jnp.asarray(rng.normal(size=(4, 6)), jnp.float32)
+S = jnp.asarray(rng.normal(size=6), jnp.float32)
+
+
+def plain(x, s):
+    return x * jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + jnp.asarray(1e-5, x.dtype)) * s
+
+
+def rule(change):
+    """RMS norm with a rule whose gradients pass through ``change``."""
+
+    @jax.custom_vjp
+    def norm(x, s):
+        return plain(x, s)
+
+    def backward(kept, dy):
+        x, s = kept
+        r = jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + jnp.asarray(1e-5, x.dtype))
+        n, g = x * r, dy * s
+        dx, ds = r * (g - n * (g * n).mean(-1, keepdims=True)), (dy * n).reshape(-1, s.shape[-1])
+        return change(x, dx, ds)
+
+    norm.defvjp(lambda x, s: (plain(x, s), (x, s)), backward)
+    return norm
+
+
+right = rule(lambda x, dx, ds: (dx, ds.sum(0)))
+'''
+
+RUN = (
+    RULES
+    + """
+one_row_more = rule(lambda x, dx, ds: (dx, ds[: 2 * (len(ds) // 2)].sum(0)))
+half_in_bfloat16 = rule(lambda x, dx, ds: (dx * (0.5 if x.dtype == jnp.bfloat16 else 1), ds.sum(0)))
+at_rank_3 = rule(lambda x, dx, ds: (dx, ds[: len(x)].sum(0)))
+
+
+def test_right(gradcheck):
+    report = gradcheck.rule(right, X, S, reference=plain)
+    assert sum(entry.ok is True and "axis" in entry.name for entry in report.properties) >= 5
+
+
+@pytest.mark.gradcheck_sweep(shapes=[(5, 6)])
+def test_odd(gradcheck):
+    gradcheck.rule(one_row_more, X, S, reference=plain)
+
+
+@pytest.mark.gradcheck_sweep(dtypes=["bfloat16"])
+@pytest.mark.xfail(reason="scaled: half of the gradient")
+def test_known(gradcheck):
+    gradcheck.rule(half_in_bfloat16, X, S, reference=plain)
+
+
+@pytest.mark.gradcheck_sweep(shapes=[(2, 4, 6)])
+@pytest.mark.xfail(reason="sign: another cause")
+def test_other_cause(gradcheck):
+    gradcheck.rule(at_rank_3, X, S, reference=plain)
+"""
+)
+
+
+def test_a_run(pytester, tmp_path):
+    pytester.makepyfile(RUN)
+    page, junit = tmp_path / "page.html", tmp_path / "junit.xml"
+    result = pytester.runpytest_inprocess(
+        "-p", "funcnn.pytest_plugin", "-p", "no:jaxtyping", f"--gradcheck-report={page}", f"--junitxml={junit}"
+    )
+    output = result.stdout.str()
+    result.assert_outcomes(passed=1, failed=2, xfailed=1)
+    assert "Smallest failing case: as marked: float32 (5, 6), (6,)" in output
+    assert "expects a failure by this cause, got" in output
+    assert f"gradient checks: 4, written to {page}" in output
+    html = page.read_text(encoding="utf-8")
+    assert html.count('<th scope="row">') == 4
+    assert "Gradient checks: 3 of 4 wrong" in html
+    xml = junit.read_text(encoding="utf-8")
+    assert '<property name="gradcheck.verdict" value="hand-written wrong"' in xml
+    assert '<property name="gradcheck.cause" value="scaled"' in xml
+
+
+CORNERS = (
+    RULES
+    + '''
+def option(wrong):
+    """x cumulated from either end, or doubled; the rule is wrong for one value of an option."""
+
+    def forward(x, reverse, mode):
+        return jax.lax.cumsum(x, axis=0, reverse=reverse) * (2 if mode == "double" else 1)
+
+    def function(x, reverse=False, mode="plain"):
+        @jax.custom_vjp
+        def inner(x):
+            return forward(x, reverse, mode)
+
+        flag, factor = wrong(reverse, mode)
+        inner.defvjp(
+            lambda x: (inner(x), None), lambda kept, dy: (jax.lax.cumsum(dy, axis=0, reverse=not flag) * factor,)
+        )
+        return inner(x)
+
+    return function, forward
+
+
+def product_rule(sum_of):
+    @jax.custom_vjp
+    def product(x, y):
+        return x * y
+
+    product.defvjp(lambda x, y: (x * y, (x, y)), lambda kept, dy: (dy * kept[1], sum_of(dy * kept[0], kept[1])))
+    return product
+
+
+@jax.custom_vjp
+def square_of(x, w):
+    return (x @ w) @ w
+
+
+square_of.defvjp(
+    lambda x, w: ((x @ w) @ w, (x, w)), lambda kept, dy: (dy @ kept[1].T @ kept[1].T, (kept[0] @ kept[1]).T @ dy)
+)
+
+
+def test_rank_3(gradcheck):
+    gradcheck.rule(rule(lambda x, dx, ds: (dx, ds[: len(x)].sum(0))), X, S, reference=plain)
+
+
+def test_odd_batch(gradcheck):
+    gradcheck.rule(rule(lambda x, dx, ds: (dx, ds[: 2 * (len(ds) // 2)].sum(0))), X, S, reference=plain)
+
+
+def test_uniform_cotangent(gradcheck):
+    @jax.custom_vjp
+    def sine(x):
+        return jnp.sin(x)
+
+    sine.defvjp(lambda x: (jnp.sin(x), x), lambda x, dy: (jnp.cos(x) * dy.ravel()[0],))
+    gradcheck.rule(sine, X, reference=jnp.sin)
+
+
+@pytest.mark.gradcheck_sweep(options={"mode": ["plain", "double"]})
+def test_one_mode(gradcheck):
+    function, forward = option(lambda reverse, mode: (reverse, 1))
+    gradcheck.rule(function, X, reference=forward, reverse=False, mode="plain")
+
+
+def test_bfloat16(gradcheck):
+    wrong = rule(lambda x, dx, ds: (dx * (0.5 if x.dtype == jnp.bfloat16 else 1), ds.sum(0)))
+    gradcheck.rule(wrong, X, S, reference=plain)
+
+
+def test_ignored_flag(gradcheck):
+    function, forward = option(lambda reverse, mode: (False, 1))
+    gradcheck.rule(function, X, reference=lambda x, reverse: forward(x, reverse, "plain"), reverse=False)
+
+
+def test_missing_sum(gradcheck):
+    gradcheck.rule(product_rule(lambda dy, y: dy), X, X + 1, reference=lambda x, y: x * y)
+
+
+def test_second_use(gradcheck):
+    gradcheck.rule(square_of, X, jnp.asarray(rng.normal(size=(6, 6)), jnp.float32), reference=lambda x, w: (x @ w) @ w)
+'''
+)
+CAUSES = {
+    "test_rank_3": "subset_of_batch|wrong_axis|unknown",
+    "test_odd_batch": "subset_of_batch|unknown",
+    "test_uniform_cotangent": "unknown|wrong_operand",
+    "test_one_mode": "scaled",
+    "test_bfloat16": "scaled",
+    "test_ignored_flag": "kernel_flipped|wrong_axis|unknown|subset_of_batch",
+    "test_missing_sum": "shape",
+    "test_second_use": "lost_use",
+}
+
+
+@pytest.mark.thorough
+def test_each_wrong_corner_fails_with_its_cause(pytester, tmp_path):
+    pytester.makepyfile(CORNERS)
+    junit = tmp_path / "junit.xml"
+    result = pytester.runpytest_inprocess("-p", "funcnn.pytest_plugin", "-p", "no:jaxtyping", f"--junitxml={junit}")
+    result.assert_outcomes(failed=8)
+    for case in re.findall(r'<testcase .*?name="(\w+)"(.*?)</testcase>', junit.read_text(encoding="utf-8"), re.DOTALL):
+        name, text = case
+        cause = re.search(r'gradcheck.cause" value="(.*?)"', text)
+        assert cause is not None, name
+        assert re.fullmatch(CAUSES[name], cause.group(1)), (name, cause.group(1))
+
+
+def test_a_run_without_the_fixture_imports_no_jax(tmp_path):
+    (tmp_path / "test_it.py").write_text("import sys\n\n\ndef test_it():\n    assert 'jax' not in sys.modules\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "pytest_funcnn", "-p", "no:jaxtyping", "test_it.py"]
+    root = str(pytest.importorskip("pytest_funcnn").__file__).rpartition("/")[0]
+    done = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": root, "PATH": ""}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_marker_has_its_keywords(pytester):
+    pytester.makepyfile("import pytest\n@pytest.mark.gradcheck_sweep([(2, 3)])\ndef test_it(gradcheck):\n    pass\n")
+    result = pytester.runpytest_inprocess("-p", "funcnn.pytest_plugin", "-p", "no:jaxtyping")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*expected the keywords shapes, dtypes and options*"])
+
+
+X, S, LABELS = np.ones((4, 6), np.float32), np.ones(6, np.float32), np.arange(4)
+
+
+def test_default_cases():
+    cases = cases_of(Sweep(), (X, S), {"causal": True}, {"causal": [True, False]})
+    shapes = {case.name: case.shapes for case in cases}
+    assert shapes["one less on every axis"] == "(3, 5), (5,)"
+    assert shapes["one more on every axis"] == "(5, 7), (7,)"
+    assert shapes["prime sizes on every axis"] == "(7, 11), (11,)"
+    assert shapes["an axis of 1 in the place of 6"] == "(4, 1), (1,)"
+    assert shapes["one more leading axis"] == "(2, 4, 6), (6,)"
+    assert shapes["array 1 broadcast along its axis 0"] == "(4, 6), (1,)"
+    assert {"equal rows", "arrays that aren't contiguous", "bfloat16", "causal=False"} <= set(shapes)
+
+
+def test_arrays_follow_the_axes_of_the_first():
+    assert axis_sizes((X, S, LABELS)) == [4, 6]
+    assert [leaf.shape for leaf in resized((X, S, LABELS), {4: 5})] == [(5, 6), (6,), (5,)]
+    assert [leaf.shape for leaf in reshaped((X, S), (3, 8))] == [(3, 8), (8,)]
+    assert [leaf.shape for leaf in reshaped((X, S), ((3, 8), (1,)))] == [(3, 8), (1,)]
+    assert resized((X, S, LABELS), {4: 6})[2].tolist() == [0, 1, 2, 3, 0, 1]
+    with pytest.raises(ValueError, match="expected 2 shapes"):
+        reshaped((X, S), ((3, 8),))
+    assert isinstance(resized((jnp.asarray(X),), {4: 5})[0], jnp.ndarray)
