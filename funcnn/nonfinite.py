@@ -12,7 +12,7 @@ from funcnn._checks import check_callable
 from funcnn._numerics.program import Program, bind, callee, equations, trace
 from funcnn._reports.text import wrap
 from funcnn.gradcheck.engine.pullbacks import Arguments, select_arguments
-from funcnn.gradcheck.explanation.location import Location, call_stack, location
+from funcnn.gradcheck.explanation.location import Location, location
 from funcnn.nonfinite_reasons import SINGULAR, Reason, cure_by_choice, reason_of
 
 _MAX_STEPS = 10_000
@@ -208,30 +208,26 @@ def _apply(equation: Any, arguments: list[_Value], visited: list) -> list[_Value
         visited.append((equation, operands))
     nan = next((argument.nan for argument in arguments if argument.nan is not None), None)
     infinity = next((argument.infinity for argument in arguments if argument.infinity is not None), None)
-    has_infinity = infinity is not None or any(_has(jnp.isinf, operand) for operand in operands)
-    return [
-        _tag(output, equation, operands, nan, infinity, has_infinity) for output in bind(equation, operands)
-    ]  # fmt: skip
+    has_infinity = infinity is not None or any(_has(np.isinf, operand) for operand in operands)
+    outputs = bind(equation, operands)
+    return [_tag(output, equation, operands, nan, infinity, has_infinity) for output in outputs]
 
 
 def _tag(array, equation, operands, nan=None, infinity=None, has_infinity=False) -> _Value:
     """Return an array with the events of its NaNs and infinities: those of its operands, or a new one."""
-    if not _is_inexact(array) or _has(jnp.isfinite, array, everywhere=True):
+    if not _is_inexact(array) or np.isfinite(_as_numpy(array)).all():
         return _Value(array)
     found_nan, found_infinity = None, None
-    if _has(jnp.isnan, array):
+    if _has(np.isnan, array):
         found_nan = nan or _Event(equation, operands, array, infinity)
-    if _has(jnp.isinf, array):
+    if _has(np.isinf, array):
         found_infinity = infinity if has_infinity else _Event(equation, operands, array)
     return _Value(array, found_nan, found_infinity)
 
 
-def _has(test: Callable, array: Any, everywhere: bool = False) -> bool:
-    if not _is_inexact(array):
-        return False
-    entries = _as_numpy(array)
-    found = {jnp.isnan: np.isnan, jnp.isinf: np.isinf, jnp.isfinite: np.isfinite}[test](entries)
-    return bool(found.all() if everywhere else found.any())
+def _has(test: Callable[..., Any], array: Any) -> bool:
+    """Whether an entry of an array passes a test of NumPy's."""
+    return _is_inexact(array) and bool(test(_as_numpy(array)).any())
 
 
 def _as_numpy(array: Any) -> np.ndarray:
@@ -256,8 +252,8 @@ def _scan(parameters, arguments, visited) -> list[_Value]:
 
 def _part(whole: _Value, array: Any) -> _Value:
     """Return a part of an array, with the events of what is in it."""
-    nan = whole.nan if _has(jnp.isnan, array) else None
-    return _Value(array, nan, whole.infinity if _has(jnp.isinf, array) else None)
+    nan = whole.nan if _has(np.isnan, array) else None
+    return _Value(array, nan, whole.infinity if _has(np.isinf, array) else None)
 
 
 def _stack(parts: Sequence[_Value]) -> _Value:
@@ -325,9 +321,9 @@ def _step(event: _Event) -> str:
 
 def _forward_operation(event: _Event, visited) -> tuple[Any, tuple[Any, ...]] | None:
     """Return the operation of the function on the event's line whose derivative isn't finite."""
-    here = call_stack(event.equation)
+    here = location(event.equation)
     for equation, operands in visited:
-        if here and call_stack(equation) == here and _singular_index(equation.primitive.name, operands) is not None:
+        if here.file and location(equation) == here and _singular_index(equation.primitive.name, operands) is not None:
             return equation, operands
     return None
 

@@ -1,8 +1,11 @@
 """The pytest plugin, by runs of pytest on small test files."""
 
+import importlib.metadata
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +14,7 @@ import pytest
 from funcnn.pytest_plugin.cases import Sweep, axis_sizes, cases_of, reshaped, resized
 
 pytest_plugins = ["pytester"]
+ROOT = Path(__file__).parent.parent
 
 RULES = '''
 import jax, jax.numpy as jnp, numpy as np, pytest
@@ -206,9 +210,17 @@ def test_each_wrong_corner_fails_with_its_cause(pytester, tmp_path):
 
 def test_a_run_without_the_fixture_imports_no_jax(tmp_path):
     (tmp_path / "test_it.py").write_text("import sys\n\n\ndef test_it():\n    assert 'jax' not in sys.modules\n")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "pytest_funcnn", "-p", "no:jaxtyping", "test_it.py"]
-    root = str(pytest.importorskip("pytest_funcnn").__file__).rpartition("/")[0]
-    done = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": root, "PATH": ""}, capture_output=True, text=True)
+    is_installed = "funcnn.pytest_plugin" in {entry.name for entry in importlib.metadata.entry_points(group="pytest11")}
+    plugins = ["-p", "no:jaxtyping", *([] if is_installed else ["-p", "pytest_funcnn"])]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", *plugins, "test_it.py", "--markers"], cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert "gradcheck_sweep" in done.stdout
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", *plugins, "test_it.py"], cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
 
 

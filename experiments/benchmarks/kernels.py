@@ -23,6 +23,7 @@ import tyro
 from rich.markup import escape
 
 from experiments.harness.console import console, table
+from funcnn._numerics.precision import enable_x64
 from funcnn.gradcheck.check import WrongGradientError
 from funcnn.pytest_plugin.cases import Sweep
 from funcnn.pytest_plugin.fixture import Gradcheck
@@ -182,7 +183,7 @@ def compare_scalar(rule: ScalarRule) -> Finding:
     """Compare a derivative by ``jax.grad`` with its closed form, in float32 and float64."""
     texts, worst = [], math.inf
     for dtype in (jnp.float32, jnp.float64):
-        with jax.enable_x64(dtype == jnp.float64):
+        with enable_x64(dtype == jnp.float64):
             points = np.asarray(rule.points, dtype)
             found = np.asarray(jax.jit(jax.vmap(jax.grad(rule.function)))(jnp.asarray(points)), np.float64)
         with np.errstate(all="ignore"):

@@ -127,7 +127,7 @@ def _by_rule(rule: Rule, arguments: Arguments, cotangents, cotangent_dtype: str)
     found = {}
     for kind, cotangent in cotangents.items():
         if cotangent_dtype:
-            cotangent = jax.tree.map(lambda leaf: cast_array(jnp.asarray(leaf), cotangent_dtype), cotangent)
+            cotangent = jax.tree.map(lambda leaf: cast_array(jnp.asarray(leaf), jnp.dtype(cotangent_dtype)), cotangent)
         output, gradients = compiled(floating, cotangent)
         found[kind] = ([as_float64(leaf) for leaf in jax.tree.leaves(output)],
                        [as_float64(leaf) for leaf in jax.tree.leaves(gradients)])  # fmt: skip

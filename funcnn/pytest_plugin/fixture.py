@@ -209,10 +209,9 @@ class Gradcheck:
                 results[place] = (case, outcome._replace(state="right"))
                 continue
             smaller = _smaller(check, args, case)
-            if smaller is not None:
+            if smaller is not None and (again := failed_report(check.full, *smaller)) is not None:
                 results.append(smaller)
-                failed = failed_report(check.full, *smaller) or failed
-                case = smaller[0] if smaller[0].size < case.size or len(smaller[0].sizes) < len(case.sizes) else case
+                failed, case = again, smaller[0]
             return swept_report(failed, results, case)
         return swept_report(report, results, None)
 

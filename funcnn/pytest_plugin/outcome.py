@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from funcnn._reports.properties import PropertyReport
-from funcnn.gradcheck.report import GradientReport
+from funcnn.gradcheck.report import GradientReport, LeafReport
 from funcnn.pytest_plugin.cases import Case
 from funcnn.pytest_plugin.comparison import Outcome
 
@@ -33,9 +33,12 @@ def failed_report(full: Callable[[Case], GradientReport], case: Case, outcome: O
     leaves = tuple(leaf for leaf in outcome.leaves if not leaf.path.startswith("output") or not leaf.ok)
     wrong = next((leaf for leaf in leaves if not leaf.ok), None)
     cause = outcome.cause or "unknown"
-    where = f"{wrong.path} {wrong.detail}" if wrong is not None else outcome.detail
+    if wrong is None:  # the backward pass raises
+        wrong = LeafReport("gradient", (), case.dtypes, False, False, math.nan, math.nan, 0.0, cause, "")
+        leaves = (*leaves, wrong)
+    where = f"{wrong.path} {wrong.detail}. " if wrong.detail else ""
     return GradientReport(
-        False, leaves, f"{cause}: {where}. {outcome.detail[:1].upper()}{outcome.detail[1:]}.", "hand-written wrong",
+        False, leaves, f"{cause}: {where}{outcome.detail[:1].upper()}{outcome.detail[1:]}.", "hand-written wrong",
         outcome.detail, precision=case.dtypes,
     )  # fmt: skip
 
@@ -101,5 +104,4 @@ def _cause_of(report: GradientReport) -> str:
     rows = [leaf for leaf in (*report.leaves, *report.steps) if not leaf.ok]
     if rows:
         return rows[0].cause or "unknown"
-    failed = [entry.name for entry in report.properties if entry.ok is False]
-    return report.diagnosis.partition(":")[0] if not failed and report.diagnosis else (failed or ["unknown"])[0]
+    return next((entry.name for entry in report.properties if entry.ok is False), "unknown")
