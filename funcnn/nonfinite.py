@@ -63,7 +63,7 @@ class NonfiniteReport(NamedTuple):
         if self.ok:
             return "The outputs and the gradients are finite."
         what = "the output" if self.direction == "forward" else "the gradient"
-        where = f"{self.file}:{self.line}: {self.text}" if self.file else "a line that JAX did not record"
+        where = f"{self.file}:{self.line}: {self.text}".rstrip(": ") if self.file else "a line that JAX did not record"
         at = f" at {list(self.index)}" if self.index else ""
         values = ", ".join(_describe(operand) for operand in self.operands)
         lines = [
@@ -315,7 +315,7 @@ def _step(event: _Event) -> str:
     index, place = _index(event.output), location(event.equation)
     entries = [_entry(operand, index) for operand in event.operands]
     values = ", ".join(f"{entry:.4g}" for entry in entries if entry is not None)
-    where = f" ({place.file}:{place.line}: {place.text})" if place.file else ""
+    where = " (" + f"{place.file}:{place.line}: {place.text}".rstrip(": ") + ")" if place.file else ""
     return f"{event.equation.primitive.name} of {values or 'them'} gives NaN{where}"
 
 
