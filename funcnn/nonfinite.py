@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -17,6 +18,8 @@ from funcnn.nonfinite_reasons import SINGULAR, Reason, cure_by_choice, reason_of
 
 _MAX_STEPS = 10_000
 _WIDTH = 96
+_NOWHERE = Location("", 0, "")
+_JAX = str(Path(jax.__file__).parent)
 
 
 class Operand(NamedTuple):
@@ -79,13 +82,43 @@ class NonfiniteReport(NamedTuple):
 class _Event(NamedTuple):
     """The operation that gave the first NaN or infinity of its kind; ``before`` is where its infinite operand is from.
 
-    ``equation`` is ``None`` if an argument of the function isn't finite itself.
+    ``equation`` is ``None`` if an argument of the function isn't finite itself. ``place`` is the equation's line.
     """
 
     equation: Any
     operands: tuple[Any, ...]
     output: Any
     before: "_Event | None" = None
+    place: Location = _NOWHERE
+
+
+class _Run(NamedTuple):
+    """What the evaluation of a jaxpr needs beside its inputs.
+
+    Fields:
+        visited: operations whose derivative may not be finite, with their operands and their lines, in order.
+        call: the line of the call that the jaxpr is the body of.
+        is_library: whether the body is JAX's own code, so that its line is that of the call.
+    """
+
+    visited: list[tuple[Any, tuple[Any, ...], Location]]
+    call: Location = _NOWHERE
+    is_library: bool = False
+
+    def place(self, equation: Any) -> Location:
+        """Return the line of the caller's code that an equation comes from.
+
+        JAX keeps no line of the caller's for what it compiled in an earlier call.
+        """
+        own = _NOWHERE if self.is_library else location(equation)
+        return own if own.file else self.call
+
+    def within(self, equation: Any) -> "_Run":
+        """Return the same for the body of a call, a branch or a loop."""
+        body = callee(equation)
+        information = getattr(getattr(body, "jaxpr", body), "debug_info", None)
+        source = getattr(information, "func_src_info", None) or ""
+        return self._replace(call=self.place(equation), is_library=self.is_library or _JAX in source)
 
 
 class _Value(NamedTuple):
@@ -127,9 +160,9 @@ def find_nonfinite(function: Callable[..., Any], *args: Any) -> NonfiniteReport:
     check_callable("find_nonfinite(function)", function, "Pass (*args) -> output.")
     arguments = select_arguments(args)
     forward = _traced(lambda floating: function(*arguments.filled(floating)), arguments)
-    visited: list[tuple[Any, tuple[Any, ...]]] = []
+    run = _Run([])
     with jax.debug_nans(False), jax.debug_infs(False):
-        outputs = _evaluate(forward.jaxpr, _given(arguments), visited)
+        outputs = _evaluate(forward.jaxpr, _given(arguments), run)
         event, value = _first_event(outputs)
         if event is not None:
             return _report("forward", value, event, forward, [])
@@ -137,10 +170,10 @@ def find_nonfinite(function: Callable[..., Any], *args: Any) -> NonfiniteReport:
         if not cotangents or not jax.tree.leaves(arguments.floating):
             return NonfiniteReport(True)
         backward = _traced(lambda floating: _gradient(function, arguments, floating), arguments)
-        event, value = _first_event(_evaluate(backward.jaxpr, _given(arguments), []))
+        event, value = _first_event(_evaluate(backward.jaxpr, _given(arguments), _Run([])))
         if event is None:
             return NonfiniteReport(True)
-        return _report("backward", value, event, forward, visited)
+        return _report("backward", value, event, forward, run.visited)
 
 
 def _traced(function: Callable[..., Any], arguments: Arguments) -> Program:
@@ -171,8 +204,8 @@ def _is_inexact(array: Any) -> bool:
     return dtype is not None and jnp.issubdtype(dtype, jnp.inexact)
 
 
-def _evaluate(jaxpr: Any, inputs: Sequence[_Value], visited: list) -> list[_Value]:
-    """Evaluate a jaxpr with every call, branch and loop opened; ``visited`` collects what may be singular."""
+def _evaluate(jaxpr: Any, inputs: Sequence[_Value], run: _Run) -> list[_Value]:
+    """Evaluate a jaxpr with every call, branch and loop opened."""
     inner, constants = getattr(jaxpr, "jaxpr", jaxpr), getattr(jaxpr, "consts", ())
     known = [_constant(value) for value in constants]
     values = dict(zip([*inner.constvars, *inner.invars], [*known, *inputs], strict=True))
@@ -181,7 +214,7 @@ def _evaluate(jaxpr: Any, inputs: Sequence[_Value], visited: list) -> list[_Valu
         return _constant(atom.val) if hasattr(atom, "val") else values[atom]
 
     for equation in inner.eqns:
-        outputs = _apply(equation, [read(atom) for atom in equation.invars], visited)
+        outputs = _apply(equation, [read(atom) for atom in equation.invars], run)
         values.update(zip(equation.outvars, outputs, strict=True))
     return [read(atom) for atom in inner.outvars]
 
@@ -192,36 +225,37 @@ def _constant(value: Any) -> _Value:
     return tagged._replace(infinity=None)
 
 
-def _apply(equation: Any, arguments: list[_Value], visited: list) -> list[_Value]:
+def _apply(equation: Any, arguments: list[_Value], run: _Run) -> list[_Value]:
     name = equation.primitive.name
     if callee(equation) is not None:
-        return _evaluate(callee(equation), arguments, visited)
+        return _evaluate(callee(equation), arguments, run.within(equation))
     if name == "cond":
         branch = equation.params["branches"][int(arguments[0].array)]
-        return _evaluate(branch, arguments[1:], visited)
+        return _evaluate(branch, arguments[1:], run.within(equation))
     if name == "scan":
-        return _scan(equation.params, arguments, visited)
-    if name == "while" and (outputs := _while(equation.params, arguments, visited)) is not None:
+        return _scan(equation.params, arguments, run.within(equation))
+    if name == "while" and (outputs := _while(equation.params, arguments, run.within(equation))) is not None:
         return outputs
+    place = run.place(equation)
     operands = tuple(argument.array for argument in arguments)
     if name in SINGULAR and not (name == "integer_pow" and equation.params["y"] > 0):
-        visited.append((equation, operands))
+        run.visited.append((equation, operands, place))
     nan = next((argument.nan for argument in arguments if argument.nan is not None), None)
     infinity = next((argument.infinity for argument in arguments if argument.infinity is not None), None)
     has_infinity = infinity is not None or any(_has(np.isinf, operand) for operand in operands)
     outputs = bind(equation, operands)
-    return [_tag(output, equation, operands, nan, infinity, has_infinity) for output in outputs]
+    return [_tag(output, equation, operands, nan, infinity, has_infinity, place) for output in outputs]
 
 
-def _tag(array, equation, operands, nan=None, infinity=None, has_infinity=False) -> _Value:
+def _tag(array, equation, operands, nan=None, infinity=None, has_infinity=False, place=_NOWHERE) -> _Value:
     """Return an array with the events of its NaNs and infinities: those of its operands, or a new one."""
     if not _is_inexact(array) or np.isfinite(_as_numpy(array)).all():
         return _Value(array)
     found_nan, found_infinity = None, None
     if _has(np.isnan, array):
-        found_nan = nan or _Event(equation, operands, array, infinity)
+        found_nan = nan or _Event(equation, operands, array, infinity, place)
     if _has(np.isinf, array):
-        found_infinity = infinity if has_infinity else _Event(equation, operands, array)
+        found_infinity = infinity if has_infinity else _Event(equation, operands, array, None, place)
     return _Value(array, found_nan, found_infinity)
 
 
@@ -237,13 +271,13 @@ def _as_numpy(array: Any) -> np.ndarray:
     return entries.astype(np.float32) if is_narrow else entries
 
 
-def _scan(parameters, arguments, visited) -> list[_Value]:
+def _scan(parameters, arguments, run) -> list[_Value]:
     ends = np.cumsum([parameters["num_consts"], parameters["num_carry"]])
     constants, carry, sequences = arguments[: ends[0]], arguments[ends[0] : ends[1]], arguments[ends[1] :]
     number, stacks = len(carry), []
     for step in range(parameters["length"])[:: -1 if parameters["reverse"] else 1]:
         slices = [_part(value, value.array[step]) for value in sequences]
-        outputs = _evaluate(parameters["jaxpr"], [*constants, *carry, *slices], visited)
+        outputs = _evaluate(parameters["jaxpr"], [*constants, *carry, *slices], run)
         carry = outputs[:number]
         stacks.append(outputs[number:])
     ordered = stacks[::-1] if parameters["reverse"] else stacks
@@ -262,14 +296,14 @@ def _stack(parts: Sequence[_Value]) -> _Value:
     return _Value(jnp.stack([part.array for part in parts]), nan, infinity)
 
 
-def _while(parameters, arguments, visited) -> list[_Value] | None:
+def _while(parameters, arguments, run) -> list[_Value] | None:
     """Run a loop in Python; ``None`` if it has more than ``_MAX_STEPS`` steps."""
     ends = np.cumsum([parameters["cond_nconsts"], parameters["body_nconsts"]])
     for_condition, for_body, carry = arguments[: ends[0]], arguments[ends[0] : ends[1]], arguments[ends[1] :]
     for _ in range(_MAX_STEPS):
-        if not bool(_evaluate(parameters["cond_jaxpr"], [*for_condition, *carry], visited)[0].array):
+        if not bool(_evaluate(parameters["cond_jaxpr"], [*for_condition, *carry], run)[0].array):
             return carry
-        carry = _evaluate(parameters["body_jaxpr"], [*for_body, *carry], visited)
+        carry = _evaluate(parameters["body_jaxpr"], [*for_body, *carry], run)
     return None
 
 
@@ -295,6 +329,7 @@ def _report(direction, value, event: _Event, forward: Program, visited) -> Nonfi
             index=_index(event.output), steps=tuple(steps), cure="Check the data before the call.",
         )  # fmt: skip
     source = _forward_operation(event, visited) if direction == "backward" else None
+    place = event.place
     if source is not None:
         equation, operands = source
         index = _singular_index(equation.primitive.name, operands)
@@ -304,7 +339,6 @@ def _report(direction, value, event: _Event, forward: Program, visited) -> Nonfi
         reason = reason_of(equation.primitive.name, [_entry(operand, index) for operand in operands], value)
     if direction == "backward" and _is_chosen_from(forward, equation):
         reason = Reason(reason.text, cure_by_choice(equation.primitive.name))
-    place: Location = location(equation)
     return NonfiniteReport(
         False, direction, value, equation.primitive.name, place.file, place.line, place.text, index,
         tuple(_operand(operand, index) for operand in operands), reason.text, tuple(steps), reason.cure,
@@ -312,7 +346,7 @@ def _report(direction, value, event: _Event, forward: Program, visited) -> Nonfi
 
 
 def _step(event: _Event) -> str:
-    index, place = _index(event.output), location(event.equation)
+    index, place = _index(event.output), event.place
     entries = [_entry(operand, index) for operand in event.operands]
     values = ", ".join(f"{entry:.4g}" for entry in entries if entry is not None)
     where = " (" + f"{place.file}:{place.line}: {place.text}".rstrip(": ") + ")" if place.file else ""
@@ -321,9 +355,9 @@ def _step(event: _Event) -> str:
 
 def _forward_operation(event: _Event, visited) -> tuple[Any, tuple[Any, ...]] | None:
     """Return the operation of the function on the event's line whose derivative isn't finite."""
-    here = location(event.equation)
-    for equation, operands in visited:
-        if here.file and location(equation) == here and _singular_index(equation.primitive.name, operands) is not None:
+    for equation, operands, place in visited:
+        is_here = bool(place.file) and place == event.place
+        if is_here and _singular_index(equation.primitive.name, operands) is not None:
             return equation, operands
     return None
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -81,12 +82,16 @@ def test_other_cause(gradcheck):
 )
 
 
+def run_inner(pytester, *options):
+    """Run the inner tests with JAX's own settings, in the place of the stricter ones of this suite."""
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"), jax.enable_x64(False):
+        return pytester.runpytest_inprocess("-p", "funcnn.pytest_plugin", "-p", "no:jaxtyping", *options)
+
+
 def test_a_run(pytester, tmp_path):
     pytester.makepyfile(RUN)
     page, junit = tmp_path / "page.html", tmp_path / "junit.xml"
-    result = pytester.runpytest_inprocess(
-        "-p", "funcnn.pytest_plugin", "-p", "no:jaxtyping", f"--gradcheck-report={page}", f"--junitxml={junit}"
-    )
+    result = run_inner(pytester, f"--gradcheck-report={page}", f"--junitxml={junit}")
     output = result.stdout.str()
     result.assert_outcomes(passed=1, failed=2, xfailed=1)
     assert "Smallest failing case: as marked: float32 (5, 6), (6,)" in output
@@ -199,7 +204,7 @@ CAUSES = {
 def test_each_wrong_corner_fails_with_its_cause(pytester, tmp_path):
     pytester.makepyfile(CORNERS)
     junit = tmp_path / "junit.xml"
-    result = pytester.runpytest_inprocess("-p", "funcnn.pytest_plugin", "-p", "no:jaxtyping", f"--junitxml={junit}")
+    result = run_inner(pytester, f"--junitxml={junit}")
     result.assert_outcomes(failed=8)
     for case in re.findall(r'<testcase .*?name="(\w+)"(.*?)</testcase>', junit.read_text(encoding="utf-8"), re.DOTALL):
         name, text = case
@@ -226,7 +231,7 @@ def test_a_run_without_the_fixture_imports_no_jax(tmp_path):
 
 def test_the_marker_has_its_keywords(pytester):
     pytester.makepyfile("import pytest\n@pytest.mark.gradcheck_sweep([(2, 3)])\ndef test_it(gradcheck):\n    pass\n")
-    result = pytester.runpytest_inprocess("-p", "funcnn.pytest_plugin", "-p", "no:jaxtyping")
+    result = run_inner(pytester)
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*expected the keywords shapes, dtypes and options*"])
 
