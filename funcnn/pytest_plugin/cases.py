@@ -25,6 +25,8 @@ class Case(NamedTuple):
         cotangent: the dtype to which the output is cast, so that the cotangent comes in it; empty for the output's own.
         sizes: the given sizes of axes with those of the case, for a case that can be made smaller.
         is_strided: whether an array isn't contiguous, so that it must reach the function as it is.
+        is_broadcast: whether an array is broadcast that isn't in the given call, so that the case counts only if the
+            function broadcasts as the reference does.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Case(NamedTuple):
     cotangent: str = ""
     sizes: tuple[tuple[int, int], ...] = ()
     is_strided: bool = False
+    is_broadcast: bool = False
 
     @property
     def size(self) -> int:
@@ -252,9 +255,13 @@ def _with_equal_rows(args: tuple) -> tuple:
 
 
 def _broadcasts(args: tuple, options: dict[str, Any]) -> Iterator[Case]:
-    """Return cases in which an axis of one further floating array is 1, so that it is broadcast."""
+    """Return cases in which an axis of one further floating array is 1, so that it is broadcast.
+
+    The array has as many axes as the first one. A weight of fewer axes has an axis that no function broadcasts.
+    """
     leaves, structure = jax.tree.flatten(args)
     places = [n for n, leaf in enumerate(leaves) if is_floating(leaf) and np.ndim(leaf)]
+    places = [n for n in places if np.ndim(leaves[n]) == np.ndim(leaves[places[0]])]
     for place in places[1 : 1 + _MAX_BROADCASTS]:
         axis = next((axis for axis, n in enumerate(leaves[place].shape) if n > 1), None)
         if axis is not None:
@@ -262,7 +269,7 @@ def _broadcasts(args: tuple, options: dict[str, Any]) -> Iterator[Case]:
             moved = list(leaves)
             moved[place] = filled_from(leaves[place], shape, np.random.default_rng(9))
             name = f"array {place} broadcast along its axis {axis}"
-            yield Case(name, jax.tree.unflatten(structure, moved), options)
+            yield Case(name, jax.tree.unflatten(structure, moved), options, is_broadcast=True)
 
 
 def _in_other_order(args: tuple) -> tuple:

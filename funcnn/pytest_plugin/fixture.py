@@ -220,7 +220,8 @@ def _outcome(check: _Check, case: Case) -> Outcome | None:
     """Return what is found in a case; ``None`` where the case isn't one for a whole check."""
     if check.rule is not None and not case.is_strided:
         try:
-            return judge(check.rule(case), case.args, case.cotangent)
+            found = judge(check.rule(case), case.args, case.cotangent)
+            return _not_broadcast(found) if case.is_broadcast else found
         except CannotTrace:
             pass
     if case.cotangent or case.name == _GIVEN:
@@ -232,6 +233,18 @@ def _outcome(check: _Check, case: Case) -> Outcome | None:
     wrong = next((leaf for leaf in (*report.leaves, *report.steps) if not leaf.ok), None)
     state = "right" if report.ok else "wrong"
     return Outcome(state, "" if report.ok else report.reason, report.leaves, cause=wrong.cause if wrong else None)
+
+
+def _not_broadcast(found: Outcome) -> Outcome:
+    """Return a rejection if the function itself doesn't broadcast, and what was found otherwise.
+
+    JAX's own error about the shape of a rule's gradient is a fault: the function has broadcast.
+    """
+    is_output = any(leaf.path.startswith("output") and not leaf.ok for leaf in found.leaves)
+    raises = found.state == "wrong" and not found.leaves and "bwd rule must" not in found.detail
+    if is_output or raises:
+        return Outcome("rejected", f"the function doesn't broadcast: {found.detail}")
+    return found
 
 
 def _smaller(check: _Check, args: tuple, case: Case) -> tuple[Case, Outcome] | None:
