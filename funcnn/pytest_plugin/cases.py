@@ -43,6 +43,11 @@ class Case(NamedTuple):
         return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(self.args))
 
     @property
+    def has_axis_of_one(self) -> bool:
+        """Whether an axis is 1 in the place of a longer one."""
+        return any(new == 1 for _, new in self.sizes)
+
+    @property
     def shapes(self) -> str:
         """The shapes of the arrays in words."""
         shapes = [str(tuple(np.shape(leaf))) for leaf in jax.tree.leaves(self.args) if is_array(leaf)]

@@ -16,7 +16,7 @@ from funcnn.gradcheck.report import Cause, GradientReport
 from funcnn.gradcheck.vjp import check_custom_vjp, check_vjp
 from funcnn.pytest_plugin.cases import Case, Sweep, axis_sizes, cases_of, option_values, resized
 from funcnn.pytest_plugin.comparison import CannotTrace, Outcome, Rule, judge, outcome_of_error, pull_of_function
-from funcnn.pytest_plugin.outcome import failed_report, record_of, swept_report
+from funcnn.pytest_plugin.outcome import cause_of, failed_report, record_of, swept_report
 from funcnn.types import Layer
 
 _GIVEN = "as given"
@@ -199,9 +199,12 @@ class Gradcheck:
         return report
 
     def _judge_failures(self, check: _Check, args: tuple, report: GradientReport, results: list) -> GradientReport:
-        """Return the report of the sweep: that of the smallest case which a whole check confirms as wrong."""
+        """Return the report of the sweep: that of the smallest case which a whole check confirms as wrong.
+
+        Cases with an axis of 1 come last, because most mistakes look alike there.
+        """
         wrong = sorted((place for place, (_, found) in enumerate(results) if found.state == "wrong"),
-                       key=lambda place: results[place][0].size)  # fmt: skip
+                       key=lambda place: (results[place][0].has_axis_of_one, results[place][0].size))  # fmt: skip
         for place in wrong:
             case, outcome = results[place]
             failed = failed_report(check.full, case, outcome)
@@ -209,7 +212,8 @@ class Gradcheck:
                 results[place] = (case, outcome._replace(state="right"))
                 continue
             smaller = _smaller(check, args, case)
-            if smaller is not None and (again := failed_report(check.full, *smaller)) is not None:
+            again = None if smaller is None else failed_report(check.full, *smaller)
+            if smaller is not None and again is not None and cause_of(again) == cause_of(failed):
                 results.append(smaller)
                 failed, case = again, smaller[0]
             return swept_report(failed, results, case)

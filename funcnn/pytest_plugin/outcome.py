@@ -63,8 +63,10 @@ def swept_report(
     report = report._replace(properties=(*report.properties, *lines))
     if failing is None:
         return report
-    wrong = sum(found.state == "wrong" for _, found in results)
-    first = f"Smallest failing case: {failing}; {wrong} of {len(results)} cases are wrong."
+    wrong = [case for case, found in results if found.state == "wrong"]
+    is_smallest = failing.size == min(case.size for case in wrong)
+    words = "" if is_smallest else " without an axis of 1"
+    first = f"Smallest failing case{words}: {failing}; {len(wrong)} of {len(results)} cases are wrong."
     return report._replace(
         ok=False, verdict="hand-written wrong", reason=f"in the case {failing}: {report.reason}",
         diagnosis=f"{first}\n{report.diagnosis}",
@@ -85,7 +87,7 @@ def record_of(
         "name": name,
         "ok": report.ok,
         "verdict": report.verdict,
-        "cause": _cause_of(report),
+        "cause": cause_of(report),
         "cases": len(results),
         "wrong": states.count("wrong") if known else int(not report.ok),
         "rejected": states.count("rejected"),
@@ -97,7 +99,7 @@ def record_of(
     }
 
 
-def _cause_of(report: GradientReport) -> str:
+def cause_of(report: GradientReport) -> str:
     """Return the cause of the first wrong row, or the first property that doesn't hold; empty if all is right."""
     if report.ok:
         return ""
