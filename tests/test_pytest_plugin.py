@@ -16,6 +16,8 @@ from funcnn.pytest_plugin.cases import Sweep, axis_sizes, cases_of, reshaped, re
 
 pytest_plugins = ["pytester"]
 ROOT = Path(__file__).parent.parent
+IS_INSTALLED = "funcnn" in {entry.name for entry in importlib.metadata.entry_points(group="pytest11")}
+PLUGINS = ("-p", "no:jaxtyping", *(() if IS_INSTALLED else ("-p", "pytest_funcnn")))
 
 RULES = '''
 import jax, jax.numpy as jnp, numpy as np, pytest
@@ -85,7 +87,7 @@ def test_other_cause(gradcheck):
 def run_inner(pytester, *options):
     """Run the inner tests with JAX's own settings, in the place of the stricter ones of this suite."""
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"), jax.enable_x64(False):
-        return pytester.runpytest_inprocess("-p", "funcnn.pytest_plugin", "-p", "no:jaxtyping", *options)
+        return pytester.runpytest_inprocess(*PLUGINS, *options)
 
 
 def test_a_run(pytester, tmp_path):
@@ -224,20 +226,25 @@ def test_each_wrong_corner_fails_with_its_cause(pytester, tmp_path):
     assert causes == CAUSES
 
 
+def run_apart(folder, *options):
+    """Run pytest on a folder in a process of its own, with the plugin."""
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", *PLUGINS, *options], cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+
+
 def test_a_run_without_the_fixture_imports_no_jax(tmp_path):
     (tmp_path / "test_it.py").write_text("import sys\n\n\ndef test_it():\n    assert 'jax' not in sys.modules\n")
-    is_installed = "funcnn.pytest_plugin" in {entry.name for entry in importlib.metadata.entry_points(group="pytest11")}
-    plugins = ["-p", "no:jaxtyping", *([] if is_installed else ["-p", "pytest_funcnn"])]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *plugins, "test_it.py", "--markers"], cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert "gradcheck_sweep" in done.stdout
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *plugins, "test_it.py"], cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-    )  # fmt: skip
+    done = run_apart(tmp_path, "-p", "no:xdist", "test_it.py")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "gradcheck_sweep(shapes" in run_apart(tmp_path, "--markers").stdout
+
+
+def test_the_plugin_can_be_left_out(tmp_path):
+    (tmp_path / "test_it.py").write_text("def test_it(gradcheck):\n    pass\n")
+    done = run_apart(tmp_path, "-p", "no:funcnn", "test_it.py")
+    assert "fixture 'gradcheck' not found" in done.stdout, done.stdout + done.stderr
 
 
 def test_the_marker_has_its_keywords(pytester):
