@@ -187,16 +187,21 @@ def _split_outputs(program: Program, leaves) -> tuple:
 def _compared(arguments: Arguments, expected, found, exact, rounded) -> Outcome:
     paths = jax.tree_util.tree_leaves_with_path(arguments.floating)
     narrowest = max(_epsilon(leaf.dtype) for _, leaf in paths)
-    rows: list[tuple[LeafReport, str, float, float]] = []
+    rows: list[tuple[LeafReport, float, float, str]] = []
+
+    def scale_of(part, number, kind):
+        """Return the largest entry over all cotangents, because a sum may be 0 for one of them; 0 for zeros."""
+        return 0.0 if kind == "zero" else max(max_abs(side[part][number]) for side in exact.values())
+
     for kind in found:
         for number, leaf in enumerate(jax.tree.leaves(expected)):
             path = f"output {number}" if len(jax.tree.leaves(expected)) > 1 else "output"
             values = (side[kind][0][number] for side in (found, exact, rounded))
-            rows.append((*_row(path, leaf.dtype, narrowest, *values), kind))  # type: ignore[arg-type]
+            rows.append((*_row(path, leaf.dtype, narrowest, scale_of(0, number, "random"), *values), kind))
         for number, (path, leaf) in enumerate(paths):
             name = jax.tree_util.keystr(path)
             values = (side[kind][1][number] for side in (found, exact, rounded))
-            rows.append((*_row(name, leaf.dtype, narrowest, *values), kind))  # type: ignore[arg-type]
+            rows.append((*_row(name, leaf.dtype, narrowest, scale_of(1, number, kind), *values), kind))
     worst = {}
     for row, digits, sound, kind in rows:
         if row.path not in worst or _badness(row) > _badness(worst[row.path][0]):
@@ -221,8 +226,10 @@ def _badness(row: LeafReport) -> float:
     return math.inf if math.isnan(row.max_abs_difference) else 1e6 + row.relative_difference
 
 
-def _row(path: str, dtype: Any, narrowest: float, found, exact, rounded) -> tuple[LeafReport, float, float]:
-    """Return the row of one array, and its digits and the witness's."""
+def _row(
+    path: str, dtype: Any, narrowest: float, largest: float, found, exact, rounded
+) -> tuple[LeafReport, float, float]:
+    """Return the row of one array, and its digits and the witness's; ``largest`` is the scale of its rounding."""
     epsilon = max(_epsilon(dtype), narrowest)
     if found.shape != exact.shape:
         detail = f"has the shape {found.shape}, the reference's {exact.shape}"
@@ -231,7 +238,7 @@ def _row(path: str, dtype: Any, narrowest: float, found, exact, rounded) -> tupl
     known = np.isfinite(exact)
     scale = max_abs(exact)
     witness = float(np.max(distances(rounded, exact), initial=0.0, where=known & np.isfinite(rounded)))
-    tolerance = max(_WITNESSES * (witness + epsilon / 2 * scale), epsilon**_LEAST_POWER * scale)
+    tolerance = max(_WITNESSES * (witness + epsilon / 2 * largest), epsilon**_LEAST_POWER * scale)
     gaps = np.where(known, distances(found, exact), 0.0)
     gaps = np.where(known & ~np.isfinite(found) & np.isfinite(rounded), np.inf, np.where(np.isnan(gaps), 0.0, gaps))
     gap = float(np.max(gaps, initial=0.0))
@@ -245,7 +252,7 @@ def _row(path: str, dtype: Any, narrowest: float, found, exact, rounded) -> tupl
         "a few times the error of rounding every intermediate value", place, by_hand, by_reference,
     )  # fmt: skip
     most = -math.log10(epsilon)
-    return row, _digits(gap, scale, most), _digits(max(witness, epsilon / 2 * scale), scale, most)
+    return row, _digits(gap, largest, most), _digits(max(witness, epsilon / 2 * largest), largest, most)
 
 
 def _number(array: np.ndarray, place: tuple[int, ...]) -> float | complex:
