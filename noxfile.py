@@ -232,6 +232,16 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def kernels(session: nox.Session) -> None:
+    """The rules inside JAX, Optax and other libraries, and the published wrong gradients through the pytest plugin."""
+    session.install(
+        ".[experiments]", *(line for line in BENCH_TOOLS if Requirement(line).name not in ("keras", "torch"))
+    )
+    session.run("python", "-m", "experiments.benchmarks.kernels", *session.posargs)
+    session.run("python", "-m", "experiments.benchmarks.published.plugin")
+
+
+@nox.session(default=False)
 def scaling(session: nox.Session) -> None:
     """How cost grows: ensembles, depth, size, precision, architectures, memory, first uses, checking, two processes."""
     session.install(".[experiments]", *BENCH_TOOLS)

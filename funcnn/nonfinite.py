@@ -42,7 +42,7 @@ class NonfiniteReport(NamedTuple):
         value: ``"NaN"`` or ``"infinity"``: what is in the output or in the gradient.
         primitive: the operation of JAX; for a gradient, the operation whose derivative isn't finite.
         file, line, text: the line of the caller's code; empty if it isn't known.
-        index: the place in the operation's output.
+        place: the entry of the operation's output.
         operands: the operation's inputs.
         reason: what happens there, such as ``"log of 0"``.
         steps: the operations that turned it into what is in the output, in order, with their lines.
@@ -56,7 +56,7 @@ class NonfiniteReport(NamedTuple):
     file: str = ""
     line: int = 0
     text: str = ""
-    index: tuple[int, ...] = ()
+    place: tuple[int, ...] = ()
     operands: tuple[Operand, ...] = ()
     reason: str = ""
     steps: tuple[str, ...] = ()
@@ -67,7 +67,7 @@ class NonfiniteReport(NamedTuple):
             return "The outputs and the gradients are finite."
         what = "the output" if self.direction == "forward" else "the gradient"
         where = f"{self.file}:{self.line}: {self.text}".rstrip(": ") if self.file else "a line that JAX did not record"
-        at = f" at {list(self.index)}" if self.index else ""
+        at = f" at {list(self.place)}" if self.place else ""
         values = ", ".join(_describe(operand) for operand in self.operands)
         lines = [
             f"{self.value} in {what}: {self.reason}",
@@ -152,7 +152,7 @@ def find_nonfinite(function: Callable[..., Any], *args: Any) -> NonfiniteReport:
         >>> def root(x):
         ...     return jnp.where(x > 0, jnp.sqrt(x), 0.0)
         >>> report = find_nonfinite(root, jnp.array([4.0, 0.0]))
-        >>> report.direction, report.primitive, report.index
+        >>> report.direction, report.primitive, report.place
         ('backward', 'sqrt', (1,))
         >>> "double where" in report.cure
         True
@@ -243,8 +243,8 @@ def _apply(equation: Any, arguments: list[_Value], run: _Run) -> list[_Value]:
     nan = next((argument.nan for argument in arguments if argument.nan is not None), None)
     infinity = next((argument.infinity for argument in arguments if argument.infinity is not None), None)
     has_infinity = infinity is not None or any(_has(np.isinf, operand) for operand in operands)
-    outputs = bind(equation, operands)
-    return [_tag(output, equation, operands, nan, infinity, has_infinity, place) for output in outputs]
+    results = bind(equation, operands)
+    return [_tag(result, equation, operands, nan, infinity, has_infinity, place) for result in results]
 
 
 def _tag(array, equation, operands, nan=None, infinity=None, has_infinity=False, place=_NOWHERE) -> _Value:
@@ -326,13 +326,13 @@ def _report(direction, value, event: _Event, forward: Program, visited) -> Nonfi
     if event.equation is None:
         return NonfiniteReport(
             False, direction, value, "an argument", reason="an argument of the function is not finite itself",
-            index=_index(event.output), steps=tuple(steps), cure="Check the data before the call.",
+            place=_index(event.output), steps=tuple(steps), cure="Check the data before the call.",
         )  # fmt: skip
     source = _forward_operation(event, visited) if direction == "backward" else None
     place = event.place
     if source is not None:
         equation, operands = source
-        index = _singular_index(equation.primitive.name, operands)
+        index = _singular_index(equation.primitive.name, operands) or ()
         reason = SINGULAR[equation.primitive.name].in_gradient(operands, index)
     else:
         equation, operands, index = event.equation, event.operands, _index(event.output)

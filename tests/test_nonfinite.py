@@ -153,7 +153,7 @@ def test_finite_values_are_right_though_a_mask_is_infinite():
 
 def test_the_operands_at_the_place_are_shown():
     report = fnn.find_nonfinite(zero_by_zero, X)
-    assert report.index == (1,)
+    assert report.place == (1,)
     assert [operand.value for operand in report.operands] == [0.0, 0.0]
     assert report.reason == "0/0"
 

@@ -1,5 +1,6 @@
 """The cases of a sweep: other shapes, dtypes and options than those of a call, made from its arguments."""
 
+import contextlib
 import inspect
 import itertools
 import math
@@ -93,10 +94,9 @@ def option_values(function: Callable[..., Any], options: Mapping[str, Any]) -> d
         >>> option_values(lambda x, causal: x, {"causal": True, "scale": 2.0})
         {'causal': [True, False], 'scale': [2.0]}
     """
-    try:
+    parameters: Mapping[str, inspect.Parameter] = {}
+    with contextlib.suppress(TypeError, ValueError):  # a function without a signature
         parameters = inspect.signature(function).parameters
-    except (TypeError, ValueError):
-        parameters = {}
     values = {}
     for name, given in options.items():
         annotation = getattr(parameters.get(name), "annotation", None)

@@ -198,11 +198,11 @@ def _compared(arguments: Arguments, expected, found, exact, rounded) -> Outcome:
             path = f"output {number}" if len(jax.tree.leaves(expected)) > 1 else "output"
             values = (side[kind][0][number] for side in (found, exact, rounded))
             rows.append((*_row(path, leaf.dtype, narrowest, scale_of(0, number, "random"), *values), kind))
-        for number, (path, leaf) in enumerate(paths):
-            name = jax.tree_util.keystr(path)
+        for number, (keys, leaf) in enumerate(paths):
+            name = jax.tree_util.keystr(keys)
             values = (side[kind][1][number] for side in (found, exact, rounded))
             rows.append((*_row(name, leaf.dtype, narrowest, scale_of(1, number, kind), *values), kind))
-    worst = {}
+    worst: dict[str, tuple[LeafReport, float, float, str]] = {}
     for row, digits, sound, kind in rows:
         if row.path not in worst or _badness(row) > _badness(worst[row.path][0]):
             worst[row.path] = (row, digits, sound, kind)
@@ -213,8 +213,8 @@ def _compared(arguments: Arguments, expected, found, exact, rounded) -> Outcome:
     if all(leaf.ok for leaf in leaves):
         return Outcome("right", text, leaves, digits, sound)
     where = f"{row.path}{list(row.worst) if row.worst else ''}"
-    values = f"{where} is {row.by_hand:.6g}, the reference's {row.by_autodiff:.6g}"
-    return Outcome("wrong", f"{values}, for a cotangent of {_WORDS[kind]}; {text}", leaves, digits, sound, row.cause)
+    pair = f"{where} is {row.by_hand:.6g}, the reference's {row.by_autodiff:.6g}"
+    return Outcome("wrong", f"{pair}, for a cotangent of {_WORDS[kind]}; {text}", leaves, digits, sound, row.cause)
 
 
 _WORDS = {"random": "random numbers", "all ones": "all ones", "one-hot": "a one at one place", "zero": "zeros"}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -152,7 +152,8 @@ class Gradcheck:
         def pull(arguments, cotangent):
             filled = arguments.filled(arguments.floating)
             gradients = grad_fn(*filled)
-            if isinstance(gradients, tuple) and jax.tree.structure(gradients) != jax.tree.structure(filled[0]):
+            structures: Any = [jax.tree.structure(tree) for tree in (gradients, filled[0])]
+            if isinstance(gradients, tuple) and structures[0] != structures[1]:
                 gradients = gradients[0]  # beside those of tapped values
             part = arguments.floating[0]
             scaled = jax.tree.map(
@@ -193,7 +194,8 @@ class Gradcheck:
             cases = [given, *cases_of(self._sweep, args, options, values)]
             results = [(case, outcome) for case in cases if (outcome := _outcome(check, case)) is not None]
             report = self._judge_failures(check, args, report, results)
-        self.records.append(record_of(check.kind, check.name, report, results or [(given, None)]))
+        unjudged: list[tuple[Case, Outcome | None]] = [(given, None)]
+        self.records.append(record_of(check.kind, check.name, report, results or unjudged))
         if not report.ok:
             raise WrongGradientError(report)
         return report
@@ -235,7 +237,7 @@ def _outcome(check: _Check, case: Case) -> Outcome | None:
     except Exception as error:  # whatever the caller's functions raise
         return outcome_of_error(check.forward(case), select_arguments(case.args), error)
     wrong = next((leaf for leaf in (*report.leaves, *report.steps) if not leaf.ok), None)
-    state = "right" if report.ok else "wrong"
+    state: Literal["right", "wrong"] = "right" if report.ok else "wrong"
     return Outcome(state, "" if report.ok else report.reason, report.leaves, cause=wrong.cause if wrong else None)
 
 
