@@ -13,7 +13,7 @@ from funcnn._checks import check_callable
 from funcnn._numerics.program import Program, bind, callee, equations, trace
 from funcnn._reports.text import wrap
 from funcnn.gradcheck.engine.pullbacks import Arguments, select_arguments
-from funcnn.gradcheck.explanation.location import Location, location
+from funcnn.gradcheck.explanation.location import Location, call_stack, location
 from funcnn.nonfinite_reasons import SINGULAR, Reason, cure_by_choice, reason_of
 
 _MAX_STEPS = 10_000
@@ -110,7 +110,9 @@ class _Run(NamedTuple):
 
         JAX keeps no line of the caller's for what it compiled in an earlier call.
         """
-        own = _NOWHERE if self.is_library else location(equation)
+        calls = call_stack(equation)
+        is_ours = bool(calls) and calls[0][0] == __file__  # the function that was passed is the library's
+        own = _NOWHERE if self.is_library or is_ours else location(equation)
         return own if own.file else self.call
 
     def within(self, equation: Any) -> "_Run":

@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from funcnn.gradcheck.engine.pullbacks import select_arguments
 from funcnn.pytest_plugin.cases import Sweep, axis_sizes, cases_of, reshaped, resized
+from funcnn.pytest_plugin.comparison import divides_by_zero
 
 pytest_plugins = ["pytester"]
 ROOT = Path(__file__).parent.parent
@@ -269,6 +271,16 @@ def test_default_cases():
     assert not any("broadcast" in name for name in shapes)  # a weight of one axis
     shapes = {case.name: case.shapes for case in cases_of(Sweep(), (X, X), {}, {})}
     assert shapes["array 1 broadcast along its axis 0"] == "(4, 6), (1, 6)"
+
+
+def test_a_division_of_integers_by_zero_is_found_before_it_is_compiled():
+    def by_groups(groups):
+        return lambda x: x * (jnp.arange(3) // groups).astype(x.dtype)
+
+    arguments = select_arguments((jnp.ones(3),))
+    assert divides_by_zero(by_groups(0), arguments)
+    assert not divides_by_zero(by_groups(2), arguments)
+    assert not divides_by_zero(lambda x: x / 0, arguments)
 
 
 def test_arrays_follow_the_axes_of_the_first():

@@ -262,11 +262,11 @@ def _with_equal_rows(args: tuple) -> tuple:
 def _broadcasts(args: tuple, options: dict[str, Any]) -> Iterator[Case]:
     """Return cases in which an axis of one further floating array is 1, so that it is broadcast.
 
-    The array has as many axes as the first one. A weight of fewer axes has an axis that no function broadcasts.
+    It is one of those with most axes. A weight of fewer axes has none that a function broadcasts.
     """
     leaves, structure = jax.tree.flatten(args)
-    places = [n for n, leaf in enumerate(leaves) if is_floating(leaf) and np.ndim(leaf)]
-    places = [n for n in places if np.ndim(leaves[n]) == np.ndim(leaves[places[0]])]
+    most = max((np.ndim(leaf) for leaf in leaves if is_floating(leaf)), default=0)
+    places = [n for n, leaf in enumerate(leaves) if is_floating(leaf) and np.ndim(leaf) == most > 0]
     for place in places[1 : 1 + _MAX_BROADCASTS]:
         axis = next((axis for axis, n in enumerate(leaves[place].shape) if n > 1), None)
         if axis is not None:

@@ -6,7 +6,7 @@ intermediate value. A rule may have an error of a few times the witness's.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -16,7 +16,7 @@ from jaxtyping import PyTree
 
 from funcnn._numerics.arrays import as_float64, distances, max_abs
 from funcnn._numerics.precision import allow_promotion, cast_array, enable_x64, highest_matmul_precision, widen
-from funcnn._numerics.program import Program, bind, jit_once, trace
+from funcnn._numerics.program import Program, bind, callee, jit_once, trace
 from funcnn._numerics.rewriting import rewrite
 from funcnn._numerics.widening import widen_program
 from funcnn.gradcheck.engine.functions import describe_error
@@ -99,6 +99,32 @@ def judge(rule: Rule, args: tuple, cotangent_dtype: str = "") -> Outcome:
     except Exception as error:  # whatever a rule raises
         return outcome_of_error(rule.forward, arguments, error)
     return _compared(arguments, expected, found, exact, rounded)
+
+
+def divides_by_zero(function: Callable[..., PyTree], arguments: Arguments) -> bool:
+    """Return whether a function divides integers by a constant 0: XLA's compiler then ends the process.
+
+    A number of groups that is computed from a size may be 0 for a small size.
+    """
+    with allow_promotion():
+        program = trace(lambda floating: function(*arguments.filled(floating)), arguments.floating)
+    return program is not None and _has_zero_divisor(program.jaxpr, ())
+
+
+def _has_zero_divisor(jaxpr: Any, inputs: Sequence[Any]) -> bool:
+    inner = getattr(jaxpr, "jaxpr", jaxpr)
+    known = dict(zip(inner.invars, inputs, strict=False))
+    for equation in inner.eqns:
+        values = [atom.val if hasattr(atom, "val") else known.get(atom) for atom in equation.invars]
+        name, body = equation.primitive.name, callee(equation)
+        is_integer = bool(equation.invars) and jnp.issubdtype(equation.invars[0].aval.dtype, jnp.integer)
+        if name in ("div", "rem") and is_integer and values[1] is not None and not np.all(values[1]):
+            return True
+        if body is not None and _has_zero_divisor(body, values):
+            return True
+        if name in ("convert_element_type", "broadcast_in_dim") and values[0] is not None:
+            known[equation.outvars[0]] = values[0]
+    return False
 
 
 def _shapes(function: Callable[..., PyTree], arguments: Arguments) -> PyTree:
@@ -190,8 +216,17 @@ def _compared(arguments: Arguments, expected, found, exact, rounded) -> Outcome:
     rows: list[tuple[LeafReport, float, float, str]] = []
 
     def scale_of(part, number, kind):
-        """Return the largest entry over all cotangents, because a sum may be 0 for one of them; 0 for zeros."""
-        return 0.0 if kind == "zero" else max(max_abs(side[part][number]) for side in exact.values())
+        """Return the largest entry over all cotangents, because a sum may be 0 for one of them; 0 for zeros.
+
+        A gradient below ε |y| / |x| is zero up to rounding for every cotangent.
+        """
+        if kind == "zero":
+            return 0.0
+        largest = max(max_abs(side[part][number]) for side in exact.values())
+        if part == 0 or not (size := max_abs(as_float64(paths[number][1]))):
+            return largest
+        usual = max((max_abs(output) for output in exact[kind][0]), default=0.0) / size
+        return usual if largest < narrowest * usual else largest
 
     for kind in found:
         for number, leaf in enumerate(jax.tree.leaves(expected)):

@@ -15,7 +15,15 @@ from funcnn.gradcheck.layers import check_layer
 from funcnn.gradcheck.report import Cause, GradientReport
 from funcnn.gradcheck.vjp import check_custom_vjp, check_vjp
 from funcnn.pytest_plugin.cases import Case, Sweep, axis_sizes, cases_of, option_values, resized
-from funcnn.pytest_plugin.comparison import CannotTrace, Outcome, Rule, judge, outcome_of_error, pull_of_function
+from funcnn.pytest_plugin.comparison import (
+    CannotTrace,
+    Outcome,
+    Rule,
+    divides_by_zero,
+    judge,
+    outcome_of_error,
+    pull_of_function,
+)
 from funcnn.pytest_plugin.outcome import cause_of, failed_report, record_of, swept_report
 from funcnn.types import Layer
 
@@ -224,6 +232,9 @@ class Gradcheck:
 
 def _outcome(check: _Check, case: Case) -> Outcome | None:
     """Return what is found in a case; ``None`` where the case isn't one for a whole check."""
+    plain = check.forward(case) if check.rule is None else check.rule(case).plain
+    if case.name != _GIVEN and divides_by_zero(plain, select_arguments(case.args)):
+        return Outcome("rejected", "the function divides integers by 0")
     if check.rule is not None and not case.is_strided:
         try:
             found = judge(check.rule(case), case.args, case.cotangent)

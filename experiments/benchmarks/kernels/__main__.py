@@ -6,8 +6,8 @@ implementation has, and what was found with the smallest input. A function of ar
 mpmath's, of the same function in 60 digits, at ordinary points, kinks and edges of the domain.
 
 A finding is a ``fault`` if half of the digits are lost, measured at the scale of the derivative, or the derivative
-isn't finite where the true one is. It is a ``tail`` if the derivative loses its own digits where it is far below that
-scale.
+isn't finite where the true one is. It is ``digits`` if half of the derivative's own digits are lost where it is small
+beside that scale.
 """
 
 import json
@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from rich.markup import escape
+from rich.progress import track
 
 from experiments.benchmarks.kernels.arrays import Kernel, array_rules, pallas_rules
 from experiments.benchmarks.kernels.scalar import SCALAR_RULES, ScalarRule, derivatives
@@ -56,7 +57,7 @@ class Finding(NamedTuple):
     rejected: int
     digits: float
     sound: float
-    kind: Literal["", "fault", "tail", "error"]
+    kind: Literal["", "fault", "digits", "error"]
     text: str
 
 
@@ -88,14 +89,14 @@ def compare_scalar(rule: ScalarRule) -> Finding:
         share = max(row[0] for row in rows)
         worst = _digits(share, most) if dtype == jnp.float32 else worst
         limit = float(info.eps) ** LOST
-        for kind, place in (("fault", 0), ("tail", 1)):
+        for kind, place in (("fault", 0), ("digits", 1)):
             wrong = [row for row in rows if row[place] > limit]
             if wrong:
                 *_, values, x = min(wrong, key=lambda row: row[2]) if kind == "fault" else max(wrong)
                 texts.append((kind, f"{dtype.__name__} at x = {x:.6g}: {values} ({len(wrong)} of {len(rows)} points)"))
                 break
     kinds = [kind for kind, _ in texts]
-    kind = "fault" if "fault" in kinds else "tail" if kinds else ""
+    kind = "fault" if "fault" in kinds else "digits" if kinds else ""
     sound = -math.log10(float(jnp.finfo(jnp.float32).eps))
     return Finding(rule.library, rule.name, cases, 0, worst, sound, kind, "; ".join(text for _, text in texts))  # type: ignore[arg-type]
 
@@ -142,13 +143,13 @@ def run(settings: KernelSettings) -> list[Finding]:
         rules: Any = SCALAR_RULES if kind == "scalar" else array_rules() if kind == "array" else pallas_rules()
         check: Any = compare_scalar if kind == "scalar" else sweep_kernel
         selected += [partial(check, rule) for rule in rules if not settings.only or rule.name in settings.only]
-    findings = [check() for check in selected]
+    findings = [check() for check in track(selected, console=console, transient=True)]
     rows = table("library", "function", "cases", "digits", "sound", "kind", "found")
     for found in findings:
         figures = (str(found.cases - found.rejected), f"{found.digits:.1f}", f"{found.sound:.1f}")
         rows.add_row(found.library, found.name, *figures, found.kind or "–", escape(found.text or "nothing"))
     console.print(rows)
-    counts = {kind: sum(found.kind == kind for found in findings) for kind in ("fault", "tail", "error")}
+    counts = {kind: sum(found.kind == kind for found in findings) for kind in ("fault", "digits", "error")}
     cases = sum(found.cases - found.rejected for found in findings)
     console.print(f"{len(findings)} functions, {cases} cases: {counts}", highlight=False)
     settings.out.mkdir(parents=True, exist_ok=True)

@@ -191,7 +191,7 @@ def _of_optax() -> tuple[Kernel, ...]:
              lambda x: divergence(x, sparse), (_log_softmax(normal(2, 3)),), AS_GIVEN),
         loss("cosine_similarity", losses.cosine_similarity, cosine, (normal(3, 5), normal(3, 5, seed=2))),
         loss("poly_loss_cross_entropy", losses.poly_loss_cross_entropy,
-             lambda x, y: entropy(x, y) + 2 * (1 - (jnp.exp(_log_softmax(x)) * y).sum(-1)), (normal(3, 5), labels)),
+             lambda x, y: entropy(x, y) + 2 * (y * (1 - jnp.exp(_log_softmax(x)))).sum(-1), (normal(3, 5), labels)),
         loss("ranking_softmax_loss", losses.ranking_softmax_loss, lambda x, y: entropy(x, y).mean(),
              (normal(3, 5), labels), AS_GIVEN),
     )  # fmt: skip
