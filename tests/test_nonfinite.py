@@ -166,6 +166,11 @@ def test_a_gradient_by_hand_is_a_function_too():
     assert (report.direction, report.primitive, report.reason) == ("forward", "div", "0/0")
 
 
+def test_a_function_of_a_library_has_no_line_of_ours():
+    report = fnn.find_nonfinite(jnp.linalg.norm, X - X)
+    assert (report.direction, report.primitive, report.file) == ("backward", "div", "")
+
+
 def test_an_argument_that_is_not_finite_is_named():
     report = fnn.find_nonfinite(lambda x: x * 2, jnp.array([1.0, np.nan], F32))
     assert "argument" in report.reason

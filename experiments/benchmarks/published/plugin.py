@@ -1,8 +1,9 @@
 """The published wrong gradients through the pytest plugin, beside a test of the gradient of ``.sum()``.
 
 ``python -m experiments.benchmarks.published.plugin`` calls the fixture ``gradcheck`` on every report and on its right
-twin, with the default sweep. Beside it stands the usual test of a kernel: the gradient of the output's sum, with the
-tolerance of the project's own test, or NumPy's where none is known.
+twin, with the default sweep. A twin is right at the published sizes. What it doesn't do at others, such as a broadcast,
+is listed below the table, and ``--sweep given`` leaves those cases out. Beside it stands the usual test of a kernel:
+the gradient of the output's sum, with the tolerance of the project's own test, or NumPy's where none is known.
 """
 
 import json
@@ -11,7 +12,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,7 @@ from experiments.benchmarks.published import REPORTS, Report
 from experiments.benchmarks.published.report import Rule, pullback_of, registered
 from experiments.harness.console import console, table
 from funcnn.gradcheck.check import WrongGradientError
+from funcnn.pytest_plugin.cases import Sweep
 from funcnn.pytest_plugin.fixture import Gradcheck
 
 COMMAND = "python -m experiments.benchmarks.published.plugin"
@@ -61,15 +63,20 @@ class Row(NamedTuple):
 class PluginSettings:
     """The published wrong gradients and their right twins, through the fixture ``gradcheck``."""
 
+    sweep: Literal["default", "given"] = "default"
+    """The cases: the default sweep, or the published arguments in their own dtype and in bfloat16."""
     only: tuple[str, ...] = ()
     """The names of the reports; all of them if none is given."""
     out: Path = Path("report")
     """The folder for published_plugin.json."""
 
 
-def call_fixture(report: Report, dtype: str, is_twin: bool) -> Answer:
+GIVEN = Sweep(dtypes=("float32", "bfloat16"))
+
+
+def call_fixture(report: Report, dtype: str, is_twin: bool, sweep: Sweep = GIVEN) -> Answer:
     """Return what the fixture finds in the mistake or in its right twin."""
-    case, checks = report.case, Gradcheck()
+    case, checks = report.case, Gradcheck(sweep)
     params, args = case.make(dtype)
     try:
         if isinstance(case, Rule):
@@ -111,12 +118,12 @@ def run(settings: PluginSettings) -> int:
 
     jax.config.update("jax_enable_x64", True)  # some reports exist in float64 alone
     chosen = [report for report in REPORTS if not settings.only or report.case.name in settings.only]
-    rows = []
+    rows, sweep = [], GIVEN if settings.sweep == "given" else Sweep()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for report in track(chosen, console=console, transient=True):
             dtype = "float32" if "float32" in report.case.dtypes else "float64"
-            answers = (call_fixture(report, dtype, is_twin) for is_twin in (False, True))
+            answers = (call_fixture(report, dtype, is_twin, sweep) for is_twin in (False, True))
             rows.append(Row(report, dtype, *answers, passes_sum(report, dtype)))
     shown = table("report", "source", "gradcheck", "cause", ".sum()", "twin")
     for row in rows:
