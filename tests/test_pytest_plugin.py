@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import subprocess
 import sys
+import tomllib
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -229,10 +230,17 @@ def test_each_wrong_corner_fails_with_its_cause(pytester, tmp_path):
 
 
 def run_apart(folder, *options):
-    """Run pytest on a folder in a process of its own, with the plugin."""
+    """Run pytest on a folder in a process of its own, which finds the plugin by its entry point."""
+    if not IS_INSTALLED:
+        entries = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["entry-points"]
+        about = folder / "funcnn_entry-0.dist-info"
+        about.mkdir(exist_ok=True)
+        lines = [f"{name} = {module}" for name, module in entries["pytest11"].items()]
+        (about / "entry_points.txt").write_text("\n".join(["[pytest11]", *lines]), encoding="utf-8")
+        (about / "METADATA").write_text("Name: funcnn-entry\nVersion: 0\n", encoding="utf-8")
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *PLUGINS, *options], cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:jaxtyping", *options], cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(folder)))}, capture_output=True, text=True,
     )  # fmt: skip
 
 
