@@ -10,6 +10,7 @@ isn't finite where the true one is. It is ``digits`` if half of the derivative's
 beside that scale.
 """
 
+import importlib.metadata
 import json
 import math
 import traceback
@@ -59,6 +60,13 @@ class Finding(NamedTuple):
     sound: float
     kind: Literal["", "fault", "digits", "error"]
     text: str
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def _digits(share: float, most: float) -> float:
@@ -155,7 +163,7 @@ def run(settings: KernelSettings) -> list[Finding]:
     settings.out.mkdir(parents=True, exist_ok=True)
     record = {
         "command": COMMAND,
-        "about": environment(),
+        "about": environment() | {name: _version(name) for name in ("equinox", "lineax", "mpmath", "optimistix")},
         "summary": {"functions": len(findings), "cases": cases, **counts},
         "results": [found._asdict() for found in findings],
     }
