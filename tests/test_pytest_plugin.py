@@ -229,6 +229,55 @@ def test_each_wrong_corner_fails_with_its_cause(pytester, tmp_path):
     assert causes == CAUSES
 
 
+PALLAS = """
+import jax, jax.numpy as jnp, numpy as np
+from jax.experimental import pallas as pl
+
+
+def root(x):
+    return jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + 1e-5)
+
+
+def forward_kernel(x_ref, s_ref, y_ref):
+    x = x_ref[...]
+    y_ref[...] = x * root(x) * s_ref[...]
+
+
+def backward_kernel(x_ref, s_ref, dy_ref, dx_ref, ds_ref):
+    x, dy = x_ref[...], dy_ref[...]
+    r, g = root(x), dy * s_ref[...]
+    n = x * r
+    dx_ref[...] = r * (g - n * (g * n).mean(-1, keepdims=True))
+    ds_ref[...] = (dy * n).reshape(-1, x.shape[-1]).sum(0)
+
+
+def call(kernel, like, *arrays):
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), like)
+    return pl.pallas_call(kernel, out_shape=shapes, interpret=True)(*arrays)
+
+
+@jax.custom_vjp
+def norm(x, s):
+    return call(forward_kernel, x, x, s)
+
+
+norm.defvjp(lambda x, s: (norm(x, s), (x, s)), lambda kept, dy: call(backward_kernel, kept, *kept, dy))
+
+
+def test_norm(gradcheck):
+    x, s = np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32), np.ones(8, np.float32)
+    gradcheck.rule(norm, x, s, reference=lambda x, s: x * root(x) * s)
+    assert gradcheck.records[0]["cases"] == 12
+    assert gradcheck.records[0]["rejected"] == 0
+"""
+
+
+@pytest.mark.thorough
+def test_a_pallas_kernel_is_right_in_twelve_cases(pytester):
+    pytester.makepyfile(PALLAS)
+    run_inner(pytester).assert_outcomes(passed=1)
+
+
 def run_apart(folder, *options):
     """Run pytest on a folder in a process of its own, which finds the plugin by its entry point."""
     if not IS_INSTALLED:
