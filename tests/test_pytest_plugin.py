@@ -346,6 +346,8 @@ def test_arrays_follow_the_axes_of_the_first():
     assert [leaf.shape for leaf in reshaped((X, S), (3, 8))] == [(3, 8), (8,)]
     assert [leaf.shape for leaf in reshaped((X, S), ((3, 8), (1,)))] == [(3, 8), (1,)]
     assert resized((X, S, LABELS), {4: 6})[2].tolist() == [0, 1, 2, 3, 0, 1]
+    assert resized((X, S, LABELS), {4: 3, 6: 5})[2].tolist() == [0, 1, 2]
+    assert resized((X, LABELS), {6: 3})[1].tolist() == [0, 1, 2, 0]
     with pytest.raises(ValueError, match="expected 2 shapes"):
         reshaped((X, S), ((3, 8),))
     assert isinstance(resized((jnp.asarray(X),), {4: 5})[0], jnp.ndarray)

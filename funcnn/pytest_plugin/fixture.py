@@ -238,7 +238,7 @@ def _outcome(check: _Check, case: Case) -> Outcome | None:
     if check.rule is not None and not case.is_strided:
         try:
             found = judge(check.rule(case), case.args, case.cotangent)
-            return _not_broadcast(found) if case.is_broadcast else found
+            return _refused(case, found)
         except CannotTrace:
             pass
     if case.cotangent or case.name == _GIVEN:
@@ -252,15 +252,15 @@ def _outcome(check: _Check, case: Case) -> Outcome | None:
     return Outcome(state, "" if report.ok else report.reason, report.leaves, cause=wrong.cause if wrong else None)
 
 
-def _not_broadcast(found: Outcome) -> Outcome:
-    """Return a rejection if the function itself doesn't broadcast, and what was found otherwise.
+def _refused(case: Case, found: Outcome) -> Outcome:
+    """Return a rejection where the function or its backward pass isn't made for the axes, and ``found`` otherwise.
 
-    JAX's own error about the shape of a rule's gradient is a fault: the function has broadcast.
+    JAX's own error about the shape of a rule's gradient is a fault: the function takes the axes.
     """
-    is_output = any(leaf.path.startswith("output") and not leaf.ok for leaf in found.leaves)
+    is_other_output = any(leaf.path.startswith("output") and not leaf.ok for leaf in found.leaves)
     raises = found.state == "wrong" and not found.leaves and "bwd rule must" not in found.detail
-    if is_output or raises:
-        return Outcome("rejected", f"the function doesn't broadcast: {found.detail}")
+    if (case.is_broadcast and is_other_output) or (case.is_optional and raises):
+        return Outcome("rejected", f"not made for these axes: {found.detail}")
     return found
 
 
