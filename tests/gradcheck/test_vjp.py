@@ -114,6 +114,7 @@ def test_rules_of_custom_vjp():
         "for each argument alone",
         "for each output alone",
     }
+    assert all(entry.ok for entry in report.properties), str(report)
     forgetful = ruled(lambda r, dy: (dy[0] * jnp.cos(r[0]) * r[1], dy[1], None))
     report = fnn.check_custom_vjp(forgetful, X, Y, 3)
     assert [leaf.path for leaf in report.leaves if not leaf.ok] == ["[0]"]

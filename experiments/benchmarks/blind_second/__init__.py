@@ -1,6 +1,6 @@
 """Wrong gradients and right ones of composite and of ordinary losses, for judging a gradient checker."""
 
-from . import (
+from experiments.benchmarks.blind_second import (
     attention,
     attention_kinds,
     convolution,

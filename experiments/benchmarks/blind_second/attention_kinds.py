@@ -3,10 +3,9 @@
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.benchmarks.blind_second.attention import FOUR, THEME
+from experiments.benchmarks.blind_second.common import maker, right, softmax, softmax_backward, t, unit, unit_backward
 from experiments.benchmarks.catalogue.case import Problem, squared_error, squared_error_backward
-
-from .attention import FOUR, THEME
-from .common import maker, right, softmax, softmax_backward, t, unit, unit_backward
 
 # Sequences of several lengths, averaged over their positions
 

@@ -3,9 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.benchmarks.blind_second.common import maker, right
 from experiments.benchmarks.catalogue.case import Problem, squared_error, squared_error_backward
-
-from .common import maker, right
 
 THEME = "convolution"
 

@@ -2,9 +2,8 @@
 
 import jax.numpy as jnp
 
+from experiments.benchmarks.blind_second.common import maker, right, softmax, softmax_backward
 from experiments.benchmarks.catalogue.case import Problem, squared_error, squared_error_backward
-
-from .common import maker, right, softmax, softmax_backward
 
 THEME = "mixture of experts"
 EXPERTS = {"gate": (4, 3), "experts": (3, 4, 3)}

@@ -3,9 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.benchmarks.blind_second.common import cross_entropy, maker, right, sigmoid, softmax
 from experiments.benchmarks.catalogue.case import Problem
-
-from .common import cross_entropy, maker, right, sigmoid, softmax
 
 THEME = "losses of labels"
 LINEAR = {"w": (4, 4), "b": (4,)}

@@ -3,9 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.benchmarks.blind_second.common import cross_entropy, maker, right, softmax, unit, unit_backward
 from experiments.benchmarks.catalogue.case import Problem, squared_error, squared_error_backward
-
-from .common import cross_entropy, maker, right, softmax, unit, unit_backward
 
 CONTRAST = "losses of representations"
 EMBEDDING = "embeddings"

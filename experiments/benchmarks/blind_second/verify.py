@@ -5,9 +5,8 @@ from collections import Counter, defaultdict
 import jax
 import numpy as np
 
+from experiments.benchmarks.blind_second import BUGS, CASES, RIGHT
 from experiments.benchmarks.catalogue.case import CAUSES
-
-from . import BUGS, CASES, RIGHT
 
 CLOSE, FAR = 1e-10, 1e-3
 

@@ -155,7 +155,7 @@ class Question(NamedTuple):
         return (
             *self.properties(comparison, both),
             agreement("under jit", lambda: both(floating, cotangent)[1], expected, spacing),
-            not_asked("under vmap", lambda: jax.vmap(forward)(batch))
+            not_asked("under vmap", lambda: jax.vmap(forward)(jax.tree.map(jnp.asarray, batch)))
             or agreement(
                 "under vmap",
                 lambda: jit_once(jax.vmap(lambda at, dy: self.pulled(at, whole, dy), (0, None)))(batch, cotangent),
