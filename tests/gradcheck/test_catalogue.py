@@ -28,6 +28,17 @@ SLOW = {
     "xor_at_the_kink_missing_two",
     "xor_slope_of_two_at_the_kink",
 }
+# Themes of long programs, most of whose time is compilation; the whole catalogue has them.
+SLOW_THEMES = {
+    "convolutions",
+    "pooling and norms of images",
+    "tokens and positions",
+    "attention heads",
+    "recurrence",
+    "activations and losses of layers",
+    "blocks of layers",
+    "right layers",
+}
 WHOLE = os.environ.get("FUNCNN_WHOLE_CATALOGUE") == "1"
 
 
@@ -38,7 +49,8 @@ def stratified(cases):
     """
     by_theme = defaultdict(list)
     for case in cases:
-        by_theme[case.theme].append(case)
+        if case.theme not in SLOW_THEMES:
+            by_theme[case.theme].append(case)
     pairs = []
     for place, of_theme in enumerate(by_theme.values()):
         dtype = ("float64", "float32")[place % 2]
