@@ -48,6 +48,8 @@ if "XLA_FLAGS" not in os.environ:
 collect_ignore = [] if "OPTAX_SUITE" in os.environ else ["optax_suite.py"]
 # Eight devices and second processes, likewise: `nox -s distributed`.
 collect_ignore += [] if "DISTRIBUTED_SUITE" in os.environ else ["distributed"]
+# What needs PyTorch, likewise: `nox -s torch_parity`.
+collect_ignore += [] if "TORCH_PARITY" in os.environ else ["torch_parity"]
 # The report and the site in a real browser: `nox -s report`, `nox -s docs`.
 collect_ignore += ["report_in_browser.py", "site_in_browser.py"]
 
