@@ -206,6 +206,20 @@ def optax_suite(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def torch_parity(session: nox.Session) -> None:
+    """Layers, losses, models, weight files and gradient checks beside PyTorch on the CPU.
+
+    Where the default index has only builds with CUDA, UV_TORCH_BACKEND=cpu (for pip: PIP_EXTRA_INDEX_URL with PyTorch's
+    index of CPU builds) installs the smaller one.
+    """
+    session.install(f".[{EXTRAS}]", *TEST_TOOLS, *nox.project.dependency_groups(PROJECT, "torch"))
+    session.run(
+        "pytest", *WORKERS, "tests/torch_parity", "tests/optimizers/test_against_torch.py", *session.posargs,
+        env={"TORCH_PARITY": "1", "CUDA_VISIBLE_DEVICES": ""},
+    )  # fmt: skip
+
+
+@nox.session(default=False)
 def distributed(session: nox.Session) -> None:
     """Training on eight virtual devices and in two processes, beside one device."""
     session.install(f".[{EXTRAS}]", *TEST_TOOLS)

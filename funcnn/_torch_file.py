@@ -21,12 +21,27 @@ _STORAGES = {
     "FloatStorage": np.float32, "DoubleStorage": np.float64,
 }  # fmt: skip
 _LARGEST_PICKLE = 2**26
+_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""The pickled number at the beginning of files of PyTorch before 1.6."""
 _NESTED = ("state_dict", "model")
 """Keys under which training scripts keep the state_dict in a larger dictionary."""
 
 
 class _StorageType(NamedTuple):
     dtype: Any
+
+
+def is_torch_file(file: Path) -> bool:
+    """Whether a file begins as those of ``torch.save``.
+
+    Raises:
+        ValueError: the file has the format of PyTorch before 1.6.
+    """
+    with file.open("rb") as stream:
+        start = stream.read(len(_LEGACY))
+    if start == _LEGACY:
+        raise _error(file, "the format of PyTorch before 1.6")
+    return start.startswith(b"PK")
 
 
 def read_torch_file(file: Path) -> dict[str, np.ndarray]:

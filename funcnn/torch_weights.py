@@ -13,7 +13,7 @@ from jaxtyping import PyTree
 
 from funcnn._checks import check_is_layer
 from funcnn._initialization import initial_shapes
-from funcnn._torch_file import read_torch_file
+from funcnn._torch_file import is_torch_file, read_torch_file
 from funcnn.layers.convolution import ConvParams
 from funcnn.layers.embedding import EmbeddingParams
 from funcnn.layers.linear import LinearParams
@@ -39,8 +39,9 @@ def load_torch(path: str | os.PathLike[str], model: Layer) -> tuple[Params, Stat
     Two layouts are known:
 
     - GPT-2's, with the names of Hugging Face (``wte.weight``, ``h.0.attn.c_attn.weight``, with or without
-      ``transformer.`` in front), for ``gpt(...)``. Its kernels may be those of Hugging Face's ``Conv1D`` or transposed,
-      those of ``Linear`` (nanoGPT).
+      ``transformer.`` in front, and what ``DataParallel`` and ``torch.compile`` add), for ``gpt(...)``. Its kernels may
+      be those of Hugging Face's ``Conv1D`` or transposed, those of ``Linear`` (nanoGPT). An output ``lm_head.weight``
+      has to be equal to ``wte.weight``.
     - Any chain of linear layers, convolutions, normalizations and embeddings: the modules of the file in their order
       are the layers of the model that have parameters, in theirs. A file of ``torch.save`` keeps the order in which the
       modules were defined; the names of a safetensors file are sorted, numbers by their size.
@@ -59,8 +60,9 @@ def load_torch(path: str | os.PathLike[str], model: Layer) -> tuple[Params, Stat
 
     Raises:
         FileNotFoundError: the file doesn't exist.
-        ValueError: the file is damaged or no state_dict; modules and layers differ in number, kind or shape, with the
-            first difference by both names; 64-bit tensors where JAX's 64-bit types aren't enabled.
+        ValueError: the file is damaged, no state_dict or older than PyTorch 1.6; modules and layers differ in number,
+            kind or shape, with the first difference by both names; a GPT-2 has other tensors or an output of its own;
+            64-bit tensors where JAX's 64-bit types aren't enabled.
         TypeError: model isn't a layer.
 
     Example:
@@ -73,10 +75,11 @@ def load_torch(path: str | os.PathLike[str], model: Layer) -> tuple[Params, Stat
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"load_torch(path): expected an existing file, got {file}. Is the path right?")
-    with file.open("rb") as stream:
-        is_archive = stream.read(2) == b"PK"
-    tensors = read_torch_file(file) if is_archive else dict(sorted(read_safetensors(file).items(), key=_natural))
-    gpt = _gpt_modules(tensors)
+    if is_torch_file(file):
+        tensors = read_torch_file(file)
+    else:
+        tensors = dict(sorted(read_safetensors(file).items(), key=_natural))
+    gpt = _gpt_modules(file, tensors)
     modules = iter(gpt if gpt is not None else _modules_in_order(tensors))
     counts = sum(bool(jax.tree.leaves(initial_shapes(leaf.layer))) for leaf in leaf_layers(model))
     converter = _Converter(file, modules)
@@ -105,16 +108,18 @@ def _modules_in_order(tensors: dict[str, np.ndarray]) -> list[Module]:
     return [Module(name, fields) for name, fields in found.items()]
 
 
-def _gpt_modules(tensors: dict[str, np.ndarray]) -> list[Module] | None:
+def _gpt_modules(file: Path, tensors: dict[str, np.ndarray]) -> list[Module] | None:
     """Return the modules of a GPT-2 in forward order, ``None`` where the names are others."""
-    named = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
-    if "wte.weight" not in named or "h.0.attn.c_attn.weight" not in named:
+    start = next((name.removesuffix("wte.weight") for name in tensors if name.endswith("wte.weight")), "")
+    joint = tensors.get(f"{start}h.0.attn.c_attn.weight")
+    if joint is None or f"{start}wte.weight" not in tensors:
         return None
-    joint = named["h.0.attn.c_attn.weight"]
+    _check_tied(file, tensors, start)
+    named = {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
     is_linear = joint.shape[0] > joint.shape[1]  # (3 features, features) in Linear, the other way round in Conv1D.
 
     def module(name: str) -> Module:
-        fields = {field: named[f"{name}.{field}"] for field in ("weight", "bias") if f"{name}.{field}" in named}
+        fields = {field: named.pop(f"{name}.{field}") for field in ("weight", "bias") if f"{name}.{field}" in named}
         if name.rpartition(".")[2] in ("c_attn", "c_proj", "c_fc") and "weight" in fields and not is_linear:
             fields["weight"] = fields["weight"].T
         return Module(name, fields)
@@ -127,9 +132,36 @@ def _gpt_modules(tensors: dict[str, np.ndarray]) -> list[Module] | None:
         yield Module(f"h.{number}.attn", parts)
         yield from (module(f"h.{number}.{name}") for name in ("ln_2", "mlp.c_fc", "mlp.c_proj"))
 
-    blocks = 1 + max(int(name.split(".")[1]) for name in named if name.startswith("h."))
+    blocks = 1 + max(int(found[1]) for found in map(_BLOCK.match, named) if found)
     middle = [part for number in range(blocks) for part in block(number)]
-    return [module("wte"), module("wpe"), *middle, module("ln_f")]
+    modules = [module("wte"), module("wpe"), *middle, module("ln_f")]
+    unknown = [f"{start}{name}" for name in named if name != "lm_head.weight" and not _MASK.fullmatch(name)]
+    unknown += [name for name in tensors if not name.startswith(start) and name != _output_name(start)]
+    if unknown:
+        raise ValueError(
+            f"load_torch(model): expected the tensors of GPT-2 alone, got {', '.join(unknown[:4])} too in {file} "
+            f"({len(unknown)} such in all). gpt(...) has no place for them: merge or remove them before saving."
+        )
+    return modules
+
+
+_BLOCK = re.compile(r"h\.(\d+)\.")
+_MASK = re.compile(r"h\.\d+\.attn\.(masked_)?bias")
+"""The causal masks that Hugging Face's first versions saved."""
+
+
+def _output_name(start: str) -> str:
+    return f"{start.removesuffix('transformer.')}lm_head.weight"
+
+
+def _check_tied(file: Path, tensors: dict[str, np.ndarray], start: str) -> None:
+    """Raise where the output of a GPT-2 isn't its embedding."""
+    output = tensors.get(_output_name(start))
+    if output is not None and not np.array_equal(output, tensors[f"{start}wte.weight"]):
+        raise ValueError(
+            f"load_torch(model): expected {_output_name(start)} equal to {start}wte.weight, since the output of "
+            f"gpt(...) is tied to its embedding, got another one in {file}. Tie the two in PyTorch before training."
+        )
 
 
 class _Converter:

@@ -153,7 +153,9 @@ def gpt_tensors(*, linear):
 @pytest.mark.parametrize("linear", [False, True], ids=["Conv1D", "Linear"])
 def test_gpt_2_by_its_names(linear, save_torch):
     tensors = gpt_tensors(linear=linear)
-    renamed = {f"transformer.{name}": value for name, value in tensors.items()} | {"lm_head.weight": drawn(7, 4)}
+    renamed = {f"transformer.{name}": value for name, value in tensors.items()} | {
+        "lm_head.weight": tensors["wte.weight"]
+    }
     params, state = fnn.load_torch(save_torch(renamed), GPT)
     table, positions, blocks, norm = params
     turn = np.transpose if linear else np.asarray
@@ -167,6 +169,24 @@ def test_gpt_2_by_its_names(linear, save_torch):
     like = jax.eval_shape(GPT.init, jax.random.key(0))
     assert jax.tree.structure((params, state)) == jax.tree.structure(like)
     assert GPT.forward(params, state, jnp.array([[1, 2]]), train=False)[0].shape == (1, 2, 7)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"module.lm_head.weight": drawn(7, 4)},
+         r"expected module\.lm_head\.weight equal to module\.transformer\.wte\.weight"),
+        ({"module.transformer.h.1.attn.rotary": drawn(4)},
+         r"expected the tensors of GPT-2 alone, got module\.transformer\.h\.1\.attn\.rotary too"),
+        ({"head.weight": drawn(4)}, r"expected the tensors of GPT-2 alone, got head\.weight too"),
+    ],
+    ids=["untied", "inside", "outside"],
+)  # fmt: skip
+def test_other_tensors_of_a_gpt_are_named(more, message, save_torch):
+    tensors = {f"module.transformer.{name}": value for name, value in gpt_tensors(linear=False).items()}
+    fnn.load_torch(save_torch(tensors), GPT)
+    with pytest.raises(ValueError, match=message):
+        fnn.load_torch(save_torch(tensors | more), GPT)
 
 
 LINEARS = {"0.weight": drawn(4, 3), "0.bias": drawn(4), "2.weight": drawn(1, 4), "2.bias": drawn(1)}
