@@ -15,6 +15,8 @@ from funcnn.gradcheck.explanation.tape import Edge, Tape, record, record_values
 from funcnn.gradcheck.explanation.turns import Turns
 
 _COPIES = ("device_put", "copy", "copy_p", "convert_element_type", "name", "reshape", "broadcast_in_dim", "transpose")
+LAYERS = ("dot_general", "conv_general_dilated")
+"""The operations of layers: what follows the last of them is the loss, with the last activation."""
 
 
 class Situation:
@@ -145,6 +147,26 @@ class Situation:
     def is_repeated(self, output: int) -> bool:
         """Whether the step that computes a value is one of these."""
         return self.tape.producer.get(output) in self.repeated
+
+    @functools.cached_property
+    def compared(self) -> set[int]:
+        """The values after the last layer that are computed from its output and from data that joins it there.
+
+        The data are targets: what is computed from both is the loss, and no activation of the network.
+        """
+        tape, found = self.tape, set[int]()
+        everything, before = tape.sources[tape.result], set[int]()
+        for step in tape.steps:
+            outputs = [number for number in step.outputs if tape.is_active[number]]
+            whole = [n for n in step.inputs if tape.is_active[n] and tape.sources[n] == everything]
+            joins = any(np.size(tape.values[n]) > 1 for n in step.inputs if not tape.is_active[n])
+            is_output = any(self.origin(n) not in tape.params for n in whole)
+            if found & set(step.inputs) or (step.name not in LAYERS and joins and is_output):
+                found.update(outputs)
+        for step in reversed(tape.steps):
+            if step.name in LAYERS or before & set(step.outputs):
+                before.update(step.inputs)
+        return found - before
 
     @functools.cached_property
     def turns(self) -> Turns:

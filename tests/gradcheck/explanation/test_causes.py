@@ -1,6 +1,7 @@
 """Causes that are confirmed by a wrong backward pass of the loss: each mistake is named, and its right twin passes."""
 
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -336,3 +337,24 @@ def test_a_gradient_in_numpy_is_explained_by_the_loss_alone():
 
     report = fnn.check_gradients(net(act), in_numpy, NET, X, Y)
     assert set(causes(report).values()) == {"activation_derivative"}
+
+
+def test_a_wrong_derivative_of_a_distance_to_the_target_is_the_loss_s():
+    def loss(p, x, y):
+        return jnp.abs(jnp.tanh(x @ p["w"] + p["b"]) - y).mean()
+
+    def gradient(p, x, y, of_distance, of_tanh):
+        h = jnp.tanh(x @ p["w"] + p["b"])
+        dz = of_distance(h - y) / y.size * of_tanh(h)
+        return {"w": x.T @ dz, "b": dz.sum(axis=0)}
+
+    params = {"w": NET["w1"], "b": NET["b1"]}
+    y = jnp.asarray(np.random.default_rng(3).normal(size=(X.shape[0], params["b"].shape[0])))
+
+    def causes_of(**lines):
+        report = fnn.check_gradients(loss, partial(gradient, **lines), params, X, y)
+        return set(causes(report).values())
+
+    assert not causes_of(of_distance=jnp.sign, of_tanh=lambda h: 1 - h**2)
+    assert causes_of(of_distance=jnp.ones_like, of_tanh=lambda h: 1 - h**2) == {"loss_derivative"}
+    assert causes_of(of_distance=jnp.sign, of_tanh=lambda h: 1 - h) == {"activation_derivative"}

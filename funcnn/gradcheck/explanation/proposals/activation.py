@@ -1,4 +1,7 @@
-"""Cause ``activation_derivative``: left out, doubled, taken of the wrong variable, or another activation's."""
+"""Cause ``activation_derivative``: left out, doubled, taken of the wrong variable, or another activation's.
+
+Where the function is a part of the loss, as the absolute value of a distance to a target, it is ``loss_derivative``.
+"""
 
 from collections.abc import Iterator
 
@@ -9,6 +12,7 @@ from funcnn.gradcheck.explanation.leaf import Diagnosis
 from funcnn.gradcheck.explanation.numbers import format_sum
 from funcnn.gradcheck.explanation.search import Change, Proposal, Regression, Replacement
 from funcnn.gradcheck.explanation.situation import Situation
+from funcnn.gradcheck.report import Cause
 
 
 def propose_slopes(situation: Situation) -> Iterator[Proposal]:
@@ -33,13 +37,13 @@ def propose_slopes(situation: Situation) -> Iterator[Proposal]:
             if not change.any() or np.array_equal(change, cotangent):
                 continue
             yield Change(
-                "activation_derivative",
+                _cause(situation, activation),
                 f"{_sentence(situation, activation)}; {text}",
                 {activation.z: change - right * cotangent},
             )
         if np.ptp(cotangent):
             yield Change(
-                "activation_derivative",
+                _cause(situation, activation),
                 f"{_sentence(situation, activation)}; by hand it replaces the incoming gradient",
                 {activation.z: right * (1 - cotangent)},
             )
@@ -72,7 +76,7 @@ def propose_slopes_of_groups(situation: Situation) -> Iterator[Proposal]:
                     for activation, of_one in zip(group, slopes, strict=True)
                 }
                 yield Replacement(
-                    "activation_derivative",
+                    _cause(situation, *group),
                     f"the derivative of {group[0].kind.name} is {group[0].kind.rule}; by hand it is {text}, {name}",
                     rules,
                 )
@@ -119,10 +123,10 @@ def propose_fitted_slopes(situation: Situation) -> Iterator[Proposal]:
             "h f′": h * right,
         }
         rest = {activation.z: -right * cotangent}
-        sentence = _sentence(situation, activation)
+        sentence, cause = _sentence(situation, activation), _cause(situation, activation)
 
-        def describe(texts, factors, sentence=sentence) -> Diagnosis:
-            return "activation_derivative", f"{sentence}; by hand it is {format_sum(factors, texts)}"
+        def describe(texts, factors, cause=cause, sentence=sentence) -> Diagnosis:
+            return cause, f"{sentence}; by hand it is {format_sum(factors, texts)}"
 
         yield Regression(describe, {text: {activation.z: slope * cotangent} for text, slope in functions.items()}, rest)
 
@@ -136,10 +140,16 @@ def _parts(situation, activation):
 
 def _change(situation, activation, text, change) -> Change:
     return Change(
-        "activation_derivative",
+        _cause(situation, activation),
         f"{_sentence(situation, activation)}; by hand it is {text}",
         {activation.z: change},
     )
+
+
+def _cause(situation, *activations: Activation) -> Cause:
+    """Return the name of a wrong derivative: of an activation, or of a function in the loss."""
+    is_in_loss = all(activation.z in situation.compared for activation in activations)
+    return "loss_derivative" if is_in_loss else "activation_derivative"
 
 
 def _sentence(situation, activation: Activation) -> str:

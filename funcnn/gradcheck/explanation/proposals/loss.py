@@ -9,10 +9,9 @@ from funcnn.gradcheck.explanation.activations import descendants, sigmoid
 from funcnn.gradcheck.explanation.leaf import Diagnosis
 from funcnn.gradcheck.explanation.numbers import format_sum
 from funcnn.gradcheck.explanation.search import Change, Proposal, Regression
-from funcnn.gradcheck.explanation.situation import Situation
+from funcnn.gradcheck.explanation.situation import LAYERS, Situation
 
 _MOST_VALUES = 5000
-_LAYERS = ("dot_general", "conv_general_dilated")
 
 
 def propose_loss_derivatives(situation: Situation) -> Iterator[Proposal]:
@@ -57,7 +56,7 @@ def _last_values(situation) -> list[int]:
             continue
         if not np.isrealobj(value) or not np.isfinite(value).all():
             continue
-        if any(tape.steps[tape.producer[later]].name in _LAYERS for later in descendants(tape, number)):
+        if any(tape.steps[tape.producer[later]].name in LAYERS for later in descendants(tape, number)):
             continue
         if all(param == number or number in descendants(tape, param) for param in wrong):
             found.append(number)
