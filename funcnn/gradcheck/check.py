@@ -47,7 +47,8 @@ def check_gradients(
         grad_fn: ``(params, *args) -> gradients``, a tree like ``params``; or ``(gradients, {name: gradient of a tapped
             value})``.
         params: any pytree with floating arrays, JAX's, NumPy's or PyTorch's. Integers, strings and other leaves are
-            passed untouched.
+            passed untouched. PyTorch's tensors, here and in ``args``, are tensors for both functions too, in float64;
+            autodiff isn't asked for them, and a gradient of ``None`` is 0.
         args: passed on to both.
         also: what else to ask of the gradient: ``"jit"`` and ``"vmap"`` (the same under them, the latter over a batch
             of parameters), ``"second_order"`` (its derivative along a random vector, by ``jax.jvp``, against
@@ -57,7 +58,8 @@ def check_gradients(
 
     Returns:
         A report with a verdict, a row for each parameter, and the cause where it is wrong. Complex parameters follow
-        JAX's convention, in which the gradient of |z|² is twice the conjugate of z.
+        JAX's convention, in which the gradient of |z|² is twice the conjugate of z; gradients that are tensors of
+        PyTorch follow its convention, in which it is twice z.
 
     Raises:
         TypeError: no parameter is floating; loss_fn or grad_fn isn't a function, or not one of these arguments.

@@ -78,10 +78,11 @@ def examine(
         ValueError: the gradient has another tree structure than the parameters.
     """
     start, calls = time.perf_counter(), Counter[str]()
-    loss_fn, grad_fn, floating = floating_functions(name, loss_fn, grad_fn, arguments[0])
-    check_any_floating(f"{name}(params)", arguments[0], floating)
+    params = arguments[0]
+    loss_fn, grad_fn, arguments = floating_functions(name, loss_fn, grad_fn, arguments)
+    check_any_floating(f"{name}(params)", params, arguments[0])
     with highest_matmul_precision():
-        own = Gradients(loss_fn, grad_fn, (floating, *arguments[1:]), calls).evaluated()
+        own = Gradients(loss_fn, grad_fn, arguments, calls).evaluated()
         again = own.gradient(own.params)
         twice = repeatability(own, again)
         if (report := report_changing_loss(own) or report_changing_gradient(own, again)) is not None:
@@ -141,7 +142,8 @@ def _report(own: Gradients, again: PyTree, twice: PropertyReport, checks: _Check
         precision=_describe_precision(comparison),
         no_autodiff=comparison.no_autodiff,
     )
-    diagnosis = explanation(report, str(kinks) if kinks else "", can_tap=checks.can_tap)
+    can_tap = checks.can_tap and comparison.program is not None  # taps are read off the loss's program
+    diagnosis = explanation(report, str(kinks) if kinks else "", can_tap=can_tap)
     advice = [rule.advice for rule in rules]
     if checks.can_tap and comparison.by_autodiff is not None and not rules:
         advice = surrogates_of_steps(comparison, rows, [pair.reference for pair in pairs])

@@ -13,12 +13,13 @@ from jaxtyping import PyTree
 
 from funcnn._checks import check_same_structure, describe, is_concrete, numeric_array, same_structure
 from funcnn.gradcheck.engine.taps import split_taps
+from funcnn.gradcheck.engine.tensors import as_array, as_tensor, is_tensor, with_arrays
 
 
 def floating_functions(
-    name: str, loss_fn: Callable[..., Any], grad_fn: Callable[..., PyTree], params: PyTree
-) -> tuple[Callable[..., Any], Callable[..., tuple[PyTree, dict[str, Any]]], PyTree]:
-    """Return both functions and the parameters, without the leaves that can't be differentiated.
+    name: str, loss_fn: Callable[..., Any], grad_fn: Callable[..., PyTree], arguments: tuple
+) -> tuple[Callable[..., Any], Callable[..., tuple[PyTree, dict[str, Any]]], tuple]:
+    """Return both functions and their arguments, the parameters without the leaves that can't be differentiated.
 
     Integers, strings, functions and other such leaves are passed to the caller's functions untouched, and so are the
     variables of Flax's modules that aren't parameters, such as the statistics of its batch norm. Arrays keep their
@@ -26,25 +27,27 @@ def floating_functions(
 
     Args:
         name: the public function, for error messages.
-        loss_fn, grad_fn: functions of ``(params, *args)``.
-        params: any tree with at least one floating leaf.
+        loss_fn, grad_fn: functions of ``arguments``.
+        arguments: the parameters, any tree with at least one floating leaf, and the further arguments.
 
     Returns:
-        The loss, the gradient with a dictionary of taps' gradients, and the floating parameters with ``None`` in the
-        places of the other leaves.
+        The loss, the gradient with a dictionary of taps' gradients, and the arguments: the floating parameters with
+        ``None`` in the places of the other leaves, and the others with arrays in the places of tensors.
     """
+    params, *others = arguments
+    loss_fn, grad_fn = with_arrays(loss_fn, tuple(others)), with_arrays(grad_fn, tuple(others))
     floating = jax.tree.map(lambda leaf: _floating_array(name, leaf), params, is_leaf=_is_flax_state)
 
     def fill(new):
         return jax.tree.map(_restore, new, params, is_leaf=lambda leaf: leaf is None)
 
     def loss(new, *rest):
-        return loss_fn(fill(new), *rest)
+        return as_array(loss_fn(fill(new), *rest))
 
     def gradient(new, *rest):
         return select_floating(f"{name}(grad_fn)", grad_fn(fill(new), *rest), params, floating)
 
-    return loss, gradient, floating
+    return loss, gradient, (floating, *jax.tree.map(as_array, others))
 
 
 def select_floating(name: str, returned: Any, params: PyTree, floating: PyTree) -> tuple[PyTree, dict[str, Any]]:
@@ -54,6 +57,7 @@ def select_floating(name: str, returned: Any, params: PyTree, floating: PyTree) 
         ValueError: the gradient has another tree structure than the parameters.
     """
     gradients, taps = split_taps(returned, params)
+    gradients = _without_none(gradients, params)
     if _is_of_flax(params) and not same_structure(gradients, params):
         gradients = _by_paths(gradients, floating, params) or gradients
     if same_structure(floating, params):
@@ -63,6 +67,19 @@ def select_floating(name: str, returned: Any, params: PyTree, floating: PyTree) 
         gradients = _by_paths(gradients, floating, params) or gradients
         check_same_structure(name, gradients, floating, "the floating parameters")
     return jax.tree.map(lambda leaf: _gradient_array(name, leaf), gradients), taps
+
+
+def _without_none(gradients: PyTree, params: PyTree) -> PyTree:
+    """Return gradients with zeros where PyTorch has ``None``, at parameters on which the loss does not depend."""
+    leaves, structure = jax.tree.flatten(gradients, is_leaf=lambda leaf: leaf is None)
+    likes = jax.tree.leaves(params)
+    if len(leaves) != len(likes) or not any(map(is_tensor, likes)):
+        return gradients
+    filled = [
+        np.zeros_like(as_array(like)) if leaf is None and is_tensor(like) and like.is_floating_point() else leaf
+        for leaf, like in zip(leaves, likes, strict=True)
+    ]
+    return jax.tree.unflatten(structure, filled)
 
 
 def _by_paths(gradients, floating, params) -> PyTree | None:
@@ -121,8 +138,7 @@ def _check_no_pair(name, gradients, params):
 def _floating_array(name, leaf):
     if _is_flax_state(leaf):
         return None
-    if _is_tensor(leaf):
-        leaf = leaf.detach().cpu().numpy()
+    leaf = as_array(leaf)
     if isinstance(leaf, jax.Array):
         if not is_concrete(leaf):
             raise TypeError(f"{name}(params): expected arrays, got tracers. Call it outside jit, vmap and grad.")
@@ -139,9 +155,12 @@ def check_any_floating(name: str, params: PyTree, floating: PyTree) -> None:
     """Raise where no leaf of the parameters can be differentiated."""
     if jax.tree.leaves(params) and not jax.tree.leaves(floating):
         path, leaf = jax.tree_util.tree_leaves_with_path(params)[0]
+        advice = "Pass floating arrays, such as jnp.asarray(params, float)."
+        if hasattr(leaf, "named_parameters"):  # a module of PyTorch
+            advice = "Pass dict(module.named_parameters()), and call the module by torch.func.functional_call."
         raise TypeError(
             f"{name}: expected at least one floating parameter, got {_describe_leaf(leaf)} at "
-            f"{jax.tree_util.keystr(path) or 'the root'}. Pass floating arrays, such as jnp.asarray(params, float)."
+            f"{jax.tree_util.keystr(path) or 'the root'}. {advice}"
         )
 
 
@@ -154,19 +173,12 @@ def _restore(new, leaf):
     """Return what the caller's function gets in the place of its own leaf."""
     if new is None:
         return leaf
-    if _is_tensor(leaf) and is_concrete(new):
-        return sys.modules["torch"].as_tensor(np.array(new), device=leaf.device)
-    return new
-
-
-def _is_tensor(leaf) -> bool:
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(leaf, torch.Tensor)
+    return as_tensor(new, leaf) if is_tensor(leaf) else new
 
 
 def _gradient_array(name, leaf):
-    if _is_tensor(leaf):
-        return leaf.detach().cpu().numpy()
+    if is_tensor(leaf):
+        return np.conj(as_array(leaf))  # By PyTorch's convention a complex gradient is the conjugate of JAX's.
     if not isinstance(leaf, jax.Array):
         numeric_array(name, leaf)
     return leaf
