@@ -4,7 +4,7 @@
 >>> model = fnn.mlp((64, 128, 64, 10))
 """
 
-from funcnn import datasets as datasets
+from funcnn import datasets as datasets, practice as practice
 from funcnn.backprop import (
     as_custom_vjp as as_custom_vjp,
     autodiff_value_and_grad as autodiff_value_and_grad,

@@ -55,7 +55,7 @@ def _functions_of(module: Any) -> list[str]:
         f"{short}.{name}"
         for name, value in vars(module).items()
         if not name.startswith("_")
-        and (inspect.isfunction(value) or inspect.isclass(value))
+        and (inspect.isfunction(inspect.unwrap(value)) or inspect.isclass(value))
         and value.__module__.startswith(module.__name__)
     ]
 

@@ -1,4 +1,4 @@
-"""``python -m funcnn practice``: exercises as files, graded from the command line."""
+"""Exercises in backpropagation as files in the folder practice/, graded from the command line."""
 
 import argparse
 import json
@@ -20,9 +20,17 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.run(options)
+    except FileNotFoundError as error:
+        sys.stderr.write(f"python -m funcnn practice: {_no_file(error)}\n")
+        return 2
     except (ValueError, OSError, ModuleNotFoundError) as error:
         sys.stderr.write(f"python -m funcnn practice: {error}\n")
         return 2
+
+
+def _no_file(error: FileNotFoundError) -> str:
+    """Return the message of a path that isn't there, whether it was raised here or by the system."""
+    return f"expected a file or a folder, found none at {error.filename}." if error.filename else str(error)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -41,16 +49,20 @@ def _parser() -> argparse.ArgumentParser:
     add("write", _write, "write one file for each exercise; those that are there stay (the default)")
     add("watch", _watch, "grade a file whenever it is saved")
     graded = add("grade", _grade, "grade files")
-    graded.add_argument("files", nargs="+", metavar="FILE")
+    graded.add_argument("files", nargs="+", metavar="FILE", help="a file, or the name of an exercise")
     graded.add_argument("--json", action="store_true", help="print the grades as JSON")
     graded.add_argument("--junit", metavar="FILE", help="write the grades as JUnit XML")
-    add("hint", _hint, "show the next hint").add_argument("name", nargs="?", help="the next exercise's by default")
+    add("hint", _hint, "show the next hint").add_argument(
+        "name", nargs="?", help="the name of an exercise, or its file; the next exercise by default"
+    )
     shown = add("solution", _solution, "show the solution, after a question")
-    shown.add_argument("name")
+    shown.add_argument("name", help="the name of an exercise, or its file")
     shown.add_argument("--yes", action="store_true", help="show it without the question")
     add("list", _list, "list the exercises, and which are done")
     add("progress", _progress, "show how many are done, and which is next")
-    add("reset", _reset, "write the stub of an exercise anew; your file is kept as .py.before").add_argument("name")
+    add("reset", _reset, "write the stub of an exercise anew; your file is kept as .py.before").add_argument(
+        "name", help="the name of an exercise, or its file"
+    )
     exported = add("export", _export, "write notebooks of the chapter's exercises, one for each section")
     form = exported.add_mutually_exclusive_group()
     form.add_argument("--notebook", action="store_const", const="plain", dest="form", help="stubs and tests (default)")
@@ -60,8 +72,12 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument(
         "--otter", action="store_const", const="otter", dest="form", help="for otter assign, with solutions"
     )
-    exported.add_argument("--to", default="notebooks", metavar="FOLDER")
-    add("report", _report, "grade a folder of students' folders, as CSV and HTML").add_argument("folder")
+    exported.add_argument(
+        "--to", default="notebooks", metavar="FOLDER", help="where to write them (default: notebooks)"
+    )
+    add("report", _report, "grade a folder of students' folders, as CSV and HTML").add_argument(
+        "folder", metavar="FOLDER", help="with a folder for each student, which has the files of the exercises"
+    )
     return parser
 
 
@@ -71,7 +87,11 @@ def _tasks(options) -> tuple[Task, ...]:
 
 def _task(options, name: str) -> Task:
     """Return the exercise of a name, or of a file named after it."""
-    return catalogue.find_task(name_of(Path(name)), options.tasks)
+    try:
+        return catalogue.find_task(name_of(Path(name)), options.tasks)
+    except ValueError as error:
+        text = str(error).replace("practice.tasks() lists them", "`python -m funcnn practice list` shows them")
+        raise ValueError(text) from None
 
 
 def file_of(task: Task) -> Path:
@@ -86,8 +106,8 @@ def name_of(file: Path) -> str:
 
 def file_text(task: Task) -> str:
     """Return the file of an exercise: the statement as a docstring, the stub below."""
-    lines = (line if line[:1] == " " else textwrap.fill(line, 100) for line in task.statement.splitlines())
-    text = "\n".join(lines)
+    paragraphs = task.statement.split("\n\n")
+    text = "\n\n".join(part if part[:1] == " " else textwrap.fill(part, 100) for part in paragraphs)
     return f'"""{task.title} ({task.section}, {task.kind})\n\n{text}\n"""\n\n{task.stub}'
 
 
@@ -98,14 +118,15 @@ def _write_files(options) -> None:
     for task in new:
         file_of(task).write_text(file_text(task), encoding="utf-8")
     if new:
-        print(f"Wrote {len(new)} exercises into {FOLDER}/, a file each. Run this command again to go on later.")
+        print(f"Wrote {len(new)} exercises into {FOLDER}/, one file each. Run this command again to continue later.")
 
 
 def _write(options) -> int:
     _write_files(options)
     _progress(options)
-    if _next(options) is not None:
+    if (following := _next(options)) is not None:
         print("Open it in an editor, and run `python -m funcnn practice watch` beside it: it grades what you save.")
+        print(f"To grade it once: `python -m funcnn practice grade {file_of(following)}`.")
         print("Stuck? `python -m funcnn practice hint`. All exercises: `python -m funcnn practice list`.")
     return 0
 
@@ -164,6 +185,8 @@ def _hint(options) -> int:
     shown = min(hints.get(task.name, 0) + 1, len(task.hints))
     _update_progress(hints=hints | {task.name: shown})
     print(f"{task.name}, hint {shown} of {len(task.hints)}: {task.hints[shown - 1]}")
+    if shown == len(task.hints):
+        print(f"That is the last hint. The solution: `python -m funcnn practice solution {task.name}`.")
     return 0
 
 
@@ -182,7 +205,7 @@ def _reset(options) -> int:
     FOLDER.mkdir(exist_ok=True)
     file = file_of(task)
     kept = ""
-    if file.exists():
+    if file.exists() and file.read_text(encoding="utf-8", errors="replace") != file_text(task):
         file.replace(file.with_suffix(".py.before"))
         kept = f"; what it was is in {file.with_suffix('.py.before')}"
     file.write_text(file_text(task), encoding="utf-8")
@@ -193,16 +216,15 @@ def _reset(options) -> int:
 
 def _grade_file(options, file: Path) -> tuple[str, Grade]:
     """Return the name of a file's exercise, and its grade, which is kept in the progress."""
-    if not file.exists():
-        raise FileNotFoundError(
-            f"grade(FILE): expected a file, found none at {file}. `write` makes the exercises' files."
-        )
     try:
         task = _task(options, file.name)
     except ValueError as error:
-        raise ValueError(
-            f"grade(FILE): a file is named after its exercise, such as relu_backward.py: {error}"
-        ) from None
+        raise ValueError(f"grade FILE: a file is named after its exercise, such as relu_backward.py: {error}") from None
+    file = file_of(task) if not file.exists() and not file.suffix else file
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"grade FILE: expected a file, found none at {file}. `python -m funcnn practice` writes the files."
+        )
     result = grade_task(task, file.read_text(encoding="utf-8", errors="replace"))
     if result.ok:  # trying another way afterwards takes nothing away
         _mark(task.name, True)

@@ -76,9 +76,9 @@ def find_difference(
         signature: the function's, for the names of its arguments.
         tolerance: the relative difference that is right.
     """
-    for answer, right in zip(answers, rights, strict=True):
+    for answer, right, arguments in zip(answers, rights, inputs, strict=True):
         if (problem := _structure(answer, right, names)) is not None:
-            return problem
+            return problem._replace(place=shapes_given(arguments, signature))
     leaves = [flatten(answer) for answer in answers]
     reference = [flatten(right) for right in rights]
     wrong = [
@@ -172,6 +172,17 @@ def _given(arguments: tuple, signature: str) -> str:
             f"{name} of shape {_shape(value)}" for name, value in zip(names, arguments, strict=True) if _shape(value)
         )
     return f"For {', '.join(shown)}: "
+
+
+def shapes_given(arguments: tuple, signature: str) -> str:
+    """Return "Given: x of shape …." for the arguments that have a shape."""
+    names = signature.split("(", 1)[1].rstrip(")").split(", ")
+    shown = [
+        f"{name} of shape{'s' if isinstance(value, tuple) else ''} {_shape(value)}"
+        for name, value in zip(names, arguments, strict=True)
+        if arguments and _shape(value)
+    ]
+    return f"Given: {', '.join(shown)}." if shown else ""
 
 
 def _short(value: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from funcnn.practice.catalogue import find_task
-from funcnn.practice.comparison import Difference, all_right, find_difference, flatten, split, values_of
+from funcnn.practice.comparison import Difference, all_right, find_difference, flatten, shapes_given, split, values_of
 from funcnn.practice.explaining import find_cause
 from funcnn.practice.process import SECONDS, Reply, run_answer
 from funcnn.practice.task import Task, load, with_mistake
@@ -79,7 +79,7 @@ def _judge(task: Task, answer: str | Callable) -> tuple[bool, str | None, str, s
     for inputs in layouts:
         reply = run_answer(answer, task.entry, inputs, by_hand=task.by_hand)
         printed = reply.printed
-        found = _failure(task, reply, len(inputs)) or _judge_values(task, reply, inputs, right)
+        found = _failure(task, reply, inputs) or _judge_values(task, reply, inputs, right)
         if found is None:
             return True, None, f"Right. {task.fact}", printed
         # An answer that takes the other form of the labels raises on one form: what it returns on the other explains.
@@ -121,7 +121,7 @@ def _no_autodiff(name: str) -> str:
     return f"This exercise is by hand, and jax.{name} differentiates for you: write the formula with array operations."
 
 
-def _failure(task: Task, reply: Reply, count: int) -> Difference | None:
+def _failure(task: Task, reply: Reply, inputs: list[tuple]) -> Difference | None:
     """Return why there are no values to compare."""
     if reply.error == "time":
         return Difference("time", f"The answer ran longer than {SECONDS} seconds and was stopped: does a loop end?")
@@ -148,12 +148,15 @@ def _failure(task: Task, reply: Reply, count: int) -> Difference | None:
                 "formula with array operations.",
             )
         if "PermissionError" in reply.detail or "an answer imports" in reply.detail:
-            return Difference("forbidden", f"The answer did what it may not do: {reply.detail}")
+            return Difference("forbidden", f"This is not available to an answer. {reply.detail}")
         if reply.detail.startswith("NotImplementedError"):
             line = reply.detail.partition(":")[0].removeprefix("NotImplementedError")
             return Difference("raised", f"The stub isn't filled in yet: replace `raise NotImplementedError`{line}.")
-        return Difference("raised", f"The answer raised {reply.detail}")
-    if reply.error or len(reply.outputs) != count:
+        place = shapes_given(inputs[reply.number], task.signature) if reply.number in range(len(inputs)) else ""
+        if f"{task.entry}() takes" in reply.detail or f"{task.entry}() missing" in reply.detail:
+            place = f"Expected: def {task.signature}"
+        return Difference("raised", f"The answer raised {reply.detail.rstrip().rstrip('.')}.", place)
+    if reply.error or len(reply.outputs) != len(inputs):
         return Difference("forged", "The process of the answer returned something other than the function's values.")
     return None
 

@@ -26,12 +26,20 @@ SECONDS = 5
 
 
 class Reply(NamedTuple):
-    """What the process of an answer replied: an output for each input, or an error; and what the answer printed."""
+    """What the process of an answer replied.
+
+    Fields:
+        outputs: one for each input.
+        error, detail: why there are none.
+        printed: what the answer printed.
+        number: the position of the input at which it raised.
+    """
 
     outputs: tuple[Any, ...] = ()
     error: str = ""
     detail: str = ""
     printed: str = ""
+    number: int | None = None
 
 
 class Unreadable(NamedTuple):
@@ -199,7 +207,8 @@ def _checked(data: bytes) -> Reply:
                 return Reply(error="missing", printed=printed)
             line = f" in line {int(reply['line'])}" if reply.get("line") else ""
             detail = _printable(f"{str(reply['type'])[:80]}{line}: {str(reply['text'])[:1000]}")
-            return Reply(error="raised", detail=detail, printed=printed)
+            number = reply.get("input")
+            return Reply((), "raised", detail, printed, number if type(number) is int and number >= 0 else None)
         return Reply(tuple(_decode(value) for value in reply["outputs"]), printed=printed)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return Reply(error="forged")

@@ -13,6 +13,7 @@ _CALL = "python -m funcnn practice watch"
 def saved(folder: Path) -> Iterator[Path]:
     """Yield each file of a folder that is saved, until Ctrl-C."""
     watchfiles = import_optional("watchfiles", _CALL, "practice")
+    import_optional("rich", _CALL, "practice")  # which the first grade needs
     return paths(watchfiles.watch(folder, raise_interrupt=False), watchfiles.Change.deleted)
 
 
@@ -35,7 +36,7 @@ def show(name: str, grade: Grade, done: int, total: int, following: str | None) 
     title = f"{name}: right" if grade.ok else f"{name}: not yet ({grade.cause})"
     color = "green" if grade.ok else "yellow"
     console.print(panel.Panel(text.Text(grade.message), title=title, title_align="left", border_style=color))
-    console.print(bar.ProgressBar(total=total, completed=done, width=40), end=" ")
+    console.print(bar.ProgressBar(total=total, completed=done, width=40, complete_style="green"), end=" ")
     console.print(f"{done} of {total} done, graded in {grade.seconds:.1f} s.", highlight=False)
     if following is None:
         console.print("Every exercise is done.")

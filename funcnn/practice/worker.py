@@ -18,7 +18,6 @@ import json
 import marshal
 import os
 import pickle
-import resource
 import signal
 import socket
 import struct
@@ -226,6 +225,7 @@ def confine(folder, libraries):
 
 def limit(seconds, with_jax):
     """Limit memory, files, time and processes."""
+    resource = importlib.import_module("resource")  # absent on Windows, where this file is imported too
     resource.setrlimit(resource.RLIMIT_AS, ((16 if with_jax else 2) * GIBIBYTE,) * 2)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000_000,) * 2)
     resource.setrlimit(resource.RLIMIT_CPU, (seconds + 1, seconds + 2))  # SIGXCPU at the first, SIGKILL at the second
@@ -281,6 +281,7 @@ def answer(request_from, reply_to, hidden, libraries, np, jax):
 
 def run(request, function, np, jax):
     """Return the outputs for each input, or what went wrong."""
+    outputs = []
     try:
         if request["source"] is not None:
             scope = {"__name__": "answer"}
@@ -293,7 +294,6 @@ def run(request, function, np, jax):
             ways = [(function, jax.numpy), (function, None)]
             if not request["prints"]:  # compiling each operation takes seconds, which an answer that prints needs
                 ways = [(jax.jit(function), jax.numpy), *ways]
-        outputs = []
         for arguments in request["inputs"]:
             while True:
                 try:
@@ -311,6 +311,7 @@ def run(request, function, np, jax):
             "type": type(error).__name__,
             "text": str(error)[:1000],
             "line": frames[-1].lineno if frames else None,
+            "input": len(outputs) if frames else None,
         }
 
 

@@ -241,10 +241,43 @@ def test_files_hints_and_progress_on_the_command_line(tmp_path, monkeypatch, cap
     shown = capsys.readouterr().out
     assert "relu-backward, hint 1 of 3" in shown
     assert "1 of " in shown
-    assert command.main(["reset", "relu-backward"]) == 0
-    assert "NotImplementedError" in file.read_text()
+    for _ in range(2):  # the second time there is no answer to keep
+        assert command.main(["reset", "relu-backward"]) == 0
+        assert "NotImplementedError" in file.read_text()
+        assert "z > 0" in file.with_suffix(".py.before").read_text()
+    for _ in range(3):
+        assert command.main(["hint", "practice/sgd_step.py"]) == 0
+    assert "practice solution sgd-step" in capsys.readouterr().out.splitlines()[-1]
+    assert command.main(["grade", "relu-backward"]) == 1
+    assert "stub isn't filled in" in capsys.readouterr().out
+    for arguments in (["report", "nowhere"], ["grade", "relu-backward", "--junit", "nowhere/x.xml"]):
+        assert command.main(arguments) == 2
+        assert f"found none at {arguments[-1]}" in capsys.readouterr().err
+    assert command.main(["grade", "practice"]) == 2
     assert command.main(["hint", "relu-backwards"]) == 2
     assert "'relu-backward'" in capsys.readouterr().err
+
+
+def test_paragraphs_of_statements_are_filled_as_a_whole():
+    for task in TASKS.values():
+        paragraphs = command.file_text(task).split('"""')[1].split("\n\n")
+        for part in paragraphs[1:]:
+            lines = part.strip("\n").splitlines()
+            if not part.startswith(" "):
+                following = [line.split()[0] for line in lines[1:]]
+                widths = [len(line) + len(word) for line, word in zip(lines[:-1], following, strict=True)]
+                assert all(width >= 100 for width in widths), task.name
+
+
+def test_shapes_stand_beside_what_an_answer_raised_and_beside_another_shape():
+    result = practice.grade("neuron-forward", "def forward(x, weights, bias):\n    return weights @ x + bias")
+    assert result.message.endswith("Given: x of shape (4, 3), weights of shape (3,).")
+    result = practice.grade("neuron-forward", "def forward(x, weights, bias):\n    return (x * weights).sum() + bias")
+    assert result.message == "z: expected shape (4,), got (). Given: x of shape (4, 3), weights of shape (3,)."
+    result = practice.grade("neuron-forward", "def forward(x, weights):\n    return x @ weights")
+    assert result.message.endswith("Expected: def forward(x, weights, bias)")
+    result = practice.grade("two-layer-network", "def gradients(params, x, y):\n    return params[0] @ x")
+    assert "params of shapes ((3, 4), (4,), (4, 1), (1,)), x of shape (4, 3)" in result.message
 
 
 def test_notebooks_and_a_report_of_a_class(tmp_path):

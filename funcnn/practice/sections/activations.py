@@ -34,7 +34,7 @@ SIGMOID_FORWARD = write(
     inputs=batches(lambda r, n, f: (3 * r.normal(size=(n, f)),), (np.array([[-800.0, 800.0, 0.0]]),)),
     hints=("Which sign of z makes exp(−z) large?", "exp of a number that is never positive can't overflow.",
            "Use exp(−|z|), and a formula for each sign."),
-    fact="With exp(−|z|) nothing overflows. jax.nn.sigmoid does the same; funcnn.sigmoid_forward calls it.",
+    fact="1 / (1 + exp(−z)) gives 0 at z = −800 too, by way of an infinity and a warning; with exp(−|z|) nothing overflows. funcnn.sigmoid_forward calls jax.nn.sigmoid.",
     outputs=("a",), example=(np.array([[0.0, 2.0]]),),
 )  # fmt: skip
 

@@ -108,6 +108,12 @@ def backward(a, da):
                 "The cotangent da is left out: the chain rule multiplies by it.",
             ),
             Mistake("activation_derivative", "1 - a**2", "1 + a**2", "The derivative is never above 1: check a sign."),
+            Mistake(
+                "activation_derivative",
+                "(1 - a**2)",
+                "(1 - a) ** 2",
+                "The derivative at a = −1 is 0: which part is squared?",
+            ),
         ),
     ),
     "relu-backward": Answers(
@@ -148,6 +154,12 @@ def backward(z, da):
                 "da * z",
                 "The input stands where the derivative belongs.",
             ),
+            Mistake(
+                "wrong_operand",
+                "da, 0.0",
+                "z, 0.0",
+                "That is the value of ReLU: the cotangent da is left out.",
+            ),
         ),
     ),
     "leaky-relu-backward": Answers(
@@ -175,6 +187,9 @@ def backward(z, da, alpha):
                 "Where z is negative, the activation's value stands in place of its derivative.",
             ),
             Mistake("mask", "z > 0", "z < 0", "The two slopes are exchanged."),
+            Mistake(
+                "kink", "z > 0", "z >= 0", "Only entries with z = 0 differ: which slope does the statement give there?"
+            ),
         ),
     ),
     "softmax-forward": Answers(

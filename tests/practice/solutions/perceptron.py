@@ -19,6 +19,12 @@ def forward(x, weights, bias):
                 "(x + bias) @ weights",
                 "The bias is added before the weights: it shifts the sum, not each feature.",
             ),
+            Mistake(
+                "wrong_operand",
+                "x @ weights + bias",
+                "x @ (weights + bias)",
+                "The bias is added to each weight: it is added once, to the sum.",
+            ),
         ),
     ),
     "perceptron-step": Answers(
@@ -42,6 +48,13 @@ def step(weights, bias, x, target, rate):
             Mistake(
                 "wrong_operand", "x @ weights + bias > 0", "x @ weights > 0", "The prediction leaves the bias out."
             ),
+            Mistake(
+                "wrong_operand",
+                "float(x @ weights + bias > 0)",
+                "(x @ weights + bias)",
+                "The weighted sum stands where the prediction belongs: the prediction is 0 or 1.",
+            ),
+            Mistake("scaled", "bias + rate * error", "bias + error", "The step of the bias lacks a factor."),
         ),
     ),
     "predict-neuron": Answers(
