@@ -67,7 +67,7 @@ def repair(name: str, title: str, task: Task, index: int) -> Task:
         f"the code should do:\n\n{task.statement}"
     )
     hints = (
-        "Run the code on the example of the statement, print the value of each line, and compare it with the value by hand.",
+        "Run the code on the example of the statement, print each value, and compare it with the value by hand.",
         mistake.sentence,
         *task.hints[-1:],
     )

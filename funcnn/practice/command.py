@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.run(options)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         sys.stderr.write(f"python -m funcnn practice: {_no_file(error)}\n")
         return 2
     except (ValueError, OSError, ModuleNotFoundError) as error:
@@ -28,9 +28,10 @@ def main(arguments: list[str]) -> int:
         return 2
 
 
-def _no_file(error: FileNotFoundError) -> str:
+def _no_file(error: OSError) -> str:
     """Return the message of a path that isn't there, whether it was raised here or by the system."""
-    return f"expected a file or a folder, found none at {error.filename}." if error.filename else str(error)
+    kind = "folder" if isinstance(error, NotADirectoryError) else "file or a folder"
+    return f"expected a {kind}, found none at {error.filename}." if error.filename else str(error)
 
 
 def _parser() -> argparse.ArgumentParser:

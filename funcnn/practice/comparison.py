@@ -176,11 +176,13 @@ def _given(arguments: tuple, signature: str) -> str:
 
 def shapes_given(arguments: tuple, signature: str) -> str:
     """Return "Given: x of shape …." for the arguments that have a shape."""
+    if not arguments:
+        return ""
     names = signature.split("(", 1)[1].rstrip(")").split(", ")
     shown = [
         f"{name} of shape{'s' if isinstance(value, tuple) else ''} {_shape(value)}"
         for name, value in zip(names, arguments, strict=True)
-        if arguments and _shape(value)
+        if _shape(value)
     ]
     return f"Given: {', '.join(shown)}." if shown else ""
 

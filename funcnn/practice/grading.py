@@ -152,7 +152,9 @@ def _failure(task: Task, reply: Reply, inputs: list[tuple]) -> Difference | None
         if reply.detail.startswith("NotImplementedError"):
             line = reply.detail.partition(":")[0].removeprefix("NotImplementedError")
             return Difference("raised", f"The stub isn't filled in yet: replace `raise NotImplementedError`{line}.")
-        place = shapes_given(inputs[reply.number], task.signature) if reply.number in range(len(inputs)) else ""
+        number, place = reply.number, ""
+        if number is not None and number < len(inputs) and not reply.detail.startswith("NameError"):
+            place = shapes_given(inputs[number], task.signature)
         if f"{task.entry}() takes" in reply.detail or f"{task.entry}() missing" in reply.detail:
             place = f"Expected: def {task.signature}"
         return Difference("raised", f"The answer raised {reply.detail.rstrip().rstrip('.')}.", place)

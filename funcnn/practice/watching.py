@@ -7,7 +7,7 @@ from typing import Any
 from funcnn._optional import import_optional
 from funcnn.practice.grading import Grade
 
-_CALL = "python -m funcnn practice watch"
+_CALL = "watch"
 
 
 def saved(folder: Path) -> Iterator[Path]:

@@ -250,7 +250,11 @@ def test_files_hints_and_progress_on_the_command_line(tmp_path, monkeypatch, cap
     assert "practice solution sgd-step" in capsys.readouterr().out.splitlines()[-1]
     assert command.main(["grade", "relu-backward"]) == 1
     assert "stub isn't filled in" in capsys.readouterr().out
-    for arguments in (["report", "nowhere"], ["grade", "relu-backward", "--junit", "nowhere/x.xml"]):
+    for arguments in (
+        ["report", "nowhere"],
+        ["report", "practice/sgd_step.py"],
+        ["grade", "relu-backward", "--junit", "nowhere/x.xml"],
+    ):
         assert command.main(arguments) == 2
         assert f"found none at {arguments[-1]}" in capsys.readouterr().err
     assert command.main(["grade", "practice"]) == 2
@@ -276,8 +280,11 @@ def test_shapes_stand_beside_what_an_answer_raised_and_beside_another_shape():
     assert result.message == "z: expected shape (4,), got (). Given: x of shape (4, 3), weights of shape (3,)."
     result = practice.grade("neuron-forward", "def forward(x, weights):\n    return x @ weights")
     assert result.message.endswith("Expected: def forward(x, weights, bias)")
+    assert (
+        practice.grade("predict-xor", "def answer():\n    return '3'").message == "answer: expected numbers, got str."
+    )
     result = practice.grade("two-layer-network", "def gradients(params, x, y):\n    return params[0] @ x")
-    assert "params of shapes ((3, 4), (4,), (4, 1), (1,)), x of shape (4, 3)" in result.message
+    assert "params of shapes ((5, 4), (4,), (4, 1), (1,)), x of shape (1, 5)" in result.message
 
 
 def test_notebooks_and_a_report_of_a_class(tmp_path):
