@@ -8,6 +8,8 @@ import numpy as np
 
 from funcnn._numerics.arrays import max_abs
 
+_MOST_CHANCE = 1e-2
+
 
 def is_close(first: Any, second: Any, tolerance: float) -> bool:
     """Whether no entry differs by more than ``tolerance``."""
@@ -24,9 +26,19 @@ def best_factor(numbers: Any, reference: Any) -> float:
 
 
 def simple_fraction(factor: float, slack: float) -> Fraction | None:
-    """Return the fraction of small integers within the relative distance ``slack`` of a factor, if there is one."""
+    """Return the fraction of small integers within the relative distance ``slack`` of a factor, if there is one.
+
+    There are many fractions of large integers, so that one of them is near to any factor by chance: it is none.
+    """
     fraction = Fraction(factor).limit_denominator(1000 if slack < 1e-8 else 20)
-    return fraction if fraction != 0 and abs(float(fraction) / factor - 1) <= slack else None
+    is_rare = abs(fraction.numerator) * fraction.denominator * slack <= _MOST_CHANCE
+    return fraction if fraction != 0 and is_rare and abs(float(fraction) / factor - 1) <= slack else None
+
+
+def is_ratio_of_digits(factor: float) -> bool:
+    """Whether a factor is a ratio of two integers of at most twelve, to nine digits."""
+    fraction = Fraction(factor).limit_denominator(12)
+    return 0 < abs(fraction.numerator) <= 12 and abs(float(fraction) / factor - 1) <= 1e-9
 
 
 def format_factor(factor: float, slack: float) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from funcnn._numerics.arrays import max_abs
 from funcnn.gradcheck.explanation.leaf import Diagnosis, Facts
+from funcnn.gradcheck.explanation.numbers import is_ratio_of_digits
 from funcnn.gradcheck.explanation.tape import Rules, Tape
 from funcnn.gradcheck.report import Cause
 
@@ -149,13 +150,14 @@ class Target:
         wanted = flat(self.differences) - (flat(rest) if rest is not None else 0.0)
         matrix = np.stack([flat(term) for term in terms], axis=1)
         entries = int(np.sum(np.any(matrix != 0, axis=1)))
-        if entries < (2 if len(terms) == 1 else 2 * len(terms) + 2) or not np.isfinite(matrix).all():
+        if entries < (1 if len(terms) == 1 else 2 * len(terms) + 2) or not np.isfinite(matrix).all():
             return None
         if np.iscomplexobj(matrix) or np.iscomplexobj(wanted):
             matrix = np.concatenate([matrix.real, matrix.imag])
             wanted = np.concatenate([np.real(wanted), np.imag(wanted)])
         factors, _, rank, _ = np.linalg.lstsq(matrix, wanted, rcond=1e-10)
-        if rank < len(terms):
+        # One entry is a multiple of any other number: it needs a factor that has a meaning.
+        if rank < len(terms) or (entries == 1 and not is_ratio_of_digits(float(factors[0]))):
             return None
         made = [
             sum((factor * term[number] for factor, term in zip(factors, terms, strict=True)), 0.0)
