@@ -34,7 +34,7 @@ def propose_normalization_formulas(situation: Situation) -> Iterator[Proposal]:
         right = _right(tape, place, d)
         kind = "normalization" if place.is_trained else "normalization by given statistics"
         where = f"the gradient through the {kind} in {situation.where(place.x_hat)}"
-        for cause, text, wrong in _formulas(tape, place, d):
+        for cause, text, wrong in (*_formulas(tape, place, d), *_other_scales(situation, place, d)):
             if wrong.shape == h.shape and np.isfinite(wrong).all():
                 yield Change(cause, f"{where} is by hand {text}", {place.h: wrong - right})
 
@@ -80,6 +80,7 @@ def _formulas(tape, place, d) -> Iterator[tuple[Cause, str, np.ndarray]]:
             yield term, f"the formula for training with {words}{more}", _formula(d, own, s, axes)
             yield term, f"that of constants with {words}{more}", s * d
     yield term, "the formula for training of the given statistics", _formula(d, x_hat, scale, axes)
+    yield term, "left out: the gradient goes on as it is", d
     yield term, "without 1/σ", _right(tape, place, d) / scale
     yield term, "with 1/σ twice", _right(tape, place, d) * scale
     if len(axes) > 1 and place.is_trained:
@@ -97,6 +98,14 @@ def _formulas(tape, place, d) -> Iterator[tuple[Cause, str, np.ndarray]]:
                 yield term, "with γ outside of the means", gamma * outside
                 yield "scaled_path", "without γ", outside
                 yield "scaled_path", "with γ twice", _formula(dy * gamma**2, x_hat, scale, axes, centred)
+
+
+def _other_scales(situation, place, d) -> Iterator[tuple[Cause, str, np.ndarray]]:
+    """Yield the right formula with another 1/σ that the gradient by hand computes, as of given statistics."""
+    for text, value in situation.values_by_hand if place.is_trained else ():
+        if value.size == place.scale.size and value.dtype.kind == "f":
+            other = place._replace(scale=value.reshape(place.scale.shape))
+            yield "normalization_term", f"the right one with {text} in the place of 1/σ", _right(situation.tape, other, d)
 
 
 def _over_fewer_axes(d, x_hat, scale, axes, centred) -> Iterator[tuple[Cause, str, np.ndarray]]:
@@ -140,7 +149,7 @@ def _sources(tape, producer) -> list[int]:
 def _as_normalization(tape, h, x_hat, before, value) -> Iterator[_Normalization]:
     every = range(before.ndim)
     several = [tuple(axis for axis in every if axis != kept) for kept in every[::-1]] if before.ndim > 2 else []
-    several += [tuple(every[1:-1]), tuple(every[2:])] if before.ndim > 3 else []
+    several += [tuple(every[1:-1]), tuple(every[2:]), *itertools.combinations(every, 2)] if before.ndim > 3 else []
     for axes in dict.fromkeys([(axis,) for axis in every] + several):
         if not axes or any(before.shape[axis] < 2 for axis in axes):
             continue
