@@ -22,6 +22,7 @@ _WRONG_FACTORS: tuple[tuple[float, Cause, str], ...] = (
     (-1.0, "scaled_path", "taken with the other sign"),
     (0.5, "scaled_path", "taken half"),
 )
+_MEAN, _VARIANCE = "the mean", "the variance (or mean square)"
 _ELEMENTWISE = {
     *("add", "sub", "mul", "div", "neg", "sqrt", "rsqrt", "square", "integer_pow", "pow", "max", "log", "exp"),
     *("select_n", "convert_element_type", "reshape", "broadcast_in_dim", "squeeze", "expand_dims", "copy"),
@@ -83,7 +84,7 @@ def propose_normalization(situation: Situation) -> Iterator[Proposal]:
     """Yield each mean and variance that a value is normalized by, taken for a constant, alone and together."""
     terms = statistics(situation)
     for use, words in terms:
-        yield Multiple(_describe(situation, "normalization_term", words), [_cut([use])])
+        yield Multiple(_describe(situation, _cause_of(words), words), [_cut([use])])
     together: dict[int, list[tuple[Edge, str]]] = {}
     for use, words in terms:
         together.setdefault(use.source, []).append((use, words))
@@ -93,15 +94,20 @@ def propose_normalization(situation: Situation) -> Iterator[Proposal]:
             numbers = [group[0][0].source for group in some]
             words = " and ".join(dict.fromkeys(group[0][1] for group in some))
             yield Replacement(
-                "normalization_term",
+                _cause_of(words),
                 f"by hand {words} {'is a constant' if count == 1 else 'are constants'}: "
                 "the gradient through it is left out",
                 {number: lambda cotangent: [] for number in numbers if number in situation.tape.producer},
             )
 
 
+def _cause_of(words) -> Cause:
+    """Return the cause of statistics that are constants by hand: a total, as of weights, is no mean."""
+    return "normalization_term" if _MEAN in words or _VARIANCE in words else "lost_path"
+
+
 def statistics(situation: Situation) -> list[tuple[Edge, str]]:
-    """Return the uses of means and variances beside the values that they are taken of, each in words."""
+    """Return the uses of means, variances and totals beside the values that they are taken of, each in words."""
     tape, found = situation.tape, []
     for number in situation.active_steps:
         step = tape.steps[number]
@@ -109,7 +115,8 @@ def statistics(situation: Situation) -> list[tuple[Edge, str]]:
             continue
         axes = tuple(step.parameters["axes"])
         squared = _is_square(tape, step.inputs[0])
-        words = f"the {'variance (or mean square)' if squared else 'mean'} over axis {', '.join(map(str, axes))}"
+        kind = _VARIANCE if squared else _MEAN if _is_divided_by_number(tape, step.outputs[0]) else "the total"
+        words = f"{kind} over axis {', '.join(map(str, axes))}"
         origin = _ancestors(tape, step.inputs[0])
         reached = {step.outputs[0]}
         for later in range(number + 1, len(tape.steps)):
@@ -131,6 +138,20 @@ def statistics(situation: Situation) -> list[tuple[Edge, str]]:
             elif not meets:
                 reached |= set(following.outputs)
     return found
+
+
+def _is_divided_by_number(tape, number) -> bool:
+    """Whether a sum is divided by a number, as for a mean."""
+    for position in tape.consumers.get(number, ()):
+        step = tape.steps[position]
+        others = [source for source in step.inputs if source != number]
+        if step.name in ("div", "mul") and all(
+            not tape.is_active[other] and np.size(np.unique(tape.values[other])) == 1 for other in others
+        ):
+            return True
+        if step.name in _MOVES and _is_divided_by_number(tape, step.outputs[0]):
+            return True
+    return False
 
 
 def _is_square(tape, number) -> bool:
