@@ -1,4 +1,4 @@
-"""Cause ``activation_derivative`` of a softmax: its Jacobian's diagonal alone, or a part of it."""
+"""Causes ``activation_derivative`` and ``wrong_axis`` of a softmax: a part of its Jacobian, or that of another axis."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -10,6 +10,9 @@ from funcnn.gradcheck.explanation.leaf import Diagnosis
 from funcnn.gradcheck.explanation.numbers import format_factor
 from funcnn.gradcheck.explanation.search import Change, Multiple, Proposal, Replacement
 from funcnn.gradcheck.explanation.situation import Situation
+from funcnn.gradcheck.report import Cause
+
+_OTHER_AXIS = "with p taken along axis"
 
 
 class _Softmax(NamedTuple):
@@ -32,11 +35,11 @@ def propose_softmax(situation: Situation) -> Iterator[Proposal]:
         right = _right(tape, place, cotangent)
         wrong = dict(_wrong(tape, place, cotangent))
         for text, change in wrong.items():
-            yield Change("activation_derivative", f"{sentence} {text}", {place.z: change - right})
+            yield Change(_cause_of(text), f"{sentence} {text}", {place.z: change - right})
         for text, change in wrong.items():
 
             def describe(factors, text=text, sentence=sentence) -> Diagnosis:
-                return "activation_derivative", f"{sentence} {format_factor(factors[0], 1e-7)} times {text}"
+                return _cause_of(text), f"{sentence} {format_factor(factors[0], 1e-7)} times {text}"
 
             yield Multiple(describe, [{place.z: change}], {place.z: -right})
     if len(found) > 1:
@@ -44,10 +47,15 @@ def propose_softmax(situation: Situation) -> Iterator[Proposal]:
         for text in set.intersection(*texts):
             rules = {place.h: _rule(tape, place, text) for place in found}
             yield Replacement(
-                "activation_derivative",
+                _cause_of(text),
                 f"the derivative of softmax is p (dh − Σ p dh); by hand it is {text}, at every place",
                 rules,
             )
+
+
+def _cause_of(text) -> Cause:
+    """Return the cause: the probabilities of another axis are no other formula."""
+    return "wrong_axis" if text.startswith(_OTHER_AXIS) else "activation_derivative"
 
 
 def _rule(tape, place, text):
@@ -99,7 +107,7 @@ def _wrong(tape, place, d):
             z = tape.values[place.z]
             other = np.exp(z - z.max(axis=axis, keepdims=True))
             other = other / other.sum(axis=axis, keepdims=True)
-            there = f"with p taken along axis {axis} and not {place.axis % p.ndim}"
+            there = f"{_OTHER_AXIS} {axis} and not {place.axis % p.ndim}"
             yield there, (d - other * total(d, axis)) if place.is_log else other * (d - total(other * d, axis))
     everything = tuple(range(p.ndim))
     if p.ndim > 1:
