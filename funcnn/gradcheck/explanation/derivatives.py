@@ -88,8 +88,13 @@ def cotangents(
 
 
 def unbroadcast(part, shape):
-    """Return a cotangent summed to the shape of an operand that was broadcast from a scalar."""
-    return part.sum().reshape(()) if shape == () and np.shape(part) != () else part
+    """Return a cotangent summed to the shape of an operand that was broadcast: a scalar, or one with axes of one."""
+    if shape == np.shape(part):
+        return part
+    if shape == ():
+        return part.sum().reshape(())
+    axes = tuple(axis for axis, size in enumerate(shape) if size == 1 and part.shape[axis] > 1)
+    return part.sum(axis=axes, keepdims=True)
 
 
 def contraction(parameters, left, right) -> tuple[str, str, str]:

@@ -57,13 +57,18 @@ from funcnn.gradcheck.explanation.proposals.paths import (
     propose_paths,
     propose_paths_of_lines,
 )
+from funcnn.gradcheck.explanation.proposals.penalties import propose_penalties
 from funcnn.gradcheck.explanation.proposals.readings import (
     propose_other_inputs,
     propose_other_losses,
     propose_other_points,
     propose_other_weights,
 )
-from funcnn.gradcheck.explanation.proposals.reductions import propose_exchanged_sides, propose_reductions
+from funcnn.gradcheck.explanation.proposals.reductions import (
+    propose_exchanged_sides,
+    propose_overwritten_parts,
+    propose_reductions,
+)
 from funcnn.gradcheck.explanation.proposals.softmax import propose_softmax
 from funcnn.gradcheck.explanation.search import Proposal
 from funcnn.gradcheck.explanation.situation import Situation
@@ -73,6 +78,7 @@ FAMILIES: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
     propose_losses_without_masks,
     propose_normalization_formulas,
     propose_lines,
+    propose_penalties,
     propose_slopes,
     propose_softmax,
     propose_ignored_stops,
@@ -94,6 +100,7 @@ FAMILIES: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
     propose_parts_of_sums,
     propose_exchanged_sides,
     propose_reductions,
+    propose_overwritten_parts,
     propose_updated_weights,
     propose_constant_operands,
     propose_operands,

@@ -9,10 +9,11 @@ from funcnn.gradcheck.explanation.location import describe_operation, location
 from funcnn.gradcheck.explanation.numbers import format_factor
 from funcnn.gradcheck.explanation.search import Change, Multiple, Proposal, Replacement
 from funcnn.gradcheck.explanation.situation import Situation
-from funcnn.gradcheck.explanation.tape import Edge
+from funcnn.gradcheck.explanation.tape import Edge, run_step
 from funcnn.gradcheck.report import Cause
 
 _PRODUCTS = {"dot_general": (0, 1), "mul": (0, 1), "div": (0,), "conv_general_dilated": (0, 1)}
+_MOVES = {"reshape", "broadcast_in_dim", "transpose", "squeeze", "expand_dims", "convert_element_type", "copy"}
 _MOST_OTHERS = 60
 
 
@@ -21,8 +22,31 @@ def propose_operands(situation: Situation) -> Iterator[Proposal]:
     for edge in _products(situation):
         other = edge.step.inputs[1 - edge.place]
         words = _words(situation, edge)
+        for cause, text, value in _with_factor_left_out(situation, other):
+            yield _with_other(situation, edge, value, cause, f"{words}; by hand it takes {text}")
         for cause, text, value in _rearranged(situation, edge, situation.tape.values[other]):
             yield _with_other(situation, edge, value, cause, f"{words}; by hand it takes {text}")
+
+
+def _with_factor_left_out(situation, number) -> Iterator[tuple[Cause, str, np.ndarray]]:
+    """Yield a product of something with a mask, that is only moved afterwards, as the mask alone."""
+    tape, shape = situation.tape, np.shape(situation.tape.values[number])
+    moves, step = [], tape.steps[tape.producer[number]] if number in tape.producer else None
+    while step is not None and step.name in _MOVES and step.inputs[0] in tape.producer:
+        moves.append(step)
+        step = tape.steps[tape.producer[step.inputs[0]]]
+    if step is None or step.name != "mul":
+        return
+    for place, factor in enumerate(step.inputs):
+        value = tape.values[factor]
+        is_mask = not tape.is_active[factor] and np.size(value) > 1 and set(np.unique(value)) <= {0.0, 1.0}
+        if is_mask and np.shape(value) == np.shape(tape.values[step.outputs[0]]):
+            moved = value
+            for move in moves[::-1]:
+                moved = np.asarray(run_step(move, [moved])[0])
+            if np.shape(moved) == shape:
+                lost = situation.name_of(step.inputs[1 - place])
+                yield "scaled_path", f"the mask in it alone: the factor {lost} is left out", np.asarray(moved, float)
 
 
 def propose_constant_operands(situation: Situation) -> Iterator[Proposal]:

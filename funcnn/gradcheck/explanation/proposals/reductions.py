@@ -1,5 +1,6 @@
 """Causes ``wrong_axis``, ``mask``, ``transposed`` and ``shifted`` of sums, maxima, orders and look-ups."""
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,12 +12,16 @@ from funcnn.gradcheck.explanation.tape import Edge, run_step
 from funcnn.gradcheck.report import Cause
 
 
+_PARTS, _MOST_WINDOWS = ("slice", "dynamic_slice", "scan_slice"), 64
+
+
 def propose_reductions(situation: Situation) -> Iterator[Proposal]:
     """Yield each broadcast, sum, maximum, order and look-up with the mistakes that its backward pass invites."""
     tape = situation.tape
     for edge in situation.edges:
         cotangent = tape.cotangents[edge.step.outputs[0]]
-        family = _FAMILIES.get(edge.step.name)
+        is_spread = edge.step.name in _BINARY and np.size(tape.values[edge.source]) < np.size(cotangent)
+        family = _spread if is_spread else _FAMILIES.get(edge.step.name)
         if family is None or cotangent is None:
             continue
         words = f"the gradient of {situation.name_of(edge.source)} in {describe_operation(edge.step)}"
@@ -49,6 +54,29 @@ def _broadcast(edge: Edge, d, source, result, situation) -> Iterator[tuple[Cause
             )
             without = np.delete(d, entry, axis).sum(axis=summed)
             yield _lost(situation, axis, d), f"without the {word} entry of axis {axis}", without
+
+
+def _spread(edge: Edge, d, source, result, situation) -> Iterator[tuple[Cause, str, np.ndarray]]:
+    """Yield the sums of an operand that is broadcast, over other axes than those along which it is."""
+    if not source.ndim:
+        return
+    values = [np.asarray(situation.tape.values[number]) for number in edge.step.inputs]
+    wide = {edge.place: np.broadcast_to(source, d.shape)}
+    whole = situation.tape.local_cotangents(edge.step, [d], wide)[edge.place]
+    summed = tuple(axis for axis in range(d.ndim) if source.shape[axis] == 1 and d.shape[axis] > 1)
+    if whole is None or np.shape(whole) != d.shape or not summed:
+        return
+    wanted = [size for size in source.shape if size > 1]
+    for axes in itertools.combinations(range(d.ndim), len(summed)):
+        rest = [d.shape[axis] for axis in range(d.ndim) if axis not in axes and d.shape[axis] > 1]
+        if axes != summed and rest == wanted:
+            yield "wrong_axis", f"summed over axis {', '.join(map(str, axes))}", whole.sum(axis=axes)
+    if edge.step.name == "mul":
+        other = np.broadcast_to(values[1 - edge.place], d.shape)
+        apart = d.sum(axis=summed) * other.sum(axis=summed)
+        count = np.prod([d.shape[axis] for axis in summed])
+        yield "wrong_operand", "the product of two sums, and not the sum of the products", apart
+        yield "wrong_operand", "the sum of the gradient times the mean of the other factor", apart / count
 
 
 def _lost(situation, axis, array) -> Cause:
@@ -194,6 +222,34 @@ def _larger(edge, d, source, result, situation):
         yield "mask", "that of both sides", d
 
 
+def propose_overwritten_parts(situation: Situation) -> Iterator[Proposal]:
+    """Yield the parts of a value, as overlapping windows, whose gradients are assigned and not added."""
+    tape = situation.tape
+    for number, uses in situation.edges_by_source.items():
+        parts = [edge for edge in uses if edge.step.name in _PARTS and edge.place == 0 and len(edge.step.outputs) == 1]
+        if len(parts) < 2 or len(parts) > _MOST_WINDOWS:
+            continue
+        read = [_is_read(tape, edge) for edge in parts]
+        if not np.any(np.sum(read, axis=0) > 1):
+            continue
+        cause: Cause = "lost_use" if number in tape.params else "lost_path"
+        words = f"{situation.name_of(number)} is cut in {len(parts)} parts that overlap; by hand their gradients are"
+        right = sum(edge.part for edge in parts)
+        for order, last in ((slice(None), "last"), (slice(None, None, -1), "first")):
+            for is_kept, where in ((True, ", where they are not 0"), (False, "")):
+                whole = np.zeros_like(right)
+                for edge, inside in zip(parts[order], read[order], strict=True):
+                    whole = np.where(inside & (edge.part != 0) if is_kept else inside, edge.part, whole)
+                detail = f"{words} assigned and not added{where}: only the {last} part counts"
+                yield Change(cause, detail, {number: whole - right})
+
+
+def _is_read(tape, edge) -> np.ndarray:
+    """Return where a value is read by a step."""
+    ones = np.ones_like(tape.values[edge.step.outputs[0]])
+    return np.asarray(tape.local_cotangents(edge.step, [ones])[0]) != 0
+
+
 def propose_exchanged_sides(situation: Situation) -> Iterator[Proposal]:
     """Yield each choice between two values with its sides exchanged."""
     tape = situation.tape
@@ -225,6 +281,7 @@ def propose_exchanged_sides(situation: Situation) -> Iterator[Proposal]:
         )
 
 
+_BINARY = {"add", "sub", "mul", "div"}
 _FAMILIES = {
     "pow": _power,
     "integer_pow": _power,
