@@ -10,7 +10,7 @@ import numpy as np
 
 from funcnn._numerics.program import bind
 
-_SLOPES: dict[str, Callable] = {
+SLOPES: dict[str, Callable] = {
     "neg": lambda x, y: -1.0,
     "exp": lambda x, y: y,
     "log": lambda x, y: 1 / x,
@@ -74,8 +74,8 @@ def cotangents(
         return None
     cotangent = given[0]
     with np.errstate(all="ignore"):
-        if name in _SLOPES:
-            return [np.asarray(cotangent * _SLOPES[name](inputs[0], outputs[0]))]
+        if name in SLOPES:
+            return [np.asarray(cotangent * SLOPES[name](inputs[0], outputs[0]))]
         if name in _BINARY:
             parts = _BINARY[name](inputs[0], inputs[1], outputs[0], cotangent)
             return [np.asarray(unbroadcast(part, value.shape)) for part, value in zip(parts, inputs, strict=True)]

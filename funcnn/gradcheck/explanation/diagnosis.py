@@ -15,7 +15,7 @@ from funcnn.gradcheck.explanation.difference import describe_difference
 from funcnn.gradcheck.explanation.leaf import Diagnosis, Facts, Leaf, WrongLeaf, loosen_tolerances, normalize
 from funcnn.gradcheck.explanation.numbers import is_close
 from funcnn.gradcheck.explanation.problem import Problem
-from funcnn.gradcheck.explanation.proposals import FAMILIES
+from funcnn.gradcheck.explanation.proposals import ALONE, FAMILIES
 from funcnn.gradcheck.explanation.recording import record_numpy
 from funcnn.gradcheck.explanation.search import Target, search
 from funcnn.gradcheck.explanation.situation import Situation
@@ -131,7 +131,14 @@ def diagnose_by_program(problem: Problem, facts: Facts, sought: Sequence[int]) -
     target = Target(tape, facts, sought)
     situation = Situation(tape, problem, target)
     findings = search(target, (family(situation) for family in FAMILIES))
-    return {number: finding.diagnosis for finding in findings[::-1] for number in finding.explained}
+    found = {number: finding.diagnosis for finding in findings[::-1] for number in finding.explained}
+    for number in sought:
+        if number not in found:
+            alone = situation.of_one_leaf(number)
+            for finding in search(alone.target, (family(alone) for family in ALONE)):
+                cause, detail = finding.diagnosis
+                found[number] = cause, f"{detail}, for the gradient of {facts.leaves[number].path or 'it'} alone"
+    return found
 
 
 def _with_recorded_program(problem: Problem, leaves: list[Leaf]) -> tuple[Problem, list[Leaf]]:

@@ -1,5 +1,6 @@
 """The search for a wrong backward pass that gives the gradient by hand."""
 
+import copy
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -101,7 +102,10 @@ class Target:
         tolerances: for each leaf.
         wrong: the positions of the leaves that are wrong.
         sought: those without a cause so far.
+        is_alone: whether a proposal is judged by the wrong leaf alone.
     """
+
+    is_alone = False
 
     def __init__(self, tape: Tape, facts: Facts, sought: Sequence[int]):
         self.tape, self.facts, self.sought = tape, facts, set(sought)
@@ -121,6 +125,12 @@ class Target:
             if number not in self.wrong and max_abs(leaf.reference) > 1e-9 * largest
         }
 
+    def of_one_leaf(self, number: int) -> "Target":
+        """Return the target of one leaf alone: of a mistake in a line that only its own gradient is computed by."""
+        target = copy.copy(self)
+        target.sought, target.wrong, target._right, target.is_alone = {number}, {number}, set(), True
+        return target
+
     def is_right_before(self, numbers: Iterable[int]) -> bool:
         """Whether a change of the cotangents of some values makes a right leaf wrong: one that is not about zero."""
         return any(self.tape.sources[number] & self._right for number in numbers)
@@ -129,6 +139,8 @@ class Target:
         """Return the sought leaves that a difference explains; none if a right leaf becomes wrong."""
         found = set()
         for number, (is_there, tolerance) in enumerate(zip(self.differences, self.tolerances, strict=True)):
+            if self.is_alone and number not in self.wrong:
+                continue
             size = max_abs(difference[number])
             if number not in self.wrong:
                 if size > tolerance:
@@ -284,6 +296,7 @@ def _try_multiple(target, proposal) -> Finding | None:
         for number in range(len(target.differences))
         if any(max_abs(term[number]) > target.tolerances[number] for term in terms)
     }
+    touched = touched & target.wrong if target.is_alone else touched
     if not touched or not touched <= target.wrong:
         return None
     for numbers in (touched, *([number] for number in touched if len(touched) > 1)):
@@ -307,7 +320,8 @@ def _try_regression(target, proposal) -> Finding | None:
         for number in target.wrong
         if max_abs(rest[number]) > 0 or any(max_abs(term[number]) > 0 for term in terms.values())
     ]
-    if not numbers or any(max_abs(rest[n]) > t for n, t in enumerate(target.tolerances) if n not in target.wrong):
+    right = set() if target.is_alone else {*range(len(target.tolerances))} - target.wrong
+    if not numbers or any(max_abs(rest[number]) > target.tolerances[number] for number in right):
         return None
     names = list(terms)
     for chosen in _fitting_subsets(target, [terms[name] for name in names], rest, numbers, proposal.most):

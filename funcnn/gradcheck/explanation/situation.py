@@ -1,5 +1,6 @@
 """What the proposals of wrong backward passes are made from."""
 
+import copy
 import functools
 from collections.abc import Iterator
 
@@ -30,6 +31,12 @@ class Situation:
 
     def __init__(self, tape: Tape, problem: Problem, target: Target):
         self.tape, self.problem, self.target = tape, problem, target
+
+    def of_one_leaf(self, number: int) -> "Situation":
+        """Return the same situation with the difference of one leaf alone."""
+        situation = copy.copy(self)
+        situation.target = self.target.of_one_leaf(number)
+        return situation
 
     @functools.cached_property
     def activations(self) -> list[Activation]:

@@ -25,6 +25,7 @@ from funcnn.gradcheck.explanation.proposals.layout import (
     propose_orders_of_parts,
     propose_parts_of_sums,
 )
+from funcnn.gradcheck.explanation.proposals.leaves import propose_ways_of_leaves
 from funcnn.gradcheck.explanation.proposals.linear import propose_untransposed_maps
 from funcnn.gradcheck.explanation.proposals.loops import (
     propose_misplaced_slopes_of_turns,
@@ -104,6 +105,7 @@ FAMILIES: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
     propose_updated_weights,
     propose_constant_operands,
     propose_operands,
+    propose_ways_of_leaves,
     propose_misplaced_slopes_of_turns,
     propose_cotangents,
     propose_paths_of_lines,
@@ -120,3 +122,15 @@ FAMILIES: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
     propose_operands_by_hand,
     propose_fitted_slopes,
 )
+
+ALONE: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
+    propose_masks,
+    propose_exchanged_sides,
+    propose_slopes,
+    propose_paths,
+    propose_reductions,
+    propose_constant_operands,
+    propose_operands,
+    propose_loss_derivatives,
+)
+"""The families that are tried of the gradient of one parameter alone, where the others find nothing."""
