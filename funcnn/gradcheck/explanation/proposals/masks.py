@@ -63,6 +63,27 @@ def _wrong_masks(situation, kept, scale):
             yield "another mask of the loss", scale * value
 
 
+def propose_pairs(situation: Situation) -> Iterator[Proposal]:
+    """Yield each value of all pairs with the gradient of half of the pairs: those above, or below, the diagonal."""
+    tape = situation.tape
+    for number, cotangent in enumerate(tape.cotangents):
+        shape = np.shape(cotangent)
+        if cotangent is None or len(shape) < 2 or number not in tape.producer:
+            continue
+        for axes in dict.fromkeys([(0, 1), (len(shape) - 2, len(shape) - 1)]):
+            size = shape[axes[0]]
+            if size < 3 or size != shape[axes[1]]:
+                continue
+            sizes = [size if axis in axes else 1 for axis in range(len(shape))]
+            for text, some in (("above", np.triu(np.ones((size, size)))), ("below", np.tril(np.ones((size, size))))):
+                kept = some.reshape(sizes)
+                yield Change(
+                    "lost_path",
+                    f"{situation.name_of(number)} has all pairs of {size}; by hand those {text} the diagonal alone",
+                    {number: cotangent * (kept - 1)},
+                )
+
+
 def propose_masks_by_hand(situation: Situation) -> Iterator[Proposal]:
     """Yield each mask of the loss replaced by one that the gradient by hand computes."""
     for z, h, mask in find_masks(situation):
