@@ -205,23 +205,31 @@ def propose_windows(situation: Situation) -> Iterator[Proposal]:
             continue
         starts = np.array([step.parameters["start_indices"] for step in steps])
         stride = np.gcd.reduce(np.where(np.ptp(starts, axis=0), starts, 0), axis=0)
-        apart = starts // np.where(stride > 1, stride, 1)
-        if np.array_equal(apart, starts):
+        factor = np.where(stride > 1, stride, 1)
+        if np.array_equal(starts // factor, starts):
             continue
-        windows = [
-            tuple(slice(first, first + size) for first, size in zip(place, tape.values[number].shape, strict=True))
-            for place, number in zip(apart, numbers, strict=True)
-        ]
-        read = {
-            number: tape.values[step.inputs[0]][window]
-            for number, step, window in zip(numbers, steps, windows, strict=True)
-        }
-        words = f"{situation.name_of(steps[0].inputs[0])} is cut in {describe_operation(steps[0])} every {stride.max()}"
-        detail = f"{words} entries; by hand it is read without that stride"
-        yield Misreading("wrong_operand", detail, move_values(tape, read))
-        if tape.is_active[numbers[0]]:
-            detail = f"{words} entries; by hand its gradient is put back without that stride"
-            yield Replacement("wrong_operand", detail, _put_back(tape, numbers, steps, windows))
+        last = starts.max(axis=0)
+        for apart in (starts // factor, last - (last - starts) // factor):
+            yield from _windows_apart(situation, numbers, steps, apart, stride)
+
+
+def _windows_apart(situation, numbers, steps, starts, stride) -> Iterator[Proposal]:
+    """Yield windows that are read, and put back, from other starts on."""
+    tape = situation.tape
+    windows = [
+        tuple(slice(first, first + size) for first, size in zip(place, tape.values[number].shape, strict=True))
+        for place, number in zip(starts, numbers, strict=True)
+    ]
+    read = {
+        number: tape.values[step.inputs[0]][window]
+        for number, step, window in zip(numbers, steps, windows, strict=True)
+    }
+    words = f"{situation.name_of(steps[0].inputs[0])} is cut in {describe_operation(steps[0])} every {stride.max()}"
+    detail = f"{words} entries; by hand it is read without that stride"
+    yield Misreading("wrong_operand", detail, move_values(tape, read))
+    if tape.is_active[numbers[0]]:
+        detail = f"{words} entries; by hand its gradient is put back without that stride"
+        yield Replacement("wrong_operand", detail, _put_back(tape, numbers, steps, windows))
 
 
 def _put_back(tape, numbers, steps, windows) -> dict[int, Rule]:
@@ -270,6 +278,8 @@ def propose_paddings(situation: Situation) -> Iterator[Proposal]:
 def _wrong_slices(parameters):
     starts, limits = parameters["start_indices"], parameters["limit_indices"]
     strides = parameters["strides"] or (1,) * len(starts)
+    if sum(stride > 1 for stride in strides) > 1:
+        yield "wrong_operand", "without any stride", _without_strides
     for axis in range(len(starts)):
         if strides[axis] > 1:
             yield "wrong_operand", f"without the stride along axis {axis}", _changed(axis, 1, 0, 1)
@@ -282,6 +292,11 @@ def _wrong_slices(parameters):
         if limits[axis] - starts[axis] > 1:
             for move in (1, -1):
                 yield "shifted", f"moved by {move} along axis {axis}", _changed(axis, None, move, 1)
+
+
+def _without_strides(parameters, number):
+    """Return the starts of a slice, and no strides."""
+    return list(parameters["start_indices"]), [1] * len(parameters["start_indices"])
 
 
 def _changed(axis, stride, move, dilation):
