@@ -13,7 +13,7 @@ from funcnn.gradcheck.explanation.location import describe_operation, location
 from funcnn.gradcheck.explanation.problem import Problem
 from funcnn.gradcheck.explanation.search import Target
 from funcnn.gradcheck.explanation.tape import Edge, Tape, record, record_values
-from funcnn.gradcheck.explanation.turns import Turns
+from funcnn.gradcheck.explanation.turns import MOST_TURNS, Turns
 
 _COPIES = ("device_put", "copy", "copy_p", "convert_element_type", "name", "reshape", "broadcast_in_dim", "transpose")
 LAYERS = ("dot_general", "conv_general_dilated")
@@ -83,10 +83,35 @@ class Situation:
         return record(self.problem.program, self.problem.params, ignores_stops=True)
 
     @functools.cached_property
+    def _tape_by_hand(self) -> Tape | None:
+        """The steps and values of the gradient by hand."""
+        program = self.problem.gradient_program
+        return record_values(program, self.problem.params) if program is not None else None
+
+    @functools.cached_property
+    def turns_by_hand(self) -> dict[tuple[int, tuple[int, ...]], list[tuple[str, list[np.ndarray]]]]:
+        """What the gradient by hand computes by the same code in every turn, by the number of turns and the shape."""
+        tape, lines = self._tape_by_hand, dict[tuple, list[int]]()
+        if tape is None:
+            return {}
+        for step in tape.steps:
+            value = tape.values[step.outputs[0]]
+            if isinstance(value, np.ndarray) and value.ndim and value.dtype.kind == "f":
+                lines.setdefault((location(step.origin), step.name, value.shape), []).append(step.outputs[0])
+        found: dict[tuple[int, tuple[int, ...]], list[tuple[str, list[np.ndarray]]]] = {}
+        for (_, _, shape), numbers in lines.items():
+            for group in (numbers, numbers[::2], numbers[1::2]) if len(numbers) > 3 else (numbers,):
+                if 1 < len(group) <= MOST_TURNS:
+                    step = tape.steps[tape.producer[group[-1]]]
+                    words = f"what the gradient by hand computes as {describe_operation(step)}"
+                    values = [tape.values[number] for number in group]
+                    found.setdefault((len(group), shape), []).append((words, values))
+        return found
+
+    @functools.cached_property
     def values_by_hand(self) -> list[tuple[str, np.ndarray]]:
         """The values that the gradient by hand computes and the loss does not, each in words."""
-        program = self.problem.gradient_program
-        tape = record_values(program, self.problem.params) if program is not None else None
+        tape = self._tape_by_hand
         found: list[tuple[str, np.ndarray]] = []
         known: dict[tuple, list[np.ndarray]] = {}
         for value in self.tape.values:

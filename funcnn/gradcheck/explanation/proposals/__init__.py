@@ -13,6 +13,7 @@ from funcnn.gradcheck.explanation.proposals.activation import (
     propose_slopes,
     propose_slopes_of_groups,
 )
+from funcnn.gradcheck.explanation.proposals.by_hand import propose_cotangents_of_turns, propose_values_of_turns
 from funcnn.gradcheck.explanation.proposals.convolution import (
     propose_convolutions,
     propose_paddings,
@@ -24,6 +25,7 @@ from funcnn.gradcheck.explanation.proposals.layout import (
     propose_layouts,
     propose_orders_of_parts,
     propose_parts_of_sums,
+    propose_rolls,
 )
 from funcnn.gradcheck.explanation.proposals.leaves import propose_ways_of_leaves
 from funcnn.gradcheck.explanation.proposals.linear import propose_untransposed_maps
@@ -32,12 +34,14 @@ from funcnn.gradcheck.explanation.proposals.loops import (
     propose_operands_of_turns,
     propose_paths_of_turns,
     propose_slopes_of_turns,
+    propose_states_of_other_turns,
 )
 from funcnn.gradcheck.explanation.proposals.loss import propose_loss_derivatives
 from funcnn.gradcheck.explanation.proposals.masks import (
     propose_losses_without_masks,
     propose_masks,
     propose_masks_by_hand,
+    propose_pairs,
 )
 from funcnn.gradcheck.explanation.proposals.normalization import propose_normalization_formulas
 from funcnn.gradcheck.explanation.proposals.operands import (
@@ -98,6 +102,7 @@ FAMILIES: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
     propose_other_inputs,
     propose_orders_of_parts,
     propose_layouts,
+    propose_rolls,
     propose_parts_of_sums,
     propose_exchanged_sides,
     propose_reductions,
@@ -106,6 +111,7 @@ FAMILIES: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
     propose_constant_operands,
     propose_operands,
     propose_ways_of_leaves,
+    propose_states_of_other_turns,
     propose_misplaced_slopes_of_turns,
     propose_cotangents,
     propose_paths_of_lines,
@@ -118,8 +124,11 @@ FAMILIES: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
     propose_other_points,
     propose_loss_derivatives,
     propose_other_losses,
+    propose_pairs,
     propose_factors,
     propose_operands_by_hand,
+    propose_values_of_turns,
+    propose_cotangents_of_turns,
     propose_fitted_slopes,
 )
 
@@ -127,10 +136,13 @@ ALONE: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
     propose_masks,
     propose_exchanged_sides,
     propose_slopes,
+    propose_softmax,
+    propose_pairs,
     propose_paths,
     propose_reductions,
     propose_constant_operands,
     propose_operands,
+    propose_other_inputs,
     propose_loss_derivatives,
 )
 """The families that are tried of the gradient of one parameter alone, where the others find nothing."""

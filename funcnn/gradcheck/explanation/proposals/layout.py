@@ -61,6 +61,14 @@ def _layouts(edge, source, result) -> Iterator[tuple[Cause, str, Callable[[np.nd
             if order != right and tuple(result[axis] for axis in order) == source:
                 yield "transposed", f"transposed with the axes {order}", functools.partial(np.transpose, axes=order)
         return
+    for axis in range(len(source) - 1):
+        first, second = source[axis : axis + 2]
+        if min(first, second) > 1 and source == (*result[:axis], first, second, *result[axis + 1 :]):
+            yield (
+                "wrong_axis",
+                f"cut into {second} parts of {first} along axis {axis}, and not into {first} of {second}",
+                functools.partial(_cut_otherwise, axis, first, second),
+            )
     for order in kept:
         yield (
             "transposed",
@@ -80,6 +88,10 @@ def _layouts(edge, source, result) -> Iterator[tuple[Cause, str, Callable[[np.nd
                     f"that of part {entry} of axis {axis} alone",
                     functools.partial(_part_alone, axis, entry, source),
                 )
+
+
+def _cut_otherwise(axis, first, second, d) -> np.ndarray:
+    return np.swapaxes(np.reshape(d, (*d.shape[:axis], second, first, *d.shape[axis + 1 :])), axis, axis + 1)
 
 
 def _reordered(order, shape, d) -> np.ndarray:
@@ -173,6 +185,48 @@ def _in_order(situation, numbers: Sequence[int], axis, sizes, order, text) -> It
             right = tape.rule(number)
             rules[number] = lambda cotangent, right=right: right(np.take(cotangent, places, axis))
     yield Replacement("swapped", f"{text}, in the gradient", rules)
+
+
+def propose_rolls(situation: Situation) -> Iterator[Proposal]:
+    """Yield each value that is rolled around, alone and in every turn, rolled the same way on the way back, or not."""
+    tape = situation.tape
+    found = {number: roll for number in range(len(tape.values)) if (roll := _roll(tape, number)) is not None}
+    groups = [[number for number in group if number in found] for group in situation.turns.values]
+    for group in [*(group for group in groups if len(group) > 1), *([number] for number in found)]:
+        source, move, _ = found[group[0]]
+        words = f"{situation.name_of(source)} is rolled by {move} in {situation.where(group[0])}"
+        words += ", in every turn" if len(group) > 1 else ""
+        for cause, text, times in _WRONG_ROLLS:
+            rules = {number: _rolled(*found[number], times) for number in group}
+            yield Replacement(cause, f"{words}; by hand its gradient is {text}", rules)
+
+
+_WRONG_ROLLS: tuple[tuple[Cause, str, int], ...] = (
+    ("transposed", "rolled in the same direction", 1),
+    ("shifted", "not rolled back", 0),
+)
+
+
+def _rolled(source, move, axis, times):
+    return lambda cotangent: [(source, np.roll(cotangent, times * move, axis))]
+
+
+def _roll(tape, number) -> tuple[int, int, int] | None:
+    """Return the value of which a concatenation of two parts is a roll, by how much and along which axis."""
+    position = tape.producer.get(number)
+    step = tape.steps[position] if position is not None else None
+    if step is None or step.name != "concatenate" or len(step.inputs) != 2 or not tape.is_active[number]:
+        return None
+    axis, parts = step.parameters["dimension"], [tape.producer.get(part) for part in step.inputs]
+    slices = [tape.steps[part] for part in parts if part is not None and tape.steps[part].name == "slice"]
+    if len(slices) < 2 or slices[0].inputs != slices[1].inputs:
+        return None
+    source = slices[0].inputs[0]
+    move = int(np.shape(tape.values[step.inputs[0]])[axis])
+    is_rolled = np.shape(tape.values[source]) == np.shape(tape.values[number]) and np.array_equal(
+        np.roll(tape.values[source], move, axis), tape.values[number]
+    )
+    return (source, move, axis) if is_rolled else None
 
 
 def propose_parts_of_sums(situation: Situation) -> Iterator[Proposal]:

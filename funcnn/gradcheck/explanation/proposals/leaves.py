@@ -33,9 +33,7 @@ def propose_ways_of_leaves(situation: Situation) -> Iterator[Proposal]:
             lost = sum(_pull(situation, path, -path[-1].part) for path in paths)
             yield Change("lost_path", f"{words} is a path that is left out by hand{turns}", {param: lost})
             cotangents = [tape.cotangents[path[-1].step.outputs[0]] for path in paths]
-            if all(
-                d is not None and d.shape == path[-1].part.shape for d, path in zip(cotangents, paths, strict=True)
-            ):
+            if all(d is not None and d.shape == path[-1].part.shape for d, path in zip(cotangents, paths, strict=True)):
                 cause = _cause_of(tape, edge.step, edge.place)
                 skipped = sum(
                     _pull(situation, path, d - path[-1].part) for d, path in zip(cotangents, paths, strict=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from funcnn.gradcheck.explanation.activations import Activation
 from funcnn.gradcheck.explanation.location import describe_operation
-from funcnn.gradcheck.explanation.search import Change, Proposal, Replacement
+from funcnn.gradcheck.explanation.search import Change, Misreading, Proposal, Replacement
 from funcnn.gradcheck.explanation.situation import Situation
 from funcnn.gradcheck.explanation.tape import Edge
 from funcnn.gradcheck.explanation.turns import Turns, change_parts, elementwise
@@ -124,6 +124,38 @@ def propose_operands_of_turns(situation: Situation) -> Iterator[Proposal]:
                     cause = "shifted" if is_moved and not is_new else "wrong_operand"
                     detail = f"{words}; by hand it takes {text}, in every turn"
                     yield _with_operands(situation, group, others, cause, detail)
+
+
+def propose_states_of_other_turns(situation: Situation) -> Iterator[Proposal]:
+    """Yield the values of every turn read as those of the turn beside, and the sums in which they are, on the way back.
+
+    What else is computed from them is read as it is.
+    """
+    tape, seen = situation.tape, set[int]()
+    for group in situation.turns.uses:
+        own = list(dict.fromkeys(edge.source for edge in group))
+        if len(own) < 2 or own[-1] in seen or np.ndim(tape.values[own[-1]]) < 1:
+            continue
+        seen.add(own[-1])
+        for text, is_moved, others in situation.turns.rows(own):
+            if is_moved:
+                changed = dict(zip(own, others, strict=True))
+                sums = {}
+                for number, other in changed.items():
+                    sums |= _sums(tape, number, other - tape.values[number])
+                detail = f"{situation.name_of(own[-1])} is read by hand as {text}, in every turn"
+                yield Misreading("shifted", detail, {**sums, **changed})
+
+
+def _sums(tape, number, change) -> dict[int, np.ndarray]:
+    """Return the sums and differences of a value and something else, if the value is another."""
+    found = {}
+    for position in tape.consumers.get(number, ()):
+        step = tape.steps[position]
+        if step.name in ("add", "sub") and step.inputs[0] != step.inputs[1]:
+            sign = -1 if step.name == "sub" and step.inputs[1] == number else 1
+            found[step.outputs[0]] = tape.values[step.outputs[0]] + sign * change
+    return found
 
 
 def _without_factor(situation, group, words) -> Iterator[Proposal]:

@@ -105,7 +105,11 @@ def _other_scales(situation, place, d) -> Iterator[tuple[Cause, str, np.ndarray]
     for text, value in situation.values_by_hand if place.is_trained else ():
         if value.size == place.scale.size and value.dtype.kind == "f":
             other = place._replace(scale=value.reshape(place.scale.shape))
-            yield "normalization_term", f"the right one with {text} in the place of 1/σ", _right(situation.tape, other, d)
+            yield (
+                "normalization_term",
+                f"the right one with {text} in the place of 1/σ",
+                _right(situation.tape, other, d),
+            )
 
 
 def _over_fewer_axes(d, x_hat, scale, axes, centred) -> Iterator[tuple[Cause, str, np.ndarray]]:

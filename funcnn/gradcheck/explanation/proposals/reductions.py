@@ -11,7 +11,6 @@ from funcnn.gradcheck.explanation.situation import Situation
 from funcnn.gradcheck.explanation.tape import Edge, run_step
 from funcnn.gradcheck.report import Cause
 
-
 _PARTS, _MOST_WINDOWS = ("slice", "dynamic_slice", "scan_slice"), 64
 
 
