@@ -68,6 +68,7 @@ from funcnn.gradcheck.explanation.proposals.readings import (
     propose_other_losses,
     propose_other_points,
     propose_other_weights,
+    propose_rotations,
 )
 from funcnn.gradcheck.explanation.proposals.reductions import (
     propose_exchanged_sides,
@@ -100,6 +101,7 @@ FAMILIES: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
     propose_slices,
     propose_paths,
     propose_other_inputs,
+    propose_rotations,
     propose_orders_of_parts,
     propose_layouts,
     propose_rolls,
@@ -143,6 +145,7 @@ ALONE: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
     propose_constant_operands,
     propose_operands,
     propose_other_inputs,
+    propose_rotations,
     propose_loss_derivatives,
 )
 """The families that are tried of the gradient of one parameter alone, where the others find nothing."""

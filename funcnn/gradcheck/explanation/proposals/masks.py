@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from funcnn.gradcheck.explanation.search import Change, Known, Proposal
+from funcnn.gradcheck.explanation.search import Change, Known, Misreading, Proposal
 from funcnn.gradcheck.explanation.situation import Situation
 from funcnn.gradcheck.explanation.turns import elementwise
 
@@ -64,12 +64,19 @@ def _wrong_masks(situation, kept, scale):
 
 
 def propose_pairs(situation: Situation) -> Iterator[Proposal]:
-    """Yield each value of all pairs with the gradient of half of the pairs: those above, or below, the diagonal."""
+    """Yield each value of all pairs with half of the pairs, in its gradient or in a sum that is read on the way back.
+
+    The half is above, or below, the diagonal.
+    """
     tape = situation.tape
     for number, cotangent in enumerate(tape.cotangents):
         shape = np.shape(cotangent)
         if cotangent is None or len(shape) < 2 or number not in tape.producer:
             continue
+        sums = [
+            step for position in tape.consumers.get(number, ())
+            if (step := tape.steps[position]).name == "reduce_sum"
+        ]  # fmt: skip
         for axes in dict.fromkeys([(0, 1), (len(shape) - 2, len(shape) - 1)]):
             size = shape[axes[0]]
             if size < 3 or size != shape[axes[1]]:
@@ -77,11 +84,11 @@ def propose_pairs(situation: Situation) -> Iterator[Proposal]:
             sizes = [size if axis in axes else 1 for axis in range(len(shape))]
             for text, some in (("above", np.triu(np.ones((size, size)))), ("below", np.tril(np.ones((size, size))))):
                 kept = some.reshape(sizes)
-                yield Change(
-                    "lost_path",
-                    f"{situation.name_of(number)} has all pairs of {size}; by hand those {text} the diagonal alone",
-                    {number: cotangent * (kept - 1)},
-                )
+                detail = f"{situation.name_of(number)} has all pairs of {size}; by hand those {text} the diagonal alone"
+                yield Change("lost_path", detail, {number: cotangent * (kept - 1)})
+                for step in sums:
+                    total = np.sum(tape.values[number] * kept, axis=tuple(step.parameters["axes"]))
+                    yield Misreading("lost_path", f"{detail}, where their sum is read", {step.outputs[0]: total})
 
 
 def propose_masks_by_hand(situation: Situation) -> Iterator[Proposal]:

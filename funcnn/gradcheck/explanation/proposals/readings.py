@@ -264,6 +264,38 @@ def propose_other_inputs(situation: Situation) -> Iterator[Proposal]:
         yield Misreading(cause, f"on the way back {text}", still)
 
 
+def propose_rotations(situation: Situation) -> Iterator[Proposal]:
+    """Yield the rotations by a table of cosines and sines, as for rotary positions, by another angle on the way back.
+
+    A table is two inputs with c² + s² = 1. The angle is that of the position beside, or has the same sign.
+    """
+    tape = situation.tape
+    tables = [
+        number for number, value in enumerate(tape.values)
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.ndim and value.size > 2
+        and not tape.is_active[number] and number in tape.consumers and np.ptp(value) and max_abs(value) <= 1
+    ][:_MOST_SITES]  # fmt: skip
+    for cosine, sine in itertools.permutations(tables, 2):
+        c, s = tape.values[cosine], tape.values[sine]
+        if c.shape != s.shape or np.any(np.abs(c**2 + s**2 - 1) > 1e-6):
+            continue
+        words = f"on the way back the rotation by {situation.name_of(cosine)} and {situation.name_of(sine)} is"
+        yield Misreading("transposed", f"{words} in the same direction, and not back", {sine: -s})
+        for axis in range(c.ndim):
+            turned = (c + 1j * s) * np.roll(c - 1j * s, 1, axis)
+            steps = np.delete(turned, 0, axis)
+            if (
+                c.shape[axis] < 3
+                or np.any(np.abs(steps - np.take(steps, [0], axis)) > 1e-6)
+                or np.all(np.abs(steps - 1) < 1e-6)
+            ):
+                continue
+            for step, word in ((np.take(steps, [0], axis), "next"), (np.take(steps, [0], axis).conj(), "previous")):
+                other = (c + 1j * s) * step
+                text = f"{words} that of the {word} position along axis {axis}"
+                yield Misreading("shifted", text, {cosine: other.real, sine: other.imag})
+
+
 def _reading(situation, number, other) -> tuple[Cause, str]:
     """Return the cause and the words of one input in the place of another: two sides of a choice are a mask's."""
     tape = situation.tape

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from funcnn.gradcheck.explanation.derivatives import unbroadcast
 from funcnn.gradcheck.explanation.location import describe_operation
 from funcnn.gradcheck.explanation.search import Change, Proposal
 from funcnn.gradcheck.explanation.situation import Situation
@@ -205,12 +206,18 @@ def _assigned(edge, d, source, situation):
 
 def _power(edge, d, source, result, situation):
     power = situation.tape.values[edge.step.inputs[1]] if edge.step.name == "pow" else edge.step.parameters["y"]
-    if edge.place == 0:
-        yield "activation_derivative", "n xⁿ: the exponent is not lowered", d * power * result
-        yield "activation_derivative", "xⁿ⁻¹: the factor n is left out", edge.part / np.where(power == 0, 1.0, power)
-        yield "activation_derivative", "xⁿ", d * result
-        yield "activation_derivative", "(n − 1) xⁿ⁻¹", edge.part * (power - 1.0) / np.where(power == 0, 1.0, power)
-        yield "activation_derivative", "left out", d
+    if edge.place != 0:
+        return
+    wide = np.broadcast_to(source, d.shape)
+    right = np.asarray(situation.tape.local_cotangents(edge.step, [d], {0: wide})[0])
+    for text, part in {
+        "n xⁿ: the exponent is not lowered": d * power * result,
+        "xⁿ⁻¹: the factor n is left out": right / np.where(power == 0, 1.0, power),
+        "xⁿ": d * result,
+        "(n − 1) xⁿ⁻¹": right * (power - 1.0) / np.where(power == 0, 1.0, power),
+        "left out": d,
+    }.items():
+        yield "activation_derivative", text, unbroadcast(part, source.shape)
 
 
 def _larger(edge, d, source, result, situation):
