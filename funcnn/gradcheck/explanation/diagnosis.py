@@ -133,7 +133,7 @@ def diagnose_by_program(problem: Problem, facts: Facts, sought: Sequence[int]) -
     findings = search(target, (family(situation) for family in FAMILIES))
     found = {number: finding.diagnosis for finding in findings[::-1] for number in finding.explained}
     for number in sought:
-        if number not in found:
+        if number not in found and detect(number, facts, LOOSE) is None:
             alone = situation.of_one_leaf(number)
             for finding in search(alone.target, (family(alone) for family in ALONE)):
                 cause, detail = finding.diagnosis

@@ -12,7 +12,7 @@ from funcnn.gradcheck.explanation.activations import Activation, find_activation
 from funcnn.gradcheck.explanation.location import describe_operation, location
 from funcnn.gradcheck.explanation.problem import Problem
 from funcnn.gradcheck.explanation.search import Target
-from funcnn.gradcheck.explanation.tape import Edge, Tape, record, record_values
+from funcnn.gradcheck.explanation.tape import Edge, Step, Tape, record, record_values
 from funcnn.gradcheck.explanation.turns import MOST_TURNS, Turns
 
 _COPIES = ("device_put", "copy", "copy_p", "convert_element_type", "name", "reshape", "broadcast_in_dim", "transpose")
@@ -89,8 +89,11 @@ class Situation:
         return record_values(program, self.problem.params) if program is not None else None
 
     @functools.cached_property
-    def turns_by_hand(self) -> dict[tuple[int, tuple[int, ...]], list[tuple[str, list[np.ndarray]]]]:
-        """What the gradient by hand computes by the same code in every turn, by the number of turns and the shape."""
+    def turns_by_hand(self) -> dict[tuple[int, tuple[int, ...]], list[tuple[Step, str, list[np.ndarray]]]]:
+        """What the gradient by hand computes by the same code in every turn, by the number of turns and the shape.
+
+        Each has the last step, words, and the arrays.
+        """
         tape, lines = self._tape_by_hand, dict[tuple, list[int]]()
         if tape is None:
             return {}
@@ -98,14 +101,14 @@ class Situation:
             value = tape.values[step.outputs[0]]
             if isinstance(value, np.ndarray) and value.ndim and value.dtype.kind == "f":
                 lines.setdefault((location(step.origin), step.name, value.shape), []).append(step.outputs[0])
-        found: dict[tuple[int, tuple[int, ...]], list[tuple[str, list[np.ndarray]]]] = {}
+        found: dict[tuple[int, tuple[int, ...]], list[tuple[Step, str, list[np.ndarray]]]] = {}
         for (_, _, shape), numbers in lines.items():
             for group in (numbers, numbers[::2], numbers[1::2]) if len(numbers) > 3 else (numbers,):
                 if 1 < len(group) <= MOST_TURNS:
                     step = tape.steps[tape.producer[group[-1]]]
                     words = f"what the gradient by hand computes as {describe_operation(step)}"
                     values = [tape.values[number] for number in group]
-                    found.setdefault((len(group), shape), []).append((words, values))
+                    found.setdefault((len(group), shape), []).append((step, words, values))
         return found
 
     @functools.cached_property

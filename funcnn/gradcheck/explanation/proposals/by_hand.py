@@ -10,6 +10,7 @@ from funcnn.gradcheck.explanation.situation import Situation
 from funcnn.gradcheck.explanation.turns import change_parts
 
 _PRODUCTS = {"dot_general": (0, 1), "mul": (0, 1), "div": (0,)}
+_CUTS = {"slice", "dynamic_slice", "gather"}
 _MOST_GROUPS = 60
 
 
@@ -34,7 +35,10 @@ def _propose(situation, *, is_of_cotangent) -> Iterator[Proposal]:
             continue
         words = f"the gradient of {situation.name_of(group[-1].source)} in {describe_operation(group[0].step)} takes "
         words += "another incoming gradient" if is_of_cotangent else f"not {situation.name_of(replaced[-1])}"
-        for text, values in situation.turns_by_hand.get((len(group), shape), ())[:_MOST_GROUPS]:
+        for step, text, values in situation.turns_by_hand.get((len(group), shape), ())[:_MOST_GROUPS]:
+            # An incoming gradient that is computed otherwise is wrong for another reason; one that is cut out is not.
+            if is_of_cotangent and step.name not in _CUTS:
+                continue
             for others in (values, values[::-1]):
 
                 def part(number, d, group=group, others=others):

@@ -279,8 +279,10 @@ def propose_rotations(situation: Situation) -> Iterator[Proposal]:
         c, s = tape.values[cosine], tape.values[sine]
         if c.shape != s.shape or np.any(np.abs(c**2 + s**2 - 1) > 1e-6):
             continue
+        cosines = [number for number in tables if np.array_equal(tape.values[number], c)]
+        sines = [number for number in tables if np.array_equal(tape.values[number], s)]
         words = f"on the way back the rotation by {situation.name_of(cosine)} and {situation.name_of(sine)} is"
-        yield Misreading("transposed", f"{words} in the same direction, and not back", {sine: -s})
+        yield Misreading("transposed", f"{words} in the same direction, and not back", dict.fromkeys(sines, -s))
         for axis in range(c.ndim):
             turned = (c + 1j * s) * np.roll(c - 1j * s, 1, axis)
             steps = np.delete(turned, 0, axis)
@@ -293,6 +295,8 @@ def propose_rotations(situation: Situation) -> Iterator[Proposal]:
             for step, word in ((np.take(steps, [0], axis), "next"), (np.take(steps, [0], axis).conj(), "previous")):
                 other = (c + 1j * s) * step
                 text = f"{words} that of the {word} position along axis {axis}"
+                others = dict.fromkeys(cosines, other.real) | dict.fromkeys(sines, other.imag)
+                yield Misreading("shifted", text, others)
                 yield Misreading("shifted", text, {cosine: other.real, sine: other.imag})
 
 

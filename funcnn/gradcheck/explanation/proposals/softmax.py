@@ -109,6 +109,8 @@ def _wrong(tape, place, d):
             other = other / other.sum(axis=axis, keepdims=True)
             there = f"{_OTHER_AXIS} {axis} and not {place.axis % p.ndim}"
             yield there, (d - other * total(d, axis)) if place.is_log else other * (d - total(other * d, axis))
+            if place.is_log:
+                yield f"{there}, and the sum of dh as it is", d - other * total(d)
     everything = tuple(range(p.ndim))
     if p.ndim > 1:
         where = "with the sum over all entries"
