@@ -88,13 +88,12 @@ def cotangents(
 
 
 def unbroadcast(part, shape):
-    """Return a cotangent summed to the shape of an operand that was broadcast: a scalar, or one with axes of one."""
-    if shape == np.shape(part):
+    """Return a cotangent summed to the shape of an operand that was broadcast, of size 1 along an axis or a scalar."""
+    if np.shape(part) == shape:
         return part
-    if shape == ():
-        return part.sum().reshape(())
-    axes = tuple(axis for axis, size in enumerate(shape) if size == 1 and part.shape[axis] > 1)
-    return part.sum(axis=axes, keepdims=True)
+    added = np.ndim(part) - len(shape)
+    axes = [axis for axis in range(np.ndim(part)) if axis < added or shape[axis - added] == 1 != np.shape(part)[axis]]
+    return np.sum(part, axis=tuple(axes)).reshape(shape)
 
 
 def contraction(parameters, left, right) -> tuple[str, str, str]:
@@ -185,7 +184,8 @@ def _slice(parameters, inputs, outputs, given):
 
 def _select_n(parameters, inputs, outputs, given):
     which = inputs[0].astype(int)
-    return [None, *(np.where(which == case, given[0], 0.0) for case in range(len(inputs) - 1))]
+    sides = enumerate(inputs[1:])
+    return [None, *(unbroadcast(np.where(which == case, given[0], 0.0), side.shape) for case, side in sides)]
 
 
 def _integer_pow(parameters, inputs, outputs, given):

@@ -13,13 +13,14 @@ from funcnn.gradcheck.explanation.proposals.activation import (
     propose_slopes,
     propose_slopes_of_groups,
 )
+from funcnn.gradcheck.explanation.proposals.borders import propose_borders
 from funcnn.gradcheck.explanation.proposals.by_hand import propose_cotangents_of_turns, propose_values_of_turns
 from funcnn.gradcheck.explanation.proposals.convolution import (
-    propose_convolutions,
     propose_paddings,
     propose_slices,
     propose_windows,
 )
+from funcnn.gradcheck.explanation.proposals.convolution_forms import propose_convolutions
 from funcnn.gradcheck.explanation.proposals.factors import propose_factors
 from funcnn.gradcheck.explanation.proposals.layout import (
     propose_layouts,
@@ -37,6 +38,7 @@ from funcnn.gradcheck.explanation.proposals.loops import (
     propose_states_of_other_turns,
 )
 from funcnn.gradcheck.explanation.proposals.loss import propose_loss_derivatives
+from funcnn.gradcheck.explanation.proposals.masked_values import propose_masked_values
 from funcnn.gradcheck.explanation.proposals.masks import (
     propose_losses_without_masks,
     propose_masks,
@@ -63,6 +65,7 @@ from funcnn.gradcheck.explanation.proposals.paths import (
     propose_paths_of_lines,
 )
 from funcnn.gradcheck.explanation.proposals.penalties import propose_penalties
+from funcnn.gradcheck.explanation.proposals.pooling import propose_merged_axes, propose_pooling
 from funcnn.gradcheck.explanation.proposals.readings import (
     propose_other_inputs,
     propose_other_losses,
@@ -76,6 +79,7 @@ from funcnn.gradcheck.explanation.proposals.reductions import (
     propose_reductions,
 )
 from funcnn.gradcheck.explanation.proposals.softmax import propose_softmax
+from funcnn.gradcheck.explanation.proposals.softmax_values import propose_softmax_values
 from funcnn.gradcheck.explanation.search import Proposal
 from funcnn.gradcheck.explanation.situation import Situation
 
@@ -87,6 +91,8 @@ FAMILIES: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
     propose_penalties,
     propose_slopes,
     propose_softmax,
+    propose_masked_values,
+    propose_softmax_values,
     propose_ignored_stops,
     propose_moved_stops,
     propose_normalization,
@@ -106,6 +112,9 @@ FAMILIES: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
     propose_layouts,
     propose_rolls,
     propose_parts_of_sums,
+    propose_borders,
+    propose_pooling,
+    propose_merged_axes,
     propose_exchanged_sides,
     propose_reductions,
     propose_overwritten_parts,

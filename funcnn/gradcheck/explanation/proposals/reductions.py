@@ -185,6 +185,10 @@ def _looked_up(edge, d, source, result, situation):
             end = 0 if step > 0 else source.shape[axis] - 1
             moved = np.roll(edge.part, step, axis) * (1 - _only(source.shape, axis, end))
             yield "shifted", f"put {step} beside, along axis {axis}, what leaves the array lost", moved
+    for axis in range(d.ndim) if source.ndim == 1 < d.ndim else ():
+        if d.shape[axis] == source.size:
+            others = tuple(other for other in range(d.ndim) if other != axis)
+            yield "wrong_axis", f"summed by the places of axis {axis}, not by the entries read", d.sum(axis=others)
     if d.ndim == source.ndim and d.shape[1:] == source.shape[1:]:
         mean = np.broadcast_to(d.mean(axis=0), source.shape)
         yield "wrong_operand", "the mean of all, at every row", mean

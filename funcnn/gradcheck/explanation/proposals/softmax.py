@@ -10,12 +10,15 @@ from funcnn.gradcheck.explanation.leaf import Diagnosis
 from funcnn.gradcheck.explanation.numbers import format_factor
 from funcnn.gradcheck.explanation.search import Change, Multiple, Proposal, Replacement
 from funcnn.gradcheck.explanation.situation import Situation
+from funcnn.gradcheck.explanation.tape import Tape
 from funcnn.gradcheck.report import Cause
 
 _OTHER_AXIS = "with p taken along axis"
 
 
-class _Softmax(NamedTuple):
+class Softmax(NamedTuple):
+    """A softmax or a log-softmax h of z along an axis."""
+
     z: int
     h: int
     axis: int
@@ -24,7 +27,7 @@ class _Softmax(NamedTuple):
 
 def propose_softmax(situation: Situation) -> Iterator[Proposal]:
     """Yield each softmax and log-softmax with parts of its derivative left out."""
-    tape, found = situation.tape, _find(situation.tape)
+    tape, found = situation.tape, find_softmax(situation.tape)
     for place in found:
         cotangent = tape.cotangents[place.h]
         if cotangent is None:
@@ -94,6 +97,7 @@ def _wrong(tape, place, d):
         yield "dh − Σ p dh, without the p before it", d - total(p * d)
         yield "dh − p Σ dh, that of log-softmax", d - p * total(d)
         yield "p (dh − the mean of p dh)", p * (d - (p * d).mean(axis=place.axis, keepdims=True))
+        yield "p (dh − the mean of dh)", p * (d - d.mean(axis=place.axis, keepdims=True))
         yield "p (1 − p)", p * (1 - p)
         yield "1 − p times dh", (1 - p) * d
         yield "that of tanh, (1 − p²) dh", (1 - p**2) * d
@@ -117,7 +121,7 @@ def _wrong(tape, place, d):
         yield where, (d - p * total(d, everything)) if place.is_log else p * (d - total(p * d, everything))
 
 
-def _find(tape) -> list[_Softmax]:
+def find_softmax(tape: Tape) -> list[Softmax]:
     """Return every softmax and log-softmax, with the earliest value of which it is one."""
     found = []
     with np.errstate(all="ignore"):
@@ -132,7 +136,7 @@ def _find(tape) -> list[_Softmax]:
                     if p.shape[axis] > 1 and np.all(np.abs(p.sum(axis=axis) - 1) < 1e-9):
                         z = _origin(tape, h, p, axis)
                         if z is not None:
-                            found.append(_Softmax(z, h, axis, is_log))
+                            found.append(Softmax(z, h, axis, is_log))
     return found
 
 
