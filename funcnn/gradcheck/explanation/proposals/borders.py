@@ -20,7 +20,9 @@ def propose_borders(situation: Situation) -> Iterator[Proposal]:
     tape = situation.tape
     for edge in situation.edges:
         d = tape.cotangents[edge.step.outputs[0]]
-        places = [axis for axis in _places(tape, edge) if axis] if d is not None else []
+        if d is None:
+            continue
+        places = [axis for axis in _places(tape, edge) if axis]
         for axes in _sets(places):
             for text, low, high in _ends(min(d.shape[axis] for axis in axes), len(axes) == 1):
                 inner = tuple(
@@ -47,7 +49,7 @@ def _ends(size: int, with_blocks: bool) -> Iterator[tuple[str, int, int]]:
 
 def _sets(places) -> list[tuple[int, ...]]:
     """Return each axis alone, and all together."""
-    alone = [(axis,) for axis in places]
+    alone: list[tuple[int, ...]] = [(axis,) for axis in places]
     return [*alone, tuple(places)] if len(places) > 1 else alone
 
 

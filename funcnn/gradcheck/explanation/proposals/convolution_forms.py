@@ -5,7 +5,7 @@ Each is another way in which the entries of the input, the kernel and the incomi
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -259,7 +259,8 @@ def _gradient(step, operands, d, form: _Form, place) -> np.ndarray:
             if tap in form.without:
                 continue
             window = _window(form, sizes, tap, d.shape[2:])
-            where, ours = (slice(None), list(channels), *window), list(filters)
+            where: Any = (slice(None), list(channels), *window)
+            ours: Any = list(filters)
             weights = kernel[(ours, slice(None), *tap)]
             if place:
                 summed = (0, *spatial)

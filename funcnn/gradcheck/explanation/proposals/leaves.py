@@ -30,13 +30,14 @@ def propose_ways_of_leaves(situation: Situation) -> Iterator[Proposal]:
             edge = paths[0][-1]
             words = f"on the way to {situation.name_of(param)} alone, {describe_operation(edge.step)}"
             turns = f", in {len(paths)} turns" if len(paths) > 1 else ""
-            lost = sum(_pull(situation, path, -path[-1].part) for path in paths)
+            lost = np.sum([_pull(situation, path, -path[-1].part) for path in paths], axis=0)
             yield Change("lost_path", f"{words} is a path that is left out by hand{turns}", {param: lost})
             cotangents = [tape.cotangents[path[-1].step.outputs[0]] for path in paths]
             if all(d is not None and d.shape == path[-1].part.shape for d, path in zip(cotangents, paths, strict=True)):
                 cause = _cause_of(tape, edge.step, edge.place)
-                skipped = sum(
-                    _pull(situation, path, d - path[-1].part) for d, path in zip(cotangents, paths, strict=True)
+                skipped = np.sum(
+                    [_pull(situation, path, d - path[-1].part) for d, path in zip(cotangents, paths, strict=True)],
+                    axis=0,
                 )
                 if cause is not None:
                     yield Change(cause, f"{words} is left out by hand{turns}: the gradient passes", {param: skipped})

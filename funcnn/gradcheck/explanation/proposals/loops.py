@@ -140,7 +140,7 @@ def propose_states_of_other_turns(situation: Situation) -> Iterator[Proposal]:
         for text, is_moved, others in situation.turns.rows(own):
             if is_moved:
                 changed = dict(zip(own, others, strict=True))
-                sums = {}
+                sums: dict[int, np.ndarray] = {}
                 for number, other in changed.items():
                     sums |= _sums(tape, number, other - tape.values[number])
                 detail = f"{situation.name_of(own[-1])} is read by hand as {text}, in every turn"

@@ -70,9 +70,9 @@ def propose_pairs(situation: Situation) -> Iterator[Proposal]:
     """
     tape = situation.tape
     for number, cotangent in enumerate(tape.cotangents):
-        shape = np.shape(cotangent)
-        if cotangent is None or len(shape) < 2 or number not in tape.producer:
+        if cotangent is None or cotangent.ndim < 2 or number not in tape.producer:
             continue
+        shape = cotangent.shape
         sums = [
             step for position in tape.consumers.get(number, ())
             if (step := tape.steps[position]).name == "reduce_sum"

@@ -20,9 +20,11 @@ def propose_reductions(situation: Situation) -> Iterator[Proposal]:
     tape = situation.tape
     for edge in situation.edges:
         cotangent = tape.cotangents[edge.step.outputs[0]]
+        if cotangent is None:
+            continue
         is_spread = edge.step.name in _BINARY and np.size(tape.values[edge.source]) < np.size(cotangent)
         family = _spread if is_spread else _FAMILIES.get(edge.step.name)
-        if family is None or cotangent is None:
+        if family is None:
             continue
         words = f"the gradient of {situation.name_of(edge.source)} in {describe_operation(edge.step)}"
         source, result = tape.values[edge.source], tape.values[edge.step.outputs[0]]
