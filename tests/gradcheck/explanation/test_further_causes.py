@@ -1,4 +1,4 @@
-"""Causes in penalties, sums, pairs and single gradients: each is named, and its right twin passes."""
+"""Causes in penalties, sums, rotations and single gradients: each is named, and its right twin passes."""
 
 import jax
 import jax.numpy as jnp
@@ -223,31 +223,7 @@ def test_state_of_next_turn():
     assert name_causes(loss, gradient, params) in ({"w": "shifted"}, {"w": "wrong_operand"})
 
 
-# All pairs of points, and positions as angles.
-def pairs_loss(p, x, y):
-    gap = x[:, None] - x[None]
-    field = p["d"] * (jnp.exp(-p["r"] * (gap**2).sum(-1))[..., None] * gap).sum(1)
-    return ((field - y) ** 2).sum()
-
-
-def pairs_gradient(half=lambda pull: pull):
-    def gradient(p, x, y):
-        gap = x[:, None] - x[None]
-        square = (gap**2).sum(-1)
-        pull = jnp.exp(-p["r"] * square)
-        d = 2 * (p["d"] * (pull[..., None] * gap).sum(1) - y)
-        along = (d[:, None] * gap).sum(-1)
-        return {"d": (along * half(pull)).sum(), "r": -p["d"] * (along * square * pull).sum()}
-
-    return gradient
-
-
-@pytest.mark.parametrize(("half", "expected"), [(lambda a: a, {}), (jnp.triu, {"d": "lost_path"})])
-def test_pairs(half, expected):
-    params = {"d": np.asarray(0.7), "r": np.asarray(0.3)}
-    assert name_causes(pairs_loss, pairs_gradient(half), params, normal(5, 2), normal(5, 2)) == expected
-
-
+# Positions as angles.
 ANGLES = np.arange(5.0)[:, None] * np.array([0.9, 0.2])
 
 
