@@ -22,8 +22,7 @@ def propose_borders(situation: Situation) -> Iterator[Proposal]:
         d = tape.cotangents[edge.step.outputs[0]]
         if d is None:
             continue
-        places = [axis for axis in _places(tape, edge) if axis]
-        for axes in _sets(places):
+        for axes in _sets([axis for axis in _places(tape, edge) if axis]):
             for text, low, high in _ends(min(d.shape[axis] for axis in axes), len(axes) == 1):
                 inner = tuple(
                     slice(low, size - high) if axis in axes else slice(None) for axis, size in enumerate(d.shape)
@@ -47,7 +46,7 @@ def _ends(size: int, with_blocks: bool) -> Iterator[tuple[str, int, int]]:
         yield "second half", 0, size // 2
 
 
-def _sets(places) -> list[tuple[int, ...]]:
+def _sets(places: list[int]) -> list[tuple[int, ...]]:
     """Return each axis alone, and all together."""
     alone: list[tuple[int, ...]] = [(axis,) for axis in places]
     return [*alone, tuple(places)] if len(places) > 1 else alone

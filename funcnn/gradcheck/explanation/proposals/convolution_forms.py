@@ -155,6 +155,11 @@ def _arranged(right: _Form, kernel, edge) -> Iterator[_Wrong]:
 def _moved(right: _Form, kernel, edge) -> Iterator[_Wrong]:
     """Yield another padding."""
     padding = edge.step.parameters["padding"]
+    for move in itertools.product((0, 1, -1), repeat=len(padding)):
+        for text, steps in (("", (1,) * len(padding)), (" times the dilation", right.dilations)):
+            lows = [low + one * step for low, one, step in zip(right.padding, move, steps, strict=True)]
+            words = f"with the padding off by {', '.join(map(str, move))}{text}"
+            yield "shifted", words, right._replace(padding=tuple(lows))
     for text, lows in (
         ("without the padding", [0 for _ in padding]),
         ("with the padding of the other side", [high for _, high in padding]),
@@ -162,11 +167,6 @@ def _moved(right: _Form, kernel, edge) -> Iterator[_Wrong]:
         ("with all of the padding in front", [low + high for low, high in padding]),
     ):
         yield "shifted", text, right._replace(padding=tuple(lows))
-    for move in itertools.product((0, 1, -1), repeat=len(padding)):
-        for text, steps in (("", (1,) * len(padding)), (" times the dilation", right.dilations)):
-            lows = [low + one * step for low, one, step in zip(right.padding, move, steps, strict=True)]
-            words = f"with the padding off by {', '.join(map(str, move))}{text}"
-            yield "shifted", words, right._replace(padding=tuple(lows))
 
 
 def _spread(right: _Form, kernel, edge) -> Iterator[_Wrong]:
@@ -259,9 +259,9 @@ def _gradient(step, operands, d, form: _Form, place) -> np.ndarray:
             if tap in form.without:
                 continue
             window = _window(form, sizes, tap, d.shape[2:])
+            ours = list(filters)
             where: Any = (slice(None), list(channels), *window)
-            ours: Any = list(filters)
-            weights = kernel[(ours, slice(None), *tap)]
+            weights: Any = kernel[(ours, slice(None), *tap)]
             if place:
                 summed = (0, *spatial)
                 found[(ours, slice(None), *tap)] += np.tensordot(d[:, ours], wide[where], axes=(summed, summed))

@@ -8,7 +8,7 @@ import numpy as np
 from funcnn.gradcheck.explanation.proposals.masks import find_masks
 from funcnn.gradcheck.explanation.search import Known, Misreading, Proposal
 from funcnn.gradcheck.explanation.situation import Situation
-from funcnn.gradcheck.explanation.tape import Rules, run_step
+from funcnn.gradcheck.explanation.tape import Rule, Rules, run_step
 from funcnn.gradcheck.explanation.turns import elementwise
 from funcnn.gradcheck.report import Cause
 
@@ -18,6 +18,7 @@ _PRODUCTS = ("dot_general", "conv_general_dilated")
 def propose_masked_values(situation: Situation) -> Iterator[Proposal]:
     """Yield the values behind each mask as they are under another one, up to the next products that read them."""
     tape = situation.tape
+    together: dict[str, tuple[dict[int, Rule], dict[int, Any]]] = {}
     for z, h, mask in find_masks(situation):
         is_usual = np.shape(tape.values[z]) == np.shape(tape.values[h]) == np.shape(mask) and mask.any()
         if not is_usual or depends_on_parameters(tape, h):
@@ -32,6 +33,12 @@ def propose_masked_values(situation: Situation) -> Iterator[Proposal]:
             if any(tape.steps[position].name in _PRODUCTS for number in others for position in _uses(tape, number)):
                 yield Misreading("mask", f"{words}, where its result is read", others)
                 yield known(tape, "mask", words, {h: elementwise(z, other)}, others)
+                rules, read = together.setdefault(text, ({}, {}))
+                rules.setdefault(h, elementwise(z, other))
+                read.update(others)
+    for text, (rules, read) in together.items():
+        if len(rules) > 1:
+            yield known(tape, "mask", f"{len(rules)} masks of the loss are {text} by hand", rules, read)
 
 
 def known(tape, cause: Cause, detail: str, rules: Rules, others: Mapping[int, Any]) -> Known:

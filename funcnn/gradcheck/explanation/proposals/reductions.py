@@ -79,6 +79,8 @@ def _spread(edge: Edge, d, source, result, situation) -> Iterator[tuple[Cause, s
         count = np.prod([d.shape[axis] for axis in summed])
         yield "wrong_operand", "the product of two sums, and not the sum of the products", apart
         yield "wrong_operand", "the sum of the gradient times the mean of the other factor", apart / count
+    if source.ndim == d.ndim:
+        yield from _broadcast(edge, whole, source, source, situation)
 
 
 def _lost(situation, axis, array) -> Cause:
