@@ -1,5 +1,6 @@
 """How runs end before their last step, what they leave, and what can't end them."""
 
+import contextlib
 import json
 import os
 import signal
@@ -205,9 +206,12 @@ def test_a_save_that_fails_is_tried_again(tmp_path):
     folder = tmp_path / "run"
 
     def away(progress):
-        if progress.epoch == 2:  # a file in the place of the folder
-            folder.rename(tmp_path / "away")
-            folder.write_text("")
+        if progress.epoch == 2:  # a file in the place of the folder, which a save in flight may make again
+            for number in range(10):
+                folder.rename(tmp_path / f"away{number}")
+                with contextlib.suppress(IsADirectoryError):
+                    folder.write_text("")
+                    break
         elif progress.epoch == 4:
             folder.unlink()
 

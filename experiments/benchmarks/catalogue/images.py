@@ -352,12 +352,12 @@ BATCH_NORM = (
 
 RMS_NORM = (
     image_rms_norm.bug(
-        "rms_norm_taken_for_constant", {"normalization_term"}, W,
+        "rms_norm_of_images_taken_for_constant", {"normalization_term"}, W,
         dh=lambda dx_hat, x_hat, inverse, axes: inverse * dx_hat,
     ),
     image_rms_norm.bug("rms_norm_with_the_mean_of_layer_norm", {"normalization_term"}, W, dh=over((3, 4))),
     image_rms_norm.bug(
-        "rms_norm_sum_for_mean", {"normalization_term"}, W,
+        "rms_norm_of_images_sum_for_mean", {"normalization_term"}, W,
         dh=lambda dx_hat, x_hat, inverse, axes: inverse * (dx_hat - FEATURES * x_hat * mean(dx_hat * x_hat, axes)),
     ),
     image_rms_norm.bug(
