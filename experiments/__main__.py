@@ -14,7 +14,7 @@ from experiments.harness.claims import Section
 from experiments.harness.console import console, table
 from experiments.harness.experiment import Settings
 from experiments.harness.report import verdict_tables, write_report
-from experiments.harness.runner import print_verdicts, run_all
+from experiments.harness.runner import count_verdicts, print_verdicts, run_all
 from experiments.harness.topics import load, ordered_names, topic_names
 
 
@@ -75,7 +75,8 @@ def main(options: AllSettings) -> int:
         verdict_tables.write(run.records)
     console.print(
         f"{sum(len(part.get('findings', ())) for record in run.records for part in record['parts'])} claims judged in "
-        f"{time.monotonic() - start:.0f} seconds: [bold]{page.resolve()}[/]", highlight=False, soft_wrap=True,
+        f"{time.monotonic() - start:.0f} seconds, {count_verdicts(run.records)}: [bold]{page.resolve()}[/]",
+        highlight=False, soft_wrap=True,
     )  # fmt: skip
     for key in run.failures:
         console.print(f"[red]stopped: {key.name}, part {key.part + 1}[/]; the reason is above and in the report")

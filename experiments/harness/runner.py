@@ -6,6 +6,7 @@ import platform
 import signal
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib import metadata
@@ -20,7 +21,7 @@ from rich.table import Table
 
 from experiments.harness import store
 from experiments.harness.claims import format_number
-from experiments.harness.console import console
+from experiments.harness.console import console, lines_of_progress
 from experiments.harness.experiment import Experiment, Part, Settings, WrongGradientError, run_part
 from experiments.harness.report import write_report
 from experiments.harness.topics import load
@@ -65,7 +66,7 @@ def run_all(
         ]  # fmt: skip
 
     missing = [key for key in keys if stored[key] is None]
-    with Progress(*COLUMNS, console=console, transient=True) as bar:
+    with Progress(*COLUMNS, console=console, transient=True) as bar, lines_of_progress(bar, "claims judged"):
         completed = sum(claims[key] for key in keys if stored[key])
         task = bar.add_task("experiments", total=sum(claims.values()), completed=completed)
         try:
@@ -177,6 +178,13 @@ def run_and_record(experiment: Experiment, part: Part, settings: Settings) -> st
     start = time.monotonic()
     outcome = run_part(experiment, part, settings)
     return store.outcome_record(outcome) | {"seconds": time.monotonic() - start, "environment": environment()}
+
+
+def count_verdicts(records: Sequence[store.Record]) -> str:
+    """Return how many claims hold, fail and are undecided, in words."""
+    findings = [result for record in records for part in record["parts"] for result in part.get("findings", ())]
+    counts = Counter(result["verdict"] for result in findings)
+    return f"{counts['holds']} hold, {counts['fails']} fail, {counts['undecided']} undecided"
 
 
 def print_verdicts(records: Sequence[store.Record]) -> None:

@@ -3,18 +3,21 @@
 import html
 import json
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
+from rich.progress import Progress
 
 import experiments
 import funcnn as fnn
 from experiments.__main__ import AllSettings, main, parse_options
 from experiments.harness import store
 from experiments.harness.claims import Claim, Section, judge
+from experiments.harness.console import lines_of_progress
 from experiments.harness.experiment import (
     Experiment,
     Outcome,
@@ -24,6 +27,7 @@ from experiments.harness.experiment import (
     checked_value_and_grad,
     run_part,
 )
+from experiments.harness.runner import count_verdicts
 from experiments.harness.topics import load, topic_names, topic_path
 
 QUICK = Settings()
@@ -169,3 +173,19 @@ def test_options_are_named(capsys):
     shown = capsys.readouterr().out
     for option in ("--full", "--seeds", "--seed", "--grad", "manual", "autodiff", "--out", "--list", "--jobs"):
         assert option in shown
+
+
+def test_lines_of_progress_where_there_is_no_terminal(capsys):
+    with Progress(disable=True) as bar, lines_of_progress(bar, "claims judged", seconds=0.01):
+        bar.add_task("experiments", total=8, completed=3)
+        deadline = time.monotonic() + 20
+        printed = ""
+        while "\n" not in printed and time.monotonic() < deadline:
+            time.sleep(0.01)
+            printed += capsys.readouterr().out
+    assert printed.startswith("3 of 8 claims judged after 0 seconds\n")
+
+
+def test_verdicts_are_counted():
+    findings = [{"verdict": verdict} for verdict in ("holds", "fails", "holds")]
+    assert count_verdicts([{"parts": [{"findings": findings}, {}]}]) == "2 hold, 1 fail, 0 undecided"
