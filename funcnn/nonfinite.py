@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnn._checks import check_callable
-from funcnn._numerics.program import Program, bind, callee, equations, trace
+from funcnn._numerics.program import Program, bind, callee, equations, scan_counts, trace
 from funcnn._reports.text import wrap
 from funcnn.gradcheck.engine.pullbacks import Arguments, select_arguments
 from funcnn.gradcheck.explanation.location import Location, call_stack, location
@@ -274,7 +274,7 @@ def _as_numpy(array: Any) -> np.ndarray:
 
 
 def _scan(parameters, arguments, run) -> list[_Value]:
-    ends = np.cumsum([parameters["num_consts"], parameters["num_carry"]])
+    ends = np.cumsum(scan_counts(parameters))
     constants, carry, sequences = arguments[: ends[0]], arguments[ends[0] : ends[1]], arguments[ends[1] :]
     number, stacks = len(carry), []
     for step in range(parameters["length"])[:: -1 if parameters["reverse"] else 1]:

@@ -1,7 +1,7 @@
 """A function as the program that JAX records of it, run equation by equation, so that a check can look inside."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -267,3 +267,14 @@ def _unroll(equation, arguments, rule, place, constant):
 
 def _rank(atom):
     return len(atom.aval.shape)
+
+
+def scan_counts(parameters: Mapping[str, Any]) -> tuple[int, int]:
+    """Return how many inputs of a scan are constants, and how many are carried.
+
+    JAX 0.10 keeps the two numbers among the parameters, later releases a tree of the inputs.
+    """
+    if "num_consts" in parameters:
+        return parameters["num_consts"], parameters["num_carry"]
+    constants, carry, _ = parameters["ft_in"].unpack()
+    return len(constants), len(carry)

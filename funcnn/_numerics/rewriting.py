@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from funcnn._numerics.program import bind, callee
+from funcnn._numerics.program import bind, callee, scan_counts
 
 
 def rewrite(
@@ -47,7 +47,7 @@ def rewrite(
 
 
 def _scan(parameters, arguments, evaluate):
-    ends = np.cumsum([parameters["num_consts"], parameters["num_carry"]])
+    ends = np.cumsum(scan_counts(parameters))
     constants, carry, sequences = arguments[: ends[0]], arguments[ends[0] : ends[1]], arguments[ends[1] :]
 
     def body(carry, slices):

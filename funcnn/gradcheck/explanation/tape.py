@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from funcnn._numerics.program import Program, bind, callee, is_inlined
+from funcnn._numerics.program import Program, bind, callee, is_inlined, scan_counts
 from funcnn.gradcheck.explanation.derivatives import cotangents, fallback_derivative
 from funcnn.gradcheck.explanation.location import is_inside
 
@@ -326,7 +326,7 @@ def _run(tape, equation, inputs):
 
 def _record_scan(tape, equation, origin, inputs) -> Sequence[int]:
     body, length = equation.params["jaxpr"], equation.params["length"]
-    constants, carries = equation.params["num_consts"], equation.params["num_carry"]
+    constants, carries = scan_counts(equation.params)
     carry, sequences = list(inputs[constants : constants + carries]), inputs[constants + carries :]
     stacks = []
     for index in range(length)[:: -1 if equation.params["reverse"] else 1]:
