@@ -20,7 +20,7 @@ def make(dtype):
     return {"w1": w1, "b1": b1, "w2": w2}, (x, y)
 
 
-def hidden_layer(activation, right_dz) -> Problem:
+def hidden_layer(activation, right_dz, *, theme=THEME, make=make) -> Problem:
     """The problem of an activation; its one line is ``dz``, a function of da, z and a."""
 
     def loss_fn(params, x, y):
@@ -36,7 +36,7 @@ def hidden_layer(activation, right_dz) -> Problem:
 
         return grad_fn
 
-    return Problem(THEME, loss_fn, gradient, make)
+    return Problem(theme, loss_fn, gradient, make)
 
 
 logistic = hidden_layer(sigmoid, lambda da, z, a: da * a * (1 - a))

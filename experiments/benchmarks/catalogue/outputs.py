@@ -1,11 +1,14 @@
 """Bugs in the derivatives of further activations, and of losses of values, scores, distributions and labels."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.nn import log_softmax, sigmoid, softmax, softplus
 
-from experiments.benchmarks.catalogue.case import Problem, normal, squared_error, squared_error_backward
+from experiments.benchmarks.catalogue.activations import hidden_layer
+from experiments.benchmarks.catalogue.case import Problem, normal
 
 THEME = "activations and losses of layers"
 SAMPLES, FEATURES, HIDDEN = 10, 3, 4
@@ -19,23 +22,8 @@ def make(dtype):
     return {"w1": w1, "b1": b1 / 4, "w2": w2}, (x, y)
 
 
-def activated(f, right_dz) -> Problem:
-    """A hidden layer; its line is ``dz``, a function of da, z and a."""
-
-    def loss_fn(params, x, y):
-        return squared_error(f(x @ params["w1"] + params["b1"]) @ params["w2"], y)
-
-    def gradient(dz=right_dz):
-        def grad_fn(params, x, y):
-            z = x @ params["w1"] + params["b1"]
-            a = f(z)
-            dy = squared_error_backward(a @ params["w2"], y)
-            cotangent = dz(dy @ params["w2"].T, z, a)
-            return {"w1": x.T @ cotangent, "b1": cotangent.sum(axis=0), "w2": a.T @ dy}
-
-        return grad_fn
-
-    return Problem(THEME, loss_fn, gradient, make)
+activated = partial(hidden_layer, theme=THEME, make=make)
+"""The problem of an activation on these data; its line is ``dz``, a function of da, z and a."""
 
 
 def selu(z):
