@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,9 @@ from funcnn.pytest_plugin.fixture import Gradcheck
 COMMAND = "python -m experiments.benchmarks.kernels"
 LOST = 0.5
 """A derivative that loses more than this share of a dtype's digits is reported."""
+
+
+Kind: TypeAlias = Literal["", "fault", "digits", "error"]
 
 
 class Finding(NamedTuple):
@@ -58,7 +61,7 @@ class Finding(NamedTuple):
     rejected: int
     digits: float
     sound: float
-    kind: Literal["", "fault", "digits", "error"]
+    kind: Kind
     text: str
 
 
@@ -104,14 +107,15 @@ def compare_scalar(rule: ScalarRule) -> Finding:
                 texts.append((kind, f"{dtype.__name__} at x = {x:.6g}: {values} ({len(wrong)} of {len(rows)} points)"))
                 break
     kinds = [kind for kind, _ in texts]
-    kind = "fault" if "fault" in kinds else "digits" if kinds else ""
+    kind: Kind = "fault" if "fault" in kinds else "digits" if kinds else ""
     sound = -math.log10(float(jnp.finfo(jnp.float32).eps))
-    return Finding(rule.library, rule.name, cases, 0, worst, sound, kind, "; ".join(text for _, text in texts))  # type: ignore[arg-type]
+    return Finding(rule.library, rule.name, cases, 0, worst, sound, kind, "; ".join(text for _, text in texts))
 
 
 def sweep_kernel(kernel: Kernel) -> Finding:
     """Check a function over its cases by the fixture of the pytest plugin."""
-    checks, text, kind = Gradcheck(kernel.sweep), "", ""
+    checks, text = Gradcheck(kernel.sweep), ""
+    kind: Kind = ""
     try:
         if kernel.is_rule:
             checks.rule(kernel.function, *kernel.args, reference=kernel.reference, **kernel.options)
@@ -127,7 +131,7 @@ def sweep_kernel(kernel: Kernel) -> Finding:
     record: dict[str, Any] = checks.records[0] if checks.records else {"cases": 0, "digits": "", "sound": ""}
     digits, sound = (float(record[name]) if record[name] else math.nan for name in ("digits", "sound"))
     counts = record["cases"], record.get("rejected", 0)
-    return Finding(kernel.library, kernel.name, *counts, digits, sound, kind, text)  # type: ignore[arg-type]
+    return Finding(kernel.library, kernel.name, *counts, digits, sound, kind, text)
 
 
 @dataclass(frozen=True, kw_only=True)
