@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pytest
 
-from experiments.harness import figures
+from experiments.harness import chart_parts
 from experiments.harness.figures import Curve, Panel, bars, heatmap, lines
 from experiments.harness.report import page, stories
 from experiments.harness.report.stories import STORIES, shown_stories
@@ -108,7 +108,7 @@ def test_logarithmic_axes_have_powers_of_ten(values, powers):
     drawn = lines({"a": Curve([1, 2], values)}, x="x", y="y", log="y").specification
     axis = drawn["layer"][0]["encoding"]["y"]["axis"]
     assert np.log10(axis.get("values", [])).round().tolist() == powers
-    assert (axis["format"] == figures.POWERS) == bool(powers)
+    assert (axis["format"] == chart_parts.POWERS) == bool(powers)
 
 
 def test_names_of_thresholds_stand_outside_the_chart():
@@ -116,7 +116,7 @@ def test_names_of_thresholds_stand_outside_the_chart():
     assert drawn.thresholds == ("guessing", "paper")
     assert '"text"' not in json.dumps(drawn.specification)
     patterns = [layer["mark"]["strokeDash"] for layer in drawn.specification["layer"] if "strokeDash" in layer["mark"]]
-    assert patterns == [list(dashes) for dashes in figures.DASHES[:2]]
+    assert patterns == [list(dashes) for dashes in chart_parts.DASHES[:2]]
 
 
 def test_cells_have_numbers():

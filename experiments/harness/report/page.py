@@ -16,8 +16,8 @@ import jinja2
 import vl_convert
 from markupsafe import Markup
 
+from experiments.harness.chart_parts import DASHES
 from experiments.harness.claims import Section, format_number
-from experiments.harness.figures import DASHES
 from experiments.harness.report.papers import paper_address
 from experiments.harness.report.stories import shown_stories
 from experiments.harness.store import Record, json_default, write_atomically
