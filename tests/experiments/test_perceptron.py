@@ -10,6 +10,7 @@ import pytest
 import funcnn as fnn
 from experiments import perceptron
 from experiments.harness.experiment import Settings
+from experiments.shared import xor_network
 from experiments.shared.logic_gates import gate_inputs, gate_targets, masked_value_and_grad
 
 SMALLER = {"sigmoid": (fnn.sigmoid, 3), "tanh": (fnn.tanh, 2), "ReLU": (fnn.relu, 8)}
@@ -26,23 +27,23 @@ def test_the_chapters_xor_run_has_its_true_losses_and_predictions():
 @pytest.mark.parametrize("activation", SMALLER)
 def test_a_part_of_the_network_of_all_is_that_smaller_network(activation):
     layer, units = SMALLER[activation]
-    params = perceptron.initial_params(jax.random.key(1), perceptron.parameter_mask(activation, units, 0.0))
+    params = xor_network.initial_params(jax.random.key(1), xor_network.parameter_mask(activation, units, 0.0))
     branches = (params.inner.inner, params.inner.shortcut, params.shortcut.inner)
-    hidden, _, output = branches[list(perceptron.ACTIVATIONS).index(activation)]
+    hidden, _, output = branches[list(xor_network.ACTIVATIONS).index(activation)]
     own = (fnn.LinearParams(hidden.kernel[:, :units], hidden.bias[:units]), (),
            fnn.LinearParams(output.kernel[:units], output.bias))  # fmt: skip
     x = gate_inputs()
-    whole = fnn.predict(perceptron.EVERY, params, perceptron.EVERY.init(jax.random.key(0))[1], x)
+    whole = fnn.predict(xor_network.EVERY, params, xor_network.EVERY.init(jax.random.key(0))[1], x)
     alone = fnn.predict(fnn.mlp((2, units, 1), layer), own, ((),) * 3, x)
     assert jnp.allclose(whole, alone, rtol=1e-12)
 
 
 def test_what_a_network_lacks_never_moves():
-    present = perceptron.parameter_mask("tanh", 2, 1.0)
-    params = perceptron.initial_params(jax.random.key(0), present)
+    present = xor_network.parameter_mask("tanh", 2, 1.0)
+    params = xor_network.initial_params(jax.random.key(0), present)
     grad = masked_value_and_grad(fnn.manual_value_and_grad, present)
     trained = fnn.train(
-        perceptron.EVERY, fnn.sigmoid_cross_entropy, fnn.adam(0.1), (gate_inputs(), gate_targets("XOR")),
+        xor_network.EVERY, fnn.sigmoid_cross_entropy, fnn.adam(0.1), (gate_inputs(), gate_targets("XOR")),
         epochs=3, key=jax.random.key(0), grad=grad, params=params,
     )  # fmt: skip
     moved = jax.tree.map(lambda after, before: after != before, trained.params, params)
@@ -50,5 +51,5 @@ def test_what_a_network_lacks_never_moves():
 
 
 def test_the_least_loss_where_patterns_get_the_same_answer():
-    assert perceptron.loss_of_equal_answers(4) == pytest.approx(0.6931, abs=1e-4)  # ln 2
-    assert perceptron.loss_of_equal_answers(2) == pytest.approx(0.3466, abs=1e-4)  # half of it
+    assert xor_network.loss_of_equal_answers(4) == pytest.approx(0.6931, abs=1e-4)  # ln 2
+    assert xor_network.loss_of_equal_answers(2) == pytest.approx(0.3466, abs=1e-4)  # half of it

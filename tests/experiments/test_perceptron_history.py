@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import funcnn as fnn
-from experiments import perceptron_history as history
+from experiments.shared import networks_of_1986 as history
 from experiments.shared.logic_gates import is_correct
 
 
