@@ -70,8 +70,8 @@ def tests_x32(session: nox.Session) -> None:
     """
     session.install(f".[{EXTRAS}]", *TEST_TOOLS)
     in_float32 = ("layers", "optimizers", "training", "test_losses.py", "test_models.py", "test_backprop.py",
-                  "test_bad_input.py", "test_metrics.py", "test_preprocessing.py", "test_weights.py", "test_cores.py",
-                  "test_small_matmul.py")  # fmt: skip
+                  "test_bad_calls.py", "test_bad_input.py", "test_metrics.py", "test_preprocessing.py",
+                  "test_weights.py", "test_cores.py", "test_small_matmul.py")  # fmt: skip
     paths = session.posargs or [
         *(f"tests/{name}" for name in in_float32),
         "--ignore=tests/training/test_checkpoints.py",

@@ -98,6 +98,13 @@ def as_for_users():
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
+@pytest.fixture
+def promotion_as_for_users():
+    """JAX's own rules of promotion, for functions that are written as users write."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
 @pytest.fixture(scope="module")
 def untouched_configuration():
     """A script sets its own precision; the tests after it want theirs."""

@@ -6,11 +6,12 @@ A tenth of the cases by default; all of them, in each of their dtypes, where ``F
 import os
 from collections import defaultdict
 
-import jax
 import pytest
 
 import funcnn as fnn
 from experiments.benchmarks.catalogue import BUGS, CASES, RIGHT
+
+pytestmark = pytest.mark.usefixtures("promotion_as_for_users")
 
 # What the checker catches and has no name for.
 UNNAMED = {
@@ -69,13 +70,6 @@ def selected(cases):
     pairs = in_every_dtype(cases) if WHOLE else stratified(cases)
     names = [f"{case.name}-{dtype}" for case, dtype in pairs]
     return pytest.mark.parametrize(("case", "dtype"), pairs, ids=names)
-
-
-@pytest.fixture(autouse=True)
-def promotion_as_for_users():
-    """JAX's defaults: the cases are written as users write."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
 
 
 def check(case, dtype):
