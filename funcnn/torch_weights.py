@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -197,7 +198,7 @@ class _Converter:
             case ConvParams(kernel, bias):
                 self.channels = kernel.shape[-1]
                 is_transposed = spec_of(leaf.layer).name == "conv_transpose2d"
-                change = _transposed_kernel if is_transposed else _convolution_kernel
+                change = partial(_transposed_kernel, kernel.shape[-2]) if is_transposed else _convolution_kernel
                 return ConvParams(tensors.get("weight", kernel, change), tensors.get("bias", bias))
             case NormalizationParams(scale, bias):
                 return NormalizationParams(tensors.get("weight", scale), tensors.get("bias", bias))
@@ -234,9 +235,12 @@ def _convolution_kernel(weight: np.ndarray) -> np.ndarray:
     return np.moveaxis(weight, (0, 1), (-1, -2))
 
 
-def _transposed_kernel(weight: np.ndarray) -> np.ndarray:
-    turned = weight[(slice(None), slice(None), *(slice(None, None, -1),) * (weight.ndim - 2))]
-    return np.moveaxis(turned, (0, 1), (-2, -1))
+def _transposed_kernel(in_of_group: int, weight: np.ndarray) -> np.ndarray:
+    """Return the kernel flipped, from PyTorch's axes: all channels of x, and the channels of one group of y."""
+    _, out_of_group, *window = weight.shape
+    turned = np.flip(weight, tuple(range(2, weight.ndim)))
+    by_group = turned.reshape(-1, in_of_group, out_of_group, *window)
+    return np.moveaxis(by_group, (1, 0, 2), (-3, -2, -1)).reshape(*window, in_of_group, -1)
 
 
 def _attention(params: AttentionParams, tensors: "_Tensors") -> AttentionParams:

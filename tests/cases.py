@@ -117,6 +117,11 @@ LAYERS = [
     ),
     LayerCase("conv2d_depthwise", fnn.conv2d(3, 3, 2, padding="VALID", groups=3), (3, 3, 3)),
     LayerCase("conv_transpose2d", fnn.conv_transpose2d(2, 3, 3, stride=2), (2, 3, 2)),
+    LayerCase(
+        "conv_transpose2d_every_option",
+        fnn.conv_transpose2d(4, 6, (2, 3), stride=(2, 3), padding=((1, 2), (3, 3)), dilation=(2, 2), groups=2),
+        (3, 2, 4),
+    ),
     LayerCase("max_pool2d", fnn.max_pool2d(2), (4, 5, 2)),
     LayerCase("max_pool2d_overlapping", fnn.max_pool2d(3, stride=2, padding="SAME"), (4, 5, 2)),
     LayerCase("avg_pool2d", fnn.avg_pool2d((2, 3), stride=(1, 2), padding=((1, 0), (2, 1))), (4, 5, 2)),

@@ -120,16 +120,19 @@ def test_a_convolutional_stack_computes_the_same(kind, save_torch, tmp_path):
     assert largest_gap(y, by_hand(jnp.asarray(x))) < 1e-4
 
 
-def test_a_transposed_convolution_is_turned_around(save_torch):
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_transposed_convolution_is_turned_around(groups, save_torch):
     weight, x = drawn(2, 3, 3, 3), drawn(1, 2, 4, 4)
-    model = fnn.conv_transpose2d(2, 3, 3, stride=2, padding="VALID")
-    params, state = fnn.load_torch(save_torch({"weight": weight, "bias": drawn(3)}), model)
+    model = fnn.conv_transpose2d(2, 3 * groups, 3, stride=2, padding="VALID", groups=groups)
+    params, state = fnn.load_torch(save_torch({"weight": weight, "bias": drawn(3 * groups)}), model)
     y = model.forward(params, state, jnp.moveaxis(jnp.asarray(x), 1, -1), train=False)[0]
-    # PyTorch's definition: every entry of x adds its multiple of the kernel.
-    expected = np.zeros((1, 9, 9, 3), np.float32)
+    # PyTorch's definition: every entry of x adds its multiple of the kernel, to the outputs of its group.
+    expected, every = np.zeros((1, 9, 9, 3 * groups), np.float32), np.arange(3 * groups)
     for i in range(4):
         for j in range(4):
-            expected[:, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3] += np.einsum("nc,cohw->nhwo", x[:, :, i, j], weight)
+            for inputs, outputs in zip(np.split(np.arange(2), groups), np.split(every, groups), strict=True):
+                added = np.einsum("nc,cohw->nhwo", x[:, inputs, i, j], weight[inputs])
+                expected[:, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3, outputs] += added
     assert largest_gap(y, expected + np.asarray(params.bias)) < 1e-4
 
 

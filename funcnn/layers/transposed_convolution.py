@@ -2,6 +2,7 @@
 
 from jaxtyping import Array, Float
 
+from funcnn._checks import positive_integer
 from funcnn._memoise import memoised
 from funcnn._static import Static
 from funcnn.layers.convolution import (
@@ -40,6 +41,7 @@ def conv_transpose2d_forward(
     stride: Size = 1,
     padding: Padding = "SAME",
     dilation: Size = 1,
+    groups: int = 1,
 ) -> tuple[Float[Array, "batch rows columns out_channels"], ConvResiduals]:
     """Convolve images with s − 1 zeros between their entries, which multiplies their height and width by the stride s.
 
@@ -47,9 +49,9 @@ def conv_transpose2d_forward(
     flipped: this is ``lax.conv_transpose`` with ``transpose_kernel=False``, as in Flax's ``ConvTranspose``.
 
     Args:
-        params: kernel ``(height, width, in_channels, out_channels)`` and bias ``(out_channels,)``.
+        params: kernel ``(height, width, in_channels/groups, out_channels)`` and bias ``(out_channels,)``.
         x: images, ``(batch, height, width, in_channels)``, in the parameters' dtype.
-        stride, padding, dilation: as for ``conv_transpose2d``.
+        stride, padding, dilation, groups: as for ``conv_transpose2d``.
 
     Returns:
         y, ``(batch, rows, columns, out_channels)``, and the residuals.
@@ -69,7 +71,8 @@ def conv_transpose2d_forward(
         Zeiler, Krishnan, Taylor and Fergus, "Deconvolutional networks", 2010; Dumoulin and Visin, "A guide to
         convolution arithmetic for deep learning", 2016, chapter 4.
     """
-    name, x = checked_image("conv_transpose2d", params, x, axes=2)
+    groups = positive_integer("conv_transpose2d(groups)", groups)
+    name, x = checked_image("conv_transpose2d", params, x, 2, groups)
     stride, dilation = (
         checked_sizes(f"conv_transpose2d({argument})", value, 2)
         for argument, value in (("stride", stride), ("dilation", dilation))
@@ -77,7 +80,7 @@ def conv_transpose2d_forward(
     spans = extents(params.kernel.shape[:2], dilation)
     pads = _transposed_pads(checked_padding("conv_transpose2d(padding)", padding, 2), spans, stride)
     check_extents(name, extents(x.shape[1:-1], stride), pads, spans)
-    slide = Slide((1, 1), pads, stride, dilation)
+    slide = Slide((1, 1), pads, stride, dilation, groups)
     return add_bias(convolve(x, params.kernel, slide), params.bias), ConvResiduals(x, params.kernel, Static(slide))
 
 
@@ -121,6 +124,7 @@ def conv_transpose2d(
     stride: Size = 1,
     padding: Padding = "SAME",
     dilation: Size = 1,
+    groups: int = 1,
     kernel_init: KernelInit = xavier,
 ) -> Layer:
     """A transposed convolution over images ``(batch, height, width, channels)``, with a bias that starts at zero.
@@ -132,10 +136,11 @@ def conv_transpose2d(
         padding: ``"SAME"``: the output has the image's size times the stride; ``"VALID"``: every place where the
             kernel and the image meet; or pairs, added around the image with its zeros.
         dilation: positions between neighbouring entries of the kernel, a number or a pair.
+        groups: runs of channels that do not mix; ``groups=in_channels`` makes a depthwise convolution.
         kernel_init: ``(key, shape) -> kernel``, as for ``linear``; the window counts in both fans.
 
     Returns:
-        The layer. Its parameters are ``ConvParams(kernel, bias)``, the kernel ``(height, width, in_channels,
+        The layer. Its parameters are ``ConvParams(kernel, bias)``, the kernel ``(height, width, in_channels/groups,
         out_channels)``; it has no state.
 
     Raises:
@@ -154,5 +159,5 @@ def conv_transpose2d(
     return convolution_layer(
         conv_transpose2d_forward, conv_transpose2d_backward, "conv_transpose2d", 2, kernel_init,
         in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size, stride=stride, padding=padding,
-        dilation=dilation,
+        dilation=dilation, groups=groups,
     )  # fmt: skip

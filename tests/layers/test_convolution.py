@@ -36,6 +36,7 @@ def test_forward_passes_are_those_of_jax_lax():
                 for stride, padding in TRANSPOSED
             ),
             fnn.conv2d_forward(fnn.ConvParams(transposed, bias[:3]), x, stride=3)[0],
+            fnn.conv_transpose2d_forward(fnn.ConvParams(kernel, 0 * bias), x, stride=(2, 1), groups=2)[0],
         )
         theirs = (
             lax.conv_general_dilated(
@@ -49,6 +50,13 @@ def test_forward_passes_are_those_of_jax_lax():
             ),
             lax.conv_general_dilated(x, transposed, (3, 3), "SAME", dimension_numbers=LAYOUT)
             + bias[None, None, None, :3],
+            jnp.concatenate(
+                [
+                    lax.conv_transpose(of_x, of_kernel, (2, 1), "SAME", dimension_numbers=LAYOUT)
+                    for of_x, of_kernel in zip(jnp.split(x, 2, -1), jnp.split(kernel, 2, -1), strict=True)
+                ],
+                axis=-1,
+            ),
         )
         return ours, theirs
 

@@ -55,12 +55,13 @@ def convolution(axes, pads=None, **settings):
     return twin
 
 
-def conv_transpose2d(rows=None, **settings):
+def conv_transpose2d(rows=None, groups=1, **settings):
     """Return the twin of a transposed convolution; ``rows`` is a multiple of x's positions that is kept."""
 
     def twin(p, s, x):
-        weight = p.kernel.flip(0, 1).permute(2, 3, 0, 1)
-        y = F.conv_transpose2d(first(x), weight, p.bias, **settings)
+        # PyTorch's weight has all channels of x and those of a group of y.
+        by_group = p.kernel.flip(0, 1).permute(2, 3, 0, 1).chunk(groups, dim=1)
+        y = F.conv_transpose2d(first(x), torch.cat(by_group), p.bias, groups=groups, **settings)
         return last(y if rows is None else y[..., : rows * x.shape[1], : rows * x.shape[2]])
 
     return twin
@@ -187,6 +188,10 @@ TWINS = {
     "conv2d_every_option": convolution(2, ((1, 0), (2, 1)), **EVERY_CONV),
     "conv2d_depthwise": convolution(2, ((0, 0), (0, 0)), groups=3),
     "conv_transpose2d": conv_transpose2d(2, stride=2),
+    # PyTorch's padding p is d (k − 1) − p here, its output_padding is added behind.
+    "conv_transpose2d_every_option": conv_transpose2d(
+        stride=(2, 3), padding=(1, 1), output_padding=(1, 0), dilation=2, groups=2
+    ),
     "max_pool2d": pool(F.max_pool2d, kernel_size=2),
     "max_pool2d_overlapping": pool(F.max_pool2d, SAME_POOL, -torch.inf, kernel_size=3, stride=2),
     "avg_pool2d": pool(F.avg_pool2d, ((1, 0), (2, 1)), kernel_size=(2, 3), stride=(1, 2)),
@@ -234,10 +239,9 @@ MORE = [
      convolution(2, dilation=(1, 2))),
     (LayerCase("conv_transpose2d, VALID", fnn.conv_transpose2d(2, 3, 3, stride=2, padding="VALID"), (3, 4, 2)),
      conv_transpose2d(stride=2)),
-    # PyTorch's padding p is d (k − 1) − p here, its output_padding is added behind.
-    (LayerCase("conv_transpose2d, pairs and dilation", fnn.conv_transpose2d(2, 3, (2, 3), stride=(2, 3),
-               padding=((1, 2), (3, 3)), dilation=(2, 2)), (3, 2, 2)),
-     conv_transpose2d(stride=(2, 3), padding=(1, 1), output_padding=(1, 0), dilation=2)),
+    (LayerCase("conv_transpose2d, depthwise", fnn.conv_transpose2d(3, 6, 3, stride=2, padding="VALID", groups=3),
+               (3, 4, 3)),
+     conv_transpose2d(stride=2, groups=3)),
     (LayerCase("self_attention, causal", fnn.self_attention(6, 3, causal=True), (5, 6)),
      attention_module(3, causal=True)),
     (LayerCase("self_attention, blockwise", fnn.self_attention(6, 3, block_size=2), (5, 6)), attention_module(3)),
