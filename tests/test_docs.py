@@ -130,3 +130,41 @@ def test_notebooks_hold_code_for_this_library(notebook):
     }
     assert names
     assert [name for name in names if not hasattr(fnn, name)] == []
+
+
+def hand_written(is_meant):
+    """Return the names in funcnn's column of the lists on the page of hand-written backward passes."""
+    page = (DOCS / "hand_written.md").read_text(encoding="utf-8")
+    lists = page.partition("## The lists")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1:3] for line in lists.splitlines() if line.startswith("|")]
+    return [name for kind, cell in rows if is_meant(kind.strip()) for name in re.findall(r"`(\w+)`", cell)]
+
+
+APART = ("combinators", "optimizers")
+
+
+def test_the_page_of_hand_written_backward_passes_lists_every_one():
+    listed = hand_written(lambda kind: kind not in APART)
+    pairs = {name.removesuffix("_backward") for name in dir(fnn) if name.endswith("_backward")}
+    assert len(listed) == len(set(listed))
+    assert set(listed) == pairs
+    assert all(hasattr(fnn, f"{name}_forward") for name in pairs)
+    page = (DOCS / "hand_written.md").read_text(encoding="utf-8")
+    assert f"funcnn has {len(pairs)} backward passes" in page
+    assert f"not among the {len(pairs)}:" in page
+
+
+def test_the_page_of_hand_written_backward_passes_lists_every_combinator_and_optimizer():
+    imported = {
+        alias.name: statement.module
+        for statement in ast.parse(Path(fnn.__file__).read_text(encoding="utf-8")).body
+        if isinstance(statement, ast.ImportFrom)
+        for alias in statement.names
+    }
+    pairs = {name for name in imported if hasattr(fnn, f"{name}_backward")}
+    plain = {name for name in imported if name.endswith(("_forward", "_backward"))}
+    layers = {name for name, module in imported.items() if module.startswith("funcnn.layers.") and name[0].islower()}
+    assert set(hand_written(lambda kind: kind == "combinators")) == layers - pairs - plain - {"activation_layer"}
+    optimizers = {name for name, module in imported.items() if module == "funcnn.optimizers"}
+    transformations = {"add_decayed_weights", "clip_by_global_norm", "clip_by_value"}
+    assert set(hand_written(lambda kind: kind == "optimizers")) == optimizers - transformations
