@@ -58,7 +58,8 @@ def split_key(key: PRNGKeyArray | None, count: int) -> tuple[PRNGKeyArray | None
     return (None,) * count if key is None else tuple(jax.random.split(key, count))
 
 
-def _refuse(name, expected, tree):
+def refuse_tree(name, expected, tree):
+    """Raise for parameters or a state of another layer."""
     raise ValueError(
         f"{name}: expected {expected}, got {type(tree).__name__} of {describe_tree(tree)}. "
         "Use what init of this very model returned."
@@ -76,18 +77,24 @@ def _serial_init(layers, key):
 def _serial_forward(layers, params, state, x, *, train, key=None):
     for name, tree in (("params", params), ("state", state)):
         if not isinstance(tree, tuple) or len(tree) != len(layers):
-            _refuse("serial", f"{name} as a tuple with an entry for each of {len(layers)} layers", tree)
+            refuse_tree("serial", f"{name} as a tuple with an entry for each of {len(layers)} layers", tree)
+    return chain_forward(layers, params, state, x, train=train, key=key)
+
+
+def chain_forward(layers, params, state, x, *, train, key=None):
+    """Compute layers one after another, and the states and residuals of each."""
     states, residuals = [], []
-    keys = split_key(key, len(layers))
-    for number, (layer, layer_params, layer_state) in enumerate(zip(layers, params, state, strict=True)):
+    given = zip(layers, params, state, split_key(key, len(layers)), strict=True)
+    for number, (layer, layer_params, layer_state, layer_key) in enumerate(given):
         with errors_at(f"layers[{number}]"):
-            x, new_state, kept = layer.forward(layer_params, layer_state, x, train=train, key=keys[number])
+            x, new_state, kept = layer.forward(layer_params, layer_state, x, train=train, key=layer_key)
         states.append(new_state)
         residuals.append(kept)
     return x, tuple(states), tuple(residuals)
 
 
-def _serial_backward(layers, residuals, dy):
+def chain_backward(layers, residuals, dy):
+    """Gradients of layers one after another, by the chain rule: each layer's dx is the dy of the layer before it."""
     gradients = []
     for layer, kept in zip(reversed(layers), reversed(residuals), strict=True):
         dparams, dy = layer.backward(kept, dy)
@@ -129,7 +136,7 @@ def serial(*layers: Layer) -> Layer:
     return Layer(
         partial(_serial_init, layers),
         partial(_serial_forward, layers),
-        partial(_serial_backward, layers),
+        partial(chain_backward, layers),
         LayerSpec("serial", structure=Chained(layers)),
     )
 
@@ -146,7 +153,7 @@ def _skip_init(inner, shortcut, key):
 def _skip_forward(inner, shortcut, params, state, x, *, train, key=None):
     for name, tree in (("params", params), ("state", state)):
         if not isinstance(tree, SkipParts):
-            _refuse("skip", f"{name} as SkipParts(inner, shortcut)", tree)
+            refuse_tree("skip", f"{name} as SkipParts(inner, shortcut)", tree)
     inner_key, shortcut_key = split_key(key, 2)
     with errors_at("inner"):
         y, inner_state, inner_residuals = inner.forward(params.inner, state.inner, x, train=train, key=inner_key)

@@ -5,10 +5,10 @@ from functools import partial
 import jax
 from jaxtyping import PyTree
 
-from funcnn._checks import check_is_layer, check_key, check_same_tree, describe_tree, errors_at
+from funcnn._checks import check_is_layer, check_key, check_same_tree
 from funcnn._memoise import memoised
 from funcnn.layers.annotation import TiedNotes, has_notes, values, with_values
-from funcnn.layers.combinators import split_key
+from funcnn.layers.combinators import chain_backward, chain_forward, refuse_tree, split_key
 from funcnn.types import Layer, LayerSpec, Tied
 
 
@@ -27,27 +27,13 @@ def _tied_init(layers, key):
 def _tied_forward(layers, params, state, x, *, train, key=None):
     for name, tree, count in (("params", params, len(layers) - 1), ("state", state, len(layers))):
         if not isinstance(tree, tuple) or len(tree) != count:
-            raise ValueError(
-                f"tied: expected {name} as a tuple of {count} entries, got {type(tree).__name__} of "
-                f"{describe_tree(tree)}. Use what init of this very model returned."
-            )
-    states, residuals = [], []
-    given = zip(layers, (*params, params[0]), state, split_key(key, len(layers)), strict=True)
-    for number, (layer, layer_params, layer_state, layer_key) in enumerate(given):
-        with errors_at(f"layers[{number}]"):
-            x, new_state, kept = layer.forward(layer_params, layer_state, x, train=train, key=layer_key)
-        states.append(new_state)
-        residuals.append(kept)
-    return x, tuple(states), tuple(residuals)
+            refuse_tree("tied", f"{name} as a tuple of {count} entries", tree)
+    return chain_forward(layers, (*params, params[0]), state, x, train=train, key=key)
 
 
 def _tied_backward(layers, residuals, dy):
-    gradients = []
-    for layer, kept in zip(reversed(layers), reversed(residuals), strict=True):
-        dparams, dy = layer.backward(kept, dy)
-        gradients.append(dparams)
-    last, *between, first = gradients
-    return (_sum_of_uses(first, last), *reversed(between)), dy
+    (first, *between, last), dx = chain_backward(layers, residuals, dy)
+    return (_sum_of_uses(first, last), *between), dx
 
 
 def _sum_of_uses(first: PyTree, last: PyTree) -> PyTree:
