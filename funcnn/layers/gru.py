@@ -17,6 +17,7 @@ from funcnn.layers.recurrent import (
     checked_recurrent,
     recurrent_init,
     recurrent_settings,
+    recurrent_spec,
     start_hidden,
     steps_before,
     sum_of_products,
@@ -24,7 +25,7 @@ from funcnn.layers.recurrent import (
     time_first,
     time_second_to_last,
 )
-from funcnn.types import Decoding, KernelInit, Layer, LayerSpec
+from funcnn.types import Decoding, KernelInit, Layer
 
 
 class GRUParams(NamedTuple):
@@ -219,13 +220,5 @@ def gru(in_features: int, features: int, kernel_init: KernelInit = xavier) -> La
         Cho et al. 2014.
     """
     settings = recurrent_settings("gru", in_features, features, kernel_init)
-    spec = LayerSpec(
-        "gru",
-        settings=tuple(settings.items()),
-        units="saturating",
-        slope=_gru_slopes,
-        output_range=(-1.0, 1.0),
-        decoding=Decoding(start_hidden, _gru_advance),
-        is_recurrent=True,
-    )
+    spec = recurrent_spec("gru", settings, _gru_slopes, Decoding(start_hidden, _gru_advance))
     return Layer(partial(_gru_init, **settings), _gru_layer_forward, gru_backward, spec)

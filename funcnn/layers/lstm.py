@@ -19,12 +19,13 @@ from funcnn.layers.recurrent import (
     gradients_over_time,
     recurrent_init,
     recurrent_settings,
+    recurrent_spec,
     start_hidden,
     steps_before,
     time_first,
     time_second_to_last,
 )
-from funcnn.types import Decoding, KernelInit, Layer, LayerSpec
+from funcnn.types import Decoding, KernelInit, Layer
 
 
 class LSTMResiduals(NamedTuple):
@@ -216,13 +217,5 @@ def lstm(in_features: int, features: int, kernel_init: KernelInit = xavier, forg
     """
     check_real("lstm(forget_bias)", forget_bias)
     settings = {**recurrent_settings("lstm", in_features, features, kernel_init), "forget_bias": forget_bias}
-    spec = LayerSpec(
-        "lstm",
-        settings=tuple(settings.items()),
-        units="saturating",
-        slope=_lstm_slopes,
-        output_range=(-1.0, 1.0),
-        decoding=Decoding(_lstm_start, _lstm_advance),
-        is_recurrent=True,
-    )
+    spec = recurrent_spec("lstm", settings, _lstm_slopes, Decoding(_lstm_start, _lstm_advance))
     return Layer(partial(_lstm_init, **settings), _lstm_layer_forward, lstm_backward, spec)

@@ -4,6 +4,7 @@ Backpropagation through time is written out: a scan from the last step to the fi
 the kernels, which every step uses, are sums over all steps.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -200,6 +201,19 @@ def recurrent_settings(name: str, in_features: Any, features: Any, kernel_init: 
     }
 
 
+def recurrent_spec(name: str, settings: dict[str, Any], slope: Callable[..., Any], decoding: Decoding) -> LayerSpec:
+    """Return the spec of a recurrent layer, whose h is in [−1, 1]."""
+    return LayerSpec(
+        name,
+        settings=tuple(settings.items()),
+        units="saturating",
+        slope=slope,
+        output_range=(-1.0, 1.0),
+        decoding=decoding,
+        is_recurrent=True,
+    )
+
+
 def start_hidden(params: Any, samples: int, length: int) -> Array:
     """Return h before the first step, zeros ``(samples, features)``: the cache of decoding."""
     return jnp.zeros((samples, params.hidden_kernel.shape[0]), params.hidden_kernel.dtype)
@@ -252,15 +266,7 @@ def rnn(in_features: int, features: int, kernel_init: KernelInit = xavier) -> La
         Elman 1990.
     """
     settings = recurrent_settings("rnn", in_features, features, kernel_init)
-    spec = LayerSpec(
-        "rnn",
-        settings=tuple(settings.items()),
-        units="saturating",
-        slope=_rnn_slope,
-        output_range=(-1.0, 1.0),
-        decoding=Decoding(start_hidden, _rnn_advance),
-        is_recurrent=True,
-    )
+    spec = recurrent_spec("rnn", settings, _rnn_slope, Decoding(start_hidden, _rnn_advance))
     return Layer(partial(_rnn_init, **settings), _rnn_layer_forward, rnn_backward, spec)
 
 
