@@ -205,15 +205,7 @@ def cnn(
         LeCun et al. 1989; He, Zhang, Ren and Sun, "Deep residual learning for image recognition", 2016, for the skips;
         Lin, Chen and Yan 2014 for the mean over positions.
     """
-    if isinstance(channels, str) or not isinstance(channels, Sequence) or not channels:
-        raise ValueError(
-            f"cnn(channels): expected the channels of each block in a tuple or a list, got {channels!r}. Two blocks "
-            "of 16 and 32 channels are cnn(1, (16, 32), 10)."
-        )
-    widths = [
-        positive_integer("cnn(in_channels)", in_channels),
-        *(positive_integer("cnn(channels)", width) for width in channels),
-    ]
+    widths = _channels_of_blocks(in_channels, channels)
     outputs, convolutions = (
         positive_integer("cnn(outputs)", outputs),
         positive_integer("cnn(convolutions)", convolutions),
@@ -255,6 +247,19 @@ def cnn(
     if output != identity:
         layers.append(output)
     return serial(*layers)
+
+
+def _channels_of_blocks(in_channels, channels) -> list[int]:
+    """Return the channels of the images and of each block."""
+    if isinstance(channels, str) or not isinstance(channels, Sequence) or not channels:
+        raise ValueError(
+            f"cnn(channels): expected the channels of each block in a tuple or a list, got {channels!r}. Two blocks "
+            "of 16 and 32 channels are cnn(1, (16, 32), 10)."
+        )
+    return [
+        positive_integer("cnn(in_channels)", in_channels),
+        *(positive_integer("cnn(channels)", width) for width in channels),
+    ]
 
 
 def _normalization_layer(model: str, normalization, features: int) -> Layer:
