@@ -6,7 +6,7 @@ of epoch ``e`` are folded from the run's key and ``e``, so they do not depend on
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -164,6 +164,61 @@ class StepsResult(NamedTuple):
     position: Array
 
 
+class _Range(NamedTuple):
+    """The steps of a run from ``start`` on, of which every ``setup.monitor_every``-th may be monitored.
+
+    A part, ``(batch, key)``, is what a step is taken on.
+    """
+
+    setup: TrainingSetup
+    start: Array
+
+    @property
+    def first_monitored(self) -> Array:
+        every = self.setup.monitor_every
+        return -(-self.start // every) * every if every else self.start
+
+    def take_step(self, loop: _Loop, part, *, is_monitored: bool) -> _Loop:
+        batch, step_key = part
+        figures = loop.figures
+        if is_monitored:
+            after, value, measured = monitored_step(self.setup, loop.carry, batch, step_key)
+            row = (loop.position - self.first_monitored) // self.setup.monitor_every
+            figures = jax.tree.map(lambda kept, new: kept.at[row].set(new), figures, measured)
+        else:
+            after, value = one_step(self.setup, loop.carry, batch, step_key)
+        losses = loop.losses.at[loop.position - self.start].set(value)
+        return _Loop(loop.position + 1, after, losses, figures)
+
+    def take_step_monitored_if_due(self, loop: _Loop, part) -> _Loop:
+        """Take one step. A branch copies the carry, so not every step goes through one."""
+        if not self.setup.monitor_every:
+            return self.take_step(loop, part, is_monitored=False)
+        monitored, plain = (partial(self.take_step, is_monitored=is_monitored) for is_monitored in (True, False))
+        return lax.cond(loop.position % self.setup.monitor_every == 0, monitored, plain, loop, part)
+
+    def take_steps_until(self, loop: _Loop, end: Array, part_at: Callable[[Array], Any]) -> _Loop:
+        """Take blocks of one step that may be monitored, followed by the steps up to the next such one."""
+
+        def plain_steps(loop, end):
+            def step(loop):
+                return self.take_step(loop, part_at(loop.position), is_monitored=False)
+
+            return lax.while_loop(_is_before(end), step, loop)
+
+        def block(loop):
+            every = self.setup.monitor_every
+            block_end = jnp.minimum(end, (loop.position // every + 1) * every)
+            return plain_steps(self.take_step_monitored_if_due(loop, part_at(loop.position)), block_end)
+
+        return lax.while_loop(_is_before(end), block, loop) if self.setup.monitor_every else plain_steps(loop, end)
+
+
+def _is_before(end: Array) -> Callable[[_Loop], Array]:
+    # Losses are looked at after the range: a test of each costs small networks a tenth of their speed.
+    return lambda loop: loop.position < end
+
+
 @partial(jax.jit, static_argnames=("capacity", "setup"))
 def run_steps(
     carry: Carry, data: Batch, key: PRNGKeyArray, start: Array, stop: Array, *, capacity: int, setup: TrainingSetup
@@ -173,69 +228,26 @@ def run_steps(
     One program serves every range of at most ``capacity`` steps, so that the arithmetic of a step does not depend on
     where a run is divided. The carry is not donated: after a loss that is not finite, the steps are repeated from it.
     """
-    plan = Plan(data.x.shape[0], setup.batch_size)
-
-    def is_before(end):
-        # Losses are looked at after the range: a test of each costs small networks a tenth of their speed.
-        return lambda loop: loop.position < end
-
-    def take_step(loop, part, is_monitored):
-        batch, step_key = part
-        figures = loop.figures
-        if is_monitored:
-            after, value, measured = monitored_step(setup, loop.carry, batch, step_key)
-            figures = jax.tree.map(
-                lambda kept, new: kept.at[(loop.position - first_monitored) // setup.monitor_every].set(new),
-                figures,
-                measured,
-            )
-        else:
-            after, value = one_step(setup, loop.carry, batch, step_key)
-        losses = loop.losses.at[loop.position - start].set(value)
-        return _Loop(loop.position + 1, after, losses, figures)
-
-    def maybe_monitored(loop, part):
-        """Take one step, monitored if it is due. A branch copies the carry, so not every step goes through one."""
-        if not setup.monitor_every:
-            return take_step(loop, part, False)
-        is_due = loop.position % setup.monitor_every == 0
-        return lax.cond(
-            is_due, partial(take_step, is_monitored=True), partial(take_step, is_monitored=False), loop, part
-        )
-
-    def steps_until(loop, end, part_at):
-        """Run blocks of one step that may be monitored, followed by the steps up to the next such one."""
-        if not setup.monitor_every:
-            return lax.while_loop(is_before(end), lambda loop: take_step(loop, part_at(loop.position), False), loop)
-
-        def block(loop):
-            block_end = jnp.minimum(end, (loop.position // setup.monitor_every + 1) * setup.monitor_every)
-            loop = maybe_monitored(loop, part_at(loop.position))
-            return lax.while_loop(
-                is_before(block_end), lambda loop: take_step(loop, part_at(loop.position), False), loop
-            )
-
-        return lax.while_loop(is_before(end), block, loop)
+    plan, steps = Plan(data.x.shape[0], setup.batch_size), _Range(setup, start)
 
     def epoch(loop):
         number = loop.position // plan.steps
         drawn, first = _draw(plan, key, number), number * plan.steps
         last = jnp.minimum(stop, first + plan.full_steps)
-        loop = steps_until(
+        loop = steps.take_steps_until(
             loop, last, lambda at: (_full_batch(plan, data, drawn, at - first), drawn.key_of(at - first))
         )
         if not plan.remainder:
             return loop
         is_due = (loop.position < stop) & (loop.position == first + plan.full_steps)
         short = (_short_batch(plan, data, drawn), drawn.key_of(plan.full_steps))
-        return lax.cond(is_due, maybe_monitored, lambda loop, part: loop, loop, short)
+        return lax.cond(is_due, steps.take_step_monitored_if_due, lambda loop, part: loop, loop, short)
 
-    first_monitored = -(-start // setup.monitor_every) * setup.monitor_every if setup.monitor_every else start
     initial = _initial_loop(setup, plan, carry, data, key, start, capacity)
     if plan.steps == 1:
-        loop = steps_until(initial, stop, lambda at: (data, _draw(plan, key, at).key_of(0)))
+        loop = steps.take_steps_until(initial, stop, lambda at: (data, _draw(plan, key, at).key_of(0)))
     else:
-        loop = lax.while_loop(is_before(stop), epoch, initial)
+        loop = lax.while_loop(_is_before(stop), epoch, initial)
     carry = loop.carry if setup.placement is None else setup.placement.keep(loop.carry)
     return StepsResult(carry, loop.losses, loop.figures, loop.position)
 
