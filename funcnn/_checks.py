@@ -128,7 +128,7 @@ def checked_pair(name: str, pair: Any, kinds: Any = (tuple, list)) -> tuple[Any,
 
 
 def checked_bool(name: str, value: Any) -> bool:
-    """Return ``value`` as a Python bool; raise where it is anything else, whose truth could be another one."""
+    """Return ``value`` as a Python bool; raise for anything else, which may be a mistake."""
     if not isinstance(value, bool | np.bool_):
         came = "a traced value" if isinstance(value, jax.core.Tracer) else f"{value!r} of type {type(value).__name__}"
         advice = " Under jit, list it in static_argnames." if isinstance(value, jax.core.Tracer) else ""

@@ -47,7 +47,7 @@ def plain_array(name: str, value: Any) -> np.ndarray:
 
 
 def _as_numpy(name: str, value: Any) -> np.ndarray:
-    """Return what NumPy makes of a value; of a tensor, by the protocols of PyTorch and of DLPack."""
+    """Return a value as NumPy converts it; a tensor by the protocols of PyTorch and of DLPack."""
     if callable(getattr(value, "detach", None)) and callable(getattr(value, "cpu", None)):
         value = value.detach().cpu()
     try:
@@ -158,7 +158,7 @@ def _wrong_kind(name: str, value: Any, entries: list, array: np.ndarray, place: 
 
 
 def _advice_on(name: str, value: Any, entries: list, array: np.ndarray, place: str) -> str:
-    """Return how to make numbers of what isn't."""
+    """Return advice on how to convert the entries to numbers."""
     variable, entry = _variable(name), entries[0] if entries else None
     if array.dtype.names is not None:
         return f"Pass its fields as columns: numpy.lib.recfunctions.structured_to_unstructured({variable})."

@@ -39,7 +39,7 @@ def initial_shapes(model):
 
 @lru_cache
 def _key_shape(implementation):
-    """Return the shape and dtype of a key. Making a key takes longer than looking the shapes of a model up."""
+    """Return the shape and dtype of a key. Making a key takes longer than looking up the shapes of a model."""
     return jax.eval_shape(lambda: jax.random.key(0, impl=implementation))
 
 

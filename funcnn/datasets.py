@@ -49,7 +49,7 @@ def xor(samples: int = 4, *, noise: float = 0.0, key: PRNGKeyArray | None = None
 
 
 def moons(samples: int, *, noise: float = 0.1, key: PRNGKeyArray) -> Batch:
-    """Draw points of two half circles that reach into each other, evenly spaced, with normal noise.
+    """Draw points of two interleaving half circles, evenly spaced, with normal noise.
 
     Args:
         samples: the number of points of both together.

@@ -168,7 +168,7 @@ def _has(test: Callable[..., Any], array: Any) -> bool:
 
 
 def as_numpy(array: Any) -> np.ndarray:
-    """Return an array that NumPy computes with, for it has no narrow floating types of its own."""
+    """Return an array that NumPy computes with. NumPy has no narrow floating types of its own."""
     entries = np.asarray(array)
     is_narrow = jnp.issubdtype(entries.dtype, jnp.floating) and entries.dtype.itemsize < 4
     return entries.astype(np.float32) if is_narrow else entries

@@ -261,7 +261,7 @@ def _flops_of(equation: Any) -> int:
         return 2 * gives * math.prod(shapes[0].shape[axis] for axis in contracted)
     if name == "conv_general_dilated":
         out_axis, in_axis, *_ = sizes["dimension_numbers"].rhs_spec
-        if max(sizes["lhs_dilation"]) > 1:  # Each entry of the image meets each entry of the kernel; zeros meet none.
+        if max(sizes["lhs_dilation"]) > 1:  # Products with the zeros between the image's entries don't count.
             return 2 * shapes[0].size * shapes[1].size // shapes[1].shape[in_axis] // sizes["feature_group_count"]
         return 2 * gives * shapes[1].size // shapes[1].shape[out_axis]
     return gives

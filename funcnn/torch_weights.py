@@ -1,4 +1,4 @@
-"""PyTorch's weights in models of funcnn: kernels transposed, names matched, every mismatch named."""
+"""PyTorch's weights in models of funcnn: kernels transposed, names matched, and errors that name every mismatch."""
 
 import os
 import re
@@ -49,7 +49,7 @@ def load_torch(path: str | os.PathLike[str], model: Layer) -> tuple[Params, Stat
 
     PyTorch keeps the kernel of a linear layer as ``(out_features, in_features)``, that of a convolution as
     ``(out_channels, in_channels / groups, *window)``, that of a transposed convolution as
-    ``(in_channels, out_channels, *window)`` and turned around, and flattens images with the channels first; all of
+    ``(in_channels, out_channels / groups, *window)`` and flipped, and flattens images with the channels first; all of
     these are brought to funcnn's order. PyTorch isn't needed, and no code from the file runs.
 
     Args:

@@ -1,4 +1,4 @@
-"""A function as the program that JAX records of it, run equation by equation, so that a check can look inside."""
+"""A function as the program that JAX records of it, run equation by equation, so that a check sees every value."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -52,7 +52,7 @@ class Program(NamedTuple):
     def outputs(self, leaves: Sequence, rule: Rule, constant: Callable[[Any], Any] = lambda value: value) -> list:
         """The leaves of the value, from those of the tree; each may be a tuple, where ``rule`` takes it.
 
-        ``constant`` stands something else in the place of the program's constants.
+        ``constant`` replaces the program's constants.
         """
         return evaluate_jaxpr(self.jaxpr, leaves, rule, (), constant)
 

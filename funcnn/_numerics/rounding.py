@@ -1,4 +1,4 @@
-"""How much of a gradient is rounding: its program run beside itself with every result moved by one spacing.
+"""How much of a gradient is rounding: its program run twice, once with every result moved by one spacing.
 
 Monte Carlo arithmetic: an operation that rounds could as well have returned a neighbouring number. Where the gradient
 moves with that choice, its digits are rounding and no finding; a bias in front of batch normalization has a gradient

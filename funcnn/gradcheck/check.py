@@ -1,4 +1,4 @@
-"""Is this function's gradient right? The loss and its gradient may be anybody's."""
+"""The check of a gradient written by hand, for any loss."""
 
 import warnings
 from collections.abc import Callable, Sequence

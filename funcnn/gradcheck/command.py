@@ -104,7 +104,7 @@ class GradcheckSettings:
 
 
 class WrongCall(Exception):  # noqa: N818 - the caller's mistake, which never leaves main
-    """What is wrong with the call, as a sentence for the person who made it."""
+    """A wrong call; the message is a sentence for the user."""
 
 
 def main(arguments: Sequence[str], *, apart: bool = False) -> int:

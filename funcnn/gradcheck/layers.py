@@ -74,8 +74,8 @@ def check_layer(
 ) -> GradientReport:
     """Compare a layer's backward with autodiff of its forward, for a random cotangent, as ``check_gradients`` does.
 
-    The parameters are drawn by ``init`` and then moved a little at random, for zeros and ones hide mistakes. The parts
-    of a ``serial``, ``skip`` or ``repeat`` are checked one by one.
+    The parameters are drawn by ``init`` and then moved a little at random, because zeros and ones hide mistakes. The
+    parts of a ``serial``, ``skip`` or ``repeat`` are checked one by one.
 
     Args:
         layer: any layer.
@@ -167,8 +167,8 @@ def check_model(
         loss: any loss.
         batch: ``Batch(x, y)`` or ``(x, y)``; drawn parameters are cast to x's dtype.
         key: random key for the parameters and dropout; ``None`` for ``jax.random.key(0)``.
-        params: the parameters to check at; ``None`` draws them and moves them a little at random, for zeros and ones
-            hide mistakes.
+        params: the parameters to check at; ``None`` draws them and moves them a little at random, because zeros and
+            ones hide mistakes.
         state: the running statistics; ``None`` for the initial ones.
         also: as for ``check_gradients``.
 

@@ -1,4 +1,4 @@
-"""A check of a caller's file in a process of its own, whose end alone decides nothing.
+"""A check of a caller's file in a process of its own, which reports the result through a file.
 
 A checked file is a program: it may end its process with any status, fork, or write to any stream. So the process that
 runs it sends its status through a file at the end of the check, and without that the check has failed.
@@ -40,7 +40,7 @@ def run_apart(arguments: Sequence[str], name: str) -> int:
         text = status.read_text(encoding="utf-8") if status.exists() else ""
     if text in ("0", "1", "2"):
         return int(text)
-    with contextlib.suppress(OSError):  # Nobody may be reading.
+    with contextlib.suppress(OSError):  # The reader may have closed the pipe.
         sys.stderr.write(
             f"python -m funcnn gradcheck: {name}: expected a process that runs to the end of the check, got one that "
             f"ended before its report, with status {ended}. Take out of the file what ends it, such as os._exit.\n"

@@ -189,7 +189,7 @@ class GradientReport(NamedTuple):
         return to_json(self, **options)
 
     def to_html(self, path: Any) -> None:
-        """Write the report as a page that needs no other file, with a heat map for every leaf that isn't ok.
+        """Write the report as a self-contained page, with a heat map for every leaf that isn't ok.
 
         Args:
             path: the file to write.

@@ -8,7 +8,7 @@ import numpy as np
 from funcnn.health.record import HealthRecord
 
 LEARNS = 0.5
-"""A run learns where it explains half of what the best constant prediction leaves: nothing hinders it then."""
+"""A run learns where it explains half of what the best constant prediction leaves."""
 
 EXTREME, LEARNS_WELL = 10.0, 0.9
 """A measure ten times beyond its threshold may hinder also a run that learns, unless it explains nine tenths."""

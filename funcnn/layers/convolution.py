@@ -105,7 +105,7 @@ def _spans(x, kernel, slide, dy):
 def _input_gradient(x, kernel, slide, dy):
     """dx[n, q, c] = Σₖ Σₒ dy[n, (q + low − k d)/s, o] K[k, c, o]: the flipped kernel over dy, dilated by s."""
     across = zip(slide.pads, *_spans(x, kernel, slide, dy), strict=True)
-    # In front, all of the kernel but one entry hangs over the cotangent; behind, as much as gives x's own size.
+    # In front, the padding is the kernel's extent less one; behind, it is what gives x's own size.
     pads = tuple((span - 1 - low, size + low - dilated) for (low, _), size, span, dilated in across)
     back = Slide(slide.image_dilation, pads, slide.stride, slide.kernel_dilation, slide.groups)
     return convolve(dy, _with_channels_exchanged(kernel, slide.groups), back)
@@ -125,7 +125,7 @@ def _kernel_gradient(x, kernel, slide, dy):
     Samples take the place of the channels that are summed over, and x's channels that of the samples.
     """
     across = zip(slide.pads, *_spans(x, kernel, slide, dy), strict=True)
-    # Behind, as much as lets the cotangent slide over the extent of the kernel.
+    # Behind, the padding gives the cotangent a place for each entry of the kernel.
     pads = tuple((low, dilated + span - 1 - size - low) for (low, _), size, span, dilated in across)
     positions = "HW"[: x.ndim - 2]
     return lax.conv_general_dilated(

@@ -1,4 +1,4 @@
-"""Long short-term memory: a cell that is carried on by multiplication with a gate alone."""
+"""Long short-term memory: a cell that is multiplied by a gate at each step."""
 
 from functools import partial
 from typing import NamedTuple
@@ -186,8 +186,8 @@ def _lstm_advance(params, carry, x):
 def lstm(in_features: int, features: int, kernel_init: KernelInit = xavier, forget_bias: float = 1.0) -> Layer:
     """A long short-term memory, which starts from zero and returns the h of every step.
 
-    Its cell is carried on by multiplication with the forget gate alone, so that gradients pass through many steps where
-    the gate is near 1.
+    A step multiplies the cell by the forget gate and adds to it, so gradients pass through many steps where the gate is
+    near 1.
 
     Args:
         in_features: features of x.

@@ -72,8 +72,8 @@ def forward_nodes(
 ) -> Node:
     """Run a model leaf by leaf, every repetition by itself, and keep what each layer was given.
 
-    The arguments are arrays, or all of them ``jax.ShapeDtypeStruct``; then a repeated layer is run once, for all its
-    repetitions have equal shapes.
+    The arguments are arrays, or all of them ``jax.ShapeDtypeStruct``; then a repeated layer is run once, because all
+    its repetitions have equal shapes.
 
     Args:
         model, params, state, x, key: as for the model's forward.

@@ -118,7 +118,7 @@ def max_pool2d_forward(
 def max_pool2d_backward(
     residuals: MaxPoolResiduals, dy: Float[Array, "batch rows columns channels"]
 ) -> Float[Array, "batch height width channels"]:
-    """Give the cotangent of each window to the entry that was its maximum: to the first one, row by row, of a tie.
+    """Return the cotangent of each window at its maximum; of several equal maxima at the first one, row by row.
 
     ∂y[n, p, c]/∂x[n, q, c] is 1 for the chosen place k of the window, q = p s + k − low, and 0 for all others, so::
 

@@ -125,7 +125,7 @@ def sinusoidal_positions_forward(x: Sequences) -> tuple[Sequences, tuple[()]]:
 
 
 def sinusoidal_positions_backward(residuals: tuple[()], dy: Sequences) -> Sequences:
-    """dx = dy, for what is added does not depend on x.
+    """dx = dy, because what is added does not depend on x.
 
     Example:
         >>> print(sinusoidal_positions_backward((), jnp.ones((1, 1, 2))))

@@ -51,7 +51,7 @@ def recompute(layer: Layer) -> Layer:
 
     The gradients are the same numbers, for one forward pass more. n equal layers in
     ``repeat(recompute(layer), n)`` keep n inputs; cut into √n groups, ``repeat(recompute(repeat(layer, k)), n // k)``,
-    they keep √n inputs and the residuals of one group. Random layers draw the same again, for the key is kept.
+    they keep √n inputs and the residuals of one group. Random layers draw the same again, because the key is kept.
 
     On a CPU it saves memory only inside ``repeat``: elsewhere XLA merges the two forward passes, as it does with
     ``jax.checkpoint``.

@@ -5,7 +5,7 @@ cross-entropies, ``weighted_logits`` the one with ignored labels, ``divergence``
 loss is a mean: over all entries, or, for exclusive classes, over all axes but the last. The mean is taken in forward
 and nowhere else, so that the gradient has exactly one division.
 
-A pair of functions belongs to each loss, ``forward(prediction, target) -> (loss, residuals)`` and
+Each loss has a pair of functions, ``forward(prediction, target) -> (loss, residuals)`` and
 ``backward(residuals, dloss) -> dprediction``.
 
 Args:

@@ -1,4 +1,4 @@
-"""The processes that run answers: started, fed, stopped in time; their replies read with a bound and checked."""
+"""The processes that run answers: their start, their input and time limit, and the checks of their replies."""
 
 import ast
 import atexit

@@ -26,7 +26,7 @@ class Mistake(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """What an exercise keeps out of sight: the text of a right answer, and what people get wrong in it."""
+    """What an exercise doesn't show: the text of a right answer, and common mistakes in it."""
 
     solution: str
     mistakes: tuple[Mistake, ...] = ()
@@ -43,7 +43,7 @@ class Task:
         kind: write, repair, predict or derive.
         statement: the equations, the shapes and an example.
         stub: the file to start from; for a repair, code with a mistake.
-        hints: from a nudge to nearly all.
+        hints: from a first idea to nearly the whole answer.
         signature: the function with its arguments, as a caller writes it.
         fact: one thing worth knowing about a right answer.
         outputs: names of what the function returns.
@@ -85,7 +85,7 @@ class Task:
 
     @property
     def mistakes(self) -> tuple[Mistake, ...]:
-        """What people get wrong, by which a wrong answer is explained."""
+        """The common mistakes, by which a wrong answer is explained."""
         return self.answers().mistakes
 
 

@@ -6,7 +6,8 @@ itself never runs one. No part of funcnn is imported in either. A request is a p
 JSON, which the parent checks. Nothing that these processes reply is a verdict.
 
 What is not protected: an answer that corrupts the memory of its own process, through NumPy's strides or prebuilt ctypes
-functions, can leave the guard. It then has the rights of the user who started it. Grade strangers in a container.
+functions, can leave the guard. It then has the rights of the user who started it. Grade answers from strangers in a
+container.
 """
 
 import array

@@ -91,7 +91,7 @@ class ArrayBatches:
         return jax.tree.map(lambda array: array[:size], batch), key
 
     def reader_state(self, position: int) -> Any:
-        """Return the state of the reader, which arrays do not have."""
+        """Return nothing: arrays have no reader with a state."""
         return None
 
     def fingerprints(self, position: int, *, may_read: bool) -> None:

@@ -70,7 +70,7 @@ def are_finite(tree: PyTree) -> bool:
 def check_rest_is_finite(setup: TrainingSetup, carry: Carry, step: int, epoch: int, trained: Trained) -> None:
     """Raise where running statistics or the optimizer's state are not finite, and were when training began.
 
-    They are looked at once, at the end, because to read them takes as long as to read the parameters twice.
+    They are read once, at the end, because reading them takes as long as reading the parameters twice.
 
     Raises:
         DivergenceError: with the names of these arrays.

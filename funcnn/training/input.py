@@ -126,7 +126,7 @@ def start(model, key, params, state, expected_state):
 
 @jax.jit
 def _two_keys(key):
-    """Split a key by one compiled call: to take an array of keys apart outside takes several."""
+    """Split a key by one compiled call. Indexing an array of keys outside of it takes several."""
     first, second = jax.random.split(key)
     return first, second
 

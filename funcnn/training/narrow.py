@@ -29,8 +29,8 @@ REMEDY = (
 def warn_of_epsilon(name: str, optimizer: optax.GradientTransformation, params: Params) -> None:
     """Warn where an optimizer on float16 parameters divides by 0, or by its ε alone.
 
-    Nothing is known of its settings: it makes an update for gradients of 0, and of two small sizes. One that collects
-    the gradients of several steps makes none, and nothing is said.
+    The settings of an optimizer are not known. It is measured by its updates for gradients of 0 and of two small sizes.
+    An optimizer that collects the gradients of several steps makes no update then, and gets no warning.
 
     Args:
         name: of the public call.

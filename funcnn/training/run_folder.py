@@ -53,7 +53,7 @@ class Owner:
     """The ownership of a folder: a locked file with the process id and the host of the run.
 
     The operating system unlocks the file when the process ends, however it ends, so that the lock of a killed process
-    holds nobody up.
+    blocks no other run.
     """
 
     def __init__(self, folder: Path):

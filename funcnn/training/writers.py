@@ -20,7 +20,7 @@ class JSONLinesFile:
 
     Args:
         writer: the settings.
-        epoch: epochs done. Their lines stay; what stands behind them is cut off.
+        epoch: epochs done. Their lines stay; what follows them is removed.
     """
 
     def __init__(self, writer: JSONLines, epoch: int):

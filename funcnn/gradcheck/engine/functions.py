@@ -86,7 +86,7 @@ def _by_paths(gradients, floating, params) -> PyTree | None:
     """Return gradients in the containers of the floating parameters; ``None`` if their paths are others.
 
     Entries for parameters that can't be differentiated are left out. Of Flax's modules the paths are compared by the
-    names in them, for ``nnx.grad`` returns a ``State`` of a module's gradients.
+    names in them, because ``nnx.grad`` returns a ``State`` of a module's gradients.
     """
     is_of_flax = _is_of_flax(params)
 

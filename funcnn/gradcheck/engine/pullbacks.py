@@ -137,7 +137,7 @@ class Question(NamedTuple):
         )
 
     def rule_properties(self, function, comparison: Comparison) -> Sequence[PropertyReport]:
-        """Return the properties of a rule. It is compiled once, for JAX traces a rule in any case."""
+        """Return the properties of a rule. It is compiled once, because JAX traces a rule in any case."""
         floating, whole, cotangent = comparison.call_arguments
         spacing, expected = comparison.call_spacing, comparison.gradients.by_hand
 

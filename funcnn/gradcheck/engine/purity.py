@@ -1,4 +1,4 @@
-"""Functions that aren't functions: a loss or a gradient that changes from call to call."""
+"""Losses and gradients that change from call to call, and so aren't functions of their arguments."""
 
 import jax
 import jax.numpy as jnp

@@ -37,8 +37,8 @@ class OtherRule(NamedTuple):
         short = self.name.partition(" ")[0]
         if not self.stand_in:
             return (
-                f"If that is meant so, check the gradient of the loss with {short} without its rule, for no function "
-                "has such a derivative."
+                f"If that is meant so, check the gradient of the loss with {short} without its rule, because no "
+                "function has such a derivative."
             )
         return (
             f"If that is meant so, write it in the loss with the function's values and the rule's slope, as {short}(x) "

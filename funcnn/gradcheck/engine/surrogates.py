@@ -22,7 +22,7 @@ def suggest_surrogate(report: GradientReport, comparison: Comparison) -> Gradien
     """Return the report of a rule that isn't its function's derivative with the way to check what it is meant to be.
 
     The function's slope is zero everywhere, as that of ``round``, or the rule returns its cotangent, as a
-    straight-through estimator does. A slope that is zero everywhere proves nobody wrong.
+    straight-through estimator does. A slope that is zero everywhere doesn't show which of the two is wrong.
     """
     if report.ok:
         return report

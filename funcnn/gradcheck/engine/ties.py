@@ -135,7 +135,7 @@ def _operands(jaxpr, leaves, seen: dict[Place, Any]) -> dict[Place, tuple[list, 
 def _known(value, depends, size) -> tuple:
     """Return a value, whether it depends on the parameters, and the size of what it was computed from.
 
-    All three are arrays of one shape, for a ``scan`` that is unrolled slices them alike.
+    All three are arrays of one shape, because a ``scan`` that is unrolled slices them alike.
     """
     shape = np.shape(value)
     return value, np.broadcast_to(depends, shape), np.broadcast_to(size, shape)

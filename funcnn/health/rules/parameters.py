@@ -1,6 +1,6 @@
 """Explanations of a loss that does not fall: parameters that start equal or decay to 0, and heavy dropout.
 
-An explanation stands in the place of the findings that are its consequences.
+An explanation replaces the findings that are its consequences.
 """
 
 from collections.abc import Iterator
