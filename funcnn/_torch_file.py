@@ -115,7 +115,7 @@ class _Unpickler(pickle.Unpickler):
         if key not in self.storages:
             dtype, info = np.dtype(storage.dtype), self.infos[f"{self.folder}data/{key}"]
             if info.file_size != count * dtype.itemsize or info.compress_type != zipfile.ZIP_STORED:
-                raise pickle.UnpicklingError(f"storage {key} of another size than it promises")
+                raise pickle.UnpicklingError(f"storage {key} of another size than its description")
             self.storages[key] = np.frombuffer(self.archive.read(info), dtype)
         return self.storages[key]
 

@@ -321,7 +321,7 @@ def _header(file: Path, stream: BinaryIO, size: int, tensors: int) -> tuple[int,
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError) as error:
         raise _damage_error(file, "a broken header") from error
     if missing > 0:
-        raise _damage_error(file, f"{missing} bytes less than its header promises: truncated")
+        raise _damage_error(file, f"{missing} bytes less than its header says: truncated")
     if missing < 0:
         raise _damage_error(file, f"a broken header, which leaves {-missing} bytes unused")
     for name, dtype in unknown:

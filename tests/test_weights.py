@@ -203,7 +203,7 @@ def other_checksum(content):
 DAMAGE = {
     "empty": (lambda content: b"", "0 bytes, too few for its header: truncated, or no safetensors file"),
     "cut in the header": (lambda content: content[:100], "100 bytes, too few for its header"),
-    "cut in the tensors": (lambda content: content[:-5], "5 bytes less than its header promises: truncated"),
+    "cut in the tensors": (lambda content: content[:-5], "5 bytes less than its header says: truncated"),
     "too long": (lambda content: content + b"!", "a broken header"),
     "a broken header": (lambda content: content.replace(b'"shape"', b'"shape!', 1), "a broken header"),
     "a header of another kind": (lambda content: (2).to_bytes(8, "little") + b"[]", "a broken header"),

@@ -116,7 +116,7 @@ def image_url(values: np.ndarray, shade: tuple[float, float]) -> str:
     colours[..., 3] = (255 * np.abs(2 * place - 1) ** 0.7).astype(np.uint8)
     colours[is_frame] = FRAME
     written = io.BytesIO()
-    # A palette takes a fifth of the bytes; the eye finds no difference.
+    # A palette takes a fifth of the bytes, without a visible difference.
     picture = Image.fromarray(colours[::-1]).quantize(PALETTE, method=Image.Quantize.FASTOCTREE)
     picture.save(written, "png", optimize=True)
     return "data:image/png;base64," + base64.b64encode(written.getvalue()).decode()

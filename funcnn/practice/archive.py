@@ -1,4 +1,4 @@
-"""The solutions of the exercises, compressed in one file: nobody reads one by accident.
+"""The solutions of the exercises, compressed in one file, so that none is read by accident.
 
 Their text stands in the repository under tests/practice/solutions, outside of the wheel; ``python -m
 tests.practice.solutions`` writes this file from it.

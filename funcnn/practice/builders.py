@@ -37,7 +37,7 @@ def write(
         statement: the equations and the shapes, without the example.
         signature: the function, such as ``"backward(a, da)"``.
         example: arguments whose result the statement shows.
-        solution, mistakes: a right answer and what people get wrong in it; ``None`` for those of the package.
+        solution, mistakes: a right answer and common mistakes in it; ``None`` for those of the package.
     """
     answers = _answers(name, solution, mistakes)
     text = document(statement)
