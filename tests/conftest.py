@@ -1,5 +1,6 @@
 """The whole suite runs with strict dtype promotion, no silent broadcasts, and in float64 unless told otherwise."""
 
+import math
 import os
 import signal
 import subprocess
@@ -71,7 +72,8 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "lean"))
 def pytest_xdist_make_scheduler(config, log):
     """``--dist loadfile`` with every docstring in one worker, and the files that take longest first.
 
-    Two workers then finish at about the same time. Any other ``--dist`` is xdist's own.
+    Two workers then finish at about the same time. A file that was never measured may take long, and comes first. Any
+    other ``--dist`` is xdist's own.
     """
     if config.getvalue("dist") != "loadfile":
         return None
@@ -84,7 +86,7 @@ def pytest_xdist_make_scheduler(config, log):
             return durations.file_of(nodeid)
 
         def _assign_work_unit(self, node):
-            self.workqueue.move_to_end(max(self.workqueue, key=lambda file: seconds.get(file, 0.0)), last=False)
+            self.workqueue.move_to_end(max(self.workqueue, key=lambda file: seconds.get(file, math.inf)), last=False)
             super()._assign_work_unit(node)
 
     return LongestFirst(config, log)
