@@ -167,16 +167,12 @@ class StepsResult(NamedTuple):
 class _Range(NamedTuple):
     """The steps of a run from ``start`` on, of which every ``setup.monitor_every``-th may be monitored.
 
-    A part, ``(batch, key)``, is what a step is taken on.
+    ``first_monitored`` is the first such step. A part, ``(batch, key)``, is what a step is taken on.
     """
 
     setup: TrainingSetup
     start: Array
-
-    @property
-    def first_monitored(self) -> Array:
-        every = self.setup.monitor_every
-        return -(-self.start // every) * every if every else self.start
+    first_monitored: Array
 
     def take_step(self, loop: _Loop, part, *, is_monitored: bool) -> _Loop:
         batch, step_key = part
@@ -228,7 +224,8 @@ def run_steps(
     One program serves every range of at most ``capacity`` steps, so that the arithmetic of a step does not depend on
     where a run is divided. The carry is not donated: after a loss that is not finite, the steps are repeated from it.
     """
-    plan, steps = Plan(data.x.shape[0], setup.batch_size), _Range(setup, start)
+    plan, every = Plan(data.x.shape[0], setup.batch_size), setup.monitor_every
+    steps = _Range(setup, start, -(-start // every) * every if every else start)
 
     def epoch(loop):
         number = loop.position // plan.steps
