@@ -20,14 +20,13 @@ from typing import Any, Literal, NamedTuple
 import jax
 import tyro
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from experiments.benchmarks import optimizer_detection
 from experiments.benchmarks.case_sets import SETS
 from experiments.benchmarks.catalogue.case import Case
 from experiments.benchmarks.catalogue.verification import verify
 from experiments.benchmarks.checkers import ABSENT, CHECKERS, TITLES
-from experiments.harness.console import console, table
+from experiments.harness.console import console, progress_bar, table
 from experiments.harness.page_section import README, RESULTS, PageSection
 
 PAGE = PageSection(RESULTS / "detection.md", "detection")
@@ -152,8 +151,7 @@ def evaluate_all(settings: DetectionSettings) -> dict[Round, list[Verdict]]:
     ]
     total = sum(each.dtype in case.dtypes for each in rounds for case in cases[each.set_name])
     verdicts: dict[Round, list[Verdict]] = {}
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True) as progress, warnings.catch_warnings():
+    with progress_bar("cases") as progress, warnings.catch_warnings():
         # gradcheck warns of every input that isn't float64.
         warnings.simplefilter("ignore")
         task = progress.add_task("", total=total)
@@ -268,8 +266,7 @@ def theme_table(cases: tuple[Case, ...]):
 def verify_all(cases: tuple[Case, ...]) -> int:
     """Verify every case and print the failures. Return their number."""
     failures = []
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True) as progress:
+    with progress_bar("cases") as progress:
         task = progress.add_task("", total=len(cases))
         for case in cases:
             progress.update(task, description=case.name)

@@ -19,13 +19,12 @@ import jax
 import optax
 import tyro
 from jax import lax
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 import funcnn as fnn
 from experiments.benchmarks.faulty_runs import FAULTY, HEALTHY
 from experiments.benchmarks.held_out_runs import HELD_OUT_FAULTY, HELD_OUT_HEALTHY
 from experiments.benchmarks.monitored_runs import DATA, MonitoredRun, TrainingCase, train
-from experiments.harness.console import console, table
+from experiments.harness.console import console, progress_bar, table
 from funcnn.health.findings import diagnose_health
 from funcnn.health.kinds import Finding
 from funcnn.health.measures import monitored_value_and_grad, update_ratios
@@ -78,8 +77,7 @@ def diagnose_all(settings: DoctorSettings) -> tuple[list[Diagnosis], list[str]]:
     names = {case.name for case in healthy}
     others = list({case.twin.name: case.twin for case in faulty if case.twin.name not in names}.values())
     diagnoses, left_out, qualities = [], [], {}
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True) as progress:
+    with progress_bar("runs") as progress:
         task = progress.add_task("", total=len(healthy) + len(others) + len(faulty))
         for case in (*healthy, *others, *faulty):
             progress.update(task, description=case.name)

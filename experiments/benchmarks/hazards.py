@@ -17,6 +17,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -24,6 +25,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 import funcnn as fnn
+from experiments.harness.console import progress_bar
 
 EPOCHS = 6
 LONG = 10**6
@@ -181,14 +183,21 @@ def interrupted(folder: Path, count: int, seed: int) -> dict[str, float]:
 def hazards(folder: Path, interruptions: int, seed: int) -> dict[str, dict[str, float]]:
     """Return the runs of every kind, and how many of them held."""
     expected = digest(fit())
-    for name in ("threads", "processes", "disks", "interrupted"):
-        (folder / name).mkdir()
-    return {
-        "threads": threads(folder / "threads", expected),
-        "second process, and a kill that leaves its lock": second_process(folder / "processes", expected),
-        "full disk, read-only folder": disks(folder / "disks", expected),
-        "Ctrl-C": interrupted(folder / "interrupted", interruptions, seed),
+    measurements = {
+        "threads": partial(threads, expected=expected),
+        "second process, and a kill that leaves its lock": partial(second_process, expected=expected),
+        "full disk, read-only folder": partial(disks, expected=expected),
+        "Ctrl-C": partial(interrupted, count=interruptions, seed=seed),
     }
+    found = {}
+    with progress_bar("hazards") as bar:
+        task = bar.add_task("", total=len(measurements))
+        for number, (name, measure) in enumerate(measurements.items()):
+            bar.update(task, description=name, completed=number)
+            place = folder / str(number)
+            place.mkdir()
+            found[name] = measure(place)
+    return found
 
 
 def main(kind: str, folder: Path) -> int:

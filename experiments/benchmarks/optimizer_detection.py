@@ -15,11 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from experiments.benchmarks.catalogue.optimizers import PARAMS, RIGHT_OPTIMIZERS, WRONG_OPTIMIZERS, OptimizerCase
 from experiments.benchmarks.catalogue.unforeseen import UNFORESEEN
-from experiments.harness.console import console, table
+from experiments.harness.console import console, progress_bar, table
 from funcnn.optimizercheck import check_optimizer
 
 CASES = (*WRONG_OPTIMIZERS, *UNFORESEEN, *RIGHT_OPTIMIZERS)
@@ -137,9 +136,8 @@ def run(only: tuple[str, ...], out: Path) -> int:
     """Evaluate both comparisons on all cases, print the table and write the record."""
     cases = [case for case in CASES if not only or {case.name, case.theme} & set(only)]
     verdicts: dict[str, list[Verdict]] = {}
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     console.rule("[bold]Detection by comparisons of optimizers")
-    with Progress(*columns, console=console, transient=True) as progress:
+    with progress_bar("cases") as progress:
         task = progress.add_task("", total=len(COMPARISONS) * len(cases))
         for name, comparison in COMPARISONS.items():
             verdicts[name] = []

@@ -27,15 +27,13 @@ from pathlib import Path
 import jax
 import numpy as np
 import tyro
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from sklearn.datasets import load_digits
 
 import funcnn as fnn
 from experiments.benchmarks.hazards import hazards
-from experiments.harness.console import console, table
+from experiments.harness.console import console, progress_bar, table
 
 COMMAND = "python -m experiments.benchmarks.survival"
-COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +85,8 @@ def killed(settings: SurvivalSettings, folder: Path) -> dict[str, int]:
     process.wait()
     whole = time.monotonic() - start
     tally = Counter(runs=0, kills=0, equal=0)
-    with Progress(*COLUMNS, console=console, transient=True) as bar:
-        task = bar.add_task("kills", total=settings.kills)
+    with progress_bar("kills") as bar:
+        task = bar.add_task("", total=settings.kills)
         while tally["kills"] < settings.kills:
             tally["runs"] += 1
             place = folder / f"run{tally['runs']}"
@@ -119,11 +117,11 @@ def broken(settings: SurvivalSettings, folder: Path) -> dict[str, int]:
     tally = Counter(refused=0, harmless=0, silently_wrong=0)
     # Orbax logs every file that it cannot read. Here only the number of refusals matters.
     quiet = contextlib.redirect_stderr(io.StringIO())
-    with Progress(*COLUMNS, console=console, transient=True) as bar, warnings.catch_warnings(), quiet:
+    with progress_bar("broken bytes") as bar, warnings.catch_warnings(), quiet:
         warnings.simplefilter("ignore")
         for name in ("absl", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        for number in bar.track(range(settings.bytes), description="broken bytes"):
+        for number in bar.track(range(settings.bytes), description=""):
             copy = folder / f"broken{number}"
             shutil.copytree(whole, copy)
             break_a_byte(copy / places.choice(files), places)

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 LINE_SECONDS = 25.0
@@ -24,24 +24,31 @@ def table(*columns: str, title: str | None = None) -> Table:
 
 
 @contextlib.contextmanager
-def lines_of_progress(bar: Progress, unit: str, seconds: float = LINE_SECONDS) -> Iterator[None]:
-    """Print how far the first task of a bar is every few seconds, where no terminal shows the bar."""
+def progress_bar(unit: str, seconds: float = LINE_SECONDS) -> Iterator[Progress]:
+    """Yield a bar for the tasks of a long command. Where no terminal shows it, print a line every few seconds.
+
+    Args:
+        unit: what the task counts, as in "3 of 8 claims judged after 50 seconds".
+        seconds: the time between two lines.
+    """
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeElapsedColumn()
     has_ended = threading.Event()
 
     def print_lines():
         while not has_ended.wait(seconds):
-            if not bar.tasks:
-                continue
-            task = bar.tasks[0]
-            line = f"{task.completed:.0f} of {task.total or 0:.0f} {unit} after {task.elapsed or 0:.0f} seconds"
-            console.print(line, highlight=False)
+            for task in bar.tasks[-1:]:
+                line = f"{task.completed:.0f} of {task.total or 0:.0f} {unit} after {task.elapsed or 0:.0f} seconds"
+                console.print(
+                    f"{line}: {task.description}" if task.description else line, highlight=False, markup=False
+                )
 
     thread = threading.Thread(target=print_lines, daemon=True)
-    if not console.is_terminal:
-        thread.start()
-    try:
-        yield
-    finally:
-        has_ended.set()
-        if thread.is_alive():
-            thread.join()
+    with Progress(*columns, console=console, transient=True) as bar:
+        if not console.is_terminal:
+            thread.start()
+        try:
+            yield bar
+        finally:
+            has_ended.set()
+            if thread.is_alive():
+                thread.join()

@@ -16,19 +16,16 @@ from typing import Any, NamedTuple
 
 import jax
 import tyro
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from experiments.harness import store
 from experiments.harness.claims import format_number
-from experiments.harness.console import console, lines_of_progress
+from experiments.harness.console import console, progress_bar
 from experiments.harness.experiment import Experiment, Part, Settings, WrongGradientError, run_part
 from experiments.harness.report import write_report
 from experiments.harness.topics import load
 
 VERDICT_STYLES = {"holds": "green", "fails": "red", "undecided": "yellow"}
-COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("claims"),
-           TimeElapsedColumn(), TextColumn("[dim]left"), TimeRemainingColumn())  # fmt: skip
 
 
 class PartKey(NamedTuple):
@@ -66,9 +63,9 @@ def run_all(
         ]  # fmt: skip
 
     missing = [key for key in keys if stored[key] is None]
-    with Progress(*COLUMNS, console=console, transient=True) as bar, lines_of_progress(bar, "claims judged"):
+    with progress_bar("claims judged") as bar:
         completed = sum(claims[key] for key in keys if stored[key])
-        task = bar.add_task("experiments", total=sum(claims.values()), completed=completed)
+        task = bar.add_task("", total=sum(claims.values()), completed=completed)
         try:
             for key, record, failure in measure_in_processes(missing, claims, settings, folder, jobs):
                 stored[key] = record

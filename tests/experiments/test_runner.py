@@ -10,14 +10,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
-from rich.progress import Progress
 
 import experiments
 import funcnn as fnn
 from experiments.__main__ import AllSettings, main, parse_options
 from experiments.harness import store
 from experiments.harness.claims import Claim, Section, judge
-from experiments.harness.console import lines_of_progress
+from experiments.harness.console import progress_bar
 from experiments.harness.experiment import (
     Experiment,
     Outcome,
@@ -176,14 +175,14 @@ def test_options_are_named(capsys):
 
 
 def test_lines_of_progress_where_there_is_no_terminal(capsys):
-    with Progress(disable=True) as bar, lines_of_progress(bar, "claims judged", seconds=0.01):
-        bar.add_task("experiments", total=8, completed=3)
+    with progress_bar("claims judged", seconds=0.01) as bar:
+        bar.add_task("moons", total=8, completed=3)
         deadline = time.monotonic() + 20
         printed = ""
         while "\n" not in printed and time.monotonic() < deadline:
             time.sleep(0.01)
             printed += capsys.readouterr().out
-    assert printed.startswith("3 of 8 claims judged after 0 seconds\n")
+    assert printed.startswith("3 of 8 claims judged after 0 seconds: moons\n")
 
 
 def test_verdicts_are_counted():

@@ -25,11 +25,10 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from rich.markup import escape
-from rich.progress import track
 
 from experiments.benchmarks.kernels.arrays import Kernel, array_rules, pallas_rules
 from experiments.benchmarks.kernels.scalar import SCALAR_RULES, ScalarRule, derivatives
-from experiments.harness.console import console, table
+from experiments.harness.console import console, progress_bar, table
 from funcnn._numerics.precision import enable_x64
 from funcnn.gradcheck.check import WrongGradientError
 from funcnn.pytest_plugin.fixture import Gradcheck
@@ -155,7 +154,8 @@ def run(settings: KernelSettings) -> list[Finding]:
         rules: Any = SCALAR_RULES if kind == "scalar" else array_rules() if kind == "array" else pallas_rules()
         check: Any = compare_scalar if kind == "scalar" else sweep_kernel
         selected += [partial(check, rule) for rule in rules if not settings.only or rule.name in settings.only]
-    findings = [check() for check in track(selected, console=console, transient=True)]
+    with progress_bar("functions") as bar:
+        findings = [check() for check in bar.track(selected, description="")]
     rows = table("library", "function", "cases", "digits", "sound", "kind", "found")
     for found in findings:
         figures = (str(found.cases - found.rejected), f"{found.digits:.1f}", f"{found.sound:.1f}")

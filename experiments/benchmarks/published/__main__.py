@@ -17,12 +17,11 @@ from typing import Literal, NamedTuple
 import jax
 import tyro
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 import funcnn as fnn
 from experiments.benchmarks.published import REPORTS, Report
 from experiments.benchmarks.published.report import PLACES, Rule, passes_usual_test, pullback_of, registered
-from experiments.harness.console import console, table
+from experiments.harness.console import console, progress_bar, table
 
 COMMAND = "python -m experiments.benchmarks.published"
 COLUMNS = ("report", "source", "caught", "cause", "project's own test", "twin passed")
@@ -105,8 +104,7 @@ def check(report: Report, dtype: str, is_twin: bool) -> Answer:
 def check_all(settings: PublishedSettings) -> list[Result]:
     """Return the results of all reports in all dtypes."""
     reports, results = settings.chosen(), []
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True) as progress, warnings.catch_warnings():
+    with progress_bar("reports") as progress, warnings.catch_warnings():
         # The checker warns of a gradient that is right and unstable; the table has a place for it.
         warnings.simplefilter("ignore")
         task = progress.add_task("", total=len(reports) * len(settings.dtypes))

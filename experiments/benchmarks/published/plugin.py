@@ -19,11 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from rich.markup import escape
-from rich.progress import track
 
 from experiments.benchmarks.published import REPORTS, Report
 from experiments.benchmarks.published.report import Rule, pullback_of, registered
-from experiments.harness.console import console, table
+from experiments.harness.console import console, progress_bar, table
 from funcnn.gradcheck.check import WrongGradientError
 from funcnn.pytest_plugin.cases import Sweep
 from funcnn.pytest_plugin.fixture import Gradcheck
@@ -119,9 +118,9 @@ def run(settings: PluginSettings) -> int:
     jax.config.update("jax_enable_x64", True)  # some reports exist in float64 alone
     chosen = [report for report in REPORTS if not settings.only or report.case.name in settings.only]
     rows, sweep = [], GIVEN if settings.sweep == "given" else Sweep()
-    with warnings.catch_warnings():
+    with progress_bar("reports") as bar, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for report in track(chosen, console=console, transient=True):
+        for report in bar.track(chosen, description=""):
             dtype = "float32" if "float32" in report.case.dtypes else "float64"
             answers = (call_fixture(report, dtype, is_twin, sweep) for is_twin in (False, True))
             rows.append(Row(report, dtype, *answers, passes_sum(report, dtype)))
