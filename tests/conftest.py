@@ -21,6 +21,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)
 
 
+# Shapes and dtypes are checked at run time where arrays are computed. The other packages walk over programs and trees
+# with small functions, whose checks would take half of the suite's time.
+UNCHECKED = {"__init__", "__main__", "_numerics", "_reports", "gradcheck", "plots", "practice", "pytest_plugin"}
+LIBRARY = Path(__file__).parent.parent / "funcnn"
+CHECKED = sorted({path.stem for path in LIBRARY.iterdir() if path.is_dir() or path.suffix == ".py"} - UNCHECKED)
+jaxtyping.install_import_hook([f"funcnn.{name}" for name in CHECKED], "beartype.beartype")
+
 # A shell without job control ignores Ctrl-C in what it starts in the background, and so would a test that sends it.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -17,11 +17,12 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import jax
 import numpy as np
+from jaxtyping import PRNGKeyArray
 from sklearn.datasets import load_digits
 
 import funcnn as fnn
@@ -34,13 +35,22 @@ SECONDS = 120
 """The longest time that a run of ``EPOCHS`` epochs may take, its compilation included."""
 
 
-def fit(epochs: int = EPOCHS, **settings) -> fnn.Trained:
+@cache
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """Return images and labels."""
     x, y = load_digits(return_X_y=True)
-    data = ((x / 16).astype(np.float32)[:900], y[:900])
+    return (x / 16).astype(np.float32)[:900], y[:900]
+
+
+@cache
+def key() -> PRNGKeyArray:
+    return jax.random.key(0)
+
+
+def fit(epochs: int = EPOCHS, **settings) -> fnn.Trained:
     return fnn.fit(
-        MODEL, fnn.softmax_cross_entropy, fnn.adam(1e-3), data, epochs=epochs, batch_size=64, key=jax.random.key(0),
-        **settings,
-    )  # fmt: skip
+        MODEL, fnn.softmax_cross_entropy, fnn.adam(1e-3), digits(), epochs=epochs, batch_size=64, key=key(), **settings
+    )
 
 
 def digest(trained: fnn.Trained) -> str:
@@ -202,6 +212,8 @@ def hazards(folder: Path, interruptions: int, seed: int) -> dict[str, dict[str, 
 
 def main(kind: str, folder: Path) -> int:
     """Do a run, and print how it ended, the digest of its result and the number of warnings."""
+    # A signal before ``fit`` is not its concern, and JAX loses some that come while it starts.
+    digits(), key()
     print("begins", flush=True)
     trained, status, ended = None, 0, "done"
     with warnings.catch_warnings(record=True) as warned:
