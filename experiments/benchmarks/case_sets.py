@@ -43,6 +43,13 @@ def load_blind_second() -> tuple[Case, ...]:
     return CASES
 
 
+def load_blind_third() -> tuple[Case, ...]:
+    """Return the cases of the third set that was written without knowledge of the checker."""
+    from experiments.benchmarks.blind_third import CASES
+
+    return CASES
+
+
 def load_published() -> tuple[Case, ...]:
     """Return the published mistakes, and after them the right twin of each."""
     from experiments.benchmarks.published import REPORTS
@@ -56,6 +63,9 @@ SETS: dict[str, CaseSet] = {
     "blind": CaseSet(load_blind, "written without knowledge of the checker and of the catalogue"),
     "blind_second": CaseSet(
         load_blind_second, "written without knowledge of the checker and of the other sets, causes included"
+    ),
+    "blind_third": CaseSet(
+        load_blind_third, "written without knowledge of the checker and of the other sets, causes included"
     ),
     "published": CaseSet(load_published, "wrong gradients from public trackers, rebuilt, each with its right twin"),
 }

@@ -49,7 +49,7 @@ class DetectionSettings:
     """The checkers to compare."""
     dtypes: tuple[Literal["float64", "float32"], ...] = ("float64", "float32")
     """The dtypes of the parameters and of the data."""
-    sets: tuple[Literal["catalogue", "blind", "blind_second", "published"], ...] = ("catalogue",)
+    sets: tuple[Literal["catalogue", "blind", "blind_second", "blind_third", "published"], ...] = ("catalogue",)
     """The sets of cases."""
     only: tuple[str, ...] = ()
     """The names or themes of the cases to check; all if none is given."""
