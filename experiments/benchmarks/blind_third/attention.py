@@ -143,7 +143,7 @@ def linear_gradient(
         a, b, v, fq, fk, (states, totals, ys) = linear_forward(params, x)
 
         def step(carry, now):
-            dy, y, q, k, value, state, seen, total = now
+            dy, y, q, k, value, _state, seen, total = now
             below = q @ total
             d_state = carry[0] + q[:, None] * dy[None, :] / below
             d_sum = carry[1] + d_total(dy, y, q, below)
@@ -226,38 +226,84 @@ def pooled_make(dtype):
 pooled = Problem("attention", pooled_loss, pooled_gradient, pooled_make)
 
 BUGS = [
-    causal.bug("causal_softmax_sum_over_queries", {"wrong_axis", "activation_derivative"}, "['wq']",
-               d_scores=lambda p, dp, do, o: softmax_back(p, dp, axis=-2)),
-    causal.bug("causal_keys_unscaled", {"scaled", "scaled_path"}, "['wk']",
-               d_keys=lambda ds, q: jnp.einsum("bhts,bhtk->bhsk", ds, q)),
-    causal.bug("causal_values_probability_untransposed", {"transposed"}, "['wv']",
-               d_values=lambda p, do: jnp.einsum("bhst,bthk->bhsk", p, do)),
-    causal.bug("causal_relative_bias_one_late", {"shifted"}, "['rel']",
-               d_rel=lambda rel, ds: jnp.zeros_like(rel).at[:, np.clip(OFFSETS + 1, 0, STEPS - 1)].add(ds.sum(0))),
-    causal.bug("causal_relative_bias_batch_mean", {"scaled"}, "['rel']",
-               d_rel=lambda rel, ds: jnp.zeros_like(rel).at[:, DISTANCE].add(ds.mean(0))),
-    cross.bug("cross_shared_head_counted_once", {"lost_use", "lost_path"}, "['wk']",
-              share=lambda per_query_head: per_query_head[:, :, 0]),
-    cross.bug("cross_cap_slope_left_out", {"activation_derivative", "scaled_path"}, "['wk']",
-              uncap=lambda ds, capped: ds),
-    cross.bug("cross_padding_seen_by_values", {"mask", "wrong_operand"}, "['wv']",
-              probability=lambda p, capped: jax.nn.softmax(CAP * capped, axis=-1)),
-    linear.bug("linear_normalizer_detached", {"lost_path"}, "['wk']",
-               d_total=lambda dy, y, fq, below: jnp.zeros_like(fq)),
-    linear.bug("linear_state_before_update", {"shifted", "wrong_operand"}, "['wq']",
-               read=lambda states: jnp.concatenate([jnp.zeros_like(states[:1]), states[:-1]])),
-    linear.bug("linear_feature_slope_of_relu", {"activation_derivative"}, "['wq']",
-               slope=lambda x: (x > 0).astype(x.dtype)),
-    pooled.bug("pooled_embedding_without_scores", {"lost_path", "lost_use"}, "['table']",
-               d_embedding=lambda from_context, from_scores: from_context),
+    causal.bug(
+        "causal_softmax_sum_over_queries",
+        {"wrong_axis", "activation_derivative"},
+        "['wq']",
+        d_scores=lambda p, dp, do, o: softmax_back(p, dp, axis=-2),
+    ),
+    causal.bug(
+        "causal_keys_unscaled",
+        {"scaled", "scaled_path"},
+        "['wk']",
+        d_keys=lambda ds, q: jnp.einsum("bhts,bhtk->bhsk", ds, q),
+    ),
+    causal.bug(
+        "causal_values_probability_untransposed",
+        {"transposed"},
+        "['wv']",
+        d_values=lambda p, do: jnp.einsum("bhst,bthk->bhsk", p, do),
+    ),
+    causal.bug(
+        "causal_relative_bias_one_late",
+        {"shifted"},
+        "['rel']",
+        d_rel=lambda rel, ds: jnp.zeros_like(rel).at[:, np.clip(OFFSETS + 1, 0, STEPS - 1)].add(ds.sum(0)),
+    ),
+    causal.bug(
+        "causal_relative_bias_batch_mean",
+        {"scaled"},
+        "['rel']",
+        d_rel=lambda rel, ds: jnp.zeros_like(rel).at[:, DISTANCE].add(ds.mean(0)),
+    ),
+    cross.bug(
+        "cross_shared_head_counted_once",
+        {"lost_use", "lost_path"},
+        "['wk']",
+        share=lambda per_query_head: per_query_head[:, :, 0],
+    ),
+    cross.bug(
+        "cross_cap_slope_left_out", {"activation_derivative", "scaled_path"}, "['wk']", uncap=lambda ds, capped: ds
+    ),
+    cross.bug(
+        "cross_padding_seen_by_values",
+        {"mask", "wrong_operand"},
+        "['wv']",
+        probability=lambda p, capped: jax.nn.softmax(CAP * capped, axis=-1),
+    ),
+    linear.bug(
+        "linear_normalizer_detached", {"lost_path"}, "['wk']", d_total=lambda dy, y, fq, below: jnp.zeros_like(fq)
+    ),
+    linear.bug(
+        "linear_state_before_update",
+        {"shifted", "wrong_operand"},
+        "['wq']",
+        read=lambda states: jnp.concatenate([jnp.zeros_like(states[:1]), states[:-1]]),
+    ),
+    linear.bug(
+        "linear_feature_slope_of_relu", {"activation_derivative"}, "['wq']", slope=lambda x: (x > 0).astype(x.dtype)
+    ),
+    pooled.bug(
+        "pooled_embedding_without_scores",
+        {"lost_path", "lost_use"},
+        "['table']",
+        d_embedding=lambda from_context, from_scores: from_context,
+    ),
     pooled.bug("pooled_last_token_wins", {"lost_use", "lost_path", "unit"}, "['table']", into_table=scatter_last),
-    pooled.bug("pooled_loss_not_averaged", {"scaled", "loss_derivative"}, "['u']",
-               d_logits=lambda scores, target: jax.nn.softmax(scores) - one_hot(target, scores)),
+    pooled.bug(
+        "pooled_loss_not_averaged",
+        {"scaled", "loss_derivative"},
+        "['u']",
+        d_logits=lambda scores, target: jax.nn.softmax(scores) - one_hot(target, scores),
+    ),
 ]
 RIGHT = [
     right(causal, "causal_heads"),
-    right(causal, "causal_heads_flash_delta",
-          d_scores=lambda p, dp, do, o: p * (dp - jnp.einsum("bthk,bthk->bht", do, o)[..., None])),
+    right(
+        causal,
+        "causal_heads_flash_delta",
+        d_scores=lambda p, dp, do, o: p * (dp - jnp.einsum("bthk,bthk->bht", do, o)[..., None]),
+    ),
     right(causal, "causal_heads_saturated", make=lambda dtype: causal_make(dtype, 60.0)),
     right(cross, "cross_grouped"),
     right(linear, "linear_scan"),

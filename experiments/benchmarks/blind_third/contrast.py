@@ -163,7 +163,7 @@ def segment_gradient(
     d_constant=lambda dz: dz.sum(),
 ):
     def grad_fn(params, x, mask):
-        h, z, p = segment_forward(params, x)
+        h, _z, p = segment_forward(params, x)
         d_negative = -2 * p * jnp.log(1 - p) + p**2 / (1 - p)
         focal = (ALPHA * mask * d_positive(p) + (1 - ALPHA) * (1 - mask) * d_negative) / p.size
         top = 2 * jnp.sum(p * mask, axis=1, keepdims=True) + SMOOTH
@@ -187,37 +187,70 @@ def segment_make(dtype):
 segment = Problem("losses", segment_loss, segment_gradient, segment_make)
 
 BUGS = [
-    pairs.bug("pairs_columns_by_row", {"wrong_axis", "loss_derivative"}, "['wb']",
-              columns=lambda scores: jax.nn.softmax(scores, axis=1)),
-    pairs.bug("pairs_length_detached", {"lost_path"}, "['wa']",
-              unit_back=lambda dz, z, length: dz / length),
+    pairs.bug(
+        "pairs_columns_by_row",
+        {"wrong_axis", "loss_derivative"},
+        "['wb']",
+        columns=lambda scores: jax.nn.softmax(scores, axis=1),
+    ),
+    pairs.bug("pairs_length_detached", {"lost_path"}, "['wa']", unit_back=lambda dz, z, length: dz / length),
     pairs.bug("pairs_scores_untransposed", {"transposed"}, "['wb']", other_side=lambda ds, za: ds @ za),
-    pairs.bug("pairs_temperature_not_exponentiated", {"scaled", "activation_derivative", "scaled_path"}, "['tau']",
-              d_tau=lambda ds, cosine, tau: jnp.sum(ds * cosine)),
-    triplet.bug("triplet_inactive_count_too", {"mask", "loss_derivative", "activation_derivative"}, "['w2']",
-                active=jnp.ones_like),
-    triplet.bug("triplet_distance_taken_squared", {"loss_derivative", "activation_derivative"}, "['w2']",
-                direction=lambda difference, length: 2 * difference),
+    pairs.bug(
+        "pairs_temperature_not_exponentiated",
+        {"scaled", "activation_derivative", "scaled_path"},
+        "['tau']",
+        d_tau=lambda ds, cosine, tau: jnp.sum(ds * cosine),
+    ),
+    triplet.bug(
+        "triplet_inactive_count_too",
+        {"mask", "loss_derivative", "activation_derivative"},
+        "['w2']",
+        active=jnp.ones_like,
+    ),
+    triplet.bug(
+        "triplet_distance_taken_squared",
+        {"loss_derivative", "activation_derivative"},
+        "['w2']",
+        direction=lambda difference, length: 2 * difference,
+    ),
     triplet.bug("triplet_anchor_without_negative", {"lost_path"}, "['w1']", d_anchor=lambda near, far: near),
     triplet.bug("triplet_anchor_only", {"lost_use", "lost_path"}, "['w1']", total=lambda parts: parts[0]),
     triplet.bug("triplet_negative_sign", {"scaled_path"}, "['w2']", d_negative=lambda far: -far),
-    quantile.bug("quantile_levels_exchanged", {"loss_derivative"}, "['c']",
-                 slope=lambda error, level: jnp.where(error > 0, level - 1, level)),
-    quantile.bug("quantile_sign", {"sign", "scaled", "loss_derivative"}, "['out']",
-                 slope=lambda error, level: jnp.where(error > 0, level, level - 1)),
-    quantile.bug("quantile_relu_passes_all", {"activation_derivative", "mask"}, "['b']",
-                 relu_back=lambda a, x: jnp.ones_like(a)),
-    quantile.bug("quantile_averaged_over_levels", {"scaled", "loss_derivative"}, "['c']",
-                 average=lambda d: d / d.size),
-    segment.bug("segment_focal_without_power_term", {"loss_derivative", "activation_derivative", "lost_path"}, "['v']",
-                d_positive=lambda p: -((1 - p) ** 2) / p),
-    segment.bug("segment_dice_denominator_constant", {"loss_derivative", "lost_path"}, "['v']",
-                d_dice=lambda top, below, mask: -2 * mask / below),
+    quantile.bug(
+        "quantile_levels_exchanged",
+        {"loss_derivative"},
+        "['c']",
+        slope=lambda error, level: jnp.where(error > 0, level - 1, level),
+    ),
+    quantile.bug(
+        "quantile_sign",
+        {"sign", "scaled", "loss_derivative"},
+        "['out']",
+        slope=lambda error, level: jnp.where(error > 0, level, level - 1),
+    ),
+    quantile.bug(
+        "quantile_relu_passes_all", {"activation_derivative", "mask"}, "['b']", relu_back=lambda a, x: jnp.ones_like(a)
+    ),
+    quantile.bug("quantile_averaged_over_levels", {"scaled", "loss_derivative"}, "['c']", average=lambda d: d / d.size),
+    segment.bug(
+        "segment_focal_without_power_term",
+        {"loss_derivative", "activation_derivative", "lost_path"},
+        "['v']",
+        d_positive=lambda p: -((1 - p) ** 2) / p,
+    ),
+    segment.bug(
+        "segment_dice_denominator_constant",
+        {"loss_derivative", "lost_path"},
+        "['v']",
+        d_dice=lambda top, below, mask: -2 * mask / below,
+    ),
     segment.bug("segment_dice_forgotten", {"lost_path", "loss_derivative"}, "['w']", join=lambda focal, dice: focal),
-    segment.bug("segment_sigmoid_slope_left_out", {"activation_derivative", "scaled_path"}, "['v']",
-                slope=jnp.ones_like),
-    segment.bug("segment_constant_of_first_image", {"subset_of_batch", "scaled"}, "['c']",
-                d_constant=lambda dz: dz[0].sum()),
+    segment.bug(
+        "segment_sigmoid_slope_left_out", {"activation_derivative", "scaled_path"}, "['v']", slope=jnp.ones_like
+    ),
+    segment.bug(
+        "segment_constant_of_first_image", {"subset_of_batch", "scaled"}, "['c']", d_constant=lambda dz: dz[0].sum()
+    ),
 ]
 RIGHT = [
     right(pairs, "pairs_two_sided"),

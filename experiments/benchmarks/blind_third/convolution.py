@@ -13,10 +13,18 @@ TAPS, DILATION, GROUPS, SIDE = 3, 2, 2, 4
 def image_forward(params, x):
     """1x1 stem and tanh, a dilated convolution in two groups, softplus, average pooling by 2, a linear head."""
     a = jnp.tanh(x @ params["stem"])
-    z = jax.lax.conv_general_dilated(
-        a, params["kernel"], (1, 1), "SAME", rhs_dilation=(DILATION, DILATION),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=GROUPS,
-    ) + params["bias"]
+    z = (
+        jax.lax.conv_general_dilated(
+            a,
+            params["kernel"],
+            (1, 1),
+            "SAME",
+            rhs_dilation=(DILATION, DILATION),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=GROUPS,
+        )
+        + params["bias"]
+    )
     s = jnp.logaddexp(z, 0)
     pooled = s.reshape(len(x), 2, 2, 2, 2, -1).mean(axis=(2, 4))
     return a, z, s, pooled, pooled.reshape(len(x), -1) @ params["head"]
@@ -195,28 +203,51 @@ def decoder_make(dtype):
 decoder = Problem("convolution", decoder_loss, decoder_gradient, decoder_make)
 
 BUGS = [
-    image.bug("image_kernel_flipped_twice", {"kernel_flipped"}, "['stem']",
-              tap=lambda kernel, i, j: kernel[TAPS - 1 - i, TAPS - 1 - j]),
-    image.bug("image_pooling_not_divided", {"scaled", "scaled_path"}, "['kernel']",
-              unpool=lambda d: jnp.repeat(jnp.repeat(d, 2, axis=1), 2, axis=2)),
-    image.bug("image_softplus_slope_at_output", {"activation_derivative", "wrong_operand"}, "['kernel']",
-              slope=lambda z, s: sigmoid(s)),
-    image.bug("image_bias_averaged_over_pixels", {"scaled"}, "['bias']",
-              d_bias=lambda dz: dz.mean(axis=(1, 2)).sum(axis=0)),
+    image.bug(
+        "image_kernel_flipped_twice",
+        {"kernel_flipped"},
+        "['stem']",
+        tap=lambda kernel, i, j: kernel[TAPS - 1 - i, TAPS - 1 - j],
+    ),
+    image.bug(
+        "image_pooling_not_divided",
+        {"scaled", "scaled_path"},
+        "['kernel']",
+        unpool=lambda d: jnp.repeat(jnp.repeat(d, 2, axis=1), 2, axis=2),
+    ),
+    image.bug(
+        "image_softplus_slope_at_output",
+        {"activation_derivative", "wrong_operand"},
+        "['kernel']",
+        slope=lambda z, s: sigmoid(s),
+    ),
+    image.bug(
+        "image_bias_averaged_over_pixels", {"scaled"}, "['bias']", d_bias=lambda dz: dz.mean(axis=(1, 2)).sum(axis=0)
+    ),
     image.bug("image_kernel_axes_exchanged", {"transposed"}, "['stem']", tap=lambda kernel, i, j: kernel[j, i]),
-    strided.bug("strided_weights_averaged_by_count", {"loss_derivative", "scaled"}, "['head']",
-                average=lambda w: w / len(w)),
-    strided.bug("strided_pool_shared_out", {"activation_derivative", "mask"}, "['kernel']",
-                route=lambda pairs, d: jnp.broadcast_to(d[:, :, None] / 2, pairs.shape)),
+    strided.bug(
+        "strided_weights_averaged_by_count", {"loss_derivative", "scaled"}, "['head']", average=lambda w: w / len(w)
+    ),
+    strided.bug(
+        "strided_pool_shared_out",
+        {"activation_derivative", "mask"},
+        "['kernel']",
+        route=lambda pairs, d: jnp.broadcast_to(d[:, :, None] / 2, pairs.shape),
+    ),
     strided.bug("strided_windows_overwrite", {"lost_path"}, "['inner']", fold=fold_without_overlap),
-    strided.bug("strided_windows_one_late", {"shifted"}, "['inner']",
-                fold=lambda h, d: jnp.zeros_like(h).at[:, np.minimum(WINDOWS + 1, LENGTH - 1)].add(d)),
+    strided.bug(
+        "strided_windows_one_late",
+        {"shifted"},
+        "['inner']",
+        fold=lambda h, d: jnp.zeros_like(h).at[:, np.minimum(WINDOWS + 1, LENGTH - 1)].add(d),
+    ),
     strided.bug("strided_bias_last_sample", {"subset_of_batch"}, "['bias']", d_bias=lambda dz: dz[-1].sum(axis=0)),
     decoder.bug("decoder_taps_untransposed", {"transposed"}, "['gate']", back_tap=lambda kernel, k: kernel[k]),
     decoder.bug("decoder_taps_reversed", {"kernel_flipped"}, "['up']", taps_up=lambda stacked: stacked[::-1]),
     decoder.bug("decoder_depth_rolled", {"shifted"}, "['depth']", taps_depth=lambda stacked: jnp.roll(stacked, 1, 0)),
-    decoder.bug("decoder_gate_before_sigmoid", {"wrong_operand"}, "['depth']",
-                d_content=lambda dh, gate, g_in: dh * g_in),
+    decoder.bug(
+        "decoder_gate_before_sigmoid", {"wrong_operand"}, "['depth']", d_content=lambda dh, gate, g_in: dh * g_in
+    ),
     decoder.bug("decoder_gate_path_lost", {"lost_path"}, "['enter']", gate_path=jnp.zeros_like),
 ]
 RIGHT = [

@@ -123,18 +123,34 @@ def align_make(dtype):
 align = Problem("dynamic program", align_loss, align_gradient, align_make)
 
 BUGS = [
-    chain.bug("chain_jumps_of_path_forgotten", {"lost_path", "lost_use"}, "['jump']",
-              gold_jump=lambda jump, path: jnp.zeros_like(jump)),
+    chain.bug(
+        "chain_jumps_of_path_forgotten",
+        {"lost_path", "lost_use"},
+        "['jump']",
+        gold_jump=lambda jump, path: jnp.zeros_like(jump),
+    ),
     chain.bug("chain_expected_jumps_transposed", {"transposed"}, "['jump']", arrange=lambda pair: pair.T),
-    chain.bug("chain_backward_sum_one_step_off", {"shifted", "wrong_operand"}, "['w']",
-              ahead=lambda scores, t: scores[:, t - 1]),
+    chain.bug(
+        "chain_backward_sum_one_step_off",
+        {"shifted", "wrong_operand"},
+        "['w']",
+        ahead=lambda scores, t: scores[:, t - 1],
+    ),
     chain.bug("chain_backward_jumps_untransposed", {"transposed"}, "['w']", look=lambda jump: jump.T),
-    chain.bug("chain_start_counts_last_step", {"wrong_operand"}, "['start']",
-              d_start=lambda single, gold: (single - gold)[:, -1].sum(axis=0)),
+    chain.bug(
+        "chain_start_counts_last_step",
+        {"wrong_operand"},
+        "['start']",
+        d_start=lambda single, gold: (single - gold)[:, -1].sum(axis=0),
+    ),
     align.bug("align_diagonal_forgotten", {"lost_path"}, "['w']", order=((1, 0, 1), (0, 1, 2))),
     align.bug("align_weights_exchanged", {"wrong_operand"}, "['w']", order=((1, 1, 0), (1, 0, 2), (0, 1, 1))),
-    align.bug("align_square_without_two", {"scaled", "activation_derivative", "scaled_path"}, "['w']",
-              d_square=lambda difference: difference),
+    align.bug(
+        "align_square_without_two",
+        {"scaled", "activation_derivative", "scaled_path"},
+        "['w']",
+        d_square=lambda difference: difference,
+    ),
 ]
 RIGHT = [
     right(chain, "chain_forward_backward"),

@@ -109,19 +109,35 @@ def look_make(dtype):
 look = Problem("graph", look_loss, look_gradient, look_make)
 
 BUGS = [
-    net.bug("net_edges_not_reversed", {"transposed"}, "['w0']",
-            gather_back=lambda d, c: spread_over(d, c, SENDERS, RECEIVERS)),
-    net.bug("net_self_loop_forgotten", {"lost_path"}, "['w0']",
-            gather_back=lambda d, c: spread_over(d, c, RECEIVERS, SENDERS) - d),
-    net.bug("net_edge_weights_left_out", {"scaled_path"}, "['b0']",
-            gather_back=lambda d, c: spread_over(d, jnp.ones_like(c), RECEIVERS, SENDERS)),
+    net.bug(
+        "net_edges_not_reversed",
+        {"transposed"},
+        "['w0']",
+        gather_back=lambda d, c: spread_over(d, c, SENDERS, RECEIVERS),
+    ),
+    net.bug(
+        "net_self_loop_forgotten",
+        {"lost_path"},
+        "['w0']",
+        gather_back=lambda d, c: spread_over(d, c, RECEIVERS, SENDERS) - d,
+    ),
+    net.bug(
+        "net_edge_weights_left_out",
+        {"scaled_path"},
+        "['b0']",
+        gather_back=lambda d, c: spread_over(d, jnp.ones_like(c), RECEIVERS, SENDERS),
+    ),
     net.bug("net_pool_not_divided", {"scaled_path"}, "['w1']", d_nodes=lambda d, size: d[GRAPH]),
     look.bug("look_softmax_by_sender", {"wrong_axis", "activation_derivative"}, "['source']", within=SENDERS),
-    look.bug("look_leak_left_out", {"activation_derivative"}, "['source']",
-             slope=lambda raw: (raw > 0).astype(raw.dtype)),
-    look.bug("look_attention_detached", {"lost_path"}, "['w']",
-             join=lambda values, source, goal: values),
-    look.bug("look_goal_by_sender", {"wrong_operand", "swapped"}, "['goal']",
-             d_goal=lambda dr: jax.ops.segment_sum(dr, SENDERS, NODES)),
+    look.bug(
+        "look_leak_left_out", {"activation_derivative"}, "['source']", slope=lambda raw: (raw > 0).astype(raw.dtype)
+    ),
+    look.bug("look_attention_detached", {"lost_path"}, "['w']", join=lambda values, source, goal: values),
+    look.bug(
+        "look_goal_by_sender",
+        {"wrong_operand", "swapped"},
+        "['goal']",
+        d_goal=lambda dr: jax.ops.segment_sum(dr, SENDERS, NODES),
+    ),
 ]
 RIGHT = [right(net, "net_segments"), right(look, "look_edge_attention")]

@@ -33,7 +33,7 @@ def experts_gradient(
     d_logits=lambda from_output, from_balance: from_output + from_balance,
 ):
     def grad_fn(params, x, target):
-        chosen, weight, a, out, share, p, y = experts_forward(params, x)
+        _chosen, weight, a, out, share, p, y = experts_forward(params, x)
         dy = mean_square_back(y, target)
         choice = d_choice(weight, jnp.einsum("no,neo->ne", dy, out))
         balance = softmax_back(p, BALANCE * EXPERTS * d_balance(share, p))
@@ -161,28 +161,64 @@ def flow_make(dtype):
 flow = Problem("flow", flow_loss, flow_gradient, flow_make)
 
 BUGS = [
-    experts.bug("experts_gate_detached_from_output", {"lost_path"}, "['gate']",
-                d_logits=lambda from_output, from_balance: from_balance),
-    experts.bug("experts_weights_not_renormalized", {"activation_derivative", "lost_path"}, "['gate']",
-                d_choice=lambda weight, dw: weight * dw),
-    experts.bug("experts_output_without_gate", {"scaled_path", "mask"}, "['down']",
-                into_expert=lambda weight, dy: jnp.broadcast_to(dy[:, None, :], (*weight.shape, dy.shape[1]))),
-    experts.bug("experts_balance_not_averaged", {"scaled_path"}, "['gate']",
-                d_balance=lambda share, p: jnp.broadcast_to(share, p.shape)),
-    autoencoder.bug("autoencoder_likelihood_sigmoid_twice", {"loss_derivative", "activation_derivative"}, "['out']",
-                    d_scores=lambda scores, x: (sigmoid(scores) - x) * sigmoid(scores) * (1 - sigmoid(scores))),
-    autoencoder.bug("autoencoder_mean_without_divergence", {"lost_path"}, "['mean']",
-                    d_mean=lambda dz, mean, n: dz),
-    autoencoder.bug("autoencoder_half_of_spread", {"activation_derivative", "scaled_path"}, "['log_var']",
-                    d_spread=lambda dz, noise, spread: dz * noise * spread),
-    autoencoder.bug("autoencoder_divergence_constant", {"lost_path"}, "['log_var']",
-                    d_divergence=lambda log_var: 0.5 * jnp.exp(log_var)),
-    autoencoder.bug("autoencoder_variance_path_lost", {"lost_path"}, "['enc']",
-                    join=lambda from_mean, from_var: from_mean),
+    experts.bug(
+        "experts_gate_detached_from_output",
+        {"lost_path"},
+        "['gate']",
+        d_logits=lambda from_output, from_balance: from_balance,
+    ),
+    experts.bug(
+        "experts_weights_not_renormalized",
+        {"activation_derivative", "lost_path"},
+        "['gate']",
+        d_choice=lambda weight, dw: weight * dw,
+    ),
+    experts.bug(
+        "experts_output_without_gate",
+        {"scaled_path", "mask"},
+        "['down']",
+        into_expert=lambda weight, dy: jnp.broadcast_to(dy[:, None, :], (*weight.shape, dy.shape[1])),
+    ),
+    experts.bug(
+        "experts_balance_not_averaged",
+        {"scaled_path"},
+        "['gate']",
+        d_balance=lambda share, p: jnp.broadcast_to(share, p.shape),
+    ),
+    autoencoder.bug(
+        "autoencoder_likelihood_sigmoid_twice",
+        {"loss_derivative", "activation_derivative"},
+        "['out']",
+        d_scores=lambda scores, x: (sigmoid(scores) - x) * sigmoid(scores) * (1 - sigmoid(scores)),
+    ),
+    autoencoder.bug("autoencoder_mean_without_divergence", {"lost_path"}, "['mean']", d_mean=lambda dz, mean, n: dz),
+    autoencoder.bug(
+        "autoencoder_half_of_spread",
+        {"activation_derivative", "scaled_path"},
+        "['log_var']",
+        d_spread=lambda dz, noise, spread: dz * noise * spread,
+    ),
+    autoencoder.bug(
+        "autoencoder_divergence_constant",
+        {"lost_path"},
+        "['log_var']",
+        d_divergence=lambda log_var: 0.5 * jnp.exp(log_var),
+    ),
+    autoencoder.bug(
+        "autoencoder_variance_path_lost", {"lost_path"}, "['enc']", join=lambda from_mean, from_var: from_mean
+    ),
     flow.bug("flow_volume_sign", {"scaled_path"}, "['b']", volume=lambda n: 1 / n),
-    flow.bug("flow_scale_without_exponential", {"activation_derivative", "scaled_path"}, "['scale']",
-             d_log=lambda d, old, s: d * old),
-    flow.bug("flow_copied_half_forgotten", {"lost_path", "unit"}, "['shift']",
-             d_left=lambda copied, scale, shift: scale + shift),
+    flow.bug(
+        "flow_scale_without_exponential",
+        {"activation_derivative", "scaled_path"},
+        "['scale']",
+        d_log=lambda d, old, s: d * old,
+    ),
+    flow.bug(
+        "flow_copied_half_forgotten",
+        {"lost_path", "unit"},
+        "['shift']",
+        d_left=lambda copied, scale, shift: scale + shift,
+    ),
 ]
 RIGHT = [right(experts, "experts_top_two"), right(autoencoder, "autoencoder_beta"), right(flow, "flow_coupling")]

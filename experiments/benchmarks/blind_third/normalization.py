@@ -247,9 +247,7 @@ def dropped_gradient(
 
 
 def dropped_make(dtype):
-    w, gamma, beta, out, x, target, mask = normal(
-        dtype, 35, (3, 5), (5,), (5,), (5, 2), (6, 3), (6, 2), (6, 5)
-    )
+    w, gamma, beta, out, x, target, mask = normal(dtype, 35, (3, 5), (5,), (5,), (5, 2), (6, 3), (6, 2), (6, 5))
     params = {"w": w, "gamma": 1 + 0.3 * gamma, "beta": beta, "out": out}
     return params, (x, (mask > -0.6).astype(dtype), target)
 

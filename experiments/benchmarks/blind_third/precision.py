@@ -133,12 +133,21 @@ BUGS = [
     scaled.bug("scaled_entries_clipped", {"clipped", "element", "unit"}, "['w']", finish=clip_entries),
     scaled.bug("scaled_each_leaf_unit_length", {"normalized", "scaled"}, "['emb']", finish=unit_length),
     scaled.bug("scaled_momentum_returned", {"accumulated"}, "['w']", finish=with_momentum),
-    scaled.bug("scaled_decay_doubled", {"offset_by_parameter", "scaled_path"}, "['head']",
-               penalty=lambda decay, head: 2 * decay * head),
-    scaled.bug("scaled_decay_forgotten", {"offset_by_parameter", "lost_path", "lost_use"}, "['head']",
-               penalty=lambda decay, head: 0 * head),
-    scaled.bug("scaled_cosine_of_the_sine", {"activation_derivative", "wrong_operand"}, "['emb']",
-               rate=lambda x, h: jnp.cos(h)),
+    scaled.bug(
+        "scaled_decay_doubled",
+        {"offset_by_parameter", "scaled_path"},
+        "['head']",
+        penalty=lambda decay, head: 2 * decay * head,
+    ),
+    scaled.bug(
+        "scaled_decay_forgotten",
+        {"offset_by_parameter", "lost_path", "lost_use"},
+        "['head']",
+        penalty=lambda decay, head: 0 * head,
+    ),
+    scaled.bug(
+        "scaled_cosine_of_the_sine", {"activation_derivative", "wrong_operand"}, "['emb']", rate=lambda x, h: jnp.cos(h)
+    ),
 ]
 RIGHT = [
     right(mixed, "mixed_bfloat16"),

@@ -149,21 +149,44 @@ def orbit_make(dtype):
 orbit = Problem("ode", orbit_loss, orbit_gradient, orbit_make)
 
 BUGS = [
-    process.bug("process_determinant_forgotten", {"lost_path"}, "['length']",
-                d_kernel=lambda inverse, alpha: -0.5 * jnp.outer(alpha, alpha)),
-    process.bug("process_determinant_not_halved", {"scaled_path"}, "['length']",
-                d_kernel=lambda inverse, alpha: inverse - 0.5 * jnp.outer(alpha, alpha)),
-    process.bug("process_length_without_logarithm", {"activation_derivative", "scaled_path"}, "['length']",
-                d_length=lambda dk, smooth, apart, length: jnp.einsum("ij,ij,ijd->d", dk, smooth, apart)
-                / jnp.exp(length)),
-    process.bug("process_noise_without_two", {"scaled", "activation_derivative", "scaled_path"}, "['noise']",
-                d_noise=lambda dk, noise: jnp.exp(2 * noise) * jnp.trace(dk)),
+    process.bug(
+        "process_determinant_forgotten",
+        {"lost_path"},
+        "['length']",
+        d_kernel=lambda inverse, alpha: -0.5 * jnp.outer(alpha, alpha),
+    ),
+    process.bug(
+        "process_determinant_not_halved",
+        {"scaled_path"},
+        "['length']",
+        d_kernel=lambda inverse, alpha: inverse - 0.5 * jnp.outer(alpha, alpha),
+    ),
+    process.bug(
+        "process_length_without_logarithm",
+        {"activation_derivative", "scaled_path"},
+        "['length']",
+        d_length=lambda dk, smooth, apart, length: jnp.einsum("ij,ij,ijd->d", dk, smooth, apart) / jnp.exp(length),
+    ),
+    process.bug(
+        "process_noise_without_two",
+        {"scaled", "activation_derivative", "scaled_path"},
+        "['noise']",
+        d_noise=lambda dk, noise: jnp.exp(2 * noise) * jnp.trace(dk),
+    ),
     process.bug("process_mean_sign", {"sign", "scaled"}, "['mean']", d_mean=lambda x, alpha: x.T @ alpha),
     precision.bug("precision_upper_triangle_kept", {"mask"}, "['lower']", keep=lambda df: df),
-    precision.bug("precision_determinant_forgotten", {"lost_path", "lost_use"}, "['log_diag']",
-                  d_log=lambda df, log_diag: jnp.diag(df) * jnp.exp(log_diag)),
-    precision.bug("precision_factor_untransposed", {"transposed"}, "['mean']",
-                  d_mean=lambda dz, factor: -(dz @ factor).sum(axis=0)),
+    precision.bug(
+        "precision_determinant_forgotten",
+        {"lost_path", "lost_use"},
+        "['log_diag']",
+        d_log=lambda df, log_diag: jnp.diag(df) * jnp.exp(log_diag),
+    ),
+    precision.bug(
+        "precision_factor_untransposed",
+        {"transposed"},
+        "['mean']",
+        d_mean=lambda dz, factor: -(dz @ factor).sum(axis=0),
+    ),
     orbit.bug("orbit_third_stage_full_share", {"scaled_path"}, "['w']", shares=(0.5, 1.0, 1.0)),
     orbit.bug("orbit_middle_weights_left_out", {"scaled_path"}, "['b']", weights=(1, 1, 1, 1)),
     orbit.bug("orbit_last_stage_not_counted", {"lost_use", "lost_path"}, "['w']", counted=(True, True, True, False)),

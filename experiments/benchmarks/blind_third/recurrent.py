@@ -63,9 +63,7 @@ def lstm_gradient(
 
 
 def lstm_make(dtype):
-    w, u, b, peep, out, xs, target = normal(
-        dtype, 11, (2, 12), (3, 12), (12,), (3, 3), (3, 2), (4, 3, 2), (4, 3, 2)
-    )
+    w, u, b, peep, out, xs, target = normal(dtype, 11, (2, 12), (3, 12), (12,), (3, 3), (3, 2), (4, 3, 2), (4, 3, 2))
     return {"w": w, "u": u * 0.7, "b": b, "peep": peep, "out": out}, (xs, target)
 
 
@@ -103,7 +101,7 @@ def gru_gradient(
         dy = squared_error_backward(last @ params["out"], target)
 
         def step(dh, now):
-            x, h, z, r, n, hn = now
+            _x, h, z, r, n, hn = now
             dn = dh * (1 - z) * (1 - n**2)
             dz, dr = d_update(dh, h, n) * z * (1 - z), d_reset(dn, hn, h) * r * (1 - r)
             dx, dhid = jnp.concatenate([dz, dr, dn], -1), jnp.concatenate([dz, dr, dn * r], -1)
@@ -223,7 +221,7 @@ def wave_gradient(
     d_output=lambda hs, dy: jnp.conj(hs).T @ dy,
 ):
     def grad_fn(params, x, target):
-        rate, lam, gamma, b, c, driven, hs, y = wave_forward(params, x)
+        rate, lam, gamma, _b, c, driven, hs, y = wave_forward(params, x)
         dy = mean_square_back(y, target)
 
         def step(carry, now):

@@ -179,16 +179,32 @@ def exchange(grads):
 
 
 BUGS = [
-    teacher.bug("teacher_trained_too", {"stop_gradient"}, "['teacher']",
-                d_teacher=lambda dy, b, other: other.T @ (-dy * (1 - b**2))),
-    teacher.bug("teacher_predictor_updated_first", {"updated_weights", "wrong_operand"}, "['online']",
-                read=lambda predictor, update: predictor - 0.5 * update),
+    teacher.bug(
+        "teacher_trained_too",
+        {"stop_gradient"},
+        "['teacher']",
+        d_teacher=lambda dy, b, other: other.T @ (-dy * (1 - b**2)),
+    ),
+    teacher.bug(
+        "teacher_predictor_updated_first",
+        {"updated_weights", "wrong_operand"},
+        "['online']",
+        read=lambda predictor, update: predictor - 0.5 * update,
+    ),
     teacher.bug("teacher_leaves_exchanged", {"swapped"}, "['online']", finish=exchange),
-    codes.bug("codes_get_the_commitment", {"stop_gradient", "scaled"}, "['codes']",
-              d_code=lambda z, q: 1.25 * mean_square_back(q, z)),
+    codes.bug(
+        "codes_get_the_commitment",
+        {"stop_gradient", "scaled"},
+        "['codes']",
+        d_code=lambda z, q: 1.25 * mean_square_back(q, z),
+    ),
     codes.bug("codes_never_moved", {"zero", "lost_path"}, "['codes']", d_code=lambda z, q: jnp.zeros_like(q)),
-    codes.bug("codes_encoder_without_straight_path", {"lost_path"}, "['enc']",
-              d_encoder=lambda straight, z, q: 0.25 * mean_square_back(z, q)),
+    codes.bug(
+        "codes_encoder_without_straight_path",
+        {"lost_path"},
+        "['enc']",
+        d_encoder=lambda straight, z, q: 0.25 * mean_square_back(z, q),
+    ),
     codes.bug("codes_decoder_reads_encoding", {"wrong_operand"}, "['dec']", d_decoder=lambda z, q, dy: z.T @ dy),
     ties.bug("ties_every_winner_in_full", {"scaled_path", "activation_derivative"}, "['w']", share=lambda best: best),
     sizes.bug("sizes_faint_mean", {"scaled"}, "['faint']", d_faint=lambda dz: dz.mean(axis=0) * 1e-6),
