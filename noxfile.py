@@ -190,7 +190,7 @@ def gradcheck(session: nox.Session) -> None:
     session.install(f".[{EXTRAS}]", *TEST_TOOLS)
     session.run(
         "pytest", *WORKERS, "tests/layers/test_every_layer.py", "tests/test_losses.py", "tests/test_backprop.py",
-        "tests/gradcheck/test_catalogue.py", "tests/optimizercheck/test_catalogue.py", *session.posargs,
+        "tests/gradcheck/test_catalogue.py", "tests/optimizercheck/test_catalogue.py", "-m", "", *session.posargs,
         env={"HYPOTHESIS_PROFILE": "thorough", "FUNCNN_WHOLE_CATALOGUE": "1"},
     )  # fmt: skip
 

@@ -84,6 +84,7 @@ def check_gap(gap, gradients, arguments, key, by_autodiff):
         assert gap <= 2 * relative_gap(by_autodiff, exact)
 
 
+@pytest.mark.thorough
 @given(case=random_mlps)
 def test_random_mlps_by_hand_equal_autodiff(case):
     output, loss = case["objective"]

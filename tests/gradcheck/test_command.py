@@ -243,6 +243,7 @@ def programs(tmp_path):
     return start
 
 
+@pytest.mark.benchmarks_smoke
 def test_a_file_that_ends_its_process_gets_2_and_a_sentence(programs):
     process = programs("ends")
     out, err = process.communicate(timeout=120)

@@ -155,6 +155,7 @@ def test_a_loss_that_changes_after_two_calls_is_no_function():
     assert "isn't a function of its arguments" in report.reason
 
 
+@pytest.mark.thorough
 def test_gradients_of_flax_modules_and_their_states():
     nnx = pytest.importorskip("flax.nnx")
     module = nnx.Linear(3, 2, rngs=nnx.Rngs(0))

@@ -107,6 +107,7 @@ def test_dead_channels_are_measured():
     assert measures.dead.tolist() == [0.0, 0.25, 0.0]
 
 
+@pytest.mark.thorough
 def test_a_residual_network_is_checked_trained_saved_and_wrapped(tmp_path):
     inner = fnn.cnn(4, (3,), 2, kernel_size=2, normalization=fnn.batch_norm, skip=True)
     model = fnn.recompute(inner)

@@ -27,12 +27,13 @@ from tests.cases import (
 # Rounding alone, of sums in another order; in bfloat16 an entry has three digits.
 TOLERANCES = {jnp.float64: 1e-13, jnp.float32: 1e-5, jnp.bfloat16: 5e-2}
 
-# A program of a deep model takes XLA long: `nox -s thorough`. Its layers have rows of their own.
+# A program of a deep model takes XLA long: `nox -s thorough`. Its layers have rows of their own. Other dtypes need
+# other programs: `nox -s thorough` too, and `nox -s tests_x32` for float32.
 DEEP = ("gpt",)
 
 
-def marks(case):
-    return [pytest.mark.thorough] if case.name in DEEP else []
+def marks(case, dtype=WIDEST):
+    return [pytest.mark.thorough] if case.name in DEEP or dtype != WIDEST else []
 
 
 every_layer = pytest.mark.parametrize(
@@ -143,9 +144,9 @@ def answers(case, train, dtype):
     return jax.jit(functools.partial(answer, case, train, dtype))(*arguments(case, train, dtype))
 
 
-# A layer's dtypes are tested on matrices: sequences and images are the same arithmetic on more rows.
+# Other dtypes are tested on matrices: sequences and images are the same arithmetic on more rows.
 WITH_DTYPES = [
-    pytest.param(case, dtype, id=f"{case.name}-{dtype.__name__}", marks=marks(case))
+    pytest.param(case, dtype, id=f"{case.name}-{dtype.__name__}", marks=marks(case, dtype))
     for case in LAYERS + MODELS
     for dtype in FLOATS
     if dtype == WIDEST or len(case.sample) == 1

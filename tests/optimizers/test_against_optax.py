@@ -66,7 +66,11 @@ def run_both(pairs, gradients):
         return ours, run([pair.theirs for pair in pairs], gradients)
 
 
-@pytest.fixture(scope="module", params=[FLOATS[0], jnp.bfloat16], ids=lambda dtype: dtype.__name__)
+@pytest.fixture(
+    scope="module",
+    params=[FLOATS[0], pytest.param(jnp.bfloat16, marks=pytest.mark.thorough)],
+    ids=[FLOATS[0].__name__, "bfloat16"],
+)
 def many_steps(request):
     gradients = gradient_sequence(request.param)
     ours, theirs = jax.jit(lambda gradients: run_both(PAIRS, gradients))(gradients)

@@ -59,7 +59,7 @@ def saved_epoch(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("function", [run, stream])
+@pytest.mark.parametrize("function", [run, pytest.param(stream, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("every", [2, *(pytest.param(n, marks=pytest.mark.thorough) for n in (4, None))])
 def test_a_run_cut_twice_ends_bit_by_bit_as_one_that_never_was(tmp_path, function, every):
     saved = fnn.Checkpoints(tmp_path, every=every)
@@ -138,7 +138,7 @@ class TestBroken:
         files = [path.relative_to(whole) for path in sorted(whole.rglob("*")) if path.is_file() and path.stat().st_size]
         assert len(files) >= 5
         refused = 0
-        for number in range(24):
+        for number in range(12):
             copy = tmp_path / str(number)
             shutil.copytree(whole, copy)
             break_a_byte(copy / files[number % len(files)], places)
@@ -146,7 +146,7 @@ class TestBroken:
                 assert bits(run(epochs=2, checkpoints=fnn.Checkpoints(copy, every=100))) == expected
             except fnn.CheckpointError:
                 refused += 1
-        assert refused >= 4
+        assert refused >= 2
 
     def test_the_one_before_is_used_when_asked(self, tmp_path):
         expected = run(epochs=4, checkpoints=tmp_path)

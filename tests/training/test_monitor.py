@@ -39,6 +39,7 @@ def test_any_gradient_function_is_monitored():
         np.testing.assert_allclose(of_autodiff, of_hand, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_a_run_that_was_cut_has_its_whole_record(tmp_path):
     saved = fnn.Checkpoints(tmp_path, every=5)
     with pytest.raises(ZeroDivisionError):

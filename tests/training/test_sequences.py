@@ -72,7 +72,9 @@ def test_files_and_predictions(monitored, tmp_path):
     np.testing.assert_array_equal(made, STARTS[:2, :5] % VOCABULARY)
 
 
-@pytest.mark.parametrize(("scale", "found"), [(1.0, ()), (2.0, ("exploding gradients",))])
+@pytest.mark.parametrize(
+    ("scale", "found"), [pytest.param(1.0, (), marks=pytest.mark.thorough), (2.0, ("exploding gradients",))]
+)
 def test_gradients_that_explode_through_time_are_found(scale, found):
     """The sign of the first of 20 small inputs, which is not learnt in so few epochs."""
     model = fnn.serial(fnn.rnn(1, 8), fnn.last_step, fnn.linear(8, 1))
