@@ -1,6 +1,7 @@
 """The site's own code: no public name is missing, equations are set as they are meant, pages find what they include."""
 
 import ast
+import fnmatch
 import inspect
 import re
 from pathlib import Path
@@ -40,6 +41,12 @@ def test_every_public_name_has_its_entry(extension):
         for name in group.names:
             entries = re.findall(rf"^\.\. (?:autoclass|autofunction|py:data):: funcnn\.{re.escape(name)}$", page, re.M)
             assert len(entries) == 1, name
+
+
+def test_every_page_of_the_reference_is_in_its_contents(extension):
+    contents = re.findall(r"^   generated/(\S+)$", (DOCS / "reference" / "index.rst").read_text(encoding="utf-8"), re.M)
+    for group in extension("reference").public_groups():
+        assert sum(fnmatch.fnmatch(group.module, entry) for entry in contents) == 1, group.module
 
 
 def test_every_entry_says_something(extension):

@@ -1,7 +1,10 @@
 """A function as the program that JAX records of it, run equation by equation, so that a check sees every value."""
 
+import contextlib
 import functools
+import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -9,6 +12,11 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from funcnn._checks import is_concrete
+
+try:
+    from jax._src import source_info_util
+except ImportError:  # a release of JAX that keeps it elsewhere
+    source_info_util = None  # type: ignore[assignment]
 
 Place: TypeAlias = tuple[int, ...]
 """Where an equation stands: its number in the program, then its number in what that equation calls, and so on."""
@@ -179,8 +187,26 @@ def bind(equation: Any, arguments: Sequence) -> Sequence:
     parameters = equation.primitive.get_bind_params(equation.params)
     # Releases of JAX before 0.10 give the functions that a primitive calls apart.
     functions, parameters = parameters if isinstance(parameters, tuple) else ((), parameters)
-    outputs = equation.primitive.bind(*functions, *arguments, **parameters)
+    with from_line_of(equation):
+        outputs = equation.primitive.bind(*functions, *arguments, **parameters)
     return list(outputs) if equation.primitive.multiple_results else [outputs]
+
+
+def from_line_of(equation: Any) -> contextlib.AbstractContextManager:
+    """Return a context in which operations are recorded with the line of code that an equation comes from."""
+    try:
+        return source_info_util.user_context(equation.source_info.traceback)
+    except AttributeError:  # likewise
+        return contextlib.nullcontext()
+
+
+def leave_out_of_lines(folder: Path) -> None:
+    """Let no operation be recorded with a line of code in this folder: it belongs to the line that called it."""
+    with contextlib.suppress(AttributeError):  # likewise
+        source_info_util.register_exclusion(f"{folder}{os.sep}")
+
+
+leave_out_of_lines(Path(__file__).parent)
 
 
 def callee(equation: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from funcnn._numerics.program import bind, callee, scan_counts
+from funcnn._numerics.program import bind, callee, from_line_of, scan_counts
 
 
 def rewrite(
@@ -39,7 +39,8 @@ def rewrite(
         if callee(equation) is not None:
             outputs = again(callee(equation), arguments)
         elif name in _CONTROL_FLOW:
-            outputs = _CONTROL_FLOW[name](equation.params, arguments, again)
+            with from_line_of(equation):
+                outputs = _CONTROL_FLOW[name](equation.params, arguments, again)
         else:
             outputs = apply(equation, arguments)
         values.update(zip(equation.outvars, map(convert, outputs), strict=True))

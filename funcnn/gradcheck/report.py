@@ -293,6 +293,10 @@ def _footer(report: GradientReport) -> str:
     dtypes = ", ".join(dict.fromkeys(leaf.dtype for leaf in report.leaves))
     parts = [f"{dtypes} compared in {report.precision}".strip()] if report.precision else []
     origins = list(dict.fromkeys(leaf.tolerance_origin for leaf in leaves if leaf.tolerance_origin))
+    shared = origins[0].partition(", and ")[0] if origins else ""
+    if len(origins) > 1 and all(origin.partition(", and ")[0] == shared for origin in origins):
+        further = [origin.removeprefix(shared).removeprefix(", and ") for origin in origins]
+        origins = [f"{shared}, and in some rows {' or '.join(filter(None, further))}"]
     if len(origins) > _MAX_ORIGINS:
         origins[_MAX_ORIGINS:] = [f"{len(origins) - _MAX_ORIGINS} more"]
     parts += [f"tolerance: {', or '.join(origins)}"] if origins else []

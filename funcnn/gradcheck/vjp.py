@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
-from funcnn._checks import check_callable, check_same_structure
+from funcnn._checks import check_callable, check_same_structure, is_concrete
 from funcnn._numerics.program import trace
 from funcnn._numerics.rewriting import rewrite
 from funcnn.gradcheck.engine.functions import check_arguments
@@ -127,7 +127,7 @@ def check_custom_vjp(
         output, pullback = jax.vjp(lambda floating: function(*apart.filled(floating)), apart.floating)
         return output, lambda cotangent: pullback(cotangent)[0]
 
-    with _words_on_a_missing_rule():
+    with _words_on_a_wrong_call(function, args):
         plain, no_autodiff = (reference, "") if reference is not None else _without_rules(function, arguments)
         question = Question("check_custom_vjp", plain, by_rule, arguments, key)
         if reference is not None and (other := question.report_other_function(function)) is not None:
@@ -143,10 +143,16 @@ def check_custom_vjp(
 
 
 @contextlib.contextmanager
-def _words_on_a_missing_rule() -> Iterator[None]:
-    """Raise a TypeError that says how to register a rule, in the place of JAX's AttributeError."""
+def _words_on_a_wrong_call(function, args) -> Iterator[None]:
+    """Raise a TypeError that says how to register a rule, or to call the check, in the place of JAX's errors."""
     try:
         yield
+    except TypeError as error:
+        check_arguments(
+            "check_custom_vjp(function)", function, args, error, "(*args)",
+            "Pass check_custom_vjp(function, *args): was an argument forgotten?",
+        )  # fmt: skip
+        raise
     except AttributeError as error:
         for rule, call in (("defvjp", "function.defvjp(forward, backward)"), ("defjvp", "function.defjvp(rule)")):
             if f"using {rule}" in str(error):
@@ -186,7 +192,10 @@ def _without_rules(function, arguments) -> tuple[Callable, str]:
 
 
 def _compiled(function, arguments):
-    """Return the function compiled for arguments of one kind; what isn't an array is held."""
+    """Return the function compiled for arguments of one kind; what isn't an array is held.
+
+    Where a program calls it, it is traced as it is, so that each operation keeps the caller's line.
+    """
     leaves, structure = jax.tree.flatten(arguments.whole)
     is_array = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
 
@@ -197,6 +206,7 @@ def _compiled(function, arguments):
         return function(*jax.tree.unflatten(structure, filled))
 
     def compiled(*args):
-        return of_arrays([leaf for leaf, array in zip(jax.tree.leaves(args), is_array, strict=True) if array])
+        arrays = [leaf for leaf, array in zip(jax.tree.leaves(args), is_array, strict=True) if array]
+        return of_arrays(arrays) if is_concrete(*arrays) else function(*args)
 
     return compiled

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from jaxtyping import Array
 
-from funcnn._checks import check_callable, feature_array
+from funcnn._checks import check_callable, describe_tree, feature_array
 from funcnn._memoise import memoised
 from funcnn.types import Layer, LayerSpec, Residuals
 
@@ -21,7 +21,13 @@ def no_params(key):
 
 
 def _layer_forward(forward, name, params, state, x, *, train, key=None):
-    y, residuals = forward(feature_array(name, x))
+    returned = forward(feature_array(name, x))
+    if not isinstance(returned, tuple | list) or len(returned) != 2:
+        raise TypeError(
+            f"{name}(forward): expected (a, residuals), got {describe_tree(returned)}. Return the activations and what "
+            "backward needs, such as a, z."
+        )
+    y, residuals = returned
     return y, state, residuals
 
 

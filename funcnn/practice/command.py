@@ -277,6 +277,8 @@ def _watch(options) -> int:
 
 
 def _export(options) -> int:
+    if Path(options.to).is_file():
+        raise ValueError(f"export --to: expected a folder, got the file {options.to}. Name another folder.")
     for file in teaching.export(Path(options.to), catalogue.tasks(), options.form or "plain"):
         print(file)
     return 0

@@ -286,10 +286,19 @@ def test_output_without_end_ends_with_the_command_and_is_never_0(number, program
 def test_without_tyro_it_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "tyro", None)
     monkeypatch.delitem(sys.modules, "funcnn.gradcheck.command")
-    with pytest.raises(SystemExit) as end:
-        runpy.run_module("funcnn", run_name="__main__")
-    assert end.value.code == 2
-    assert "pip install 'funcnn[report]'" in capsys.readouterr().err
+    for arguments, status, told in (
+        ("gradcheck --help", 2, "pip install 'funcnn[report]'"),
+        ("gradchek", 2, "expected the command gradcheck or practice, got gradchek"),
+        ("", 0, "  practice "),
+        ("--help", 0, "  gradcheck "),
+        ("practice list", 0, "relu-backward"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["funcnn", *arguments.split()])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_module("funcnn", run_name="__main__")
+        assert end.value.code == status
+        printed = capsys.readouterr()
+        assert told in (printed.err if status else printed.out)
 
 
 def test_a_public_activation_or_loss_is_a_choice_without_a_list(monkeypatch):

@@ -116,6 +116,9 @@ def test_a_report_of_three_fields_shows_no_empty_parts():
     header, _, _, blank, *rest = text.splitlines()
     assert "cause" not in header
     assert [blank, *rest] == ["", "verdict: agrees", "The gradients agree in the one leaf.", "", f"tolerance: {ORIGIN}"]
+    leaves = (right("w"), *(right(path, tolerance_origin=f"{ORIGIN}, and {more}") for path, more in ("ba", "cd")))
+    text = GradientReport(True, leaves, "").to_text()
+    assert text.splitlines()[-1] == f"tolerance: {ORIGIN}, and in some rows a or d"
     assert GradientReport(True, (), "Nothing to compare.").to_text() == "verdict: agrees\nNothing to compare."
 
 

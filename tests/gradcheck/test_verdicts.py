@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import funcnn as fnn
+from funcnn.gradcheck.engine.verdict import NO_SLOPE
 from tests.cases import WIDEST
 from tests.gradcheck.numpy_data import X
 
@@ -121,7 +122,7 @@ def test_where_the_loss_is_not_a_number_nothing_is_decided():
     report = fnn.check_gradients(
         lambda w: (w**2).sum(), lambda w: jnp.where(jnp.isnan(w), 0.0, 2 * w), jnp.array([jnp.nan, 2.0])
     )
-    assert report.verdict == "undecided"
+    assert (report.verdict, report.reason) == ("undecided", NO_SLOPE)
 
 
 def test_values_that_a_loss_leaves_for_its_gradient_are_found():

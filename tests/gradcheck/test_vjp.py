@@ -1,6 +1,7 @@
 """Functions of any output, and rules registered with JAX."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -82,11 +83,21 @@ def test_an_output_that_is_not_the_function_s():
             ValueError,
             "expected a tuple of 1 gradients",
         ),
-        (lambda: fnn.check_vjp(jnp.sin, jnp.sin, 3), TypeError, "expected at least one floating array"),
+        (
+            lambda: fnn.check_vjp(jnp.sin, jnp.sin, 3),
+            TypeError,
+            r"got \(3,\)\. Pass floating arrays",
+        ),
+        (lambda: fnn.check_custom_vjp(square_root()), TypeError, r"Pass them: check_custom_vjp\(…, x\)"),
+        (
+            lambda: fnn.check_custom_vjp(square_root(), X, X),
+            TypeError,
+            r"2 in all, .*Pass check_custom_vjp",
+        ),
         (lambda: fnn.check_custom_vjp(jnp.sin, X, reference=lambda x: (x, x)), ValueError, "the reference's output"),
         (lambda: fnn.check_custom_vjp("sin", X), TypeError, r"check_custom_vjp\(function\): expected a function"),
     ],
-    ids=["no pair", "no tuple", "nothing floating", "reference", "no function"],
+    ids=["no pair", "no tuple", "nothing floating", "nothing", "two arguments", "reference", "no function"],
 )
 def test_bad_calls_are_errors(call, error, message, as_for_users):
     with pytest.raises(error, match=message):
@@ -128,6 +139,32 @@ def test_a_rule_against_a_reference():
     other = fnn.check_custom_vjp(right, X, Y, 3, reference=lambda x, y, n: (jnp.cos(x) * n, x + y))
     assert (other.ok, other.verdict, other.leaves) == (False, "undecided", ())
     assert "the reference is another function" in other.reason
+    other = fnn.check_custom_vjp(right, X, Y, 3, reference=lambda x, y, n: (jnp.sin(x).sum() * n, x + y))
+    assert "gives an output of [0] of shape (4, 3), the reference one of ()" in other.reason
+
+
+def test_a_wrong_rule_is_explained_by_the_caller_s_own_lines():
+    @jax.custom_vjp
+    def dense(w, x):
+        return jnp.tanh(x @ w)
+
+    def backward(saved, dy):
+        w, x, y = saved
+        dz = dy * (1 - y)  # and not 1 − y²
+        return x.T @ dz, dz @ w.T
+
+    dense.defvjp(lambda w, x: (dense(w, x), (w, x, dense(w, x))), backward)
+    diagnosis = fnn.check_custom_vjp(dense, Y.T @ X, X).diagnosis.replace("\n", " ")
+    assert re.search(r"in the `tanh` in `return jnp\.tanh\(x @ w\)` \(test_vjp\.py line \d+\)", diagnosis), diagnosis
+    # All operations of the reference are JAX's own: the line is that of the check.
+    diagnosis = fnn.check_custom_vjp(square_root(), jnp.abs(X) + 1, reference=jnp.sqrt).diagnosis
+    assert ".py" not in diagnosis.replace("test_vjp.py", ""), diagnosis
+
+
+def square_root():
+    root = jax.custom_vjp(jnp.sqrt)
+    root.defvjp(lambda x: (jnp.sqrt(x), x), lambda x, dy: (dy / jnp.sqrt(x),))
+    return root
 
 
 def test_rules_of_custom_jvp_are_checked_forward_too():

@@ -115,3 +115,7 @@ def test_a_pair_of_ones_own_becomes_a_layer():
     assert fnn.check_layer(cube, jnp.array([[1.0, -2.0]], WIDEST)).ok
     wrong = activation_layer(lambda z: (z**3, z), lambda z, da: da * z**2)
     assert fnn.check_layer(wrong, jnp.array([[1.0, -2.0]], WIDEST)).leaves[0].cause == "scaled"
+    without_residuals = activation_layer(jnp.tanh, lambda z, da: da, fnn.LayerSpec("mine"))
+    for x in (jnp.ones((2, 3), WIDEST), jnp.ones((4, 3), WIDEST)):  # two rows are no pair
+        with pytest.raises(TypeError, match=r"mine\(forward\): expected \(a, residuals\), got one array \(\d, 3\)"):
+            fnn.check_layer(without_residuals, x)

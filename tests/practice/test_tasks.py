@@ -257,6 +257,8 @@ def test_files_hints_and_progress_on_the_command_line(tmp_path, monkeypatch, cap
     ):
         assert command.main(arguments) == 2
         assert f"found none at {arguments[-1]}" in capsys.readouterr().err
+    assert command.main(["export", "--to", "practice/sgd_step.py"]) == 2
+    assert "expected a folder, got the file practice/sgd_step.py" in capsys.readouterr().err
     assert command.main(["grade", "practice"]) == 2
     assert command.main(["hint", "relu-backwards"]) == 2
     assert "'relu-backward'" in capsys.readouterr().err

@@ -4,6 +4,7 @@ import functools
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +13,7 @@ from jaxtyping import PyTree
 
 from funcnn._numerics.arrays import as_float64, max_abs
 from funcnn._numerics.precision import allow_promotion, highest_matmul_precision
-from funcnn._numerics.program import primitive_names
+from funcnn._numerics.program import leave_out_of_lines, primitive_names
 from funcnn._numerics.widening import OPAQUE
 from funcnn.gradcheck.engine.comparison import Pair, Tolerance, compare, noise_tolerances, relative_tolerances
 from funcnn.gradcheck.engine.functions import check_any_floating, floating_functions
@@ -38,10 +39,12 @@ from funcnn.gradcheck.engine.stability import (
 from funcnn.gradcheck.engine.steps import tapped_steps, verdict_on_properties
 from funcnn.gradcheck.engine.surrogates import surrogates_of_steps
 from funcnn.gradcheck.engine.ties import find_ties
-from funcnn.gradcheck.engine.verdict import Decision, arbitrate, confirm
+from funcnn.gradcheck.engine.verdict import NO_SLOPE, Decision, arbitrate, confirm
 from funcnn.gradcheck.explanation.diagnosis import diagnose_leaves
 from funcnn.gradcheck.explanation.summary import explanation
 from funcnn.gradcheck.report import Cost, GradientReport, LeafReport, PropertyReport
+
+leave_out_of_lines(Path(__file__).parents[1])  # the lines that a report quotes are the caller's
 
 _OTHER_SLOPE = "the loss has another slope than the one by hand"
 _MAX_TOLERANCE = 0.05  # of a leaf's largest entry, beyond which nothing is called right
@@ -310,7 +313,7 @@ def _decide_by_measurement(comparison, pairs, rows, disputed, reference) -> tupl
             rows[number] = row._replace(cause="kink", detail="between the one-sided slopes of the loss")
     unmeasured = [number for number in disputed if not np.isfinite(pairs[number].reference).all()]
     if disputed and len(unmeasured) == len(disputed) and np.isfinite(pairs[disputed[0]].by_hand).all():
-        return rows, Decision("undecided", "the loss has no values around the parameters to measure a slope by", {})
+        return rows, Decision("undecided", NO_SLOPE, {})
     if not disputed:
         for number in wrong_leaves_along_directions(comparison, [pair.by_hand for pair in pairs]):
             if rows[number].cause != "kink":

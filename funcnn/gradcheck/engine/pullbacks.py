@@ -109,11 +109,14 @@ class Question(NamedTuple):
             spacing = max(float(jnp.finfo(dtype).eps), coarsest) if jnp.issubdtype(dtype, jnp.inexact) else 0.0
             if np.all(gaps <= spacing**0.5 * max_abs(second)) or np.array_equal(first, second, equal_nan=True):
                 continue
-            worst = np.unravel_index(np.argmax(gaps), gaps.shape)
-            values = f"{first[worst]:.6g} where the reference gives {second[worst]:.6g}"
-            where = f"entry {tuple(map(int, worst))}" + (f" of {jax.tree_util.keystr(path)}" if path else "")
-            values = values if first.shape == second.shape else f"shape {first.shape}, the reference's {second.shape}"
-            reason = f"the reference is another function: the function gives {values}, at {where}"
+            of_leaf = f" of {jax.tree_util.keystr(path)}" if path else ""
+            if first.shape != second.shape:
+                values = f"an output{of_leaf} of shape {first.shape}, the reference one of {second.shape}"
+            else:
+                worst = np.unravel_index(np.argmax(gaps), gaps.shape)
+                values = f"{first[worst]:.6g} where the reference gives {second[worst]:.6g}, "
+                values += f"at entry {tuple(map(int, worst))}{of_leaf}"
+            reason = f"the reference is another function: the function gives {values}"
             return GradientReport(False, (), f"{reason[0].upper()}{reason[1:]}. {SURROGATE}", "undecided", reason)
         return None
 
@@ -243,7 +246,8 @@ def split_arguments(name: str, args: tuple) -> Arguments:
         raise TypeError(f"{name}(args): expected arrays, got tracers. Call it outside jit, vmap and grad.")
     apart = select_arguments(args)
     if not jax.tree.leaves(apart.floating):
-        raise TypeError(f"{name}(args): expected at least one floating array to differentiate by, got {args!r}.")
+        advice = "Pass floating arrays, such as jnp.asarray(x, float)." if args else f"Pass them: {name}(…, x)."
+        raise TypeError(f"{name}(args): expected at least one floating array to differentiate by, got {args}. {advice}")
     return apart
 
 

@@ -19,6 +19,9 @@ from funcnn.gradcheck.engine.precision import Comparison
 from funcnn.gradcheck.engine.slopes import Slope
 from funcnn.gradcheck.report import Verdict
 
+NO_SLOPE = "the loss is not finite around the parameters, so its slope can't be measured"
+"""The reason where the loss has no values to measure."""
+
 _CONFIRMED = 3e-4  # coarse and cheap, because two gradients that share no code agree already
 _MAX_LEAVES = 8
 _MAX_ENTRIES = 64
@@ -139,7 +142,7 @@ def _arbitrate_finite(comparison, pairs, leaves, kinks) -> Decision:
     by_autodiff, _ = predicted_slope([_replace_nonfinite(pair.reference) for pair in pairs], direction)
     slope = slope_along(comparison, direction)
     if slope is None:
-        return Decision("undecided", "the loss has no values around the parameters to measure a slope by", {})
+        return Decision("undecided", NO_SLOPE, {})
     gap = abs(by_hand - by_autodiff)
     figures = (
         f"along their difference the loss has the slope {slope.value:.6g}, by hand it is {by_hand:.6g}, "
