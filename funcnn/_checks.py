@@ -139,7 +139,9 @@ def checked_bool(name: str, value: Any) -> bool:
 def positive_integer(name: str, value: Any, expected: str = "a positive integer") -> int:
     """Return ``value`` as a Python integer; raise where it is not a positive one, or a TypeError on ``expected``."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name}: expected {expected}, got {value!r} of type {type(value).__name__}.")
+        is_whole = isinstance(value, float) and value.is_integer()
+        advice = f" Pass {int(value)}; a quotient is an integer by //." if is_whole else ""
+        raise TypeError(f"{name}: expected {expected}, got {value!r} of type {type(value).__name__}.{advice}")
     try:
         count = operator.index(value)
     except TypeError as error:

@@ -212,7 +212,7 @@ BAD_CALLS = {
         ValueError,
         r"linear\(out_features\): expected a positive integer",
     ),
-    "a width that is a float": (lambda: fnn.linear(3.0, 2), TypeError, r"got 3.0 of type float"),
+    "a width that is a float": (lambda: fnn.linear(3.0, 2), TypeError, r"got 3\.0 of type float\. Pass 3; "),
     "a network of one size": (lambda: fnn.mlp((3,)), ValueError, r"mlp\(sizes\): expected at least two numbers"),
     "a network of a size": (lambda: fnn.mlp(3), ValueError, r"mlp\(sizes\): expected at least two numbers.*got 3"),
     "sizes that hold a zero": (

@@ -142,7 +142,9 @@ def _arbitrate_finite(comparison, pairs, leaves, kinks) -> Decision:
     by_autodiff, _ = predicted_slope([_replace_nonfinite(pair.reference) for pair in pairs], direction)
     slope = slope_along(comparison, direction)
     if slope is None:
-        return Decision("undecided", NO_SLOPE, {})
+        value = comparison.gradients.value
+        is_finite = np.isfinite(np.asarray(value))
+        return Decision("undecided", NO_SLOPE if is_finite else f"the loss is {value} there, and has no slope", {})
     gap = abs(by_hand - by_autodiff)
     figures = (
         f"along their difference the loss has the slope {slope.value:.6g}, by hand it is {by_hand:.6g}, "
