@@ -15,7 +15,9 @@ import funcnn as fnn
 LONGEST_TITLE = 40
 TITLES = {
     "funcnn.backprop": "Gradients of a model",
+    "funcnn.nonfinite": "Sources of NaN and infinity",
     "funcnn.optimizercheck": "Checks of optimizers",
+    "funcnn.practice": "Exercises and their grader",
     "funcnn.types": "Types",
 }
 """Titles in the place of those that the modules' docstrings give."""

@@ -44,7 +44,7 @@ from funcnn.gradcheck.explanation.diagnosis import diagnose_leaves
 from funcnn.gradcheck.explanation.summary import explanation
 from funcnn.gradcheck.report import Cost, GradientReport, LeafReport, PropertyReport
 
-leave_out_of_lines(Path(__file__).parents[1])  # the lines that a report quotes are the caller's
+leave_out_of_lines(Path(__file__).parent)  # the lines that a report quotes are the caller's
 
 _OTHER_SLOPE = "the loss has another slope than the one by hand"
 _MAX_TOLERANCE = 0.05  # of a leaf's largest entry, beyond which nothing is called right
