@@ -128,6 +128,12 @@ CASES = {
     "floats for labels in a list": (X, [0.0, 1.0, 1.0, 0.0], "y = jnp.asarray(y, int)", {}),
     "labels with an axis more": (FRAME, pandas.DataFrame({"y": Y}), "y = np.asarray(y)[..., 0]", {}),
     "integers for values": (X, Y[:, None], f"y = jnp.asarray(y, jnp.{WIDE})", {"outputs": 1, "loss": SIGMOID}),
+    "integers without an axis": (
+        X,
+        Y,
+        f"Then cast the targets once: y = jnp.asarray(y, jnp.{WIDE})",
+        {"outputs": 1, "loss": SIGMOID, "code": f"y = np.asarray(y)[..., None]; y = jnp.asarray(y, jnp.{WIDE})"},
+    ),
     "values without an axis": (
         FRAME, FRAME.age, "y = np.asarray(y)[..., None]", {"outputs": 1, "loss": SQUARED},
     ),

@@ -57,9 +57,10 @@ def matching_target(name: str, prediction: Any, target: Any) -> tuple[Array, Arr
     """Return both as arrays of one shape and dtype; raise where they differ."""
     prediction, target = floating_array(f"{name}(prediction)", prediction), numeric_array(f"{name}(target)", target)
     if prediction.shape != target.shape:
+        cast = f" Then {_cast_advice(prediction)}" if target.dtype != prediction.dtype else ""
         raise ValueError(
             f"{name}: expected targets of the prediction's shape {prediction.shape}, got {target.shape}, "
-            f"which would broadcast or fail. {_shape_advice(prediction.shape, target.shape)}"
+            f"which would broadcast or fail. {_shape_advice(prediction.shape, target.shape)}{cast}"
         )
     _check_target_dtype(name, prediction, target)
     _check_batch(name, prediction)
@@ -116,8 +117,12 @@ def _check_target_dtype(name, prediction, target):
     if target.dtype != prediction.dtype:
         raise TypeError(
             f"{name}: expected targets in the prediction's dtype {prediction.dtype}, got {target.dtype}. "
-            f"Cast them once, before training: y = jnp.asarray(y, jnp.{prediction.dtype})."
+            f"Before training, {_cast_advice(prediction)}"
         )
+
+
+def _cast_advice(prediction):
+    return f"cast the targets once: y = jnp.asarray(y, jnp.{prediction.dtype})."
 
 
 def mean_over_rows(scores: Array, target: Array) -> Array:
