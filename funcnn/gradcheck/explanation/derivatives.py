@@ -141,6 +141,16 @@ def _reduce_extreme(parameters, inputs, outputs, given):
     return [won * np.expand_dims(given[0] / won.sum(axis=axes), axes)]
 
 
+def to_first_winner(parameters, inputs, outputs, given) -> list[np.ndarray]:
+    """Return the cotangent of a maximum, or of a minimum, given to the first of the entries that tie."""
+    axes = tuple(parameters["axes"])
+    won = np.moveaxis(inputs[0] == np.expand_dims(outputs[0], axes), axes, range(-len(axes), 0))
+    rows = won.reshape(*won.shape[: won.ndim - len(axes)], -1)
+    first = (np.cumsum(rows, axis=-1) == 1) & rows
+    first = np.moveaxis(first.reshape(won.shape), range(-len(axes), 0), axes)
+    return [first * np.expand_dims(given[0], axes)]
+
+
 def _broadcast_in_dim(parameters, inputs, outputs, given):
     places = tuple(int(place) for place in parameters["broadcast_dimensions"])
     summed = given[0].sum(axis=tuple(axis for axis in range(given[0].ndim) if axis not in places))

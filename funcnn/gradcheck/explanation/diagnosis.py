@@ -15,7 +15,7 @@ from funcnn.gradcheck.explanation.difference import describe_difference
 from funcnn.gradcheck.explanation.leaf import Diagnosis, Facts, Leaf, WrongLeaf, loosen_tolerances, normalize
 from funcnn.gradcheck.explanation.numbers import is_close
 from funcnn.gradcheck.explanation.problem import Problem
-from funcnn.gradcheck.explanation.proposals import ALONE, FAMILIES
+from funcnn.gradcheck.explanation.proposals import ALONE, FAMILIES, OF_TIES
 from funcnn.gradcheck.explanation.recording import record_numpy
 from funcnn.gradcheck.explanation.search import Target, search
 from funcnn.gradcheck.explanation.situation import Situation
@@ -24,6 +24,7 @@ from funcnn.gradcheck.report import LeafReport
 
 _NEAR = 1e-6  # between the gradient by a recorded program and the measured one
 _ROUNDING = 1e-10
+_SHARE_ALONE = 0.2  # of the work of the first search
 
 
 def diagnose_leaves(
@@ -131,11 +132,13 @@ def diagnose_by_program(problem: Problem, facts: Facts, sought: Sequence[int]) -
     target = Target(tape, facts, sought)
     situation = Situation(tape, problem, target)
     findings = search(target, (family(situation) for family in FAMILIES))
+    if not findings and (other := situation.with_first_winners()) is not None:
+        findings = search(other.target, (family(other) for family in OF_TIES), _SHARE_ALONE)
     found = {number: finding.diagnosis for finding in findings[::-1] for number in finding.explained}
     for number in sought:
         if number not in found and detect(number, facts, LOOSE) is None:
             alone = situation.of_one_leaf(number)
-            for finding in search(alone.target, (family(alone) for family in ALONE)):
+            for finding in search(alone.target, (family(alone) for family in ALONE), _SHARE_ALONE):
                 cause, detail = finding.diagnosis
                 found[number] = cause, f"{detail}, for the gradient of {facts.leaves[number].path or 'it'} alone"
     return found

@@ -1,6 +1,7 @@
 """The search for a wrong backward pass that gives the gradient by hand."""
 
 import copy
+import functools
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from funcnn._numerics.arrays import max_abs
+from funcnn.gradcheck.explanation.directions import Directions, is_explained, is_multiple
 from funcnn.gradcheck.explanation.leaf import Diagnosis, Facts
 from funcnn.gradcheck.explanation.numbers import is_ratio_of_digits
 from funcnn.gradcheck.explanation.tape import Rules, Tape
@@ -17,6 +19,7 @@ from funcnn.gradcheck.report import Cause
 
 _logger = logging.getLogger(__name__)
 _WORK = 600_000
+_RULED_OUT = 0.03  # of a backward pass
 
 Seeds: TypeAlias = Mapping[int, np.ndarray]
 """Changes of the cotangents of some values."""
@@ -131,6 +134,31 @@ class Target:
         target.sought, target.wrong, target._right, target.is_alone = {number}, {number}, set(), True
         return target
 
+    def of_tape(self, tape: Tape) -> "Target":
+        """Return the same target for another tape of the same loss."""
+        target = copy.copy(self)
+        target.tape = tape
+        target.__dict__.pop("directions", None)
+        return target
+
+    @functools.cached_property
+    def directions(self) -> Directions:
+        """Directions of the parameters, along which a change is compared with the difference."""
+        return Directions(self.tape)
+
+    def may_explain(self, term: Seeds, rest: Seeds | None = None) -> bool:
+        """Whether changes may explain a sought leaf: the term, or a multiple of it where there is a rest."""
+        for number in frozenset().union(*(self.tape.sources[value] for value in (*term, *(rest or ())))) & self.sought:
+            if not self.directions.can_tell(number):
+                return True
+            there = self.directions.of_difference(number, self.differences[number], self.tolerances[number])
+            change = self.directions.of_change(number, term)
+            if rest is None and is_explained(change, there):
+                return True
+            if rest is not None and is_multiple(change, there, self.directions.of_change(number, rest)):
+                return True
+        return False
+
     def is_right_before(self, numbers: Iterable[int]) -> bool:
         """Whether a change of the cotangents of some values makes a right leaf wrong: one that is not about zero."""
         return any(self.tape.sources[number] & self._right for number in numbers)
@@ -198,7 +226,7 @@ class Finding(NamedTuple):
     explained: set[int]
 
 
-def search(target: Target, families: Iterable[Iterator[Proposal]]) -> list[Finding]:
+def search(target: Target, families: Iterable[Iterator[Proposal]], share: float = 1.0) -> list[Finding]:
     """Return what explains the sought leaves: one finding for all of them, or several for parts of them.
 
     A fixed amount of work is done, the same on every machine: ``_WORK`` operations, of which one family may do a
@@ -207,23 +235,25 @@ def search(target: Target, families: Iterable[Iterator[Proposal]]) -> list[Findi
     Args:
         target: what must be explained.
         families: wrong backward passes, the most telling first.
+        share: of the work.
     """
     with np.errstate(all="ignore"):
-        return _search(target, families)
+        return _search(target, families, share * _WORK)
 
 
-def _search(target, families) -> list[Finding]:
+def _search(target, families, work) -> list[Finding]:
     cost = len(target.tape.steps) + sum(np.size(value) for value in target.tape.values) / 200
-    most, tried, partial = _WORK / cost, 0.0, list[Finding]()
+    most, tried, partial = work / cost, 0.0, list[Finding]()
     for family in families:
         before = tried
         for proposal in _guarded(family):
-            finding = try_proposal(target, proposal)
+            is_tried = not is_ruled_out(target, proposal)
+            finding = try_proposal(target, proposal) if is_tried else None
             if finding is not None and finding.explained >= target.sought:
                 return [finding]
             if finding is not None and finding.explained & target.sought:
                 partial.append(finding)
-            tried += _share(target, proposal)
+            tried += 1.0 if is_tried else _RULED_OUT
             if tried - before > most / 4:
                 break
         if tried > most or set().union(*(finding.explained for finding in partial)) >= target.sought:
@@ -231,12 +261,16 @@ def _search(target, families) -> list[Finding]:
     return _combine(target, partial)
 
 
-def _share(target, proposal) -> float:
-    """Return the part of a whole backward pass that a proposal takes."""
-    if not isinstance(proposal, Change):
-        return 1.0
-    producers = [target.tape.producer.get(number, 0) for number in proposal.seeds]
-    return 0.05 + max(producers, default=0) / max(len(target.tape.steps), 1)
+def is_ruled_out(target: Target, proposal: Proposal) -> bool:
+    """Whether a proposal explains no sought leaf, by what takes no backward pass."""
+    try:
+        if isinstance(proposal, Change):
+            return target.is_right_before(proposal.seeds) or not target.may_explain(proposal.seeds)
+        if isinstance(proposal, Multiple) and len(proposal.terms) == 1:
+            return not target.may_explain(proposal.terms[0], proposal.rest)
+    except ValueError:  # arrays that don't fit into the loss
+        return True
+    return False
 
 
 def _guarded(family: Iterator[Proposal]) -> Iterator[Proposal]:

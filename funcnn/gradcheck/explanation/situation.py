@@ -38,6 +38,13 @@ class Situation:
         situation.target = self.target.of_one_leaf(number)
         return situation
 
+    def with_first_winners(self) -> "Situation | None":
+        """Return the same situation where the first of the entries that tie for a maximum takes all; ``None`` if no
+        entries tie.
+        """
+        tape = self.tape.with_first_winners()
+        return Situation(tape, self.problem, self.target.of_tape(tape)) if tape is not None else None
+
     @functools.cached_property
     def activations(self) -> list[Activation]:
         """The activations, those that span most steps first."""

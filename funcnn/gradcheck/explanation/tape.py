@@ -4,6 +4,7 @@ The backward pass runs in NumPy and compiles almost nothing, so hundreds of wron
 compared with a gradient written by hand.
 """
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
@@ -14,7 +15,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from funcnn._numerics.program import Program, bind, callee, is_inlined, scan_counts
-from funcnn.gradcheck.explanation.derivatives import cotangents, fallback_derivative
+from funcnn.gradcheck.explanation.derivatives import cotangents, fallback_derivative, to_first_winner
 from funcnn.gradcheck.explanation.location import is_inside
 
 Rule: TypeAlias = Callable[[np.ndarray], Iterable[tuple[int, np.ndarray]]]
@@ -25,6 +26,7 @@ Rules: TypeAlias = Mapping[int, Rule]
 
 _NONE: Mapping[int, Any] = MappingProxyType({})
 _PLAIN = {"scatter", "scatter-add", "gather", "dynamic_slice", "dynamic_update_slice", "pad"}
+_EXTREMES = ("reduce_max", "reduce_min")
 _MAX_STEPS = 3000
 _MAX_NUMBERS = 30_000_000
 
@@ -75,7 +77,11 @@ class Tape:
         consumers: from a value to the numbers of the steps that use it.
         cotangents: the cotangent of each value in the right backward pass; ``None`` without one.
         right_gradient: the gradient of each parameter in it.
+        gives_to_first: whether the first of the entries that tie for a maximum takes its cotangent, and they do not
+            share it.
     """
+
+    gives_to_first = False
 
     def __init__(self, params: Sequence[Any], *, ignores_stops: bool = False):
         self.ignores_stops = ignores_stops
@@ -147,6 +153,8 @@ class Tape:
         inputs = [instead.get(place, self.values[number]) for place, number in enumerate(step.inputs)]
         outputs = [self.values[number] for number in step.outputs] if results is None else results
         active = [self.is_active[number] for number in step.inputs]
+        if self.gives_to_first and step.name in _EXTREMES:
+            return list(to_first_winner(step.parameters, inputs, outputs, given))
         found = cotangents(step.name, step.parameters, inputs, outputs, given, active)
         if found is not None:
             return found
@@ -154,6 +162,23 @@ class Tape:
         if key not in self._fallbacks:
             self._fallbacks[key] = fallback_derivative(step.equation, active)
         return self._fallbacks[key](inputs, given)
+
+    def with_first_winners(self) -> "Tape | None":
+        """Return the tape on which the first of the entries that tie for a maximum takes its cotangent.
+
+        It is ``None`` if none tie, or if the gradient of a parameter is another one then.
+        """
+        tape = copy.copy(self)
+        tape.gives_to_first = True
+        tape.cotangents = tape.backward({tape.result: np.ones_like(tape.values[tape.result])})
+        tape.right_gradient = tape.wrong_gradient({})
+        is_same = all(map(np.allclose, tape.right_gradient, self.right_gradient))
+        has_ties = any(
+            not np.array_equal(ours, other)
+            for step in self.steps if step.name in _EXTREMES
+            for ours, other in [(tape.cotangents[step.inputs[0]], self.cotangents[step.inputs[0]])]
+        )  # fmt: skip
+        return tape if has_ties and is_same else None
 
     def rule(self, number: int) -> Rule:
         """Return the right rule of a value that is its step's only output."""

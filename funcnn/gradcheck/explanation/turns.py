@@ -76,6 +76,8 @@ class Turns:
             yield f"{name} of the turn before{words}", True, [arrays[0] if end is None else end, *arrays[:-1]]
         yield f"{name} of the next turn, around the end", True, [*arrays[1:], arrays[0]]
         yield f"{name} of the turn before, around the end", True, [arrays[-1], *arrays[:-1]]
+        if count > 2:
+            yield f"{name} of the turns in reversed order", False, arrays[::-1]
 
 
 def _beside(edge: Edge) -> int:

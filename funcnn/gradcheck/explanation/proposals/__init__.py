@@ -22,10 +22,12 @@ from funcnn.gradcheck.explanation.proposals.convolution import (
 )
 from funcnn.gradcheck.explanation.proposals.convolution_forms import propose_convolutions
 from funcnn.gradcheck.explanation.proposals.factors import propose_factors
+from funcnn.gradcheck.explanation.proposals.gates import propose_exchanged_factors, propose_slopes_of_parts
 from funcnn.gradcheck.explanation.proposals.layout import (
     propose_layouts,
     propose_orders_of_parts,
     propose_parts_of_sums,
+    propose_rearranged_gradients,
     propose_rolls,
 )
 from funcnn.gradcheck.explanation.proposals.leaves import propose_ways_of_leaves
@@ -100,7 +102,9 @@ FAMILIES: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
     propose_lost_uses,
     propose_slopes_of_groups,
     propose_slopes_of_turns,
+    propose_slopes_of_parts,
     propose_operands_of_turns,
+    propose_exchanged_factors,
     propose_convolutions,
     propose_paddings,
     propose_windows,
@@ -132,6 +136,7 @@ FAMILIES: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
     propose_masks_by_hand,
     propose_untransposed_maps,
     propose_misplaced_slopes,
+    propose_rearranged_gradients,
     propose_other_points,
     propose_loss_derivatives,
     propose_other_losses,
@@ -158,3 +163,13 @@ ALONE: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
     propose_loss_derivatives,
 )
 """The families that are tried of the gradient of one parameter alone, where the others find nothing."""
+
+OF_TIES: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
+    propose_paddings,
+    propose_slices,
+    propose_windows,
+    propose_pooling,
+    propose_reductions,
+    propose_overwritten_parts,
+)
+"""The families that are tried where entries tie for a maximum, and the first one takes all."""

@@ -130,7 +130,7 @@ def propose_orders_of_parts(situation: Situation) -> Iterator[Proposal]:
     seen = set[tuple[int, ...]]()
     for group in (*situation.turns.values, *single):
         numbers = tuple(number for number in group if tape.cotangents[number] is not None)
-        cut = _cut(situation, numbers[0]) if numbers and numbers not in seen else None
+        cut = parts_of(situation, numbers[0]) if numbers and numbers not in seen else None
         seen.add(numbers)
         if cut is None:
             continue
@@ -144,7 +144,7 @@ def propose_orders_of_parts(situation: Situation) -> Iterator[Proposal]:
             yield from _in_order(situation, numbers, axis, sizes, order, text)
 
 
-def _cut(situation, number) -> tuple[int, list[int]] | None:
+def parts_of(situation, number) -> tuple[int, list[int]] | None:
     """Return the axis along which a value is cut or joined, and the sizes of the parts; ``None`` if it is neither."""
     tape = situation.tape
     producer = tape.producer.get(number)
@@ -185,6 +185,29 @@ def _in_order(situation, numbers: Sequence[int], axis, sizes, order, text) -> It
             right = tape.rule(number)
             rules[number] = lambda cotangent, right=right: right(np.take(cotangent, places, axis))
     yield Replacement("swapped", f"{text}, in the gradient", rules)
+
+
+def propose_rearranged_gradients(situation: Situation) -> Iterator[Proposal]:
+    """Yield each value with its gradient reversed, moved, or with two axes exchanged."""
+    for number, d in enumerate(situation.tape.cotangents):
+        if d is None or not d.ndim:
+            continue
+        words = f"the gradient of {situation.name_of(number)} is by hand"
+        for axis in range(d.ndim):
+            if d.shape[axis] > 1:
+                change = np.flip(d, axis) - d
+                yield Change("kernel_flipped", f"{words} reversed along axis {axis}", {number: change})
+            for move in (1, -1) if d.shape[axis] > 2 else ():
+                moved = np.roll(d, move, axis)
+                text = f"{words} moved by {move} along axis {axis}"
+                yield Change("shifted", f"{text}, around the end", {number: moved - d})
+                end = _entry(d.ndim, axis, d.shape[axis], 0 if move > 0 else d.shape[axis] - 1)
+                yield Change("shifted", f"{text}, with 0 at the end", {number: moved * (1 - end) - d})
+        for first, second in itertools.combinations(range(d.ndim), 2):
+            if d.shape[first] == d.shape[second] > 1:
+                change = np.swapaxes(d, first, second) - d
+                detail = f"{words} taken with the axes {first} and {second} exchanged"
+                yield Change("transposed", detail, {number: change})
 
 
 def propose_rolls(situation: Situation) -> Iterator[Proposal]:

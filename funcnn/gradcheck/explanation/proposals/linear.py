@@ -1,5 +1,9 @@
-"""Cause ``transposed`` of a linear map: by hand the map itself is applied on the way back, and not its transpose."""
+"""Causes ``transposed`` and ``scaled_path`` of a linear map, such as a rotation.
 
+By hand the map itself is applied on the way back and not its transpose, or nothing, or the transpose for other pairs.
+"""
+
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -28,12 +32,24 @@ def propose_untransposed_maps(situation: Situation) -> Iterator[Proposal]:
             right = tape.backward({last: incoming})[first]
             if forward is None or right is None:
                 continue
-            yield Change(
-                "transposed",
-                f"from {situation.name_of(first)} to {situation.where(last)} the loss is linear; "
-                "by hand the same map is applied on the way back, and not its transpose",
-                {first: forward(incoming) - right},
-            )
+            words = f"from {situation.name_of(first)} to {situation.where(last)} the loss is linear; by hand"
+            text = f"{words} the same map is applied on the way back, and not its transpose"
+            yield Change("transposed", text, {first: forward(incoming) - right})
+            text = f"{words} the map is left out on the way back: the gradient goes on as it is"
+            yield Change("scaled_path", text, {first: incoming - right})
+            for order, inverse in _other_pairs(incoming.shape[-1]):
+                other = tape.backward({last: incoming[..., order]})[first]
+                text = f"{words} the last axis is taken on the way back as pairs of neighbours where it is two halves,"
+                text += " or the other way round"
+                if other is not None:
+                    yield Change("transposed", text, {first: other[..., inverse] - right})
+
+
+def _other_pairs(size) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the orders by which pairs of neighbours become two halves and the other way round, with their inverses."""
+    if size > 2 and size % 2 == 0:
+        order = np.arange(size).reshape(2, -1).T.ravel()
+        yield from itertools.permutations((order, np.argsort(order)))
 
 
 def _linear_map(tape, first, last):

@@ -34,6 +34,14 @@ def propose_paths_of_turns(situation: Situation) -> Iterator[Proposal]:
         for factor, cause, words in _FACTORS:
             detail = f"the path through {describe_operation(group[0].step)} is {words} by hand, in every turn"
             yield _scaled(situation, group, factor, cause, detail)
+        for some, which in ((group[:-1], "last"), (group[1:], "first")) if len(group) > 2 else ():
+            detail = f"the path through {describe_operation(group[0].step)} is left out by hand, in every turn but the"
+            yield _scaled(situation, some, 0.0, "lost_path", f"{detail} {which}")
+    for sources, groups in by_values.items():
+        for factor, cause, words in _FACTORS if len(groups) > 1 else ():
+            detail = f"the gradient of {situation.name_of(sources[-1])}, in all of its uses, is {words} by hand"
+            together = [edge for group in groups for edge in group]
+            yield _scaled(situation, together, factor, cause, f"{detail}, in every turn")
     chains = {sources: groups for sources, groups in by_values.items() if _is_chain(situation, groups)}
     for sources, groups in chains.items():
         name = situation.name_of(sources[-1])

@@ -70,6 +70,8 @@ def _formulas(tape, place, d) -> Iterator[tuple[Cause, str, np.ndarray]]:
         _formula(d, x_hat, scale, axes, centred, count=count - 1),
     )
     yield term, "with sums in the place of means", _formula(d, x_hat, scale, axes, centred, count=1)
+    if not centred:
+        yield term, "with the term of a mean, as where it is centred", _formula(d, x_hat, scale, axes)
     own_mean = h.mean(axis=axes, keepdims=True)
     for ddof, words in ((0, "the batch's own statistics"), (1, f"the variance divided by {count - 1}")):
         variance = h.var(axis=axes, keepdims=True, ddof=ddof) if count > ddof else np.ones(())
@@ -83,8 +85,10 @@ def _formulas(tape, place, d) -> Iterator[tuple[Cause, str, np.ndarray]]:
     yield term, "left out: the gradient goes on as it is", d
     yield term, "without 1/σ", _right(tape, place, d) / scale
     yield term, "with 1/σ twice", _right(tape, place, d) * scale
-    if len(axes) > 1 and place.is_trained:
+    if place.is_trained:
         yield from _over_fewer_axes(d, x_hat, scale, axes, centred)
+        yield from _over_more_axes(d, x_hat, scale, axes, centred)
+        yield from _of_other_groups(d, x_hat, scale, axes, centred)
     for axis in range(d.ndim):
         if (axis,) != axes and d.shape[axis] > 1:
             yield "wrong_axis", f"with means along axis {axis}", _formula(d, x_hat, scale, (axis,), centred, centred)
@@ -122,6 +126,37 @@ def _over_fewer_axes(d, x_hat, scale, axes, centred) -> Iterator[tuple[Cause, st
             yield "normalization_term", f"with the mean of dx̂ x̂ {words}", scale * (d - mean - x_hat * few_product)
             yield "normalization_term", f"with the mean of dx̂ {words}", scale * (d - few_mean - x_hat * product)
             yield "normalization_term", f"with both means {words}", scale * (d - few_mean - x_hat * few_product)
+        for some in itertools.combinations(axes, count):
+            part = int(np.prod([d.shape[axis] for axis in some]))
+            text = f"with sums divided by {part}, the count along axis {', '.join(map(str, some))} alone"
+            yield "normalization_term", text, _formula(d, x_hat, scale, axes, centred, centred, count=part)
+
+
+def _over_more_axes(d, x_hat, scale, axes, centred) -> Iterator[tuple[Cause, str, np.ndarray]]:
+    """Yield the formula with means over further axes."""
+    others = [axis for axis in range(d.ndim) if axis not in axes and d.shape[axis] > 1]
+    for count in range(1, len(others) + 1):
+        for some in itertools.combinations(others, count):
+            words = f"with means over axis {', '.join(map(str, some))} as well"
+            yield "normalization_term", words, _formula(d, x_hat, scale, tuple(sorted((*axes, *some))), centred, centred)
+
+
+def _of_other_groups(d, x_hat, scale, axes, centred) -> Iterator[tuple[Cause, str, np.ndarray]]:
+    """Yield the formula with means of groups of entries that aren't neighbours, where an axis is cut into groups."""
+    for axis in range(d.ndim - 1):
+        first, second = d.shape[axis : axis + 2]
+        if min(first, second) < 2 or (axis in axes) == (axis + 1 in axes):
+            continue
+
+        def mean(values, axis=axis, first=first, second=second):
+            cut = values.reshape(*d.shape[:axis], second, first, *d.shape[axis + 2 :])
+            means = np.swapaxes(cut, axis, axis + 1).mean(axis=axes, keepdims=True)
+            means = np.swapaxes(np.broadcast_to(means, d.shape), axis, axis + 1)
+            return means.reshape(d.shape)
+
+        wrong = scale * (d - (mean(d) if centred else 0.0) - x_hat * mean(d * x_hat))
+        words = f"with means of groups along axes {axis} and {axis + 1} whose entries aren't neighbours"
+        yield "normalization_term", words, wrong
 
 
 def _find(tape) -> Iterator[_Normalization]:
@@ -154,7 +189,7 @@ def _as_normalization(tape, h, x_hat, before, value) -> Iterator[_Normalization]
     every = range(before.ndim)
     several = [tuple(axis for axis in every if axis != kept) for kept in every[::-1]] if before.ndim > 2 else []
     several += [tuple(every[1:-1]), tuple(every[2:]), *itertools.combinations(every, 2)] if before.ndim > 3 else []
-    for axes in dict.fromkeys([(axis,) for axis in every] + several):
+    for axes in dict.fromkeys([(axis,) for axis in every] + several + _axes_of_sums(tape, before.shape)):
         if not axes or any(before.shape[axis] < 2 for axis in axes):
             continue
         centred = before - before.mean(axis=axes, keepdims=True)
@@ -173,6 +208,12 @@ def _as_normalization(tape, h, x_hat, before, value) -> Iterator[_Normalization]
             yield _Normalization(h, x_hat, axes, scale, True, False)
         elif not is_own and is_given and np.ptp(scale) > 1e-6 * max_abs(scale):
             yield _Normalization(h, x_hat, axes, scale, False, True)
+
+
+def _axes_of_sums(tape, shape) -> list[tuple[int, ...]]:
+    """Return the axes of the sums of the loss over arrays of a shape, as for the statistics of groups."""
+    sums = [step for step in tape.steps if step.name == "reduce_sum" and np.shape(tape.values[step.inputs[0]]) == shape]
+    return [tuple(map(int, step.parameters["axes"])) for step in sums]
 
 
 def _others(tape, h, x_hat) -> list[int]:

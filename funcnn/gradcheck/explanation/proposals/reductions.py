@@ -41,6 +41,9 @@ def _broadcast(edge: Edge, d, source, result, situation) -> Iterator[tuple[Cause
         if d.shape[axis] == source.size and others:
             yield "wrong_axis", f"summed over axis {', '.join(map(str, others))}", d.sum(axis=others)
     yield "wrong_axis", "the sum of everything", np.full(source.shape, d.sum())
+    for axes in itertools.combinations(range(d.ndim), d.ndim - source.ndim) if source.ndim > 1 else ():
+        if d.sum(axis=axes).shape == source.shape:
+            yield "wrong_axis", f"summed over axis {', '.join(map(str, axes))}", d.sum(axis=axes)
     if d.ndim == source.ndim:
         summed = tuple(axis for axis in range(d.ndim) if source.shape[axis] == 1 and d.shape[axis] > 1)
     else:
@@ -179,9 +182,36 @@ def _joined(edge, d, source, result, situation):
             yield "shifted", f"read from entry {start} on", part
 
 
+def _sliced(edge, d, source, result, situation):
+    """Yield a part, as the last step of a sequence, put back elsewhere."""
+    if edge.place != 0:
+        return
+    read = is_read(situation.tape, edge)
+    for axis in range(source.ndim):
+        size = source.shape[axis]
+        others = tuple(other for other in range(source.ndim) if other != axis)
+        entries = np.flatnonzero(read.any(axis=others))
+        if 1 < len(entries) < size:
+            for move in (1, -1):
+                yield "shifted", f"put {move} beside, along axis {axis}", np.roll(edge.part, move, axis)
+        if len(entries) != 1 or size < 2:
+            continue
+        entry, part = int(entries[0]), edge.part.sum(axis=axis, keepdims=True)
+        for move in (1, -1):
+            if 0 <= entry + move < size:
+                text = f"put into entry {entry + move} of axis {axis}, not {entry}"
+                yield "shifted", text, part * _only(source.shape, axis, entry + move)
+        for other, word in ((0, "first"), (size - 1, "last")):
+            if abs(other - entry) > 1:
+                text = f"put into the {word} entry of axis {axis}, not {entry}"
+                yield "wrong_operand", text, part * _only(source.shape, axis, other)
+        yield "mask", f"given to every entry of axis {axis}, not to {entry} alone", np.broadcast_to(part, source.shape)
+
+
 def _looked_up(edge, d, source, result, situation):
     if edge.place != 0:
         return
+    yield from _sliced(edge, d, source, result, situation)
     yield from _assigned(edge, d, source, situation)
     for axis in range(source.ndim):
         for step in (1, -1):
@@ -189,6 +219,7 @@ def _looked_up(edge, d, source, result, situation):
             end = 0 if step > 0 else source.shape[axis] - 1
             moved = np.roll(edge.part, step, axis) * (1 - _only(source.shape, axis, end))
             yield "shifted", f"put {step} beside, along axis {axis}, what leaves the array lost", moved
+    yield from _some_looked_up(edge, d, situation)
     for axis in range(d.ndim) if source.ndim == 1 < d.ndim else ():
         if d.shape[axis] == source.size:
             others = tuple(other for other in range(d.ndim) if other != axis)
@@ -197,6 +228,23 @@ def _looked_up(edge, d, source, result, situation):
         mean = np.broadcast_to(d.mean(axis=0), source.shape)
         yield "wrong_operand", "the mean of all, at every row", mean
         yield "wrong_operand", "the sum of all, at every row", mean * len(d)
+
+
+def _some_looked_up(edge, d, situation):
+    """Yield a look-up's gradient of some entries alone, or with its entries in another order."""
+
+    def back(given):
+        return situation.tape.local_cotangents(edge.step, [np.ascontiguousarray(given)])[0]
+
+    for axis in range(d.ndim - 1):
+        for entry, word in ((0, "first"), (d.shape[axis] - 1, "last")) if d.shape[axis] > 1 else ():
+            only = _only(d.shape, axis, entry)
+            cause = "subset_of_batch" if _lost(situation, axis, d) == "subset_of_batch" else "lost_use"
+            yield cause, f"that of the {word} entry of axis {axis} alone", back(d * only)
+            yield cause, f"without the {word} entry of axis {axis}", back(d * (1 - only))
+        if axis + 2 < d.ndim and d.shape[axis] == d.shape[axis + 1]:
+            text = f"put back with the axes {axis} and {axis + 1} of what is read exchanged"
+            yield "transposed", text, back(np.swapaxes(d, axis, axis + 1))
 
 
 def _assigned(edge, d, source, situation):
@@ -243,7 +291,7 @@ def propose_overwritten_parts(situation: Situation) -> Iterator[Proposal]:
         parts = [edge for edge in uses if edge.step.name in _PARTS and edge.place == 0 and len(edge.step.outputs) == 1]
         if len(parts) < 2 or len(parts) > _MOST_WINDOWS:
             continue
-        read = [_is_read(tape, edge) for edge in parts]
+        read = [is_read(tape, edge) for edge in parts]
         if not np.any(np.sum(read, axis=0) > 1):
             continue
         cause: Cause = "lost_use" if number in tape.params else "lost_path"
@@ -258,7 +306,7 @@ def propose_overwritten_parts(situation: Situation) -> Iterator[Proposal]:
                 yield Change(cause, detail, {number: whole - right})
 
 
-def _is_read(tape, edge) -> np.ndarray:
+def is_read(tape, edge) -> np.ndarray:
     """Return where a value is read by a step."""
     ones = np.ones_like(tape.values[edge.step.outputs[0]])
     return np.asarray(tape.local_cotangents(edge.step, [ones])[0]) != 0
@@ -311,4 +359,6 @@ _FAMILIES = {
     "sort": _sorted,
     "concatenate": _joined,
     "gather": _looked_up,
+    "slice": _sliced,
+    "dynamic_slice": _sliced,
 }
