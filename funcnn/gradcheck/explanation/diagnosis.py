@@ -24,7 +24,7 @@ from funcnn.gradcheck.report import LeafReport
 
 _NEAR = 1e-6  # between the gradient by a recorded program and the measured one
 _ROUNDING = 1e-10
-_SHARE_ALONE = 0.2  # of the work of the first search
+_SHARE_ALONE = 0.3  # of the work of the first search
 
 
 def diagnose_leaves(
@@ -135,12 +135,12 @@ def diagnose_by_program(problem: Problem, facts: Facts, sought: Sequence[int]) -
     if not findings and (other := situation.with_first_winners()) is not None:
         findings = search(other.target, (family(other) for family in OF_TIES), _SHARE_ALONE)
     found = {number: finding.diagnosis for finding in findings[::-1] for number in finding.explained}
-    for number in sought:
-        if number not in found and detect(number, facts, LOOSE) is None:
-            alone = situation.of_one_leaf(number)
-            for finding in search(alone.target, (family(alone) for family in ALONE), _SHARE_ALONE):
-                cause, detail = finding.diagnosis
-                found[number] = cause, f"{detail}, for the gradient of {facts.leaves[number].path or 'it'} alone"
+    left = [number for number in sought if number not in found and detect(number, facts, LOOSE) is None]
+    for number in left:
+        alone = situation.of_one_leaf(number)
+        for finding in search(alone.target, (family(alone) for family in ALONE), _SHARE_ALONE / len(left)):
+            cause, detail = finding.diagnosis
+            found[number] = cause, f"{detail}, for the gradient of {facts.leaves[number].path or 'it'} alone"
     return found
 
 

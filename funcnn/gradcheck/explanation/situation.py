@@ -68,7 +68,7 @@ class Situation:
                 seen.append(numbers)
                 name = "at every place" if len(key) == 1 else f"at every {self.where(group[0].h)}"
                 yield name, group
-                if len(group) > 2:
+                if len(group) > 2 and len(key) == 1:
                     yield "at all places but the last", group[:-1]
                     yield "at all places but the first", group[1:]
 

@@ -82,31 +82,37 @@ def rolled_gradient(back=-2):
     return gradient
 
 
-# The distances of all pairs.
+# The distances of all pairs, weighted.
+WEIGHTS = normal(4, 4)
+
+
 def pairs_loss(p, x):
     h = x @ p["w"]
-    return jnp.exp(-((h[:, None] - h[None]) ** 2).sum(axis=-1)).sum()
+    return (WEIGHTS * jnp.exp(-((h[:, None] - h[None]) ** 2).sum(axis=-1))).sum()
 
 
-def pairs_gradient(kept=np.ones((4, 4))):
+def pairs_gradient(kept=1.0):
     def gradient(p, x):
         h = x @ p["w"]
         gap = h[:, None] - h[None]
-        d = -2 * (jnp.exp(-(gap**2).sum(axis=-1)) * kept)[..., None] * gap
+        d = -2 * (WEIGHTS * jnp.exp(-(gap**2).sum(axis=-1)) * kept)[..., None] * gap
         return {"w": x.T @ (d.sum(axis=1) - d.sum(axis=0))}
 
     return gradient
 
 
-# An image cut into tiles along its one axis.
+# Two by three tiles, joined to a row.
+TILES = np.array([0.3, -1, 2, 0.7, 1.1, -0.4])
+
+
 def tiles_loss(p, x):
-    return (jnp.tanh(x * p["s"]).reshape(2, 3) @ np.arange(1.0, 4) ** 2 * np.array([1.0, -2])).sum()
+    return (jnp.tanh(x * p["s"]).reshape(6) * TILES).sum()
 
 
-def tiles_gradient(order=lambda d: d.reshape(6)):
+def tiles_gradient(order=lambda d: d.reshape(2, 3)):
     def gradient(p, x):
         h = jnp.tanh(x * p["s"])
-        return {"s": order(np.outer([1.0, -2], np.arange(1.0, 4) ** 2)) * (1 - h**2) * x}
+        return {"s": order(TILES) * (1 - h**2) * x}
 
     return gradient
 
@@ -116,9 +122,8 @@ MEAN, VARIANCE = normal(3), 0.5 + DRAW.random(3)
 
 
 def given_loss(p, x):
-    return ((x @ p["w"] - MEAN) / np.sqrt(VARIANCE + 1e-3)).sum() + (
-        ((x @ p["w"] - MEAN) / np.sqrt(VARIANCE + 1e-3)) ** 3
-    ).sum()
+    u = (x @ p["w"] - MEAN) / np.sqrt(VARIANCE + 1e-3)
+    return (u + u**3).sum()
 
 
 def given_gradient(is_trained=False):
@@ -204,7 +209,7 @@ NETS = {
     "largest": (largest_loss, largest_gradient, {"s": np.array([0.4, 0.7, -1.2, 0.8])}, normal(5, 4)),
     "rolled": (rolled_loss, rolled_gradient, {"s": normal(5)}, normal(2, 5)),
     "pairs": (pairs_loss, pairs_gradient, {"w": normal(3, 2)}, normal(4, 3)),
-    "tiles": (tiles_loss, tiles_gradient, {"s": normal(6)}, normal(6)),
+    "tiles": (tiles_loss, tiles_gradient, {"s": normal(2, 3)}, normal(2, 3)),
     "given": (given_loss, given_gradient, {"w": normal(2, 3)}, normal(5, 2)),
     "cell": (cell_loss, cell_gradient, *CELL),
     "filtered": (filtered_loss, filtered_gradient, {"w": normal(3), "u": normal(3, 3)}, normal(4, 3)),
@@ -231,7 +236,7 @@ THOROUGH = {"marks": pytest.mark.thorough}
         ("rolled", {"back": 2}, "transposed", "rolled in the same direction"),
         ("rolled", {"back": 0}, "shifted", "not rolled back"),
         ("pairs", {"kept": ABOVE}, "lost_path", "above the diagonal alone"),
-        ("tiles", {"order": lambda d: d.T.reshape(6)}, "wrong_axis", "cut into 3 parts of 2"),
+        ("tiles", {"order": lambda d: d.reshape(3, 2).T}, "wrong_axis", "cut into 3 parts of 2"),
         ("given", {"is_trained": True}, "normalization_term", "formula for training of the given statistics"),
         ("cell", {"weights": lambda z: (z, 1 - z)}, "wrong_operand", "are exchanged by hand"),
         pytest.param("cell", {"update": lambda d, z: d}, "activation_derivative", "left out in part 1", **THOROUGH),

@@ -11,10 +11,12 @@ from funcnn.gradcheck.explanation.proposals.activation import (
     propose_fitted_slopes,
     propose_misplaced_slopes,
     propose_slopes,
+    propose_slopes_at_other_values,
     propose_slopes_of_groups,
 )
 from funcnn.gradcheck.explanation.proposals.borders import propose_borders
 from funcnn.gradcheck.explanation.proposals.by_hand import propose_cotangents_of_turns, propose_values_of_turns
+from funcnn.gradcheck.explanation.proposals.calls import propose_values_of_other_calls
 from funcnn.gradcheck.explanation.proposals.convolution import (
     propose_paddings,
     propose_slices,
@@ -34,6 +36,7 @@ from funcnn.gradcheck.explanation.proposals.leaves import propose_ways_of_leaves
 from funcnn.gradcheck.explanation.proposals.linear import propose_untransposed_maps
 from funcnn.gradcheck.explanation.proposals.loops import (
     propose_misplaced_slopes_of_turns,
+    propose_numbers_of_turns,
     propose_operands_of_turns,
     propose_paths_of_turns,
     propose_slopes_of_turns,
@@ -47,7 +50,10 @@ from funcnn.gradcheck.explanation.proposals.masks import (
     propose_masks_by_hand,
     propose_pairs,
 )
-from funcnn.gradcheck.explanation.proposals.normalization import propose_normalization_formulas
+from funcnn.gradcheck.explanation.proposals.normalization import (
+    propose_normalization_formulas,
+    propose_normalizations_of_turns,
+)
 from funcnn.gradcheck.explanation.proposals.operands import (
     propose_constant_operands,
     propose_cotangents,
@@ -103,6 +109,8 @@ FAMILIES: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
     propose_slopes_of_groups,
     propose_slopes_of_turns,
     propose_slopes_of_parts,
+    propose_normalizations_of_turns,
+    propose_numbers_of_turns,
     propose_operands_of_turns,
     propose_exchanged_factors,
     propose_convolutions,
@@ -125,6 +133,8 @@ FAMILIES: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
     propose_updated_weights,
     propose_constant_operands,
     propose_operands,
+    propose_slopes_at_other_values,
+    propose_values_of_other_calls,
     propose_ways_of_leaves,
     propose_states_of_other_turns,
     propose_misplaced_slopes_of_turns,

@@ -14,6 +14,8 @@ from funcnn.gradcheck.explanation.search import Change, Proposal, Regression, Re
 from funcnn.gradcheck.explanation.situation import Situation
 from funcnn.gradcheck.report import Cause
 
+_MOST_VALUES = 60
+
 
 def propose_slopes(situation: Situation) -> Iterator[Proposal]:
     """Yield each activation with each wrong derivative."""
@@ -80,6 +82,23 @@ def propose_slopes_of_groups(situation: Situation) -> Iterator[Proposal]:
                     f"the derivative of {group[0].kind.name} is {group[0].kind.rule}; by hand it is {text}, {name}",
                     rules,
                 )
+
+
+def propose_slopes_at_other_values(situation: Situation) -> Iterator[Proposal]:
+    """Yield each activation with its derivative taken at another value of the loss."""
+    tape = situation.tape
+    for activation in situation.activations:
+        cotangent, z, h = _parts(situation, activation)
+        right = activation.kind.slope(z, h)
+        if not cotangent.any() or situation.is_repeated(activation.h):
+            continue
+        for number in situation.of_shape.get(z.shape, ())[:_MOST_VALUES]:
+            other = tape.values[number]
+            if other.dtype.kind != "f" or number in (activation.z, activation.h):
+                continue
+            text = f"taken at {situation.name_of(number)}"
+            wrong = activation.kind.slope(other, activation.kind.value(other))
+            yield _change(situation, activation, text, (wrong - right) * cotangent)
 
 
 def propose_misplaced_slopes(situation: Situation) -> Iterator[Proposal]:

@@ -11,7 +11,7 @@ from funcnn.gradcheck.explanation.proposals.layout import parts_of
 from funcnn.gradcheck.explanation.proposals.loops import groups_of_activations
 from funcnn.gradcheck.explanation.search import Change, Proposal, Replacement
 from funcnn.gradcheck.explanation.situation import Situation
-from funcnn.gradcheck.explanation.tape import Edge
+from funcnn.gradcheck.explanation.tape import Edge, Step
 from funcnn.gradcheck.explanation.turns import change_parts, elementwise
 
 
@@ -64,34 +64,32 @@ def propose_exchanged_factors(situation: Situation) -> Iterator[Proposal]:
     edges = {(edge.step.outputs[0], edge.place): edge for edge in situation.edges if edge.step.name == "mul"}
     single = [[edge] for edge in edges.values() if not situation.is_repeated(edge.step.outputs[0])]
     for group in (*situation.turns.uses, *single):
-        if group[0].step.name != "mul":
-            continue
-        for place in (0, 1):
-            others = [edges.get((_other_summand(tape, edge), place)) for edge in group]
-            partners = [other for other in others if other is not None]
-            if len(partners) == len(group):
-                yield from _exchanged(situation, group, partners)
+        others = [_other_product(tape, edge) for edge in group] if group[0].step.name == "mul" else [None]
+        for place in (0, 1) if all(step is not None for step in others) else ():
+            own = [edge.step.inputs[1 - edge.place] for edge in group]
+            factors = [step.inputs[1 - place] for step in others]
+            if [np.shape(tape.values[n]) for n in own] == [np.shape(tape.values[n]) for n in factors]:
+                partners = [edges.get((step.outputs[0], place)) for step in others]
+                changed = [*zip(group, factors, strict=True), *zip(partners, own, strict=True)]
+                yield _exchanged(situation, [(edge, factor) for edge, factor in changed if edge is not None])
 
 
-def _other_summand(tape, edge: Edge) -> int:
-    """Return what is added to the product of an edge where it is the first summand, -1 if nothing is."""
+def _other_product(tape, edge: Edge) -> Step | None:
+    """Return the product to which that of an edge is added as the first summand."""
     output = edge.step.outputs[0]
     steps = [tape.steps[position] for position in tape.consumers.get(output, ())]
-    return next((step.inputs[1] for step in steps if step.name == "add" and step.inputs[0] == output), -1)
+    added = next((step.inputs[1] for step in steps if step.name == "add" and step.inputs[0] == output), -1)
+    step = tape.steps[tape.producer[added]] if added in tape.producer else None
+    return step if step is not None and step.name == "mul" else None
 
 
-def _exchanged(situation, group: Sequence[Edge], partners: Sequence[Edge]) -> Iterator[Proposal]:
-    tape, both = situation.tape, [*group, *partners]
-    factors = [tape.values[edge.step.inputs[1 - edge.place]] for edge in (*partners, *group)]
-    if any(factor.shape != np.shape(tape.values[edge.step.inputs[1 - edge.place]])
-           for factor, edge in zip(factors, both, strict=True)):  # fmt: skip
-        return
+def _exchanged(situation, changed: Sequence[tuple[Edge, int]]) -> Proposal:
+    tape, edges = situation.tape, [edge for edge, _ in changed]
 
     def part(number, cotangent):
-        edge = both[number]
-        return tape.local_cotangents(edge.step, [cotangent], {1 - edge.place: factors[number]})[edge.place]
+        edge, factor = changed[number]
+        return tape.local_cotangents(edge.step, [cotangent], {1 - edge.place: tape.values[factor]})[edge.place]
 
-    first, second = (situation.name_of(edges[-1].source) for edges in (group, partners))
-    detail = f"the factors of {first} and {second} in {describe_operation(group[0].step)} are exchanged by hand"
-    detail += " in their gradients" + (", in every turn" if len(group) > 1 else "")
-    yield Replacement("wrong_operand", detail, change_parts(tape, both, part))
+    names = " and ".join(situation.name_of(edge.source) for edge in (edges[0], edges[-1]))
+    detail = f"the factors of {names} in {describe_operation(edges[0].step)} are exchanged by hand in their gradients"
+    return Replacement("wrong_operand", detail, change_parts(tape, edges, part))

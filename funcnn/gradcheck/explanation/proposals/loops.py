@@ -9,13 +9,14 @@ import numpy as np
 from funcnn.gradcheck.explanation.activations import Activation
 from funcnn.gradcheck.explanation.location import describe_operation
 from funcnn.gradcheck.explanation.search import Change, Misreading, Proposal, Replacement
-from funcnn.gradcheck.explanation.situation import Situation
+from funcnn.gradcheck.explanation.situation import LAYERS, Situation
 from funcnn.gradcheck.explanation.tape import Edge
 from funcnn.gradcheck.explanation.turns import Turns, change_parts, elementwise
 from funcnn.gradcheck.report import Cause
 
 _PRODUCTS = {"dot_general": (0, 1), "mul": (0, 1), "div": (0,)}
 _ORDER = {"dot_general": 0, "mul": 1, "div": 2}
+_MOST_SIZES = 12
 _FACTORS: tuple[tuple[float, Cause, str], ...] = (
     (0.0, "lost_path", "left out"),
     (2.0, "scaled_path", "counted twice"),
@@ -34,7 +35,8 @@ def propose_paths_of_turns(situation: Situation) -> Iterator[Proposal]:
         for factor, cause, words in _FACTORS:
             detail = f"the path through {describe_operation(group[0].step)} is {words} by hand, in every turn"
             yield _scaled(situation, group, factor, cause, detail)
-        for some, which in ((group[:-1], "last"), (group[1:], "first")) if len(group) > 2 else ():
+        is_of_turns = len(group) > 2 and len(set(sources)) == len(sources)
+        for some, which in ((group[:-1], "last"), (group[1:], "first")) if is_of_turns else ():
             detail = f"the path through {describe_operation(group[0].step)} is left out by hand, in every turn but the"
             yield _scaled(situation, some, 0.0, "lost_path", f"{detail} {which}")
     for sources, groups in by_values.items():
@@ -55,7 +57,10 @@ def propose_paths_of_turns(situation: Situation) -> Iterator[Proposal]:
                 cut = [edge for other in groups if other is not kept for edge in other]
                 words = f"of the uses of {name} only that in {describe_operation(kept[0].step)} counts by hand"
                 yield _scaled(situation, cut, 0.0, "lost_path", f"{words}, in every turn")
-    for (one, some), (another, others) in itertools.combinations(chains.items(), 2):
+    states = {
+        sources: groups for sources, groups in chains.items() if len(groups) > 1 or groups[0][0].step.name in LAYERS
+    }
+    for (one, some), (another, others) in itertools.combinations(states.items(), 2):
         if len(one) == len(another):
             names = [situation.name_of(one[-1]), situation.name_of(another[-1])]
             both = [[edge for group in groups for edge in group] for groups in (some, others)]
@@ -132,6 +137,27 @@ def propose_operands_of_turns(situation: Situation) -> Iterator[Proposal]:
                     cause = "shifted" if is_moved and not is_new else "wrong_operand"
                     detail = f"{words}; by hand it takes {text}, in every turn"
                     yield _with_operands(situation, group, others, cause, detail)
+
+
+def propose_numbers_of_turns(situation: Situation) -> Iterator[Proposal]:
+    """Yield the products with a number in every turn, as of the scale of scores, by another number."""
+    tape = situation.tape
+    sizes = sorted({size for value in tape.values for size in np.shape(value) if 1 < size})[:_MOST_SIZES]
+    for group in situation.turns.uses:
+        if group[0].step.name not in ("mul", "div"):
+            continue
+        numbers = {tuple(np.unique(tape.values[edge.step.inputs[1 - edge.place]])) for edge in group}
+        if len(numbers) > 1 or any(tape.is_active[edge.step.inputs[1 - edge.place]] for edge in group):
+            continue
+        (number, *more) = numbers.pop()
+        if more or not number or (group[0].place and group[0].step.name == "div"):
+            continue
+        words = f"the path through {describe_operation(group[0].step)} is off by hand by the factor"
+        own = {f"{number:.6g}, which is in it twice": number, f"{1 / number:.6g}: the number is left out": 1 / number}
+        for size, power in itertools.product(sizes, (-0.5, 0.5, -1.0, 1.0)):
+            own.setdefault(f"{size**power:.6g}, that is {size} to the power of {power:g}", size**power)
+        for text, factor in own.items():
+            yield _scaled(situation, group, factor, "scaled_path", f"{words} {text}, in every turn")
 
 
 def propose_states_of_other_turns(situation: Situation) -> Iterator[Proposal]:

@@ -8,9 +8,13 @@ import numpy as np
 
 from funcnn._numerics.arrays import max_abs
 from funcnn.gradcheck.explanation.activations import descendants
-from funcnn.gradcheck.explanation.search import Change, Proposal
+from funcnn.gradcheck.explanation.derivatives import LINEAR_SHAPES
+from funcnn.gradcheck.explanation.search import Change, Proposal, Replacement
 from funcnn.gradcheck.explanation.situation import Situation
+from funcnn.gradcheck.explanation.tape import Rule
 from funcnn.gradcheck.report import Cause
+
+_MOST_AFTER = 5
 
 
 class _Normalization(NamedTuple):
@@ -34,9 +38,61 @@ def propose_normalization_formulas(situation: Situation) -> Iterator[Proposal]:
         right = _right(tape, place, d)
         kind = "normalization" if place.is_trained else "normalization by given statistics"
         where = f"the gradient through the {kind} in {situation.where(place.x_hat)}"
-        for cause, text, wrong in (*_formulas(tape, place, d), *_other_scales(situation, place, d)):
+        formulas = (*_formulas(tape, place, d), *_with_gain(tape, place), *_other_scales(situation, place, d))
+        for cause, text, wrong in formulas:
             if wrong.shape == h.shape and np.isfinite(wrong).all():
                 yield Change(cause, f"{where} is by hand {text}", {place.h: wrong - right})
+        for after in _after(tape, place):
+            passed = np.reshape(situation.cotangent(after), h.shape)
+            text = f"left out up to {situation.where(after)}: the gradient goes on as it is"
+            yield Change("normalization_term", f"{where} is by hand {text}", {place.h: passed - right})
+
+
+def propose_normalizations_of_turns(situation: Situation) -> Iterator[Proposal]:
+    """Yield the normalizations by the same code in every turn, as of several blocks, with another formula."""
+    tape, by_value = situation.tape, dict[int, _Normalization]()
+    for place in _find(tape):
+        by_value.setdefault(place.x_hat, place)
+    for group in situation.turns.values if by_value else ():
+        places = [by_value[number] for number in group if number in by_value]
+        if len(places) < 2:
+            continue
+        where = f"the gradient through the normalization in {situation.where(places[0].x_hat)}"
+        for cause, text, _ in _formulas(tape, places[0], situation.cotangent(places[0].x_hat)):
+            rules = {place.x_hat: _rule(tape, place, text) for place in places}
+            yield Replacement(cause, f"{where} is by hand {text}, in every turn", rules)
+        for afters in zip(*(_after(tape, place) for place in places), strict=False):
+            rules = {place.x_hat: lambda cotangent: [] for place in places}
+            rules |= {after: _passed(tape, place, after) for place, after in zip(places, afters, strict=True)}
+            text = f"left out up to {situation.where(afters[0])}, in every turn"
+            yield Replacement("normalization_term", f"{where} is by hand {text}", rules)
+
+
+def _rule(tape, place, text) -> Rule:
+    def by_hand(cotangent):
+        formulas = _formulas(tape, place, cotangent)
+        return [(place.h, next(wrong for _, other, wrong in formulas if other == text))]
+
+    return by_hand
+
+
+def _passed(tape, place, after) -> Rule:
+    """Return the rule by which a value's gradient goes to the right operands, and as it is to what is normalized."""
+    right = tape.rule(after)
+    return lambda cotangent: [*right(cotangent), (place.h, np.reshape(cotangent, np.shape(tape.values[place.h])))]
+
+
+def _after(tape, place) -> list[int]:
+    """Return the values of the normalization with its gain and its offset."""
+    found, number = list[int](), place.x_hat
+    while len(found) < _MOST_AFTER:
+        steps = [tape.steps[position] for position in tape.consumers.get(number, ())]
+        steps = [step for step in steps if step.name in ("mul", "add", *LINEAR_SHAPES)]
+        if not steps or np.size(tape.values[steps[0].outputs[0]]) != np.size(tape.values[place.h]):
+            break
+        number = steps[0].outputs[0]
+        found.append(number)
+    return [number for number in found if tape.cotangents[number] is not None]
 
 
 def _right(tape, place, d):
@@ -92,6 +148,12 @@ def _formulas(tape, place, d) -> Iterator[tuple[Cause, str, np.ndarray]]:
     for axis in range(d.ndim):
         if (axis,) != axes and d.shape[axis] > 1:
             yield "wrong_axis", f"with means along axis {axis}", _formula(d, x_hat, scale, (axis,), centred, centred)
+
+
+def _with_gain(tape, place) -> Iterator[tuple[Cause, str, np.ndarray]]:
+    """Yield the formulas with γ at another place."""
+    x_hat, scale, axes, centred = tape.values[place.x_hat], place.scale, place.axes, place.is_centred
+    term: Cause = "normalization_term"
     for position in tape.consumers.get(place.x_hat, ()):
         step = tape.steps[position]
         if step.name == "mul":
@@ -138,7 +200,11 @@ def _over_more_axes(d, x_hat, scale, axes, centred) -> Iterator[tuple[Cause, str
     for count in range(1, len(others) + 1):
         for some in itertools.combinations(others, count):
             words = f"with means over axis {', '.join(map(str, some))} as well"
-            yield "normalization_term", words, _formula(d, x_hat, scale, tuple(sorted((*axes, *some))), centred, centred)
+            yield (
+                "normalization_term",
+                words,
+                _formula(d, x_hat, scale, tuple(sorted((*axes, *some))), centred, centred),
+            )
 
 
 def _of_other_groups(d, x_hat, scale, axes, centred) -> Iterator[tuple[Cause, str, np.ndarray]]:

@@ -9,6 +9,7 @@ import numpy as np
 from funcnn.gradcheck.explanation.leaf import Diagnosis
 from funcnn.gradcheck.explanation.location import describe_operation, location
 from funcnn.gradcheck.explanation.numbers import format_factor
+from funcnn.gradcheck.explanation.proposals.reductions import is_read
 from funcnn.gradcheck.explanation.search import Change, Known, Multiple, Proposal, Regression, Replacement
 from funcnn.gradcheck.explanation.situation import Situation
 from funcnn.gradcheck.explanation.tape import Edge, Rule
@@ -47,6 +48,10 @@ def propose_lost_uses(situation: Situation) -> Iterator[Proposal]:
                 f"{name} is used {len(uses)} times; by hand only the use in {describe_operation(use.step)} counts",
                 _cut(uses[:number] + uses[number + 1 :]),
             )
+            if use.step.name == "gather" and use.source == param:
+                read, whole = is_read(situation.tape, use), situation.cotangent(param)
+                detail = f"the gradient of {name} by {describe_operation(use.step)} is written by hand over that of"
+                yield Change("lost_use", f"{detail} its other uses", {param: np.where(read, use.part - whole, 0.0)})
         terms = {f"use {number + 1}": _cut([use]) for number, use in enumerate(uses[:40])}
         yield Regression(functools.partial(_describe_uses, name), terms, {})
         for number in range(2, len(uses) - 1):
@@ -186,10 +191,23 @@ def propose_paths(situation: Situation) -> Iterator[Proposal]:
         if edge.step.name in ("imag", "conj"):
             describe = _conjugated(describe)
         yield Multiple(describe, [_cut([edge])])
+    yield from _parts_of_stacks(situation)
     for number, uses in situation.edges_by_source.items():
         if len(uses) > 1 and number in situation.tape.producer:
             words = f"the gradient of {situation.name_of(number)}, in all of its uses"
             yield Multiple(_describe(situation, "lost_path", words), [_cut(uses)])
+
+
+def _parts_of_stacks(situation) -> Iterator[Proposal]:
+    """Yield the values that are joined, as the outputs of each step of time, with only the last, or the first, used."""
+    joined: dict[int, list[Edge]] = {}
+    for edge in situation.edges:
+        if edge.step.name in ("concatenate", "scan_stack"):
+            joined.setdefault(edge.step.outputs[0], []).append(edge)
+    for parts in joined.values():
+        for lost, word in ((parts[:-1], "last"), (parts[1:], "first")) if len(parts) > 2 else ():
+            detail = f"of the {len(parts)} parts of {describe_operation(parts[0].step)} by hand only the {word} counts"
+            yield Change("lost_path", detail, _cut(lost))
 
 
 def propose_paths_of_lines(situation: Situation) -> Iterator[Proposal]:

@@ -258,6 +258,14 @@ def _assigned(edge, d, source, situation):
         whole = np.zeros(source.size, d.dtype)
         whole[read.ravel().astype(int)[order]] = d.ravel()[order]
         yield "lost_use", f"assigned and not added: where an entry is read again, only the {word} time counts", whole
+    places = read.astype(int)
+    for axis in range(d.ndim - 1):
+        number = np.broadcast_to(np.arange(d.shape[axis]).reshape([-1] + [1] * (d.ndim - axis - 1)), d.shape)
+        last = np.full(source.size, -1)
+        np.maximum.at(last, places, number)
+        kept = situation.tape.local_cotangents(edge.step, [d * (number == last[places])])[0]
+        text = f"assigned and not added along axis {axis}: of what reads an entry again there, only the last counts"
+        yield "lost_use", text, kept
 
 
 def _power(edge, d, source, result, situation):

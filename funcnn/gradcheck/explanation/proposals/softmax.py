@@ -14,6 +14,7 @@ from funcnn.gradcheck.explanation.tape import Tape
 from funcnn.gradcheck.report import Cause
 
 _OTHER_AXIS = "with p taken along axis"
+_WITHOUT_TARGETS = "−p Σ dh, without dh: as if nothing were chosen"
 
 
 class Softmax(NamedTuple):
@@ -58,6 +59,8 @@ def propose_softmax(situation: Situation) -> Iterator[Proposal]:
 
 def _cause_of(text) -> Cause:
     """Return the cause: the probabilities of another axis are no other formula."""
+    if text == _WITHOUT_TARGETS:
+        return "loss_derivative"
     return "wrong_axis" if text.startswith(_OTHER_AXIS) else "activation_derivative"
 
 
@@ -82,6 +85,7 @@ def _wrong(tape, place, d):
 
     if place.is_log:
         yield "dh, without the sum", d
+        yield _WITHOUT_TARGETS, -p * total(d)
         yield "p dh, without the sum", p * d
         yield "dh − Σ dh, without p", d - total(d)
         yield "dh − p", d - p
