@@ -54,7 +54,7 @@ Cause: TypeAlias = Literal[
 - ``scaled``: autodiff's times a constant; ``detail`` says what that number is in this problem;
 - ``sign``: autodiff's with the other sign;
 - ``transposed``: autodiff's with axes exchanged, or a matrix or a linear map on the way that isn't transposed;
-- ``swapped``: the gradient of another leaf, named in ``detail``;
+- ``swapped``: the gradient of another leaf, or of another part of a value that is cut, named in ``detail``;
 - ``zero``: all zero where autodiff's is not;
 - ``shape``, ``dtype``, ``structure``: not those of the value whose gradient it is;
 - ``nonfinite``: a NaN or an infinity; ``detail`` has the first place;

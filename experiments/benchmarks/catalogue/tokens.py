@@ -240,7 +240,7 @@ ROTARY = (
         "rotary_base_of_another_model", {"wrong_operand", "unit"}, QUERY,
         dquery=lambda dv: rotated(dv, -angles(dv.dtype, base=10.0)),
     ),
-    rotary.bug("rotary_sine_with_one_sign", {"transposed", "unit"}, KEY, dkey=sine_of_one_half),
+    rotary.bug("rotary_sine_with_one_sign", {"transposed", "unit", "scaled_path"}, KEY, dkey=sine_of_one_half),
     rotary.bug(
         "rotary_first_half_alone", {"lost_path"}, KEY, dkey=lambda dv: back(dv.at[..., HALF:].set(0))
     ),

@@ -70,7 +70,7 @@ def cotangents(
     active: Sequence[bool],
 ) -> list[np.ndarray | None] | None:
     """Return the cotangents of an operation's inputs from those of its outputs, or ``None`` if it isn't listed here."""
-    if any(np.iscomplexobj(value) for value in (*inputs, *outputs)) and name not in _HOLOMORPHIC:
+    if name not in _HOLOMORPHIC and any(np.iscomplexobj(value) for value in (*inputs, *outputs)):
         return None
     cotangent = given[0]
     with np.errstate(all="ignore"):

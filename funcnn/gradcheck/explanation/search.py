@@ -18,7 +18,7 @@ from funcnn.gradcheck.explanation.tape import Rules, Tape
 from funcnn.gradcheck.report import Cause
 
 _logger = logging.getLogger(__name__)
-_WORK = 600_000
+_WORK = 450_000
 _RULED_OUT = 0.03  # of a backward pass
 
 Seeds: TypeAlias = Mapping[int, np.ndarray]
@@ -230,7 +230,7 @@ def search(target: Target, families: Iterable[Iterator[Proposal]], share: float 
     """Return what explains the sought leaves: one finding for all of them, or several for parts of them.
 
     A fixed amount of work is done, the same on every machine: ``_WORK`` operations, of which one family may do a
-    quarter.
+    fifth.
 
     Args:
         target: what must be explained.
@@ -254,7 +254,7 @@ def _search(target, families, work) -> list[Finding]:
             if finding is not None and finding.explained & target.sought:
                 partial.append(finding)
             tried += 1.0 if is_tried else _RULED_OUT
-            if tried - before > most / 4:
+            if tried - before > most / 5:
                 break
         if tried > most or set().union(*(finding.explained for finding in partial)) >= target.sought:
             break

@@ -223,7 +223,11 @@ class Tape:
                     np.zeros_like(self.values[number]) if part is None else part
                     for number, part in zip(step.outputs, given, strict=True)
                 ]
-                instead = {place: others[number] for place, number in enumerate(step.inputs) if number in others}
+                instead = (
+                    {place: others[number] for place, number in enumerate(step.inputs) if number in others}
+                    if others
+                    else _NONE
+                )
                 results = [others.get(number, self.values[number]) for number in step.outputs] if others else None
                 parts = zip(step.inputs, self.local_cotangents(step, full, instead, results), strict=True)
             for source, part in parts:

@@ -202,7 +202,7 @@ def _parts_of_stacks(situation) -> Iterator[Proposal]:
     """Yield the values that are joined, as the outputs of each step of time, with only the last, or the first, used."""
     joined: dict[int, list[Edge]] = {}
     for edge in situation.edges:
-        if edge.step.name in ("concatenate", "scan_stack"):
+        if edge.step.name in ("concatenate", "stack", "scan_stack"):
             joined.setdefault(edge.step.outputs[0], []).append(edge)
     for parts in joined.values():
         for lost, word in ((parts[:-1], "last"), (parts[1:], "first")) if len(parts) > 2 else ():

@@ -29,10 +29,10 @@ _MOST_PREFIXES = 40
 
 def propose_other_weights(situation: Situation) -> Iterator[Proposal]:
     """Yield each parameter read on the way back as another array: transposed, reversed, moved, or updated."""
-    tape, leaves = situation.tape, situation.target.facts.leaves
+    tape = situation.tape
     for number, param in enumerate(tape.params):
         name, value = situation.name_of(param), tape.values[param]
-        for cause, text, other in _other_arrays(situation, number, value):
+        for cause, text, other in _other_arrays(situation, value):
             yield Misreading(cause, f"on the way back {name} is read {text}", move_values(tape, {param: other}))
     for number in _sliced(tape):
         value = tape.values[number]
@@ -43,6 +43,17 @@ def propose_other_weights(situation: Situation) -> Iterator[Proposal]:
                     del moved[number]
                     words = f"{situation.name_of(number)} moved by {move} along axis {axis}"
                     yield Misreading("shifted", f"on the way back {words} is read", moved)
+
+
+def propose_updated_parameters(situation: Situation) -> Iterator[Proposal]:
+    """Yield each parameter, and all together, read on the way back after their own update."""
+    tape, leaves = situation.tape, situation.target.facts.leaves
+    words = "after its own update by a step of"
+    for param, leaf in zip(tape.params, leaves, strict=True):
+        value = tape.values[param]
+        for rate in _rates(situation) if leaf.by_hand.shape == value.shape and value.ndim else ():
+            detail = f"on the way back {situation.name_of(param)} is read {words} {format_factor(rate, 1e-9)}"
+            yield Misreading("updated_weights", detail, move_values(tape, {param: value - rate * leaf.by_hand}))
     for rate in _rates(situation):
         updated = {
             param: tape.values[param] - rate * leaves[number].by_hand
@@ -66,8 +77,8 @@ def _sliced(tape) -> list[int]:
     ]
 
 
-def _other_arrays(situation, number, value) -> Iterator[tuple[Cause, str, np.ndarray]]:
-    tape, leaf = situation.tape, situation.target.facts.leaves[number]
+def _other_arrays(situation, value) -> Iterator[tuple[Cause, str, np.ndarray]]:
+    tape = situation.tape
     if value.ndim >= 2 and value.shape[-1] == value.shape[-2]:
         yield "transposed", "transposed where the loss does not, and the other way round", np.swapaxes(value, -1, -2)
     if value.ndim > 2:
@@ -84,13 +95,6 @@ def _other_arrays(situation, number, value) -> Iterator[tuple[Cause, str, np.nda
         for step in (1, -1):
             if value.shape[axis] > 2:
                 yield "shifted", f"moved by {step} along axis {axis}", np.roll(value, step, axis)
-    for rate in _rates(situation):
-        if leaf.by_hand.shape == value.shape:
-            yield (
-                "updated_weights",
-                f"after its own update by a step of {format_factor(rate, 1e-9)}",
-                value - rate * leaf.by_hand,
-            )
     for other in situation.of_shape.get(value.shape, ())[:40]:
         if (not np.array_equal(tape.values[other], value) and not tape.is_active[other]) or other in tape.params:
             yield "wrong_operand", f"as {situation.name_of(other)}", np.asarray(tape.values[other], value.dtype)
