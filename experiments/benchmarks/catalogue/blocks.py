@@ -297,7 +297,9 @@ GPT = (
     gpt.bug("gpt_causal_mask_missing", {"mask"}, QKV, attention=uncausal_attention),
     gpt.bug("gpt_scores_scaled_by_all_features", {"scaled_path"}, POSITIONS, attention=scaled_by_all_features),
     gpt.bug("gpt_scores_taken_for_constants", {"lost_path"}, POSITIONS, attention=values_alone),
-    gpt.bug("gpt_queries_and_keys_exchanged", {"wrong_operand", "swapped"}, POSITIONS, attention=queries_and_keys_exchanged),
+    gpt.bug(
+        "gpt_queries_and_keys_exchanged", {"wrong_operand", "swapped"}, POSITIONS, attention=queries_and_keys_exchanged
+    ),
     gpt.bug(
         "gpt_gelu_at_the_activation", {"activation_derivative"}, UP,
         gelu=lambda saved, da: fnn.gelu_tanh_backward(fnn.gelu_tanh_forward(saved["a"])[1], da),

@@ -206,7 +206,8 @@ LSTM = (
     lstm.bug("lstm_path_of_the_output_into_the_cell_lost", {"lost_path"}, U, dc_of=lambda carried, dh, o, c: carried),
     lstm.bug("lstm_forget_gate_lost", {"lost_path"}, U, df=lambda dc, c_before, f: 0 * dc),
     lstm.bug(
-        "lstm_gates_of_forget_and_input_exchanged", {"wrong_operand", "swapped"}, U, order=lambda i, f, g, o: (f, i, g, o)
+        "lstm_gates_of_forget_and_input_exchanged", {"wrong_operand", "swapped"}, U,
+        order=lambda i, f, g, o: (f, i, g, o),
     ),
     lstm.bug("lstm_columns_in_another_order", {"unit"}, W, columns=in_another_order),
     lstm.bug(

@@ -28,9 +28,9 @@ _MOST_PREFIXES = 40
 
 
 def propose_other_weights(situation: Situation) -> Iterator[Proposal]:
-    """Yield each parameter read on the way back as another array: transposed, reversed, moved, or updated."""
+    """Yield each parameter read on the way back as another array: transposed, reversed, moved, or another."""
     tape = situation.tape
-    for number, param in enumerate(tape.params):
+    for param in tape.params:
         name, value = situation.name_of(param), tape.values[param]
         for cause, text, other in _other_arrays(situation, value):
             yield Misreading(cause, f"on the way back {name} is read {text}", move_values(tape, {param: other}))
