@@ -220,6 +220,7 @@ NETS = {
 ABOVE = np.triu(np.ones((4, 4)))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", NETS)
 def test_right_twins_pass(name):
     loss, gradient, params, args = NETS[name]
@@ -233,15 +234,17 @@ THOROUGH = {"marks": pytest.mark.thorough}
     ("name", "wrong", "cause", "words"),
     [
         ("windows", {"read": 1}, "wrong_operand", "read without that stride"),
-        ("windows", {"put": 1}, "wrong_operand", "put back without that stride"),
-        ("windows", {"combine": "set"}, "lost_path", "assigned and not added"),
+        pytest.param("windows", {"put": 1}, "wrong_operand", "put back without that stride", **THOROUGH),
+        pytest.param("windows", {"combine": "set"}, "lost_path", "assigned and not added", **THOROUGH),
         ("largest", {"combine": "set"}, "lost_path", "assigned and not added"),
         ("rolled", {"back": 2}, "transposed", "rolled in the same direction"),
-        ("rolled", {"back": 0}, "shifted", "not rolled back"),
+        pytest.param("rolled", {"back": 0}, "shifted", "not rolled back", **THOROUGH),
         ("pairs", {"kept": ABOVE}, "lost_path", "above the diagonal alone"),
         ("tiles", {"order": lambda d: d.reshape(3, 2).T}, "wrong_axis", "cut into 3 parts of 2"),
         ("given", {"is_trained": True}, "normalization_term", "formula for training of the given statistics"),
-        ("cell", {"weights": lambda z: (z, 1 - z)}, "wrong_operand", "are exchanged by hand"),
+        pytest.param(
+            *("cell", {"weights": lambda z: (z, 1 - z)}, "wrong_operand", "are exchanged by hand"), **THOROUGH
+        ),
         pytest.param("cell", {"update": lambda d, z: d}, "activation_derivative", "left out in part 1", **THOROUGH),
         pytest.param("cell", {"sign": -1}, "scaled_path", "with the other sign by hand, in every turn", **THOROUGH),
         pytest.param(

@@ -240,7 +240,7 @@ def _roll(tape, number) -> tuple[int, int, int] | None:
     step = tape.steps[position] if position is not None else None
     if step is None or step.name != "concatenate" or len(step.inputs) != 2 or not tape.is_active[number]:
         return None
-    axis, parts = step.parameters["dimension"], [tape.producer.get(part) for part in step.inputs]
+    axis, parts = int(step.parameters["dimension"]), [tape.producer.get(part) for part in step.inputs]
     slices = [tape.steps[part] for part in parts if part is not None and tape.steps[part].name == "slice"]
     if len(slices) < 2 or slices[0].inputs != slices[1].inputs:
         return None
