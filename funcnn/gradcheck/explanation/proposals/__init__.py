@@ -43,7 +43,7 @@ from funcnn.gradcheck.explanation.proposals.loops import (
     propose_states_of_other_turns,
 )
 from funcnn.gradcheck.explanation.proposals.loss import propose_loss_derivatives
-from funcnn.gradcheck.explanation.proposals.masked_values import propose_masked_values
+from funcnn.gradcheck.explanation.proposals.masked_values import propose_masked_values, propose_masks_of_choices
 from funcnn.gradcheck.explanation.proposals.masks import (
     propose_losses_without_masks,
     propose_masks,
@@ -101,6 +101,7 @@ FAMILIES: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
     propose_slopes,
     propose_softmax,
     propose_masked_values,
+    propose_masks_of_choices,
     propose_softmax_values,
     propose_ignored_stops,
     propose_moved_stops,

@@ -41,6 +41,30 @@ def propose_masked_values(situation: Situation) -> Iterator[Proposal]:
             yield known(tape, "mask", f"{len(rules)} masks of the loss are {text} by hand", rules, read)
 
 
+def propose_masks_of_choices(situation: Situation) -> Iterator[Proposal]:
+    """Yield each mask that chooses in several places, as in a softmax that keeps hidden scores out of its exponential.
+
+    The way back reads another mask wherever the loss reads this one, up to the next products.
+    """
+    tape, groups = situation.tape, list[tuple[np.ndarray, list[int]]]()
+    for step in (tape.steps[position] for position in situation.active_steps):
+        number = step.inputs[0]
+        value = tape.values[number]
+        if step.name != "select_n" or value.dtype != bool or tape.sources[number] or value.all() or not value.any():
+            continue
+        same = [numbers for mask, numbers in groups if np.array_equal(mask, value)]
+        if not same:
+            groups.append((value, [number]))
+        elif number not in same[0]:
+            same[0].append(number)
+    for mask, numbers in groups:
+        where = f"the mask in {situation.where(numbers[0])}"
+        for text, other in _other_masks(mask, 1.0, is_filled=True):
+            # A choice takes its second value where the condition holds.
+            others = values_up_to_products(tape, dict.fromkeys(numbers, other != 0))
+            yield Misreading("mask", f"{where} is {text} by hand, wherever it chooses", others)
+
+
 def known(tape, cause: Cause, detail: str, rules: Rules, others: Mapping[int, Any]) -> Known:
     """Return the backward pass with other rules that reads other values."""
     wrong = tape.wrong_gradient(rules, others)
