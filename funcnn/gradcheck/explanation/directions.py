@@ -37,7 +37,7 @@ class Directions:
         """Whether the tangents by the parameter at a place are those of the tape's backward pass."""
         return self._of(number) is not None
 
-    def of_change(self, number: int, seeds: Mapping[int, np.ndarray]) -> Along:
+    def of_change(self, number: int, seeds: Mapping[int, Any]) -> Along:
         """Return what cotangents of some values add to the gradient of the parameter at a place."""
         total, size = np.zeros(_COUNT), np.zeros(_COUNT)
         for direction, tangents in enumerate(self._of(number) or ()):
@@ -48,7 +48,7 @@ class Directions:
                     size[direction] += np.linalg.norm(tangent) * np.linalg.norm(seed)
         return Along(total, _ROUNDING * size)
 
-    def of_difference(self, number: int, difference: np.ndarray, tolerance: float) -> Along:
+    def of_difference(self, number: int, difference: Any, tolerance: float) -> Along:
         """Return the difference of the gradient of the parameter at a place, with what its tolerance makes of it."""
         directions = self._directions[number]
         flat = np.ravel(difference)

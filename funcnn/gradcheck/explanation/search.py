@@ -6,7 +6,7 @@ import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -146,7 +146,7 @@ class Target:
         """Directions of the parameters, along which a change is compared with the difference."""
         return Directions(self.tape)
 
-    def may_explain(self, term: Seeds, rest: Seeds | None = None) -> bool:
+    def may_explain(self, term: Mapping[int, Any], rest: Mapping[int, Any] | None = None) -> bool:
         """Whether changes may explain a sought leaf: the term, or a multiple of it where there is a rest."""
         for number in frozenset().union(*(self.tape.sources[value] for value in (*term, *(rest or ())))) & self.sought:
             if not self.directions.can_tell(number):

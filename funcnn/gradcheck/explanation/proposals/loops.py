@@ -57,10 +57,10 @@ def propose_paths_of_turns(situation: Situation) -> Iterator[Proposal]:
                 cut = [edge for other in groups if other is not kept for edge in other]
                 words = f"of the uses of {name} only that in {describe_operation(kept[0].step)} counts by hand"
                 yield _scaled(situation, cut, 0.0, "lost_path", f"{words}, in every turn")
-    states = {
-        sources: groups for sources, groups in chains.items() if len(groups) > 1 or groups[0][0].step.name in LAYERS
-    }
-    for (one, some), (another, others) in itertools.combinations(states.items(), 2):
+    states = {sources for sources, groups in chains.items() if len(groups) > 1 or groups[0][0].step.name in LAYERS}
+    pairs = [pair for pair in itertools.combinations(chains.items(), 2) if pair[0][0] in states or pair[1][0] in states]
+    pairs.sort(key=lambda pair: pair[0][0] not in states or pair[1][0] not in states)
+    for (one, some), (another, others) in pairs:
         if len(one) == len(another):
             names = [situation.name_of(one[-1]), situation.name_of(another[-1])]
             both = [[edge for group in groups for edge in group] for groups in (some, others)]
