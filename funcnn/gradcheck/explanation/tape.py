@@ -174,7 +174,7 @@ class Tape:
         tape.right_gradient = tape.wrong_gradient({})
         is_same = all(map(np.allclose, tape.right_gradient, self.right_gradient))
         has_ties = any(
-            not np.array_equal(ours, other)
+            ours is not None and other is not None and not np.array_equal(ours, other)
             for step in self.steps if step.name in _EXTREMES
             for ours, other in [(tape.cotangents[step.inputs[0]], self.cotangents[step.inputs[0]])]
         )  # fmt: skip

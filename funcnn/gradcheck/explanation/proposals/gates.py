@@ -64,8 +64,9 @@ def propose_exchanged_factors(situation: Situation) -> Iterator[Proposal]:
     edges = {(edge.step.outputs[0], edge.place): edge for edge in situation.edges if edge.step.name == "mul"}
     single = [[edge] for edge in edges.values() if not situation.is_repeated(edge.step.outputs[0])]
     for group in (*situation.turns.uses, *single):
-        others = [_other_product(tape, edge) for edge in group] if group[0].step.name == "mul" else [None]
-        for place in (0, 1) if all(step is not None for step in others) else ():
+        found = [_other_product(tape, edge) for edge in group] if group[0].step.name == "mul" else []
+        others = [step for step in found if step is not None]
+        for place in (0, 1) if len(others) == len(group) else ():
             own = [edge.step.inputs[1 - edge.place] for edge in group]
             factors = [step.inputs[1 - place] for step in others]
             if [np.shape(tape.values[n]) for n in own] == [np.shape(tape.values[n]) for n in factors]:

@@ -36,9 +36,9 @@ def propose_paths_of_turns(situation: Situation) -> Iterator[Proposal]:
             detail = f"the path through {describe_operation(group[0].step)} is {words} by hand, in every turn"
             yield _scaled(situation, group, factor, cause, detail)
         is_of_turns = len(group) > 2 and len(set(sources)) == len(sources)
-        for some, which in ((group[:-1], "last"), (group[1:], "first")) if is_of_turns else ():
+        for lost, which in ((group[:-1], "last"), (group[1:], "first")) if is_of_turns else ():
             detail = f"the path through {describe_operation(group[0].step)} is left out by hand, in every turn but the"
-            yield _scaled(situation, some, 0.0, "lost_path", f"{detail} {which}")
+            yield _scaled(situation, lost, 0.0, "lost_path", f"{detail} {which}")
     for sources, groups in by_values.items():
         for factor, cause, words in _FACTORS if len(groups) > 1 else ():
             detail = f"the gradient of {situation.name_of(sources[-1])}, in all of its uses, is {words} by hand"
