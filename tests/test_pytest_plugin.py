@@ -191,6 +191,12 @@ def test_bfloat16(gradcheck):
     gradcheck.rule(wrong, X, S, reference=plain)
 
 
+@pytest.mark.gradcheck_sweep(dtypes=["float16", "float8_e5m2", "float8_e4m3fn"])
+def test_float8(gradcheck):
+    wrong = rule(lambda x, dx, ds: (dx * (1.5 if x.dtype == jnp.float8_e4m3fn else 1), ds.sum(0)))
+    gradcheck.rule(wrong, X, S, reference=plain)
+
+
 def test_ignored_flag(gradcheck):
     function, forward = option(lambda reverse, mode: (False, 1))
     gradcheck.rule(function, X, reference=lambda x, reverse: forward(x, reverse, "plain"), reverse=False)
@@ -210,6 +216,7 @@ CAUSES = {
     "test_uniform_cotangent": "scaled_path",
     "test_one_mode": "scaled",
     "test_bfloat16": "scaled",
+    "test_float8": "scaled",
     "test_ignored_flag": "transposed",
     "test_missing_sum": "shape",
     "test_second_use": "lost_use",
@@ -221,7 +228,7 @@ def test_each_wrong_corner_fails_with_its_cause(pytester, tmp_path):
     pytester.makepyfile(CORNERS)
     junit = tmp_path / "junit.xml"
     result = run_inner(pytester, f"--junitxml={junit}")
-    result.assert_outcomes(failed=8)
+    result.assert_outcomes(failed=9)
     causes = {
         case.get("name"): case.find("properties/property[@name='gradcheck.cause']").get("value")
         for case in ElementTree.parse(junit).iter("testcase")

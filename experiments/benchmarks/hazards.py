@@ -93,9 +93,19 @@ def in_a_process(kind: str, folder: Path) -> subprocess.Popen:
 
 
 def last_line(process: subprocess.Popen) -> str:
-    """Return the last line that a process prints."""
-    lines, _ = process.communicate(timeout=SECONDS)
-    return (lines.strip().splitlines() or [""])[-1]
+    """Return the last line that a process prints. A process that takes longer than ``SECONDS`` is killed.
+
+    Not ``communicate``: it loses what ``readline`` has read ahead.
+    """
+    assert process.stdout is not None
+    limit = threading.Timer(SECONDS, process.kill)
+    limit.start()
+    try:
+        lines = process.stdout.read()
+        process.wait()
+    finally:
+        limit.cancel()
+    return lines.splitlines()[-1] if lines else ""
 
 
 def threads(folder: Path, expected: str, count: int = 4) -> dict[str, int]:

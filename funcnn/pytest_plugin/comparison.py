@@ -311,7 +311,8 @@ def _cause(found, exact, gap, tolerance, scale, epsilon) -> tuple[Cause, str]:
         return "zero", "all zero"
     factor = best_factor(found, exact)
     if abs(factor - 1) > 0.02 and np.all(np.abs(found - factor * exact) <= 4 * tolerance * max(1.0, abs(factor))):
-        slack = max(10 * tolerance / scale, 1e-9) if scale else 1e-9
+        # The tolerance of eight bits would take any number for any other.
+        slack = min(max(10 * tolerance / scale, 1e-9), 0.05) if scale else 1e-9
         if abs(factor + 1) <= slack:
             return "sign", "has the other sign"
         return "scaled", f"is {format_factor(factor, slack)} times the reference's"
