@@ -2,7 +2,6 @@
 
 import json
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 import funcnn as fnn
+from funcnn.__main__ import main as funcnn_command
 from funcnn.gradcheck import command
 from funcnn.gradcheck.command import main
 from funcnn.gradcheck.report import GradientReport
@@ -293,10 +293,7 @@ def test_without_tyro_it_says_what_to_install(monkeypatch, capsys):
         ("--help", 0, "  gradcheck "),
         ("practice list", 0, "relu-backward"),
     ):
-        monkeypatch.setattr(sys, "argv", ["funcnn", *arguments.split()])
-        with pytest.raises(SystemExit) as end:
-            runpy.run_module("funcnn", run_name="__main__")
-        assert end.value.code == status
+        assert funcnn_command(arguments.split()) == status
         printed = capsys.readouterr()
         assert told in (printed.err if status else printed.out)
 
