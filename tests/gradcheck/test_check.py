@@ -30,8 +30,8 @@ def test_autodiff_itself_is_exact():
     ("change", "cause", "detail"),
     [
         (lambda g: g / 2, "scaled", "1/2 of autodiff's gradient; the derivative of a square brings a 2"),
-        (lambda g: 2 * g, "scaled", "2 of autodiff's gradient"),
-        (lambda g: 6 * g, "scaled", "6 of autodiff's gradient; that is the batch size"),
+        (lambda g: 2 * g, "scaled", "2 times autodiff's gradient"),
+        (lambda g: 6 * g, "scaled", "6 times autodiff's gradient; that is the batch size"),
         (lambda g: -g, "sign", "with the other sign"),
         (lambda g: 0 * g, "zero", "zero everywhere by hand"),
         (lambda g: g.at[1].set(jnp.nan), "nonfinite", r"nan by hand .* first at index \(1,\)"),
@@ -267,7 +267,7 @@ def test_numpy_labels_in_a_closure(as_for_users):
 
 @pytest.mark.parametrize(
     ("factor", "detail"),
-    [(1 + 5e-5, "1.00005 of"), (-1 - 5e-4, "-1.0005 of"), (0.50025, "0.50025 of autodiff's gradient")],
+    [(1 + 5e-5, "1.00005 times"), (-1 - 5e-4, "-1.0005 times"), (0.50025, "0.50025 times autodiff's gradient")],
 )
 def test_a_factor_is_named_to_the_digits_that_are_known(factor, detail):
     report = fnn.check_gradients(loss_fn, broken(w=lambda g: factor * g), PARAMS, X, Y)

@@ -54,7 +54,8 @@ def _scaled(leaf, sizes, counts, shared=()) -> Diagnosis | None:
     is_shared = any(abs(factor / other - 1) <= slack for other in shared)
     if leaf.by_hand.size == 1 and not meaning and not is_shared and simple_fraction(factor, slack) is None:
         return None
-    return "scaled", f"{format_factor(factor, slack)} of autodiff's gradient{meaning}"
+    number = format_factor(factor, slack)
+    return "scaled", f"{number} {'of' if '/' in number else 'times'} autodiff's gradient{meaning}"
 
 
 def _meaning(factor: float, sizes: Sequence[tuple[float, str]], slack: float) -> str:
