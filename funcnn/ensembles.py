@@ -10,16 +10,11 @@ import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from funcnn._checks import (
-    check_callable,
-    check_is_layer,
-    check_same_tree,
-    numeric_array,
-    positive_integer,
-)
+from funcnn._checks import check_callable, check_is_layer, numeric_array, positive_integer
 from funcnn._cores import on_every_core
 from funcnn._initialization import initial_shapes, initialize
 from funcnn._memoise import memoised
+from funcnn._tree_checks import check_same_tree
 from funcnn.backprop import manual_value_and_grad
 from funcnn.training import Trained, predict, train
 from funcnn.training.input import check_setup, check_targets, checked_batch, checked_batch_size

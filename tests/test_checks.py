@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from funcnn._checks import check_same_structure, errors_at
+from funcnn._checks import errors_at
+from funcnn._tree_checks import check_same_structure
 
 PARAMS = {"b1": np.zeros(5), "w1": np.zeros((3, 5))}
 EXPECTED = r"f\(grads\): expected the tree structure of the parameters, \['b1'\] \(5,\), \['w1'\] \(3, 5\); got "

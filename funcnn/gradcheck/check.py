@@ -8,7 +8,8 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from funcnn._checks import check_callable, describe_tree, same_structure
+from funcnn._checks import check_callable
+from funcnn._tree_checks import describe_tree, same_structure
 from funcnn.gradcheck.engine.examination import examine
 from funcnn.gradcheck.engine.functions import check_arguments
 from funcnn.gradcheck.engine.properties import Property, check_also

@@ -16,17 +16,16 @@ from funcnn._checks import (
     check_is_layer,
     check_is_loss,
     check_key,
-    check_same_tree,
     checked_bool,
     checked_pair,
     errors_of,
     numeric_array,
-    same_structure,
 )
 from funcnn._memoise import memoised
 from funcnn._numerics.arrays import as_float64, max_abs
 from funcnn._numerics.drawing import draw_by_numpy, numpy_generator
 from funcnn._numerics.program import compile_calls
+from funcnn._tree_checks import check_same_tree, same_structure
 from funcnn.backprop import autodiff_value_and_grad, manual_value_and_grad
 from funcnn.gradcheck.engine.comparison import Pair
 from funcnn.gradcheck.engine.examination import examine

@@ -8,9 +8,10 @@ import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
-from funcnn._checks import check_callable, check_same_structure, is_concrete
+from funcnn._checks import check_callable, is_concrete
 from funcnn._numerics.program import trace
 from funcnn._numerics.rewriting import rewrite
+from funcnn._tree_checks import check_same_structure
 from funcnn.gradcheck.engine.functions import check_arguments
 from funcnn.gradcheck.engine.precision import Comparison
 from funcnn.gradcheck.engine.properties import Property, check_also

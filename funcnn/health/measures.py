@@ -13,15 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from funcnn._checks import (
-    check_callable,
-    check_is_layer,
-    check_is_loss,
-    check_same_tree,
-    check_scalar,
-    checked_pair,
-)
+from funcnn._checks import check_callable, check_is_layer, check_is_loss, check_scalar, checked_pair
 from funcnn._memoise import memoised
+from funcnn._tree_checks import check_same_tree
 from funcnn.backprop import manual_value_and_grad
 from funcnn.layers.annotation import annotated, values
 from funcnn.layers.attention import attention_entropy

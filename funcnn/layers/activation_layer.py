@@ -7,8 +7,9 @@ from typing import TypeAlias
 
 from jaxtyping import Array
 
-from funcnn._checks import check_callable, describe_tree, feature_array
+from funcnn._checks import check_callable, feature_array
 from funcnn._memoise import memoised
+from funcnn._tree_checks import describe_tree
 from funcnn.types import Layer, LayerSpec, Residuals
 
 PlainForward: TypeAlias = Callable[[Array], tuple[Array, Residuals]]

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, PRNGKeyArray
 
-from funcnn._checks import check_is_layer, check_key, describe, describe_tree, errors_at, positive_integer
+from funcnn._checks import check_is_layer, check_key, describe, errors_at, positive_integer
 from funcnn._memoise import memoised
 from funcnn._static import Static
+from funcnn._tree_checks import describe_tree
 from funcnn.layers.activations import identity
 from funcnn.types import Chained, Layer, LayerSpec, Params, Repeated, Residuals, State, Summed
 

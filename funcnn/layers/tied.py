@@ -5,8 +5,9 @@ from functools import partial
 import jax
 from jaxtyping import PyTree
 
-from funcnn._checks import check_is_layer, check_key, check_same_tree
+from funcnn._checks import check_is_layer, check_key
 from funcnn._memoise import memoised
+from funcnn._tree_checks import check_same_tree
 from funcnn.layers.annotation import TiedNotes, has_notes, values, with_values
 from funcnn.layers.combinators import chain_backward, chain_forward, refuse_tree, split_key
 from funcnn.types import Layer, LayerSpec, Tied

@@ -12,9 +12,10 @@ import numpy as np
 import optax
 from jaxtyping import PyTree
 
-from funcnn._checks import check_same_structure, check_same_tree, describe, is_concrete, same_structure
+from funcnn._checks import describe, is_concrete
 from funcnn._numerics.program import trace
 from funcnn._numerics.rounding import rounding_dtypes
+from funcnn._tree_checks import check_same_structure, check_same_tree, same_structure
 from funcnn.optimizercheck.sequences import path_text
 
 Phases: TypeAlias = tuple[tuple[optax.GradientTransformation, int], ...]

@@ -16,7 +16,6 @@ from funcnn._checks import (
     check_is_layer,
     check_is_loss,
     check_key,
-    check_same_tree,
     check_scalar,
     checked_pair,
     describe,
@@ -27,6 +26,7 @@ from funcnn._checks import (
 )
 from funcnn._conversion import column_names
 from funcnn._initialization import initial_shapes, initial_state, initialize
+from funcnn._tree_checks import check_same_tree
 from funcnn.layers.traversal import output_leaf, spec_of
 from funcnn.losses import loss_spec
 from funcnn.training.tracing import trace_loss, trace_prediction

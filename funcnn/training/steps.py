@@ -14,7 +14,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, PRNGKeyArray
 
-from funcnn._checks import check_same_tree
+from funcnn._tree_checks import check_same_tree
 from funcnn.health.measures import LayerMeasures, monitored_value_and_grad, update_ratios
 from funcnn.training.placement import Placement
 from funcnn.training.shuffle import random_order

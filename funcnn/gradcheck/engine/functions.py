@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from funcnn._checks import check_same_structure, describe, is_concrete, numeric_array, same_structure
+from funcnn._checks import describe, is_concrete, numeric_array
+from funcnn._tree_checks import check_same_structure, same_structure
 from funcnn.gradcheck.engine.taps import split_taps
 from funcnn.gradcheck.engine.tensors import as_array, as_tensor, is_tensor, with_arrays
 

@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
-from funcnn._checks import check_key, describe_tree, is_concrete, same_structure
+from funcnn._checks import check_key, is_concrete
 from funcnn._numerics.arrays import as_float64, distances, max_abs
 from funcnn._numerics.drawing import numpy_generator
 from funcnn._numerics.precision import cast_array
 from funcnn._numerics.program import jit_once, trace
 from funcnn._numerics.rounding import rounding_dtypes
+from funcnn._tree_checks import describe_tree, same_structure
 from funcnn.gradcheck.engine.examination import examine
 from funcnn.gradcheck.engine.functions import check_arguments
 from funcnn.gradcheck.engine.precision import Comparison

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnn._checks import describe, same_structure
+from funcnn._checks import describe
 from funcnn._numerics.arrays import as_float64, max_abs
+from funcnn._tree_checks import same_structure
 from funcnn.gradcheck.engine.comparison import Pair, Tolerance, compare, shared_floor
 from funcnn.gradcheck.engine.precision import Comparison
 from funcnn.gradcheck.engine.problem import known_sizes

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from funcnn._checks import same_structure
 from funcnn._numerics.program import Program, bind, called_jaxprs, equations, is_inlined
+from funcnn._tree_checks import same_structure
 
 TAP_PREFIX = "funcnn.tap:"
 

@@ -10,14 +10,8 @@ import pytest
 
 import funcnn as fnn
 
+pytestmark = pytest.mark.usefixtures("defaults")
 DRAW = np.random.default_rng(5)
-
-
-@pytest.fixture(autouse=True)
-def defaults():
-    """Numbers as users have them: float64 by NumPy, and JAX's own promotion."""
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
 
 
 def normal(*shape):

@@ -11,16 +11,12 @@ import funcnn as fnn
 from funcnn.gradcheck.explanation.recording import record_numpy
 from funcnn.gradcheck.explanation.tape import record
 
+pytestmark = pytest.mark.usefixtures("defaults")
+
+
 DRAW = np.random.default_rng(3)
 X, LABELS = DRAW.normal(size=(6, 3)), np.array([0, 2, 1, 3, 2, 0])
 PARAMS = {"w1": DRAW.normal(size=(3, 4)), "w2": DRAW.normal(size=(4, 4)), "u": DRAW.normal(size=(4, 4)) / 2}
-
-
-@pytest.fixture(autouse=True)
-def defaults():
-    """JAX's own promotion, as users have it."""
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
 
 
 def softmax(z):

@@ -8,14 +8,8 @@ import pytest
 from funcnn._numerics.program import trace
 from funcnn.gradcheck.explanation.tape import record
 
+pytestmark = pytest.mark.usefixtures("defaults")
 DRAW = np.random.default_rng(3)
-
-
-@pytest.fixture(autouse=True)
-def defaults():
-    """Numbers as users have them: float64 by NumPy, and JAX's own promotion."""
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
 
 
 def scan_and_branch(p):

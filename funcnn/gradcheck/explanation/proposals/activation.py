@@ -5,6 +5,7 @@ Where the function is a part of the loss, as the absolute value of a distance to
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -22,11 +23,7 @@ _MOST_AT_SOME = 4  # the likely ones
 def propose_slopes(situation: Situation) -> Iterator[Proposal]:
     """Yield each activation with each wrong derivative."""
     tape = situation.tape
-    for activation in situation.activations:
-        cotangent, z, h = _parts(situation, activation)
-        right = activation.kind.slope(z, h)
-        if not cotangent.any() or situation.is_repeated(activation.h):
-            continue
+    for activation, cotangent, right in _reached(situation):
         tried: list[np.ndarray] = []
         for text, slope in chosen_slopes(activation, tape):
             known = any(np.array_equal(slope, other) for other in tried)
@@ -90,12 +87,8 @@ def propose_slopes_of_groups(situation: Situation) -> Iterator[Proposal]:
 def propose_slopes_at_other_values(situation: Situation) -> Iterator[Proposal]:
     """Yield each activation with its derivative taken at another value of the loss."""
     tape = situation.tape
-    for activation in situation.activations:
-        cotangent, z, h = _parts(situation, activation)
-        right = activation.kind.slope(z, h)
-        if not cotangent.any() or situation.is_repeated(activation.h):
-            continue
-        for number in situation.of_shape.get(z.shape, ())[:_MOST_VALUES]:
+    for activation, cotangent, right in _reached(situation):
+        for number in situation.of_shape.get(right.shape, ())[:_MOST_VALUES]:
             other = tape.values[number]
             if other.dtype.kind != "f" or number in (activation.z, activation.h):
                 continue
@@ -151,6 +144,14 @@ def propose_fitted_slopes(situation: Situation) -> Iterator[Proposal]:
             return cause, f"{sentence}; by hand it is {format_sum(factors, texts)}"
 
         yield Regression(describe, {text: {activation.z: slope * cotangent} for text, slope in functions.items()}, rest)
+
+
+def _reached(situation: Situation) -> Iterator[tuple[Activation, Any, Any]]:
+    """Yield each activation that a gradient reaches once: with its cotangent and its derivative."""
+    for activation in situation.activations:
+        cotangent, z, h = _parts(situation, activation)
+        if cotangent.any() and not situation.is_repeated(activation.h):
+            yield activation, cotangent, activation.kind.slope(z, h)
 
 
 def _parts(situation, activation):

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnn._checks import same_structure
 from funcnn._numerics.arrays import max_abs
 from funcnn._numerics.program import jaxpr_constants
+from funcnn._tree_checks import same_structure
 from funcnn.gradcheck.explanation.activations import descendants
 from funcnn.gradcheck.explanation.location import describe_operation
 from funcnn.gradcheck.explanation.numbers import format_factor
