@@ -49,7 +49,7 @@ def find_cause(
     with enable_x64(True):
         loss, variables = reference(*arguments)
         variables = jax.tree.map(jnp.asarray, variables)
-        report = check_gradients(lambda given: loss(jax.tree.map(jnp.asarray, given)), lambda _: answer, variables)
+        report = check_gradients(jax.jit(loss), lambda _: answer, variables)
     cause = report.leaves[index].cause
     sentence = (
         SENTENCES.get(cause) if cause is not None and np.isfinite(report.leaves[index].max_abs_difference) else None

@@ -60,13 +60,18 @@ class Interrupts:
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """Raise immediately at a signal that comes inside the context."""
+        """Raise immediately at a signal that comes inside the context.
+
+        What is raised while Python runs a destructor or a callback of its garbage collector is lost, so the signal is
+        looked for at the end as well.
+        """
         self.check()
         before, self._is_at_once = self._is_at_once, True
         try:
             yield
         finally:
             self._is_at_once = before
+        self.check()
 
     @contextlib.contextmanager
     def before_the_loop(self) -> Iterator[None]:
@@ -85,6 +90,7 @@ class Interrupts:
 
         Where signals are not deferred, it is computed in the calling thread.
         """
+        self.check()
         if not self._previous:
             return function()
         returned: list[Result] = []
@@ -103,7 +109,7 @@ class Interrupts:
             threading.Thread(target=work).start()
             # Not join: where a signal interrupts it, Python 3.11 takes the thread for ended, and exits without it.
             while not has_ended.wait(LOOK_SECONDS):
-                pass
+                self.check()
         if raised:
             raise raised[0]
         return returned[0]
@@ -114,6 +120,7 @@ class Interrupts:
         It is traced in the calling thread, because the contexts of JAX, such as its default precision, belong to a
         thread. XLA then compiles the traced program in another one.
         """
+        self.check()
         if not self._previous:
             return
         with self.at_once():

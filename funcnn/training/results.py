@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import numpy as np
 import optax
 from jax import numpy as jnp
@@ -126,10 +127,15 @@ class HistoryBuilder(NamedTuple):
         )
 
     def finish(self) -> History:
-        """Return the history, with a row for every epoch."""
+        """Return the history, with a row for every epoch.
+
+        Arrays are put where they belong, for ``jnp.asarray`` compiles a program for each shape: after Ctrl-C that waits
+        for the compilation that the signal came in.
+        """
         losses, sizes = _concatenate(self.losses), _concatenate(self.sizes)
+        validated = jax.device_put(np.array(self.validation_epochs, np.int32))
         if not len(losses):
-            return History(jnp.zeros(0), jnp.zeros((0, 0)), {}, jnp.zeros(0, jnp.int32))
+            return History(jax.device_put(np.zeros(0)), jax.device_put(np.zeros((0, 0))), {}, validated)
         ends = self.ends if self.ends and self.ends[-1] == len(losses) else [*self.ends, len(losses)]
         starts = np.array([0, *ends[:-1]], int)
         counts = np.array(ends, int) - starts
@@ -138,12 +144,8 @@ class HistoryBuilder(NamedTuple):
         rows[is_step], weights[is_step] = losses, sizes
         sums = (rows.astype(np.float64) * weights).sum(axis=1, where=is_step)
         means = (sums / np.maximum(weights.sum(axis=1), 1)).astype(losses.dtype)
-        validation = {
-            name: jnp.stack([jnp.asarray(figure) for figure in figures]) for name, figures in self.validation.items()
-        }
-        return History(
-            jnp.asarray(means), jnp.asarray(rows), validation, jnp.asarray(self.validation_epochs, jnp.int32)
-        )
+        validation = {name: jax.device_put(np.stack(figures)) for name, figures in self.validation.items()}
+        return History(jax.device_put(means), jax.device_put(rows), validation, validated)
 
 
 def named_figures(figures: Figures) -> dict[str, np.ndarray]:

@@ -19,6 +19,7 @@ from funcnn.training import writers
 from funcnn.training.batches import ArrayBatches
 from funcnn.training.interrupts import Interrupts
 from funcnn.training.pace import Pace, first_pace
+from funcnn.training.results import empty_history
 from funcnn.training.run_folder import LOCK, Owner
 from tests.cases import KEY
 from tests.training.runs import MODEL, batches, bits, run, stream
@@ -103,9 +104,33 @@ def test_threads_of_signals_return_and_raise():
         assert interrupts.in_thread(lambda: threading.current_thread()) is not threading.main_thread()
         with pytest.raises(LookupError, match="mine"):
             interrupts.in_thread(lambda: {}["mine"])
-        with interrupts.at_once(), pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt), interrupts.at_once():
             signal.raise_signal(signal.SIGINT)
     assert Interrupts().in_thread(threading.current_thread) is threading.main_thread()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_during_a_destructor_is_not_lost():
+    class Destroyed:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)  # the error of the handler is ignored here
+
+    interrupts, computed = Interrupts(), []
+    with interrupts.deferred(), pytest.raises(KeyboardInterrupt), interrupts.at_once():
+        Destroyed()
+    with pytest.raises(KeyboardInterrupt):
+        interrupts.in_thread(lambda: computed.append(1))
+    assert not computed
+
+
+def test_a_result_is_made_without_compilation(caplog):
+    steps = 37  # a length that no other test has compiled for
+    history = empty_history()._replace(losses=[np.ones(steps)], sizes=[np.ones(steps, np.int32)], ends=[steps - 2])
+    history.validation["loss"] = [np.float32(1.0), np.float32(0.5)]
+    with jax.log_compiles():
+        finished = history.finish(), empty_history().finish()
+    assert [len(kept.loss) for kept in finished] == [2, 0]
+    assert not [record.message for record in caplog.records if "ompil" in record.message]
 
 
 def test_waiting_code_of_the_user_is_left_at_once():

@@ -33,10 +33,10 @@ def describe_problem(comparison: Comparison) -> Problem:
 
 def known_sizes(comparison: Comparison) -> list[tuple[float, str]]:
     """Return numbers of this problem that may be factors of a wrong gradient, with their names; no number twice."""
-    known = jax.tree.leaves(comparison.gradients.arguments[1:])
-    known = comparison.program.constants if comparison.program else [leaf for leaf in known if _is_data(leaf)]
+    given = [leaf for leaf in jax.tree.leaves(comparison.gradients.arguments[1:]) if _is_data(leaf)]
+    known = comparison.program.constants if comparison.program else given
     arrays = [array for array in known if jnp.ndim(array)]
-    batch = batch_size(arrays)
+    batch = batch_size(given) or batch_size(arrays)
     widths = [np.shape(array)[-1] for array in arrays if np.ndim(array) >= 2]
     widths += [np.shape(leaf)[-1] for leaf in jax.tree.leaves(comparison.gradients.params) if np.ndim(leaf)]
     found: list[tuple[float, str]] = [(batch, "the batch size")] if batch else []
@@ -58,9 +58,13 @@ def known_sizes(comparison: Comparison) -> list[tuple[float, str]]:
 
 
 def batch_size(arrays: list[Any]) -> int | None:
-    """Return the most common length of the first axis: of matrices if there are any, of vectors otherwise."""
+    """Return the most common length of the first axis: of matrices if there are any, of vectors otherwise.
+
+    Of two that are as common, it is that of the later array: targets have the batch first, sequences may have the time.
+    """
     for least in (2, 1):
-        sizes = Counter(np.shape(array)[0] for array in arrays if np.ndim(array) >= least and np.shape(array)[0] > 1)
+        lengths = [np.shape(array)[0] for array in arrays if np.ndim(array) >= least]
+        sizes = Counter(length for length in reversed(lengths) if length > 1)
         if sizes:
             return sizes.most_common(1)[0][0]
     return None

@@ -44,7 +44,9 @@ def suggest_surrogate(report: GradientReport, comparison: Comparison) -> Gradien
     suggestion = f"{facts[0].upper()}{facts[1:]}. {advice}"
     if is_flat:
         reason = f"{flat}, so nothing can be said of a rule that is meant to differ"
-        return report._replace(verdict="undecided", reason=reason, diagnosis=suggestion)
+        # What is meant to differ has no mistake to be named.
+        leaves = tuple(leaf if leaf.ok else leaf._replace(cause="unknown", detail="") for leaf in report.leaves)
+        return report._replace(leaves=leaves, verdict="undecided", reason=reason, diagnosis=suggestion)
     return report._replace(diagnosis=f"{report.diagnosis}\n{suggestion}")
 
 

@@ -12,6 +12,7 @@ from funcnn._numerics.rounding import coarser_dtypes
 from funcnn.gradcheck.explanation.causes import EXACT, LOOSE, Detector
 from funcnn.gradcheck.explanation.counts import counts
 from funcnn.gradcheck.explanation.difference import describe_difference
+from funcnn.gradcheck.explanation.forward_pass import record
 from funcnn.gradcheck.explanation.leaf import Diagnosis, Facts, Leaf, WrongLeaf, loosen_tolerances, normalize
 from funcnn.gradcheck.explanation.numbers import is_close
 from funcnn.gradcheck.explanation.problem import Problem
@@ -19,7 +20,6 @@ from funcnn.gradcheck.explanation.proposals import ALONE, FAMILIES, OF_TIES
 from funcnn.gradcheck.explanation.recording import record_numpy
 from funcnn.gradcheck.explanation.search import Target, search
 from funcnn.gradcheck.explanation.situation import Situation
-from funcnn.gradcheck.explanation.tape import record
 from funcnn.gradcheck.report import LeafReport
 
 _NEAR = 1e-6  # between the gradient by a recorded program and the measured one

@@ -9,10 +9,11 @@ import numpy as np
 
 from funcnn._numerics.arrays import max_abs
 from funcnn.gradcheck.explanation.activations import Activation, find_activations
+from funcnn.gradcheck.explanation.forward_pass import record, record_values
 from funcnn.gradcheck.explanation.location import describe_operation, location
 from funcnn.gradcheck.explanation.problem import Problem
 from funcnn.gradcheck.explanation.search import Target
-from funcnn.gradcheck.explanation.tape import Edge, Step, Tape, record, record_values
+from funcnn.gradcheck.explanation.tape import Edge, Step, Tape
 from funcnn.gradcheck.explanation.turns import MOST_TURNS, Turns
 
 _COPIES = ("device_put", "copy", "copy_p", "convert_element_type", "name", "reshape", "broadcast_in_dim", "transpose")

@@ -12,11 +12,10 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
 
-from funcnn._numerics.program import Program, bind, callee, is_inlined, scan_counts
+from funcnn._checks import is_concrete
+from funcnn._numerics.program import bind
 from funcnn.gradcheck.explanation.derivatives import cotangents, fallback_derivative, to_first_winner
-from funcnn.gradcheck.explanation.location import is_inside
 
 Rule: TypeAlias = Callable[[np.ndarray], Iterable[tuple[int, np.ndarray]]]
 """From the cotangent of a value to the cotangents of earlier values, by number."""
@@ -28,7 +27,7 @@ _NONE: Mapping[int, Any] = MappingProxyType({})
 _PLAIN = {"scatter", "scatter-add", "gather", "dynamic_slice", "dynamic_update_slice", "pad"}
 _EXTREMES = ("reduce_max", "reduce_min")
 _MAX_STEPS = 3000
-_MAX_NUMBERS = 30_000_000
+MAX_NUMBERS = 30_000_000
 
 
 class Step(NamedTuple):
@@ -105,9 +104,7 @@ class Tape:
 
     def add_value(self, value, *, is_active=False) -> int:
         """Record a value and return its number."""
-        dtype = getattr(value, "dtype", None)
-        is_extended = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.extended)
-        self.values.append(value if is_extended else np.asarray(value))
+        self.values.append(as_value(value))
         self.is_active.append(is_active)
         self.sources.append(frozenset())
         return len(self.values) - 1
@@ -118,6 +115,11 @@ class Tape:
             self._kept.append(value)
             self._constants[id(value)] = self.add_value(value)
         return self._constants[id(value)]
+
+    def known_outputs(self, name, parameters, inputs) -> list[Any] | None:
+        """Return the outputs of an operation that is on the tape already, ``None`` if it isn't."""
+        numbers = self._known.get(_key(name, parameters, inputs))
+        return None if numbers is None else [self.values[number] for number in numbers]
 
     def add_step(self, name, parameters, equation, origin, inputs, outputs) -> tuple[int, ...]:
         """Record an operation and return the numbers of its outputs."""
@@ -260,69 +262,9 @@ class Tape:
         for step in self.steps:
             if step.outputs[0] in changed or not any(number in changed for number in step.inputs):
                 continue
-            operands = [_as_operand(changed.get(number, self.values[number])) for number in step.inputs]
+            operands = [as_operand(changed.get(number, self.values[number])) for number in step.inputs]
             changed.update(zip(step.outputs, map(np.asarray, run_step(step, operands)), strict=True))
         return changed
-
-
-def record(program: Program, params: PyTree, *, ignores_stops: bool = False) -> Tape | None:
-    """Return the tape of a loss, or ``None`` if it is too large or has a step that can't be run alone.
-
-    Args:
-        program: the loss.
-        params: the point.
-        ignores_stops: let the gradient through ``stop_gradient``.
-    """
-    try:
-        tape = Tape(jax.tree.leaves(params), ignores_stops=ignores_stops)
-        (tape.result,) = _record_jaxpr(tape, program.jaxpr, tape.params)
-        tape.cotangents = tape.backward({tape.result: np.ones_like(tape.values[tape.result])})
-        tape.right_gradient = tape.wrong_gradient({})
-    except Exception:  # an operation that runs only inside a compiled program, or on another device
-        return None
-    return tape
-
-
-def record_values(program: Program, params: PyTree) -> Tape | None:
-    """Return the tape of a program of which only the values are wanted, likewise."""
-    try:
-        tape = Tape(jax.tree.leaves(params))
-        _record_jaxpr(tape, program.jaxpr, tape.params)
-    except Exception:  # likewise
-        return None
-    return tape
-
-
-def _record_jaxpr(tape: Tape, jaxpr: Any, inputs: Sequence[int], caller: Any = None) -> list[int]:
-    inner, constants = getattr(jaxpr, "jaxpr", jaxpr), getattr(jaxpr, "consts", ())
-    numbers = dict(zip(inner.invars, inputs, strict=True))
-    numbers |= {variable: tape.constant(value) for variable, value in zip(inner.constvars, constants, strict=True)}
-
-    def read(atom):
-        return tape.constant(atom.val) if hasattr(atom, "val") else numbers[atom]
-
-    for equation in inner.eqns:
-        name = str(caller.params.get("name")) if caller is not None else ""
-        origin = equation if caller is None or is_inside(equation, name) else caller
-        outputs = _record_equation(tape, equation, origin, [read(atom) for atom in equation.invars])
-        numbers.update(zip(equation.outvars, outputs, strict=True))
-    return [read(atom) for atom in inner.outvars]
-
-
-def _record_equation(tape, equation, origin, inputs) -> Sequence[int]:
-    name = equation.primitive.name
-    if name == "cond":
-        index = int(tape.values[inputs[0]])
-        return _record_jaxpr(tape, equation.params["branches"][index], inputs[1:], _caller(equation, origin))
-    if name == "scan" and is_inlined(equation):
-        return _record_scan(tape, equation, origin, inputs)
-    called = None if name.startswith("custom_") else callee(equation)
-    if called is not None:
-        return _record_jaxpr(tape, called, inputs, origin)
-    outputs = [jnp.asarray(out) if isinstance(out, np.ndarray) else out for out in _run(tape, equation, inputs)]
-    if sum(np.size(value) for value in tape.values) > _MAX_NUMBERS:
-        raise ValueError("the program has too many numbers")
-    return tape.add_step(name, equation.params, equation, origin, inputs, outputs)
 
 
 def _identity(step: Step) -> Any:
@@ -341,39 +283,6 @@ def run_step(step: Step, operands: Sequence[Any]) -> Sequence[Any]:
     return bind(step.equation, operands)
 
 
-def _caller(equation, origin):
-    """Return the call inside which the lines of code of a body are read: none for a branch or a loop of the user's."""
-    return None if origin is equation else origin
-
-
-def _run(tape, equation, inputs):
-    key = _key(equation.primitive.name, equation.params, inputs)
-    if key is not None and key in tape._known:
-        return [tape.values[number] for number in tape._known[key]]
-    return bind(equation, [_as_operand(tape.values[number]) for number in inputs])
-
-
-def _record_scan(tape, equation, origin, inputs) -> Sequence[int]:
-    body, length = equation.params["jaxpr"], equation.params["length"]
-    constants, carries = scan_counts(equation.params)
-    carry, sequences = list(inputs[constants : constants + carries]), inputs[constants + carries :]
-    stacks = []
-    for index in range(length)[:: -1 if equation.params["reverse"] else 1]:
-        slices = [
-            tape.add_step("scan_slice", {"index": index}, None, origin, [number], [tape.values[number][index]])[0]
-            for number in sequences
-        ]
-        outputs = _record_jaxpr(tape, body, [*inputs[:constants], *carry, *slices], _caller(equation, origin))
-        carry = outputs[:carries]
-        stacks.append(outputs[carries:])
-    ordered = stacks[::-1] if equation.params["reverse"] else stacks
-    stacked = [
-        tape.add_step("scan_stack", {}, None, origin, column, [np.stack([tape.values[number] for number in column])])[0]
-        for column in zip(*ordered, strict=True)
-    ]
-    return [*carry, *stacked]
-
-
 def _key(name, parameters, inputs):
     """Return what makes two operations the same, ``None`` for one that calls another program."""
     if any(hasattr(part, "eqns") or hasattr(part, "jaxpr") or callable(part) for part in parameters.values()):
@@ -381,7 +290,15 @@ def _key(name, parameters, inputs):
     return name, str(parameters), tuple(inputs)
 
 
-def _as_operand(value):
+def as_value(value):
+    """Return a value as an array of NumPy, a random key and one that is traced as they are."""
+    dtype = getattr(value, "dtype", None)
+    is_extended = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.extended)
+    return value if is_extended or not is_concrete(value) else np.asarray(value)
+
+
+def as_operand(value):
+    """Return a value as JAX takes it."""
     return jnp.asarray(value) if isinstance(value, np.ndarray) else value
 
 

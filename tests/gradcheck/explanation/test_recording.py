@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import funcnn as fnn
+from funcnn.gradcheck.explanation.forward_pass import record
 from funcnn.gradcheck.explanation.recording import record_numpy
-from funcnn.gradcheck.explanation.tape import record
 
 pytestmark = pytest.mark.usefixtures("defaults")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from funcnn._numerics.program import trace
-from funcnn.gradcheck.explanation.tape import record
+from funcnn.gradcheck.explanation.forward_pass import record
 
 pytestmark = pytest.mark.usefixtures("defaults")
 DRAW = np.random.default_rng(3)

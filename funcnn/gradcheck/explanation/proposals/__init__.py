@@ -42,7 +42,7 @@ from funcnn.gradcheck.explanation.proposals.loops import (
     propose_slopes_of_turns,
     propose_states_of_other_turns,
 )
-from funcnn.gradcheck.explanation.proposals.loss import propose_loss_derivatives
+from funcnn.gradcheck.explanation.proposals.loss import propose_loss_derivatives, propose_loss_gradients_by_hand
 from funcnn.gradcheck.explanation.proposals.masked_values import propose_masked_values, propose_masks_of_choices
 from funcnn.gradcheck.explanation.proposals.masks import (
     propose_losses_without_masks,
@@ -159,6 +159,7 @@ FAMILIES: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
     propose_values_of_turns,
     propose_cotangents_of_turns,
     propose_fitted_slopes,
+    propose_loss_gradients_by_hand,
 )
 
 ALONE: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
@@ -174,6 +175,7 @@ ALONE: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
     propose_other_inputs,
     propose_rotations,
     propose_loss_derivatives,
+    propose_loss_gradients_by_hand,
 )
 """The families that are tried of the gradient of one parameter alone, where the others find nothing."""
 

@@ -12,6 +12,7 @@ from funcnn.gradcheck.explanation.search import Change, Proposal, Regression
 from funcnn.gradcheck.explanation.situation import LAYERS, Situation
 
 _MOST_VALUES = 5000
+_LONGEST_FORMULA = 30
 
 
 def propose_loss_derivatives(situation: Situation) -> Iterator[Proposal]:
@@ -33,18 +34,36 @@ def propose_loss_derivatives(situation: Situation) -> Iterator[Proposal]:
         def by_formula(texts, factors, words=words) -> Diagnosis:
             return "loss_derivative", f"{words} is by hand {format_sum(factors, texts)}"
 
-        def by_value(texts, factors, words=words) -> Diagnosis:
-            return "loss_derivative", f"{words} is wrong: it is {texts[0]}"
-
         terms = {text: {number: term} for text, term in _terms(situation, number).items()}
         yield Regression(by_formula, terms, {number: -cotangent}, 3)
+
+
+def propose_loss_gradients_by_hand(situation: Situation) -> Iterator[Proposal]:
+    """Yield each value after the last layer with what the gradient by hand computes as its gradient.
+
+    That is a wrong derivative where the loss is a formula. In a long loss, as one that sums over paths, it is any
+    mistake on the way.
+    """
+    tape = situation.tape
+    for number in _last_values(situation):
+        if number in tape.params or situation.right_by_hand & (descendants(tape, number) | {number}):
+            continue
+        value, name = tape.values[number], situation.name_of(number)
+        after = {tape.producer[later] for later in descendants(tape, number)}
+        is_formula = len(after) <= _LONGEST_FORMULA
+
+        def describe(texts, factors, name=name, is_formula=is_formula) -> Diagnosis:
+            words = f"the gradient of the loss by {name} is wrong: it is {texts[0]}"
+            rest = "the backward pass from there to the parameters is right"
+            return ("loss_derivative", words) if is_formula else ("unknown", f"{words}; {rest}")
+
         computed = {
             text: {number: np.asarray(term, float)}
             for text, term in situation.values_by_hand
-            if term.shape == value.shape and number not in tape.params
+            if term.shape == value.shape
         }
         if computed:
-            yield Regression(by_value, computed, {number: -cotangent}, 1)
+            yield Regression(describe, computed, {number: -situation.cotangent(number)}, 1)
 
 
 def _last_values(situation) -> list[int]:
