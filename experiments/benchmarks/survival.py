@@ -99,7 +99,8 @@ def killed(settings: SurvivalSettings, folder: Path) -> dict[str, int]:
                     process.send_signal(signal.SIGKILL)
                     process.wait()
                     tally["kills"] += 1
-                    bar.advance(task)
+                    # The last run is killed until it ends by itself.
+                    bar.update(task, advance=1, total=max(settings.kills, tally["kills"]))
             if process.returncode:
                 raise RuntimeError(f"the run ended by itself with status {process.returncode}")
             tally["equal"] += fingerprint(train(place, settings.epochs)) == expected

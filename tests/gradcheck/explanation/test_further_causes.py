@@ -238,3 +238,50 @@ def test_rotations(angles, expected):
         return {"w": x.T @ turn(3 * turn(x @ p["w"], ANGLES) ** 2, angles)}
 
     assert name_causes(loss, gradient, {"w": normal(3, 4)}, normal(5, 3)) == expected
+
+
+FACTORS = {
+    "scaled_path": np.array([[0.5], [2.0], [3.0], [0.25], [1.5]]),
+    "mask": np.array([[0.0], [1.0], [1], [0], [1]]),
+}
+
+
+@pytest.mark.parametrize("expected", FACTORS)
+def test_a_product_with_given_factors_is_no_normalization(expected):
+    factors = FACTORS[expected]
+
+    def loss(p, x, y):
+        return ((factors * jnp.tanh(x @ p["w"]) - y) ** 2).sum()
+
+    def without_factors(p, x, y):
+        a = jnp.tanh(x @ p["w"])
+        return {"w": x.T @ (2 * (factors * a - y) * (1 - a**2))}
+
+    assert name_causes(loss, without_factors, {"w": normal(3, 4)}, normal(5, 3), normal(5, 4)) == {"w": expected}
+
+
+def test_a_mistake_inside_a_long_loss_is_found_up_to_it():
+    """The scores of a chain of choices, whose sums over paths are read transposed on the way back."""
+
+    def scores(p, x):
+        return jnp.tanh(x @ p["w"])
+
+    def total(jumps, scores, last):
+        sums = [scores[0]]
+        for score in scores[1:]:
+            sums.append(score + jax.nn.logsumexp(sums[-1][:, None] + jumps, axis=0))
+        return jax.nn.logsumexp(sums[-1] + last)
+
+    jumps, last = normal(4, 4), normal(4)
+
+    def loss(p, x):
+        return total(jumps, scores(p, x), last)
+
+    def gradient(p, x):
+        a = scores(p, x)
+        d = jax.grad(lambda a: total(jumps.T @ jumps, a, last))(a)
+        return {"w": x.T @ (d * (1 - a**2))}
+
+    report = fnn.check_gradients(loss, gradient, {"w": normal(3, 4)}, normal(6, 3))
+    assert report.leaves[0].cause == "unknown"
+    assert "from there to the parameters is right" in report.leaves[0].detail

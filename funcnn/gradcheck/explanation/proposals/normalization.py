@@ -270,8 +270,9 @@ def _as_normalization(tape, h, x_hat, before, value) -> Iterator[_Normalization]
         is_own = varies and _depends(tape, h, tape.steps[tape.producer[x_hat]].inputs)
         if own_mean and is_own:
             yield _Normalization(h, x_hat, axes, scale, True, True)
-        elif is_own and np.all(np.abs(value - scale * before) <= size):
-            yield _Normalization(h, x_hat, axes, scale, True, False)
+        elif np.all(np.abs(value - scale * before) <= size):
+            if is_own:  # a product with anything else is no normalization
+                yield _Normalization(h, x_hat, axes, scale, True, False)
         elif not is_own and is_given and np.ptp(scale) > 1e-6 * max_abs(scale):
             yield _Normalization(h, x_hat, axes, scale, False, True)
 

@@ -57,11 +57,12 @@ def propose_constant_operands(situation: Situation) -> Iterator[Proposal]:
             continue
         part, words = _part(situation, edge, np.ones_like(value)), _words(situation, edge)
         power = -1 if edge.step.name == "div" else 1
+        cause: Cause = "mask" if power == 1 and _is_mask(value) else "scaled_path"
 
-        def describe(factors, words=words, power=power) -> Diagnosis:
+        def describe(factors, words=words, power=power, cause=cause) -> Diagnosis:
             number = factors[0] ** power
             text = f"{format_factor(number, 1e-7)} everywhere{situation.meaning(number)}"
-            return "scaled_path", f"{words}; by hand it takes the number {text}"
+            return cause, f"{words}; by hand it takes the number {text}"
 
         if part is not None:
             yield Multiple(describe, [{edge.source: part}], {edge.source: -edge.part})
@@ -223,15 +224,14 @@ def _rearranged(situation, edge, value) -> Iterator[tuple[Cause, str, np.ndarray
                 yield "shifted", f"it moved by {step} along axis {axis}", np.roll(value, step, axis)
                 yield "shifted", f"it moved by {step} along axis {axis}, zero at the end", _shift(value, step, axis)
     if edge.step.name in ("mul", "div"):
-        yield "scaled_path", "1: the factor is left out", np.ones_like(value)
+        yield "mask" if _is_mask(value) else "scaled_path", "1: the factor is left out", np.ones_like(value)
         yield "wrong_operand", "its square", value**2
         yield "wrong_operand", "its reciprocal", 1 / np.where(value == 0, 1.0, value)
         yield "wrong_operand", "its root", np.sqrt(np.abs(value))
     for axis in spatial:
         if value.shape[axis] > 1:
-            is_mask = not np.iscomplexobj(value) and set(np.unique(value)) <= {0.0, 1.0}
             yield (
-                "mask" if is_mask else "wrong_operand",
+                "mask" if _is_mask(value) else "wrong_operand",
                 f"its mean along axis {axis}",
                 np.broadcast_to(value.mean(axis=axis, keepdims=True), value.shape).copy(),
             )
@@ -242,6 +242,10 @@ def _rearranged(situation, edge, value) -> Iterator[tuple[Cause, str, np.ndarray
             )
     yield "wrong_operand", "its absolute value", np.abs(value)
     yield "wrong_operand", "its sign", np.sign(value)
+
+
+def _is_mask(value) -> bool:
+    return not np.iscomplexobj(value) and np.size(value) > 1 and set(np.unique(value)) <= {0.0, 1.0}
 
 
 def _spatial_axes(edge) -> set[int]:
