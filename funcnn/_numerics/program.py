@@ -44,11 +44,6 @@ class Program(NamedTuple):
     structure: Any
 
     @property
-    def constants(self) -> list:
-        """What the function closes over, or was given beside the tree."""
-        return [constant for constant in self.jaxpr.consts if not jnp.issubdtype(constant.dtype, jax.dtypes.extended)]
-
-    @property
     def text(self) -> str:
         """The program as text: equal programs have equal texts, whatever their constants."""
         return str(self.jaxpr)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnn._numerics.program import jit_once
+from funcnn._numerics.program import jaxpr_constants, jit_once
 from funcnn.gradcheck.engine.precision import Comparison
 from funcnn.gradcheck.explanation.problem import Problem
 
@@ -34,8 +34,7 @@ def describe_problem(comparison: Comparison) -> Problem:
 def known_sizes(comparison: Comparison) -> list[tuple[float, str]]:
     """Return numbers of this problem that may be factors of a wrong gradient, with their names; no number twice."""
     given = [leaf for leaf in jax.tree.leaves(comparison.gradients.arguments[1:]) if _is_data(leaf)]
-    known = comparison.program.constants if comparison.program else given
-    arrays = [array for array in known if jnp.ndim(array)]
+    arrays = constants_of(comparison.program.jaxpr) if comparison.program else given
     batch = batch_size(given) or batch_size(arrays)
     widths = [np.shape(array)[-1] for array in arrays if np.ndim(array) >= 2]
     widths += [np.shape(leaf)[-1] for leaf in jax.tree.leaves(comparison.gradients.params) if np.ndim(leaf)]
@@ -55,6 +54,12 @@ def known_sizes(comparison: Comparison) -> list[tuple[float, str]]:
     for value, word in found:
         unique.setdefault(float(value), word)
     return list(unique.items())
+
+
+def constants_of(jaxpr: Any) -> list[Any]:
+    """Return the arrays that a program closes over, those of the programs that it calls too, as a jitted one."""
+    known = {id(array): array for array in jaxpr_constants(jaxpr) if jnp.ndim(array)}
+    return [array for array in known.values() if not jnp.issubdtype(array.dtype, jax.dtypes.extended)]
 
 
 def batch_size(arrays: list[Any]) -> int | None:

@@ -26,6 +26,21 @@ Rules: TypeAlias = Mapping[int, Rule]
 _NONE: Mapping[int, Any] = MappingProxyType({})
 _PLAIN = {"scatter", "scatter-add", "gather", "dynamic_slice", "dynamic_update_slice", "pad"}
 _EXTREMES = ("reduce_max", "reduce_min")
+_ELEMENTWISE = {
+    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "max": np.maximum, "min": np.minimum,
+    "neg": np.negative, "abs": np.abs, "square": np.square, "sqrt": np.sqrt, "exp": np.exp, "expm1": np.expm1,
+    "log": np.log, "log1p": np.log1p, "tanh": np.tanh, "sin": np.sin, "cos": np.cos,
+}  # fmt: skip
+_REDUCTIONS = {"reduce_sum": np.sum, "reduce_max": np.max, "reduce_min": np.min}
+# XLA compiles each operation anew for each shape.
+_IN_NUMPY: dict[str, Callable[..., Any]] = {
+    "integer_pow": lambda parameters, value: value ** parameters["y"],
+    **{name: lambda _, *values, f=function: f(*values) for name, function in _ELEMENTWISE.items()},
+    **{
+        name: lambda parameters, value, f=function: f(value, axis=tuple(parameters["axes"]))
+        for name, function in _REDUCTIONS.items()
+    },
+}
 _MAX_STEPS = 3000
 MAX_NUMBERS = 30_000_000
 
@@ -262,7 +277,7 @@ class Tape:
         for step in self.steps:
             if step.outputs[0] in changed or not any(number in changed for number in step.inputs):
                 continue
-            operands = [as_operand(changed.get(number, self.values[number])) for number in step.inputs]
+            operands = [changed.get(number, self.values[number]) for number in step.inputs]
             changed.update(zip(step.outputs, map(np.asarray, run_step(step, operands)), strict=True))
         return changed
 
@@ -280,7 +295,9 @@ def run_step(step: Step, operands: Sequence[Any]) -> Sequence[Any]:
         return [operands[0][step.parameters["index"]]]
     if step.name == "scan_stack":
         return [np.stack(operands)]
-    return bind(step.equation, operands)
+    if step.name in _IN_NUMPY and all(isinstance(value, np.ndarray) and value.dtype.char in "fd" for value in operands):
+        return [_IN_NUMPY[step.name](step.parameters, *operands)]
+    return bind(step.equation, [as_operand(value) for value in operands])
 
 
 def _key(name, parameters, inputs):
