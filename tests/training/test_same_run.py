@@ -11,7 +11,7 @@ from funcnn._numerics.precision import enable_x64
 from funcnn.training.program import held_settings, program_digest
 from tests.training.runs import X, Y, batches, bits, run, stream
 
-NUMPY = (np.asarray(X), np.asarray(Y))
+NUMPY = (np.asarray(X, np.float64), np.asarray(Y, np.float64))  # of the precision of each run
 
 
 def weighted(weight):
