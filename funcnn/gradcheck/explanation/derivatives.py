@@ -283,10 +283,9 @@ def fallback_derivative(equation: Any, active: Sequence[bool]) -> Callable[[Sequ
         return pull([part.astype(out.dtype) for part, out in zip(given, outputs, strict=True)])
 
     def of_numbers(inputs, given):
-        floating = [jnp.asarray(part) for part in given if jnp.issubdtype(part.dtype, jnp.inexact)]
-        operands = [jnp.asarray(value) if isinstance(value, np.ndarray) else value for value in inputs]
+        floating = [part for part in given if jnp.issubdtype(part.dtype, jnp.inexact)]
         found: list[np.ndarray | None] = [None] * len(inputs)
-        for place, part in zip(places, derivative(operands, floating), strict=True):
+        for place, part in zip(places, derivative(list(inputs), floating), strict=True):
             found[place] = np.asarray(part)
         return found
 

@@ -135,6 +135,8 @@ def diagnose_by_program(problem: Problem, facts: Facts, sought: Sequence[int]) -
     if not findings and (other := situation.with_first_winners()) is not None:
         findings = search(other.target, (family(other) for family in OF_TIES), _SHARE_ALONE)
     found = {number: finding.diagnosis for finding in findings[::-1] for number in finding.explained}
+    if len(facts.leaves) == 1:  # the searches below would be the one above
+        return found
     left = [number for number in sought if number not in found and detect(number, facts, LOOSE) is None]
     for number in left:
         alone = situation.of_one_leaf(number)

@@ -22,7 +22,7 @@ from funcnn._numerics.program import (
     scan_counts,
 )
 from funcnn.gradcheck.explanation.location import is_inside
-from funcnn.gradcheck.explanation.tape import MAX_NUMBERS, Tape, as_operand, as_value
+from funcnn.gradcheck.explanation.tape import MAX_NUMBERS, Tape, as_value
 
 
 def record(program: Program, params: PyTree, *, ignores_stops: bool = False) -> Tape | None:
@@ -122,7 +122,7 @@ def _outputs(tape, equation, inputs):
     known = tape.known_outputs(equation.primitive.name, equation.params, inputs)
     if known is not None:
         return known
-    outputs = bind(equation, [as_operand(tape.values[number]) for number in inputs])
+    outputs = bind(equation, [tape.values[number] for number in inputs])
     # In a compiled program no operation is to be fused with another: each has the values that it has alone.
     return outputs if is_concrete(*outputs) else lax.optimization_barrier(outputs)
 

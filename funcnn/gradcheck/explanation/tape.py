@@ -16,6 +16,7 @@ import numpy as np
 from funcnn._checks import is_concrete
 from funcnn._numerics.program import bind
 from funcnn.gradcheck.explanation.derivatives import cotangents, fallback_derivative, to_first_winner
+from funcnn.gradcheck.explanation.in_numpy import run_in_numpy
 
 Rule: TypeAlias = Callable[[np.ndarray], Iterable[tuple[int, np.ndarray]]]
 """From the cotangent of a value to the cotangents of earlier values, by number."""
@@ -26,21 +27,6 @@ Rules: TypeAlias = Mapping[int, Rule]
 _NONE: Mapping[int, Any] = MappingProxyType({})
 _PLAIN = {"scatter", "scatter-add", "gather", "dynamic_slice", "dynamic_update_slice", "pad"}
 _EXTREMES = ("reduce_max", "reduce_min")
-_ELEMENTWISE = {
-    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "max": np.maximum, "min": np.minimum,
-    "neg": np.negative, "abs": np.abs, "square": np.square, "sqrt": np.sqrt, "exp": np.exp, "expm1": np.expm1,
-    "log": np.log, "log1p": np.log1p, "tanh": np.tanh, "sin": np.sin, "cos": np.cos,
-}  # fmt: skip
-_REDUCTIONS = {"reduce_sum": np.sum, "reduce_max": np.max, "reduce_min": np.min}
-# XLA compiles each operation anew for each shape.
-_IN_NUMPY: dict[str, Callable[..., Any]] = {
-    "integer_pow": lambda parameters, value: value ** parameters["y"],
-    **{name: lambda _, *values, f=function: f(*values) for name, function in _ELEMENTWISE.items()},
-    **{
-        name: lambda parameters, value, f=function: f(value, axis=tuple(parameters["axes"]))
-        for name, function in _REDUCTIONS.items()
-    },
-}
 _MAX_STEPS = 3000
 MAX_NUMBERS = 30_000_000
 
@@ -295,9 +281,8 @@ def run_step(step: Step, operands: Sequence[Any]) -> Sequence[Any]:
         return [operands[0][step.parameters["index"]]]
     if step.name == "scan_stack":
         return [np.stack(operands)]
-    if step.name in _IN_NUMPY and all(isinstance(value, np.ndarray) and value.dtype.char in "fd" for value in operands):
-        return [_IN_NUMPY[step.name](step.parameters, *operands)]
-    return bind(step.equation, [as_operand(value) for value in operands])
+    output = run_in_numpy(step.name, step.parameters, operands)
+    return [output] if output is not None else bind(step.equation, operands)
 
 
 def _key(name, parameters, inputs):
@@ -312,11 +297,6 @@ def as_value(value):
     dtype = getattr(value, "dtype", None)
     is_extended = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.extended)
     return value if is_extended or not is_concrete(value) else np.asarray(value)
-
-
-def as_operand(value):
-    """Return a value as JAX takes it."""
-    return jnp.asarray(value) if isinstance(value, np.ndarray) else value
 
 
 def _is_floating(value) -> bool:
