@@ -78,8 +78,10 @@ class ArrayBatches:
         sizes = np.where(numbers < self.plan.full_steps, self.plan.batch_size, self.plan.remainder)
         ends = range((position // self.steps + 1) * self.steps, reached + 1, self.steps)
         monitored = np.arange(-(-position // every) * every, reached, every) if every else np.zeros(0, int)
-        figures = jax.tree.map(lambda kept: np.asarray(kept)[: len(monitored)], ran.figures)
-        return Stretch(ran.carry, np.asarray(ran.losses)[: reached - position], sizes, tuple(ends), monitored, figures)
+        # Copies: a view would keep the whole array of a stretch alive for as long as the history.
+        figures = jax.tree.map(lambda kept: np.asarray(kept)[: len(monitored)].copy(), ran.figures)
+        losses = np.asarray(ran.losses)[: reached - position].copy()
+        return Stretch(ran.carry, losses, sizes, tuple(ends), monitored, figures)
 
     def replay(self, carry: Carry, position: int, stop: int) -> Carry:
         """Return the carry after steps that ``run`` has done before."""

@@ -132,7 +132,7 @@ def _report(run: Run, at: RunState, stretch: Stretch) -> RunState:
 
 def _add_validation(run: Run, figures: dict[str, Array], at: RunState) -> RunState:
     for name, value in figures.items():
-        at.history.validation.setdefault(name, []).append(np.asarray(value))
+        at.history.validation.setdefault(name, []).append(np.array(value))
     at.history.validation_epochs.append(at.epoch)
     if run.early_stopping is None:
         return at

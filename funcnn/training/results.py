@@ -104,7 +104,7 @@ class HistoryBuilder(NamedTuple):
             kept = len(stretch.monitored) if is_whole else int((stretch.monitored < position).sum())
             self.monitored.append(stretch.monitored[:kept])
             for name, figures in named_figures(stretch.figures).items():
-                self.figures.setdefault(name, []).append(figures[:kept])
+                self.figures.setdefault(name, []).append(figures if is_whole else figures[:kept])
 
     def lengths(self) -> dict[str, int]:
         """Return what ``cut`` takes to remove all that is added from now on."""

@@ -1,5 +1,6 @@
 """``fit(monitor=…)``: figures taken on the way, whatever cuts the run, and what they say at the end."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -18,6 +19,12 @@ def test_every_nth_step_is_measured_and_training_is_the_same(function):
     assert largest_gap(watched.params, alone.params) <= 1e-6
     np.testing.assert_array_equal(record.step_losses, np.asarray(watched.history.step_loss).ravel())
     assert alone.history.health is None
+
+
+def test_the_history_keeps_no_array_of_jax_alive():
+    alive = []
+    run(monitor=4, epochs=6, validation=(X, Y), callbacks=[lambda progress: alive.append(len(jax.live_arrays()))])
+    assert len(set(alive[1:])) == 1
 
 
 def test_the_figures_are_those_of_the_step():
