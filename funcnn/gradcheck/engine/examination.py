@@ -170,10 +170,14 @@ def _describe_precision(comparison) -> str:
 
 def _count(reference, pairs) -> str:
     """Return the number of measured entries in words."""
-    total = sum(pair.reference.size for pair in pairs)
-    if reference.measured >= total:
+    if _is_all_measured(reference, pairs):
         return f"{reference.measured:,} entries"
+    total = sum(pair.reference.size for pair in pairs)
     return f"{reference.measured:,} of {total:,} entries and along random directions"
+
+
+def _is_all_measured(reference, pairs) -> bool:
+    return reference.measured >= sum(pair.reference.size for pair in pairs)
 
 
 def _has_unseen_code(comparison) -> bool:
@@ -314,7 +318,7 @@ def _decide_by_measurement(comparison, pairs, rows, disputed, reference) -> tupl
     unmeasured = [number for number in disputed if not np.isfinite(pairs[number].reference).all()]
     if disputed and len(unmeasured) == len(disputed) and np.isfinite(pairs[disputed[0]].by_hand).all():
         return rows, Decision("undecided", NO_SLOPE, {})
-    if not disputed:
+    if not disputed and not _is_all_measured(reference, pairs):
         for number in wrong_leaves_along_directions(comparison, [pair.by_hand for pair in pairs]):
             if rows[number].cause != "kink":
                 rows[number] = rows[number]._replace(ok=False, cause="unknown", detail=_OTHER_SLOPE)

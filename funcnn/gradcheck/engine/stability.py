@@ -266,11 +266,10 @@ def _round_inputs(comparison, spacing) -> tuple[list[np.ndarray], list[np.ndarra
     gradients, programs = comparison.gradients, comparison.programs
     arguments = jax.tree.map(rounded, gradients.arguments)
     try:
-        if programs.autodiff is not None and programs.by_hand is not None:
+        if programs.by_hand is not None and (programs.autodiff is not None or comparison.by_autodiff is None):
             return _run_with(comparison, arguments)
         moved = gradients._replace(arguments=arguments)
         by_hand = moved.gradient(moved.params)
-        # Without autodiff the hand-written gradient, which is right, stands for both.
         reference = by_hand if comparison.by_autodiff is None else moved.autodiff()
     except Exception:  # the caller's function may reject such data
         return None
@@ -285,7 +284,10 @@ def _as_kind(array, like):
 
 
 def _run_with(comparison, arguments):
-    """Return both gradients by their programs, with other arguments in the places of those of the trace."""
+    """Return both gradients by their programs, with other arguments in the places of those of the trace.
+
+    Without autodiff the hand-written gradient, which is right, stands for both.
+    """
     known = {
         _key(leaf): new
         for leaf, new in zip(jax.tree.leaves(comparison.gradients.arguments), jax.tree.leaves(arguments), strict=True)
@@ -296,10 +298,12 @@ def _run_with(comparison, arguments):
             jaxpr=program.jaxpr.replace(consts=[_replaced(known, value) for value in program.jaxpr.consts])
         )
         for program in (comparison.programs.by_hand, comparison.programs.autodiff)
+        if program is not None
     ]
-    comparison.gradients.calls["gradient"] += 2
-    by_hand, autodiff = evaluate_programs(programs, jax.tree.leaves(arguments[0]))
-    return [as_float64(leaf) for leaf in by_hand], [as_float64(leaf) for leaf in autodiff[1:]]
+    comparison.gradients.calls["gradient"] += len(programs)
+    by_hand, *autodiff = evaluate_programs(programs, jax.tree.leaves(arguments[0]))
+    reference = autodiff[0][1:] if autodiff else by_hand
+    return [as_float64(leaf) for leaf in by_hand], [as_float64(leaf) for leaf in reference]
 
 
 def _replaced(known, value):
