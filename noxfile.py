@@ -101,7 +101,7 @@ def docs(session: nox.Session) -> None:
     tools = [line for group in ("docs", "browser") for line in nox.project.dependency_groups(PROJECT, group)]
     session.install(".[experiments,report]", *tools)
     session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html", *session.posargs)
-    session.run("pytest", "-o", "python_files=site_in_browser.py", "tests/site_in_browser.py", "-rs")
+    session.run("pytest", "-n", "auto", "-o", "python_files=site_in_browser.py", "tests/site_in_browser.py", "-rs")
 
 
 @nox.session(default=False)

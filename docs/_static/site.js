@@ -5,11 +5,14 @@ for (const summary of document.querySelectorAll("nav summary")) {
 }
 
 const wide = ".math-display, .math-wide, .pst-scrollable-table-container, .bd-article pre";
-const makeScrollable = () => {
-  for (const box of document.querySelectorAll(wide)) {
+// After every layout: fonts and formulas come after this script, and a window changes its size.
+const observer = new ResizeObserver((entries) => {
+  for (const box of new Set(entries.map((entry) => entry.target.closest(wide)))) {
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
     else box.removeAttribute("tabindex");
   }
-};
-makeScrollable();
-addEventListener("resize", makeScrollable);
+});
+for (const box of document.querySelectorAll(wide)) {
+  observer.observe(box);
+  for (const content of box.children) observer.observe(content);
+}
