@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from funcnn._numerics.arrays import max_abs
 from funcnn.gradcheck.explanation.activations import Activation, chosen_slopes, sigmoid
 from funcnn.gradcheck.explanation.leaf import Diagnosis
 from funcnn.gradcheck.explanation.numbers import format_sum
@@ -29,6 +30,8 @@ def propose_slopes(situation: Situation) -> Iterator[Proposal]:
             known = any(np.array_equal(slope, other) for other in tried)
             if known or not slope.any() or np.array_equal(slope, -right) or _is_of_constant(tape, activation, slope):
                 continue
+            if slope.size > 1 and np.ptp(slope - right) <= 1e-12 * max_abs(slope) < np.ptp(right):
+                continue  # the right one and a constant: a path beside the activation
             tried.append(slope)
             yield _change(situation, activation, text, (slope - right) * cotangent)
         for text, change in {

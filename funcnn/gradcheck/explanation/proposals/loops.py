@@ -125,7 +125,7 @@ def propose_operands_of_turns(situation: Situation) -> Iterator[Proposal]:
                 f"{situation.name_of(own[-1])}"
             )
             if rearranged:
-                for cause, text, change in _rearrangements(group[0], arrays[0]):
+                for cause, text, change in _rearrangements(group[0], arrays):
                     others = [change(array) for array in arrays]
                     yield _with_operands(situation, group, others, cause, f"{words}; by hand it takes {text}")
                 yield from _untransposed_parts(situation, group, arrays, words)
@@ -229,9 +229,13 @@ def _with_operands(situation, group, others, cause: Cause, detail) -> Proposal:
     return Replacement(cause, detail, change_parts(tape, group, part))
 
 
-def _rearrangements(edge: Edge, value) -> Iterator[tuple[Cause, str, Callable[[np.ndarray], np.ndarray]]]:
+def _rearrangements(
+    edge: Edge, arrays: Sequence[np.ndarray]
+) -> Iterator[tuple[Cause, str, Callable[[np.ndarray], np.ndarray]]]:
+    value = arrays[0]
     if edge.step.name in ("mul", "div"):
-        yield "scaled_path", "1: the factor is left out", np.ones_like
+        is_mask = set(np.unique(arrays)) == {0.0, 1.0}
+        yield "mask" if is_mask else "scaled_path", "1: the factor is left out", np.ones_like
         yield "wrong_operand", "1 minus it", lambda array: 1 - array
         yield "wrong_operand", "its square", np.square
     elif value.ndim >= 2 and value.shape[-1] == value.shape[-2]:

@@ -112,7 +112,9 @@ def _terms(situation, number) -> dict[str, np.ndarray]:
     targets: list[np.ndarray] = []
     for n in shaped:
         y = np.broadcast_to(np.asarray(tape.values[n], float), z.shape)
-        if np.ptp(y) and not any(np.array_equal(y, other) for other in targets):
+        # A factor for each of few columns fits any mistake.
+        is_number_of_few = np.unique(y).size <= 3 and not set(np.unique(y)) <= {-1.0, 0.0, 1.0}
+        if np.ptp(y) and not is_number_of_few and not any(np.array_equal(y, other) for other in targets):
             targets.append(y)
     probabilities = {"σ(z)": sigmoid(z)}
     for axis in range(z.ndim):

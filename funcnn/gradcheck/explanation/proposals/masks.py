@@ -20,7 +20,8 @@ def propose_masks(situation: Situation) -> Iterator[Proposal]:
         kept = 1.0 * (mask != 0)
         where = f"the mask in {situation.where(h)}"
         for text, other in _wrong_masks(situation, kept, scale):
-            if not np.array_equal(other, mask):
+            # Where nothing comes back through another mask, the path is lost.
+            if not np.array_equal(other, mask) and np.any(other * cotangent):
                 yield Change("mask", f"{where} is {text} by hand", {z: (other - mask) * cotangent})
 
 
