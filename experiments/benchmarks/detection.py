@@ -12,6 +12,7 @@ import sys
 import time
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -57,6 +58,8 @@ class DetectionSettings:
     """The folder for detection.json."""
     readme: bool = False
     """Write the table into docs/results/detection.md and its short form into README.md."""
+    records: tuple[Path, ...] = ()
+    """Join these detection.json of runs of other checkers or sets, in the place of a new run."""
     verify: bool = False
     """Check the cases instead of the checkers."""
     optimizers: bool = False
@@ -73,6 +76,8 @@ class DetectionSettings:
             raise ValueError(
                 "--readme: the table is that of all gradients; leave --only, --verify and --optimizers out."
             )
+        if self.records and not self.readme:
+            raise ValueError("--records: they are joined for the pages; add --readme, or leave --records out.")
 
     def selected_cases(self) -> dict[str, tuple[Case, ...]]:
         """Return the selected cases of each set."""
@@ -297,6 +302,8 @@ def run(settings: DetectionSettings) -> int:
     if settings.readme:
         for section in (PAGE, SUMMARY):
             section.surroundings()  # fails before the long run, not after it
+    if settings.records:
+        return write_joined(settings.records)
     facts = about()
     verdicts = evaluate_all(settings)
     rows = [row(each, of_round) for each, of_round in verdicts.items()]
@@ -320,6 +327,30 @@ def run(settings: DetectionSettings) -> int:
     if settings.readme:
         PAGE.write(markdown(rows, cases, facts))
         SUMMARY.write(short_markdown(rows))
+    return 0
+
+
+def write_joined(paths: Sequence[Path]) -> int:
+    """Write the pages from the records of runs of other checkers or sets. Return 0.
+
+    Raises:
+        ValueError: a record is of some cases only, two are of other versions, or a row is in two of them.
+    """
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    for path, record in zip(paths, records, strict=True):
+        if record["only"]:
+            raise ValueError(f"--records: {path} is a run with --only; give runs of whole sets.")
+        if record["about"] != records[0]["about"]:
+            raise ValueError(f"--records: {path} is of other versions than {paths[0]}; run both again with the same.")
+    rows = [tuple(cells[name] for name in COLUMNS) for record in records for cells in record["table"]]
+    keys = [cells[:3] for cells in rows]
+    if len(set(keys)) < len(keys):
+        raise ValueError("--records: a checker is in two records in the same dtype and set; give one of them.")
+    dtypes, sets = ("float64", "float32"), list(SETS)
+    rows.sort(key=lambda cells: (list(CHECKERS).index(cells[0]), sets.index(cells[2]), dtypes.index(cells[1])))
+    cases = {name: SETS[name].load() for name in sets if any(cells[2] == name for cells in rows)}
+    PAGE.write(markdown(rows, cases, records[0]["about"]))
+    SUMMARY.write(short_markdown(rows))
     return 0
 
 

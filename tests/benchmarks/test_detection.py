@@ -16,6 +16,7 @@ from experiments.benchmarks.catalogue.optimizers import OptimizerCase
 from experiments.benchmarks.catalogue.verification import verify
 from experiments.benchmarks.checkers import CHECKERS, TITLES
 from experiments.benchmarks.detection import COLUMNS, DetectionSettings, Round, Verdict, markdown, row
+from experiments.harness.page_section import PageSection
 
 
 def make(dtype):
@@ -146,6 +147,34 @@ def test_the_readme_names_the_sets_and_their_origin():
     assert text.splitlines()[2].startswith(f"| {TITLES['funcnn']} | float64 | catalogue | 1 of 1 |")
     assert "catalogue, 1 bugs and 1 right gradients, written beside the checker" in text
     assert '"unknown" counts as not named' in text
+
+
+def test_records_of_parts_are_joined_into_the_pages(monkeypatch, tmp_path):
+    pages = {name: PageSection(tmp_path / f"{name}.md", "detection") for name in ("PAGE", "SUMMARY")}
+    for name, page in pages.items():
+        page.page.write_text(f"{page.begin}{page.end}", encoding="utf-8")
+        monkeypatch.setattr(detection, name, page)
+    monkeypatch.setitem(SETS, "catalogue", SETS["catalogue"]._replace(load=lambda: (BUG, RIGHT)))
+    paths = [tmp_path / f"{checker}.json" for checker in ("np.allclose", "funcnn")]
+    for path in paths:
+        verdicts = {Round(path.stem, "float32", "catalogue"): [verdict(BUG, True, "scaled"), verdict(RIGHT, False)]}
+        rows = [row(each, found) for each, found in verdicts.items()]
+        record = detection.as_record(DetectionSettings(), {"jax": "1"}, rows, verdicts)
+        path.write_text(json.dumps(record), encoding="utf-8")
+    detection.run(DetectionSettings(readme=True, records=tuple(paths)))
+    lines = pages["SUMMARY"].content().splitlines()
+    assert lines[2:] == [
+        f"| {TITLES['funcnn']} | catalogue | 1 of 1 | 0 of 1 | 1 of 1 |",
+        f"| {TITLES['np.allclose']} | catalogue | 1 of 1 | 0 of 1 | – |",
+    ]
+    assert "1 bugs and 1 right gradients" in pages["PAGE"].content()
+    with pytest.raises(ValueError, match="a checker is in two records"):
+        detection.run(DetectionSettings(readme=True, records=(paths[0], paths[0])))
+    paths[0].write_text(paths[0].read_text(encoding="utf-8").replace('"jax": "1"', '"jax": "2"'), encoding="utf-8")
+    with pytest.raises(ValueError, match="is of other versions than"):
+        detection.run(DetectionSettings(readme=True, records=tuple(paths)))
+    with pytest.raises(ValueError, match="add --readme"):
+        DetectionSettings(records=tuple(paths))
 
 
 def test_unknown_names_are_refused():
