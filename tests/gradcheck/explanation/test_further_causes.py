@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 import funcnn as fnn
 from funcnn.gradcheck.explanation.numbers import is_ratio_of_digits, simple_fraction
@@ -285,3 +286,94 @@ def test_a_mistake_inside_a_long_loss_is_found_up_to_it():
     report = fnn.check_gradients(loss, gradient, {"w": normal(3, 4)}, normal(6, 3))
     assert report.leaves[0].cause == "unknown"
     assert "from there to the parameters is right" in report.leaves[0].detail
+
+
+# A loop over time in which rows that are padding keep their state.
+KEPT = np.array([[1.0, 1, 0], [1, 1, 1], [1, 0, 0]]).T[:, :, None]
+
+
+def padded_states(p, x):
+    h = [jnp.zeros((3, 2))]
+    for row, kept in zip(x, KEPT, strict=True):
+        h.append(kept * jnp.tanh(row @ p["w"] + h[-1] @ p["u"]) + (1 - kept) * h[-1])
+    return h
+
+
+@pytest.mark.parametrize(
+    ("into_step", "expected"),
+    [(lambda kept, dh: kept * dh, {}), (lambda kept, dh: dh, {"w": "mask", "u": "mask"})],
+)
+def test_a_mask_that_is_left_out_in_every_turn(into_step, expected):
+    def loss(p, x):
+        return (padded_states(p, x)[-1] ** 3).sum()
+
+    def gradient(p, x):
+        h = padded_states(p, x)
+        d, g = 3 * h[-1] ** 2, {"w": 0.0, "u": 0.0}
+        for row, kept, old in list(zip(x, KEPT, h[:-1], strict=True))[::-1]:
+            dz = into_step(kept, d) * (1 - jnp.tanh(row @ p["w"] + old @ p["u"]) ** 2)
+            g = {"w": g["w"] + row.T @ dz, "u": g["u"] + old.T @ dz}
+            d = (1 - kept) * d + dz @ p["u"].T
+        return g
+
+    params = {"w": normal(2, 2), "u": normal(2, 2)}
+    assert name_causes(loss, gradient, params, normal(3, 3, 2)) == expected
+
+
+def test_a_lost_path_through_a_choice_is_no_inverted_mask():
+    """Through minus infinity nothing comes back, under the inverted mask either."""
+    chosen = np.array([[1, 0, 1], [0, 1, 1], [1, 1, 0.0]]) > 0
+
+    def both(p, x):
+        return jax.nn.softmax(jnp.where(chosen, x @ p["w"], -jnp.inf)), jax.nn.softmax(x @ p["w"])
+
+    def loss(p, x, y):
+        some, whole = both(p, x)
+        return (some * y).sum() + (whole**2).sum()
+
+    def through(s, d):
+        return s * (d - (s * d).sum(axis=1, keepdims=True))
+
+    def gradient(p, x, y, share=0.0):
+        some, whole = both(p, x)
+        return {"w": x.T @ (share * through(some, y) + through(whole, 2 * whole))}
+
+    given = {"w": normal(4, 3)}, normal(3, 4), normal(3, 3)
+    assert name_causes(loss, lambda *all_of: gradient(*all_of, share=1.0), *given) == {}
+    assert name_causes(loss, gradient, *given) == {"w": "lost_path"}
+
+
+@pytest.mark.parametrize(("beside", "expected"), [(1.0, {}), (0.0, {"w": "lost_path"})])
+def test_a_lost_path_beside_an_exponential_is_no_slope_of_it(beside, expected):
+    def loss(p, x):
+        z = x @ p["w"]
+        return -0.5 * (1 + z - jnp.exp(z)).sum()
+
+    def gradient(p, x):
+        return {"w": x.T @ (0.5 * (jnp.exp(x @ p["w"]) - beside))}
+
+    assert name_causes(loss, gradient, {"w": normal(3, 2)}, normal(5, 3)) == expected
+
+
+def test_a_positive_number_by_two_ways_is_no_relu():
+    """A weight divided by the length of its product with a direction, which a second product gives again."""
+
+    def divide(p):
+        left = p["w"] @ np.ones(3)
+        left = lax.stop_gradient(left / jnp.linalg.norm(left))
+        across = p["w"].T @ left
+        across = lax.stop_gradient(across / jnp.linalg.norm(across))
+        return left, across, left @ p["w"] @ across
+
+    def loss(p, x):
+        return (jnp.tanh(x @ (p["w"] / divide(p)[2])) ** 2).sum()
+
+    def gradient(p, x, power=2):
+        left, across, size = divide(p)
+        t = jnp.tanh(x @ p["w"] / size)
+        d = x.T @ (2 * t * (1 - t**2))
+        return {"w": d / size - (d * p["w"]).sum() / size**power * jnp.outer(left, across)}
+
+    given = {"w": normal(4, 3)}, normal(6, 4)
+    assert name_causes(loss, gradient, *given) == {}
+    assert name_causes(loss, lambda *all_of: gradient(*all_of, power=1), *given) == {"w": "scaled_path"}
