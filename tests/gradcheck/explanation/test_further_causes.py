@@ -289,12 +289,12 @@ def test_a_mistake_inside_a_long_loss_is_found_up_to_it():
 
 
 # A loop over time in which rows that are padding keep their state.
-KEPT = np.array([[1.0, 1, 0], [1, 1, 1], [1, 0, 0]]).T[:, :, None]
+PRESENT = np.array([[1.0, 1, 0], [1, 1, 1], [1, 0, 0]]).T[:, :, None]
 
 
 def padded_states(p, x):
     h = [jnp.zeros((3, 2))]
-    for row, kept in zip(x, KEPT, strict=True):
+    for row, kept in zip(x, PRESENT, strict=True):
         h.append(kept * jnp.tanh(row @ p["w"] + h[-1] @ p["u"]) + (1 - kept) * h[-1])
     return h
 
@@ -310,7 +310,7 @@ def test_a_mask_that_is_left_out_in_every_turn(into_step, expected):
     def gradient(p, x):
         h = padded_states(p, x)
         d, g = 3 * h[-1] ** 2, {"w": 0.0, "u": 0.0}
-        for row, kept, old in list(zip(x, KEPT, h[:-1], strict=True))[::-1]:
+        for row, kept, old in list(zip(x, PRESENT, h[:-1], strict=True))[::-1]:
             dz = into_step(kept, d) * (1 - jnp.tanh(row @ p["w"] + old @ p["u"]) ** 2)
             g = {"w": g["w"] + row.T @ dz, "u": g["u"] + old.T @ dz}
             d = (1 - kept) * d + dz @ p["u"].T
