@@ -1,4 +1,4 @@
-"""The GPT of ``experiments.language`` beside a twin in PyTorch: equal starts and batches, PyTorch's layers and Adam.
+"""The GPT of ``experiments/language.py`` beside a twin in PyTorch: equal starts and batches, PyTorch's layers and Adam.
 
 ``python -m experiments.benchmarks.language_twin`` trains both for each seed and prints their losses on the test text.
 It needs PyTorch.
@@ -18,9 +18,17 @@ import torch.nn.functional as F  # noqa: N812 - the name in PyTorch's documentat
 import tyro
 
 import funcnn as fnn
-from experiments import language
 from experiments.harness.console import console, table
 from experiments.harness.runner import environment
+from experiments.shared.characters import (
+    NANO,
+    Size,
+    cut_windows,
+    gpt_of,
+    python_topics,
+    window_drawer,
+    window_losses,
+)
 from experiments.shared.fresh_batches import train_on_draws
 
 COMMAND = "python -m experiments.benchmarks.language_twin"
@@ -33,7 +41,7 @@ class TwinSettings:
 
     seeds: int = 3
     """The number of starts; the experiment has these."""
-    steps: int = language.NANO.steps
+    steps: int = NANO.steps
     """Steps of training."""
     out: Path = Path("report/language_twin.json")
     """The file for the figures."""
@@ -68,7 +76,7 @@ def cross_entropy(logits: torch.Tensor, following: torch.Tensor) -> torch.Tensor
     return F.cross_entropy(logits.flatten(0, 1), following.flatten())
 
 
-def train_twin(start: Any, batches: fnn.Batch, windows: torch.Tensor, size: language.Size) -> float:
+def train_twin(start: Any, batches: fnn.Batch, windows: torch.Tensor, size: Size) -> float:
     """Return PyTorch's loss on the test windows after training from funcnn's start on funcnn's batches."""
     params = {
         jax.tree_util.keystr(path): torch.tensor(np.asarray(leaf)).requires_grad_()
@@ -88,18 +96,18 @@ def train_twin(start: Any, batches: fnn.Batch, windows: torch.Tensor, size: lang
     return sum(losses) / len(windows)
 
 
-def train_both(settings: TwinSettings, size: language.Size = language.NANO) -> list[dict[str, float]]:
+def train_both(settings: TwinSettings, size: Size = NANO) -> list[dict[str, float]]:
     """Return the test losses of both for each seed, in nats."""
-    text = language.python_topics()
-    model = language.gpt_of(size, len(text.characters))
-    draw = language.window_drawer(size.batch, size.context)
-    source, windows = jnp.asarray(text.training), language.cut_windows(text.test, size.context, size.windows)
+    text = python_topics()
+    model = gpt_of(size, len(text.characters))
+    draw = window_drawer(size.batch, size.context)
+    source, windows = jnp.asarray(text.training), cut_windows(text.test, size.context, size.windows)
     keys = jax.random.split(jax.random.key(0), settings.seeds)
     trained = train_on_draws(
         keys, source, model=model, loss=fnn.softmax_cross_entropy, optimizer=fnn.adam(size.rate), draw=draw,
         steps=settings.steps, grad=fnn.manual_value_and_grad,
     )  # fmt: skip
-    losses = language.window_losses(trained.params, trained.state, jnp.asarray(windows), model=model)
+    losses = window_losses(trained.params, trained.state, jnp.asarray(windows), model=model)
     ours = np.asarray(losses, float).mean((1, 2))
     console.print(f"funcnn: {', '.join(f'{loss:.4f}' for loss in ours)} nats", highlight=False)
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.language import cut_windows, python_topics, window_drawer
+from experiments.shared.characters import cut_windows, python_topics, window_drawer
 from experiments.shared.ngrams import count_ngrams, ngram_losses
 
 
