@@ -59,7 +59,7 @@ class DetectionSettings:
     readme: bool = False
     """Write the table into docs/results/detection.md and its short form into README.md."""
     records: tuple[Path, ...] = ()
-    """Join these detection.json of runs of other checkers or sets, in the place of a new run."""
+    """Join these detection.json of runs on parts, of other checkers, sets or cases, in the place of a new run."""
     verify: bool = False
     """Check the cases instead of the checkers."""
     optimizers: bool = False
@@ -331,24 +331,37 @@ def run(settings: DetectionSettings) -> int:
 
 
 def write_joined(paths: Sequence[Path]) -> int:
-    """Write the pages from the records of runs of other checkers or sets. Return 0.
+    """Write the pages from the records of runs on parts: of other checkers, dtypes, sets or cases. Return 0.
 
     Raises:
-        ValueError: a record is of some cases only, two are of other versions, or a row is in two of them.
+        ValueError: two records are of other versions, or a checker has no verdict on some cases of a set.
     """
     records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     for path, record in zip(paths, records, strict=True):
-        if record["only"]:
-            raise ValueError(f"--records: {path} is a run with --only; give runs of whole sets.")
         if record["about"] != records[0]["about"]:
             raise ValueError(f"--records: {path} is of other versions than {paths[0]}; run both again with the same.")
-    rows = [tuple(cells[name] for name in COLUMNS) for record in records for cells in record["table"]]
-    keys = [cells[:3] for cells in rows]
-    if len(set(keys)) < len(keys):
-        raise ValueError("--records: a checker is in two records in the same dtype and set; give one of them.")
-    dtypes, sets = ("float64", "float32"), list(SETS)
-    rows.sort(key=lambda cells: (list(CHECKERS).index(cells[0]), sets.index(cells[2]), dtypes.index(cells[1])))
-    cases = {name: SETS[name].load() for name in sets if any(cells[2] == name for cells in rows)}
+    entries = [entry for record in records for entry in record["verdicts"]]
+    cases = {name: SETS[name].load() for name in SETS if name in {entry["set"] for entry in entries}}
+    found: dict[Round, dict[str, dict]] = {
+        Round(checker, dtype, name): {} for checker in CHECKERS for name in cases for dtype in ("float64", "float32")
+    }
+    for entry in entries:
+        found[Round(entry["checker"], entry["dtype"], entry["set"])][entry["case"]] = entry
+    rows = []
+    for each, by_name in found.items():
+        if by_name:
+            asked = [case for case in cases[each.set_name] if each.dtype in case.dtypes]
+            if missing := [case.name for case in asked if case.name not in by_name]:
+                raise ValueError(
+                    f"--records: {' '.join(each)} has no verdict on {len(missing)} of {len(asked)} cases, such as "
+                    f"{missing[0]}; run them with --only, and give that record as well."
+                )
+            read = [(case, by_name[case.name]) for case in asked]
+            rows.append(
+                row(
+                    each, [Verdict(case, e["flagged"], tuple(e["found"]), e["seconds"], e["error"]) for case, e in read]
+                )
+            )
     PAGE.write(markdown(rows, cases, records[0]["about"]))
     SUMMARY.write(short_markdown(rows))
     return 0

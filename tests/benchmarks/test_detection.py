@@ -168,8 +168,10 @@ def test_records_of_parts_are_joined_into_the_pages(monkeypatch, tmp_path):
         f"| {TITLES['np.allclose']} | catalogue | 1 of 1 | 0 of 1 | – |",
     ]
     assert "1 bugs and 1 right gradients" in pages["PAGE"].content()
-    with pytest.raises(ValueError, match="a checker is in two records"):
-        detection.run(DetectionSettings(readme=True, records=(paths[0], paths[0])))
+    monkeypatch.setitem(SETS, "catalogue", SETS["catalogue"]._replace(load=lambda: (BUG, RIGHT, UNNAMED)))
+    with pytest.raises(ValueError, match="has no verdict on 1 of 3 cases, such as unnamed"):
+        detection.run(DetectionSettings(readme=True, records=tuple(paths)))
+    monkeypatch.setitem(SETS, "catalogue", SETS["catalogue"]._replace(load=lambda: (BUG, RIGHT)))
     paths[0].write_text(paths[0].read_text(encoding="utf-8").replace('"jax": "1"', '"jax": "2"'), encoding="utf-8")
     with pytest.raises(ValueError, match="is of other versions than"):
         detection.run(DetectionSettings(readme=True, records=tuple(paths)))
