@@ -38,6 +38,7 @@ LONG = 10.0
 COLUMNS = ("checker", "dtype", "set", "bugs caught", "false alarms", "cause named", "named wrongly", "seconds a case")
 NAMING_CHECKERS = ("funcnn",)
 """The checkers that name a cause."""
+_READ = ("flagged", "found", "seconds", "error")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -324,9 +325,12 @@ def run(settings: DetectionSettings) -> int:
     path = settings.out / "detection.json"
     path.write_text(json.dumps(as_record(settings, facts, rows, verdicts), indent=1), encoding="utf-8")
     console.print(f"written: {path}", highlight=False)
-    if settings.readme:
-        PAGE.write(markdown(rows, cases, facts))
-        SUMMARY.write(short_markdown(rows))
+    return write_pages(rows, cases, facts) if settings.readme else 0
+
+
+def write_pages(rows, cases, facts) -> int:
+    PAGE.write(markdown(rows, cases, facts))
+    SUMMARY.write(short_markdown(rows))
     return 0
 
 
@@ -356,15 +360,9 @@ def write_joined(paths: Sequence[Path]) -> int:
                     f"--records: {' '.join(each)} has no verdict on {len(missing)} of {len(asked)} cases, such as "
                     f"{missing[0]}; run them with --only, and give that record as well."
                 )
-            read = [(case, by_name[case.name]) for case in asked]
-            rows.append(
-                row(
-                    each, [Verdict(case, e["flagged"], tuple(e["found"]), e["seconds"], e["error"]) for case, e in read]
-                )
-            )
-    PAGE.write(markdown(rows, cases, records[0]["about"]))
-    SUMMARY.write(short_markdown(rows))
-    return 0
+            verdicts = [Verdict(case, *(by_name[case.name][field] for field in _READ)) for case in asked]
+            rows.append(row(each, [verdict._replace(causes=tuple(verdict.causes)) for verdict in verdicts]))
+    return write_pages(rows, cases, records[0]["about"])
 
 
 def as_record(settings, facts, rows, verdicts) -> dict:
