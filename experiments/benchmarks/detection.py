@@ -329,6 +329,7 @@ def run(settings: DetectionSettings) -> int:
 
 
 def write_pages(rows, cases, facts) -> int:
+    """Write the table of the site and that of README.md. Return 0."""
     PAGE.write(markdown(rows, cases, facts))
     SUMMARY.write(short_markdown(rows))
     return 0

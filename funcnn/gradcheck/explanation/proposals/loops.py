@@ -234,7 +234,7 @@ def _rearrangements(
 ) -> Iterator[tuple[Cause, str, Callable[[np.ndarray], np.ndarray]]]:
     value = arrays[0]
     if edge.step.name in ("mul", "div"):
-        is_mask = set(np.unique(arrays)) == {0.0, 1.0}
+        is_mask = set(np.concatenate([np.ravel(array) for array in arrays])) == {0.0, 1.0}
         yield "mask" if is_mask else "scaled_path", "1: the factor is left out", np.ones_like
         yield "wrong_operand", "1 minus it", lambda array: 1 - array
         yield "wrong_operand", "its square", np.square
