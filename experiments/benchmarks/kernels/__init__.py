@@ -1,1 +1,1 @@
-"""The rules that ship inside JAX, Optax, Equinox, Lineax and Optimistix, beside references and mpmath."""
+"""The rules that ship inside JAX, Optax, Equinox, Flax, Lineax and Optimistix, beside references and mpmath."""

@@ -1,4 +1,4 @@
-"""The rules that ship inside JAX, Optax, Equinox, Lineax and Optimistix, put to the test.
+"""The rules that ship inside JAX, Optax, Equinox, Flax, Lineax and Optimistix, put to the test.
 
 ``python -m experiments.benchmarks.kernels`` prints a row for each function: cases, digits, the digits that a sound
 implementation has, and what was found with the smallest input. A function of arrays is swept by the fixture
@@ -34,6 +34,8 @@ from funcnn.gradcheck.check import WrongGradientError
 from funcnn.pytest_plugin.fixture import Gradcheck
 
 COMMAND = "python -m experiments.benchmarks.kernels"
+LIBRARIES = ("equinox", "flax", "lineax", "mpmath", "optimistix")
+"""The libraries whose versions the record keeps, beside JAX's and Optax's."""
 LOST = 0.5
 """A derivative that loses more than this share of a dtype's digits is reported."""
 
@@ -167,7 +169,7 @@ def run(settings: KernelSettings) -> list[Finding]:
     settings.out.mkdir(parents=True, exist_ok=True)
     record = {
         "command": COMMAND,
-        "about": environment() | {name: _version(name) for name in ("equinox", "lineax", "mpmath", "optimistix")},
+        "about": environment() | {name: _version(name) for name in LIBRARIES},
         "summary": {"functions": len(findings), "cases": cases, **counts},
         "results": [found._asdict() for found in findings],
     }

@@ -198,7 +198,7 @@ def _of_optax() -> tuple[Kernel, ...]:
 
 
 def _of_others() -> tuple[Kernel, ...]:
-    """Return the functions of Equinox, Lineax and Optimistix, as far as they are installed."""
+    """Return the functions of Equinox, Flax, Lineax and Optimistix, as far as they are installed."""
     found: list[Kernel] = []
     try:
         import equinox.internal as eqxi
@@ -217,6 +217,27 @@ def _of_others() -> tuple[Kernel, ...]:
             return y
 
         found.append(Kernel("equinox", "while_loop, checkpointed", powers, plain_powers, (normal(4),)))
+    except ImportError:
+        pass
+    try:
+        from flax.linen import fp8_ops
+
+        columns = (((1,), (0,)), ((), ()))
+        # With a largest value of 448, that of the format, its scale is 1, and quarters below 4 are its numbers.
+        one, largest = jnp.ones(1, jnp.float32), jnp.full(16, 448.0, jnp.float32)
+        quarters = jnp.round(4 * normal(3, 5)) / 4
+
+        def straight_through(x):
+            return fp8_ops.in_qdq(jnp.float32, jnp.float8_e4m3fn, x, one, largest)
+
+        found += [
+            Kernel("flax", "fp8_ops.dot_general_with_precision",
+                   lambda a, b: fp8_ops.dot_general_with_precision(a, b, columns), lambda a, b: a @ b,
+                   (normal(3, 5), normal(5, 4, seed=1)), Sweep(shapes=(((1, 7), (7, 2)), ((4, 1), (1, 3)))),
+                   is_rule=True),
+            Kernel("flax", "fp8_ops.in_qdq, numbers of the format", straight_through, lambda x: 1 * x, (quarters,),
+                   AS_GIVEN, is_rule=True),
+        ]  # fmt: skip
     except ImportError:
         pass
     try:

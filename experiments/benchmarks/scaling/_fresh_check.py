@@ -10,6 +10,8 @@ import numpy as np
 from jax.experimental import pallas
 
 import funcnn as fnn
+from funcnn.pytest_plugin.cases import Sweep
+from funcnn.pytest_plugin.fixture import Gradcheck
 
 RANDOM = np.random.default_rng(0)
 
@@ -95,7 +97,53 @@ def pallas_kernel():
     return lambda: fnn.check_custom_vjp(silu, x)
 
 
-CHECKS = {"readme": readme, "model": model, "while_loop": while_loop, "pallas": pallas_kernel}
+def sweep():
+    """RMS norm by a kernel over blocks of two rows, swept over six shapes in two dtypes; its rule sums over rows."""
+
+    def kernel(x_ref, scale_ref, y_ref):
+        x = x_ref[...].astype(jnp.float32)
+        y_ref[...] = (x * root(x) * scale_ref[...]).astype(y_ref.dtype)
+
+    def root(x):
+        return jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + 1e-5)
+
+    def plain(x, scale):
+        return x * jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + 1e-5) * scale
+
+    def run(x, scale):
+        rows = x.reshape(-1, x.shape[-1])
+        by_row = pallas.BlockSpec((2, rows.shape[1]), lambda block: (block, 0))
+        whole = pallas.BlockSpec(scale.shape, lambda block: (0,))
+        normalized = pallas.pallas_call(
+            kernel, grid=(pallas.cdiv(len(rows), 2),), in_specs=[by_row, whole], out_specs=by_row,
+            out_shape=jax.ShapeDtypeStruct(rows.shape, rows.dtype), interpret=True,
+        )  # fmt: skip
+        return normalized(rows, scale).reshape(x.shape)
+
+    norm = jax.custom_vjp(run)
+
+    def backward(kept, dy):
+        x, scale, dy = (part.astype(jnp.float32) for part in (*kept, dy))
+        n, g = x * root(x), dy * scale
+        dx, dscale = root(x) * (g - n * (g * n).mean(-1, keepdims=True)), (dy * n).reshape(-1, len(scale)).sum(0)
+        return dx.astype(kept[0].dtype), dscale.astype(kept[1].dtype)
+
+    norm.defvjp(lambda x, scale: (run(x, scale), (x, scale)), backward)
+    shapes = ((3, 8), (5, 7), (1, 6), (2, 3, 4), (4, 1, 5), (7, 2))
+    fixture = Gradcheck(Sweep(shapes=shapes, dtypes=("float32", "bfloat16")))
+    x, scale = normal(4, 6), normal(6)
+
+    def check():
+        report = fixture.rule(norm, x, scale, reference=plain)
+        (record,) = fixture.records
+        if (record["cases"], record["rejected"]) != (13, 0):
+            raise RuntimeError(f"expected the given arguments and twelve cases, got {record}.")
+        return report
+
+    return check
+
+
+CHECKS = {"readme": readme, "model": model, "while_loop": while_loop, "pallas": pallas_kernel, "sweep": sweep}
 
 
 def main() -> None:

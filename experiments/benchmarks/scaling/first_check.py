@@ -1,9 +1,9 @@
 """How long the first check of a gradient takes, in a fresh process each time.
 
-``python -m experiments.benchmarks.scaling.first_check`` measures four checks: the README's example and ``check_model``
-of the digits network, each after ``jax.grad``'s own first call, a rule over a ``while_loop`` with 24 entries and a rule
-of a Pallas kernel in interpret mode with 32 entries. The last two have no derivative by autodiff: every entry is
-measured.
+``python -m experiments.benchmarks.scaling.first_check`` measures five checks: the README's example and ``check_model``
+of the digits network, each after ``jax.grad``'s own first call, a rule over a ``while_loop`` with 24 entries, a rule of
+a Pallas kernel in interpret mode with 32 entries, and a sweep of such a rule over twelve cases. The loop and the
+kernels have no derivative by autodiff: every entry is measured.
 """
 
 import json
@@ -22,8 +22,9 @@ CHECKS = {
     "model": "check_model of the digits network 64-128-64-10, 64 samples, after jax.grad's first call",
     "while_loop": "check_custom_vjp of an implicit rule over a while_loop, 24 entries",
     "pallas": "check_custom_vjp of a Pallas kernel in interpret mode, 32 entries",
+    "sweep": "gradcheck.rule of a Pallas RMS norm in interpret mode, the given arguments and a sweep of twelve cases",
 }
-LIMITS = {"readme": 1.0, "model": 2.0, "while_loop": 5.0, "pallas": 5.0}
+LIMITS = {"readme": 1.0, "model": 2.0, "while_loop": 5.0, "pallas": 5.0, "sweep": 15.0}
 """The seconds of CPU that each may take on a machine with nothing else to do."""
 
 
