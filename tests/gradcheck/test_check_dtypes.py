@@ -57,6 +57,16 @@ def test_a_gradient_that_rounds_to_fewer_digits_than_the_caller_s_is_unstable():
         assert not fnn.check_gradients(loss_fn, rounded_on_the_way, PARAMS, X / 3, Y, stability="fail").ok
 
 
+def test_a_gradient_cast_to_float16_loses_more_than_half_of_the_digits_of_float32():
+    def through_float16(params, x, y):
+        return jax.tree.map(lambda g: g.astype(jnp.float16).astype(g.dtype), right(params, x, y))
+
+    arguments = cast((PARAMS, X / 3, Y), jnp.float32)
+    report = fnn.check_gradients(loss_fn, through_float16, *arguments)
+    assert (report.ok, report.verdict) == (True, "unstable")
+    assert not fnn.check_gradients(loss_fn, through_float16, *arguments, stability="fail").ok
+
+
 @pytest.mark.parametrize("root", [np.float32(2**0.5), jnp.sqrt(jnp.float32(2))], ids=["NumPy's", "JAX's"])
 def test_a_constant_in_the_caller_s_dtype_is_right_to_its_last_digit(root):
     def loss(w):

@@ -181,8 +181,8 @@ def _decide_coarse(comparison, pairs, rows) -> Decision | None:
                 "function in float32 as the loss, or as reference=",
                 {},
             )
-        # A leaf within its tolerance is nil beside the others.
-        if row.cause == "noise" and _MAX_TOLERANCE * size < row.max_abs_difference and row.tolerance < size:
+        # A leaf within its tolerance is nil beside the others. What the rounding of the data explains is beyond it.
+        if row.cause == "noise" and _MAX_TOLERANCE * size < row.max_abs_difference <= row.tolerance < size:
             return Decision(
                 "undecided",
                 f"the gradients differ by {row.max_abs_difference / size:.0%} of the largest entry of {where}, which "

@@ -197,14 +197,21 @@ class _Errors:
         floor = max(64 * spacing * self.tree, 4 * float(jnp.finfo(pair.dtype).tiny))
         if error <= max(spacing**_NOTICED * size, floor):
             return row
-        return self._describe(number, row, error, scale, stability, error > max(spacing**0.5 * size, floor))
+        # A cast loses up to half a spacing of its dtype; the entries of one gradient may happen to lose less.
+        most = max(error, 0.5 * self._cast_spacing(pair) * size)
+        return self._describe(number, row, error, scale, stability, most > max(spacing**0.5 * size, floor))
 
     def _remedy(self, pair) -> str:
         """Return what to look at: a cast on the way, or the formula."""
-        narrow = self.comparison.narrow
-        if narrow and float(jnp.finfo(narrow).eps) > self._spacing(pair):
-            return f"by hand it is rounded to {narrow} on the way"
+        if self._cast_spacing(pair):
+            return f"by hand it is rounded to {self.comparison.narrow} on the way"
         return _REMEDY
+
+    def _cast_spacing(self, pair) -> float:
+        """Return ε of the dtype to which the gradient by hand is rounded on the way; 0 if the loss has no more."""
+        narrow = self.comparison.narrow
+        spacing = float(jnp.finfo(narrow).eps) if narrow else 0.0
+        return spacing if spacing > self._spacing(pair) else 0.0
 
     def _spacing(self, pair) -> float:
         """Return ε of the leaf's dtype, or of the coarser one in which the loss itself is written."""
