@@ -246,7 +246,8 @@ REPORTS = (
             last_block_lost,
             layer_norm_vjp,
             layer_norm_make(10, 3),
-            frozenset({"subset_of_batch"}),
+            # A sum over rows that leaves the last ones out: rows of x are no samples of an argument here.
+            frozenset({"subset_of_batch", "lost_path"}),
             "['gamma']",
         ),
         "BobMcDear/attorch#18",
@@ -269,7 +270,8 @@ REPORTS = (
             first_axis_as_rows,
             layer_norm_vjp,
             layer_norm_make(4, 3, 5),
-            frozenset({"subset_of_batch", "wrong_operand"}),
+            # The first width columns of (rows, all others) are those of the first entry of the second axis.
+            frozenset({"subset_of_batch", "wrong_operand", "lost_path"}),
             "['beta']",
         ),
         "flagos-ai/FlagGems#5392",

@@ -176,7 +176,8 @@ def _piecewise_kind(z, h, scale) -> Kind | None:
                 "1 where z > 0, and h + α elsewhere",
             )
     low, high = float(h.min()), float(h.max())
-    if np.all(np.abs(np.clip(z, low, high) - h) <= scale) and ((h == low).sum() > 1 or (h == high).sum() > 1):
+    is_cut = low < high and ((h == low).sum() > 1 or (h == high).sum() > 1)
+    if is_cut and np.all(np.abs(np.clip(z, low, high) - h) <= scale):
         return Kind(
             f"the clip to [{low:.4g}, {high:.4g}]",
             lambda z: np.clip(z, low, high),

@@ -16,7 +16,7 @@ from funcnn.gradcheck.explanation.forward_pass import record
 from funcnn.gradcheck.explanation.leaf import Diagnosis, Facts, Leaf, WrongLeaf, loosen_tolerances, normalize
 from funcnn.gradcheck.explanation.numbers import is_close
 from funcnn.gradcheck.explanation.problem import Problem
-from funcnn.gradcheck.explanation.proposals import ALONE, FAMILIES, OF_TIES
+from funcnn.gradcheck.explanation.proposals import ALONE, FAMILIES, LAST, OF_TIES
 from funcnn.gradcheck.explanation.recording import record_numpy
 from funcnn.gradcheck.explanation.search import Target, search
 from funcnn.gradcheck.explanation.situation import Situation
@@ -25,6 +25,7 @@ from funcnn.gradcheck.report import LeafReport
 _NEAR = 1e-6  # between the gradient by a recorded program and the measured one
 _ROUNDING = 1e-10
 _SHARE_ALONE = 0.3  # of the work of the first search
+_SHARE_LAST = 0.2
 
 
 def diagnose_leaves(
@@ -135,10 +136,13 @@ def diagnose_by_program(problem: Problem, facts: Facts, sought: Sequence[int]) -
     if not findings and (other := situation.with_first_winners()) is not None:
         findings = search(other.target, (family(other) for family in OF_TIES), _SHARE_ALONE)
     found = {number: finding.diagnosis for finding in findings[::-1] for number in finding.explained}
-    if len(facts.leaves) == 1:  # the searches below would be the one above
-        return found
     left = [number for number in sought if number not in found and detect(number, facts, LOOSE) is None]
-    for number in left:
+    if left:
+        findings = search(target, (family(situation) for family in LAST), _SHARE_LAST)
+        found |= {number: finding.diagnosis for finding in findings for number in finding.explained & {*left}}
+    left = [number for number in left if number not in found]
+    # Of one leaf alone, the searches below would be those above.
+    for number in left if len(facts.leaves) > 1 else ():
         alone = situation.of_one_leaf(number)
         for finding in search(alone.target, (family(alone) for family in ALONE), _SHARE_ALONE / len(left)):
             cause, detail = finding.diagnosis

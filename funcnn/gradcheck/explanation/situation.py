@@ -72,6 +72,11 @@ class Situation:
                 if len(group) > 2 and len(key) == 1:
                     yield "at all places but the last", group[:-1]
                     yield "at all places but the first", group[1:]
+                lines = {location(self.tape.steps[self.tape.producer[activation.h]].origin) for activation in group}
+                for period in (2, 3, 4) if len(lines) == 1 and len(group) > 3 else ():
+                    # One line of a loop computes several gates in each turn.
+                    for start in range(period) if len(group) % period == 0 else ():
+                        yield f"at one of {period} places, from number {start + 1} on", group[start::period]
 
     @functools.cached_property
     def active_steps(self) -> list[int]:
@@ -137,6 +142,16 @@ class Situation:
                 others.append(value)
                 found.append((f"what the gradient by hand computes as {describe_operation(step)}", value))
         return found
+
+    @functools.cached_property
+    def constants_by_hand(self) -> list[np.ndarray]:
+        """The constant arrays of the gradient by hand."""
+        tape = self._tape_by_hand
+        given = [*tape.params, *tape.producer] if tape else []
+        values = [value for number, value in enumerate(tape.values) if number not in given] if tape else []
+        return [
+            value for value in values if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.size > 1
+        ]
 
     @functools.cached_property
     def right_by_hand(self) -> set[int]:

@@ -16,6 +16,7 @@ from funcnn.gradcheck.explanation.causes.arrangement import (
     detect_moved,
     detect_reshaped,
     detect_swapped,
+    detect_symmetrized,
     detect_transposed,
 )
 from funcnn.gradcheck.explanation.causes.clipping import detect_clipped, detect_normalized
@@ -32,6 +33,7 @@ EXACT: tuple[Detector, ...] = (
     detect_normalized,
     detect_scaled,  # "scaled" and "sign"
     detect_transposed,
+    detect_symmetrized,
     detect_swapped,
     detect_accumulated,
     detect_offset_by_parameter,

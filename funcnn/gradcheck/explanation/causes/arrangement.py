@@ -1,4 +1,4 @@
-"""Causes ``transposed``, ``kernel_flipped``, ``shifted``, ``conjugate`` and ``swapped``: right numbers elsewhere."""
+"""Causes ``transposed``, ``kernel_flipped``, ``shifted``, ``conjugate``, ``swapped`` and ``mask`` of a triangle."""
 
 import itertools
 
@@ -31,6 +31,20 @@ def detect_reshaped(wrong: WrongLeaf) -> Diagnosis | None:
         return None
     if is_close(leaf.by_hand, leaf.reference.T.reshape(leaf.by_hand.shape), leaf.tolerance):
         return "transposed", "autodiff's gradient transposed, and then reshaped to the shape of the parameter"
+    return None
+
+
+def detect_symmetrized(wrong: WrongLeaf) -> Diagnosis | None:
+    """Return ``mask`` if autodiff's gradient is that of one triangle, and the leaf has it in both."""
+    leaf = wrong.leaf
+    if leaf.by_hand.ndim != 2 or leaf.by_hand.shape[0] != leaf.by_hand.shape[1] or leaf.by_hand.shape[0] < 2:
+        return None
+    both = leaf.reference + leaf.reference.T
+    spread = {"halved in both": both / 2, "whole in both": both - np.diag(np.diag(leaf.reference))}
+    for name, part in (("lower", np.tril(leaf.reference)), ("upper", np.triu(leaf.reference))):
+        for text, symmetric in spread.items():
+            if np.array_equal(part, leaf.reference) and is_close(leaf.by_hand, symmetric, leaf.tolerance):
+                return "mask", f"autodiff's gradient {text} triangles, of which the loss reads the {name} one alone"
     return None
 
 

@@ -12,6 +12,7 @@ from funcnn.gradcheck.explanation.proposals.activation import (
     propose_misplaced_slopes,
     propose_slopes,
     propose_slopes_at_other_values,
+    propose_slopes_by_hand,
     propose_slopes_of_groups,
 )
 from funcnn.gradcheck.explanation.proposals.borders import propose_borders
@@ -56,7 +57,9 @@ from funcnn.gradcheck.explanation.proposals.normalization import (
 )
 from funcnn.gradcheck.explanation.proposals.operands import (
     propose_constant_operands,
+    propose_constants_by_hand,
     propose_cotangents,
+    propose_factors_out_of_order,
     propose_operands,
     propose_operands_by_hand,
     propose_operands_of_lines,
@@ -142,6 +145,7 @@ FAMILIES: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
     propose_states_of_other_turns,
     propose_misplaced_slopes_of_turns,
     propose_cotangents,
+    propose_factors_out_of_order,
     propose_paths_of_lines,
     propose_other_weights,
     propose_other_operands,
@@ -155,12 +159,16 @@ FAMILIES: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
     propose_loss_derivatives,
     propose_other_losses,
     propose_factors,
+    propose_constants_by_hand,
     propose_operands_by_hand,
     propose_values_of_turns,
     propose_cotangents_of_turns,
     propose_fitted_slopes,
-    propose_loss_gradients_by_hand,
+    propose_slopes_by_hand,
 )
+
+LAST: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (propose_loss_gradients_by_hand,)
+"""The families that say where a mistake is more than what it is, tried where nothing else explains a leaf."""
 
 ALONE: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
     propose_masks,

@@ -19,6 +19,7 @@ from funcnn.gradcheck.report import Cause
 
 _MOST_VALUES = 60
 _MOST_AT_SOME = 4  # the likely ones
+_MOST_OF_PERIODS = 25
 
 
 def propose_slopes(situation: Situation) -> Iterator[Proposal]:
@@ -37,6 +38,7 @@ def propose_slopes(situation: Situation) -> Iterator[Proposal]:
         for text, change in {
             "by hand only what is positive of the incoming gradient passes": np.where(cotangent > 0, cotangent, 0.0),
             "by hand it is applied where the incoming gradient is positive too": right * (cotangent > 0) * cotangent,
+            **_without_parentheses(tape, activation, cotangent),
         }.items():
             if not change.any() or np.array_equal(change, cotangent):
                 continue
@@ -51,6 +53,14 @@ def propose_slopes(situation: Situation) -> Iterator[Proposal]:
                 f"{_sentence(situation, activation)}; by hand it replaces the incoming gradient",
                 {activation.z: right * (1 - cotangent)},
             )
+
+
+def _without_parentheses(tape, activation, d) -> dict[str, np.ndarray]:
+    """Return the gradients of which only the first term of a derivative is multiplied by the incoming one."""
+    h, words = tape.values[activation.h], "by hand it has no parentheses: the gradient is"
+    if activation.kind.name == "tanh":
+        return {f"{words} d − h²": d - h**2}
+    return {f"{words} d h − h": d * h - h} if activation.kind.name == "sigmoid" else {}
 
 
 def _is_of_constant(tape, activation, slope) -> bool:
@@ -73,7 +83,8 @@ def propose_slopes_of_groups(situation: Situation) -> Iterator[Proposal]:
     tape = situation.tape
     for name, group in situation.activation_groups():
         slopes = [dict(chosen_slopes(activation, tape)) for activation in group]
-        texts = slopes[0] if name.startswith("at every") else itertools.islice(slopes[0], _MOST_AT_SOME)
+        most = {"at every": None, "at one o": _MOST_OF_PERIODS}.get(name[:8], _MOST_AT_SOME)
+        texts = itertools.islice(slopes[0], most)
         for text in texts:
             if all(text in of_one for of_one in slopes):
                 rules = {
@@ -98,6 +109,17 @@ def propose_slopes_at_other_values(situation: Situation) -> Iterator[Proposal]:
             text = f"taken at {situation.name_of(number)}"
             wrong = activation.kind.slope(other, activation.kind.value(other))
             yield _change(situation, activation, text, (wrong - right) * cotangent)
+
+
+def propose_slopes_by_hand(situation: Situation) -> Iterator[Proposal]:
+    """Yield each activation with what the gradient by hand computes in the place of its derivative."""
+    for activation, cotangent, right in _reached(situation):
+        # A function that is its own derivative keeps its value for the backward pass.
+        is_kept = np.array_equal(right, situation.tape.values[activation.h])
+        for text, value in situation.values_by_hand:
+            if value.shape == right.shape and value.dtype.kind == "f":
+                change = _change(situation, activation, text, (value - right) * cotangent)
+                yield change._replace(cause="wrong_operand") if is_kept else change
 
 
 def propose_misplaced_slopes(situation: Situation) -> Iterator[Proposal]:

@@ -273,8 +273,19 @@ def _as_normalization(tape, h, x_hat, before, value) -> Iterator[_Normalization]
         elif np.all(np.abs(value - scale * before) <= size):
             if is_own:  # a product with anything else is no normalization
                 yield _Normalization(h, x_hat, axes, scale, True, False)
-        elif not is_own and is_given and np.ptp(scale) > 1e-6 * max_abs(scale):
+        elif (
+            _has_given_statistics(tape, h, x_hat, scale)
+            if is_own
+            else is_given and np.ptp(scale) > 1e-6 * max_abs(scale)
+        ):
             yield _Normalization(h, x_hat, axes, scale, False, True)
+
+
+def _has_given_statistics(tape, h, x_hat, scale) -> bool:
+    """Whether no gradient goes through the statistics, as where a flag chooses those that are stored."""
+    given = tape.cotangents[x_hat]
+    found = tape.backward({x_hat: given})[h] if given is not None and given.any() else None
+    return found is not None and bool(np.all(np.abs(found - scale * given) <= 1e-9 * max_abs(found)))
 
 
 def _axes_of_sums(tape, shape) -> list[tuple[int, ...]]:

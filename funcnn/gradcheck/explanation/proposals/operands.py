@@ -14,7 +14,9 @@ from funcnn.gradcheck.report import Cause
 
 _PRODUCTS = {"dot_general": (0, 1), "mul": (0, 1), "div": (0,), "conv_general_dilated": (0, 1)}
 _MOVES = {"reshape", "broadcast_in_dim", "transpose", "squeeze", "expand_dims", "convert_element_type", "copy"}
+_REARRANGED = _MOVES - {"convert_element_type", "copy"} | {"concatenate", "slice", "split", "rev", "neg", "gather"}
 _MOST_OTHERS = 60
+_MOST_MOVES = 6
 
 
 def propose_operands(situation: Situation) -> Iterator[Proposal]:
@@ -59,8 +61,10 @@ def propose_constant_operands(situation: Situation) -> Iterator[Proposal]:
         power = -1 if edge.step.name == "div" else 1
         cause: Cause = "mask" if power == 1 and _is_mask(value) else "scaled_path"
 
-        def describe(factors, words=words, power=power, cause=cause) -> Diagnosis:
+        def describe(factors, words=words, power=power, cause=cause, value=value) -> Diagnosis:
             number = factors[0] ** power
+            if np.unique(value).size > 2 and abs(number - value.flat[0]) <= 1e-7 * abs(number):
+                return "wrong_operand", f"{words}; by hand it takes its first entry everywhere"
             text = f"{format_factor(number, 1e-7)} everywhere{situation.meaning(number)}"
             return cause, f"{words}; by hand it takes the number {text}"
 
@@ -88,6 +92,56 @@ def propose_operands_by_hand(situation: Situation) -> Iterator[Proposal]:
         for text, value in situation.values_by_hand:
             if value.shape == shape and value.dtype.kind == "f":
                 yield _with_other(situation, edge, value, "wrong_operand", f"{words}; by hand it takes {text}")
+
+
+def propose_constants_by_hand(situation: Situation) -> Iterator[Proposal]:
+    """Yield each product with a constant of the gradient by hand in the place of one of the loss, or its transpose."""
+    for edge in _products(situation):
+        number = edge.step.inputs[1 - edge.place]
+        value = situation.tape.values[number]
+        if situation.tape.is_active[number]:
+            continue
+        words = f"{_words(situation, edge)}; by hand it takes"
+        for other in (array for constant in situation.constants_by_hand for array in (constant, constant.T)):
+            if other.shape != value.shape or np.array_equal(other, value):
+                continue
+            kept = other != 0
+            cause: Cause = "wrong_operand"
+            text = "another constant of that shape"
+            if np.array_equal(other[kept], value[kept]):
+                text, cause = f"it with {np.sum(value != 0) - np.sum(kept)} of its entries left out", "lost_path"
+            yield _with_other(situation, edge, other, cause, f"{words} {text}")
+
+
+def propose_factors_out_of_order(situation: Situation) -> Iterator[Proposal]:
+    """Yield each product of a rearranged value whose gradient is rearranged back before it is multiplied, not after."""
+    tape = situation.tape
+    for edge in _products(situation):
+        factor, d = tape.values[edge.step.inputs[1 - edge.place]], tape.cotangents[edge.step.outputs[0]]
+        start = _before_moves(tape, edge.source)
+        if edge.step.name != "mul" or start is None or d is None or np.shape(factor) != edge.part.shape:
+            continue
+        moved = [tape.backward({edge.source: given})[start] for given in (d, d * factor)]
+        if moved[0] is not None and moved[1] is not None:
+            name = situation.name_of(edge.step.inputs[1 - edge.place])
+            words = f"the gradient of {situation.name_of(start)} in {describe_operation(edge.step)} is by hand"
+            text = f"{words} multiplied by {name} after its entries are put back, not before"
+            yield Change("wrong_operand", text, {start: factor * moved[0] - moved[1]})
+
+
+def _before_moves(tape, number) -> int | None:
+    """Return the value of the same shape whose entries are rearranged to a value; ``None`` if it is no such value."""
+    shape, found, pending = np.shape(tape.values[number]), set[int](), {number}
+    for _ in range(_MOST_MOVES):
+        producers = [tape.producer.get(n, -1) for n in pending]
+        if any(place < 0 or tape.steps[place].name not in _REARRANGED for place in producers):
+            return None
+        before = {n for place in producers for n in tape.steps[place].inputs if tape.is_active[n]}
+        found |= {n for n in before if np.shape(tape.values[n]) == shape}
+        pending = before - found
+        if not pending:
+            return found.pop() if len(found) == 1 else None
+    return None
 
 
 def propose_operands_of_lines(situation: Situation) -> Iterator[Proposal]:

@@ -13,6 +13,7 @@ from funcnn.gradcheck.explanation.tape import Edge, run_step
 from funcnn.gradcheck.report import Cause
 
 _PARTS, _MOST_WINDOWS = ("slice", "dynamic_slice", "scan_slice"), 64
+_MOST_ENDS = 64
 
 
 def propose_reductions(situation: Situation) -> Iterator[Proposal]:
@@ -59,6 +60,8 @@ def _broadcast(edge: Edge, d, source, result, situation) -> Iterator[tuple[Cause
             )
             without = np.delete(d, entry, axis).sum(axis=summed)
             yield _lost(situation, axis, d), f"without the {word} entry of axis {axis}", without
+        for text, chosen in _ends(d.shape[axis], axis):
+            yield _lost(situation, axis, d), text, np.take(d, chosen, axis).sum(axis=summed)
 
 
 def _spread(edge: Edge, d, source, result, situation) -> Iterator[tuple[Cause, str, np.ndarray]]:
@@ -90,6 +93,13 @@ def _lost(situation, axis, array) -> Cause:
     """Return the cause of entries left out along an axis: of samples, where the axis is the batch's."""
     batch = next((size for size, name in situation.problem.sizes() if name == "the batch size"), None)
     return "subset_of_batch" if axis == 0 and array.shape[0] == batch else "lost_path"
+
+
+def _ends(size, axis) -> Iterator[tuple[str, list[int]]]:
+    """Yield the first entries of an axis and the last ones, in words: of a sum over blocks that leaves a part out."""
+    for count in range(2, min(size - 1, _MOST_ENDS)):
+        yield f"that of the first {count} of {size} entries of axis {axis} alone", [*range(count)]
+        yield f"that of the last {count} of {size} entries of axis {axis} alone", [*range(size - count, size)]
 
 
 def _only(shape, axis, entry) -> np.ndarray:
@@ -128,6 +138,11 @@ def _sum(edge, d, source, result, situation):
             cause = _lost(situation, axis, source)
             yield cause, f"that of the {word} entry of axis {axis} alone", edge.part * only
             yield cause, f"without the {word} entry of axis {axis}", edge.part * (1 - only)
+        for text, chosen in _ends(source.shape[axis], axis):
+            some = np.zeros_like(edge.part)
+            places = (slice(None),) * axis + (chosen,)
+            some[places] = edge.part[places]
+            yield _lost(situation, axis, source), text, some
     if source.ndim == 2 and source.shape[0] == source.shape[1]:
         yield "wrong_axis", "spread along the other axis", edge.part.T
 
@@ -206,6 +221,16 @@ def _sliced(edge, d, source, result, situation):
                 text = f"put into the {word} entry of axis {axis}, not {entry}"
                 yield "wrong_operand", text, part * _only(source.shape, axis, other)
         yield "mask", f"given to every entry of axis {axis}, not to {entry} alone", np.broadcast_to(part, source.shape)
+
+
+def _scattered(edge, d, source, result, situation):
+    """Yield the gradient of what is written into an array, read from entries side by side and not from those places."""
+    for axis in range(d.ndim) if edge.place == 2 and d.ndim == source.ndim else ():
+        width = source.shape[axis]
+        for start in range(d.shape[axis] - width + 1) if 1 < width < d.shape[axis] else ():
+            part = np.take(d, range(start, start + width), axis)
+            if part.shape == source.shape:
+                yield "wrong_operand", f"read from entries {start} to {start + width - 1} of axis {axis}", part
 
 
 def _looked_up(edge, d, source, result, situation):
@@ -367,6 +392,8 @@ _FAMILIES = {
     "sort": _sorted,
     "concatenate": _joined,
     "gather": _looked_up,
+    "scatter": _scattered,
+    "scatter-add": _scattered,
     "slice": _sliced,
     "dynamic_slice": _sliced,
 }

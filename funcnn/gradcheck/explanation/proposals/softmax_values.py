@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from funcnn._numerics.arrays import max_abs
 from funcnn.gradcheck.explanation.proposals.masked_values import known, values_up_to_products
 from funcnn.gradcheck.explanation.proposals.softmax import Softmax, find_softmax
 from funcnn.gradcheck.explanation.search import Change, Proposal
@@ -62,17 +63,30 @@ def _multiplied(situation, place: Softmax, where) -> Iterator[Proposal]:
     tape = situation.tape
     h, d = tape.values[place.h], tape.cotangents[place.h]
     right = h * (d - np.sum(h * d, axis=place.axis, keepdims=True))
-    for position in tape.consumers.get(place.h, ()):
+    for number in _products_after(tape, place.h):
+        p, later = tape.values[number], situation.cotangent(number)
+        detail = f"the derivative of {where} is taken by hand at the result of {situation.where(number)}"
+        for text, first, second, incoming in (
+            ("", p, p, d),
+            (", outside of the sum", p, h, d),
+            (", in the sum", h, p, d),
+            (", with the gradient that comes to it", p, p, later),
+            (": the gradient that comes to it skips the factor", h, h, later),
+        ):
+            wrong = first * (incoming - np.sum(second * incoming, axis=place.axis, keepdims=True))
+            if max_abs(wrong) > 1e-9 * max_abs(right):  # nothing is a lost path
+                yield Change("wrong_operand", detail + text, {place.z: wrong - right})
+
+
+def _products_after(tape, number) -> list[int]:
+    """Return the values that a value becomes by constant factors and choices, as by a dropout mask."""
+    found, shape = list[int](), np.shape(tape.values[number])
+    for position in tape.consumers.get(number, ()):
         step = tape.steps[position]
-        p = tape.values[step.outputs[0]]
-        if step.name in ("mul", "div", "select_n") and p.shape == h.shape:
-            detail = f"the derivative of {where} is taken by hand at the result of {situation.where(step.outputs[0])}"
-            wrong = p * (d - np.sum(p * d, axis=place.axis, keepdims=True))
-            yield Change("wrong_operand", detail, {place.z: wrong - right})
-            outer = p * (d - np.sum(h * d, axis=place.axis, keepdims=True))
-            yield Change("wrong_operand", f"{detail}, outside of the sum", {place.z: outer - right})
-            inner = h * (d - np.sum(p * d, axis=place.axis, keepdims=True))
-            yield Change("wrong_operand", f"{detail}, in the sum", {place.z: inner - right})
+        is_product = step.name in ("mul", "div", "select_n") and sum(tape.is_active[n] for n in step.inputs) == 1
+        if is_product and np.shape(tape.values[step.outputs[0]]) == shape:
+            found += [step.outputs[0], *_products_after(tape, step.outputs[0])]
+    return found
 
 
 def _softmax(z, axis) -> np.ndarray:

@@ -1,0 +1,216 @@
+"""Causes that published rules had: each is named, and the right twin passes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import funcnn as fnn
+
+pytestmark = pytest.mark.usefixtures("defaults")
+DRAW = np.random.default_rng(31)
+
+
+def normal(*shape):
+    return DRAW.normal(size=shape)
+
+
+def assert_named(loss, gradient, given, cause, words, *, wrong=True):
+    """Assert that the right gradient passes, and that the wrong one has one cause, which says some words.
+
+    Args:
+        loss: ``(params, *args) -> ()``.
+        gradient: the same with an argument more, which is ``wrong`` for the wrong one and ``False`` for the right one.
+        given: the parameters and the arguments.
+        cause: the expected one, of every wrong leaf.
+        words: a part of the diagnosis.
+        wrong: what the gradient gets for the wrong one.
+    """
+    assert fnn.check_gradients(loss, lambda *all_of: gradient(*all_of, False), *given).ok
+    report = fnn.check_gradients(loss, lambda *all_of: gradient(*all_of, wrong), *given)
+    assert {leaf.cause for leaf in report.leaves if not leaf.ok} == {cause}, str(report)
+    assert words in " ".join(report.diagnosis.split()), str(report)
+
+
+def test_a_sum_that_leaves_its_last_block_out():
+    def loss(p, c):
+        return (c * jnp.sin(p["x"] + p["b"])).sum()
+
+    def gradient(p, c, is_wrong):
+        d = c * jnp.cos(p["x"] + p["b"])
+        return {"x": d, "b": d[: 8 if is_wrong else None].sum(axis=0)}
+
+    given = {"x": normal(11, 3), "b": normal(3)}, normal(11, 3)
+    assert_named(loss, gradient, given, "subset_of_batch", "that of the first 8 of 11 entries of axis 0 alone")
+
+
+@pytest.mark.parametrize(
+    ("activation", "right", "wrong"),
+    [
+        (jnp.tanh, lambda d, h: d * (1 - h * h), lambda d, h: d * 1 - h * h),
+        (jax.nn.sigmoid, lambda d, h: d * h * (1 - h), lambda d, h: d * h * 1 - h),
+    ],
+)
+def test_a_derivative_without_its_parentheses(activation, right, wrong):
+    def loss(p, x):
+        return (x * activation(p["z"])).sum() / 3
+
+    def gradient(p, x, is_wrong):
+        return {"z": (wrong if is_wrong else right)(x / 3, activation(p["z"]))}
+
+    assert_named(loss, gradient, ({"z": normal(4, 3)}, normal(4, 3)), "activation_derivative", "no parentheses")
+
+
+@pytest.mark.parametrize("wrong", ["both", "factor"])
+def test_a_softmax_before_dropout(wrong):
+    kept = normal(4, 5) > -0.7
+
+    def loss(p, v):
+        return (jnp.where(kept, jax.nn.softmax(p["z"]) / 0.75, 0) @ v).sum()
+
+    def gradient(p, v, how):
+        h = jax.nn.softmax(p["z"])
+        later = jnp.broadcast_to(v.sum(axis=1), h.shape)
+        h, d = {
+            False: (h, jnp.where(kept, later / 0.75, 0)),
+            "both": (jnp.where(kept, h / 0.75, 0), later),
+            "factor": (h, later),
+        }[how]
+        return {"z": h * (d - (h * d).sum(axis=1, keepdims=True))}
+
+    given = {"z": normal(4, 5)}, normal(5, 3)
+    if wrong == "both":
+        assert_named(loss, gradient, given, "wrong_operand", "with the gradient that comes to it", wrong=wrong)
+    else:
+        assert_named(loss, gradient, given, "mask", "", wrong=wrong)
+
+
+def test_a_product_that_is_put_back_in_the_wrong_order():
+    def turn(x):
+        return jnp.concatenate([-x[:, 2:], x[:, :2]], axis=1)
+
+    def turn_back(x):
+        return jnp.concatenate([x[:, 2:], -x[:, :2]], axis=1)
+
+    def loss(p, c, s):
+        return ((p["x"] * c + turn(p["x"]) * s) ** 3).sum()
+
+    def gradient(p, c, s, is_wrong):
+        d = 3 * (p["x"] * c + turn(p["x"]) * s) ** 2
+        return {"x": d * c + (s * turn_back(d) if is_wrong else turn_back(s * d))}
+
+    given = {"x": normal(3, 4)}, normal(3, 4), normal(3, 4)
+    assert_named(loss, gradient, given, "wrong_operand", "after its entries are put back, not before")
+
+
+def test_a_constant_matrix_with_entries_left_out():
+    weights = normal(6, 4)
+    weights_by_hand = np.where(np.abs(np.arange(6)[:, None] - np.arange(4)) < 3, weights, 0)
+
+    def loss(p, y):
+        return ((p["x"] @ weights.T - y) ** 2).sum()
+
+    def gradient(p, y, is_wrong):
+        return {"x": 2 * (p["x"] @ weights.T - y) @ jnp.asarray(weights_by_hand if is_wrong else weights)}
+
+    given = {"x": normal(3, 4)}, normal(3, 6)
+    lost = np.sum(weights_by_hand == 0)
+    assert_named(loss, gradient, given, "lost_path", f"takes it with {lost} of its entries left out")
+
+
+def test_entries_written_every_second_place_and_read_side_by_side():
+    def loss(p, y):
+        return ((jnp.zeros((2, 7)).at[:, ::2].set(jnp.sin(p["x"])) - y) ** 3).sum()
+
+    def gradient(p, y, is_wrong):
+        d = 3 * (jnp.zeros((2, 7)).at[:, ::2].set(jnp.sin(p["x"])) - y) ** 2
+        return {"x": jnp.cos(p["x"]) * (d[:, :4] if is_wrong else d[:, ::2])}
+
+    assert_named(loss, gradient, ({"x": normal(2, 4)}, normal(2, 7)), "wrong_operand", "read from entries 0 to 3")
+
+
+@pytest.mark.parametrize("triangle", [jnp.tril, jnp.triu])
+def test_a_triangle_spread_over_both(triangle):
+    def loss(p, x):
+        return (jnp.tanh(triangle(p["a"]) @ x) ** 2).sum()
+
+    def gradient(p, x, is_wrong):
+        t = jnp.tanh(triangle(p["a"]) @ x)
+        d = triangle(2 * t * (1 - t**2) @ x.T)
+        return {"a": (d + d.T) / 2 if is_wrong else d}
+
+    assert_named(loss, gradient, ({"a": normal(4, 4)}, normal(4, 3)), "mask", "halved in both triangles")
+
+
+def test_one_gate_of_a_line_that_computes_several():
+    """The second of the three gates that one line computes in every turn has the sigmoid of its value for its slope."""
+
+    def forward(p, x):
+        c, kept = jnp.zeros(x.shape[::2]), []
+        for turn in range(x.shape[1]):
+            gates = [jax.nn.sigmoid((x[:, turn] + c) @ p[name]) for name in ("a", "b", "d")]
+            kept.append((c, gates))
+            c = gates[0] * jnp.sin(gates[1]) + gates[2] * c
+        return c, kept
+
+    def loss(p, x):
+        return (forward(p, x)[0] ** 3).sum()
+
+    def gradient(p, x, is_wrong):
+        c, kept = forward(p, x)
+        dc, grads = 3 * c**2, dict.fromkeys("abd", 0.0)
+        for turn in range(x.shape[1] - 1, -1, -1):
+            before, (a, b, d) = kept[turn]
+            slope = jax.nn.sigmoid(b) if is_wrong else b * (1 - b)
+            dz = {
+                "a": dc * jnp.sin(b) * a * (1 - a),
+                "b": dc * a * jnp.cos(b) * slope,
+                "d": dc * before * d * (1 - d),
+            }
+            grads = {name: grads[name] + (x[:, turn] + before).T @ dz[name] for name in dz}
+            dc = dc * d + sum(dz[name] @ p[name].T for name in dz)
+        return grads
+
+    given = {name: normal(3, 3) for name in "abd"}, normal(2, 4, 3)
+    words = "by hand it is σ(h), at one of 3 places, from number 2 on"
+    assert_named(loss, gradient, given, "activation_derivative", words)
+
+
+def test_a_kept_value_that_is_overwritten():
+    def loss(p, y):
+        e = jnp.exp(p["x"])
+        return ((e * jnp.sin(e) - y) ** 2).sum()
+
+    def gradient(p, y, is_wrong):
+        e = jnp.exp(p["x"])
+        d = 2 * (e * jnp.sin(e) - y)
+        first, second = d * jnp.sin(e), d * e * jnp.cos(e)
+        return {"x": (first + second) * (second if is_wrong else e)}
+
+    assert_named(loss, gradient, ({"x": normal(3, 4)}, normal(3, 4)), "wrong_operand", "the gradient by hand computes")
+
+
+def test_the_first_weight_for_all():
+    def loss(p, x, weights):
+        return (weights * jnp.sin(x @ p["w"])).sum()
+
+    def gradient(p, x, weights, is_wrong):
+        return {"w": x.T @ ((weights[0] if is_wrong else weights) * jnp.cos(x @ p["w"]))}
+
+    given = {"w": normal(3)}, normal(6, 3), normal(6)
+    assert_named(loss, gradient, given, "wrong_operand", "its first entry")
+
+
+def test_one_wrong_sample_of_a_long_loss_is_a_unit():
+    def loss(p, is_valid):
+        z = p["z"]
+        for _ in range(8):
+            z = jnp.sin(z) + jnp.roll(z, 1, axis=1) * jnp.cos(z)
+        return jnp.where(is_valid, (z**2).sum(axis=1), 0).mean()
+
+    def gradient(p, is_valid, is_wrong):
+        grads = jax.grad(loss)(p, is_valid)
+        return {"z": grads["z"] + (~is_valid[:, None] * jax.nn.softmax(p["z"]) if is_wrong else 0)}
+
+    given = {"z": normal(4, 3)}, np.array([True, True, False, True])
+    assert_named(loss, gradient, given, "unit", "row 2 is wrong, the rest right")
