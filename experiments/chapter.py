@@ -287,7 +287,7 @@ def example_outcome(example: Example, claim: Claim | None = None) -> Outcome:
         for printed in example.printed
         for found in [printed.comparisons()]
     ]
-    beside = Table("The chapter prints", ("quantity", "printed", "true", ""), tuple(rows))
+    beside = Table("The chapter prints", ("quantity", "printed", "true", "verdict"), tuple(rows))
     results = (judge(claim, example.count_wrong()),) if claim else ()
     return Outcome(results, tables=(beside,) if rows else (), text=example.conclusion, board=example.board)
 
