@@ -147,7 +147,7 @@ class Situation:
     def constants_by_hand(self) -> list[np.ndarray]:
         """The constant arrays of the gradient by hand."""
         tape = self._tape_by_hand
-        given = [*tape.params, *tape.producer] if tape else []
+        given = {*tape.params, *tape.producer} if tape else set[int]()
         values = [value for number, value in enumerate(tape.values) if number not in given] if tape else []
         return [
             value for value in values if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.size > 1

@@ -83,8 +83,8 @@ def propose_slopes_of_groups(situation: Situation) -> Iterator[Proposal]:
     tape = situation.tape
     for name, group in situation.activation_groups():
         slopes = [dict(chosen_slopes(activation, tape)) for activation in group]
-        most = {"at every": None, "at one o": _MOST_OF_PERIODS}.get(name[:8], _MOST_AT_SOME)
-        texts = itertools.islice(slopes[0], most)
+        most = _MOST_OF_PERIODS if name.startswith("at one of") else _MOST_AT_SOME
+        texts = itertools.islice(slopes[0], None if name.startswith("at every") else most)
         for text in texts:
             if all(text in of_one for of_one in slopes):
                 rules = {
