@@ -164,8 +164,8 @@ def test_records_of_parts_are_joined_into_the_pages(monkeypatch, tmp_path):
     detection.run(DetectionSettings(readme=True, records=tuple(paths)))
     lines = pages["SUMMARY"].content().splitlines()
     assert lines[2:] == [
-        f"| {TITLES['funcnn']} | catalogue | 1 of 1 | 0 of 1 | 1 of 1 |",
-        f"| {TITLES['np.allclose']} | catalogue | 1 of 1 | 0 of 1 | – |",
+        f"| {TITLES['funcnn']} | 1 of 1 | 0 of 1 | 1 of 1 |",
+        f"| {TITLES['np.allclose']} | 1 of 1 | 0 of 1 | – |",
     ]
     assert "1 bugs and 1 right gradients" in pages["PAGE"].content()
     monkeypatch.setitem(SETS, "catalogue", SETS["catalogue"]._replace(load=lambda: (BUG, RIGHT, UNNAMED)))
