@@ -1,13 +1,15 @@
 """The sets of cases on which gradient checkers are compared, each imported where it is used."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks.catalogue.case import Case
+
+SetName: TypeAlias = Literal["catalogue", "blind", "blind_second", "blind_third", "blind_fourth", "published"]
 
 
 class CaseSet(NamedTuple):
@@ -50,6 +52,13 @@ def load_blind_third() -> tuple[Case, ...]:
     return CASES
 
 
+def load_blind_fourth() -> tuple[Case, ...]:
+    """Return the cases of the fourth set that was written without knowledge of the checker."""
+    from experiments.benchmarks.blind_fourth import CASES
+
+    return CASES
+
+
 def load_published() -> tuple[Case, ...]:
     """Return the published mistakes, and after them the right twin of each."""
     from experiments.benchmarks.published import REPORTS
@@ -66,6 +75,9 @@ SETS: dict[str, CaseSet] = {
     ),
     "blind_third": CaseSet(
         load_blind_third, "written without knowledge of the checker and of the other sets, causes included"
+    ),
+    "blind_fourth": CaseSet(
+        load_blind_fourth, "written without knowledge of the checker and of the other sets, causes included"
     ),
     "published": CaseSet(load_published, "wrong gradients from public trackers, rebuilt, each with its right twin"),
 }

@@ -23,7 +23,7 @@ import tyro
 from rich.markup import escape
 
 from experiments.benchmarks import optimizer_detection
-from experiments.benchmarks.case_sets import SETS
+from experiments.benchmarks.case_sets import SETS, SetName
 from experiments.benchmarks.catalogue.case import Case
 from experiments.benchmarks.catalogue.verification import verify
 from experiments.benchmarks.checkers import ABSENT, CHECKERS, TITLES
@@ -51,7 +51,7 @@ class DetectionSettings:
     """The checkers to compare."""
     dtypes: tuple[Literal["float64", "float32"], ...] = ("float64", "float32")
     """The dtypes of the parameters and of the data."""
-    sets: tuple[Literal["catalogue", "blind", "blind_second", "blind_third", "published"], ...] = ("catalogue",)
+    sets: tuple[SetName, ...] = ("catalogue",)
     """The sets of cases."""
     only: tuple[str, ...] = ()
     """The names or themes of the cases to check; all if none is given."""
