@@ -3,7 +3,7 @@
 ``python -m experiments.benchmarks.scaling.first_check`` measures five checks: the README's example and ``check_model``
 of the digits network, each after ``jax.grad``'s own first call, a rule over a ``while_loop`` with 24 entries, a rule of
 a Pallas kernel in interpret mode with 32 entries, and a sweep of such a rule over twelve cases. The loop and the
-kernels have no derivative by autodiff: every entry is measured.
+first kernel have no derivative by autodiff: every entry is measured.
 """
 
 import json

@@ -82,7 +82,7 @@ def test_a_softmax_before_dropout(wrong):
     if wrong == "both":
         assert_named(loss, gradient, given, "wrong_operand", "with the gradient that comes to it", wrong=wrong)
     else:
-        assert_named(loss, gradient, given, "mask", "", wrong=wrong)
+        assert_named(loss, gradient, given, "mask", "mask", wrong=wrong)
 
 
 def test_a_product_that_is_put_back_in_the_wrong_order():
@@ -214,3 +214,47 @@ def test_one_wrong_sample_of_a_long_loss_is_a_unit():
 
     given = {"z": normal(4, 3)}, np.array([True, True, False, True])
     assert_named(loss, gradient, given, "unit", "row 2 is wrong, the rest right")
+
+
+def test_the_formula_of_training_where_a_flag_chooses_given_statistics():
+    def normalized(x, is_training):
+        mean = jnp.where(is_training, x.mean(axis=0), 0.3)
+        r = jax.lax.rsqrt(jnp.where(is_training, x.var(axis=0), 1.7) + 1e-5)
+        return (x - mean) * r, r
+
+    def loss(p, is_training):
+        return (normalized(p["x"], is_training)[0] ** 3).sum()
+
+    def gradient(p, is_training, is_wrong):
+        n, r = normalized(p["x"], is_training)
+        d = 3 * n**2
+        return {"x": r * (d - (d.mean(axis=0) + n * (d * n).mean(axis=0) if is_wrong else 0))}
+
+    given = {"x": normal(6, 3)}, np.array(False)
+    assert_named(loss, gradient, given, "normalization_term", "the formula for training of the given statistics")
+
+
+def test_a_slope_that_is_computed_for_something_else():
+    def loss(p, x):
+        return (jnp.tanh(x @ p["w"]) ** 3).sum()
+
+    def gradient(p, x, is_wrong):
+        h = jnp.tanh(x @ p["w"])
+        other = jnp.sin(5 * h) + jnp.cumsum(h, axis=0)
+        return {"w": x.T @ (3 * h**2 * (other if is_wrong else 1 - h**2))}
+
+    given = {"w": normal(4, 3)}, normal(5, 4)
+    assert_named(loss, gradient, given, "activation_derivative", "what the gradient by hand computes as the sum")
+
+
+def test_another_constant_matrix():
+    weights, others = normal(6, 4), normal(6, 4)
+
+    def loss(p, y):
+        return ((p["x"] @ weights.T - y) ** 2).sum()
+
+    def gradient(p, y, is_wrong):
+        return {"x": 2 * (p["x"] @ weights.T - y) @ jnp.asarray(others if is_wrong else weights)}
+
+    given = {"x": normal(3, 4)}, normal(3, 6)
+    assert_named(loss, gradient, given, "wrong_operand", "takes another constant of that shape")
