@@ -1,5 +1,7 @@
 """Convolutions and pooling: the conventions of jax.lax, ties, costs, and input that doesn't fit."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -82,6 +84,31 @@ def test_a_tie_goes_where_jax_grad_of_reduce_window_sends_it(window, stride, pad
 
     by_hand, by_autodiff = both(x)
     np.testing.assert_array_equal(by_hand, by_autodiff)
+
+
+@pytest.mark.parametrize(
+    ("constructor", "shape"),
+    [
+        (partial(fnn.conv2d, stride=2, groups=2), (3, 8, 8, 4)),
+        (partial(fnn.conv_transpose2d, stride=2), (3, 4, 4, 4)),
+        (partial(fnn.conv1d, dilation=2), (3, 8, 4)),
+    ],
+)
+def test_every_convolution_keeps_the_order_of_axes_that_is_fast_in_a_loop_on_cpus(constructor, shape):
+    layer = constructor(4, 6, 3)
+
+    def step(params, x):
+        y, _, residuals = layer.forward(params, (), x, train=True)
+        return layer.backward(residuals, y)
+
+    program = jax.make_jaxpr(step)(layer.init(jax.random.key(0))[0], jnp.ones(shape))
+    convolutions = [equation for equation in program.eqns if equation.primitive.name == "conv_general_dilated"]
+    assert len(convolutions) == 3
+    for equation in convolutions:
+        image, kernel, result = equation.params["dimension_numbers"]
+        axes = len(shape)
+        assert image == result == (0, axes - 1, *range(1, axes - 1))
+        assert kernel == (axes - 1, axes - 2, *range(axes - 2))
 
 
 def test_a_convolution_s_operations_by_hand():
