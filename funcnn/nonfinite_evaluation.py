@@ -103,7 +103,8 @@ def given_values(arguments: Arguments) -> list[Value]:
 
 
 def is_inexact(array: Any) -> bool:
-    dtype = getattr(array, "dtype", None)
+    # Releases of JAX before 0.7 keep a literal as a Python number.
+    dtype = getattr(array, "dtype", type(array) if isinstance(array, float | complex) else None)
     return dtype is not None and jnp.issubdtype(dtype, jnp.inexact)
 
 

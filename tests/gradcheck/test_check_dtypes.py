@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import funcnn as fnn
+from funcnn._numerics.precision import enable_x64
 from tests.cases import KEY, WIDEST, cast
 from tests.gradcheck.linear_regression import PARAMS, X, Y, loss_fn, right
 
@@ -109,7 +110,7 @@ def test_functions_that_insist_on_their_dtype_are_rewritten_and_the_report_says_
 
 def test_random_draws_that_64_bits_change_are_judged_as_the_caller_drew_them():
     x = X.astype(jnp.float32)
-    with jax.enable_x64(False) if hasattr(jax, "enable_x64") else jax.experimental.enable_x64(False):
+    with enable_x64(False):
         mask = jax.random.normal(KEY, x.shape)
         report = fnn.check_gradients(
             lambda w: (w * jax.random.normal(KEY, w.shape)).sum(), lambda w: mask.astype(w.dtype), x

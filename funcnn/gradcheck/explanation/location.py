@@ -1,6 +1,7 @@
 """Where an operation stands in the user's code."""
 
 import linecache
+from collections.abc import Iterable
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
@@ -47,12 +48,21 @@ class Location(NamedTuple):
 def location(equation: Any) -> Location:
     """Return the line of the user's code that an equation comes from."""
     try:
-        frame: Any = source_info_util.user_frame(equation.source_info.traceback)
+        frame: Any = next(iter(_user_frames(equation)))
         text = linecache.getline(frame.file_name, frame.start_line).strip().rstrip(",")
         columns = getattr(frame, "start_column", 0), getattr(frame, "end_column", 0)
         return Location(PurePath(frame.file_name).name, frame.start_line, text, columns)
     except Exception:  # no traceback is kept, or JAX keeps it elsewhere
         return Location("", 0, "")
+
+
+def _user_frames(equation: Any) -> Iterable[Any]:
+    """Return the frames of the user's code, the innermost first."""
+    recorded = equation.source_info
+    try:
+        return source_info_util.user_frames(recorded.traceback)
+    except AttributeError:  # JAX before 0.7 takes the whole record
+        return source_info_util.user_frames(recorded)
 
 
 def is_inside(equation: Any, name: str) -> bool:
@@ -61,8 +71,7 @@ def is_inside(equation: Any, name: str) -> bool:
     A library function that JAX compiles keeps the lines from which it was called first.
     """
     try:
-        frames = source_info_util.user_frames(equation.source_info.traceback)
-        return any(frame.function_name.split(".")[-1] == name for frame in frames)
+        return any(frame.function_name.split(".")[-1] == name for frame in _user_frames(equation))
     except Exception:  # likewise
         return False
 
@@ -72,7 +81,7 @@ def call_stack(equation: Any) -> tuple[tuple[str, int, int, int], ...]:
     try:
         return tuple(
             (frame.file_name, frame.start_line, getattr(frame, "start_column", 0), getattr(frame, "end_column", 0))
-            for frame in source_info_util.user_frames(equation.source_info.traceback)
+            for frame in _user_frames(equation)
         )
     except Exception:  # likewise
         return ()
