@@ -104,7 +104,7 @@ def long_run(steps: int) -> dict[str, float]:
         "MiB after the last epoch": round(found[-1], 1),
         "MiB with the result and its report": round(memory(), 1),
         "MiB of the history": round(kept / MIB, 2),
-        "MiB of the log": round(size / MIB, 2),
+        "MiB of the log": round(size / MIB, 4),
     }
 
 
