@@ -257,7 +257,7 @@ def kernels(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def scaling(session: nox.Session) -> None:
-    """How cost grows: ensembles, depth, size, precision, architectures, memory, first uses, checking, two processes."""
+    """How cost grows: ensembles, depth, size, precision, memory, first uses, checking, two processes."""
     session.install(".[experiments]", *BENCH_TOOLS)
     for study in (
         "memory",
@@ -266,7 +266,6 @@ def scaling(session: nox.Session) -> None:
         "depth",
         "growth",
         "precision",
-        "architectures",
         "checking",
         "first_check",
         "processes",

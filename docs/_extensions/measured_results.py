@@ -17,7 +17,6 @@ STUDIES = (
     "depth",
     "growth",
     "precision",
-    "architectures",
     "checking",
     "processes",
 )
@@ -37,7 +36,10 @@ def speed() -> str:
 
 
 def _words(file: Path) -> str:
-    return "variants of the digits network" if "variants" in file.name else "five networks"
+    for part, words in (("variants", "variants of the digits network"), ("architectures", "a CNN, an LSTM and a GPT")):
+        if part in file.name:
+            return words
+    return "five networks"
 
 
 def scaling() -> str:

@@ -12,7 +12,6 @@ import funcnn as fnn
 from experiments.benchmarks.scaling import (
     _measurement,
     _other_libraries,
-    architectures,
     checking,
     depth,
     ensembles,
@@ -199,18 +198,6 @@ def test_precision(tmp_path):
 
 
 @pytest.mark.benchmarks_smoke
-def test_architectures(tmp_path):
-    found = run(
-        architectures, architectures.ArchitecturesSettings, tmp_path, "--steps", "1", "--repetitions", "2", "--only",
-        "LSTM",
-    )  # fmt: skip
-    lstm = found["networks"]["LSTM"]
-    assert lstm["difference_of_losses"] < 1e-5
-    by_hand, by_autodiff = (np.array(lstm["seconds"][key]) for key in architectures.GRADIENTS)
-    assert lstm["speed_over_jax_grad"]["value"] == pytest.approx(np.median(by_autodiff / by_hand))
-
-
-@pytest.mark.benchmarks_smoke
 def test_the_large_layer_counts_operations():
     with _measurement.single_precision():
         found = precision.large_layer(size=16, repetitions=2)
@@ -245,6 +232,18 @@ def test_memory(tmp_path):
     assert found["bytes"].keys() == {"2-4-2", "repeat of 3 layers"}
     with pytest.raises(SystemExit, match="expected some of"):
         memory.measure(memory.MemorySettings(only=("2-4-3",)))
+
+
+@pytest.mark.benchmarks_smoke
+def test_memory_of_attention_grows_with_the_length_in_blocks_and_with_its_square_without(tmp_path):
+    lengths = (256, 1024)
+    found = run(memory, memory.MemorySettings, tmp_path, "--only", "attention", "--lengths", *map(str, lengths))
+    short, long = (found["attention"][str(length)] for length in lengths)
+    assert found["bytes"] == {}
+    assert short.keys() == memory.FORMS.keys()
+    assert long["plain"] > 12 * short["plain"]
+    assert long["blockwise"] < 5 * short["blockwise"]
+    assert long["blockwise"] < long["plain"] / 4
 
 
 def test_what_is_measured_is_single_precision():

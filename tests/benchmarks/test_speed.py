@@ -12,6 +12,7 @@ import pytest
 
 from experiments.benchmarks.speed import markdown, rounds
 from experiments.benchmarks.speed.__main__ import SpeedSettings
+from experiments.benchmarks.speed.architectures import ARCHITECTURES, CONTESTANTS
 from experiments.benchmarks.speed.contestants import Contestant, jax_scan
 from experiments.benchmarks.speed.networks import DIGITS, FIVE, VARIANTS, samples, start
 from experiments.benchmarks.speed.rounds import Estimate
@@ -102,6 +103,15 @@ def test_so_do_the_libraries_of_the_bench_group(package, name, reference, monkey
     monkeypatch.setitem(os.environ, "KERAS_BACKEND", "jax")
     pytest.importorskip(package)
     check_first_losses(DIGITS, name, reference)
+
+
+@pytest.mark.benchmarks_smoke
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("network", ARCHITECTURES, ids=lambda network: network.name)
+@pytest.mark.parametrize("name", [name for name in CONTESTANTS if name not in ("jax_scan", "pytorch_compiled")])
+def test_architectures_train_to_the_reference_s_losses(network, name, reference):
+    pytest.importorskip(rounds.NEEDS[name][0])
+    check_first_losses(network, name, reference)
 
 
 @pytest.mark.benchmarks_smoke
@@ -250,6 +260,12 @@ def test_workers_are_measured_in_rounds_and_who_fails_leaves_the_others_alone(mo
         assert all(each > 0 for times in measured for each in times.values())
     assert [sorted(times) for times in found["floor"]] == [["products", "update"]] * 2
     assert found["contestants"]["numpy_by_hand"]["peak_megabytes"] < 200
+
+
+@pytest.mark.benchmarks_smoke
+def test_who_has_no_such_network_is_left_out():
+    found = rounds.measure_network(ARCHITECTURES[1], ["scikit_learn"], 0, 0.0, lambda word: None)
+    assert found["left_out"] == {"scikit_learn": "this network isn't written for it"}
 
 
 @pytest.mark.parametrize(("block", "least"), [(4, 4 * LEAST_EPOCHS), (1, 1)])

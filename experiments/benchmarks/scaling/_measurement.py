@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from typing import Any
@@ -131,8 +131,9 @@ def estimate(values, statistic: str = "median") -> Estimate:
     return {"value": float(np.median(values) if statistic == "median" else values.mean()), "low": low, "high": high}
 
 
-def select_names(known: Mapping[str, Any], only: Sequence[str]) -> list[str]:
+def select_names(known: Iterable[str], only: Sequence[str]) -> list[str]:
     """The names asked for, in their own order; all of them if none is."""
+    known = list(known)
     if unknown := set(only) - set(known):
         raise SystemExit(f"--only: expected some of {', '.join(known)}; got {', '.join(sorted(unknown))}.")
     return [name for name in known if not only or name in only]

@@ -1,7 +1,8 @@
 """How much memory a compiled training step takes, with gradients by hand and by autodiff.
 
-``python -m experiments.benchmarks.scaling.memory`` compiles one step of Adam for each network and asks XLA for its
-bytes; nothing is run, so the figures are exact and the same every time.
+``python -m experiments.benchmarks.scaling.memory`` compiles one step of Adam for each network, and attention with its
+gradients for sequences of several lengths, and asks XLA for their bytes; nothing is run, so the figures are exact and
+the same every time.
 """
 
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 import funcnn as fnn
 from experiments.benchmarks.scaling._measurement import (
@@ -23,6 +25,9 @@ from experiments.harness.claims import format_number
 from experiments.harness.console import console, table
 
 GRADIENTS = {"manual": fnn.manual_value_and_grad, "autodiff": fnn.autodiff_value_and_grad}
+ATTENTION = "attention"
+HEAD, BLOCK = 64, 128
+"""Features of a head, and the keys of a block in the blockwise form."""
 
 
 class Network(NamedTuple):
@@ -51,9 +56,11 @@ class MemorySettings:
     """Memory of a compiled training step."""
 
     only: tuple[str, ...] = ()
-    """The networks to ask about; all of them if none is named."""
+    """The networks to ask about, and attention; all of them if none is named."""
     layers: int = 100
     """Layers of the deep network that is one scan."""
+    lengths: tuple[int, ...] = (256, 1024, 4096, 16384)
+    """Positions of the sequences of attention."""
     out: Path = Path("report/scaling/memory.json")
     """The file for the figures."""
 
@@ -64,17 +71,61 @@ def compiled_step(network: Network, grad):
     return jax.jit(training_step(network.model, grad), donate_argnums=0).lower(*given).compile()
 
 
+def _plain(q, k, v, dy):
+    y, residuals = fnn.attention_forward(q, k, v, causal=True)
+    return y, fnn.attention_backward(residuals, dy)
+
+
+def _blockwise(q, k, v, dy):
+    y, residuals = fnn.blockwise_attention_forward(q, k, v, causal=True, block_size=BLOCK)
+    return y, fnn.blockwise_attention_backward(residuals, dy)
+
+
+def _by_jax_grad(q, k, v, dy):
+    y, pullback = jax.vjp(lambda *of: fnn.attention_forward(*of, causal=True)[0], q, k, v)
+    return y, pullback(dy)
+
+
+FORMS = {"plain": _plain, "plain, jax.grad": _by_jax_grad, "blockwise": _blockwise}
+
+
+def attention_bytes(length: int) -> dict[str, int]:
+    """Return the working memory of the output and the gradients of one head, in each form."""
+    given = [jax.ShapeDtypeStruct((1, 1, length, HEAD), jnp.float32)] * 4
+    return {name: memory_of(jax.jit(form).lower(*given).compile())["temporary"] for name, form in FORMS.items()}
+
+
 def measure(settings: MemorySettings) -> Measurement:
     known = networks(settings.layers)
+    chosen = select_names([*known, ATTENTION], settings.only)
     return {
         "bytes": {
             name: {by: memory_of(compiled_step(known[name], grad)) for by, grad in GRADIENTS.items()}
-            for name in select_names(known, settings.only)
-        }
+            for name in chosen
+            if name != ATTENTION
+        },
+        ATTENTION: {length: attention_bytes(length) for length in settings.lengths if ATTENTION in chosen},
     }
 
 
 def show(results: Measurement) -> None:
+    if results["bytes"]:
+        _show_networks(results)
+    if results[ATTENTION]:
+        _show_attention(results[ATTENTION])
+
+
+def _show_attention(of: dict[int, dict[str, int]]) -> None:
+    made = table("MiB of causal attention", *(f"{length:,} positions" for length in of))
+    for name in FORMS:
+        made.add_row(name, *(format_number(round(bytes_of[name] / 2**20, 1)) for bytes_of in of.values()))
+    console.print(made)
+    console.print(
+        f"Output and gradients of a head of {HEAD} features, beside arguments and results; blocks of {BLOCK} keys."
+    )
+
+
+def _show_networks(results: Measurement) -> None:
     shown_table = table(
         "KiB of a compiled step", "manual: working", "total", "autodiff: working", "total", "working, ratio"
     )

@@ -1,7 +1,8 @@
 """How fast the same networks train in funcnn and elsewhere, each library as its own documentation advises.
 
-``python -m experiments.benchmarks.speed`` trains five networks with every contestant that is installed, in interleaved
-rounds; ``pip install --group bench`` has the packages. The first losses of each have to be the reference's.
+``python -m experiments.benchmarks.speed`` trains five multi-layer perceptrons, a CNN, an LSTM and a GPT with every
+contestant that is installed, in interleaved rounds; ``pip install --group bench`` has the packages. The first losses of
+each have to be the reference's.
 """
 
 import json
@@ -14,9 +15,10 @@ import tyro
 from rich.markup import escape
 
 from experiments.benchmarks.speed import chart, markdown
+from experiments.benchmarks.speed.architectures import ARCHITECTURES
 from experiments.benchmarks.speed.machine import facts
 from experiments.benchmarks.speed.markdown import counted
-from experiments.benchmarks.speed.networks import FIVE, VARIANTS, Network
+from experiments.benchmarks.speed.networks import FIVE, VARIANTS, AnyNetwork
 from experiments.benchmarks.speed.rounds import NEEDS, REFERENCE, Record, measure_network
 from experiments.benchmarks.speed.summary import geometric_means, summarised
 from experiments.harness.console import console, table
@@ -34,7 +36,7 @@ class SpeedSettings:
     """The same networks, trained here and elsewhere."""
 
     networks: tuple[str, ...] = ()
-    """Some of the networks, by name; none given, all five, and with --variants the variants."""
+    """Some of the networks, by name; none given, all eight, and with --variants the variants."""
     contestants: tuple[str, ...] = tuple(NEEDS)
     """Who takes part; jax_scan, the reference, always does."""
     rounds: int = 10
@@ -56,20 +58,20 @@ class SpeedSettings:
         if self.out.suffix != ".json":
             raise ValueError(f"--out: expected a name that ends in .json, got {self.out}.")
 
-    def selected_networks(self) -> list[Network]:
+    def selected_networks(self) -> list[AnyNetwork]:
         """Return the selected networks.
 
         Raises:
             SystemExit: a name is none of a network or a contestant.
         """
-        known = {network.name: network for network in (*FIVE, *VARIANTS)}
+        known = {network.name: network for network in (*FIVE, *ARCHITECTURES, *VARIANTS)}
         for word, given, names in (("networks", self.networks, known), ("contestants", self.contestants, NEEDS)):
             strange = [name for name in given if name not in names]
             if strange:
                 raise SystemExit(f"--{word}: expected some of {', '.join(map(repr, names))}, got {strange[0]!r}.")
         if self.networks:
             return [known[name] for name in self.networks]
-        return [*FIVE, *(VARIANTS if self.variants else ())]
+        return [*FIVE, *ARCHITECTURES, *(VARIANTS if self.variants else ())]
 
 
 def show(result: Record) -> None:

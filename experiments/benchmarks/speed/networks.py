@@ -5,11 +5,15 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from experiments.benchmarks.speed import architectures
+from experiments.benchmarks.speed.architectures import Architecture
+
 LEARNING_RATE, MEAN_DECAY, SQUARE_DECAY, EPSILON = 1e-3, 0.9, 0.999, 1e-8
 """Adam's settings, the same for all."""
 
 Samples = tuple[np.ndarray, np.ndarray]
 Start = tuple[tuple[np.ndarray, np.ndarray], ...]
+"""(kernel, bias) of every layer of a perceptron."""
 
 
 class Network(NamedTuple):
@@ -63,8 +67,13 @@ VARIANTS = (
 )
 
 
-def samples(network: Network) -> Samples:
+AnyNetwork = Network | Architecture
+
+
+def samples(network: AnyNetwork) -> Samples:
     """x, ``(samples, features)`` in float32, and y: labels ``(samples,)``, or for the squared error one-hot rows."""
+    if isinstance(network, Architecture):
+        return architectures.samples(network)
     x, labels = _samples_of_width(network)
     x, labels = np.ascontiguousarray(x[: network.samples], np.float32), labels[: network.samples].astype(np.int32)
     is_squared = network.loss == "mean_squared_error"
@@ -93,8 +102,13 @@ def _samples_of_width(network: Network) -> Samples:
             return x, random.permutation(network.samples) % network.sizes[-1]
 
 
-def start(network: Network) -> Start:
-    """(kernel, bias) of every layer, then of the projections: He normal kernels ``(in, out)``, biases of zero."""
+def start(network: AnyNetwork) -> Start | architectures.Start:
+    """(kernel, bias) of every layer, then of the projections: He normal kernels ``(in, out)``, biases of zero.
+
+    An architecture's are in a dictionary.
+    """
+    if isinstance(network, Architecture):
+        return architectures.start(network)
     random = np.random.default_rng(1)
     pairs = list(pairwise(network.sizes))
     shapes = pairs + [pairs[layer] for layer in network.projected]
@@ -104,6 +118,20 @@ def start(network: Network) -> Start:
     )
 
 
-def rows(network: Network, batch: int) -> slice:
+def moved(start, random: np.random.Generator):
+    """Return a start whose kernels and tables are moved up or down by one rounding."""
+
+    def near(array):
+        if array.ndim < 2:
+            return array
+        bounds = np.where(random.random(array.shape) < 0.5, -np.inf, np.inf).astype(np.float32)
+        return np.nextafter(array, bounds)
+
+    if isinstance(start, dict):
+        return {name: near(array) for name, array in start.items()}
+    return tuple((near(kernel), bias) for kernel, bias in start)
+
+
+def rows(network: AnyNetwork, batch: int) -> slice:
     """The samples of an epoch's ``batch``-th batch."""
     return slice(batch * network.batch_size, (batch + 1) * network.batch_size)

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from experiments.benchmarks.speed.networks import Network, samples, start
+from experiments.benchmarks.speed.architectures import CONTESTANTS, Architecture
+from experiments.benchmarks.speed.networks import AnyNetwork, samples, start
 
 PACKAGE = "experiments.benchmarks.speed"
 REFERENCE, FLOOR = "jax_scan", "floor"
@@ -125,14 +126,18 @@ def deviation(facts: Record, reference: Record) -> tuple[float, float]:
 
 
 def measure_network(
-    network: Network, names: Sequence[str], rounds: int, seconds: float, report: Callable[[str], None]
+    network: AnyNetwork, names: Sequence[str], rounds: int, seconds: float, report: Callable[[str], None]
 ) -> Record:
     """Return the figures of every contestant and of the floor in every round, and who is left out and why."""
     order = (network, *samples(network), start(network), seconds)
     workers: dict[str, Worker] = {}
     record: Record = {"contestants": {}, "left_out": {}, "errors": {}, "floor": []}
+    floor = (FLOOR,)
+    if isinstance(network, Architecture):
+        record["left_out"] = {name: "this network isn't written for it" for name in names if name not in CONTESTANTS}
+        names, floor = [name for name in names if name in CONTESTANTS], ()
     try:
-        for name in (REFERENCE, *(name for name in names if name != REFERENCE), FLOOR):
+        for name in (REFERENCE, *(name for name in names if name != REFERENCE), *floor):
             report(f"{network.name}: {name} begins")
             _begin(record, workers, name, order)
         random = np.random.default_rng(0)

@@ -3,13 +3,13 @@
 import math
 from collections.abc import Sequence
 
-from experiments.benchmarks.speed.networks import Network
+from experiments.benchmarks.speed.networks import AnyNetwork
 from experiments.benchmarks.speed.rounds import REFERENCE, Record, estimate, floor_share, ratio
 
 OURS = ("funcnn_scan", "funcnn_autodiff", "funcnn_fit")
 
 
-def summarised(network: Network, record: Record) -> Record:
+def summarised(network: AnyNetwork, record: Record) -> Record:
     """The medians over rounds of every contestant of a network, in steps, epochs and samples a second."""
     timed = record["contestants"]
     figures = {}

@@ -4,10 +4,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from experiments.benchmarks.speed.contestants import Contestant
+from experiments.benchmarks.speed.architectures import Architecture
+from experiments.benchmarks.speed.contestants import Contestant, equinox_architectures
 from experiments.benchmarks.speed.contestants.jax_loops import stepped
 from experiments.benchmarks.speed.contestants.jax_model import adam, loss_of
-from experiments.benchmarks.speed.networks import Network
+from experiments.benchmarks.speed.networks import AnyNetwork, Network
 
 
 class Skip(eqx.nn.StatefulLayer):
@@ -21,7 +22,7 @@ class Skip(eqx.nn.StatefulLayer):
         return y + self.shortcut(x), state
 
 
-def contestant(network: Network, x, y, start) -> Contestant:
+def contestant(network: AnyNetwork, x, y, start) -> Contestant:
     def begin():
         model, state = eqx.nn.make_with_state(built)(network, start)
         return jax.tree.flatten((model, state, adam().init(eqx.filter(model, eqx.is_inexact_array))))
@@ -51,7 +52,13 @@ def contestant(network: Network, x, y, start) -> Contestant:
     return stepped(network, x, y, lambda: begin()[0], lambda flat, x, y: step((x, y), flat), predict)
 
 
-def built(network: Network, start) -> eqx.nn.Sequential:
+def built(network: AnyNetwork, start) -> eqx.Module:
+    if isinstance(network, Architecture):
+        return equinox_architectures.built(network, start)
+    return _perceptron(network, start)
+
+
+def _perceptron(network: Network, start) -> eqx.nn.Sequential:
     activation = {"relu": jax.nn.relu, "sigmoid": jax.nn.sigmoid}[network.activation]
     linears = [_linear(*pair) for pair in start]
     count = len(network.sizes) - 1

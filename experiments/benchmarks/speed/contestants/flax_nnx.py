@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from experiments.benchmarks.speed.contestants import Contestant
+from experiments.benchmarks.speed.architectures import Architecture
+from experiments.benchmarks.speed.contestants import Contestant, flax_architectures
 from experiments.benchmarks.speed.contestants.jax_loops import stepped
 from experiments.benchmarks.speed.contestants.jax_model import adam, loss_of
-from experiments.benchmarks.speed.networks import Network
+from experiments.benchmarks.speed.networks import AnyNetwork, Network
 
 
 class Skip(nnx.Module):
@@ -25,7 +26,7 @@ class Skip(nnx.Module):
         return self.inner(x) + self.shortcut(x)
 
 
-def contestant(network: Network, x, y, start) -> Contestant:
+def contestant(network: AnyNetwork, x, y, start) -> Contestant:
     def begin():
         model = built(network, start)
         model.train()
@@ -49,7 +50,13 @@ def contestant(network: Network, x, y, start) -> Contestant:
     return stepped(network, x, y, lambda: begin()[1], step, predict)
 
 
-def built(network: Network, start) -> nnx.Sequential:
+def built(network: AnyNetwork, start) -> nnx.Module:
+    if isinstance(network, Architecture):
+        return flax_architectures.built(network, start)
+    return _perceptron(network, start)
+
+
+def _perceptron(network: Network, start) -> nnx.Sequential:
     activation = {"relu": nnx.relu, "sigmoid": nnx.sigmoid}[network.activation]
     keys = nnx.Rngs(0)
     linears = [_linear(*pair, keys) for pair in start]

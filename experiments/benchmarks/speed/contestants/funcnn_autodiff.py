@@ -3,8 +3,8 @@
 import funcnn as fnn
 from experiments.benchmarks.speed.contestants import Contestant
 from experiments.benchmarks.speed.contestants.funcnn_model import scanned_by
-from experiments.benchmarks.speed.networks import Network
+from experiments.benchmarks.speed.networks import AnyNetwork
 
 
-def contestant(network: Network, x, y, start) -> Contestant:
+def contestant(network: AnyNetwork, x, y, start) -> Contestant:
     return scanned_by(network, x, y, start, fnn.autodiff_value_and_grad)

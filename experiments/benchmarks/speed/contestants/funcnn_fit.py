@@ -11,11 +11,11 @@ import numpy as np
 import funcnn as fnn
 from experiments.benchmarks.speed.contestants import Contestant
 from experiments.benchmarks.speed.contestants.funcnn_model import Carry, adam, begin, model_and_loss, step_by
-from experiments.benchmarks.speed.networks import Network, rows
+from experiments.benchmarks.speed.networks import AnyNetwork, rows
 from funcnn.training.steps import TrainingSetup, batch_and_key
 
 
-def contestant(network: Network, x, y, start) -> Contestant:
+def contestant(network: AnyNetwork, x, y, start) -> Contestant:
     model, loss = model_and_loss(network)
     data = fnn.Batch(jnp.array(x), jnp.array(y))
     batches = [data.x[rows(network, k)] for k in range(network.batches)]

@@ -9,9 +9,29 @@ import jax.numpy as jnp
 import optax
 
 import funcnn as fnn
+from experiments.benchmarks.speed.architectures import (
+    CHANNELS,
+    CLASSES,
+    CONTEXT,
+    FEATURES,
+    HEADS,
+    HIDDEN,
+    IMAGE,
+    LAYERS,
+    VOCABULARY,
+    Architecture,
+)
 from experiments.benchmarks.speed.contestants import Contestant
 from experiments.benchmarks.speed.contestants.jax_loops import Step, scanned
-from experiments.benchmarks.speed.networks import EPSILON, LEARNING_RATE, MEAN_DECAY, SQUARE_DECAY, Network, Start
+from experiments.benchmarks.speed.networks import (
+    EPSILON,
+    LEARNING_RATE,
+    MEAN_DECAY,
+    SQUARE_DECAY,
+    AnyNetwork,
+    Network,
+    Start,
+)
 
 
 class Carry(NamedTuple):
@@ -24,7 +44,9 @@ def adam() -> optax.GradientTransformation:
     return fnn.adam(LEARNING_RATE, b1=MEAN_DECAY, b2=SQUARE_DECAY, eps=EPSILON)
 
 
-def model_and_loss(network: Network) -> tuple[fnn.Layer, fnn.Loss]:
+def model_and_loss(network: AnyNetwork) -> tuple[fnn.Layer, fnn.Loss]:
+    if isinstance(network, Architecture):
+        return _architecture(network), getattr(fnn, network.loss)
     model = fnn.mlp(
         network.sizes, {"relu": fnn.relu, "sigmoid": fnn.sigmoid}[network.activation],
         normalization=fnn.batch_norm if network.normalization else None, skip=network.skip,
@@ -32,16 +54,35 @@ def model_and_loss(network: Network) -> tuple[fnn.Layer, fnn.Loss]:
     return model, getattr(fnn, network.loss)
 
 
-def begin(network: Network, start: Start) -> Carry:
+def _architecture(network: Architecture) -> fnn.Layer:
+    match network.name:
+        case "CNN":
+            return fnn.cnn(1, CHANNELS, CLASSES)
+        case "LSTM":
+            return fnn.serial(fnn.lstm(IMAGE, HIDDEN), fnn.last_step, fnn.linear(HIDDEN, CLASSES))
+        case "GPT":
+            return fnn.gpt(VOCABULARY, CONTEXT, FEATURES, HEADS, LAYERS)
+
+
+def begin(network: AnyNetwork, start) -> Carry:
     model, _ = model_and_loss(network)
     params, state = model.init(jax.random.key(0))
+    params = _filled(network, params, start)
+    return Carry(params, state, adam().init(params))
+
+
+def _filled(network: AnyNetwork, params, start):
+    """Return the model's tree with the arrays of the start, which has those of an architecture in the tree's order."""
+    if isinstance(network, Architecture):
+        shapes = [leaf.shape for leaf in jax.tree.leaves(params)]
+        assert shapes == [array.shape for array in start.values()], shapes
+        return jax.tree.unflatten(jax.tree.structure(params), map(jnp.array, start.values()))
     pairs = _in_order(network, start)
-    params = jax.tree.map(
+    return jax.tree.map(
         lambda part: fnn.LinearParams(*map(jnp.array, next(pairs))) if isinstance(part, fnn.LinearParams) else part,
         params,
         is_leaf=lambda part: isinstance(part, fnn.LinearParams),
     )
-    return Carry(params, state, adam().init(params))
 
 
 def _in_order(network: Network, start: Start) -> Iterator:
@@ -53,7 +94,7 @@ def _in_order(network: Network, start: Start) -> Iterator:
             yield start[layers + network.projected.index(layer)]
 
 
-def step_by(network: Network, grad: Callable[[fnn.Layer, fnn.Loss], fnn.GradFn]) -> Step:
+def step_by(network: AnyNetwork, grad: Callable[[fnn.Layer, fnn.Loss], fnn.GradFn]) -> Step:
     """One update by a gradient of funcnn's, written as ``jax_scan``'s is."""
     value_and_grad = grad(*model_and_loss(network))
 
@@ -65,7 +106,7 @@ def step_by(network: Network, grad: Callable[[fnn.Layer, fnn.Loss], fnn.GradFn])
     return step
 
 
-def scanned_by(network: Network, x, y, start: Start, grad: Callable[[fnn.Layer, fnn.Loss], fnn.GradFn]) -> Contestant:
+def scanned_by(network: AnyNetwork, x, y, start, grad: Callable[[fnn.Layer, fnn.Loss], fnn.GradFn]) -> Contestant:
     """The whole run in one program, in the loops that ``jax_scan`` runs in."""
     model, _ = model_and_loss(network)
 

@@ -11,13 +11,13 @@ import numpy as np
 from jax import lax
 
 from experiments.benchmarks.speed.contestants import Contestant
-from experiments.benchmarks.speed.networks import Network, rows
+from experiments.benchmarks.speed.networks import AnyNetwork, rows
 
 Step = Callable[[Any, jax.Array, jax.Array], tuple[Any, jax.Array]]
 Predict = Callable[[Any, jax.Array], jax.Array]
 
 
-def shuffled(network: Network, random: np.random.Generator, *arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+def shuffled(network: AnyNetwork, random: np.random.Generator, *arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
     """The batches of an epoch, gathered from NumPy's arrays; an only batch needs no order."""
     if network.batches == 1:
         yield arrays
@@ -29,7 +29,7 @@ def shuffled(network: Network, random: np.random.Generator, *arrays: np.ndarray)
 
 
 def stepped(
-    network: Network, x: np.ndarray, y: np.ndarray, begin: Callable[[], Any], step: Step, predict: Predict
+    network: AnyNetwork, x: np.ndarray, y: np.ndarray, begin: Callable[[], Any], step: Step, predict: Predict
 ) -> Contestant:
     """A contestant that calls a compiled step for every batch, and waits for the device once at the end."""
     carry, random = begin(), np.random.default_rng(0)
@@ -64,7 +64,7 @@ def stepped(
 
 
 def scanned(
-    network: Network, x: np.ndarray, y: np.ndarray, begin: Callable[[], Any], step: Step, predict: Predict
+    network: AnyNetwork, x: np.ndarray, y: np.ndarray, begin: Callable[[], Any], step: Step, predict: Predict
 ) -> Contestant:
     """A contestant that runs any number of epochs in one program, a scan of scans over the batches."""
     carry = begin()

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
-from experiments.benchmarks.speed.networks import EPSILON, LEARNING_RATE, MEAN_DECAY, SQUARE_DECAY, Network, Start
+from experiments.benchmarks.speed.architectures import Architecture
+from experiments.benchmarks.speed.contestants.jax_architectures import FORWARDS, Arrays
+from experiments.benchmarks.speed.networks import EPSILON, LEARNING_RATE, MEAN_DECAY, SQUARE_DECAY, AnyNetwork, Network
 
 Pairs = list[tuple[Array, Array]]
 MOMENTUM, NORMALIZATION_EPSILON = 0.9, 1e-5
@@ -25,7 +27,7 @@ class Parameters(NamedTuple):
 class Carry(NamedTuple):
     """``statistics``: the running (mean, variance) of every normalization."""
 
-    params: Parameters
+    params: Parameters | Arrays
     statistics: Pairs
     opt_state: optax.OptState
 
@@ -41,7 +43,10 @@ def adam_of_uncorrected_epsilon() -> optax.GradientTransformation:
     )
 
 
-def begin(network: Network, start: Start, optimizer: Callable[[], optax.GradientTransformation] = adam) -> Carry:
+def begin(network: AnyNetwork, start, optimizer: Callable[[], optax.GradientTransformation] = adam) -> Carry:
+    if isinstance(network, Architecture):
+        arrays = {name: jnp.array(array) for name, array in start.items()}
+        return Carry(arrays, [], optimizer().init(arrays))
     pairs = [(jnp.array(kernel), jnp.array(bias)) for kernel, bias in start]
     layers, projections = pairs[: len(network.sizes) - 1], pairs[len(network.sizes) - 1 :]
     widths = network.sizes[1:-1] if network.normalization else ()
@@ -50,8 +55,14 @@ def begin(network: Network, start: Start, optimizer: Callable[[], optax.Gradient
     return Carry(params, statistics, optimizer().init(params))
 
 
-def outputs(network: Network, params: Parameters, statistics: Pairs, x: Array, *, train: bool) -> tuple[Array, Pairs]:
+def outputs(network: AnyNetwork, params, statistics: Pairs, x: Array, *, train: bool) -> tuple[Array, Pairs]:
     """The network's outputs, and the running statistics after the batch."""
+    if isinstance(network, Architecture):
+        return FORWARDS[network.name](params, x), statistics
+    return _perceptron(network, params, statistics, x, train)
+
+
+def _perceptron(network: Network, params: Parameters, statistics: Pairs, x: Array, train: bool) -> tuple[Array, Pairs]:
     activation = {"relu": jax.nn.relu, "sigmoid": jax.nn.sigmoid}[network.activation]
     after = []
     for layer, (kernel, bias) in enumerate(params.layers[:-1]):
@@ -77,14 +88,14 @@ def _normalized(z, scale_and_shift, running, train):
     return y, tuple(MOMENTUM * old + (1 - MOMENTUM) * new for old, new in zip(running, (mean, variance), strict=True))
 
 
-def loss_of(network: Network, prediction: Array, y: Array) -> Array:
+def loss_of(network: AnyNetwork, prediction: Array, y: Array) -> Array:
     if network.loss == "mean_squared_error":
         return jnp.mean((prediction - y) ** 2)
     return optax.softmax_cross_entropy_with_integer_labels(prediction, y).mean()
 
 
 def step(
-    network: Network,
+    network: AnyNetwork,
     carry: Carry,
     x: Array,
     y: Array,

@@ -15,36 +15,31 @@ from experiments.benchmarks.speed.contestants.jax_model import (
     outputs,
     step,
 )
-from experiments.benchmarks.speed.networks import Network
+from experiments.benchmarks.speed.networks import AnyNetwork, moved
 
 MOVED = 5
 """Starts that are moved by one rounding."""
 
 
-def contestant(network: Network, x, y, start) -> Contestant:
+def contestant(network: AnyNetwork, x, y, start) -> Contestant:
     return trained_by(network, x, y, start, adam)
 
 
-def uncorrected_losses(network: Network, x, y, start, steps: int) -> np.ndarray:
+def uncorrected_losses(network: AnyNetwork, x, y, start, steps: int) -> np.ndarray:
     """The first losses that Keras and scikit-learn have to give, whose Adam differs by where its ε is added."""
     return trained_by(network, x, y, start, adam_of_uncorrected_epsilon).train(steps)
 
 
-def moved_losses(network: Network, x, y, start, steps: int) -> np.ndarray:
+def moved_losses(network: AnyNetwork, x, y, start, steps: int) -> np.ndarray:
     """The first losses from starts whose kernels are moved up or down by one rounding: how far rounding may lead."""
     losses = []
     for seed in range(MOVED):
-        random = np.random.default_rng(seed)
-        moved = [(np.nextafter(kernel, _infinities(random, kernel.shape)), bias) for kernel, bias in start]
-        losses.append(trained_by(network, x, y, moved, adam).train(steps))
+        near = moved(start, np.random.default_rng(seed))
+        losses.append(trained_by(network, x, y, near, adam).train(steps))
     return np.array(losses)
 
 
-def _infinities(random: np.random.Generator, shape) -> np.ndarray:
-    return np.where(random.random(shape) < 0.5, -np.inf, np.inf).astype(np.float32)
-
-
-def trained_by(network: Network, x, y, start, optimizer: Callable[[], optax.GradientTransformation]) -> Contestant:
+def trained_by(network: AnyNetwork, x, y, start, optimizer: Callable[[], optax.GradientTransformation]) -> Contestant:
     def predict(carry, x):
         return outputs(network, carry.params, carry.statistics, x, train=False)[0]
 

@@ -7,10 +7,10 @@ import jax
 from experiments.benchmarks.speed.contestants import Contestant
 from experiments.benchmarks.speed.contestants.jax_loops import stepped
 from experiments.benchmarks.speed.contestants.jax_model import begin, outputs, step
-from experiments.benchmarks.speed.networks import Network
+from experiments.benchmarks.speed.networks import AnyNetwork
 
 
-def contestant(network: Network, x, y, start) -> Contestant:
+def contestant(network: AnyNetwork, x, y, start) -> Contestant:
     @jax.jit
     def predict(carry, x):
         return outputs(network, carry.params, carry.statistics, x, train=False)[0]

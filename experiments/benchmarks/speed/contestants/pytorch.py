@@ -9,11 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from experiments.benchmarks.speed.contestants import BEFORE_UNDERFLOW, Contestant
-from experiments.benchmarks.speed.networks import EPSILON, LEARNING_RATE, MEAN_DECAY, SQUARE_DECAY, Network, rows
+from experiments.benchmarks.speed.architectures import Architecture
+from experiments.benchmarks.speed.contestants import BEFORE_UNDERFLOW, Contestant, pytorch_architectures
+from experiments.benchmarks.speed.networks import (
+    EPSILON,
+    LEARNING_RATE,
+    MEAN_DECAY,
+    SQUARE_DECAY,
+    AnyNetwork,
+    Network,
+    rows,
+)
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-Step = Callable[[Tensor, Tensor], Tensor]
+Step = Criterion = Callable[[Tensor, Tensor], Tensor]
 
 
 class Skip(nn.Module):
@@ -27,7 +36,7 @@ class Skip(nn.Module):
         return self.inner(x) + self.shortcut(x)
 
 
-def contestant(network: Network, x, y, start) -> Contestant:
+def contestant(network: AnyNetwork, x, y, start) -> Contestant:
     model = built(network, start)
     optimizer, criterion = adam(model, fused=True), criterion_of(network)
 
@@ -41,8 +50,14 @@ def contestant(network: Network, x, y, start) -> Contestant:
     return trained_by(network, x, y, model, optimizer, step)
 
 
-def built(network: Network, start) -> nn.Sequential:
-    """The model with our parameters; PyTorch keeps its kernels ``(out, in)``."""
+def built(network: AnyNetwork, start) -> nn.Module:
+    """The model with our parameters."""
+    made = pytorch_architectures.built if isinstance(network, Architecture) else _perceptron
+    return made(network, start).to(DEVICE)
+
+
+def _perceptron(network: Network, start) -> nn.Sequential:
+    """Linear layers and activations; PyTorch keeps its kernels ``(out, in)``."""
     activation = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid}[network.activation]
     linears = [_linear(*pair) for pair in start]
     count = len(network.sizes) - 1
@@ -55,7 +70,7 @@ def built(network: Network, start) -> nn.Sequential:
             shortcut = linears[count + network.projected.index(layer)] if is_projected else nn.Identity()
             block = [Skip(nn.Sequential(*block), shortcut)]
         blocks += block
-    return nn.Sequential(*blocks, linears[count - 1]).to(DEVICE)
+    return nn.Sequential(*blocks, linears[count - 1])
 
 
 def _linear(kernel: np.ndarray, bias: np.ndarray) -> nn.Linear:
@@ -71,11 +86,13 @@ def adam(model: nn.Module, **form: bool) -> torch.optim.Adam:
     return torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, betas=decays, eps=EPSILON, **form)
 
 
-def criterion_of(network: Network) -> nn.Module:
+def criterion_of(network: AnyNetwork) -> Criterion:
+    if network.name == "GPT":
+        return lambda logits, y: nn.functional.cross_entropy(logits.flatten(0, 1), y.flatten())
     return nn.MSELoss() if network.loss == "mean_squared_error" else nn.CrossEntropyLoss()
 
 
-def trained_by(network: Network, x, y, model: nn.Module, optimizer: torch.optim.Adam, step: Step) -> Contestant:
+def trained_by(network: AnyNetwork, x, y, model: nn.Module, optimizer: torch.optim.Adam, step: Step) -> Contestant:
     x = torch.from_numpy(x).to(DEVICE)
     y = torch.from_numpy(y if network.loss == "mean_squared_error" else y.astype(np.int64)).to(DEVICE)
     batches = [(x[rows(network, k)], y[rows(network, k)]) for k in range(network.batches)]

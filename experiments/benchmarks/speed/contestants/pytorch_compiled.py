@@ -4,10 +4,10 @@ import torch
 
 from experiments.benchmarks.speed.contestants import Contestant
 from experiments.benchmarks.speed.contestants.pytorch import adam, built, criterion_of, trained_by
-from experiments.benchmarks.speed.networks import Network
+from experiments.benchmarks.speed.networks import AnyNetwork
 
 
-def contestant(network: Network, x, y, start) -> Contestant:
+def contestant(network: AnyNetwork, x, y, start) -> Contestant:
     model = built(network, start)
     # The fused kernel is one opaque call; the compiler makes its own of the foreach form.
     optimizer = adam(model, foreach=True)
