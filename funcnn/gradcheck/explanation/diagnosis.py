@@ -139,7 +139,10 @@ def diagnose_by_program(problem: Problem, facts: Facts, sought: Sequence[int]) -
     left = [number for number in sought if number not in found and detect(number, facts, LOOSE) is None]
     if left:
         findings = search(target, (family(situation) for family in LAST), _SHARE_LAST)
-        found |= {number: finding.diagnosis for finding in findings for number in finding.explained & {*left}}
+        # One mistake that explains all leaves is likelier than several.
+        of_all = any(finding.explained >= set(sought) for finding in findings)
+        replaced = set(sought) if of_all else set(left)
+        found |= {number: finding.diagnosis for finding in findings for number in finding.explained & replaced}
     left = [number for number in left if number not in found]
     # Of one leaf alone, the searches below would be those above.
     for number in left if len(facts.leaves) > 1 else ():

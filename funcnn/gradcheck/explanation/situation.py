@@ -210,7 +210,8 @@ class Situation:
     def compared(self) -> set[int]:
         """The values after the last layer that are computed from its output and from data that joins it there.
 
-        The data are targets: what is computed from both is the loss, and no activation of the network.
+        The data are targets: what is computed from both is the loss, and no activation of the network. So is what is
+        computed from all pairs of outputs.
         """
         tape, found = self.tape, set[int]()
         everything, before = tape.sources[tape.result], set[int]()
@@ -219,12 +220,35 @@ class Situation:
             whole = [n for n in step.inputs if tape.is_active[n] and tape.sources[n] == everything]
             joins = any(np.size(tape.values[n]) > 1 for n in step.inputs if not tape.is_active[n])
             is_output = any(self.origin(n) not in tape.params for n in whole)
+            joins = joins or (len(whole) == 2 and self._is_of_pairs(step))
             if found & set(step.inputs) or (step.name not in LAYERS and joins and is_output):
                 found.update(outputs)
         for step in reversed(tape.steps):
             if step.name in LAYERS or before & set(step.outputs):
                 before.update(step.inputs)
         return found - before
+
+    def _is_of_pairs(self, step: Step) -> bool:
+        """Whether a step takes a value along two axes, with nothing done to it but constants added or multiplied."""
+        roots = []
+        for number in step.inputs:
+            while (producer := self.tape.producer.get(number)) is not None:
+                before = self.tape.steps[producer]
+                active = [n for n in before.inputs if self.tape.is_active[n]]
+                if len(active) != 1 or before.name not in (
+                    *_COPIES,
+                    "squeeze",
+                    "expand_dims",
+                    "add",
+                    "sub",
+                    "mul",
+                    "neg",
+                ):
+                    break
+                number = active[0]
+            roots.append(number)
+        shape = np.shape(self.tape.values[step.outputs[0]])
+        return len({*roots}) == 1 and np.ndim(self.tape.values[roots[0]]) < len(shape)
 
     @functools.cached_property
     def turns(self) -> Turns:

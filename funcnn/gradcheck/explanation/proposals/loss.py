@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.special import softmax
 
+from funcnn._numerics.arrays import max_abs
 from funcnn.gradcheck.explanation.activations import descendants, sigmoid
 from funcnn.gradcheck.explanation.leaf import Diagnosis
 from funcnn.gradcheck.explanation.numbers import format_sum
@@ -31,11 +32,24 @@ def propose_loss_derivatives(situation: Situation) -> Iterator[Proposal]:
         if situation.right_by_hand & (descendants(tape, number) | {number}):
             continue
 
-        def by_formula(texts, factors, words=words) -> Diagnosis:
-            return "loss_derivative", f"{words} is by hand {format_sum(factors, texts)}"
+        terms = _terms(situation, number)
 
-        terms = {text: {number: term} for text, term in _terms(situation, number).items()}
-        yield Regression(by_formula, terms, {number: -cotangent}, 3)
+        def by_formula(texts, factors, words=words, terms=terms, cotangent=cotangent) -> Diagnosis:
+            formula = f"{words} is by hand {format_sum(factors, texts)}"
+            by_hand = sum(factor * terms[text] for factor, text in zip(factors, texts, strict=True))
+            if _is_right_but_where_it_is_zero(by_hand, cotangent):
+                return "mask", f"{formula}, also for the samples that the loss leaves out"
+            return "loss_derivative", formula
+
+        yield Regression(by_formula, {text: {number: term} for text, term in terms.items()}, {number: -cotangent}, 3)
+
+
+def _is_right_but_where_it_is_zero(by_hand, right) -> bool:
+    """Whether a gradient is the right one for some samples, and for all others the right one is zero."""
+    rows = right.reshape(len(right), -1) if right.ndim else right
+    is_out = ~rows.any(axis=-1) if right.ndim else np.array([False])
+    kept = by_hand[~is_out] - right[~is_out]
+    return bool(0 < is_out.sum() < len(is_out) and max_abs(kept) <= 1e-7 * max_abs(right))
 
 
 def propose_loss_gradients_by_hand(situation: Situation) -> Iterator[Proposal]:
@@ -52,18 +66,23 @@ def propose_loss_gradients_by_hand(situation: Situation) -> Iterator[Proposal]:
         after = {tape.producer[later] for later in descendants(tape, number)}
         is_formula = len(after) <= _LONGEST_FORMULA
 
-        def describe(texts, factors, name=name, is_formula=is_formula) -> Diagnosis:
-            words = f"the gradient of the loss by {name} is wrong: it is {texts[0]}"
-            rest = "the backward pass from there to the parameters is right"
-            return ("loss_derivative", words) if is_formula else ("unknown", f"{words}; {rest}")
-
         computed = {
             text: {number: np.asarray(term, float)}
             for text, term in situation.values_by_hand
             if term.shape == value.shape
         }
+        right = situation.cotangent(number)
+
+        def describe(texts, factors, name=name, is_formula=is_formula, computed=computed, right=right) -> Diagnosis:
+            words = f"the gradient of the loss by {name} is wrong: it is {texts[0]}"
+            (by_hand,) = computed[texts[0]].values()
+            if is_formula and _is_right_but_where_it_is_zero(factors[0] * by_hand, right):
+                return "mask", f"{words}, also for the samples that the loss leaves out"
+            rest = "the backward pass from there to the parameters is right"
+            return ("loss_derivative", words) if is_formula else ("unknown", f"{words}; {rest}")
+
         if computed:
-            yield Regression(describe, computed, {number: -situation.cotangent(number)}, 1)
+            yield Regression(describe, computed, {number: -right}, 1)
 
 
 def _last_values(situation) -> list[int]:

@@ -11,14 +11,18 @@ from funcnn.gradcheck.explanation.activations import descendants
 from funcnn.gradcheck.explanation.derivatives import LINEAR_SHAPES
 from funcnn.gradcheck.explanation.search import Change, Proposal, Replacement
 from funcnn.gradcheck.explanation.situation import Situation
-from funcnn.gradcheck.explanation.tape import Rule
+from funcnn.gradcheck.explanation.tape import Rule, Tape, run_step
 from funcnn.gradcheck.report import Cause
 
 _MOST_AFTER = 5
+_SPREAD = ("broadcast_in_dim", *LINEAR_SHAPES)
 
 
 class _Normalization(NamedTuple):
-    """A value h and x̂ = (h − m) s, with s the same along the axes; ``is_trained`` where m and s are h's own."""
+    """A value h and x̂ = (h − m) s, with s the same along the axes; ``is_trained`` where m and s are h's own.
+
+    Where the gain γ is multiplied in before x̂ is complete, as in γ (h − m) s, ``x_hat`` is the number of γ x̂.
+    """
 
     h: int
     x_hat: int
@@ -26,16 +30,23 @@ class _Normalization(NamedTuple):
     scale: np.ndarray
     is_trained: bool
     is_centred: bool
+    value: np.ndarray
+    gain: np.ndarray | None = None
+
+    def by_value(self, tape: Tape) -> np.ndarray | None:
+        """Return the gradient by x̂."""
+        d = tape.cotangents[self.x_hat]
+        return d if d is None or self.gain is None else d * self.gain
 
 
 def propose_normalization_formulas(situation: Situation) -> Iterator[Proposal]:
     """Yield each normalization with the formulas that people write for its backward pass."""
     tape = situation.tape
     for place in _find(tape):
-        h, d = tape.values[place.h], tape.cotangents[place.x_hat]
+        h, d = tape.values[place.h], place.by_value(tape)
         if d is None:
             continue
-        right = _right(tape, place, d)
+        right = _right(place, d)
         kind = "normalization" if place.is_trained else "normalization by given statistics"
         where = f"the gradient through the {kind} in {situation.where(place.x_hat)}"
         formulas = (*_formulas(tape, place, d), *_with_gain(tape, place), *_other_scales(situation, place, d))
@@ -52,7 +63,8 @@ def propose_normalizations_of_turns(situation: Situation) -> Iterator[Proposal]:
     """Yield the normalizations by the same code in every turn, as of several blocks, with another formula."""
     tape, by_value = situation.tape, dict[int, _Normalization]()
     for place in _find(tape):
-        by_value.setdefault(place.x_hat, place)
+        if place.gain is None:
+            by_value.setdefault(place.x_hat, place)
     for group in situation.turns.values if by_value else ():
         places = [by_value[number] for number in group if number in by_value]
         if len(places) < 2:
@@ -95,10 +107,10 @@ def _after(tape, place) -> list[int]:
     return [number for number in found if tape.cotangents[number] is not None]
 
 
-def _right(tape, place, d):
+def _right(place, d):
     if not place.is_trained:
         return place.scale * d
-    return _formula(d, tape.values[place.x_hat], place.scale, place.axes, place.is_centred, place.is_centred)
+    return _formula(d, place.value, place.scale, place.axes, place.is_centred, place.is_centred)
 
 
 def _formula(d, x_hat, scale, axes, has_mean=True, is_centred=True, count=None, sign=1.0):
@@ -108,7 +120,7 @@ def _formula(d, x_hat, scale, axes, has_mean=True, is_centred=True, count=None, 
 
 
 def _formulas(tape, place, d) -> Iterator[tuple[Cause, str, np.ndarray]]:
-    x_hat, scale, axes = tape.values[place.x_hat], place.scale, place.axes
+    x_hat, scale, axes = place.value, place.scale, place.axes
     h = tape.values[place.h]
     term: Cause = "normalization_term"
     count = int(np.prod([d.shape[axis] for axis in axes]))
@@ -139,8 +151,8 @@ def _formulas(tape, place, d) -> Iterator[tuple[Cause, str, np.ndarray]]:
             yield term, f"that of constants with {words}{more}", s * d
     yield term, "the formula for training of the given statistics", _formula(d, x_hat, scale, axes)
     yield term, "left out: the gradient goes on as it is", d
-    yield term, "without 1/σ", _right(tape, place, d) / scale
-    yield term, "with 1/σ twice", _right(tape, place, d) * scale
+    yield term, "without 1/σ", _right(place, d) / scale
+    yield term, "with 1/σ twice", _right(place, d) * scale
     if place.is_trained:
         yield from _over_fewer_axes(d, x_hat, scale, axes, centred)
         yield from _over_more_axes(d, x_hat, scale, axes, centred)
@@ -152,18 +164,20 @@ def _formulas(tape, place, d) -> Iterator[tuple[Cause, str, np.ndarray]]:
 
 def _with_gain(tape, place) -> Iterator[tuple[Cause, str, np.ndarray]]:
     """Yield the formulas with γ at another place."""
-    x_hat, scale, axes, centred = tape.values[place.x_hat], place.scale, place.axes, place.is_centred
+    x_hat, scale, axes, centred = place.value, place.scale, place.axes, place.is_centred
     term: Cause = "normalization_term"
-    for position in tape.consumers.get(place.x_hat, ()):
+    gains = [] if place.gain is None else [(place.gain, tape.cotangents[place.x_hat])]
+    for position in tape.consumers.get(place.x_hat, ()) if place.gain is None else ():
         step = tape.steps[position]
         if step.name == "mul":
             gamma = tape.values[step.inputs[0] if step.inputs[1] == place.x_hat else step.inputs[1]]
-            dy = tape.cotangents[step.outputs[0]]
-            if dy is not None and np.ndim(gamma):
-                outside = _formula(dy, x_hat, scale, axes, centred) if place.is_trained else scale * dy
-                yield term, "with γ outside of the means", gamma * outside
-                yield "scaled_path", "without γ", outside
-                yield "scaled_path", "with γ twice", _formula(dy * gamma**2, x_hat, scale, axes, centred)
+            gains.append((gamma, tape.cotangents[step.outputs[0]]))
+    for gamma, dy in gains:
+        if dy is not None and np.ndim(gamma):
+            outside = _formula(dy, x_hat, scale, axes, centred) if place.is_trained else scale * dy
+            yield term, "with γ outside of the means", gamma * outside
+            yield "scaled_path", "without γ", outside
+            yield "scaled_path", "with γ twice", _formula(dy * gamma**2, x_hat, scale, axes, centred)
 
 
 def _other_scales(situation, place, d) -> Iterator[tuple[Cause, str, np.ndarray]]:
@@ -174,7 +188,7 @@ def _other_scales(situation, place, d) -> Iterator[tuple[Cause, str, np.ndarray]
             yield (
                 "normalization_term",
                 f"the right one with {text} in the place of 1/σ",
-                _right(situation.tape, other, d),
+                _right(other, d),
             )
 
 
@@ -238,6 +252,51 @@ def _find(tape) -> Iterator[_Normalization]:
                 before = tape.values[h]
                 if before.shape == value.shape and h != x_hat and tape.is_active[h]:
                     yield from _as_normalization(tape, h, x_hat, before, value)
+            yield from _with_gain_before(tape, x_hat, value)
+
+
+def _with_gain_before(tape, number, value) -> Iterator[_Normalization]:
+    """Yield a product of a value less something, of its own scale, and of a gain that is multiplied in before it."""
+    factors = _factors(tape, number)
+    centred = [n for n in factors if n in tape.producer and tape.steps[tape.producer[n]].name == "sub"]
+    if len(factors) < 3 or len(centred) != 1:
+        return
+    h = tape.steps[tape.producer[centred[0]]].inputs[0]
+    below, before = descendants(tape, h), tape.values[h]
+    if np.shape(before) != value.shape or sum(n in below for n in factors) < 2:
+        return
+    gain, x_hat = _split(tape, number, below)
+    is_whole = np.shape(gain) == np.shape(x_hat) == value.shape
+    # Where x̂ is a value of its own, the normalization is found without its gain.
+    if is_whole and np.ptp(gain) and not any(np.array_equal(tape.values[n], x_hat) for n in _inner(tape, number)):
+        yield from _as_normalization(tape, h, number, before, x_hat, gain)
+
+
+def _inner(tape, number) -> list[int]:
+    """Return a value and the products that it is the product of."""
+    step = tape.steps[tape.producer[number]] if number in tape.producer else None
+    if step is None or step.name not in ("mul", "div", *_SPREAD):
+        return []
+    return [number, *(inner for source in step.inputs for inner in _inner(tape, source))]
+
+
+def _factors(tape, number) -> list[int]:
+    """Return the values that a value is the product or the quotient of."""
+    step = tape.steps[tape.producer[number]] if number in tape.producer else None
+    if step is None or step.name not in ("mul", "div", *_SPREAD):
+        return [number]
+    return [factor for source in step.inputs for factor in _factors(tape, source)]
+
+
+def _split(tape, number, below) -> tuple[np.ndarray, np.ndarray]:
+    """Return a value as the product of what does not depend on some values and of what does."""
+    step = tape.steps[tape.producer[number]] if number in tape.producer else None
+    value = np.asarray(tape.values[number], float)
+    if step is None or step.name not in ("mul", "div", *_SPREAD):
+        return (np.ones_like(value), value) if number in below else (value, np.ones_like(value))
+    parts = zip(*(_split(tape, source, below) for source in step.inputs), strict=True)
+    free, bound = (np.asarray(run_step(step, operands)[0], float) for operands in parts)
+    return free, bound
 
 
 def _sources(tape, producer) -> list[int]:
@@ -251,7 +310,7 @@ def _sources(tape, producer) -> list[int]:
     return found[::-1]
 
 
-def _as_normalization(tape, h, x_hat, before, value) -> Iterator[_Normalization]:
+def _as_normalization(tape, h, x_hat, before, value, gain=None) -> Iterator[_Normalization]:
     every = range(before.ndim)
     several = [tuple(axis for axis in every if axis != kept) for kept in every[::-1]] if before.ndim > 2 else []
     several += [tuple(every[1:-1]), tuple(every[2:]), *itertools.combinations(every, 2)] if before.ndim > 3 else []
@@ -269,16 +328,16 @@ def _as_normalization(tape, h, x_hat, before, value) -> Iterator[_Normalization]
         varies = any(tape.is_active[number] for number in tape.steps[tape.producer[x_hat]].inputs[1:])
         is_own = varies and _depends(tape, h, tape.steps[tape.producer[x_hat]].inputs)
         if own_mean and is_own:
-            yield _Normalization(h, x_hat, axes, scale, True, True)
+            yield _Normalization(h, x_hat, axes, scale, True, True, value, gain)
         elif np.all(np.abs(value - scale * before) <= size):
             if is_own:  # a product with anything else is no normalization
-                yield _Normalization(h, x_hat, axes, scale, True, False)
+                yield _Normalization(h, x_hat, axes, scale, True, False, value, gain)
         elif (
-            _has_given_statistics(tape, h, x_hat, scale)
+            _has_given_statistics(tape, h, x_hat, scale if gain is None else scale * gain)
             if is_own
             else is_given and np.ptp(scale) > 1e-6 * max_abs(scale)
         ):
-            yield _Normalization(h, x_hat, axes, scale, False, True)
+            yield _Normalization(h, x_hat, axes, scale, False, True, value, gain)
 
 
 def _has_given_statistics(tape, h, x_hat, scale) -> bool:

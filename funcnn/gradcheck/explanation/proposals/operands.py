@@ -267,7 +267,8 @@ def _rearranged(situation, edge, value) -> Iterator[tuple[Cause, str, np.ndarray
     )
     for axes in dict.fromkeys(flips):
         if all(axis < value.ndim for axis in axes) and all(value.shape[axis] > 1 for axis in axes):
-            cause: Cause = "kernel_flipped" if value.ndim > 2 or is_convolution else "wrong_operand"
+            is_kernel = value.ndim > 2 or is_convolution or _are_windows(situation.tape, edge.source)
+            cause: Cause = "kernel_flipped" if is_kernel else "wrong_operand"
             if is_convolution and not set(axes) <= _spatial_axes(edge):
                 cause = "wrong_operand"  # the channels are in another order
             yield cause, f"it reversed along axis {', '.join(map(str, axes))}", np.flip(value, axes)
@@ -296,6 +297,19 @@ def _rearranged(situation, edge, value) -> Iterator[tuple[Cause, str, np.ndarray
             )
     yield "wrong_operand", "its absolute value", np.abs(value)
     yield "wrong_operand", "its sign", np.sign(value)
+
+
+def _are_windows(tape, number) -> bool:
+    """Whether a value is gathered from an activation whose entries it has several times, as windows have."""
+    while (producer := tape.producer.get(number)) is not None:
+        step = tape.steps[producer]
+        if step.name == "gather":
+            source = step.inputs[0]
+            return source not in tape.params and np.size(tape.values[number]) > np.size(tape.values[source])
+        if step.name not in _MOVES:
+            return False
+        number = step.inputs[0]
+    return False
 
 
 def _is_mask(value) -> bool:

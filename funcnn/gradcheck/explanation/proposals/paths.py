@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from funcnn.gradcheck.explanation.activations import descendants
 from funcnn.gradcheck.explanation.leaf import Diagnosis
 from funcnn.gradcheck.explanation.location import describe_operation, location
 from funcnn.gradcheck.explanation.numbers import format_factor
 from funcnn.gradcheck.explanation.proposals.reductions import is_read
 from funcnn.gradcheck.explanation.search import Change, Known, Multiple, Proposal, Regression, Replacement
-from funcnn.gradcheck.explanation.situation import Situation
+from funcnn.gradcheck.explanation.situation import LAYERS, Situation
 from funcnn.gradcheck.explanation.tape import Edge, Rule
 from funcnn.gradcheck.explanation.turns import change_parts
 from funcnn.gradcheck.report import Cause
@@ -24,6 +25,11 @@ _WRONG_FACTORS: tuple[tuple[float, Cause, str], ...] = (
     (0.5, "scaled_path", "taken half"),
 )
 _MEAN, _VARIANCE = "the mean", "the variance (or mean square)"
+_ELEMENTWISE_FUNCTIONS = {
+    *("add", "sub", "mul", "div", "neg", "sqrt", "rsqrt", "square", "integer_pow", "pow", "max", "min", "log", "exp"),
+    *("tanh", "logistic", "erf", "erfc", "log1p", "expm1", "abs", "sign", "select_n", "sin", "cos", "custom_jvp_call"),
+    *("convert_element_type", "copy"),
+}
 _ELEMENTWISE = {
     *("add", "sub", "mul", "div", "neg", "sqrt", "rsqrt", "square", "integer_pow", "pow", "max", "log", "exp"),
     *("select_n", "convert_element_type", "reshape", "broadcast_in_dim", "squeeze", "expand_dims", "copy"),
@@ -187,7 +193,7 @@ def propose_paths(situation: Situation) -> Iterator[Proposal]:
         if edge.step.name in _MOVES and len(situation.edges_by_source[edge.source]) == 1:
             continue
         words = f"the path to {situation.name_of(edge.source)} through {describe_operation(edge.step)}"
-        describe = _describe(situation, "lost_path", words)
+        describe = _describe(situation, _cause_within(situation, [edge]), words)
         if edge.step.name in ("imag", "conj"):
             describe = _conjugated(describe)
         yield Multiple(describe, [_cut([edge])])
@@ -305,7 +311,45 @@ def propose_lines(situation: Situation) -> Iterator[Proposal]:
             if line and 1 < len(some) < len(uses):
                 words = f"the gradient of {situation.name_of(number)} through the line of"
                 detail = f"{words} {describe_operation(some[0].step)} is left out by hand"
-                yield Change("lost_path", detail, _cut(some))
+                yield Change(_cause_within(situation, some), detail, _cut(some))
+
+
+def _cause_within(situation, lost: Sequence[Edge]) -> Cause:
+    """Return the cause of lost uses: those that join others in a function of one value, before a layer, are an activation's."""
+    tape, root = situation.tape, _root_of_function(situation.tape, lost[0].source)
+    if root is None:
+        return "lost_path"
+    shape = np.shape(tape.values[root])
+    through, beside = set[int](), {root}
+    for step in tape.steps[tape.producer.get(root, -1) + 1 :]:
+        active = [number for number in step.inputs if tape.is_active[number]]
+        output = step.outputs[0]
+        is_part = step.name in _ELEMENTWISE_FUNCTIONS and {*active} <= through | beside
+        if not active or not is_part or np.shape(tape.values[output]) != shape:
+            continue
+        is_through = bool(through & {*active}) or any(edge.step is step for edge in lost)
+        # A step that takes what was lost and something beside it joins them.
+        is_beside = any(n in beside and not any(e.step is step and e.source == n for e in lost) for n in active)
+        if is_through and is_beside and len(step.inputs) > 1:
+            after = (tape.steps[tape.producer[number]].name for number in descendants(tape, output))
+            return "activation_derivative" if any(name in LAYERS for name in after) else "lost_path"
+        (through if is_through else beside).add(output)
+    return "lost_path"
+
+
+def _root_of_function(tape, number) -> int | None:
+    """Return the value that a value is an elementwise function of, itself if of no other; ``None`` if of several."""
+    shape, roots, pending = np.shape(tape.values[number]), set[int](), [number]
+    while pending:
+        at = pending.pop()
+        step = tape.steps[tape.producer[at]] if at in tape.producer else None
+        before = [n for n in step.inputs if tape.is_active[n]] if step is not None else []
+        is_function = step is not None and step.name in _ELEMENTWISE_FUNCTIONS
+        if is_function and all(np.shape(tape.values[n]) == shape for n in before):
+            pending += before
+        else:
+            roots.add(at)
+    return roots.pop() if len(roots) == 1 else None
 
 
 def _cut(uses: Sequence[Edge]) -> dict[int, np.ndarray]:

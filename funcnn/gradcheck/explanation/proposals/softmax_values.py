@@ -63,6 +63,7 @@ def _multiplied(situation, place: Softmax, where) -> Iterator[Proposal]:
     tape = situation.tape
     h, d = tape.values[place.h], tape.cotangents[place.h]
     right = h * (d - np.sum(h * d, axis=place.axis, keepdims=True))
+    is_used_once = len(situation.edges_by_source.get(place.h, ())) == 1
     for number in _products_after(tape, place.h):
         p, later = tape.values[number], situation.cotangent(number)
         detail = f"the derivative of {where} is taken by hand at the result of {situation.where(number)}"
@@ -74,7 +75,8 @@ def _multiplied(situation, place: Softmax, where) -> Iterator[Proposal]:
             (": the gradient that comes to it skips the factor", h, h, later),
         ):
             wrong = first * (incoming - np.sum(second * incoming, axis=place.axis, keepdims=True))
-            if max_abs(wrong) > 1e-9 * max_abs(right):  # nothing is a lost path
+            # With one of several uses alone it is a lost path, and so is nothing.
+            if max_abs(wrong) > 1e-9 * max_abs(right) and (incoming is d or is_used_once):
                 yield Change("wrong_operand", detail + text, {place.z: wrong - right})
 
 
