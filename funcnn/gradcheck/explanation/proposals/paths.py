@@ -315,7 +315,7 @@ def propose_lines(situation: Situation) -> Iterator[Proposal]:
 
 
 def _cause_within(situation, lost: Sequence[Edge]) -> Cause:
-    """Return the cause of lost uses: those that join others in a function of one value before a layer are an activation's."""
+    """Return the cause of lost uses: an activation's, if they join others in a function of a value before a layer."""
     tape, root = situation.tape, _root_of_function(situation.tape, lost[0].source)
     if root is None:
         return "lost_path"
