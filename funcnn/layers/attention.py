@@ -44,7 +44,7 @@ def attention_forward(
     v: Values,
     *,
     causal: bool = False,
-    mask: Bool[Array, "..."] | None = None,
+    mask: Bool[Array | np.ndarray, "..."] | None = None,
     dropout: float = 0.0,
     key: PRNGKeyArray | None = None,
 ) -> tuple[Outputs, AttentionResiduals]:
