@@ -39,6 +39,7 @@ SLOPES: dict[str, Callable] = {
 
 _HOLOMORPHIC = {
     *("mul", "add", "sub", "neg", "dot_general", "transpose", "reshape", "reduce_sum", "broadcast_in_dim", "slice"),
+    *("scan_slice", "scan_stack", "optimization_barrier"),
 }
 """The operations of which the rules hold for complex numbers."""
 

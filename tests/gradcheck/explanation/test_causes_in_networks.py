@@ -174,3 +174,59 @@ def test_one_of_two_uses_of_a_softmax_is_a_lost_path():
 
     given = {"w": normal(3, 3)}, normal(4, 3)
     assert_named(loss, gradient, given, "lost_path", "is left out by hand")
+
+
+def test_a_pole_in_a_complex_recurrence_that_is_not_conjugated():
+    def states(p, x):
+        pole = jnp.exp(-0.3 + 1j * p["theta"])
+        start = jnp.zeros((x.shape[1], 4), pole.dtype)
+
+        def step(h, now):
+            new = pole * h + now @ p["b"]
+            return new, (h, new)
+
+        return pole, jax.lax.scan(step, start, x)[1]
+
+    def loss(p, x, t):
+        return 0.5 * ((states(p, x)[1][1].real - t) ** 2).sum()
+
+    def gradient(p, x, t, as_it_is):
+        pole, (before, after) = states(p, x)
+        dy, back = after.real - t, pole if as_it_is else pole.conj()
+        dnext, dpole, db = jnp.zeros_like(before[0]), 0.0, 0.0
+        for n in reversed(range(len(x))):
+            dh = dy[n] + dnext
+            dpole, db = dpole + (before[n].conj() * dh).sum(0), db + (x[n].T @ dh).real
+            dnext = back * dh
+        return {"theta": (pole.conj() * dpole).imag, "b": db}
+
+    given = {"theta": normal(4), "b": normal(2, 4)}, normal(5, 3, 2), normal(5, 3, 4)
+    assert_named(loss, gradient, given, "conjugate", "its conjugate, in every turn")
+
+
+def test_weight_decay_for_each_use_of_a_row():
+    rows = np.array([0, 2, 2, 4, 0, 2, 1])
+
+    def loss(p, t):
+        return 0.5 * ((p["e"][rows].sum(axis=1) - t) ** 2).sum() + 0.15 * (p["e"] ** 2).sum()
+
+    def gradient(p, t, each_time):
+        d = (p["e"][rows].sum(axis=1) - t)[:, None] * jnp.ones((1, 3))
+        if each_time:
+            d = d + 0.3 * p["e"][rows]
+        return {"e": jnp.zeros_like(p["e"]).at[rows].add(d) + (0 if each_time else 0.3 * p["e"])}
+
+    given = {"e": normal(5, 3)}, normal(7)
+    assert_named(loss, gradient, given, "offset_by_parameter", "3/10 times the parameter, 1, 0, 2, -1, 0 times")
+
+
+def test_the_other_side_of_a_hinge():
+    def loss(p, x, t):
+        return (jnp.maximum(1 - t * (x @ p["w"]), 0) ** 2).sum()
+
+    def gradient(p, x, t, inverted):
+        z = 1 - t * (x @ p["w"])
+        return {"w": x.T @ (-2 * t * z * ((z < 0) if inverted else (z > 0)))}
+
+    given = {"w": normal(4)}, 2 * normal(9, 4), np.sign(normal(9))
+    assert_named(loss, gradient, given, "loss_derivative", "the other side of the ReLU")

@@ -1,4 +1,4 @@
-"""Cause ``offset_by_parameter``: a multiple of the parameter or of its sign is missing or added."""
+"""Cause ``offset_by_parameter``: a multiple of the parameter, of its rows or of its sign is missing or added."""
 
 import numpy as np
 
@@ -26,4 +26,30 @@ def detect_offset_by_parameter(wrong: WrongLeaf) -> Diagnosis | None:
                 f"autodiff's gradient plus {format_factor(coefficient, 1e-8)} times {name}: "
                 f"was a weight decay of {format_factor(abs(coefficient), 1e-8)} {mistake}?"
             )
-    return None
+    return _detect_counted_rows(leaf, difference)
+
+
+def _detect_counted_rows(leaf, difference) -> Diagnosis | None:
+    """Return ``offset_by_parameter`` if each row is off by a number of times a multiple of the parameter's row."""
+    if leaf.param.ndim < 2 or np.iscomplexobj(difference):
+        return None
+    rows, off = (array.reshape(len(array), -1) for array in (leaf.param, difference))
+    lengths = (rows**2).sum(axis=1)
+    if rows.shape[1] < 2 or not lengths.all():
+        return None
+    factors = (rows * off).sum(axis=1) / lengths
+    if not np.all(np.abs(off - factors[:, None] * rows) <= leaf.tolerance + 1e-9 * max_abs(difference)):
+        return None
+    is_off = np.abs(factors) > 1e-9 * max_abs(factors)
+    unit = float(factors[is_off][np.argmin(np.abs(factors[is_off]))])
+    if np.min(factors / unit) < -1 - 1e-7:
+        unit = -unit  # of a row that is not used
+    times = factors / unit
+    is_counted = np.all(np.abs(times - np.round(times)) <= 1e-7) and times.min() >= -1 - 1e-7
+    if is_off.sum() < 2 or not is_counted:
+        return None
+    counted = ", ".join(str(round(number)) for number in times[:12]) + (", …" if len(times) > 12 else "")
+    return "offset_by_parameter", (
+        f"autodiff's gradient plus {format_factor(unit, 1e-8)} times the parameter, {counted} times in its rows: "
+        f"was a weight decay of {format_factor(abs(unit), 1e-8)} counted once for each use of a row?"
+    )

@@ -13,7 +13,7 @@ from funcnn._numerics.arrays import max_abs
 from funcnn.gradcheck.explanation.activations import Activation, chosen_slopes, sigmoid
 from funcnn.gradcheck.explanation.leaf import Diagnosis
 from funcnn.gradcheck.explanation.numbers import format_sum
-from funcnn.gradcheck.explanation.search import Change, Proposal, Regression, Replacement
+from funcnn.gradcheck.explanation.search import Change, Known, Proposal, Regression, Replacement
 from funcnn.gradcheck.explanation.situation import Situation
 from funcnn.gradcheck.report import Cause
 
@@ -47,12 +47,26 @@ def propose_slopes(situation: Situation) -> Iterator[Proposal]:
                 f"{_sentence(situation, activation)}; {text}",
                 {activation.z: change - right * cotangent},
             )
+        if activation.kind.name == "ReLU":
+            yield _other_side(situation, activation)
         if np.ptp(cotangent):
             yield Change(
                 _cause(situation, activation),
                 f"{_sentence(situation, activation)}; by hand it replaces the incoming gradient",
                 {activation.z: right * (1 - cotangent)},
             )
+
+
+def _other_side(situation, activation) -> Known:
+    """Return the gradient of the loss with min(0, z) in the place of a ReLU."""
+    tape, z = situation.tape, situation.tape.values[activation.z]
+    others = tape.replay({activation.h: np.minimum(z, 0)})
+    wrong = tape.wrong_gradient({activation.h: _elementwise(activation.z, 1.0 * (z < 0))}, others)
+    return Known(
+        _cause(situation, activation),
+        f"by hand the other side of the ReLU in {situation.where(activation.h)} counts: min(0, z) and its derivative",
+        [new - old for new, old in zip(wrong, tape.right_gradient, strict=True)],
+    )
 
 
 def _without_parentheses(tape, activation, d) -> dict[str, np.ndarray]:

@@ -233,6 +233,8 @@ def _rearrangements(
     edge: Edge, arrays: Sequence[np.ndarray]
 ) -> Iterator[tuple[Cause, str, Callable[[np.ndarray], np.ndarray]]]:
     value = arrays[0]
+    if np.iscomplexobj(value):
+        yield "conjugate", "its conjugate, in every turn", np.conj
     if edge.step.name in ("mul", "div"):
         is_mask = set(np.concatenate([np.ravel(array) for array in arrays])) == {0.0, 1.0}
         yield "mask" if is_mask else "scaled_path", "1: the factor is left out", np.ones_like
