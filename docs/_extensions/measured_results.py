@@ -30,16 +30,12 @@ def speed() -> str:
     tables = []
     for file in sorted(RESULTS.glob("speed_*.json")):
         record = json.loads(file.read_text(encoding="utf-8"))
-        on = record["about"]
-        tables.append(f"## {on['processor']}: {_words(file)}\n\n{markdown.table(record)}\n\nFile: `{file.name}`.\n")
+        names = ", ".join(result["network"]["name"] for result in record["networks"])
+        words = "variants of the digits network" if "variants" in file.name else names
+        tables.append(
+            f"## {record['about']['processor']}: {words}\n\n{markdown.table(record)}\n\nFile: `{file.name}`.\n"
+        )
     return "\n".join(tables)
-
-
-def _words(file: Path) -> str:
-    for part, words in (("variants", "variants of the digits network"), ("architectures", "a CNN, an LSTM and a GPT")):
-        if part in file.name:
-            return words
-    return "five networks"
 
 
 def scaling() -> str:

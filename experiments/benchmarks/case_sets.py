@@ -1,6 +1,8 @@
 """The sets of cases on which gradient checkers are compared, each imported where it is used."""
 
+import importlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
@@ -9,7 +11,9 @@ import numpy as np
 
 from experiments.benchmarks.catalogue.case import Case
 
-SetName: TypeAlias = Literal["catalogue", "blind", "blind_second", "blind_third", "blind_fourth", "published"]
+SetName: TypeAlias = Literal[
+    "catalogue", "blind", "blind_second", "blind_third", "blind_fourth", "blind_fifth", "published"
+]
 
 
 class CaseSet(NamedTuple):
@@ -24,39 +28,9 @@ class CaseSet(NamedTuple):
     origin: str
 
 
-def load_catalogue() -> tuple[Case, ...]:
-    """Return the cases of the catalogue."""
-    from experiments.benchmarks.catalogue import CASES
-
-    return CASES
-
-
-def load_blind() -> tuple[Case, ...]:
-    """Return the cases that were written without knowledge of the checker."""
-    from experiments.benchmarks.blind import CASES
-
-    return tuple(CASES)
-
-
-def load_blind_second() -> tuple[Case, ...]:
-    """Return the cases of the second set that was written without knowledge of the checker."""
-    from experiments.benchmarks.blind_second import CASES
-
-    return CASES
-
-
-def load_blind_third() -> tuple[Case, ...]:
-    """Return the cases of the third set that was written without knowledge of the checker."""
-    from experiments.benchmarks.blind_third import CASES
-
-    return CASES
-
-
-def load_blind_fourth() -> tuple[Case, ...]:
-    """Return the cases of the fourth set that was written without knowledge of the checker."""
-    from experiments.benchmarks.blind_fourth import CASES
-
-    return CASES
+def load(package: str) -> tuple[Case, ...]:
+    """Return the cases of a package beside this module."""
+    return tuple(importlib.import_module(f"experiments.benchmarks.{package}").CASES)
 
 
 def load_published() -> tuple[Case, ...]:
@@ -67,18 +41,16 @@ def load_published() -> tuple[Case, ...]:
     return (*wrong, *map(right_twin, wrong))
 
 
+UNSEEN = "written without knowledge of the checker and of the other sets, causes included"
 SETS: dict[str, CaseSet] = {
-    "catalogue": CaseSet(load_catalogue, "written beside the checker by its authors: no part of it is blind"),
-    "blind": CaseSet(load_blind, "written without knowledge of the checker and of the catalogue"),
-    "blind_second": CaseSet(
-        load_blind_second, "written without knowledge of the checker and of the other sets, causes included"
+    "catalogue": CaseSet(
+        partial(load, "catalogue"), "written beside the checker by its authors: no part of it is blind"
     ),
-    "blind_third": CaseSet(
-        load_blind_third, "written without knowledge of the checker and of the other sets, causes included"
-    ),
-    "blind_fourth": CaseSet(
-        load_blind_fourth, "written without knowledge of the checker and of the other sets, causes included"
-    ),
+    "blind": CaseSet(partial(load, "blind"), "written without knowledge of the checker and of the catalogue"),
+    **{
+        name: CaseSet(partial(load, name), UNSEEN)
+        for name in ("blind_second", "blind_third", "blind_fourth", "blind_fifth")
+    },
     "published": CaseSet(load_published, "wrong gradients from public trackers, rebuilt, each with its right twin"),
 }
 

@@ -203,7 +203,7 @@ def test_a_missing_package_is_named(monkeypatch):
 
 
 def test_the_table_stands_between_its_marks(tmp_path):
-    result = {"network": XOR._asdict()} | RECORD | summarised(XOR, RECORD)
+    result = {"network": DIGITS._asdict()} | RECORD | summarised(DIGITS, RECORD)
     record = {
         "command": "python -m experiments.benchmarks.speed",
         "settings": {"rounds": 3},
@@ -215,7 +215,7 @@ def test_the_table_stands_between_its_marks(tmp_path):
     section.page.write_text(f"before\n{section.begin}\nold\n{section.end}\nafter\n", encoding="utf-8")
     markdown.write(record, section)
     text = section.page.read_text(encoding="utf-8")
-    assert text.startswith(f"before\n{section.begin}\n| steps a second | 2-4-2 |\n")
+    assert text.startswith(f"before\n{section.begin}\n| steps a second | 64-128-64-10 |\n")
     assert text.endswith(f"{section.end}\nafter\n")
     assert f"| {markdown.TITLES['funcnn_scan']} | 500 (2.00) |" in text
     assert "a processor, 2 cores, jax 0.10" in text
@@ -230,7 +230,7 @@ def test_the_table_stands_between_its_marks(tmp_path):
 
 
 def test_the_readme_has_the_figures_of_the_file():
-    file = Path(rounds.__file__).parents[1] / "results" / "speed_cpu_intel_xeon.json"
+    file = Path(rounds.__file__).parents[1] / "results" / "speed_cpu_amd_epyc.json"
     assert markdown.SECTION.content() == markdown.short_table(json.loads(file.read_text(encoding="utf-8")))
 
 
