@@ -13,6 +13,8 @@ from funcnn.layers.initializers import xavier
 from funcnn.layers.recurrent import (
     Hidden,
     Inputs,
+    StepHidden,
+    StepInputs,
     along_features,
     checked_recurrent,
     recurrent_init,
@@ -42,15 +44,15 @@ class GRUParams(NamedTuple):
 
 
 class GRUResiduals(NamedTuple):
-    """The input, the outputs h, the gates of every step, the candidate's h U + hidden_bias, and the kernels.
+    """The inputs, the outputs h, the gates and the candidate's h U + hidden_bias of every step, and the kernels.
 
-    ``gates`` are r, z and n after their activation, ``(batch, ..., time, 3 · features)``.
+    The former are time first. ``gates`` are r, z and n after their activation, ``(time, batch, ..., 3 · features)``.
     """
 
-    x: Inputs
-    y: Hidden
-    gates: Float[Array, "*batch time columns"]
-    recalled: Hidden
+    x: StepInputs
+    hidden: StepHidden
+    gates: Float[Array, "time *batch columns"]
+    recalled: StepHidden
     input_kernel: Float[Array, "in_features columns"]
     hidden_kernel: Float[Array, "features columns"]
 
@@ -95,7 +97,8 @@ def _run_gru(params, x, start):
     x = checked_recurrent("gru", params, x, blocks=3)
     features = params.hidden_kernel.shape[0]
     check_vectors("gru", params.hidden_kernel.dtype, features, hidden_bias=params.hidden_bias)
-    inputs = time_first(x @ params.input_kernel + along_features(params.bias, x))
+    x = time_first(x)
+    inputs = x @ params.input_kernel + along_features(params.bias, x)
     zeros = jnp.zeros((*inputs.shape[1:-1], features), x.dtype)
 
     def step(h, given):
@@ -107,9 +110,9 @@ def _run_gru(params, x, start):
         h = (1 - z) * n + z * h
         return h, (h, jnp.concatenate([r, z, n], axis=-1), recalled)
 
-    last, of_steps = lax.scan(step, zeros if start is None else start, inputs)
-    y, gates, recalled = map(time_second_to_last, of_steps)
-    return y, GRUResiduals(x, y, gates, recalled, params.input_kernel, params.hidden_kernel), last
+    last, (hidden, gates, recalled) = lax.scan(step, zeros if start is None else start, inputs)
+    residuals = GRUResiduals(x, hidden, gates, recalled, params.input_kernel, params.hidden_kernel)
+    return time_second_to_last(hidden), residuals, last
 
 
 def gru_backward(residuals: GRUResiduals, dy: Hidden) -> tuple[GRUParams, Inputs]:
@@ -144,8 +147,8 @@ def gru_backward(residuals: GRUResiduals, dy: Hidden) -> tuple[GRUParams, Inputs
     Source:
         Cho et al. 2014.
     """
-    x, y, gates, recalled, input_kernel, hidden_kernel = residuals
-    features = y.shape[-1]
+    x, hidden, gates, recalled, input_kernel, hidden_kernel = residuals
+    features = hidden.shape[-1]
 
     def step(dh, given):
         dy, gates, recalled, before = given
@@ -158,17 +161,16 @@ def gru_backward(residuals: GRUResiduals, dy: Hidden) -> tuple[GRUParams, Inputs
         dz = jnp.concatenate([*dgates, dcandidate], axis=-1)
         return dh * z + through_hidden @ hidden_kernel.T, (dz, through_hidden)
 
-    before = steps_before(y)
-    given = tuple(map(time_first, (dy, gates, recalled, before)))
-    _, of_steps = lax.scan(step, jnp.zeros_like(given[0][0]), given, reverse=True)
-    dz, through_hidden = map(time_second_to_last, of_steps)
+    before = steps_before(hidden)
+    given = (time_first(dy), gates, recalled, before)
+    _, (dz, through_hidden) = lax.scan(step, jnp.zeros_like(before[0]), given, reverse=True)
     dparams = GRUParams(
         input_kernel=sum_of_products(x, dz),
         hidden_kernel=sum_of_products(before, through_hidden),
         bias=sum_over_rows(dz),
         hidden_bias=sum_over_rows(through_hidden)[2 * features :],
     )
-    return dparams, dz @ input_kernel.T
+    return dparams, time_second_to_last(dz @ input_kernel.T)
 
 
 def _gru_init(key, *, features, **settings):

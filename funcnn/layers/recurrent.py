@@ -23,6 +23,9 @@ from funcnn.types import Decoding, KernelInit, Layer, LayerSpec
 
 Inputs = Float[Array, "*batch time in_features"]
 Hidden = Float[Array, "*batch time features"]
+# Time first, as a scan takes and gives them: moving the axis of the gates would take as long as computing them.
+StepInputs = Float[Array, "time *batch in_features"]
+StepHidden = Float[Array, "time *batch features"]
 
 
 class RecurrentParams(NamedTuple):
@@ -40,10 +43,10 @@ class RecurrentParams(NamedTuple):
 
 
 class RNNResiduals(NamedTuple):
-    """The input, the outputs, and the kernels."""
+    """The inputs and the outputs of every step, time first, and the kernels."""
 
-    x: Inputs
-    y: Hidden
+    x: StepInputs
+    hidden: StepHidden
     input_kernel: Float[Array, "in_features features"]
     hidden_kernel: Float[Array, "features features"]
 
@@ -74,7 +77,8 @@ def rnn_forward(params: RecurrentParams, x: Inputs) -> tuple[Hidden, RNNResidual
 
 def _run_rnn(params, x, start):
     x = checked_recurrent("rnn", params, x, blocks=1)
-    inputs = time_first(x @ params.input_kernel + along_features(params.bias, x))
+    x = time_first(x)
+    inputs = x @ params.input_kernel + along_features(params.bias, x)
     start = jnp.zeros(inputs.shape[1:], x.dtype) if start is None else start
 
     def step(h, given):
@@ -82,8 +86,8 @@ def _run_rnn(params, x, start):
         return h, h
 
     last, hidden = lax.scan(step, start, inputs)
-    y = time_second_to_last(hidden)
-    return y, RNNResiduals(x, y, params.input_kernel, params.hidden_kernel), last
+    residuals = RNNResiduals(x, hidden, params.input_kernel, params.hidden_kernel)
+    return time_second_to_last(hidden), residuals, last
 
 
 def rnn_backward(residuals: RNNResiduals, dy: Hidden) -> tuple[RecurrentParams, Inputs]:
@@ -114,24 +118,28 @@ def rnn_backward(residuals: RNNResiduals, dy: Hidden) -> tuple[RecurrentParams, 
         Rumelhart, Hinton and Williams 1986; Werbos, "Backpropagation through time: what it does and how to do it",
         1990.
     """
-    x, y, input_kernel, hidden_kernel = residuals
+    x, hidden, input_kernel, hidden_kernel = residuals
 
     def step(dh, given):
         dy, h = given
         dz = (dy + dh) * (1 - h * h)
         return dz @ hidden_kernel.T, dz
 
-    dy, hidden = time_first(dy), time_first(y)
+    dy = time_first(dy)
     _, dz = lax.scan(step, jnp.zeros_like(dy[0]), (dy, hidden), reverse=True)
-    return gradients_over_time(x, y, time_second_to_last(dz), input_kernel)
+    return gradients_over_time(x, hidden, dz, input_kernel)
 
 
-def gradients_over_time(x: Inputs, y: Hidden, dz: Array, input_kernel: Array) -> tuple[RecurrentParams, Inputs]:
+def gradients_over_time(
+    x: StepInputs, hidden: StepHidden, dz: Array, input_kernel: Array
+) -> tuple[RecurrentParams, Inputs]:
     """Return the gradients of z[t] = x[t] W + h[t−1] U + b, which are sums over samples and steps, and dx."""
     dparams = RecurrentParams(
-        input_kernel=sum_of_products(x, dz), hidden_kernel=sum_of_products(steps_before(y), dz), bias=sum_over_rows(dz)
+        input_kernel=sum_of_products(x, dz),
+        hidden_kernel=sum_of_products(steps_before(hidden), dz),
+        bias=sum_over_rows(dz),
     )
-    return dparams, dz @ input_kernel.T
+    return dparams, time_second_to_last(dz @ input_kernel.T)
 
 
 def sum_of_products(a: Array, b: Array) -> Array:
@@ -144,9 +152,9 @@ def sum_over_rows(array: Array) -> Array:
     return array.sum(axis=tuple(range(array.ndim - 1)))
 
 
-def steps_before(y: Hidden) -> Hidden:
+def steps_before(hidden: StepHidden) -> StepHidden:
     """Return h[t−1] for every t, with zeros for t = 0."""
-    return jnp.concatenate([jnp.zeros_like(y[..., :1, :]), y[..., :-1, :]], axis=-2)
+    return jnp.concatenate([jnp.zeros_like(hidden[:1]), hidden[:-1]])
 
 
 def time_first(array: Array) -> Array:

@@ -315,8 +315,15 @@ def propose_lines(situation: Situation) -> Iterator[Proposal]:
 
 
 def _cause_within(situation, lost: Sequence[Edge]) -> Cause:
-    """Return the cause of lost uses: an activation's, if they join others in a function of a value before a layer."""
-    tape, root = situation.tape, _root_of_function(situation.tape, lost[0].source)
+    """Return the cause of lost uses: an activation's, if they join others in a function of a value before a layer.
+
+    What is computed from outputs and targets, entry by entry, is the loss's.
+    """
+    tape, source = situation.tape, lost[0].source
+    is_formula = np.size(tape.values[source]) > 1 and all(edge.step.name in _ELEMENTWISE_FUNCTIONS for edge in lost)
+    if source in situation.compared and is_formula:
+        return "loss_derivative"
+    root = _root_of_function(tape, source)
     if root is None:
         return "lost_path"
     shape = np.shape(tape.values[root])
@@ -376,7 +383,7 @@ def _describe(situation, cause, words):
         if not np.isfinite(share) or abs(share) > 1e6 or abs(share) < 1e-6:
             return None
         return (
-            "scaled_path",
+            "scaled_path" if cause in ("lost_path", "lost_use", "normalization_term") else cause,
             f"{words} is {format_factor(share, 1e-7)} of what it is by autodiff{situation.meaning(share)}",
         )
 
