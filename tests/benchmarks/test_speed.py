@@ -230,7 +230,7 @@ def test_the_table_stands_between_its_marks(tmp_path):
 
 
 def test_the_readme_has_the_figures_of_the_file():
-    file = Path(rounds.__file__).parents[1] / "results" / "speed_cpu_amd_epyc.json"
+    file = Path(rounds.__file__).parents[1] / "results" / "speed_architectures_cpu_amd_epyc.json"
     assert markdown.SECTION.content() == markdown.short_table(json.loads(file.read_text(encoding="utf-8")))
 
 

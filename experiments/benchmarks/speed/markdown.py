@@ -24,7 +24,7 @@ TITLES = {
 
 SHORT = ("funcnn_scan", "funcnn_fit", "jax_scan", "equinox", "flax_nnx", "pytorch")
 """The contestants of README.md's table."""
-SHORT_NETWORKS = ("64-128-64-10", "784-512-512-10", "CNN", "LSTM", "GPT")
+SHORT_NETWORKS = ("64-128-64-10", "CNN", "LSTM", "GPT")
 """The networks of README.md's table."""
 
 
