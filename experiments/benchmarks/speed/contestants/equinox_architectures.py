@@ -5,18 +5,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from experiments.benchmarks.speed.architectures import (
-    CHANNELS,
-    CONTEXT,
-    FEATURES,
-    HEADS,
-    HIDDEN,
-    IMAGE,
-    LAYERS,
-    VOCABULARY,
-    Architecture,
-    Start,
-)
+from experiments.benchmarks.speed import architectures
+from experiments.benchmarks.speed.architectures import Architecture, Start
 
 KEY = jax.random.key(0)
 
@@ -28,7 +18,7 @@ class CNN(eqx.Module):
 
     def __init__(self, start: Start):
         self.convolutions = []
-        for number, (before, width) in enumerate(((1, CHANNELS[0]), CHANNELS)):
+        for number, (before, width) in enumerate(((1, architectures.CHANNELS[0]), architectures.CHANNELS)):
             kernel, bias = (start[f"convolution{number}.{leaf}"] for leaf in ("kernel", "bias"))
             # Equinox keeps its kernels (out, in, height, width) and its biases (out, 1, 1).
             self.convolutions.append(
@@ -53,13 +43,13 @@ class LSTM(eqx.Module):
 
     def __init__(self, start: Start):
         self.cell = given(
-            eqx.nn.LSTMCell(IMAGE, HIDDEN, key=KEY), weight_ih=start["input.kernel"].T,
+            eqx.nn.LSTMCell(architectures.IMAGE, architectures.HIDDEN, key=KEY), weight_ih=start["input.kernel"].T,
             weight_hh=start["hidden.kernel"].T, bias=start["bias"],
         )  # fmt: skip
         self.output = linear(start, "output")
 
     def __call__(self, x, state):
-        hidden = (jnp.zeros(HIDDEN), jnp.zeros(HIDDEN))
+        hidden = (jnp.zeros(architectures.HIDDEN), jnp.zeros(architectures.HIDDEN))
         hidden, _ = lax.scan(lambda hidden, row: (self.cell(row, hidden), None), hidden, x)
         return self.output(hidden[0]), state
 
@@ -74,7 +64,7 @@ class Block(eqx.Module):
     def __init__(self, start: Start, layer: int):
         self.norm1, self.norm2 = (norm(start, name, layer) for name in ("norm1", "norm2"))
         biases = {f"use_{name}_bias": True for name in ("query", "key", "value", "output")}
-        attention = eqx.nn.MultiheadAttention(HEADS, FEATURES, **biases, key=KEY)
+        attention = eqx.nn.MultiheadAttention(architectures.HEADS, architectures.FEATURES, **biases, key=KEY)
         projections = {f"{name}_proj": linear(start, name, layer) for name in ("query", "key", "value", "output")}
         self.attention = given(attention, **projections)
         self.wide, self.narrow = linear(start, "wide", layer), linear(start, "narrow", layer)
@@ -93,14 +83,18 @@ class GPT(eqx.Module):
     norm: eqx.nn.LayerNorm
 
     def __init__(self, start: Start):
-        self.tokens = given(eqx.nn.Embedding(VOCABULARY, FEATURES, key=KEY), weight=start["tokens"])
-        self.positions = given(eqx.nn.Embedding(CONTEXT, FEATURES, key=KEY), weight=start["positions"])
-        self.blocks = [Block(start, layer) for layer in range(LAYERS)]
+        self.tokens = given(
+            eqx.nn.Embedding(architectures.VOCABULARY, architectures.FEATURES, key=KEY), weight=start["tokens"]
+        )
+        self.positions = given(
+            eqx.nn.Embedding(architectures.CONTEXT, architectures.FEATURES, key=KEY), weight=start["positions"]
+        )
+        self.blocks = [Block(start, layer) for layer in range(architectures.LAYERS)]
         self.norm = norm(start, "norm")
 
     def __call__(self, tokens, state):
-        x = jax.vmap(self.tokens)(tokens) + jax.vmap(self.positions)(jnp.arange(CONTEXT))
-        mask = jnp.tril(jnp.ones((CONTEXT, CONTEXT), bool))
+        x = jax.vmap(self.tokens)(tokens) + jax.vmap(self.positions)(jnp.arange(architectures.CONTEXT))
+        mask = jnp.tril(jnp.ones((architectures.CONTEXT, architectures.CONTEXT), bool))
         for block in self.blocks:
             x = block(x, mask)
         return jax.vmap(self.norm)(x) @ self.tokens.weight.T, state
@@ -120,7 +114,7 @@ def linear(start: Start, name: str, layer: int | None = None) -> eqx.nn.Linear:
 
 def norm(start: Start, name: str, layer: int | None = None) -> eqx.nn.LayerNorm:
     scale, bias = _of(start, f"{name}.scale", layer), _of(start, f"{name}.bias", layer)
-    return given(eqx.nn.LayerNorm(FEATURES), weight=scale, bias=bias)
+    return given(eqx.nn.LayerNorm(architectures.FEATURES), weight=scale, bias=bias)
 
 
 def _of(start, name, layer):

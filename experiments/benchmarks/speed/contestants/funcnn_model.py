@@ -9,18 +9,8 @@ import jax.numpy as jnp
 import optax
 
 import funcnn as fnn
-from experiments.benchmarks.speed.architectures import (
-    CHANNELS,
-    CLASSES,
-    CONTEXT,
-    FEATURES,
-    HEADS,
-    HIDDEN,
-    IMAGE,
-    LAYERS,
-    VOCABULARY,
-    Architecture,
-)
+from experiments.benchmarks.speed import architectures
+from experiments.benchmarks.speed.architectures import Architecture
 from experiments.benchmarks.speed.contestants import Contestant
 from experiments.benchmarks.speed.contestants.jax_loops import Step, scanned
 from experiments.benchmarks.speed.networks import (
@@ -57,11 +47,21 @@ def model_and_loss(network: AnyNetwork) -> tuple[fnn.Layer, fnn.Loss]:
 def _architecture(network: Architecture) -> fnn.Layer:
     match network.name:
         case "CNN":
-            return fnn.cnn(1, CHANNELS, CLASSES)
+            return fnn.cnn(1, architectures.CHANNELS, architectures.CLASSES)
         case "LSTM":
-            return fnn.serial(fnn.lstm(IMAGE, HIDDEN), fnn.last_step, fnn.linear(HIDDEN, CLASSES))
+            return fnn.serial(
+                fnn.lstm(architectures.IMAGE, architectures.HIDDEN),
+                fnn.last_step,
+                fnn.linear(architectures.HIDDEN, architectures.CLASSES),
+            )
         case "GPT":
-            return fnn.gpt(VOCABULARY, CONTEXT, FEATURES, HEADS, LAYERS)
+            return fnn.gpt(
+                architectures.VOCABULARY,
+                architectures.CONTEXT,
+                architectures.FEATURES,
+                architectures.HEADS,
+                architectures.LAYERS,
+            )
 
 
 def begin(network: AnyNetwork, start) -> Carry:

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from experiments.benchmarks.speed.architectures import CHANNELS, HEADS, HIDDEN, LAYERS
+from experiments.benchmarks.speed import architectures
 
 Arrays = dict[str, Array]
 
 
 def cnn(params: Arrays, x: Array) -> Array:
-    for layer in range(len(CHANNELS)):
+    for layer in range(len(architectures.CHANNELS)):
         x = lax.conv_general_dilated(
             x, params[f"convolution{layer}.kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
@@ -28,7 +28,7 @@ def lstm(params: Arrays, x: Array) -> Array:
         c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
         return (jax.nn.sigmoid(o) * jnp.tanh(c), c), None
 
-    zeros = jnp.zeros((len(x), HIDDEN))
+    zeros = jnp.zeros((len(x), architectures.HIDDEN))
     (h, _), _ = lax.scan(step, (zeros, zeros), (x @ params["input.kernel"] + params["bias"]).swapaxes(0, 1))
     return h @ params["output.kernel"] + params["output.bias"]
 
@@ -44,10 +44,10 @@ def gpt(params: Arrays, tokens: Array) -> Array:
     def linear(name, x, layer):
         return x @ params[f"{name}.kernel"][layer] + params[f"{name}.bias"][layer]
 
-    for layer in range(LAYERS):
+    for layer in range(architectures.LAYERS):
         z = normalized("norm1", x, layer)
         q, k, v = (
-            linear(name, z, layer).reshape(*z.shape[:2], HEADS, z.shape[2] // HEADS)
+            linear(name, z, layer).reshape(*z.shape[:2], architectures.HEADS, z.shape[2] // architectures.HEADS)
             for name in ("query", "key", "value")
         )
         z = jax.nn.dot_product_attention(q, k, v, is_causal=True).reshape(x.shape)

@@ -5,25 +5,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from experiments.benchmarks.speed.architectures import (
-    CHANNELS,
-    CONTEXT,
-    FEATURES,
-    HEADS,
-    HIDDEN,
-    IMAGE,
-    LAYERS,
-    VOCABULARY,
-    Architecture,
-    Start,
-)
+from experiments.benchmarks.speed import architectures
+from experiments.benchmarks.speed.architectures import Architecture, Start
 
 
 class CNN(nn.Module):
     def __init__(self, start: Start):
         super().__init__()
         blocks: list[nn.Module] = []
-        for number, (before, width) in enumerate(((1, CHANNELS[0]), CHANNELS)):
+        for number, (before, width) in enumerate(((1, architectures.CHANNELS[0]), architectures.CHANNELS)):
             kernel, bias = start[f"convolution{number}.kernel"], start[f"convolution{number}.bias"]
             convolution = nn.Conv2d(before, width, 3, padding=1)
             # PyTorch keeps its kernels (out, in, height, width).
@@ -38,7 +28,10 @@ class CNN(nn.Module):
 class LSTM(nn.Module):
     def __init__(self, start: Start):
         super().__init__()
-        self.lstm, self.output = nn.LSTM(IMAGE, HIDDEN, batch_first=True), linear(start, "output")
+        self.lstm, self.output = (
+            nn.LSTM(architectures.IMAGE, architectures.HIDDEN, batch_first=True),
+            linear(start, "output"),
+        )
         fill(
             self.lstm, weight_ih_l0=start["input.kernel"].T, weight_hh_l0=start["hidden.kernel"].T,
             bias_ih_l0=start["bias"], bias_hh_l0=np.zeros_like(start["bias"]),
@@ -65,8 +58,8 @@ class Block(nn.Module):
         self.gelu = nn.GELU(approximate="tanh")
 
     def forward(self, x: Tensor) -> Tensor:
-        parts = self.attention(self.norm1(x)).split(FEATURES, dim=-1)
-        q, k, v = (part.unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in parts)
+        parts = self.attention(self.norm1(x)).split(architectures.FEATURES, dim=-1)
+        q, k, v = (part.unflatten(-1, (architectures.HEADS, -1)).transpose(1, 2) for part in parts)
         x = x + self.output(scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
         return x + self.narrow(self.gelu(self.wide(self.norm2(x))))
 
@@ -74,10 +67,13 @@ class Block(nn.Module):
 class GPT(nn.Module):
     def __init__(self, start: Start):
         super().__init__()
-        self.tokens, self.positions = nn.Embedding(VOCABULARY, FEATURES), nn.Embedding(CONTEXT, FEATURES)
+        self.tokens, self.positions = (
+            nn.Embedding(architectures.VOCABULARY, architectures.FEATURES),
+            nn.Embedding(architectures.CONTEXT, architectures.FEATURES),
+        )
         fill(self.tokens, weight=start["tokens"])
         fill(self.positions, weight=start["positions"])
-        self.blocks = nn.Sequential(*(Block(start, layer) for layer in range(LAYERS)))
+        self.blocks = nn.Sequential(*(Block(start, layer) for layer in range(architectures.LAYERS)))
         self.norm = norm(start, "norm")
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -101,7 +97,7 @@ def linear(start: Start, name: str, layer: int | None = None) -> nn.Linear:
 
 
 def norm(start: Start, name: str, layer: int | None = None) -> nn.LayerNorm:
-    module = nn.LayerNorm(FEATURES)
+    module = nn.LayerNorm(architectures.FEATURES)
     fill(module, weight=_of(start, f"{name}.scale", layer), bias=_of(start, f"{name}.bias", layer))
     return module
 
