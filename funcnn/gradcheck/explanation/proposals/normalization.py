@@ -153,11 +153,12 @@ def _formulas(tape, place, d) -> Iterator[tuple[Cause, str, np.ndarray]]:
     yield term, "left out: the gradient goes on as it is", d
     yield term, "without 1/σ", _right(place, d) / scale
     yield term, "with 1/σ twice", _right(place, d) * scale
+    if place.is_trained:
+        yield from _over_fewer_axes(d, x_hat, scale, axes, centred)
     for axis in range(d.ndim):
         if (axis,) != axes and d.shape[axis] > 1:
             yield "wrong_axis", f"with means along axis {axis}", _formula(d, x_hat, scale, (axis,), centred, centred)
     if place.is_trained:
-        yield from _over_fewer_axes(d, x_hat, scale, axes, centred)
         yield from _over_more_axes(d, x_hat, scale, axes, centred)
         yield from _of_other_groups(d, x_hat, scale, axes, centred)
 
