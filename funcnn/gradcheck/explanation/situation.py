@@ -17,6 +17,7 @@ from funcnn.gradcheck.explanation.tape import Edge, Step, Tape
 from funcnn.gradcheck.explanation.turns import MOST_TURNS, Turns
 
 _COPIES = ("device_put", "copy", "copy_p", "convert_element_type", "name", "reshape", "broadcast_in_dim", "transpose")
+_BY_CONSTANTS = ("squeeze", "expand_dims", "add", "sub", "mul", "neg")
 LAYERS = ("dot_general", "conv_general_dilated")
 """The operations of layers: what follows the last of them is the loss, with the last activation."""
 
@@ -235,15 +236,7 @@ class Situation:
             while (producer := self.tape.producer.get(number)) is not None:
                 before = self.tape.steps[producer]
                 active = [n for n in before.inputs if self.tape.is_active[n]]
-                if len(active) != 1 or before.name not in (
-                    *_COPIES,
-                    "squeeze",
-                    "expand_dims",
-                    "add",
-                    "sub",
-                    "mul",
-                    "neg",
-                ):
+                if len(active) != 1 or before.name not in (*_COPIES, *_BY_CONSTANTS):
                     break
                 number = active[0]
             roots.append(number)

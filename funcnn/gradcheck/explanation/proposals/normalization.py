@@ -11,7 +11,7 @@ from funcnn.gradcheck.explanation.activations import descendants
 from funcnn.gradcheck.explanation.derivatives import LINEAR_SHAPES
 from funcnn.gradcheck.explanation.search import Change, Proposal, Replacement
 from funcnn.gradcheck.explanation.situation import Situation
-from funcnn.gradcheck.explanation.tape import Rule, Tape, run_step
+from funcnn.gradcheck.explanation.tape import Rule, Step, Tape, run_step
 from funcnn.gradcheck.report import Cause
 
 _MOST_AFTER = 5
@@ -273,27 +273,32 @@ def _with_gain_before(tape, number, value) -> Iterator[_Normalization]:
         yield from _as_normalization(tape, h, number, before, x_hat, gain)
 
 
+def _product(tape, number) -> Step | None:
+    """Return the step that computes a value as a product, a quotient or a spread of others."""
+    step = tape.steps[tape.producer[number]] if number in tape.producer else None
+    return step if step is not None and step.name in ("mul", "div", *_SPREAD) else None
+
+
 def _inner(tape, number) -> list[int]:
     """Return a value and the products that it is the product of."""
-    step = tape.steps[tape.producer[number]] if number in tape.producer else None
-    if step is None or step.name not in ("mul", "div", *_SPREAD):
+    step = _product(tape, number)
+    if step is None:
         return []
     return [number, *(inner for source in step.inputs for inner in _inner(tape, source))]
 
 
 def _factors(tape, number) -> list[int]:
     """Return the values that a value is the product or the quotient of."""
-    step = tape.steps[tape.producer[number]] if number in tape.producer else None
-    if step is None or step.name not in ("mul", "div", *_SPREAD):
+    step = _product(tape, number)
+    if step is None:
         return [number]
     return [factor for source in step.inputs for factor in _factors(tape, source)]
 
 
 def _split(tape, number, below) -> tuple[np.ndarray, np.ndarray]:
     """Return a value as the product of what does not depend on some values and of what does."""
-    step = tape.steps[tape.producer[number]] if number in tape.producer else None
-    value = np.asarray(tape.values[number], float)
-    if step is None or step.name not in ("mul", "div", *_SPREAD):
+    step, value = _product(tape, number), np.asarray(tape.values[number], float)
+    if step is None:
         return (np.ones_like(value), value) if number in below else (value, np.ones_like(value))
     parts = zip(*(_split(tape, source, below) for source in step.inputs), strict=True)
     free, bound = (np.asarray(run_step(step, operands)[0], float) for operands in parts)
