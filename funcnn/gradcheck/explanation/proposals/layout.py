@@ -179,6 +179,9 @@ def _in_order(situation, numbers: Sequence[int], axis, sizes, order, text) -> It
         yield Change("swapped", text, {numbers[0]: np.take(cotangent, places, axis) - cotangent})
         return
     yield Misreading("swapped", f"{text}, where it is read", others)
+    step = tape.steps[tape.producer[numbers[0]]]
+    if step.name == "concatenate" and sum(tape.is_active[part] for part in step.inputs) == 1:
+        return  # the one part that has a gradient is read from another entry on, which is a shift
     rules = {}
     for number in numbers:
         if len(tape.steps[tape.producer[number]].outputs) == 1:

@@ -64,7 +64,7 @@ def propose_loss_gradients_by_hand(situation: Situation) -> Iterator[Proposal]:
             continue
         value, name = tape.values[number], situation.name_of(number)
         after = {tape.producer[later] for later in descendants(tape, number)}
-        is_formula = len(after) <= _LONGEST_FORMULA
+        is_formula = len(after) <= _LONGEST_FORMULA and not _mixes_rows(tape, number)
 
         computed = {
             text: {number: np.asarray(term, float)}
@@ -78,11 +78,50 @@ def propose_loss_gradients_by_hand(situation: Situation) -> Iterator[Proposal]:
             (by_hand,) = computed[texts[0]].values()
             if is_formula and _is_right_but_where_it_is_zero(factors[0] * by_hand, right):
                 return "mask", f"{words}, also for the samples that the loss leaves out"
+            if (known := _compare(situation, factors[0] * by_hand, right)) is not None:
+                return known[0], f"{words}, {known[1]}"
             rest = "the backward pass from there to the parameters is right"
             return ("loss_derivative", words) if is_formula else ("unknown", f"{words}; {rest}")
 
         if computed:
             yield Regression(describe, computed, {number: -right}, 1)
+
+
+def _compare(situation, by_hand, right) -> Diagnosis | None:
+    """Return how a gradient by hand follows from the right one: by a factor of the loss, or by a mask of it."""
+    tape, near = situation.tape, 1e-7 * max(max_abs(right), max_abs(by_hand))
+    is_wrong = np.abs(by_hand - right) > near
+    for number, value in enumerate(tape.values):
+        if not isinstance(value, np.ndarray) or value.dtype.kind not in "fb" or np.unique(value).size < 2:
+            continue
+        if not _fits(value, right):
+            continue
+        name, factor = situation.name_of(number), np.broadcast_to(1.0 * value, right.shape)
+        if not tape.is_active[number] and set(np.unique(factor)) == {0.0, 1.0}:
+            if not _is_one_hot(factor) and any(np.array_equal(is_wrong, factor == kept) for kept in (0, 1)):
+                return "mask", f"and differs where {name} is {factor[is_wrong][0]:.0f}"
+        elif np.all(np.abs(by_hand * factor - right) <= near):
+            return "scaled_path", f"without the factor {name}"
+        elif np.all(np.abs(by_hand - right * factor) <= near):
+            return "scaled_path", f"with the factor {name} once more"
+    return None
+
+
+def _is_one_hot(array) -> bool:
+    """Whether every row has one entry that is not zero, as the labels of classes have."""
+    return array.ndim > 1 and array.shape[-1] > 1 and bool(np.all((array != 0).sum(axis=-1) == 1))
+
+
+def _mixes_rows(tape, number) -> bool:
+    """Whether the rows of a value meet before the loss is summed, as in a variance."""
+    rows, sums = len(tape.values[number]), 0
+    for later in sorted(descendants(tape, number)):
+        before = [source for source in tape.steps[tape.producer[later]].inputs if tape.is_active[source]]
+        is_small = [np.size(tape.values[source]) < rows for source in before]
+        sums += np.size(tape.values[later]) < rows and not all(is_small)
+        if np.size(tape.values[later]) >= rows and any(is_small) and set(before) & descendants(tape, number):
+            return True
+    return sums > 1
 
 
 def _last_values(situation) -> list[int]:

@@ -60,6 +60,8 @@ def propose_constant_operands(situation: Situation) -> Iterator[Proposal]:
         part, words = _part(situation, edge, np.ones_like(value)), _words(situation, edge)
         power = -1 if edge.step.name == "div" else 1
         cause: Cause = "mask" if power == 1 and _is_mask(value) else "scaled_path"
+        if set(np.unique(value)) == {-1.0, 1.0} and edge.step.outputs[0] in situation.compared:
+            cause = "loss_derivative"  # labels of two classes
 
         def describe(factors, words=words, power=power, cause=cause, value=value) -> Diagnosis:
             number = factors[0] ** power
@@ -80,18 +82,41 @@ def propose_other_operands(situation: Situation) -> Iterator[Proposal]:
         for number in situation.of_shape.get(np.shape(value), ())[:_MOST_OTHERS]:
             if number != other and not np.array_equal(situation.tape.values[number], value):
                 text = f"{words}; by hand it takes {situation.name_of(number)}"
-                yield _with_other(
-                    situation, edge, np.asarray(situation.tape.values[number], float), "wrong_operand", text
-                )
+                taken = np.asarray(situation.tape.values[number], float)
+                yield _with_other(situation, edge, taken, _cause_of_another(situation, edge), text)
 
 
 def propose_operands_by_hand(situation: Situation) -> Iterator[Proposal]:
     """Yield the same with what the gradient by hand computes."""
     for edge in _products(situation):
-        shape, words = np.shape(situation.tape.values[edge.step.inputs[1 - edge.place]]), _words(situation, edge)
+        right, words = situation.tape.values[edge.step.inputs[1 - edge.place]], _words(situation, edge)
+        is_masked = _is_masked(situation.tape, right)
         for text, value in situation.values_by_hand:
-            if value.shape == shape and value.dtype.kind == "f":
-                yield _with_other(situation, edge, value, "wrong_operand", f"{words}; by hand it takes {text}")
+            if value.shape != np.shape(right) or value.dtype.kind != "f":
+                continue
+            cause = _cause_of_another(situation, edge)
+            if is_masked and not np.array_equal(value == 0, right == 0):
+                cause, text = "mask", f"{text}, which another mask hides entries of"
+            yield _with_other(situation, edge, value, cause, f"{words}; by hand it takes {text}")
+
+
+def _cause_of_another(situation, edge) -> Cause:
+    """Return the cause of another value in a product: data of the loss itself make its formula."""
+    is_data = not situation.tape.is_active[edge.step.inputs[1 - edge.place]]
+    return "loss_derivative" if is_data and edge.step.outputs[0] in situation.compared else "wrong_operand"
+
+
+def _is_masked(tape, value) -> bool:
+    """Whether a value is zero exactly where a mask of the loss is."""
+    for number, mask in enumerate(tape.values):
+        if isinstance(mask, np.ndarray) and not tape.is_active[number] and (mask.dtype == bool or _is_mask(mask)):
+            try:
+                hides = np.broadcast_to(mask == 0, value.shape)
+            except ValueError:
+                continue
+            if hides.any() and any(np.array_equal(value == 0, hidden) for hidden in (hides, ~hides)):
+                return True
+    return False
 
 
 def propose_constants_by_hand(situation: Situation) -> Iterator[Proposal]:

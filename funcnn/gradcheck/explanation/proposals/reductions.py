@@ -1,4 +1,4 @@
-"""Causes ``wrong_axis``, ``mask``, ``transposed`` and ``shifted`` of sums, maxima, orders and look-ups."""
+"""Causes ``wrong_axis``, ``mask``, ``transposed``, ``shifted`` and more of sums, maxima, orders and look-ups."""
 
 import itertools
 from collections.abc import Iterator
@@ -12,8 +12,7 @@ from funcnn.gradcheck.explanation.situation import Situation
 from funcnn.gradcheck.explanation.tape import Edge, run_step
 from funcnn.gradcheck.report import Cause
 
-_PARTS, _MOST_WINDOWS = ("slice", "dynamic_slice", "scan_slice"), 64
-_MOST_ENDS = 64
+_PARTS, _MOST_WINDOWS, _MOST_ENDS = ("slice", "dynamic_slice", "scan_slice"), 64, 64
 
 
 def propose_reductions(situation: Situation) -> Iterator[Proposal]:
@@ -162,7 +161,7 @@ def _same_axis(edge, axis) -> Cause:
 
 
 def _reverse(edge, d, source, result, situation):
-    yield "transposed", "not reversed again", d
+    yield "kernel_flipped", "not reversed again", d
 
 
 def _permuted(edge, d, source, result, situation):
@@ -279,10 +278,11 @@ def _assigned(edge, d, source, situation):
     read = np.asarray(run_step(edge.step, operands)[0])
     if not np.isfinite(read).all() or len(np.unique(read)) == read.size:
         return
+    cause = "lost_use" if situation.origin(edge.source) in situation.tape.params else "lost_path"
     for order, word in ((slice(None), "last"), (slice(None, None, -1), "first")):
         whole = np.zeros(source.size, d.dtype)
         whole[read.ravel().astype(int)[order]] = d.ravel()[order]
-        yield "lost_use", f"assigned and not added: where an entry is read again, only the {word} time counts", whole
+        yield cause, f"assigned and not added: where an entry is read again, only the {word} time counts", whole
     places = read.astype(int)
     for axis in range(d.ndim - 1):
         number = np.broadcast_to(np.arange(d.shape[axis]).reshape([-1] + [1] * (d.ndim - axis - 1)), d.shape)
@@ -290,7 +290,7 @@ def _assigned(edge, d, source, situation):
         np.maximum.at(last, places, number)
         kept = situation.tape.local_cotangents(edge.step, [d * (number == last[places])])[0]
         text = f"assigned and not added along axis {axis}: of what reads an entry again there, only the last counts"
-        yield "lost_use", text, kept
+        yield cause, text, kept
 
 
 def _power(edge, d, source, result, situation):
@@ -360,7 +360,8 @@ def propose_exchanged_sides(situation: Situation) -> Iterator[Proposal]:
         where = describe_operation(step)
         if step.name == "select_n" and len(parts) == 2:
             # A condition on a parameter makes a function of pieces, another one a mask.
-            cause: Cause = "activation_derivative" if tape.sources[step.inputs[0]] else "mask"
+            pieces: Cause = "loss_derivative" if step.outputs[0] in situation.compared else "activation_derivative"
+            cause = pieces if tape.sources[step.inputs[0]] else "mask"
             for side, word in enumerate(("first", "second")):
                 kept, lost = sides[side], sides[1 - side]
                 yield Change(
