@@ -153,7 +153,7 @@ def _report(direction, value, event: Event, forward: Program, visited) -> Nonfin
     if direction == "backward" and _is_chosen_from(forward, equation):
         reason = Reason(reason.text, cure_by_choice(equation.primitive.name))
     return NonfiniteReport(
-        False, direction, value, equation.primitive.name, place.file, place.line, place.text, index,
+        False, direction, value, equation.primitive.name, place.shown_file, place.line, place.text, index,
         tuple(_operand(operand, index) for operand in operands), reason.text, tuple(steps), reason.cure,
     )  # fmt: skip
 
@@ -162,7 +162,7 @@ def _step(event: Event) -> str:
     index, place = _index(event.output), event.place
     entries = [_entry(operand, index) for operand in event.operands]
     values = ", ".join(f"{entry:.4g}" for entry in entries if entry is not None)
-    where = " (" + f"{place.file}:{place.line}: {place.text}".rstrip(": ") + ")" if place.file else ""
+    where = " (" + f"{place.shown_file}:{place.line}: {place.text}".rstrip(": ") + ")" if place.file else ""
     return f"{event.equation.primitive.name} of {values or 'them'} gives NaN{where}"
 
 

@@ -30,8 +30,8 @@ def speed() -> str:
     tables = []
     for file in sorted(RESULTS.glob("speed_*.json")):
         record = json.loads(file.read_text(encoding="utf-8"))
-        names = ", ".join(result["network"]["name"] for result in record["networks"])
-        words = "variants of the digits network" if "variants" in file.name else names
+        first, *others = (result["network"]["name"] for result in record["networks"])
+        words = "variants of the digits network" if "variants" in file.name else f"{first} and {len(others)} more"
         tables.append(
             f"## {record['about']['processor']}: {words}\n\n{markdown.table(record)}\n\nFile: `{file.name}`.\n"
         )

@@ -271,7 +271,8 @@ def _table(title: str, first_column: str, leaves: Sequence[LeafReport], max_rows
         "difference": [format_size(leaf.max_abs_difference) for leaf in shown],
         "relative": [format_size(leaf.relative_difference) for leaf in shown],
         "tolerance": [format_size(leaf.tolerance) for leaf in shown],
-        "cause": [leaf.cause or "" for leaf in shown],
+        # The cause of a step is that of the parameters after it, where it has none of its own.
+        "cause": ["" if title and leaf.cause == "unknown" else leaf.cause or "" for leaf in shown],
         "": ["" for _ in shown],
     }
     failed = [not leaf.ok for leaf in shown]

@@ -1,4 +1,4 @@
-"""How long checking a network's gradient takes, for each of the checkers that the detection benchmark compares.
+"""Seconds of checking a network's gradient, for each checker of the detection benchmark.
 
 ``python -m experiments.benchmarks.scaling.checking`` shows every checker the hand-written gradients of three networks,
 which are right, in float64: a first call, which compiles what there is to compile, and later ones. Beside them stands

@@ -1,4 +1,4 @@
-"""What depth costs: seconds to trace and to compile a training step of ``repeat``, its memory, and seconds a step.
+"""The cost of depth: tracing, compiling, memory and seconds of a training step of ``repeat``.
 
 ``python -m experiments.benchmarks.scaling.depth`` compiles one step of Adam for ten, a hundred and a thousand layers of
 64, with gradients by hand and by autodiff, each without and with recomputation: the backward pass runs every layer's

@@ -1,4 +1,4 @@
-"""How fast many networks train at once, beside one after another.
+"""Many networks trained at once, beside one after another.
 
 ``python -m experiments.benchmarks.scaling.ensembles`` trains a thousand XOR networks, with one logistic output and with
 two logits, and a hundred digits networks, each in one ``train_ensemble``; and beside them one network alone, NumPy by

@@ -1,4 +1,4 @@
-"""How long the first check of a gradient takes, in a fresh process each time.
+"""Seconds of the first check of a gradient, in a fresh process each time.
 
 ``python -m experiments.benchmarks.scaling.first_check`` measures five checks: the README's example and ``check_model``
 of the digits network, each after ``jax.grad``'s own first call, a rule over a ``while_loop`` with 24 entries, a rule of

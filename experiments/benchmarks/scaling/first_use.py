@@ -1,4 +1,4 @@
-"""How long the first use takes: the import, the first ``fit``, an equal second one, and a script's second run.
+"""Seconds of the first use: import, first and second ``fit``, a script's second run.
 
 ``python -m experiments.benchmarks.scaling.first_use`` starts fresh processes: one as it is, one with an empty
 persistent compilation cache, and one more with what that one left in it.

@@ -1,4 +1,4 @@
-"""How the cost of training grows with batch size, width, depth, samples and seeds.
+"""The cost of training by batch size, width, depth, samples and seeds.
 
 ``python -m experiments.benchmarks.scaling.growth`` times ``train`` at several sizes of each and fits the exponent of
 a power law to the larger half, where what doesn't grow weighs little. In theory the products of a step cost

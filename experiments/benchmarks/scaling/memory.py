@@ -1,4 +1,4 @@
-"""How much memory a compiled training step takes, with gradients by hand and by autodiff.
+"""The memory of a compiled training step, with gradients by hand and by autodiff.
 
 ``python -m experiments.benchmarks.scaling.memory`` compiles one step of Adam for each network, and attention with its
 gradients for sequences of several lengths, and asks XLA for their bytes; nothing is run, so the figures are exact and

@@ -1,4 +1,4 @@
-"""What bfloat16 costs and what it brings: accuracy beside float32, pair by pair, and speed.
+"""Accuracy and speed of bfloat16 beside float32.
 
 ``python -m experiments.benchmarks.scaling.precision`` trains the digits network and a network on MNIST from ten seeds
 each, in float32 and with ``mlp(..., compute_dtype=jnp.bfloat16)``: the same starts and the same shuffles, parameters

@@ -1,4 +1,4 @@
-"""What a step costs when processes share a batch: a model of it, and the step of two processes beside it.
+"""A training step whose batch processes share, measured and by a model.
 
 ``python -m experiments.benchmarks.scaling.processes`` starts two processes on this machine. With p processes, each of
 which computes its part of the batch, and the gradients of P parameters in k arrays summed among them at its end::

@@ -25,6 +25,11 @@ class Kind(NamedTuple):
     slope: Callable
     rule: str
 
+    @property
+    def is_arithmetic(self) -> bool:
+        """Whether it is a function of arithmetic, such as a power, and no unit of a network."""
+        return self.name.startswith(("the ", "one over "))
+
 
 class Activation(NamedTuple):
     """A place where an activation is taken: the numbers of z and h, and the kind."""

@@ -11,6 +11,7 @@ except ImportError:  # a release of JAX that keeps it elsewhere
     source_info_util = None  # type: ignore[assignment]
 
 _LONGEST = 70
+_CELL = "notebook cell"
 _WORDS = {
     "dot_general": "the matrix product",
     "conv_general_dilated": "the convolution",
@@ -37,12 +38,23 @@ _WORDS = {
 
 
 class Location(NamedTuple):
-    """A place in the user's code: the base name of its file, line, columns and text; empty where unknown."""
+    """A place in the user's code: the base name of its file, line, columns and text; empty where unknown.
+
+    The file of a notebook's cell has a name that Jupyter makes up; it tells cells apart, and is not shown.
+    """
 
     file: str
     line: int
     text: str
     columns: tuple[int, int] = (0, 0)
+
+    @property
+    def shown_file(self) -> str:
+        """The name of the file as a reader knows it."""
+        return _CELL if self.file.startswith(_CELL) else self.file
+
+    def __str__(self):
+        return f"{self.shown_file} line {self.line}"
 
 
 def location(equation: Any) -> Location:
@@ -51,9 +63,14 @@ def location(equation: Any) -> Location:
         frame: Any = next(iter(_user_frames(equation)))
         text = linecache.getline(frame.file_name, frame.start_line).strip().rstrip(",")
         columns = getattr(frame, "start_column", 0), getattr(frame, "end_column", 0)
-        return Location(PurePath(frame.file_name).name, frame.start_line, text, columns)
+        return Location(_name(PurePath(frame.file_name)), frame.start_line, text, columns)
     except Exception:  # no traceback is kept, or JAX keeps it elsewhere
         return Location("", 0, "")
+
+
+def _name(file: PurePath) -> str:
+    is_cell = file.parent.name.startswith("ipykernel_") or file.name.startswith("<ipython-input")
+    return f"{_CELL} {file.stem}" if is_cell else file.name
 
 
 def _user_frames(equation: Any) -> Iterable[Any]:
@@ -93,6 +110,4 @@ def describe_operation(step: Any) -> str:
     if not where.line:
         return kind
     text = where.text if len(where.text) <= _LONGEST else where.text[: _LONGEST - 1] + "…"
-    return (
-        f"{kind} in `{text}` ({where.file} line {where.line})" if text else f"{kind} in {where.file} line {where.line}"
-    )
+    return f"{kind} in `{text}` ({where})" if text else f"{kind} in {where}"

@@ -1,4 +1,4 @@
-"""Cause ``subset_of_batch``: the gradient of some samples only."""
+"""Causes ``subset_of_batch``, the gradient of some samples only, and ``accumulated``, of some samples twice."""
 
 import numpy as np
 
@@ -35,7 +35,10 @@ def detect_subset_of_batch(wrong: WrongLeaf) -> Diagnosis | None:
 
 
 def _weighted(rows, by_hand, share, slack) -> Diagnosis | None:
-    """Return ``subset_of_batch`` if one sample counts twice, or parts of the batch have unequal weights."""
+    """Return ``subset_of_batch`` if one sample counts twice, or parts of the batch have unequal weights.
+
+    Parts that count once and twice are what a buffer holds that was not cleared.
+    """
     samples, entries = rows.shape
     gaps = np.abs(share * (rows.sum(axis=0) + rows) - by_hand).max(axis=1)
     if gaps.min(initial=np.inf) <= slack:
@@ -50,7 +53,8 @@ def _weighted(rows, by_hand, share, slack) -> Diagnosis | None:
             f"with the weight {format_factor(float(level), 1e-5)}"
             for level in levels
         ]
-        return "subset_of_batch", ", ".join(parts)
+        is_twice = levels.tolist() == [1.0, 2.0]
+        return "accumulated" if is_twice else "subset_of_batch", ", ".join(parts)
     return None
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from funcnn._numerics.arrays import max_abs
 from funcnn.gradcheck.explanation.activations import Activation, chosen_slopes, sigmoid
 from funcnn.gradcheck.explanation.leaf import Diagnosis
-from funcnn.gradcheck.explanation.numbers import format_sum
+from funcnn.gradcheck.explanation.numbers import format_sum, is_ratio_of_digits
 from funcnn.gradcheck.explanation.search import Change, Known, Proposal, Regression, Replacement
 from funcnn.gradcheck.explanation.situation import Situation
 from funcnn.gradcheck.report import Cause
@@ -141,6 +141,7 @@ def propose_misplaced_slopes(situation: Situation) -> Iterator[Proposal]:
     slopes = [
         (activation, activation.kind.slope(*_parts(situation, activation)[1:])) for activation in situation.activations
     ]
+    slopes = [pair for pair in slopes if not pair[0].kind.is_arithmetic]
     for edge in situation.edges:
         if edge.step.name not in ("add", "sub", "mul", "concatenate") or situation.is_repeated(edge.step.outputs[0]):
             continue
@@ -179,8 +180,10 @@ def propose_fitted_slopes(situation: Situation) -> Iterator[Proposal]:
         rest = {activation.z: -right * cotangent}
         sentence, cause = _sentence(situation, activation), _cause(situation, activation)
 
-        def describe(texts, factors, cause=cause, sentence=sentence) -> Diagnosis:
-            return cause, f"{sentence}; by hand it is {format_sum(factors, texts)}"
+        def describe(texts, factors, cause=cause, sentence=sentence) -> Diagnosis | None:
+            # Where differences are summed a constant cancels, but at the ends: any mistake there has one.
+            is_constant = any(text == "1" and not is_ratio_of_digits(f) for text, f in zip(texts, factors, strict=True))
+            return None if is_constant else (cause, f"{sentence}; by hand it is {format_sum(factors, texts)}")
 
         yield Regression(describe, {text: {activation.z: slope * cotangent} for text, slope in functions.items()}, rest)
 

@@ -55,8 +55,8 @@ def _is_right_but_where_it_is_zero(by_hand, right) -> bool:
 def propose_loss_gradients_by_hand(situation: Situation) -> Iterator[Proposal]:
     """Yield each value after the last layer with what the gradient by hand computes as its gradient.
 
-    That is a wrong derivative where the loss is a formula. In a long loss, as one that sums over paths, it is any
-    mistake on the way.
+    That is a wrong derivative where the loss is a formula. In a long loss, as one that sums over paths, or in the
+    gradient of one parameter alone, it is any mistake on the way.
     """
     tape = situation.tape
     for number in _last_values(situation):
@@ -64,7 +64,7 @@ def propose_loss_gradients_by_hand(situation: Situation) -> Iterator[Proposal]:
             continue
         value, name = tape.values[number], situation.name_of(number)
         after = {tape.producer[later] for later in descendants(tape, number)}
-        is_formula = len(after) <= _LONGEST_FORMULA and not _mixes_rows(tape, number)
+        is_formula = len(after) <= _LONGEST_FORMULA and not situation.target.is_alone and not _mixes_rows(tape, number)
 
         computed = {
             text: {number: np.asarray(term, float)}
