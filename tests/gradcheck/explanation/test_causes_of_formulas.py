@@ -154,20 +154,23 @@ def test_a_place_in_a_notebook_has_no_name_that_jupyter_makes_up(file):
     assert "in notebook cell line 2" in report.leaves[0].detail
 
 
-def test_samples_that_count_twice_come_from_a_buffer_that_was_not_cleared():
+@pytest.mark.parametrize(("parts", "words"), [(2, "2 parts of the batch, of 4"), (8, "8 parts of the batch, of 1")])
+def test_parts_that_count_again_come_from_a_buffer_that_was_not_cleared(parts, words):
     def loss(p, x, y):
-        return ((jnp.tanh(x @ p["w"]) - y) ** 2).mean()
+        return ((jnp.tanh(x @ p["w"] + p["b"]) - y) ** 2).mean()
 
     def gradient(p, x, y, is_wrong):
-        def of(some):
-            h = jnp.tanh(x[some] @ p["w"])
-            return x[some].T @ (2 * (h - y[some]) * (1 - h**2) / y.size)
+        total = buffer = {"w": 0.0, "b": 0.0}
+        for some in jnp.split(jnp.arange(len(x)), parts):
+            h = jnp.tanh(x[some] @ p["w"] + p["b"])
+            d = 2 * (h - y[some]) * (1 - h**2) / y.size
+            buffer = buffer if is_wrong else {"w": 0.0, "b": 0.0}
+            buffer = {"w": buffer["w"] + x[some].T @ d, "b": buffer["b"] + d.sum()}
+            total = {name: total[name] + buffer[name] for name in total}
+        return total
 
-        first, second = of(slice(0, 4)), of(slice(4, 8))
-        return {"w": first + (first if is_wrong else 0) + second}
-
-    given = {"w": normal(3, 4)}, normal(8, 3), normal(8, 4)
-    assert_named(loss, gradient, given, "accumulated", "samples 0, 1, 2, 3 with the weight 2")
+    given = {"w": normal(3), "b": jnp.float64(0.1)}, normal(8, 3), normal(8)
+    assert_named(loss, gradient, given, "accumulated", words)
 
 
 def test_a_constant_that_cancels_but_at_the_ends_is_no_derivative():

@@ -1,4 +1,4 @@
-"""Causes ``subset_of_batch``, the gradient of some samples only, and ``accumulated``, of some samples twice."""
+"""Causes ``subset_of_batch``, the gradient of some samples only, and ``accumulated``, of parts that a buffer keeps."""
 
 import numpy as np
 
@@ -35,11 +35,14 @@ def detect_subset_of_batch(wrong: WrongLeaf) -> Diagnosis | None:
 
 
 def _weighted(rows, by_hand, share, slack) -> Diagnosis | None:
-    """Return ``subset_of_batch`` if one sample counts twice, or parts of the batch have unequal weights.
-
-    Parts that count once and twice are what a buffer holds that was not cleared.
-    """
+    """Return ``accumulated`` or ``subset_of_batch`` if parts of the batch have unequal weights."""
     samples, entries = rows.shape
+    for size in range(1, samples):
+        # A buffer that is added after each part, and keeps the parts before.
+        times = -(-samples // size) - np.arange(samples) // size
+        if is_close(by_hand, share * (times @ rows), slack):
+            parts = f"{times[0]} parts of the batch, of {size} samples each"
+            return "accumulated", f"of {parts}, every one is added again with each that follows"
     gaps = np.abs(share * (rows.sum(axis=0) + rows) - by_hand).max(axis=1)
     if gaps.min(initial=np.inf) <= slack:
         return "subset_of_batch", f"sample {int(gaps.argmin())} of {samples} is counted twice"
@@ -53,8 +56,7 @@ def _weighted(rows, by_hand, share, slack) -> Diagnosis | None:
             f"with the weight {format_factor(float(level), 1e-5)}"
             for level in levels
         ]
-        is_twice = levels.tolist() == [1.0, 2.0]
-        return "accumulated" if is_twice else "subset_of_batch", ", ".join(parts)
+        return "subset_of_batch", ", ".join(parts)
     return None
 
 
