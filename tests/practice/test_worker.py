@@ -129,7 +129,7 @@ def test_a_function_is_rebuilt_with_what_it_refers_to():
     factor = 3
 
     def power(x, n=2, *, by=1):
-        return 1 if n == 0 else x * power(x, n - 1, by=1) * by
+        return 1 if n == 0 else x * power(x, n - 1) * by
 
     def whole(x):
         return offset(np.square(x)) * factor + power(x, by=2)
