@@ -221,6 +221,8 @@ def _printable(text: str) -> str:
 
 def _decode(entry: dict) -> Any:
     if entry["kind"] == "plain":
+        if not isinstance(entry["value"], bool | str | None):
+            raise ValueError("a process of an answer sends numbers as arrays")
         return entry["value"]
     if entry["kind"] == "tuple":
         return tuple(_decode(item) for item in entry["items"])

@@ -71,6 +71,8 @@ def test_a_process_that_ends_without_a_reply_is_told_from_one_that_runs_out_of_t
         b'{"outputs": [{"kind": "array", "hex": "00", "shape": [1], "dtype": "float64"}]}',
         b'{"outputs": [{"kind": "array", "hex": "zz", "shape": [0], "dtype": "float64"}]}',
         b'{"outputs": [{"kind": "other"}]}',
+        b'{"outputs": [{"kind": "plain", "value": 3}]}',
+        b'{"outputs": [{"kind": "plain", "value": {"a": []}}]}',
         b'{"error": "raised", "line": "one"}',
         b'{"error": "raised"}',
         b'{"outputs": ' + b"[" * 100_000,
