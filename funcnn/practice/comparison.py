@@ -51,8 +51,7 @@ def is_right(leaf: Any, right: Any, tolerance: float) -> bool:
     mine, reference = values_of(leaf), np.asarray(right, dtype=np.float64)
     if mine.shape != reference.shape:
         return False
-    if isinstance(leaf, Array):
-        tolerance = max(tolerance, LOW_PRECISION.get(leaf.dtype, 0.0))
+    tolerance = max(tolerance, LOW_PRECISION.get(leaf.dtype, 0.0))
     scale = float(np.max(np.abs(reference), initial=0.0, where=np.isfinite(reference)))
     return bool(np.allclose(mine, reference, rtol=tolerance, atol=tolerance * min(scale, 1.0) + 1e-12, equal_nan=True))
 
@@ -145,15 +144,14 @@ def _kind(leaf: Any) -> str:
 
 def _place(arrays: list[tuple[np.ndarray, np.ndarray]], inputs, name: str, signature: str, tolerance: float) -> str:
     """Return the first entry that differs, for the smallest input that shows one, with both values."""
-    for number in sorted(range(len(inputs)), key=lambda number: sum(_sizes(inputs[number]))):
-        mine, right = arrays[number]
-        off = ~np.isclose(mine, right, rtol=tolerance, atol=1e-12, equal_nan=True)
-        if off.any():
-            where = tuple(int(position) for position in np.argwhere(off)[0])
-            index = f"[{', '.join(map(str, where))}]" if where else ""
-            given = _given(inputs[number], signature)
-            return f"{given}{name}{index} is {mine[where]:.6g}; the right value is {right[where] + 0.0:.6g}."
-    return ""
+    off = [~np.isclose(mine, right, rtol=tolerance, atol=1e-12, equal_nan=True) for mine, right in arrays]
+    wrong = [number for number, entries in enumerate(off) if entries.any()]
+    number = min(wrong, key=lambda number: sum(_sizes(inputs[number])))
+    mine, right = arrays[number]
+    where = tuple(int(position) for position in np.argwhere(off[number])[0])
+    index = f"[{', '.join(map(str, where))}]" if where else ""
+    given = _given(inputs[number], signature)
+    return f"{given}{name}{index} is {mine[where]:.6g}; the right value is {right[where] + 0.0:.6g}."
 
 
 def _sizes(arguments: tuple) -> list[int]:
