@@ -139,6 +139,8 @@ def _shapes(leaves: list[Any]) -> list[tuple[int, ...]]:
 
 
 def _kind(leaf: Any) -> str:
+    if isinstance(leaf, Array):
+        return f"an array of shape {leaf.values.shape}" if leaf.values.ndim else "a number"
     return leaf.what if isinstance(leaf, Unreadable) else type(leaf).__name__
 
 

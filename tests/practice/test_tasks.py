@@ -12,9 +12,10 @@ import funcnn as fnn
 from funcnn import practice
 from funcnn._numerics.precision import enable_x64
 from funcnn.practice import archive, catalogue, command, teaching, watching
+from funcnn.practice.builders import write
 from funcnn.practice.grading import _judge_values, grade_task
 from funcnn.practice.process import Array, Reply
-from funcnn.practice.task import load, with_mistake
+from funcnn.practice.task import Mistake, load, with_mistake
 from tests.practice.solutions import SOLUTIONS
 
 TASKS = {task.name: task for task in practice.tasks()}
@@ -165,6 +166,16 @@ def test_the_archive_has_the_solutions_of_their_text():
     assert archive.solutions() == SOLUTIONS  # otherwise: python -m tests.practice.solutions
 
 
+def test_the_archive_that_is_written_is_the_one_that_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "FILE", tmp_path / "solutions.bin")
+    archive.FILE.write_bytes(archive.pack({"double": SOLUTIONS["relu-backward"]}))
+    archive.solutions.cache_clear()
+    try:
+        assert archive.solutions() == {"double": SOLUTIONS["relu-backward"]}
+    finally:
+        archive.solutions.cache_clear()
+
+
 def test_solutions_are_not_in_the_files_of_the_package():
     data = [file.read_bytes() for file in Path(practice.__file__).parent.rglob("*") if file.suffix in (".py", ".bin")]
     lines = {
@@ -186,7 +197,10 @@ TASKS = (
         "double", "Twice", "Warming up", "y = 2 x for each entry of x (batch, features).", "forward(x)",
         inputs=batches(lambda r, n, f: (r.normal(size=(n, f)),)), hints=("Multiply.", "By a number.", "By 2."),
         fact="!", outputs=("y",), solution="def forward(x):\n    return 2 * x",
-        mistakes=[Mistake("wrong_operand", "2 * x", "x**2", "y is twice x, not its square.")],
+        mistakes=[
+            Mistake("shape", "2 * x", "2 @ x", "This one raises."),
+            Mistake("wrong_operand", "2 * x", "x**2", "y is twice x, not its square."),
+        ],
     ),
 )
 """
@@ -211,6 +225,20 @@ def test_own_tasks_from_a_folder(tmp_path, monkeypatch, capsys):
     (own / "other.py").write_text("TASKS = [1]")
     with pytest.raises(ValueError, match="a tuple TASKS"):
         catalogue.tasks(f"{own}/../own")
+
+
+def test_an_own_task_may_have_words_and_its_mistakes_stand_in_its_solution():
+    task = write(
+        "direction", "Uphill", "Warming up", "The word for s, 'up' or 'down', and its sign.", "forward(word)",
+        inputs=lambda random: ([("up",), ("down",)],), hints=("Look.",), fact="!", outputs=("turned", "sign"),
+        example=("up",), solution="def forward(word):\n    return ('down', -1) if word == 'up' else ('up', 1)",
+    )  # fmt: skip
+    assert "for\n\n    word = up\n\nthe result is\n\n    turned = down\n    sign = -1" in task.statement
+    assert grade_task(task, task.solution).ok
+    result = grade_task(task, "def forward(word):\n    return ('down', -1)")
+    assert (result.cause, result.message[:25]) == ("choice", "turned: 'down' isn't it. ")
+    with pytest.raises(ValueError, match=r"expected text of the solution of direction, got '2 \* x'"):
+        with_mistake(task, Mistake("scaled", "2 * x", "x", "Twice."))
 
 
 def test_the_checker_explains_backward_passes_whatever_the_precision():
