@@ -246,7 +246,7 @@ def _outcome(check: _Check, case: Case) -> Outcome | None:
     try:
         report = check.full(case)
     except Exception as error:  # whatever the caller's functions raise
-        return outcome_of_error(check.forward(case), select_arguments(case.args), error)
+        return _refused(case, outcome_of_error(check.forward(case), select_arguments(case.args), error))
     wrong = next((leaf for leaf in (*report.leaves, *report.steps) if not leaf.ok), None)
     state: Literal["right", "wrong"] = "right" if report.ok else "wrong"
     return Outcome(state, "" if report.ok else report.reason, report.leaves, cause=wrong.cause if wrong else None)
