@@ -19,7 +19,7 @@ from funcnn.layers import activations
 from tests.cases import KEY, WIDEST, cast
 
 MINE = """
-import jax.numpy as jnp
+import colorsys, operator, jax.numpy as jnp
 from sibling import twice
 
 X, Y = jnp.array([[1.0, 2.0], [3.0, 5.0]], jnp.float32), jnp.ones(2, jnp.float32)
@@ -42,6 +42,7 @@ def two(): return loss, half
 def array_for_args(): return loss, half, W, X
 def no_function(): return loss, half(W, X, Y), W, (X, Y)
 def vector(): return lambda w: w, lambda w: w, W
+def no_line_of_this_file(): return operator.itemgetter("absent"), half, {"w": W}
 
 def failing():
     def loss(w):
@@ -59,7 +60,8 @@ def mine(tmp_path):
     return tmp_path
 
 
-def test_a_right_gradient_is_0_and_json_has_standard_output_for_itself(mine, capsys):
+def test_a_right_gradient_is_0_and_json_has_standard_output_for_itself(mine, monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
     path, modules = list(sys.path), set(sys.modules)
     assert main(["gradcheck", f"{mine / 'mine.py'}:right", "--json"]) == 0
     out, err = capsys.readouterr()
@@ -67,6 +69,7 @@ def test_a_right_gradient_is_0_and_json_has_standard_output_for_itself(mine, cap
     assert "computing" in err
     assert sys.path == path
     assert not {name for name in set(sys.modules) - modules if "mine" in name or "sibling" in name}
+    assert "colorsys" in sys.modules  # Python's own modules stay
 
 
 def test_a_wrong_gradient_is_1_with_a_report_and_a_page(mine, capsys):
@@ -105,6 +108,7 @@ def test_a_model_of_funcnn_is_checked_in_the_dtype_that_is_asked_for(capsys):
         ("--sizes 2,2 --loss binary_cross_entropy", fnn.mlp((2, 2), output=fnn.sigmoid), fnn.binary_cross_entropy),
         ("--sizes 2,3 --loss categorical_cross_entropy", fnn.mlp((2, 3), output=fnn.softmax),
          fnn.categorical_cross_entropy),
+        ("--sizes 2,3 --loss kl_divergence", fnn.mlp((2, 3), output=fnn.log_softmax), fnn.kl_divergence),
         (
             "--sizes 2,3,1 --loss sigmoid_cross_entropy --normalization layer --output tanh",
             fnn.mlp((2, 3, 1), output=fnn.tanh, normalization=fnn.layer_norm),
@@ -144,7 +148,7 @@ def test_names_become_the_model_the_loss_and_data_that_fits_them(options, model,
         ("mine.py:array_for_args", "A single one is (x,)"),
         ("mine.py:no_function", "got a grad_fn of type ArrayImpl"),
         ("mine.py:vector", "scalar"),
-        ("mine.py:failing", "mine.py:28, in loss: ZeroDivisionError: nothing to divide by"),
+        ("mine.py:failing", "mine.py:29, in loss: ZeroDivisionError: nothing to divide by"),
         ("mine.py", "expected FILE.py:NAME"),
         ("absent.py:right", "expected an existing file"),
         ("ends.py:right", "ends.py:3, in <module>: SystemExit"),
@@ -161,6 +165,11 @@ def test_a_wrong_file_is_2_with_a_sentence(target, told, mine, monkeypatch, caps
     assert out == ""
     assert told in err
     assert "Traceback" not in err
+
+
+def test_an_error_without_a_line_of_the_file_keeps_its_traceback(mine):
+    with pytest.raises(KeyError, match="absent"):
+        main(["gradcheck", f"{mine / 'mine.py'}:no_line_of_this_file"])
 
 
 @pytest.mark.usefixtures("as_for_users")
@@ -226,6 +235,10 @@ def forks_and_ends():
     if not os.fork():
         os._exit(0)
     return case(2)
+def errs_in_a_fork():
+    if child := os.fork():
+        os.waitpid(child, 0)
+        os._exit(0)
 def prints_without_end():
     while True:
         print("x" * 1000)
@@ -256,13 +269,15 @@ def test_a_file_that_ends_its_process_gets_2_and_a_sentence(programs):
 def test_a_status_belongs_to_a_report_whatever_the_file_does(programs):
     expected = {
         "ends_in_c": 2, "ends_at_exit": 1, "writes_bytes": 0, "forks": 0, "leaves_a_fork": 2, "forks_and_ends": 0,
+        "errs_in_a_fork": 2,
     }  # fmt: skip
     processes = {name: programs(name) for name in expected}
     for name, process in processes.items():
-        out, _ = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=300)
         assert process.returncode == expected[name], name
         if expected[name] == 2:
             assert out == b"", name
+            assert b"ended before its report" in err, name
         else:
             assert json.loads(out)["ok"] is (expected[name] == 0), name
 
@@ -296,6 +311,13 @@ def test_without_tyro_it_says_what_to_install(monkeypatch, capsys):
         assert funcnn_command(arguments.split()) == status
         printed = capsys.readouterr()
         assert told in (printed.err if status else printed.out)
+
+
+def test_another_module_that_is_missing_is_an_error(monkeypatch):
+    monkeypatch.delitem(sys.modules, "funcnn.gradcheck.command")
+    monkeypatch.setitem(sys.modules, "funcnn.gradcheck.process", None)
+    with pytest.raises(ModuleNotFoundError, match=r"funcnn\.gradcheck\.process"):
+        funcnn_command(["gradcheck", "--help"])
 
 
 def test_a_public_activation_or_loss_is_a_choice_without_a_list(monkeypatch):
