@@ -1,5 +1,7 @@
 """The checks of layers and models: right ones pass, and in wrong ones the parameter is named."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -118,3 +120,16 @@ def test_check_model_at_given_parameters():
     wider, _ = fnn.mlp((3, 5, 1), normalization=fnn.batch_norm).init(KEY)
     with pytest.raises(ValueError, match=r"check_model\(params\): expected float\d+ of shape \(3, 4\)"):
         fnn.check_model(model, fnn.mean_squared_error, (X, Y[:, None]), params=wider)
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("check_layer(x)", lambda x: fnn.check_layer(fnn.tanh, x)),
+        ("check_model(batch): x", lambda x: fnn.check_model(fnn.tanh, fnn.mean_squared_error, (x, x))),
+    ],
+)
+def test_input_without_a_batch_axis_or_a_sample_is_an_error(name, call, as_for_users):
+    for x in (jnp.array(2.0), X[:0]):
+        with pytest.raises(ValueError, match=rf"{re.escape(name)}: expected at least one sample.* got shape \("):
+            call(x)

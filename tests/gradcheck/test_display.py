@@ -1,6 +1,7 @@
 """The report as plain text, on a terminal and as a page: what a reader has to find in it."""
 
 import io
+import json
 import math
 import re
 import sys
@@ -119,7 +120,18 @@ def test_a_report_of_three_fields_shows_no_empty_parts():
     leaves = (right("w"), *(right(path, tolerance_origin=f"{ORIGIN}, and {more}") for path, more in ("ba", "cd")))
     text = GradientReport(True, leaves, "").to_text()
     assert text.splitlines()[-1] == f"tolerance: {ORIGIN}, and in some rows a or d"
+    others = tuple(right(letter, tolerance_origin=f"rounding of {letter}") for letter in "abcde")
+    text = GradientReport(True, others, "").to_text()
+    assert text.splitlines()[-1] == "tolerance: rounding of a, or rounding of b, or rounding of c, or 2 more"
     assert GradientReport(True, (), "Nothing to compare.").to_text() == "verdict: agrees\nNothing to compare."
+
+
+def test_as_data_it_is_what_its_json_holds():
+    data = REPORT._replace(leaves=(wrong("w", by_hand=1 + 2j, max_abs_difference=math.nan),)).to_dict()
+    (leaf,) = data["leaves"]
+    assert (leaf["path"], leaf["shape"], leaf["cause"]) == ("w", [64, 300], "scaled")
+    assert (leaf["by_hand"], leaf["max_abs_difference"]) == ("(1+2j)", "nan")
+    assert json.loads(REPORT.to_json()) == REPORT.to_dict()
 
 
 def test_of_many_leaves_the_wrong_ones_and_the_first_are_shown():

@@ -104,6 +104,21 @@ def test_bad_calls_are_errors(call, error, message, as_for_users):
         call()
 
 
+@pytest.mark.parametrize("error", [TypeError("of its own"), AttributeError("of its own")])
+def test_an_error_of_the_function_itself_is_not_told_as_a_wrong_call(error):
+    def fails(x):
+        raise error
+
+    rule = jax.custom_vjp(fails)
+    rule.defvjp(lambda x: (fails(x), x), lambda x, dy: (dy,))
+    for call in (
+        lambda: fnn.check_custom_vjp(rule, X),
+        lambda: fnn.check_vjp(fails, lambda x: (x, lambda dy: (dy,)), X),
+    ):
+        with pytest.raises(type(error), match=r"\Aof its own"):
+            call()
+
+
 def ruled(backward):
     @jax.custom_vjp
     def scaled_sine(x, y, count):
