@@ -143,6 +143,8 @@ def coverage(session: nox.Session) -> None:
     session.install("-e", f".[{EXTRAS}]", *TEST_TOOLS)
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "pytest", "-m", "not benchmarks_smoke", *session.posargs)
+    # Cold subprocesses of funcnn's own: the check of a caller's file, and checkpoints.
+    session.run("coverage", "run", "-m", "pytest", "-m", "benchmarks_smoke", "tests/gradcheck", "tests/training")
     session.run("coverage", "combine")
     session.run("coverage", "report", "--fail-under", "98")
 
