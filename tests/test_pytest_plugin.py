@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import jaxlib.mlir.dialects.builtin  # noqa: F401 - an inner run's modules are forgotten, and this one is imported once
 import numpy as np
 import pytest
 
