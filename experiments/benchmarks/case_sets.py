@@ -12,7 +12,7 @@ import numpy as np
 from experiments.benchmarks.catalogue.case import Case
 
 SetName: TypeAlias = Literal[
-    "catalogue", "blind", "blind_second", "blind_third", "blind_fourth", "blind_fifth", "published"
+    "catalogue", "blind", "blind_second", "blind_third", "blind_fourth", "blind_fifth", "blind_sixth", "published"
 ]
 
 
@@ -49,7 +49,7 @@ SETS: dict[str, CaseSet] = {
     "blind": CaseSet(partial(load, "blind"), "written without knowledge of the checker and of the catalogue"),
     **{
         name: CaseSet(partial(load, name), UNSEEN)
-        for name in ("blind_second", "blind_third", "blind_fourth", "blind_fifth")
+        for name in ("blind_second", "blind_third", "blind_fourth", "blind_fifth", "blind_sixth")
     },
     "published": CaseSet(load_published, "wrong gradients from public trackers, rebuilt, each with its right twin"),
 }
