@@ -157,8 +157,6 @@ def _has_ended(owner: dict[str, Any]) -> bool:
         return False
     try:
         os.kill(owner["pid"], 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
+    except OSError as error:  # another one is that of a running process of another user
+        return isinstance(error, ProcessLookupError)
     return False

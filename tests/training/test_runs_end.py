@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -20,7 +19,6 @@ from funcnn.training.batches import ArrayBatches
 from funcnn.training.interrupts import Interrupts
 from funcnn.training.pace import Pace, first_pace
 from funcnn.training.results import empty_history
-from funcnn.training.run_folder import LOCK, Owner
 from tests.cases import KEY
 from tests.training.runs import MODEL, batches, bits, run, stream
 
@@ -257,36 +255,6 @@ def test_a_last_save_that_fails_is_an_error_with_the_result(tmp_path):
     with pytest.raises(fnn.CheckpointError, match=r"The run is complete, and its result is in .*\.trained") as caught:
         run(epochs=1, checkpoints=folder, callbacks=[away])
     assert bits(caught.value.trained) == bits(run(epochs=1, callbacks=STOPS))
-
-
-def test_a_folder_has_one_owner(tmp_path):
-    def inside(progress):
-        with pytest.raises(fnn.CheckpointError, match=rf"process {os.getpid()} on host .* is training"):
-            run(epochs=1, checkpoints=tmp_path)
-        assert (tmp_path / LOCK).exists()
-
-    (tmp_path / "mine.txt").write_text("kept")
-    (tmp_path / "000000000001").mkdir()
-    run(epochs=5, checkpoints=fnn.Checkpoints(tmp_path, keep=1), callbacks=[inside])
-    assert {path.name for path in tmp_path.iterdir()} == {"mine.txt", "000000000001", "000000000015"}
-
-
-def test_the_lock_of_a_killed_process_is_taken_over(tmp_path):
-    code = "import sys,time; from funcnn.training.run_folder import Owner; from pathlib import Path\n"
-    code += "Owner(Path(sys.argv[1])).acquire(); print('held', flush=True); time.sleep(60)"
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout.readline().strip() == "held"
-        with pytest.raises(fnn.CheckpointError, match=f"process {process.pid} on host"):
-            Owner(tmp_path).acquire()
-        process.kill()
-        process.wait()
-    assert (tmp_path / LOCK).exists()
-    owner = Owner(tmp_path)
-    owner.acquire()
-    owner.release()
-    assert not (tmp_path / LOCK).exists()
 
 
 def test_runs_in_threads_are_those_outside(tmp_path):
