@@ -36,6 +36,6 @@ def attach_result(error: BaseException, trained: Any) -> None:
         return
     try:
         error.trained = trained  # type: ignore[attr-defined]
-    except AttributeError:  # a class with slots
+    except AttributeError:  # a class with an attribute of that name that can't be set
         return
     error.add_note("fit: the result up to the last whole step is in this error's .trained.")

@@ -1,7 +1,6 @@
 """How runs end before their last step, what they leave, and what can't end them."""
 
 import contextlib
-import json
 import os
 import signal
 import sys
@@ -14,13 +13,12 @@ import numpy as np
 import pytest
 
 import funcnn as fnn
-from funcnn.training import writers
 from funcnn.training.batches import ArrayBatches
 from funcnn.training.interrupts import Interrupts
-from funcnn.training.pace import Pace, first_pace
+from funcnn.training.pace import KEPT, Pace, first_pace
 from funcnn.training.results import empty_history
 from tests.cases import KEY
-from tests.training.runs import MODEL, batches, bits, run, stream
+from tests.training.runs import MODEL, X, Y, batches, bits, run, stream
 
 STOPS = [lambda progress: None]
 
@@ -171,6 +169,60 @@ def test_the_error_of_a_callback_ends_the_run_with_its_result():
     assert ".trained" in caught.value.__notes__[0]
 
 
+def test_an_error_has_one_result_that_of_the_run_it_comes_from():
+    def train_another(progress):
+        run(epochs=4, optimizer=fnn.sgd(1e4), model=fnn.mlp((3, 8, 1)))
+
+    with pytest.raises(fnn.DivergenceError) as caught:
+        run(callbacks=[train_another])
+    assert [leaf.shape for leaf in caught.value.trained.params[0]] == [(3, 8), (8,)]
+    assert not hasattr(caught.value, "__notes__")
+
+
+def test_an_error_that_takes_no_result_comes_as_it_is():
+    class OwnError(Exception):
+        @property
+        def trained(self):
+            return None
+
+    def fail(progress):
+        raise OwnError("mine")
+
+    with pytest.raises(OwnError, match="mine") as caught:
+        run(callbacks=[fail])
+    assert not hasattr(caught.value, "__notes__")
+
+
+def test_an_exit_of_the_model_s_own_code_is_left_as_it_is():
+    def init(key):
+        sys.exit("no licence")
+
+    with pytest.raises(SystemExit, match=r"^no licence$") as caught:
+        run(model=MODEL._replace(init=init))
+    assert not hasattr(caught.value, "trained")
+
+
+def test_an_error_in_the_first_validation_takes_the_step_before_it_back():
+    class Failing:
+        """Batches that are read once without an error, before training."""
+
+        read = 0
+
+        def __iter__(self):
+            Failing.read += 1
+            yield batches()[0]
+            if Failing.read > 1:
+                raise LookupError("mine")
+
+    params = MODEL.init(jax.random.key(5))[0]
+    with pytest.raises(LookupError, match="mine") as caught:
+        run(validation=Failing(), monitor=True, params=params, batch_size=None)
+    trained = caught.value.trained
+    assert bits(trained.params) == bits(params)
+    assert trained.history.loss.shape == (0,)
+    assert trained.history.validation == {}
+
+
 def test_the_error_of_a_stream_ends_the_run_with_its_result():
     def source(epoch):
         yield from batches()
@@ -187,42 +239,6 @@ def test_errors_of_runs_are_of_one_class():
     assert issubclass(fnn.DivergenceError, FloatingPointError)
     assert issubclass(fnn.CheckpointError, fnn.RunError)
     assert issubclass(fnn.CheckpointError, ValueError)
-
-
-def test_failing_observers_are_reported_once(tmp_path, monkeypatch):
-    log = tmp_path / "log.jsonl"
-    settings = {"callbacks": [fnn.JSONLines(log), fnn.TensorBoard(tmp_path / "board")]}
-    fails = iter([False, True, True, False, False, False])
-
-    def write(self, progress):
-        if next(fails):
-            with log.open("ab") as file:  # part of a line is on disk
-                file.write(b'{"epoch"')
-            self._pending += json.dumps({"epoch": progress.epoch}).encode() + b"\n"
-            raise OSError(28, "No space left on device")
-        return whole(self, progress)
-
-    whole = writers.JSONLinesFile.write
-    monkeypatch.setattr(writers.JSONLinesFile, "write", write)
-    monkeypatch.setattr(writers.EventFile, "write", lambda self, progress: 1 // 0)
-    with pytest.warns(UserWarning, match="Training goes on without it") as warned:
-        trained = run(**settings)
-    assert len(warned) == 2
-    assert bits(trained) == bits(run(callbacks=STOPS))
-    assert [json.loads(line)["epoch"] for line in log.read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
-
-
-def test_logs_are_appended_and_repaired(tmp_path):
-    log, saved = tmp_path / "log.jsonl", tmp_path / "run"
-    run(epochs=2, checkpoints=saved, callbacks=[fnn.JSONLines(log)])
-    before = log.read_bytes()
-    with log.open("ab") as file:
-        file.write(b'{"epoch": 3, "step": 9}\n{"epoch": 4, "st')
-    node = log.stat().st_ino
-    run(epochs=3, checkpoints=saved, callbacks=[fnn.JSONLines(log)])
-    assert log.stat().st_ino == node
-    assert log.read_bytes().startswith(before)
-    assert [json.loads(line)["epoch"] for line in log.read_text().splitlines()] == [1, 2, 3]
 
 
 def test_a_save_that_fails_is_tried_again(tmp_path):
@@ -261,9 +277,9 @@ def test_runs_in_threads_are_those_outside(tmp_path):
     results = {}
 
     def go(number):
-        results[number] = run(epochs=3, checkpoints=tmp_path / str(number))
+        results[number] = run(epochs=3, validation=(X, Y), checkpoints=tmp_path / str(number))
 
-    whole = run(epochs=3, checkpoints=tmp_path / "alone")
+    whole = run(epochs=3, validation=(X, Y), checkpoints=tmp_path / "alone")
     x64 = jax.config.jax_enable_x64
     threads = [threading.Thread(target=go, args=(number,)) for number in range(4)]
     for thread in threads:
@@ -287,6 +303,11 @@ def test_a_number_does_not_end_training_and_is_reported(answer):
         assert run(epochs=2, callbacks=[lambda progress: answer]).history.loss.shape == (2,)
 
 
+class Awaitable:
+    def __await__(self):
+        yield
+
+
 def test_answers_without_a_truth_are_refused_with_the_result():
     async def later(progress):
         return True
@@ -294,8 +315,9 @@ def test_answers_without_a_truth_are_refused_with_the_result():
     with pytest.raises(TypeError, match=r"array of shape \(2,\).*\.any\(\)") as caught:
         run(callbacks=[lambda progress: np.ones(2, bool)])
     assert caught.value.trained.history.loss.shape == (1,)
-    with pytest.raises(TypeError, match="got a coroutine, which runs nothing"):
-        run(callbacks=[lambda progress: later(progress)])
+    for answer in (later, lambda progress: Awaitable()):
+        with pytest.raises(TypeError, match="got a coroutine, which runs nothing"):
+            run(callbacks=[lambda progress, answer=answer: answer(progress)])
 
 
 async def coroutine(progress):
@@ -339,6 +361,14 @@ def test_the_pace_follows_the_time_of_a_step():
     assert pace.after(8, 4.0).steps == 1
     assert first_pace("a program of this test").is_compiled
     assert Pace("x", 10**5, True).after(10**5, 0.01).steps == 2**16
+
+
+def test_the_times_of_many_programs_are_kept_and_the_oldest_forgotten():
+    for number in range(KEPT + 1):
+        Pace((number, "of many"), 1, True).after(1, 0.001)
+    assert not first_pace((0, "of many")).is_compiled
+    assert first_pace((1, "of many")).is_compiled
+    assert first_pace((KEPT, "of many")).is_compiled
 
 
 def test_ignored_signals_stay_ignored():
