@@ -21,9 +21,9 @@ import funcnn as fnn
 from experiments.benchmarks.survival import break_a_byte, fingerprint, train
 from funcnn._numerics.precision import enable_x64
 from funcnn.training.fingerprint import fingerprints
-from funcnn.training.store import _hash
+from funcnn.training.store import _hash, _orbax_lock
 from tests.cases import WIDEST
-from tests.training.runs import MODEL, X, Y, bits, run, stream
+from tests.training.runs import MODEL, X, Y, batches, bits, run, stream
 
 EARLY = {"validation": (X, Y), "early_stopping": fnn.EarlyStopping(50)}
 
@@ -183,6 +183,22 @@ class TestBroken:
         with pytest.raises(fnn.CheckpointError, match="its history takes"):
             run(checkpoints=folder)
 
+    def test_arrays_are_compared_with_what_was_written(self, saved_epoch, tmp_path):
+        folder = shutil.copytree(saved_epoch, tmp_path / "copy")
+        change_description(newest(folder), lambda about: about["fingerprints"].update({"params.0.kernel": "another"}))
+        with pytest.raises(
+            fnn.CheckpointError, match=r"got a damaged one, .*: params\.0\.kernel isn't what was written"
+        ):
+            run(checkpoints=folder)
+
+    def test_best_parameters_of_another_shape_are_refused(self, tmp_path):
+        run(epochs=1, checkpoints=tmp_path, **EARLY)
+        change_description(newest(tmp_path), lambda about: about["leaves"]["best.params.0.kernel"][0].append(1))
+        with pytest.raises(
+            fnn.CheckpointError, match=r"best\.params\.0\.kernel has another shape or dtype than the par"
+        ):
+            run(checkpoints=tmp_path, **EARLY)
+
 
 def change_description(checkpoint, change):
     """Change the description of a checkpoint, and compute its checksum again."""
@@ -311,3 +327,42 @@ def test_without_orbax_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'funcnn\[training\]'"):
         run(checkpoints=tmp_path, model=MODEL)
+
+
+def test_a_reader_whose_state_is_too_large_is_named_and_training_goes_on(tmp_path):
+    class Reader:
+        def __init__(self):
+            self.left = batches()
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            if not self.left:
+                raise StopIteration
+            return self.left.pop()
+
+        def get_state(self):
+            return " " * 2**22
+
+    saved = fnn.Checkpoints(tmp_path, every=1)
+    with pytest.warns(UserWarning, match=r"The state of the data's iterator has \d+ of them: keep less in it"):
+        trained = stream(data=lambda epoch: Reader(), epochs=2, checkpoints=saved)
+    assert trained.history.loss.shape == (2,)
+
+
+def test_a_folder_in_the_place_of_a_checkpoint_is_left_and_the_next_save_is_free(tmp_path):
+    (tmp_path / "run" / "000000000003").mkdir(parents=True)
+    with pytest.raises(fnn.CheckpointError, match=r"expected to save the end of the run in .*\.trained") as caught:
+        run(epochs=1, checkpoints=tmp_path / "run")
+    assert caught.value.trained.history.loss.shape == (1,)
+    assert not _orbax_lock.locked()
+    assert not list((tmp_path / "run" / "000000000003").iterdir())
+
+
+def test_a_run_of_an_iterator_that_is_done_is_done(tmp_path):
+    """Its batches can be read once, and are not compared."""
+    settings = {"data": iter(batches()), "epochs": 1, "checkpoints": tmp_path}
+    whole = stream(**settings)
+    again = stream(**settings | {"data": iter(batches())})
+    assert bits(again) == bits(whole)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import funcnn as fnn
-from funcnn.training.divergence import Largest, Sizes, are_finite, divergence_message
+from funcnn.training.divergence import Largest, Sizes, are_finite, divergence_message, last_finite
+from funcnn.training.steps import Carry
 from tests.training.runs import X, Y, batches, run, stream
 
 MODEL = fnn.mlp((3, 8, 1))
@@ -74,3 +75,39 @@ def test_streams_can_do_their_steps_again_after_many_batches():
     many = batches(8) * 20
     error = diverged(stream, data=many, optimizer=fnn.sgd(60.0), epochs=5)
     assert are_finite(error.trained.params)
+
+
+def test_a_model_without_parameters_diverges_too():
+    error = diverged(model=fnn.tanh, data=(X[:, :1], 10 * Y * jnp.sqrt(jnp.finfo(Y.dtype).max)))
+    assert error.step == 1
+    assert "the loss is inf" in str(error)
+    assert "the largest gradient 0 in nothing, the largest parameter 0 in nothing" in str(error)
+
+
+def test_a_state_that_begins_infinite_may_stay_so():
+    """The largest input so far begins at −∞."""
+
+    def forward(params, state, x, *, train, key=None):
+        return x, state, ()
+
+    largest = fnn.Layer(lambda key: ((), jnp.array(-jnp.inf)), forward, lambda residuals, dy: ((), dy))
+    trained = run(model=fnn.serial(largest, fnn.linear(3, 1)))
+    assert np.isneginf(trained.state[0])
+    assert trained.history.loss.shape == (6,)
+
+
+@pytest.mark.parametrize("broken", [12, 21, 36])
+def test_the_newest_finite_step_is_found_in_few_repetitions(broken):
+    """``broken`` is the first position whose parameters are not finite, among those from 11 to 36."""
+    asked = []
+
+    def replay(carry, start, stop):
+        assert carry.state == start
+        asked.append((start, stop))
+        return Carry(jnp.array(jnp.nan if stop >= broken else 1.0), stop, ())
+
+    carry, position = last_finite(replay, Carry(jnp.array(1.0), 11, ()), 11, 36)
+    assert (position, carry.state) == (broken - 1, broken - 1)
+    assert len(asked) <= 6
+    carry, position = last_finite(replay, carry, position, broken - 1)
+    assert position == broken - 1

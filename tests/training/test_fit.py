@@ -188,6 +188,23 @@ class TestStreams:
         with pytest.raises((ValueError, TypeError), match=message):
             stream(**{"epochs": 2} | changes)
 
+    def test_validation_that_cannot_be_read_again_ends_the_run(self):
+        class Once:
+            """Its batches are used up by the check before training."""
+
+            def __init__(self):
+                self.left = batches()
+
+            def __iter__(self):
+                while self.left:
+                    yield self.left.pop()
+
+        once = Once()
+        with pytest.raises(
+            ValueError, match=r"fit\(validation\): expected .* that can be read again, got an empty one"
+        ):
+            stream(validation=once, callbacks=[lambda progress: None])
+
     def test_labels_outside_the_classes_are_refused_in_any_batch(self, as_for_users):
         labelled = [(x, np.zeros(len(x), int) + (5 if number == 2 else 0)) for number, (x, _) in enumerate(batches())]
         with pytest.raises(ValueError, match="expected class labels from 0 to 1, got 5"):
@@ -271,6 +288,7 @@ def early_stopping(*settings, **more):
         ({"checkpoints": fnn.Checkpoints("x", every=0)}, ValueError, r"Checkpoints\(every\)"),
         ({"checkpoints": fnn.Checkpoints("x", damaged="ignore")}, ValueError, "expected 'refuse' or 'previous'"),
         ({"checkpoints": __file__}, ValueError, "expected a folder, got the file"),
+        ({"checkpoints": fnn.Checkpoints(3)}, TypeError, r"Checkpoints\(folder\): expected a path, got 3"),
         (
             {"callbacks": [fnn.JSONLines("no/such/log.jsonl")]},
             ValueError,

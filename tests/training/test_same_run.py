@@ -1,5 +1,9 @@
 """What is the same run: single changes are refused by name, and what changes no number resumes bit by bit."""
 
+import functools
+import json
+from importlib import metadata
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +14,7 @@ import funcnn as fnn
 from funcnn._numerics.precision import enable_x64
 from funcnn.training.program import held_settings, program_digest
 from tests.training.runs import X, Y, batches, bits, run, stream
+from tests.training.test_checkpoints import change_description
 
 NUMPY = (np.asarray(X, np.float64), np.asarray(Y, np.float64))  # of the precision of each run
 
@@ -150,6 +155,40 @@ def test_other_versions_are_a_warning(tmp_path, monkeypatch):
         run(epochs=2, checkpoints=tmp_path)
 
 
+def test_another_version_may_trace_the_same_functions_to_another_program(tmp_path):
+    run(epochs=1, checkpoints=tmp_path)
+    first, second = (tmp_path / f"{step:012d}" for step in (3, 6))
+    change_description(first, lambda description: description["programs"].update(loss="another program"))
+    with pytest.raises(fnn.CheckpointError, match="of another: the loss's forward pass differs"):
+        run(epochs=2, checkpoints=tmp_path)
+    change_description(first, lambda description: description["versions"].update(jax="0.0.1"))
+    with pytest.warns(UserWarning, match=r"jax 0\.0\.1, got jax"):
+        resumed = run(epochs=2, checkpoints=tmp_path)
+    assert bits(resumed) == bits(run(epochs=2))
+    change_description(second, lambda description: description["versions"].update(jax="0.0.1"))
+    with pytest.raises(fnn.CheckpointError, match=r"of another: learning rate 0\.01 in the checkpoint, 0.02 here"):
+        run(epochs=2, checkpoints=tmp_path, optimizer=fnn.adam(0.02))
+
+
+def test_batches_that_do_not_fit_the_loss_of_this_run_are_named(tmp_path, as_for_users):
+    labelled = [(x, np.zeros(len(x), int)) for x, _ in batches()]
+    changes = {"model": fnn.mlp((3, 2)), "checkpoints": tmp_path}
+    stream(data=labelled, loss=fnn.softmax_cross_entropy, epochs=1, **changes)
+    values = [(x, np.zeros((len(x), 2), x.dtype)) for x, _ in batches()]
+    with pytest.raises(fnn.CheckpointError, match="of another: its batches don't fit this model: mean_squared_error"):
+        stream(data=values, epochs=2, **changes)
+
+
+def test_a_copy_of_the_sources_has_an_unknown_version(tmp_path, monkeypatch):
+    def not_installed(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", not_installed)
+    run(epochs=1, checkpoints=tmp_path)
+    about = json.loads((tmp_path / "000000000003" / "about" / "metadata").read_text())
+    assert about["versions"] == {"jax": jax.__version__, "funcnn": "unknown", "device": jax.default_backend()}
+
+
 def test_digests_hold_constants_and_no_names():
     table = np.arange(3.0)
     x = jnp.ones(3)
@@ -164,3 +203,47 @@ def test_digests_hold_constants_and_no_names():
     others = [scaled(table + 1e-6, 0.5), scaled(table, 0.50001), lambda values: values]
     assert len({program_digest(each, x) for each in [scaled(table, 0.5), *others]}) == 4
     assert held_settings(scaled(table, 0.5)) == {"size": 0.5}
+
+
+def test_digests_hold_no_addresses_of_functions():
+    def reduced(combine):
+        return lambda x: jax.lax.reduce(x, jnp.zeros((), x.dtype), combine, (0,))
+
+    def larger(factor):
+        return reduced(lambda a, b: jnp.maximum(a, b * jnp.asarray(factor, b.dtype)))
+
+    x = jnp.ones(3)
+    assert program_digest(larger(1.5), x) == program_digest(larger(1.5), x)
+    assert program_digest(larger(1.5), x) != program_digest(larger(1.6), x)
+
+
+class Schedule:
+    """A schedule as some write it: its settings are attributes, and its method is passed on."""
+
+    def __init__(self, rate):
+        self.rate = rate
+        self.kind = None
+
+    def at(self, step):
+        return self.rate
+
+
+def test_settings_are_found_wherever_a_function_holds_them():
+    def scaled(step, rate, by=1.0):
+        return by * rate
+
+    def unfinished():
+        def function(step):
+            return late, early
+
+        early = 0.25
+        yield function
+        late = None
+
+    compiled = jax.jit(functools.partial(scaled, rate=0.125))
+    assert held_settings(functools.partial(scaled, 3, rate=0.5, by=2.0)) == {"rate": 0.5, "by": 2.0}
+    assert held_settings(compiled) == {"rate": 0.125}
+    assert held_settings(Schedule(0.75).at) == {"rate": 0.75}
+    assert held_settings(next(unfinished())) == {"early": 0.25}
+    table = {"small": 1, "large": {"decay": 0.9}}
+    assert held_settings(lambda step: table) == {"small": 1, "decay": 0.9}
