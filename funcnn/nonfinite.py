@@ -137,9 +137,12 @@ def _report(direction, value, event: Event, forward: Program, visited) -> Nonfin
         steps.insert(0, _step(event))
         event = event.before
     if event.equation is None:
+        what, cure = "an argument", "Check the data before the call."
+        if event.is_constant:
+            what, cure = "a constant", "Write a finite number in its place, or fill the table that it is in."
         return NonfiniteReport(
-            False, direction, value, "an argument", reason="an argument of the function is not finite itself",
-            place=_index(event.output), steps=tuple(steps), cure="Check the data before the call.",
+            False, direction, value, what, reason=f"{what} of the function is not finite itself",
+            place=_index(event.output), steps=tuple(steps), cure=cure,
         )  # fmt: skip
     source = _forward_operation(event, visited) if direction == "backward" else None
     place = event.place

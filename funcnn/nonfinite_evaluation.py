@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnn._numerics.program import Program, bind, callee, scan_counts, trace
+from funcnn._numerics.program import Program, bind, callee, scan_counts, traced
 from funcnn.gradcheck.engine.pullbacks import Arguments
 from funcnn.gradcheck.explanation.location import Location, call_stack, location
 from funcnn.nonfinite_reasons import SINGULAR
@@ -21,7 +21,8 @@ _JAX = str(Path(jax.__file__).parent)
 class Event(NamedTuple):
     """The operation that gave the first NaN or infinity of its kind; ``before`` is where its infinite operand is from.
 
-    ``equation`` is ``None`` if an argument of the function isn't finite itself. ``place`` is the equation's line.
+    ``equation`` is ``None`` if an argument or a constant of the function isn't finite itself. ``place`` is the
+    equation's line.
     """
 
     equation: Any
@@ -29,6 +30,7 @@ class Event(NamedTuple):
     output: Any
     before: "Event | None" = None
     place: Location = _NOWHERE
+    is_constant: bool = False
 
 
 class Run(NamedTuple):
@@ -72,7 +74,7 @@ class Value(NamedTuple):
 
 def trace_function(function: Callable[..., Any], arguments: Arguments) -> Program:
     """Return the program of a function."""
-    return _traced(lambda floating: function(*arguments.filled(floating)), arguments)
+    return traced(lambda floating: function(*arguments.filled(floating)), arguments.floating)
 
 
 def trace_gradient(function: Callable[..., Any], arguments: Arguments) -> Program:
@@ -86,15 +88,7 @@ def trace_gradient(function: Callable[..., Any], arguments: Arguments) -> Progra
         outputs, pullback = jax.vjp(floating_outputs, floating)
         return pullback([jnp.ones_like(output) for output in outputs])[0]
 
-    return _traced(gradient, arguments)
-
-
-def _traced(function: Callable[..., Any], arguments: Arguments) -> Program:
-    program = trace(function, arguments.floating)
-    if program is None:
-        jax.make_jaxpr(function)(arguments.floating)  # raises the caller's own error
-        raise TypeError("find_nonfinite(function): expected a function that JAX can trace, got one that it can't.")
-    return program
+    return traced(gradient, arguments.floating)
 
 
 def given_values(arguments: Arguments) -> list[Value]:
@@ -126,7 +120,7 @@ def evaluate(jaxpr: Any, inputs: Sequence[Value], run: Run) -> list[Value]:
 def _constant(value: Any) -> Value:
     """Return a constant. Its infinities are meant, such as those of a mask."""
     tagged = _tag(value, None, ())
-    return tagged._replace(infinity=None)
+    return Value(tagged.array, tagged.nan and tagged.nan._replace(is_constant=True))
 
 
 def _apply(equation: Any, arguments: list[Value], run: Run) -> list[Value]:

@@ -130,7 +130,7 @@ def reason_of(name: str, entries: Sequence[float | None], value: str) -> Reason:
                           else f"{name} outside its domain", _EDGE)  # fmt: skip
         case "acosh":
             return Reason("acosh below 1", "keep the argument above 1 + 1e-6")
-        case "cholesky" | "lu" | "eigh" | "triangular_solve":
+        case "cholesky" | "lu" | "eigh" | "triangular_solve" | "custom_linear_solve":
             return Reason(f"{name} of a matrix that has no such factors or is singular",
                           "add a small multiple of the identity to the matrix")  # fmt: skip
         case "convert_element_type":

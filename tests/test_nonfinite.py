@@ -103,6 +103,67 @@ def in_jit(x):
     return jax.jit(lambda x: jnp.sqrt(x) * 2)(x)  # here
 
 
+def where_exp(x):
+    return jnp.where(x > 100, F32(0), jnp.exp(x))  # here
+
+
+def power_of_negative(x):
+    return x ** F32(0.5)  # here
+
+
+def negative_power(x):
+    return x**-2  # here
+
+
+def beyond_the_edge(x):
+    return jnp.arccos(x)  # here
+
+
+def below_one(x):
+    return jnp.arccosh(x)  # here
+
+
+def no_factors(x):
+    return jnp.linalg.cholesky(-jnp.diag(x))  # here
+
+
+def singular_matrix(x):
+    return jnp.linalg.solve(jnp.diag(x), x)  # here
+
+
+def largest_of_none(x):
+    return x[:0].max(initial=-jnp.inf)  # here
+
+
+def quotient_of_masks(x):
+    y = jnp.where(x > 1, x, F32(jnp.inf))
+    return y / y.sum()  # here
+
+
+def product_with_a_mask(x):
+    return x * F32(jnp.inf)  # here
+
+
+def cosine_of_a_mask(x):
+    return jnp.cos(jnp.where(x > 1, x, F32(jnp.inf)))  # here
+
+
+def sum_of_masks(x):
+    return jnp.where(x > 1, F32(jnp.inf), F32(-jnp.inf)).sum()  # here
+
+
+def large_product(x):
+    return x * F32(1e38) * F32(1e38)  # here
+
+
+def in_a_while_loop(x):
+    def body(carry):
+        number, y = carry
+        return number + 1, jnp.log(y)  # here
+
+    return jax.lax.while_loop(lambda carry: carry[0] < 2, body, (0, x))[1]
+
+
 SITUATIONS = [
     (where_sqrt, X, "backward", "sqrt", "double where"),
     (where_log, X, "backward", "log", "double where"),
@@ -124,6 +185,20 @@ SITUATIONS = [
     (in_a_scan, X, "forward", "log", "log_softmax"),
     (in_a_branch, X, "forward", "log", "log_softmax"),
     (in_jit, X, "backward", "sqrt", "1e-12"),
+    (where_exp, LARGE, "backward", "exp", "double where"),
+    (power_of_negative, NEGATIVE, "forward", "pow", "choose the base before the power"),
+    (negative_power, X, "forward", "integer_pow", "choose the base before the power"),
+    (beyond_the_edge, X, "forward", "acos", "jnp.clip(x, -1 + 1e-6, 1 - 1e-6)"),
+    (below_one, X, "forward", "acosh", "above 1 + 1e-6"),
+    (no_factors, X, "forward", "cholesky", "a small multiple of the identity"),
+    (singular_matrix, X, "forward", "custom_linear_solve", "a small multiple of the identity"),
+    (largest_of_none, X, "forward", "reduce_max", "jnp.finfo"),
+    (quotient_of_masks, X, "forward", "div", "logsumexp"),
+    (product_with_a_mask, X, "forward", "mul", "choose the factor before the product"),
+    (cosine_of_a_mask, X, "forward", "cos", "jnp.finfo"),
+    (sum_of_masks, X, "forward", "reduce_sum", "jnp.finfo"),
+    (large_product, X, "forward", "mul", "wider dtype"),
+    (in_a_while_loop, X, "forward", "log", "log_softmax"),
 ]
 
 
@@ -174,6 +249,40 @@ def test_a_function_of_a_library_has_no_line_of_ours():
 def test_an_argument_that_is_not_finite_is_named():
     report = fnn.find_nonfinite(lambda x: x * 2, jnp.array([1.0, np.nan], F32))
     assert "argument" in report.reason
+
+
+def test_a_constant_that_is_not_a_number_is_no_argument():
+    report = fnn.find_nonfinite(lambda x: jnp.where(x > 1, x, F32(jnp.nan)), X)
+    assert (report.direction, report.primitive) == ("forward", "a constant")
+    table = np.array([1.0, 2.0, np.nan], np.float32)
+    report = fnn.find_nonfinite(lambda x: jnp.where(x > 1, x * table, F32(0)), X)
+    assert (report.direction, report.primitive, report.place) == ("backward", "a constant", (2,))
+    assert report.reason == "a constant of the function is not finite itself"
+    assert "in its place" in report.cure
+
+
+@pytest.mark.parametrize("function", [jnp.argmax, lambda x: {"count": 3}], ids=["a place", "a number"])
+def test_without_floating_outputs_there_is_nothing_to_find(function):
+    assert fnn.find_nonfinite(function, X).ok
+
+
+def test_a_long_loop_is_one_operation(monkeypatch):
+    monkeypatch.setattr("funcnn.nonfinite_evaluation._MAX_STEPS", 3)
+
+    def function(x, is_on):
+        return jax.lax.while_loop(lambda carry: carry[0] < 99, lambda carry: (carry[0] + 1, carry[1] * 1e9, is_on),
+                                  (0, x, is_on))[1]  # fmt: skip
+
+    report = fnn.find_nonfinite(function, X, True)
+    assert (report.direction, report.value, report.primitive) == ("forward", "infinity", "while")
+    assert [operand.value for operand in report.operands if operand.dtype == "bool"] == [""]
+    assert "2 in float32[3]" in str(report)
+
+
+def test_operands_of_another_shape_are_shown_by_their_range():
+    report = fnn.find_nonfinite(sum_of_masks, X)
+    assert [operand.value for operand in report.operands] == ["from -inf to inf"]
+    assert "reduce_sum of float32[3] from -inf to inf" in str(report)
 
 
 def test_bad_calls(as_for_users):

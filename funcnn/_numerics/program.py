@@ -154,9 +154,14 @@ def default_rule(equation: Any, arguments: list, place: Place) -> None:
 def trace(function: Callable[[PyTree], PyTree], tree: PyTree) -> Program | None:
     """The program of ``function``; ``None`` where it can't be traced, as one that computes in NumPy can't."""
     try:
-        jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(tree)
+        return traced(function, tree)
     except Exception:  # whatever NumPy or the function raises at a tracer
         return None
+
+
+def traced(function: Callable[[PyTree], PyTree], tree: PyTree) -> Program:
+    """The program of ``function``. What the function raises at a tracer is raised."""
+    jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(tree)
     return Program(jaxpr, jax.tree.structure(shapes))
 
 
