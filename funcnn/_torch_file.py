@@ -53,8 +53,9 @@ def read_torch_file(file: Path) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(file) as archive:
             content = _load(file, archive)
-    except (zipfile.BadZipFile, pickle.UnpicklingError, EOFError, LookupError, TypeError, OSError, RecursionError,
-            AttributeError, OverflowError, MemoryError) as error:  # fmt: skip
+    except _NoStateDictError:
+        raise
+    except Exception as error:  # whatever zipfile, pickle or NumPy raises at broken bytes
         raise _error(file, f"a damaged archive ({type(error).__name__}: {error})") from error
     for key in _NESTED:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -67,8 +68,12 @@ def read_torch_file(file: Path) -> dict[str, np.ndarray]:
     return tensors
 
 
-def _error(file: Path, came: str) -> ValueError:
-    return ValueError(
+class _NoStateDictError(ValueError):
+    """The content of a file, as far as it was read, is no state_dict."""
+
+
+def _error(file: Path, came: str) -> _NoStateDictError:
+    return _NoStateDictError(
         f"load_torch(path): expected a file of torch.save(module.state_dict(), path), got {file} with {came}. "
         "Save the state_dict again."
     )

@@ -374,7 +374,7 @@ def _check_same_tensors(file: Path, tensors: Mapping[str, Any], expected: dict[s
             raise error(f"{name}, {describe(like)}", f"no such tensor (others: {rest})")
         array = tensors[name]
         if array.shape != like.shape:
-            transposed = array.ndim == 2 and array.shape[::-1] == like.shape
+            transposed = len(array.shape) == 2 and array.shape[::-1] == like.shape
             advice = ["Transpose it: PyTorch keeps (out_features, in_features)."] if transposed else []
             raise error(f"{name} of shape {like.shape}", str(array.shape), *advice)
         if _kind(array.dtype) != _kind(like.dtype):

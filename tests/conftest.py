@@ -12,7 +12,7 @@ import jax
 import jaxtyping
 import pytest
 
-from tests import durations
+from tests import durations, torch_archive
 
 jax.config.update("jax_enable_x64", os.environ.get("JAX_ENABLE_X64", "1").lower() not in ("0", "false"))
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -120,3 +120,9 @@ def untouched_configuration():
     before = jax.config.read("jax_enable_x64")
     yield
     jax.config.update("jax_enable_x64", before)
+
+
+@pytest.fixture
+def save_torch(tmp_path, monkeypatch):
+    """Write tensors as ``torch.save`` does."""
+    return torch_archive.writer(tmp_path, monkeypatch)

@@ -1,11 +1,4 @@
-"""Weights of PyTorch: its file format, its layouts, and what a mismatch says."""
-
-import io
-import pickle
-import sys
-import types
-import zipfile
-from collections import OrderedDict
+"""Weights of PyTorch: its layouts, and what a mismatch says."""
 
 import jax
 import jax.numpy as jnp
@@ -15,68 +8,10 @@ from jax import lax
 from safetensors.numpy import save_file
 
 import funcnn as fnn
+from funcnn._numerics.precision import enable_x64
 from tests.cases import WIDEST, largest_gap
 
 RNG = np.random.default_rng(0)
-
-
-class _Storage:
-    def __init__(self, array):
-        self.array = array
-
-
-class _Tensor:
-    """What PyTorch pickles for a tensor: a function, a storage, an offset, a size and strides."""
-
-    def __init__(self, array):
-        self.array = np.ascontiguousarray(array, np.float32)
-
-    def __reduce__(self):
-        strides = tuple(step // 4 for step in self.array.strides)
-        arguments = (_Storage(self.array), 0, self.array.shape, strides, False, OrderedDict())
-        return sys.modules["torch._utils"]._rebuild_tensor_v2, arguments
-
-
-class _Pickler(pickle.Pickler):
-    def __init__(self, stream):
-        super().__init__(stream, protocol=2)
-        self.storages = []
-
-    def persistent_id(self, value):
-        if not isinstance(value, _Storage):
-            return None
-        self.storages.append(value.array)
-        storage_type = sys.modules["torch"].FloatStorage
-        return ("storage", storage_type, str(len(self.storages) - 1), "cpu", value.array.size)
-
-
-@pytest.fixture
-def save_torch(tmp_path, monkeypatch):
-    """Write tensors as ``torch.save`` does."""
-    torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
-
-    def _rebuild_tensor_v2():
-        raise AssertionError
-
-    _rebuild_tensor_v2.__module__, _rebuild_tensor_v2.__qualname__ = "torch._utils", "_rebuild_tensor_v2"
-    utils._rebuild_tensor_v2 = _rebuild_tensor_v2
-    torch._utils = utils
-    torch.FloatStorage = type("FloatStorage", (), {"__module__": "torch"})
-    monkeypatch.setitem(sys.modules, "torch", torch)
-    monkeypatch.setitem(sys.modules, "torch._utils", utils)
-
-    def save(tensors, name="weights.pt"):
-        stream = io.BytesIO()
-        pickler = _Pickler(stream)
-        pickler.dump(OrderedDict((key, _Tensor(array)) for key, array in tensors.items()))
-        with zipfile.ZipFile(tmp_path / name, "w") as archive:
-            archive.writestr("weights/data.pkl", stream.getvalue())
-            archive.writestr("weights/byteorder", b"little")
-            for number, array in enumerate(pickler.storages):
-                archive.writestr(f"weights/data/{number}", array.tobytes())
-        return tmp_path / name
-
-    return save
 
 
 def drawn(*shape):
@@ -192,6 +127,7 @@ def test_other_tensors_of_a_gpt_are_named(more, message, save_torch):
         fnn.load_torch(save_torch(tensors | more), GPT)
 
 
+PLAIN = {"weight": drawn(4, 3), "bias": drawn(4)}
 LINEARS = {"0.weight": drawn(4, 3), "0.bias": drawn(4), "2.weight": drawn(1, 4), "2.bias": drawn(1)}
 
 
@@ -213,26 +149,36 @@ def test_every_mismatch_is_named(tensors, message, save_torch, as_for_users):
         fnn.load_torch(save_torch(tensors), fnn.serial(fnn.linear(3, 4), fnn.tanh, fnn.linear(4, 1)))
 
 
-class _Call:
-    def __reduce__(self):
-        return print, ("code of the file ran",)
+def test_the_scale_of_an_rms_norm(save_torch):
+    scale = drawn(3)
+    params, _ = fnn.load_torch(save_torch({"norm.weight": scale}), fnn.rms_norm(3))
+    assert largest_gap(params.scale, scale) == 0
 
 
-def test_no_code_of_the_file_runs(tmp_path, capsys):
-    file = tmp_path / "hostile.pt"
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("x/data.pkl", pickle.dumps({"weight": _Call()}, protocol=2))
-    with pytest.raises(ValueError, match=r"builtin.*print is no part of a state_dict"):
-        fnn.load_torch(file, fnn.linear(3, 4))
-    assert capsys.readouterr().out == ""
+@pytest.mark.parametrize(
+    ("model", "tensors", "message"),
+    [
+        (fnn.rnn(3, 4), PLAIN, r"a layer whose layout in PyTorch is known, not RecurrentParams for rnn"),
+        (
+            fnn.linear(3, 4)._replace(init=lambda key: (fnn.linear(3, 4).init(key)[0], jnp.zeros(2))),
+            PLAIN,
+            "a state whose layout in PyTorch is known, not ",
+        ),
+        (fnn.conv2d(3, 4, 2), PLAIN | {"weight": drawn(4)}, r"of shape \(2, 2, 3, 4\) for conv2d, got shape \(4,\)"),
+        (fnn.linear(3, 4), PLAIN | {"bias": np.arange(4)}, "bias of a floating dtype for linear, got int64"),
+    ],
+    ids=["layer", "state", "kernel of a vector", "integers"],
+)
+def test_what_has_no_place_in_a_layer_is_named(model, tensors, message, tmp_path, as_for_users):
+    save_file(tensors, str(tmp_path / "weights.safetensors"))
+    with pytest.raises(ValueError, match=rf"load_torch\(model\): expected .*{message}"):
+        fnn.load_torch(tmp_path / "weights.safetensors", model)
 
 
-@pytest.mark.parametrize("content", [b"PK\x03\x04 broken", b"", b"\x00" * 20], ids=["zip", "empty", "zeros"])
-def test_damaged_files_are_refused(content, tmp_path):
-    file = tmp_path / "damaged.pt"
-    file.write_bytes(content)
-    with pytest.raises(ValueError, match="damaged"):
-        fnn.load_torch(file, fnn.linear(3, 4))
+def test_64_bits_are_refused_where_jax_has_none(tmp_path):
+    save_file({name: array.astype(np.float64) for name, array in PLAIN.items()}, str(tmp_path / "wide.safetensors"))
+    with enable_x64(False), pytest.raises(ValueError, match=r"at most 32 bits \(or jax\.config.*, got float64"):
+        fnn.load_torch(tmp_path / "wide.safetensors", fnn.linear(3, 4))
 
 
 def test_a_missing_file_and_no_layer(tmp_path, as_for_users):

@@ -17,6 +17,8 @@ import pytest
 
 import funcnn as fnn
 from funcnn._initialization import initial_shapes
+from funcnn._numerics.precision import enable_x64
+from funcnn.training.results import Trained
 from funcnn.weights import load, save
 from tests.cases import KEY, LAYERS, MODELS, WIDEST, cast, drawn, named
 
@@ -158,6 +160,11 @@ HOSTILE = {
     "a negative size": (written({"a": entry([-1, -1], 4)}, bytes(4)), 0),
     "a fractional size": (written({"a": entry([0.5, 2], 4)}, bytes(4)), 0),
     "a tensor of 64 GiB": (written({"params.kernel": entry([2**34], 2**36)}), 2**36),
+    "a whole file of 64 GiB": (
+        WHOLE := written({"params.kernel": entry([2**17, 2**17], 2**36)}),
+        len(WHOLE) + 2**36,
+    ),
+    "two tensors in the same bytes": (written({"a": entry([1], 4), "b": entry([1], 4)}, bytes(4)), 0),
     "one name twice": (written(b'{"a":%b,"a":%b}' % ((json.dumps(entry([1], 4)).encode(),) * 2), bytes(4)), 0),
 }
 
@@ -260,11 +267,38 @@ def test_a_transposed_kernel_is_recognized(file):
         load(file, fnn.linear(3, 2))
 
 
-@pytest.mark.skipif(jax.config.read("jax_enable_x64"), reason="64-bit types are enabled")
 def test_64_bits_raise_if_jax_has_them_disabled(file):
     save(file, fnn.LinearParams(np.zeros((3, 2)), np.zeros(2)))
-    with pytest.raises(ValueError, match=r"of at most 32 bits, got float64.*jax_enable_x64"):
+    with enable_x64(False), pytest.raises(ValueError, match=r"of at most 32 bits, got float64.*jax_enable_x64"):
         load(file, fnn.linear(3, 2))
+
+
+def test_a_large_file_of_another_model_is_refused_by_its_header(tmp_path):
+    """Its tensors, 17 MB, are not read."""
+    rows = 2**21 + 1
+    save(tmp_path / "large", fnn.LinearParams(np.zeros((2, rows), np.float32), np.zeros(2, np.float32)))
+    with pytest.raises(ValueError, match=rf"params\.kernel of shape \({rows}, 2\), got \(2, {rows}\).*Transpose it"):
+        load(tmp_path / "large", fnn.linear(rows, 2))
+    save(tmp_path / "large", [np.zeros(rows, np.float32)] * 2)
+    one = fnn.identity._replace(init=lambda key: ([jnp.zeros(rows, jnp.float32)], ()))
+    with pytest.raises(ValueError, match=rf"got params\.1, float32 of shape \({rows},\), too"):
+        load(tmp_path / "large", one)
+
+
+def test_a_dtype_that_jax_does_not_have_is_named(file):
+    file.write_bytes(written({"params.kernel": entry([2], 1, "F4")}, bytes(1)))
+    with pytest.raises(ValueError, match=r"load\(path\): expected dtypes among BOOL, .*, got F4 at params\.kernel"):
+        load(file, fnn.linear(3, 2))
+
+
+def test_a_whole_trained_is_refused(tmp_path, as_for_users):
+    params, state = weights()
+    trained = Trained(params, state, (), None)
+    with pytest.raises(
+        TypeError, match=r"save\(params\): .* got a whole Trained\. Pass trained\.params, trained\.state"
+    ):
+        save(tmp_path / "trained", trained)
+    assert names(tmp_path) == []
 
 
 BAD_LEAVES = {
