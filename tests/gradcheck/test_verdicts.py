@@ -101,15 +101,33 @@ def test_counters_words_and_functions_among_the_parameters_are_passed_on():
     ("loss", "gradient", "message"),
     [
         (lambda w: (w**2).sum(), lambda w: ((w**2).sum(), 2 * w), r"\(loss, gradients\)\. Pass lambda \*args: .*\[1\]"),
+        (lambda w: (w**2).sum(), lambda w: (2 * w, (w**2).sum()), r"\(gradients, loss\)\. Pass lambda \*args: .*\[0\]"),
+        (lambda w: (w**2).sum(), lambda w: (1.0, (w, w)), "expected the tree structure of the parameters"),
         (lambda w: ((w**2).sum(), w), lambda w: 2 * w, r"\(loss, auxiliary\)\. Pass lambda \*args: .*\[0\]"),
         (lambda w: w, lambda w: (w**2).sum(), "were loss_fn and grad_fn exchanged"),
         (lambda w: w.sum() > 0, lambda w: w, "expected a function that returns a scalar"),
     ],
-    ids=["value and gradient", "auxiliary", "exchanged", "truth"],
+    ids=["value and gradient", "gradient and value", "another pair", "auxiliary", "exchanged", "truth"],
 )
 def test_results_in_another_form_are_recognized(loss, gradient, message):
     with pytest.raises(ValueError, match=message):
         fnn.check_gradients(loss, gradient, jnp.ones(2))
+
+
+def test_numbers_of_python_are_parameters():
+    params = {"w": X[0], "b": 2.0}
+    report = fnn.check_gradients(
+        lambda p: (p["b"] * p["w"]).sum(), lambda p: {"w": jnp.full(3, p["b"]), "b": -p["w"].sum()}, params
+    )
+    assert [(leaf.path, leaf.shape, leaf.cause) for leaf in report.leaves] == [
+        ("['b']", (), "sign"), ("['w']", (3,), None),
+    ]  # fmt: skip
+
+
+def test_a_function_without_a_signature_raises_its_own_error():
+    """``max`` is written in C, and takes other forms of arguments than any signature tells."""
+    with pytest.raises(TypeError, match="iteration over a 0-d array"):
+        fnn.check_gradients(max, lambda w: w, jnp.ones(()))
 
 
 def test_a_wrong_signature_of_a_vjp_is_named():
