@@ -2,9 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import funcnn as fnn
+from funcnn._numerics.precision import enable_x64
 from tests.cases import KEY, WIDEST
 
 pytestmark = pytest.mark.usefixtures("as_for_users")
@@ -17,6 +19,17 @@ NAN = X.at[4, 1].set(jnp.nan)
 
 def forward_of(model, x):
     return model.forward(*model.init(KEY), x, train=False)
+
+
+CROSS_ENTROPY = fnn.softmax_cross_entropy
+SINGLE = np.asarray(X[:2], np.float32)
+LARGE_LABELS = np.array([0, 2**40])
+
+
+def narrowly(call):
+    """Call where JAX has no 64-bit types."""
+    with enable_x64(False):
+        return call()
 
 
 BAD_CALLS = {
@@ -178,6 +191,63 @@ BAD_CALLS = {
         lambda: fnn.mlp((3, 4, 2), normalization=fnn.batch_norm(4)),
         TypeError,
         r"mlp\(normalization\): expected a function, got .*normalization=batch_norm",
+    ),
+    "an activation's facts as a word": (
+        lambda: fnn.activation_layer(fnn.relu_forward, fnn.relu_backward, "relu"),
+        TypeError,
+        r"activation_layer\(spec\): expected a LayerSpec, got 'relu'. Pass LayerSpec\('name'\)",
+    ),
+    "a way of decoding by a word": (
+        lambda: fnn.LayerSpec("last", decoding="together"),
+        ValueError,
+        r"LayerSpec\(decoding\): expected Decoding\(start, advance\), 'alone' or None, got 'together'",
+    ),
+    "a kernel of three axes": (
+        lambda: fnn.linear_forward(fnn.LinearParams(jnp.ones((2, 3, 2)), jnp.ones(2)), X),
+        ValueError,
+        r"linear: expected a kernel of shape \(in_features, out_features\), got \(2, 3, 2\)",
+    ),
+    "samples in columns": (
+        lambda: forward_of(fnn.linear(6, 2), X),
+        ValueError,
+        r"expected x of shape \(batch, 6\), got \(6, 3\)\..* Samples are rows: where they are columns, pass x\.T\.",
+    ),
+    "a divergence of one row": (
+        lambda: fnn.kl_divergence.forward(X[0], X[0]),
+        ValueError,
+        r"kl_divergence: expected a prediction of shape \(batch, \.\.\., classes\), got \(3,\)",
+    ),
+    "a truth for the ignored label": (
+        lambda: fnn.softmax_cross_entropy_with(ignore_label=True),
+        TypeError,
+        r"softmax_cross_entropy_with\(ignore_label\): expected a Python integer or None, got True",
+    ),
+    "an array of half a unit": (
+        lambda: fnn.linear(jnp.array(2.5), 2),
+        TypeError,
+        r"linear\(in_features\): expected a positive integer, got Array\(2\.5",
+    ),
+    "labels that 32 bits don't hold": (
+        lambda: narrowly(
+            lambda: fnn.evaluate(CLASSIFIER, CROSS_ENTROPY, *CLASSIFIER.init(KEY), (SINGLE, LARGE_LABELS))
+        ),
+        ValueError,
+        r"expected integers from -2147483648 to 2147483647, got 0 to 1099511627776\. Renumber them, or enable 64",
+    ),
+    "numbers that float32 doesn't hold": (
+        lambda: narrowly(lambda: fnn.predict(CLASSIFIER, *CLASSIFIER.init(KEY), np.full((2, 3), 1e39))),
+        ValueError,
+        r"expected numbers that float32 holds, got 1e\+39\. Divide them first",
+    ),
+    "parameters of an optimizer that are words": (
+        lambda: fnn.check_optimizer(fnn.sgd(0.1), fnn.sgd(0.1), {"w": "relu"}),
+        TypeError,
+        r"expected floating parameters, got 'relu' of type str at \['w'\]\. An optimizer has no update for it",
+    ),
+    "traced parameters of an optimizer": (
+        lambda: jax.jit(lambda w: fnn.check_optimizer(fnn.sgd(0.1), fnn.sgd(0.1), w).ok)(X),
+        TypeError,
+        r"expected arrays, got tracers\. Call it outside jit, vmap and grad",
     ),
     "a skip that is a word": (lambda: fnn.mlp((3, 4, 2), skip="no"), TypeError, r"mlp\(skip\): expected True or False"),
     "an initializer by its name": (

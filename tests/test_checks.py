@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from funcnn._checks import errors_at
+from funcnn._checks import errors_at, errors_of
+from funcnn._optional import import_optional
 from funcnn._tree_checks import check_same_structure
 
 PARAMS = {"b1": np.zeros(5), "w1": np.zeros((3, 5))}
@@ -50,3 +51,22 @@ def test_places_are_added_to_plain_errors_alone():
         with pytest.raises(type(error)) as caught, errors_at("outer"), errors_at("inner"):
             raise error
         assert str(caught.value) == message
+
+
+def test_the_name_of_an_argument_is_added_to_plain_errors_alone():
+    class OwnError(ValueError):
+        pass
+
+    for error, message in ((ValueError("no"), "fit(data): no"), (OwnError("no"), "no")):
+        with pytest.raises(type(error)) as caught, errors_of("fit(data)"):
+            raise error
+        assert str(caught.value) == message
+
+
+def test_an_optional_library_that_lacks_one_of_its_own_says_so_itself(tmp_path, monkeypatch):
+    (tmp_path / "board_of_a_test.py").write_text("import event_files_of_a_test")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match=r"^No module named 'event_files_of_a_test'$"):
+        import_optional("board_of_a_test", "TensorBoard(folder)", "training")
+    with pytest.raises(ModuleNotFoundError, match=r"expected board, which isn't .* pip install 'funcnn\[training\]'"):
+        import_optional("board.of.no.test", "TensorBoard(folder)", "training")

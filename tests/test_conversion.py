@@ -1,5 +1,6 @@
 """What holds numbers is taken as numbers; words, dates and gaps are named where they are."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -41,6 +42,17 @@ def test_columns_of_several_dtypes_are_numbers():
     assert plain_array("x", frame[["member", "count"]].astype(object)).dtype == np.int64
 
 
+def test_objects_of_complex_numbers_and_of_arrays_of_one_number_are_numbers():
+    found = plain_array("x", np.array([1j, 2.0], object))
+    assert found.dtype == np.complex128
+    np.testing.assert_array_equal(found, [1j, 2.0])
+    ones = np.empty(2, object)
+    ones[:] = [jnp.array(1.5), jnp.array(3)]
+    found = plain_array("x", ones)
+    assert found.dtype == np.float64
+    np.testing.assert_array_equal(found, [1.5, 3.0])
+
+
 @pytest.mark.parametrize(
     ("value", "error", "message"),
     [
@@ -50,6 +62,11 @@ def test_columns_of_several_dtypes_are_numbers():
             r"got a gap in column 'age', row 1 \(1 in all\).*x\.fillna\(x\.mean\(\)\)",
         ),
         (np.array([[1.0, None]]), ValueError, r"got a gap at index \(0, 1\)"),
+        (
+            np.array([1.0, None, pandas.NA]),
+            ValueError,
+            r"at index \(1,\) \(2 in all\).*keep = pandas\.notna\(np\.asarray\(x",
+        ),
         (
             np.ma.masked_greater(NUMBERS, 4),
             ValueError,

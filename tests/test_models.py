@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import funcnn as fnn
-from tests.cases import KEY, WIDEST, LayerCase, drawn, relative_gap
+from funcnn.layers.traversal import leaf_layers
+from tests.cases import KEY, WIDEST, LayerCase, drawn, largest_gap, relative_gap
 
 X = jax.random.normal(KEY, (5, 3), WIDEST)
 
@@ -86,6 +87,19 @@ def test_gpt_has_the_parameters_of_gpt_2():
     assert count(fnn.gpt(50257, 1024, 768, 12, 12)) == 124_439_808
     assert count(fnn.gpt(50257, 1024, 1024, 16, 24)) == 354_823_168
     assert fnn.gpt(7, 6, 4, 2, 3) == fnn.gpt(7, 6, features=4, heads=2, layers=3)
+
+
+def test_a_cnn_without_pooling_computes_in_the_dtype_asked_for_and_ends_in_its_output_layer():
+    model = fnn.cnn(1, (2,), 3, pooling=None, output=fnn.softmax, compute_dtype=jnp.bfloat16)
+    names = [leaf.name.split(" ", 1)[1] for leaf in leaf_layers(model)]
+    assert names == ["conv2d", "relu", "global_avg_pool", "linear", "softmax"]
+    params, state = model.init(KEY)
+    x = jax.random.normal(KEY, (2, 6, 6, 1), WIDEST)
+    y = fnn.predict(model, params, state, x)
+    assert y.dtype == WIDEST
+    np.testing.assert_allclose(y.sum(axis=1), 1, rtol=1e-2)
+    wide = fnn.predict(fnn.cnn(1, (2,), 3, pooling=None, output=fnn.softmax), params, state, x)
+    assert 0 < largest_gap(y, wide) < 0.02
 
 
 def test_the_program_of_a_gpt_does_not_grow_with_its_layers():

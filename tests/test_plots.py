@@ -161,6 +161,23 @@ def test_matplotlib_is_imported_by_the_plots_alone_and_missed_with_advice(monkey
         fnn.plot_history(history([1.0]))
 
 
+def _forward_of_sequences(params, state, x, *, train, key=None):
+    y, new_state, residuals = MODEL.forward(params, state, x, train=train, key=key)
+    return y[:, None], new_state, residuals
+
+
+SEQUENCES = MODEL._replace(forward=_forward_of_sequences)
+
+
+def test_one_hot_targets_are_plotted_as_their_classes():
+    rows = jnp.eye(3)[DATA.y]
+    offsets = [
+        [collection.get_offsets().tolist() for collection in boundary(DATA.x, y).axes[0].collections]
+        for y in (DATA.y, rows)
+    ]
+    assert offsets[0] == offsets[1]
+
+
 @pytest.mark.usefixtures("as_for_users")
 @pytest.mark.parametrize(
     ("call", "message"),
@@ -176,6 +193,14 @@ def test_matplotlib_is_imported_by_the_plots_alone_and_missed_with_advice(monkey
             "a target for each of 30 samples",
         ),
         (lambda: fnn.plot_decision_boundary(MODEL, PARAMS, STATE, (DATA.x, DATA.x[:, :1])), "expected class labels"),
+        (
+            lambda: fnn.plot_decision_boundary(MODEL, PARAMS, STATE, (DATA.x, np.arange(30)), resolution=2),
+            r"plot_decision_boundary: expected at most \d+ classes, got 30\. Plot fewer",
+        ),
+        (
+            lambda: fnn.plot_decision_boundary(SEQUENCES, PARAMS, STATE, DATA, resolution=2),
+            r"plot_decision_boundary\(model\): expected outputs of shape \(samples, outputs\), got \(4, 1, 3\)",
+        ),
         (lambda: fnn.plot_kernels(np.ones((6, 2))), r"the product 6, got \(2, 2\)"),
         (lambda: fnn.plot_kernels(np.ones(6)), r"got \(6,\)"),
         (lambda: fnn.plot_kernels(np.ones((2, 2, 1, 3)), channel=1), "expected a channel from 0 to 0, got 1"),

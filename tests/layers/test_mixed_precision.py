@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import funcnn as fnn
+from funcnn._numerics.precision import enable_x64
 from tests.cases import KEY, WIDEST, cast, relative_gap
 
 X = jax.random.normal(KEY, (64, 4), WIDEST)
@@ -66,9 +67,8 @@ def test_a_small_update_is_not_rounded_away():
     assert abs(final[0] - final[1]) < abs(final[2] - final[1])
 
 
-@pytest.mark.skipif(jax.config.jax_enable_x64, reason="where 64-bit types are enabled nothing is cut")
 def test_a_dtype_that_would_be_cut_is_refused():
-    with pytest.raises(TypeError, match="expected a dtype that JAX is set to, got float64"):
+    with enable_x64(False), pytest.raises(TypeError, match="expected a dtype that JAX is set to, got float64"):
         fnn.mixed_precision(fnn.relu, jnp.float64)
 
 

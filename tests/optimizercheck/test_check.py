@@ -59,6 +59,7 @@ def test_the_report_as_text(dampened):
 
 def test_the_report_as_json(dampened):
     record = json.loads(dampened.to_json())
+    assert record == dampened.to_dict()
     assert record["cause"] == "dampening"
     assert record["sequences"][0]["step"] == 1
     assert set(record) == {"ok", "sequences", "cause", "detail", "diagnosis", "properties", "tolerance", "seconds"}
