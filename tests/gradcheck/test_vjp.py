@@ -260,3 +260,40 @@ def test_a_gradient_that_changes_from_call_to_call():
 
     report = fnn.check_gradients(lambda w: (w**2).sum(), gradient, X)
     assert "the same twice" in [entry.name for entry in report.properties if not entry.ok]
+
+
+def test_a_pullback_s_own_error_and_a_traced_check_are_errors_of_the_call(as_for_users):
+    def vjp(x):
+        def pullback(dy):
+            raise TypeError("mine")
+
+        return x, pullback
+
+    with pytest.raises(TypeError, match=r"^mine$"):
+        fnn.check_vjp(lambda x: x, vjp, X)
+    with pytest.raises(TypeError, match=r"check_vjp\(args\): expected arrays, got tracers\. Call it outside jit"):
+        jax.jit(lambda x: fnn.check_vjp(jnp.sin, lambda x: (x, lambda dy: (dy,)), x).ok)(X)
+
+
+def test_outputs_that_are_integers_alone_are_refused(as_for_users):
+    def count(x):
+        return (x > 0).sum()
+
+    with pytest.raises(
+        TypeError, match=r"check_vjp\(function\): expected at least one floating output to differentiate"
+    ):
+        fnn.check_vjp(count, lambda x: (count(x), lambda dy: (jnp.zeros_like(x),)), X)
+
+
+@pytest.mark.parametrize(("factor", "ok"), [(1.0, True), (1.5, False)])
+def test_outputs_that_are_integers_or_complex_have_their_cotangents(factor, ok):
+    """∂z/∂x of z = x² + i x³ pulls dz back to Re(dz (2x + 3i x²)), by JAX's convention; a count has no gradient."""
+
+    def function(x):
+        return jax.lax.complex(x**2, x**3), (x > 0).sum()
+
+    def vjp(x):
+        return function(x), lambda dy: (factor * (dy[0] * jax.lax.complex(2 * x, 3 * x**2)).real,)
+
+    report = fnn.check_vjp(function, vjp, X[0])
+    assert report.ok == ok, str(report)

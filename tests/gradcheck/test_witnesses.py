@@ -121,14 +121,35 @@ def first(x):
         (lambda x: jnp.abs(x - 2).sum(), lambda x: jnp.where(x >= 2, 1.5, -1.0).astype(x.dtype), False),
         (lambda x: jnp.clip(x, 1, 2).sum(), lambda x: ((x > 1) & (x < 2)).astype(x.dtype), True),
         (lambda x: jnp.clip(x, 1, 2).sum(), lambda x: ((x >= 1) & (x <= 2)).astype(x.dtype), True),
+        (lambda x: jax.lax.clamp(1.0, x, 2.0).sum(), lambda x: ((x > 1) & (x < 2)).astype(x.dtype), True),
+        (lambda x: jax.lax.clamp(1.0, x, 2.0).sum(), lambda x: ((x >= 1) & (x <= 2)).astype(x.dtype), True),
+        (lambda x: jax.lax.clamp(1.0, x, 2.0).sum(), lambda x: (x < 9).astype(x.dtype) * 1.5, False),
         (lambda x: jnp.where(x > 1, x, 2 * x - 1).sum(), lambda x: jnp.where(x >= 1, 1, 2).astype(x.dtype), True),
         (lambda x: jnp.linalg.norm(x - x), jnp.zeros_like, True),
     ],
-    ids=["max, first", "max, all", "abs", "abs, beyond", "clip, open", "clip, closed", "where", "norm at 0"],
+    ids=[
+        "max, first",
+        "max, all",
+        "abs",
+        "abs, beyond",
+        "clip, open",
+        "clip, closed",
+        "clamp, open",
+        "clamp, closed",
+        "clamp, beyond",
+        "where",
+        "norm at 0",
+    ],
 )
 def test_kinks_of_single_operations(loss, gradient, ok):
     report = fnn.check_gradients(loss, gradient, jnp.array([2.0, 1.0, 2.0, 1.5], WIDEST))
     assert report.ok == ok, str(report)
+
+
+def test_a_kink_of_a_scalar_is_named_without_an_index():
+    report = fnn.check_gradients(lambda x: jnp.maximum(x, 0.0), lambda x: jnp.ones_like(x), jnp.zeros((), WIDEST))
+    assert report.ok, str(report)
+    assert "On a kink: maximum at the scalar" in report.diagnosis
 
 
 def test_a_kink_inside_a_scan():

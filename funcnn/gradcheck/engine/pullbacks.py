@@ -61,6 +61,11 @@ class Question(NamedTuple):
         except Exception:  # code that JAX can't trace, such as NumPy's
             output = self.function(*arguments.whole)
             shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), jnp.result_type(leaf)), output)
+        if not any(jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in jax.tree.leaves(shapes)):
+            raise TypeError(
+                f"{self.name}(function): expected at least one floating output to differentiate, got "
+                f"{describe_tree(shapes)}, none of them floating. Return what a gradient is asked of."
+            )
         # By NumPy: compiling JAX's draws takes longer than most checks.
         random = np.random.default_rng([0, 0]) if self.key is None else numpy_generator(self.key)
         return _drawn(shapes, random), _drawn(shapes, random)
@@ -284,7 +289,7 @@ def _projected(output, cotangent):
     if is_concrete(*outputs, *cotangents):
         known = [(y, dy) for y, dy in pairs if jnp.issubdtype(jnp.result_type(dy), jnp.inexact)]
         total = sum((np.real(as_float64(y) * as_float64(dy)).sum() for y, dy in known), start=np.float64(0.0))
-        return total.astype(jnp.finfo(jnp.result_type(*outputs, *cotangents)).dtype)
+        return total.astype(jnp.finfo(jnp.result_type(*(leaf for pair in known for leaf in pair))).dtype)
     return sum(
         (jnp.real(y * dy).sum() for y, dy in pairs if jnp.issubdtype(jnp.result_type(dy), jnp.inexact)),
         start=jnp.zeros(()),

@@ -297,7 +297,7 @@ def _decide(equation, arguments, mask, share):
         above, below = arguments[0], -arguments[0]
     else:
         low, middle, high = arguments
-        at_low = mask & np.asarray(jax.lax.stop_gradient(middle == low))
+        at_low = mask & (middle == low)
         above, below = jnp.where(at_low, middle, high), jnp.where(at_low, low, middle)
     return jnp.where(mask, (share * above + (1 - share) * below).astype(output.dtype), output)
 
