@@ -52,6 +52,16 @@ def test_a_wrong_leaf_is_named_and_the_right_one_left_alone(change, cause, detai
     assert kernel.cause == cause
 
 
+def test_a_gradient_of_each_sample_is_right_once_summed():
+    def of_each_sample(params, x, y):
+        error = 2 * (x @ params["w"] + params["b"] - y) / len(y)
+        return {"w": x * error[:, None], "b": error.sum()}
+
+    report = fnn.check_gradients(loss_fn, of_each_sample, PARAMS, X, Y)
+    assert report.leaves[1].cause == "shape"
+    assert "right once summed over the first axis: the samples' gradients add up" in report.leaves[1].detail
+
+
 def test_a_transposed_gradient_is_named():
     kernel = jax.random.normal(KEY, (3, 3), WIDEST)
     report = fnn.check_gradients(lambda k: ((X @ k) ** 2).sum(), lambda k: (2 * X.T @ X @ k).T, kernel)
@@ -123,6 +133,11 @@ def test_the_table_shows_every_leaf_and_the_finding():
             TypeError,
             "expected at least one floating parameter, got int.* of shape",
         ),
+        (
+            lambda: fnn.check_gradients(loss_fn, right, PARAMS, X, Y, stability="warn"),
+            ValueError,
+            r"check_gradients\(stability\): expected one of .*'report', 'fail'.*, got 'warn'",
+        ),
         (lambda: fnn.check_gradients(loss_fn, lambda *_: 1 / 0, PARAMS, X, Y), ZeroDivisionError, "division by zero"),
         (
             lambda: fnn.check_gradients(right, loss_fn, PARAMS, X, Y),
@@ -140,7 +155,17 @@ def test_the_table_shows_every_leaf_and_the_finding():
             r"check_gradients.grad_fn.: .*got one of \(params, x\): too many positional arguments",
         ),
     ],
-    ids=["not a scalar", "a pair", "structure", "integers", "raises", "exchanged", "no params", "an argument more"],
+    ids=[
+        "not a scalar",
+        "a pair",
+        "structure",
+        "integers",
+        "stability",
+        "raises",
+        "exchanged",
+        "no params",
+        "an argument more",
+    ],
 )
 def test_bad_calls_are_errors(call, error, message):
     with pytest.raises(error, match=message):

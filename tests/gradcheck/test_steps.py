@@ -172,3 +172,14 @@ def test_taps_of_another_shape_or_structure_are_findings(give, cause):
     assert not report.ok
     assert report.steps[0].cause == cause
     assert all(leaf.ok for leaf in report.leaves)
+
+
+def test_taps_of_a_loss_that_cannot_be_traced_are_refused():
+    def loss(w):
+        h = fnn.tap("h", w**2)
+        return h.sum() if w[0, 0] != 0 else w.sum()
+
+    with pytest.raises(
+        ValueError, match=r"check_gradients\(loss_fn\): expected a loss that JAX can trace, for its taps"
+    ):
+        fnn.check_gradients(loss, lambda w: (2 * w, {"h": jnp.ones_like(w)}), X)

@@ -206,3 +206,34 @@ def test_gradients_of_flax_modules_and_their_states():
 
     normalized = nnx.BatchNorm(3, use_running_average=True, rngs=nnx.Rngs(0))  # its statistics are no parameters
     assert len(fnn.check_gradients(loss, nnx.grad(loss), normalized, x).leaves) == 2
+
+
+@pytest.mark.parametrize("is_numpy", [False, True], ids=["JAX", "NumPy"])
+def test_a_loss_that_rejects_all_other_parameters_has_no_slope_to_measure(is_numpy):
+    """Probabilities above 1, for example."""
+    w = np.array([0.25, 1.0])
+
+    def loss(w):
+        if not bool(np.all(w == [0.25, 1.0]) if is_numpy else (w[1] <= 1) & (w[1] >= 1)):
+            raise ValueError("expected probabilities")
+        return np.square(np.asarray(w)).sum() if is_numpy else (w**2).sum()
+
+    report = fnn.check_gradients(loss, lambda w: 2 * w, w if is_numpy else jnp.asarray(w))
+    if is_numpy:
+        assert (report.ok, report.verdict) == (False, "undecided")
+        assert "its slope can't be measured" in report.reason
+    else:
+        assert (report.ok, report.verdict) == (True, "agrees")
+        assert "the loss can't be measured there" in report.reason
+
+
+def test_a_gradient_whose_shape_changes_from_call_to_call_is_not_the_same_twice():
+    calls = []
+
+    def gradient(w):
+        calls.append(w)
+        return 2 * w if len(calls) == 1 else (2 * w)[:2]
+
+    report = fnn.check_gradients(lambda w: (w**2).sum(), gradient, jnp.arange(3.0))
+    assert not report.ok
+    assert next(entry.name for entry in report.properties if not entry.ok) == "the same twice"
