@@ -1,5 +1,7 @@
 """``fit(monitor=…)``: figures taken on the way, whatever cuts the run, and what they say at the end."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -97,3 +99,12 @@ def test_what_it_refuses(as_for_users):
         run(monitor=0)
     with pytest.raises(TypeError, match=r"fit\(monitor\)"):
         run(monitor="yes")
+
+
+def test_the_report_is_text_and_data():
+    health = run(monitor=4, epochs=2).history.health
+    data = health.to_dict()
+    assert json.loads(health.to_json()) == data
+    assert set(data) == {"ok", "findings", "record"}
+    assert np.shape(data["record"]["update_ratios"]) == health.record.update_ratios.shape
+    assert health.to_text() == str(health)
