@@ -41,8 +41,8 @@ def _weighted(rows, by_hand, share, slack) -> Diagnosis | None:
         # A buffer that is added after each part, and keeps the parts before.
         times = -(-samples // size) - np.arange(samples) // size
         if is_close(by_hand, share * (times @ rows), slack):
-            parts = f"{times[0]} parts of the batch, of {size} samples each"
-            return "accumulated", f"of {parts}, every one is added again with each that follows"
+            words = f"of {times[0]} parts of the batch, of {size} samples each,"
+            return "accumulated", f"{words} every one is added again with each that follows"
     gaps = np.abs(share * (rows.sum(axis=0) + rows) - by_hand).max(axis=1)
     if gaps.min(initial=np.inf) <= slack:
         return "subset_of_batch", f"sample {int(gaps.argmin())} of {samples} is counted twice"
