@@ -296,6 +296,8 @@ def _assigned(edge, d, source, situation):
 def _power(edge, d, source, result, situation):
     power = situation.tape.values[edge.step.inputs[1]] if edge.step.name == "pow" else edge.step.parameters["y"]
     if edge.place != 0:
+        text = "xⁿ: the logarithm of the base is left out"
+        yield "activation_derivative", text, unbroadcast(d * result, source.shape)
         return
     wide = np.broadcast_to(source, d.shape)
     right = np.asarray(situation.tape.local_cotangents(edge.step, [d], {0: wide})[0])
@@ -313,8 +315,8 @@ def _larger(edge, d, source, result, situation):
     other = edge.step.inputs[1 - edge.place]
     if situation.tape.is_active[other]:
         won = 1.0 * (source == result)
-        yield "mask", "that of the side that is not taken", d * (1 - won)
-        yield "mask", "that of both sides", d
+        yield "mask", "that of the side that is not taken", unbroadcast(d * (1 - won), source.shape)
+        yield "mask", "that of both sides", unbroadcast(d, source.shape)
 
 
 def propose_overwritten_parts(situation: Situation) -> Iterator[Proposal]:
