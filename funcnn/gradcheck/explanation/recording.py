@@ -156,6 +156,8 @@ class Recorded:
 
     def __getattr__(self, name):
         """Return an attribute of the array, or a method that is recorded."""
+        if name.startswith("__array_"):  # with these NumPy converts an array, and doesn't ask ``__array__``
+            raise AttributeError(name)
         found = getattr(self.value, name)
         if not callable(found):
             is_array = isinstance(found, np.ndarray)
