@@ -6,6 +6,7 @@ import re
 import jax
 import numpy as np
 import pytest
+import scipy
 
 import funcnn as fnn
 from funcnn.gradcheck.explanation.forward_pass import record
@@ -68,6 +69,42 @@ def recurrent(params, x, labels):
     return total
 
 
+def converted(params, x, labels):
+    """Return a loss of arrays that are made from others, of look-ups by whole numbers, and of NumPy's reductions."""
+    names = {0: 1.0, 1: 0.5, 2: 2.0, 3: 1.5}
+    rows = np.array([row @ params["w1"] for row in x])
+    rows[0] = np.asarray(rows[1]) * names[labels[0]]
+    copied = np.array(rows)
+    copied[int(labels[1])] *= 2
+    order = [0.5, 1.0, 2.0, 4.0][labels[3]]
+    largest = np.maximum.reduce(rows) + np.add.reduce(copied, axis=0) * np.linalg.norm(params["w2"])
+    return (largest**2).sum() * order + (rows[np.flatnonzero(labels == 2)] ** 3).sum()
+
+
+def nested(params, x, labels):
+    """Return a loss of a function that calls itself."""
+
+    def state(depth):
+        return x[0] @ params["w1"] if depth == 0 else np.tanh(params["u"] @ state(depth - 1) + params["w2"][depth])
+
+    return (state(3) ** 2).sum()
+
+
+BUFFER = np.zeros((6, 4))
+
+
+def scaled_in_a_buffer(z):
+    """Return twice an array, in an array that is kept from call to call."""
+    return np.multiply(z, 2, out=BUFFER)
+
+
+def after_many_steps(z):
+    """Return an array after thousands of operations."""
+    for _ in range(2001):
+        z = z + 1e-4
+    return z
+
+
 def lost_in_numbers(params, x, labels):
     """Return a loss through numbers of Python's."""
     return math.exp(float((params["w1"] ** 2).sum()) / 100) + (params["w2"] ** 2).sum()
@@ -84,7 +121,7 @@ def slope(loss, params, name, index, step=1e-6):
     return (at(step) - at(-step)) / (2 * step)
 
 
-@pytest.mark.parametrize("loss", [classifier, windows, recurrent])
+@pytest.mark.parametrize("loss", [classifier, windows, recurrent, converted, nested])
 def test_the_program_has_the_value_and_the_slopes_of_the_loss(loss):
     program = record_numpy(loss, PARAMS, (X, LABELS))
     assert program is not None
@@ -94,6 +131,26 @@ def test_the_program_has_the_value_and_the_slopes_of_the_loss(loss):
     gradient = dict(zip(sorted(PARAMS), tape.right_gradient, strict=True))
     for name, index in (("u", (1, 2)), ("w1", (2, 0)), ("w1", (0, 3)), ("w2", (3, 2))):
         np.testing.assert_allclose(gradient[name][index], slope(loss, PARAMS, name, index), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        scaled_in_a_buffer,
+        after_many_steps,
+        lambda z: z.tolist(),
+        lambda z: BUFFER.dot(z.T),
+        np.add.accumulate,
+        np.unique,
+        scipy.special.j0,
+    ],
+)
+def test_a_loss_with_what_is_not_recorded_has_no_program(step):
+    def loss(params, x, labels):
+        return np.square(step(x @ params["w1"])).sum() + (params["w2"] ** 2).sum()
+
+    assert np.isfinite(loss(PARAMS, X, LABELS))
+    assert record_numpy(loss, PARAMS, (X, LABELS)) is None
 
 
 def test_what_is_given_is_not_changed():
