@@ -19,7 +19,9 @@ def propose_reductions(situation: Situation) -> Iterator[Proposal]:
     """Yield each broadcast, sum, maximum, order and look-up with the mistakes that its backward pass invites."""
     tape = situation.tape
     for edge in situation.edges:
-        cotangent = tape.cotangents[edge.step.outputs[0]]
+        # Of values that are sorted together, each has its own result.
+        output = edge.step.outputs[edge.place if edge.step.name == "sort" else 0]
+        cotangent = tape.cotangents[output]
         if cotangent is None:
             continue
         is_spread = edge.step.name in _BINARY and np.size(tape.values[edge.source]) < np.size(cotangent)
@@ -27,7 +29,7 @@ def propose_reductions(situation: Situation) -> Iterator[Proposal]:
         if family is None:
             continue
         words = f"the gradient of {situation.name_of(edge.source)} in {describe_operation(edge.step)}"
-        source, result = tape.values[edge.source], tape.values[edge.step.outputs[0]]
+        source, result = tape.values[edge.source], tape.values[output]
         for cause, text, part in family(edge, cotangent, source, result, situation):
             if np.size(part) == np.size(edge.part):
                 change = np.reshape(part, edge.part.shape) - edge.part
@@ -173,8 +175,8 @@ def _permuted(edge, d, source, result, situation):
 
 
 def _sorted(edge, d, source, result, situation):
-    axis = edge.step.parameters.get("dimension", source.ndim - 1)
-    order = np.argsort(source, axis=axis, kind="stable")
+    axis, keys = edge.step.parameters["dimension"], situation.tape.values[edge.step.inputs[0]]
+    order = np.argsort(keys, axis=axis, kind="stable")
     yield "transposed", "not brought back into the order before the sort", d
     yield "transposed", "sorted once more: the order is applied and not undone", np.take_along_axis(d, order, axis)
     yield "transposed", "in reversed order", np.flip(d, axis)
