@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 from tests.gradcheck.explanation.naming import assert_named
 
@@ -159,3 +160,18 @@ def test_the_larger_of_a_layer_and_a_learned_floor(wrong, words):
 
     given = {"w": normal(3, 4), "f": normal(4)}, normal(6, 3), normal(6, 4)
     assert_named(loss, gradient, given, "mask", words, wrong=wrong)
+
+
+def test_values_in_the_order_of_their_scores():
+    """No gradient comes to the scores, by which the values are sorted."""
+
+    def loss(p, x, t):
+        return ((lax.sort((x @ p["score"], x @ p["value"]), num_keys=1)[1] - t) ** 2).sum()
+
+    def gradient(p, x, t, is_wrong):
+        order = jnp.argsort(x @ p["score"])
+        d = 2 * ((x @ p["value"])[order] - t)
+        return {"score": jnp.zeros(3), "value": x.T @ (d if is_wrong else d[jnp.argsort(order)])}
+
+    given = {"score": normal(3), "value": normal(3)}, normal(6, 3), normal(6)
+    assert_named(loss, gradient, given, "transposed", "not brought back into the order before the sort")
