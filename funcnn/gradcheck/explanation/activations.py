@@ -165,13 +165,12 @@ def _piecewise_kind(z, h, scale) -> Kind | None:
         low_z, low_h = z[z < 0], h[z < 0]
         if low_z.size and np.ptp(low_h / low_z) <= 1e-9:
             alpha = float((low_h / low_z)[0])
-            if alpha:
-                return Kind(
-                    f"leaky ReLU (α = {alpha:.4g})",
-                    lambda z: np.where(z > 0, z, alpha * z),
-                    lambda z, h: np.where(z > 0, 1.0, alpha),
-                    f"1 where z > 0, and {alpha:.4g} elsewhere",
-                )
+            return Kind(
+                f"leaky ReLU (α = {alpha:.4g})",
+                lambda z: np.where(z > 0, z, alpha * z),
+                lambda z, h: np.where(z > 0, 1.0, alpha),
+                f"1 where z > 0, and {alpha:.4g} elsewhere",
+            )
         if low_z.size and np.ptp(low_h / np.expm1(low_z)) <= 1e-9:
             alpha = float((low_h / np.expm1(low_z))[0])
             return Kind(

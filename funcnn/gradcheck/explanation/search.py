@@ -308,8 +308,6 @@ def _try(target, proposal) -> Finding | None:
         if isinstance(proposal, Regression):
             return _try_regression(target, proposal)
         if isinstance(proposal, Change):
-            if target.is_right_before(proposal.seeds):
-                return None
             difference: Sequence[np.ndarray] = target.tape.gradient(proposal.seeds)
         elif isinstance(proposal, Replacement | Misreading):
             rules = proposal.rules if isinstance(proposal, Replacement) else {}

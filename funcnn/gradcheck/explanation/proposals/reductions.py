@@ -71,10 +71,8 @@ def _spread(edge: Edge, d, source, result, situation) -> Iterator[tuple[Cause, s
         return
     values = [np.asarray(situation.tape.values[number]) for number in edge.step.inputs]
     wide = {edge.place: np.broadcast_to(source, d.shape)}
-    whole = situation.tape.local_cotangents(edge.step, [d], wide)[edge.place]
+    whole = np.asarray(situation.tape.local_cotangents(edge.step, [d], wide)[edge.place])
     summed = tuple(axis for axis in range(d.ndim) if source.shape[axis] == 1 and d.shape[axis] > 1)
-    if whole is None or np.shape(whole) != d.shape or not summed:
-        return
     wanted = [size for size in source.shape if size > 1]
     for axes in itertools.combinations(range(d.ndim), len(summed)):
         rest = [d.shape[axis] for axis in range(d.ndim) if axis not in axes and d.shape[axis] > 1]
@@ -86,8 +84,7 @@ def _spread(edge: Edge, d, source, result, situation) -> Iterator[tuple[Cause, s
         count = np.prod([d.shape[axis] for axis in summed])
         yield "wrong_operand", "the product of two sums, and not the sum of the products", apart
         yield "wrong_operand", "the sum of the gradient times the mean of the other factor", apart / count
-    if source.ndim == d.ndim:
-        yield from _broadcast(edge, whole, source, source, situation)
+    yield from _broadcast(edge, whole, source, source, situation)
 
 
 def _lost(situation, axis, array) -> Cause:
@@ -169,9 +166,7 @@ def _reverse(edge, d, source, result, situation):
 def _permuted(edge, d, source, result, situation):
     if d.shape == source.shape:
         yield "transposed", "not transposed back", d
-    for axis in range(d.ndim):
-        if d.shape == source.shape and d.shape[axis] > 1:
-            yield "transposed", "transposed otherwise", np.transpose(d, edge.step.parameters["permutation"])
+        yield "transposed", "transposed otherwise", np.transpose(d, edge.step.parameters["permutation"])
 
 
 def _sorted(edge, d, source, result, situation):
@@ -200,8 +195,6 @@ def _joined(edge, d, source, result, situation):
 
 def _sliced(edge, d, source, result, situation):
     """Yield a part, as the last step of a sequence, put back elsewhere."""
-    if edge.place != 0:
-        return
     read = is_read(situation.tape, edge)
     for axis in range(source.ndim):
         size = source.shape[axis]
@@ -235,8 +228,6 @@ def _scattered(edge, d, source, result, situation):
 
 
 def _looked_up(edge, d, source, result, situation):
-    if edge.place != 0:
-        return
     yield from _sliced(edge, d, source, result, situation)
     yield from _assigned(edge, d, source, situation)
     for axis in range(source.ndim):
