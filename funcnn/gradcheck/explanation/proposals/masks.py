@@ -4,36 +4,37 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from funcnn.gradcheck.explanation.derivatives import unbroadcast
 from funcnn.gradcheck.explanation.search import Change, Known, Misreading, Proposal
 from funcnn.gradcheck.explanation.situation import Situation
-from funcnn.gradcheck.explanation.turns import elementwise
 
 
 def propose_masks(situation: Situation) -> Iterator[Proposal]:
     """Yield each mask of the loss with what people do to masks."""
-    tape = situation.tape
     for z, h, mask in find_masks(situation):
-        cotangent = tape.cotangents[h]
-        if cotangent is None or not mask.any():
-            continue
+        cotangent = situation.cotangent(h)
         scale = float(mask[mask != 0][0])
         kept = 1.0 * (mask != 0)
         where = f"the mask in {situation.where(h)}"
         for text, other in _wrong_masks(situation, kept, scale):
             # Where nothing comes back through another mask, the path is lost.
             if not np.array_equal(other, mask) and np.any(other * cotangent):
-                yield Change("mask", f"{where} is {text} by hand", {z: (other - mask) * cotangent})
+                change = unbroadcast((other - mask) * cotangent, np.shape(situation.tape.values[z]))
+                yield Change("mask", f"{where} is {text} by hand", {z: change})
 
 
 def propose_losses_without_masks(situation: Situation) -> Iterator[Proposal]:
     """Yield the gradient of the loss without one of its masks, in the values and on the way back."""
     tape = situation.tape
     for z, h, mask in find_masks(situation):
-        scale = float(mask[mask != 0][0]) if mask.any() else 1.0
-        if np.shape(tape.values[z]) != np.shape(tape.values[h]):
-            continue
-        unmasked = tape.replay({h: scale * tape.values[z]})
-        wrong = tape.wrong_gradient({h: elementwise(z, scale)}, unmasked)
+        scale = float(mask[mask != 0][0])
+        shape = np.shape(tape.values[z])
+        unmasked = tape.replay({h: np.broadcast_to(scale * tape.values[z], np.shape(tape.values[h]))})
+
+        def rule(cotangent, z=z, scale=scale, shape=shape):
+            return [(z, unbroadcast(scale * cotangent, shape))]
+
+        wrong = tape.wrong_gradient({h: rule}, unmasked)
         yield Known(
             "mask",
             f"it is the gradient of the loss without the mask in {situation.where(h)}",
@@ -98,7 +99,8 @@ def propose_masks_by_hand(situation: Situation) -> Iterator[Proposal]:
         scale = float(mask[mask != 0][0])
         for text, value in situation.values_by_hand:
             if value.dtype == bool and value.shape == mask.shape:
-                change = (scale * value - mask) * situation.tape.cotangents[h]
+                change = (scale * value - mask) * situation.cotangent(h)
+                change = unbroadcast(change, np.shape(situation.tape.values[z]))
                 yield Change("mask", f"in the place of the mask in {situation.where(h)} stands {text}", {z: change})
 
 
