@@ -109,37 +109,71 @@ def test_a_rotation_of_the_keys_alone_by_the_next_position():
         a, b = h[:, :2], h[:, 2:]
         return jnp.concatenate([a * c - b * s, a * s + b * c], axis=1)
 
-    def loss(p, x, of_query, sin_query, of_key, sin_key):
-        return ((turn(x @ p["q"], of_query, sin_query) @ turn(x @ p["k"], of_key, sin_key).T) ** 2).sum()
+    def forward(p, x, cq, sq, ck, sk):
+        h = x @ p["w"]
+        return h, turn(h @ p["q"], cq, sq), turn(h @ p["k"], ck, sk)
+
+    def loss(p, x, *tables):
+        _, q, k = forward(p, x, *tables)
+        return ((q @ k.T) ** 2).sum()
 
     def gradient(p, x, cq, sq, ck, sk, is_wrong):
-        q, k = turn(x @ p["q"], cq, sq), turn(x @ p["k"], ck, sk)
+        h, q, k = forward(p, x, cq, sq, ck, sk)
         d = 2 * q @ k.T
         if is_wrong:
             z = (ck + 1j * sk) * np.exp(1j * np.array([0.9, 0.3]))
             ck, sk = z.real, z.imag
-        return {"q": x.T @ turn(d @ k, cq, -sq), "k": x.T @ turn(d.T @ q, ck, -sk)}
+        dq, dk = turn(d @ k, cq, -sq), turn(d.T @ q, ck, -sk)
+        return {"w": x.T @ (dq @ p["q"].T + dk @ p["k"].T), "q": h.T @ dq, "k": h.T @ dk}
 
-    given = {"q": normal(3, 4), "k": normal(3, 4)}, normal(4, 3), *tables
+    given = {"w": normal(2, 3), "q": normal(3, 4), "k": normal(3, 4)}, normal(4, 2), *tables
     assert_named(loss, gradient, given, "shifted", "that of the next position along axis 0")
 
 
 def test_another_mask_that_the_gradient_computes():
-    """Dropout of what is small by hand, and not of what was drawn."""
+    """Dropout by hand of what is small, and not of what was drawn."""
+    keys = jax.random.split(jax.random.key(3), 2)
+
+    def forward(p, x):
+        a = jnp.tanh(x @ p["w"])
+        kept = jax.random.bernoulli(keys[1], 0.7, a.shape)
+        return a, kept, a * kept
+
+    def loss(p, x):
+        y = forward(p, x)[2] @ p["v"]
+        return y @ y
+
+    def gradient(p, x, is_wrong):
+        a, kept, h = forward(p, x)
+        y = h @ p["v"]
+        mask = jnp.abs(a) > 0.4 if is_wrong else kept
+        return {"w": x.T @ (2 * jnp.outer(y, p["v"]) * mask * (1 - a**2)), "v": 2 * h.T @ y}
+
+    given = {"w": normal(3, 4), "v": normal(4)}, normal(5, 3)
+    assert_named(loss, gradient, given, "mask", "in the place of the mask in")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [("inverted", "is inverted by hand"), ("left out", "it is the gradient of the loss without the mask")],
+)
+def test_masks_of_a_bias_that_all_rows_share(wrong, words):
     kept = normal(5, 4) > -0.4
 
     def loss(p, x):
-        return ((jnp.tanh(x @ p["w"]) * kept @ p["v"]) ** 2).sum()
+        return ((jnp.tanh(x @ p["w"]) + kept * p["b"]) ** 3).sum()
 
-    def gradient(p, x, is_wrong):
+    def gradient(p, x, wrong):
         a = jnp.tanh(x @ p["w"])
-        h = a * kept
-        d = 2 * h @ p["v"]
-        mask = jnp.abs(a) > 0.4 if is_wrong else kept
-        return {"w": x.T @ (d @ p["v"].T * mask * (1 - a**2)), "v": h.T @ d}
+        mask = np.ones_like(kept) if wrong == "left out" else kept
+        d = 3 * (a + mask * p["b"]) ** 2
+        return {
+            "w": x.T @ (d * (1 - a**2)),
+            "b": (d * (~kept if wrong == "inverted" else mask)).sum(axis=0, keepdims=True),
+        }
 
-    given = {"w": normal(3, 4), "v": normal(4, 2)}, normal(5, 3)
-    assert_named(loss, gradient, given, "mask", "in the place of the mask in")
+    given = {"w": normal(3, 4), "b": normal(1, 4)}, normal(5, 3)
+    assert_named(loss, gradient, given, "mask", words, wrong=wrong)
 
 
 def test_a_softmax_derivative_times_a_number():
@@ -181,3 +215,69 @@ def test_activations_in_pieces(activation, right, wrong, words):
 
     given = {"w": normal(3, 4)}, normal(6, 3), normal(6, 4)
     assert_named(loss, gradient, given, "activation_derivative", words, wrong=wrong)
+
+
+@pytest.mark.parametrize(
+    ("share", "cause", "words"),
+    [
+        (-1.0, "conjugate", "the imaginary part has the other sign by hand"),
+        (0.5, "scaled_path", "through the `imag` in"),
+    ],
+)
+def test_the_imaginary_part_of_a_layer(share, cause, words):
+    def loss(p, x):
+        z = x @ (p["a"] + 1j * p["b"])
+        return (z.real**2).sum() + (z.imag**3).sum()
+
+    def gradient(p, x, share):
+        z = x @ (p["a"] + 1j * p["b"])
+        real, imag = 2 * z.real, 3 * z.imag**2 * (share or 1)
+        return {"a": x.real.T @ real + x.imag.T @ imag, "b": x.real.T @ imag - x.imag.T @ real}
+
+    given = {"a": normal(3, 2), "b": normal(3, 2)}, normal(5, 3) + 1j * normal(5, 3)
+    assert_named(loss, gradient, given, cause, words, wrong=share)
+
+
+def test_a_stop_in_the_last_turn_that_is_a_turn_earlier_by_hand():
+    def states(p, x):
+        h = [jnp.zeros((2, 3))]
+        for n in range(4):
+            before = lax.stop_gradient(h[-1]) if n == 3 else h[-1]
+            h.append(jnp.tanh(before @ p["u"] + x[n]))
+        return h
+
+    def loss(p, x):
+        return sum((h**3).sum() for h in states(p, x)[1:])
+
+    def gradient(p, x, is_wrong):
+        h, stopped = states(p, x), 2 if is_wrong else 3
+        d, du = 0.0, 0.0
+        for n in (3, 2, 1, 0):
+            dz = (3 * h[n + 1] ** 2 + d) * (1 - h[n + 1] ** 2)
+            du = du + h[n].T @ dz
+            d = 0.0 if n == stopped else dz @ p["u"].T
+        return {"u": du}
+
+    given = {"u": normal(3, 3)}, normal(4, 2, 3)
+    assert_named(loss, gradient, given, "stop_gradient", "by hand a turn earlier")
+
+
+def test_a_masked_softmax_whose_mask_is_computed_twice():
+    """The mask hides scores, and keeps them out of the sum; by hand it is the softmax of all."""
+    lengths = np.array([2, 4, 3])[:, None]
+
+    def masked(z):
+        return jnp.where(jnp.arange(4) < lengths, z, -1e9)
+
+    def loss(p, x, v):
+        z = masked(x @ p["w"])
+        e = jnp.where(jnp.arange(4) <= lengths - 1, jnp.exp(z - z.max(axis=1, keepdims=True)), 0)
+        return (e / e.sum(axis=1, keepdims=True) * v).sum()
+
+    def gradient(p, x, v, is_wrong):
+        z = x @ p["w"]
+        s = jax.nn.softmax(z if is_wrong else masked(z))
+        return {"w": x.T @ (s * (v - (s * v).sum(axis=1, keepdims=True)))}
+
+    given = {"w": normal(3, 4)}, normal(3, 3), normal(3, 4)
+    assert_named(loss, gradient, given, "mask", "is ignored by hand, wherever it chooses")

@@ -81,13 +81,15 @@ def converted(params, x, labels):
     return (largest**2).sum() * order + (rows[np.flatnonzero(labels == 2)] ** 3).sum()
 
 
-def nested(params, x, labels):
+def make_nested():
     """Return a loss of a function that calls itself."""
 
-    def state(depth):
-        return x[0] @ params["w1"] if depth == 0 else np.tanh(params["u"] @ state(depth - 1) + params["w2"][depth])
+    def state(params, x, depth):
+        if depth == 0:
+            return x[0] @ params["w1"]
+        return np.tanh(params["u"] @ state(params, x, depth - 1) + params["w2"][depth])
 
-    return (state(3) ** 2).sum()
+    return lambda params, x, labels: (state(params, x, 3) ** 2).sum()
 
 
 BUFFER = np.zeros((6, 4))
@@ -121,7 +123,7 @@ def slope(loss, params, name, index, step=1e-6):
     return (at(step) - at(-step)) / (2 * step)
 
 
-@pytest.mark.parametrize("loss", [classifier, windows, recurrent, converted, nested])
+@pytest.mark.parametrize("loss", [classifier, windows, recurrent, converted, make_nested()])
 def test_the_program_has_the_value_and_the_slopes_of_the_loss(loss):
     program = record_numpy(loss, PARAMS, (X, LABELS))
     assert program is not None
