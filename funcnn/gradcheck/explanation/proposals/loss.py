@@ -97,7 +97,7 @@ def _compare(situation, by_hand, right) -> Diagnosis | None:
         if not _fits(value, right):
             continue
         name, factor = situation.name_of(number), np.broadcast_to(1.0 * value, right.shape)
-        if not tape.is_active[number] and set(np.unique(factor)) == {0.0, 1.0}:
+        if not tape.sources[number] and set(np.unique(factor)) == {0.0, 1.0}:
             if not _is_one_hot(factor) and any(np.array_equal(is_wrong, factor == kept) for kept in (0, 1)):
                 return "mask", f"and differs where {name} is {factor[is_wrong][0]:.0f}"
         elif np.all(np.abs(by_hand * factor - right) <= near):

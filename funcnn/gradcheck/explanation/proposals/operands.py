@@ -102,14 +102,14 @@ def propose_operands_by_hand(situation: Situation) -> Iterator[Proposal]:
 
 def _cause_of_another(situation, edge) -> Cause:
     """Return the cause of another value in a product: data of the loss itself make its formula."""
-    is_data = not situation.tape.is_active[edge.step.inputs[1 - edge.place]]
+    is_data = not situation.tape.sources[edge.step.inputs[1 - edge.place]]
     return "loss_derivative" if is_data and edge.step.outputs[0] in situation.compared else "wrong_operand"
 
 
 def _is_masked(tape, value) -> bool:
     """Whether a value is zero exactly where a mask of the loss is."""
     for number, mask in enumerate(tape.values):
-        if isinstance(mask, np.ndarray) and not tape.is_active[number] and (mask.dtype == bool or _is_mask(mask)):
+        if isinstance(mask, np.ndarray) and not tape.sources[number] and (mask.dtype == bool or _is_mask(mask)):
             try:
                 hides = np.broadcast_to(mask == 0, value.shape)
             except ValueError:
