@@ -45,7 +45,7 @@ def test_time_that_is_reversed_once():
         return {"w": jnp.einsum("bti,bto->io", x, (d if is_wrong else d[:, ::-1]) * (1 - h**2))}
 
     given = {"w": normal(2, 3)}, normal(2, 4, 2), normal(2, 4, 3)
-    assert_named(loss, gradient, given, "transposed", "is by hand not reversed again")
+    assert_named(loss, gradient, given, "kernel_flipped", "is by hand not reversed again")
 
 
 @pytest.mark.parametrize(
