@@ -177,6 +177,11 @@ class Target:
                 found.add(number)
         return found & self.wrong
 
+    def _is_sparse(self, number: int) -> bool:
+        """Whether a leaf is wrong in one or two of its entries, and right in most."""
+        wrong = np.sum(np.abs(self.differences[number]) > self.facts.leaves[number].tolerance)
+        return bool(wrong < 3 and 2 * wrong < self.differences[number].size)
+
     def fit(self, terms: Sequence[Sequence[np.ndarray]], rest: Sequence[np.ndarray] | None, numbers: Iterable[int]):
         """Return the factors of some terms by least squares over some leaves, and the difference that they make."""
         numbers = list(numbers)
@@ -196,8 +201,9 @@ class Target:
             matrix = np.concatenate([matrix.real, matrix.imag])
             wanted = np.concatenate([np.real(wanted), np.imag(wanted)])
         factors, _, rank, _ = np.linalg.lstsq(matrix, wanted, rcond=1e-10)
-        # One entry is a multiple of any other number: it needs a factor that has a meaning.
-        if rank < len(terms) or (entries == 1 and not is_ratio_of_digits(float(factors[0]))):
+        # One entry is a multiple of any other number: it needs a factor that has a meaning. So do a few of many.
+        is_sparse = entries == 1 or all(self._is_sparse(number) for number in numbers)
+        if rank < len(terms) or (is_sparse and not all(map(is_ratio_of_digits, map(float, factors)))):
             return None
         made = [
             sum((factor * term[number] for factor, term in zip(factors, terms, strict=True)), 0.0)

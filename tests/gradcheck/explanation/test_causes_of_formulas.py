@@ -173,14 +173,37 @@ def test_parts_that_count_again_come_from_a_buffer_that_was_not_cleared(parts, w
     assert_named(loss, gradient, given, "accumulated", words)
 
 
-def test_a_constant_that_cancels_but_at_the_ends_is_no_derivative():
+@pytest.mark.parametrize("coef", [normal(9), jnp.array([0.31, 0.1, 0.4, 0.6, 0.2, -0.5, -0.1, 0.5, 0.72])])
+def test_a_penalty_around_the_ends_is_no_derivative(coef):
     def loss(p):
         return jnp.sum((p["coef"][1:] - p["coef"][:-1]) ** 2)
 
     def gradient(p, is_wrong):
         step = 2 * (p["coef"][1:] - p["coef"][:-1])
-        d = jnp.zeros(7).at[1:].add(step).at[:-1].add(-step)
+        d = jnp.zeros(9).at[1:].add(step).at[:-1].add(-step)
         around = 2 * (p["coef"][0] - p["coef"][-1])
         return {"coef": d.at[0].add(around).at[-1].add(-around) if is_wrong else d}
 
-    assert_named(loss, gradient, ({"coef": normal(7)},), "unknown", "")
+    assert_named(loss, gradient, ({"coef": coef},), "element", "2 of 9 entries")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "cause", "words"),
+    [("kept", "accumulated", "counted by hand again"), ("overwritten", "lost_path", "the last alone counts")],
+)
+def test_losses_of_parts_that_a_buffer_holds(wrong, cause, words):
+    def loss(p, xs, ys):
+        return sum(jnp.mean((jnp.tanh(x @ p["w"]) @ p["v"] - y) ** 2) for x, y in zip(xs, ys, strict=True)) / 3
+
+    def gradient(p, xs, ys, wrong):
+        total = buffer = {"w": 0.0, "v": 0.0}
+        for x, y in zip(xs, ys, strict=True):
+            h = jnp.tanh(x @ p["w"])
+            d = 2 * (h @ p["v"] - y) / y.size / 3
+            grads = {"v": h.T @ d, "w": x.T @ (d @ p["v"].T * (1 - h**2))}
+            buffer = {name: buffer[name] + grads[name] for name in p} if wrong == "kept" else grads
+            total = grads if wrong == "overwritten" else {name: total[name] + buffer[name] for name in p}
+        return total
+
+    given = {"w": normal(3, 4), "v": normal(4, 2)}, normal(3, 5, 3), normal(3, 5, 2)
+    assert_named(loss, gradient, given, cause, words, wrong=wrong)

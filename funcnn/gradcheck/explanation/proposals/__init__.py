@@ -42,6 +42,7 @@ from funcnn.gradcheck.explanation.proposals.loops import (
     propose_paths_of_turns,
     propose_slopes_of_turns,
     propose_states_of_other_turns,
+    propose_terms_of_turns,
 )
 from funcnn.gradcheck.explanation.proposals.loss import propose_loss_derivatives, propose_loss_gradients_by_hand
 from funcnn.gradcheck.explanation.proposals.masked_values import propose_masked_values, propose_masks_of_choices
@@ -101,6 +102,7 @@ FAMILIES: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
     propose_normalization_formulas,
     propose_lines,
     propose_penalties,
+    propose_terms_of_turns,
     propose_slopes,
     propose_softmax,
     propose_masked_values,

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from funcnn.gradcheck.explanation.activations import Activation
-from funcnn.gradcheck.explanation.location import describe_operation
+from funcnn.gradcheck.explanation.activations import Activation, descendants
+from funcnn.gradcheck.explanation.location import call_stack, describe_operation
 from funcnn.gradcheck.explanation.search import Change, Misreading, Proposal, Replacement
 from funcnn.gradcheck.explanation.situation import LAYERS, Situation
 from funcnn.gradcheck.explanation.tape import Edge
-from funcnn.gradcheck.explanation.turns import Turns, change_parts, elementwise
+from funcnn.gradcheck.explanation.turns import MOST_TURNS, Turns, change_parts, elementwise
 from funcnn.gradcheck.report import Cause
 
 _PRODUCTS = {"dot_general": (0, 1), "mul": (0, 1), "div": (0,)}
@@ -158,6 +158,35 @@ def propose_numbers_of_turns(situation: Situation) -> Iterator[Proposal]:
             own.setdefault(f"{size**power:.6g}, that is {size} to the power of {power:g}", size**power)
         for text, factor in own.items():
             yield _scaled(situation, group, factor, "scaled_path", f"{words} {text}, in every turn")
+
+
+def propose_terms_of_turns(situation: Situation) -> Iterator[Proposal]:
+    """Yield the losses of the turns, as of parts of a batch, each counted again with those after it, or the last alone.
+
+    That is a buffer of gradients that is not cleared after each part, or one that is overwritten.
+    """
+    tape, lines = situation.tape, dict[tuple, list[int]]()
+    for position in situation.active_steps:
+        step, number = tape.steps[position], tape.steps[position].outputs[0]
+        if not np.ndim(tape.values[number]) and tape.cotangents[number] is not None:
+            lines.setdefault((call_stack(step.origin), step.name), []).append(number)
+    for numbers in lines.values():
+        count = len(numbers)
+        is_chain = any(number in descendants(tape, numbers[0]) for number in numbers[1:])
+        if not 1 < count <= MOST_TURNS or is_chain:
+            continue
+        words = f"of {count} losses, each {situation.where(numbers[0])},"
+        ways: tuple[tuple[Cause, str, np.ndarray], ...] = (
+            ("accumulated", "every one is counted by hand again with each that follows", np.arange(count, 0, -1)),
+            ("lost_path", "the last alone counts by hand", np.arange(count) == count - 1),
+        )
+        for cause, text, times in ways:
+            seeds = {
+                number: (weight - 1.0) * situation.cotangent(number)
+                for number, weight in zip(numbers, times, strict=True)
+                if weight != 1
+            }
+            yield Change(cause, f"{words} {text}", seeds)
 
 
 def propose_states_of_other_turns(situation: Situation) -> Iterator[Proposal]:
