@@ -12,7 +12,16 @@ import numpy as np
 from experiments.benchmarks.catalogue.case import Case
 
 SetName: TypeAlias = Literal[
-    "catalogue", "blind", "blind_second", "blind_third", "blind_fourth", "blind_fifth", "blind_sixth", "published"
+    "catalogue",
+    "blind",
+    "blind_second",
+    "blind_third",
+    "blind_fourth",
+    "blind_fifth",
+    "blind_sixth",
+    "blind_seventh",
+    "blind_eighth",
+    "published",
 ]
 
 
@@ -49,7 +58,15 @@ SETS: dict[str, CaseSet] = {
     "blind": CaseSet(partial(load, "blind"), "written without knowledge of the checker and of the catalogue"),
     **{
         name: CaseSet(partial(load, name), UNSEEN)
-        for name in ("blind_second", "blind_third", "blind_fourth", "blind_fifth", "blind_sixth")
+        for name in (
+            "blind_second",
+            "blind_third",
+            "blind_fourth",
+            "blind_fifth",
+            "blind_sixth",
+            "blind_seventh",
+            "blind_eighth",
+        )
     },
     "published": CaseSet(load_published, "wrong gradients from public trackers, rebuilt, each with its right twin"),
 }

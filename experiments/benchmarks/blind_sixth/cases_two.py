@@ -47,7 +47,7 @@ from experiments.benchmarks.blind_sixth.ordered_classes import (
     ordinal_loss,
     ordinal_make,
 )
-from experiments.benchmarks.blind_sixth.triangle_multiplication_of_a import (
+from experiments.benchmarks.blind_sixth.triangle_multiplication import (
     cox_grad,
     cox_loss,
     cox_make,

@@ -169,7 +169,7 @@ def gated_block_loss(params, x, labels):
 
 
 def gated_block_grad(params, x, labels, no_variance_term=False, gate_of_output=False):
-    count = x.shape[0]
+    B = x.shape[0]
     # forward
     x0 = x @ params["proj"]
     mu = x0.mean(-1, keepdims=True)
@@ -186,7 +186,7 @@ def gated_block_grad(params, x, labels, no_variance_term=False, gate_of_output=F
     hhat = h / rms
     logits = (hhat * params["gain"]) @ params["cls"]
     # backward
-    dlogits = jax.nn.softmax(logits).at[jnp.arange(count), labels].add(-1.0) / count
+    dlogits = jax.nn.softmax(logits).at[jnp.arange(B), labels].add(-1.0) / B
     dcls = (hhat * params["gain"]).T @ dlogits
     dscaled = dlogits @ params["cls"].T
     dgain = (dscaled * hhat).sum(0)
