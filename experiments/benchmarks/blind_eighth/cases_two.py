@@ -396,7 +396,7 @@ RIGHT = (
         44,
     ),
     _right(
-        "amp_second_right",
+        "amp_again_right",
         "mixed precision",
         grouped_query_attention.amp_loss,
         grouped_query_attention.amp_grad,
@@ -404,7 +404,9 @@ RIGHT = (
         45,
         ("float32",),
     ),
-    _right("cox_second_right", "survival", selective_scan.cox_loss, selective_scan.cox_grad, selective_scan.build_cox, 46),
+    _right(
+        "cox_again_right", "survival", selective_scan.cox_loss, selective_scan.cox_grad, selective_scan.build_cox, 46
+    ),
     _right("gaussian_process_right", "kernels", arma.gp_loss, arma.gp_grad, arma.build_gp, 47),
     _right("characters_right", "characters", arma.char_loss, arma.char_grad, arma.build_char, 48),
     _right("ppo_right", "games", huber_regression.ppo_loss, huber_regression.ppo_grad, huber_regression.build_ppo, 49),
