@@ -18,17 +18,15 @@ class Kind(NamedTuple):
         name: in a sentence.
         value, slope: functions of z, and of z and h.
         rule: the derivative as text.
+        is_arithmetic: whether it is a function of arithmetic, such as a power or a clip, whose derivative is not put on
+            another path by mistake.
     """
 
     name: str
     value: Callable
     slope: Callable
     rule: str
-
-    @property
-    def is_arithmetic(self) -> bool:
-        """Whether it is a function of arithmetic, such as a power, and no unit of a network."""
-        return self.name.startswith(("the ", "one over "))
+    is_arithmetic: bool = False
 
 
 class Activation(NamedTuple):
@@ -93,16 +91,16 @@ KINDS = (
         "σ(z) + h (1 − σ(z))",
     ),
     Kind("softsign", lambda z: z / (1 + np.abs(z)), lambda z, h: 1 / (1 + np.abs(z)) ** 2, "1 / (1 + |z|)²"),
-    Kind("the exponential", np.exp, lambda z, h: h, "h"),
-    Kind("the logarithm", np.log, lambda z, h: 1 / z, "1 / z"),
-    Kind("the square", np.square, lambda z, h: 2 * z, "2 z"),
-    Kind("the cube", lambda z: z**3, lambda z, h: 3 * z**2, "3 z²"),
-    Kind("the square root", np.sqrt, lambda z, h: 0.5 / h, "1 / (2 h)"),
-    Kind("the absolute value", np.abs, lambda z, h: np.sign(z), "the sign of z"),
-    Kind("the reciprocal", lambda z: 1 / z, lambda z, h: -(h**2), "−1 / z²"),
-    Kind("one over the square root", lambda z: 1 / np.sqrt(z), lambda z, h: -0.5 * h**3, "−1 / (2 z^{3/2})"),
-    Kind("the sine", np.sin, lambda z, h: np.cos(z), "cos z"),
-    Kind("the cosine", np.cos, lambda z, h: -np.sin(z), "−sin z"),
+    Kind("the exponential", np.exp, lambda z, h: h, "h", True),
+    Kind("the logarithm", np.log, lambda z, h: 1 / z, "1 / z", True),
+    Kind("the square", np.square, lambda z, h: 2 * z, "2 z", True),
+    Kind("the cube", lambda z: z**3, lambda z, h: 3 * z**2, "3 z²", True),
+    Kind("the square root", np.sqrt, lambda z, h: 0.5 / h, "1 / (2 h)", True),
+    Kind("the absolute value", np.abs, lambda z, h: np.sign(z), "the sign of z", True),
+    Kind("the reciprocal", lambda z: 1 / z, lambda z, h: -(h**2), "−1 / z²", True),
+    Kind("one over the square root", lambda z: 1 / np.sqrt(z), lambda z, h: -0.5 * h**3, "−1 / (2 z^{3/2})", True),
+    Kind("the sine", np.sin, lambda z, h: np.cos(z), "cos z", True),
+    Kind("the cosine", np.cos, lambda z, h: -np.sin(z), "−sin z", True),
 )
 
 
@@ -187,6 +185,7 @@ def _piecewise_kind(z, h, scale) -> Kind | None:
             lambda z: np.clip(z, low, high),
             lambda z, h: 1.0 * ((z > low) & (z < high)),
             f"1 between {low:.4g} and {high:.4g}, and 0 outside",
+            True,
         )
     return None
 

@@ -140,7 +140,7 @@ def test_a_value_under_a_mask_of_the_gradients_own():
     assert_named(loss, gradient, given, "mask", "")
 
 
-@pytest.mark.parametrize("file", ["/tmp/ipykernel_17/2484152409.py", "<ipython-input-3-ab12cd34>"])
+@pytest.mark.parametrize("file", ["ipykernel_17/2484152409.py", "<ipython-input-3-ab12cd34>"])
 def test_a_place_in_a_notebook_has_no_name_that_jupyter_makes_up(file):
     source = "def loss(p, x):\n    return jnp.mean(jnp.tanh(x @ p) ** 2)\n"
     names = {"jnp": jnp}
