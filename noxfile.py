@@ -23,6 +23,10 @@ EXTRAS = "experiments,plots,report,training"
 # The tests of a file share what they compile, so they go to one worker; tests/conftest.py orders the files.
 WORKERS = ("--numprocesses", "2", "--dist", "loadfile")
 
+# The tests start processes that import JAX. Where the caller's environment keeps Python from writing bytecode, each
+# of them compiles every module again. It goes to nox's folder, not beside the sources.
+BYTECODE = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(Path(".nox", ".bytecode").resolve())}
+
 FIVE_LINES = """
 import jax, funcnn as fnn
 x, y = fnn.datasets.xor()
@@ -37,7 +41,7 @@ assert fnn.accuracy(fnn.predict(model, trained.params, trained.state, x), y) == 
 def tests(session: nox.Session) -> None:
     """The library's tests in float64, on the Python that runs nox."""
     session.install(f".[{EXTRAS}]", *TEST_TOOLS)
-    session.run("pytest", *WORKERS, "--ignore=tests/experiments", *session.posargs)
+    session.run("pytest", *WORKERS, "--ignore=tests/experiments", *session.posargs, env=BYTECODE)
 
 
 @nox.session(default=False)
@@ -58,7 +62,7 @@ def practice_answers(session: nox.Session) -> None:
 def pythons(session: nox.Session) -> None:
     """The same on every Python of the classifiers that is installed."""
     session.install(f".[{EXTRAS}]", *TEST_TOOLS)
-    session.run("pytest", *WORKERS, *session.posargs)
+    session.run("pytest", *WORKERS, *session.posargs, env=BYTECODE)
 
 
 @nox.session(default=False)
@@ -174,7 +178,7 @@ def experiments(session: nox.Session) -> None:
     """
     session.install(f".[{EXTRAS}]", *TEST_TOOLS)
     if not session.posargs:
-        session.run("pytest", *WORKERS, "tests/experiments")
+        session.run("pytest", *WORKERS, "tests/experiments", env=BYTECODE)
     session.run("python", "-m", "experiments", *session.posargs)
 
 

@@ -1,5 +1,6 @@
 """The whole suite runs with strict dtype promotion, no silent broadcasts, and in float64 unless told otherwise."""
 
+import gc
 import math
 import os
 import signal
@@ -73,6 +74,12 @@ for name, examples in {"lean": 4, "thorough": 200}.items():
         suppress_health_check=[hypothesis.HealthCheck.too_slow],
     )
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "lean"))
+
+
+def pytest_collection_finish():
+    """Keep the garbage collector off what lives to the end: modules, tests, and what JAX caches."""
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -140,6 +140,7 @@ def test_a_gradient_of_another_shape_than_its_argument_is_wrong():
     assert check.records[0]["cause"] == "shape"
 
 
+@pytest.mark.thorough
 def test_a_layer_that_draws_is_checked_with_its_key():
     assert Gradcheck(Sweep(shapes=[(5, 6)])).layer(fnn.dropout(0.5), X, key=jax.random.key(1)).ok
 
@@ -192,6 +193,7 @@ def test_a_function_that_does_not_broadcast_as_the_reference_does_is_rejected_th
     assert "output" in detail
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "reference",
     [
@@ -228,6 +230,7 @@ def test_what_is_wrong_in_a_narrow_dtype_alone_has_its_cause(change, cause):
     assert check.records[0]["cause"] == cause
 
 
+@pytest.mark.thorough
 def test_another_choice_at_a_kink_is_right():
     at_kink = np.where(np.arange(24).reshape(4, 6) == 7, 0, X)
     function = ruled(lambda x: jnp.maximum(x, 0), lambda args, dy: (dy * (args[0] >= 0),))
@@ -243,6 +246,7 @@ def test_a_property_that_does_not_hold_is_the_cause_where_every_number_is_right(
     assert check.records[0]["cause"] == "zero for a zero cotangent"
 
 
+@pytest.mark.thorough
 def test_complex_arrays_keep_their_dtype_and_integers_have_no_gradient():
     function = ruled(
         lambda x, s: (x * s, jnp.argmax(s)),

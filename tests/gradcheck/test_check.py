@@ -74,6 +74,7 @@ def test_leaves_wrong_by_one_cause_are_one_finding():
     assert report.diagnosis.splitlines()[1].startswith("['b'], ['w']: scaled: 1/2")
 
 
+@pytest.mark.thorough
 def test_one_wrong_entry_among_many_is_seen():
     gradient = jnp.ones((500, 400), WIDEST)
     report = fnn.check_gradients(lambda w: w.sum(), lambda w: gradient.at[123, 45].add(1e-3), gradient)

@@ -70,6 +70,7 @@ def test_check_model_catches_a_loss_that_forgets_the_batch_mean(case):
     assert {leaf.cause for leaf in report.leaves} == {"scaled"}
 
 
+@pytest.mark.thorough
 def test_values_are_judged_in_float64_whatever_the_dtype():
     """In bfloat16 a bias gradient that is twice what it should be drowns in the rounding of the kernel's."""
 
@@ -113,6 +114,7 @@ def test_closures_over_layers_that_refuse_float64_are_judged_as_they_are():
     assert report.ok, str(report)
 
 
+@pytest.mark.thorough
 def test_check_model_at_given_parameters():
     model = fnn.mlp((3, 4, 1), normalization=fnn.batch_norm)
     params, state = model.init(KEY)

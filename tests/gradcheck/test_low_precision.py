@@ -76,6 +76,7 @@ def by_squares(params, x):
     return {"w": 2 * (x.T @ z / len(x) - x.mean(axis=0)[:, None] * z.mean(axis=0)) / z.shape[1] / 1e-4}
 
 
+@pytest.mark.thorough
 def test_a_gradient_that_loses_digits_is_unstable():
     x, params = jnp.asarray(1 + 0.01 * X, jnp.float32), {"w": jnp.asarray(WEIGHTS["w1"], jnp.float32)}
     report = fnn.check_gradients(centred_loss, by_squares, params, x)
@@ -112,6 +113,7 @@ def low_product_vjp(factor):
     return vjp
 
 
+@pytest.mark.thorough
 def test_a_rule_in_bfloat16_has_its_properties_by_the_digits_of_bfloat16():
     a, b = float32((X, WEIGHTS["w1"]))
     report = fnn.check_vjp(low_product, low_product_vjp(1.0), a, b)
@@ -130,6 +132,7 @@ def test_a_gradient_of_nothing_but_rounding_beside_a_flat_loss():
     assert report.verdict in ("agrees", "unstable", "undecided")
 
 
+@pytest.mark.thorough
 def test_a_kernel_that_rounds_to_few_digits_makes_its_rule_neither_right_nor_wrong():
     """The jumps of the loss are the resolution of its slopes, wherever its terms cancel."""
 
@@ -170,6 +173,7 @@ def test_a_loop_with_its_dtypes_written_out_is_judged_in_float64():
     assert (report.verdict, report.leaves[0].cause) == ("hand-written wrong", "scaled"), str(report)
 
 
+@pytest.mark.thorough
 def test_normal_numbers_by_a_key_are_the_callers_in_float64_too():
     key = jax.random.key(3)
 

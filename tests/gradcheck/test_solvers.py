@@ -51,6 +51,7 @@ def test_a_loop_that_counts_is_no_solver(factor, verdict):
     assert "solver" not in report.reason
 
 
+@pytest.mark.thorough
 def test_a_solver_of_jax_is_made_longer_in_a_rule():
     @jax.custom_vjp
     def conjugate_gradients(a):

@@ -62,6 +62,7 @@ def test_a_layer_inside_skip_and_repeat_is_named():
     assert wrong == [f"layers[0].repeat[{n}].inner.layers[1] layer_norm: dx" for n in (1, 0)]
 
 
+@pytest.mark.thorough
 def test_a_combinator_is_blamed_where_its_parts_are_right():
     block = fnn.skip(fnn.linear(4, 4))
 
@@ -82,6 +83,7 @@ def test_the_loss_is_the_first_step():
     assert {leaf.cause for leaf in report.leaves} == {"scaled"}
 
 
+@pytest.mark.thorough
 def test_a_missing_mean_is_recognised():
     def without_mean_term(residuals, dy):
         dparams, dx = fnn.batch_norm_backward(residuals, dy)

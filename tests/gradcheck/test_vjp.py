@@ -208,6 +208,7 @@ def repeated(power):
     return fourth
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(jnp.float64 != WIDEST, reason="measured slopes need float64")
 def test_code_that_autodiff_cannot_take_is_measured():
     x = X[0]

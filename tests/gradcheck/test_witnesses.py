@@ -88,6 +88,7 @@ def test_beyond_the_sides_of_a_kink_nothing_is_right(side):
     assert [leaf.path for leaf in report.leaves if not leaf.ok] == ["['b1']"]
 
 
+@pytest.mark.thorough
 def test_a_mistake_at_a_kink_is_still_named():
     report = fnn.check_gradients(xor_loss, xor_gradient(factor=1.0), CORNER, *XOR)
     assert {leaf.cause for leaf in report.leaves} == {"scaled"}
@@ -152,6 +153,7 @@ def test_a_kink_of_a_scalar_is_named_without_an_index():
     assert "On a kink: maximum at the scalar" in report.diagnosis
 
 
+@pytest.mark.thorough
 def test_a_kink_inside_a_scan():
     def loss(z):
         return jax.lax.scan(lambda carry, row: (carry + jnp.maximum(row, 0.0).sum(), None), jnp.zeros((), WIDEST), z)[0]
@@ -314,6 +316,7 @@ def test_nothing_to_compare():
     assert (report.ok, report.verdict) == (True, "agrees")
 
 
+@pytest.mark.thorough
 def test_labels_that_are_probabilities_to_seven_digits():
     y = jax.nn.softmax(jax.random.normal(KEY, (5, 3), jnp.float32))
     z = jax.random.normal(jax.random.key(2), (5, 3), jnp.float32)

@@ -62,6 +62,7 @@ def test_a_repeat_keeps_its_inputs_alone():
     assert residuals.given[0][0].kernel is params[0].kernel
 
 
+@pytest.mark.thorough
 def test_random_layers_in_a_repeat_get_keys_of_their_own():
     ones = jnp.ones((50, 50), WIDEST)
     model = fnn.repeat(fnn.dropout(0.5), 2)

@@ -137,6 +137,7 @@ def test_a_wrong_layer_inside_a_combinator_is_named(wrap):
     assert " linear: d" in first.path
 
 
+@pytest.mark.thorough
 def test_a_combinator_that_is_wrong_itself_is_named_beside_another_wrong_layer():
     skip = fnn.skip(fnn.linear(3, 3))
 

@@ -80,6 +80,7 @@ def test_right_optimizers_pass(case):
     assert report.ok, report.to_text()
 
 
+@pytest.mark.thorough
 @by_name(UNFORESEEN if IS_WHOLE else [case for case in NAMED if case in SELECTED])
 def test_unforeseen_mistakes_are_detected_and_never_misnamed(case):
     report = check(case)

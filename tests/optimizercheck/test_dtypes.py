@@ -187,6 +187,7 @@ def test_a_reference_that_refuses_float64_is_compared_in_the_dtype_of_the_parame
     assert not check_optimizer(wrong, reference, params(FLOAT32)).ok
 
 
+@pytest.mark.thorough
 def test_a_rate_in_the_state_is_compared_under_a_schedule_alone():
     def momentum_of(rate):
         return optax.sgd(rate, momentum=0.9)

@@ -110,6 +110,7 @@ class TestStreams:
         trained = stream(model=fnn.mlp((3, 8, 1), fnn.tanh), data=small, epochs=1)
         assert trained.history.step_loss.shape == (1, 40)
 
+    @pytest.mark.thorough
     def test_grain_loads_and_goes_on_where_it_was(self, tmp_path):
         def loader():
             source = grain.MapDataset.range(len(X)).shuffle(seed=1).map(lambda i: (np.asarray(X[i]), np.asarray(Y[i])))

@@ -69,6 +69,7 @@ def test_a_faulty_run_is_reported_and_so_is_one_that_diverged():
     assert "learning rate too high" in {finding.kind for finding in caught.value.trained.history.health.findings}
 
 
+@pytest.mark.thorough
 def test_a_repeated_layer_has_a_row_for_each_repetition():
     model = fnn.serial(fnn.linear(3, 4), fnn.repeat(fnn.serial(fnn.linear(4, 4), fnn.tanh), 3), fnn.linear(4, 1))
     record = run(model=model, monitor=8).history.health.record

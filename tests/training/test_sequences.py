@@ -30,6 +30,7 @@ def monitored(request):
     return request.param, fit(request.param, monitor=1)
 
 
+@pytest.mark.thorough
 def test_a_monitored_run_learns_and_is_well(monitored):
     model, trained = monitored
     health = trained.history.health
@@ -107,6 +108,7 @@ def test_gradients_are_autodiff_s_layer_by_layer(model):
     assert checked == set(layer_names(model))
 
 
+@pytest.mark.thorough
 def test_a_forgotten_use_of_a_tied_table_is_found():
     tied = fnn.tied(fnn.embedding(VOCABULARY, 4), fnn.unembedding(VOCABULARY, 4))
 

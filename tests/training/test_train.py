@@ -188,6 +188,7 @@ def test_a_layer_and_a_loss_need_only_the_fields(as_for_users):
     assert bool(jnp.isfinite(trained.history.loss).all())
 
 
+@pytest.mark.thorough
 def test_a_loss_that_needs_positive_predictions_is_asked_at_positive_ones():
     def forward(prediction, target):
         if not isinstance(prediction, jax.core.Tracer):

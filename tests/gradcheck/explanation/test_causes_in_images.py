@@ -14,6 +14,7 @@ def normal(*shape):
     return DRAW.normal(size=shape)
 
 
+@pytest.mark.thorough
 def test_an_average_whose_gradient_goes_to_the_first_entry():
     def loss(p, x, t):
         return ((jnp.tanh(x * p["s"]).reshape(2, 2, 2, 3, 2).mean(axis=(2, 4)) - t) ** 2).sum()
@@ -29,6 +30,7 @@ def test_an_average_whose_gradient_goes_to_the_first_entry():
     assert_named(loss, gradient, given, "lost_path", "to entry 0 of each 4 alone, times 4")
 
 
+@pytest.mark.thorough
 def test_a_flattened_image_split_with_its_channels_first():
     def padded(h):
         return jnp.pad(h, ((0, 0), (0, 0), (1, 0), (0, 0)))
@@ -48,6 +50,7 @@ def test_a_flattened_image_split_with_its_channels_first():
     assert_named(loss, gradient, given, "transposed", "split as if its axes had been merged in the order")
 
 
+@pytest.mark.thorough
 def test_windows_that_are_put_back_with_two_axes_exchanged():
     """An image of two by two windows of two by two pixels, as of attention within windows."""
 
@@ -67,6 +70,7 @@ def test_windows_that_are_put_back_with_two_axes_exchanged():
     assert_named(loss, gradient, given, "transposed", "by hand transposed with the axes")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
@@ -97,6 +101,7 @@ def test_slices_that_are_put_back_without_their_stride(wrong, words):
     assert_named(loss, gradient, given, "wrong_operand", words, wrong=wrong)
 
 
+@pytest.mark.thorough
 def test_slices_that_are_put_back_without_any_stride():
     taps = [(i, j) for i in range(2) for j in range(2)]
 
@@ -122,6 +127,7 @@ def test_slices_that_are_put_back_without_any_stride():
     assert_named(loss, gradient, given, "wrong_operand", "put back without any stride")
 
 
+@pytest.mark.thorough
 def test_windows_that_tie_assigned_to_the_first_winners():
     """Two of the entries are one, and NumPy's argmax takes the first of them where they tie."""
     order, starts = np.array([0, 1, 1, 2, 3]), range(4)
@@ -146,6 +152,7 @@ def test_windows_that_tie_assigned_to_the_first_winners():
     assert_named(loss, gradient, given, "lost_path", "are assigned and not added")
 
 
+@pytest.mark.thorough
 def test_a_mean_over_padded_windows_by_the_count_inside():
     """The windows are a layer's, with others before and after it."""
 

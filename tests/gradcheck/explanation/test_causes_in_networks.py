@@ -19,6 +19,7 @@ def linear_gradient(x, d):
     return {"w": x.T @ d, "b": d.sum(axis=0)}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("axis", "form"), [(0, "gain first"), (-1, "gain first"), (0, "gain in the scale"), (-1, "gain in the scale")]
 )
@@ -47,6 +48,7 @@ def test_a_gain_that_is_multiplied_in_before_the_normalization_is_complete(axis,
     assert_named(loss, gradient, given, "normalization_term", words, wrong=wrong)
 
 
+@pytest.mark.thorough
 def test_rows_that_the_loss_leaves_out_get_the_formula_of_the_others():
     labels = jnp.array([0, 2, -1, 1, -1, 2, 0, 1])
     is_valid = labels >= 0
@@ -64,6 +66,7 @@ def test_rows_that_the_loss_leaves_out_get_the_formula_of_the_others():
     assert_named(loss, gradient, given, "mask", "also for the samples that the loss leaves out")
 
 
+@pytest.mark.thorough
 def test_one_mistake_that_explains_all_leaves_is_preferred_to_several():
     def target_of(labels, others):
         return 0.8 * jax.nn.one_hot(labels, 4) + 0.2 / others
@@ -81,6 +84,7 @@ def test_one_mistake_that_explains_all_leaves_is_preferred_to_several():
     assert_named(loss, gradient, given, "loss_derivative", "the gradient of the loss by")
 
 
+@pytest.mark.thorough
 def test_the_hinge_of_pairs_belongs_to_the_loss():
     def loss(p, x, grade):
         score = jnp.tanh(x @ p["w1"]) @ p["w2"]
@@ -134,6 +138,7 @@ def test_a_path_around_an_activation_and_its_layer_stays_a_path():
     assert_named(loss, gradient, given, "lost_path", "is left out by hand")
 
 
+@pytest.mark.thorough
 def test_a_kernel_over_windows_that_is_reversed():
     windows = np.arange(6)[:, None] + np.arange(3)[None, :]
 
@@ -155,6 +160,7 @@ def test_a_kernel_over_windows_that_is_reversed():
     assert_named(loss, gradient, given, "kernel_flipped", "reversed along axis 0")
 
 
+@pytest.mark.thorough
 def test_one_of_two_uses_of_a_softmax_is_a_lost_path():
     chosen = np.array([[1.0, 1.0, 0.0], [0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 0.0]])
 
@@ -176,6 +182,7 @@ def test_one_of_two_uses_of_a_softmax_is_a_lost_path():
     assert_named(loss, gradient, given, "lost_path", "is left out by hand")
 
 
+@pytest.mark.thorough
 def test_a_pole_in_a_complex_recurrence_that_is_not_conjugated():
     def states(p, x):
         pole = jnp.exp(-0.3 + 1j * p["theta"])

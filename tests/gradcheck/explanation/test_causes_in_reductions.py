@@ -82,6 +82,7 @@ def test_ranks_of_scores_in_reversed_order():
     assert_named(loss, gradient, given, "transposed", "by hand in reversed order")
 
 
+@pytest.mark.thorough
 def test_a_bias_by_the_bucket_of_a_distance():
     """A bias for each distance between two places, as of attention, summed by the places."""
     buckets = np.array([[0, 1, 2, 3], [1, 0, 1, 2], [2, 1, 0, 1], [3, 2, 1, 0]])

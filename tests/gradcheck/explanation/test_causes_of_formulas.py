@@ -24,6 +24,7 @@ def survival_loss(p, x, log_time):
     return -jnp.mean(EVENT * log_hazard - jnp.exp(jnp.exp(log_k) * u))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("wrong", "cause", "words"),
     [("censored", "mask", "and differs where an input of shape (9,) is 0"), ("shape", "scaled_path", "the factor")],
@@ -45,6 +46,7 @@ def test_a_mask_and_a_factor_of_a_long_likelihood(wrong, cause, words):
     assert_named(survival_loss, gradient, given, cause, words, wrong=wrong)
 
 
+@pytest.mark.thorough
 def test_a_derivative_in_which_samples_meet_is_no_formula_of_one_sample():
     def loss(p, x):
         y = x @ p["w"] + p["b"]
@@ -59,6 +61,7 @@ def test_a_derivative_in_which_samples_meet_is_no_formula_of_one_sample():
     assert_named(loss, gradient, given, "unknown", "the backward pass from there to the parameters is right")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("wrong", ["not smoothed", "by the other classes"])
 def test_data_of_the_loss_make_its_formula(wrong):
     labels, share = jnp.array([0, 2, 1, 1, 3, 2, 0, 1]), 0.2
@@ -120,6 +123,7 @@ def test_an_axis_that_is_not_reversed_again():
     assert_named(loss, gradient, ({"w": normal(3, 2)}, normal(6, 3)), "kernel_flipped", "not reversed again")
 
 
+@pytest.mark.thorough
 def test_a_value_under_a_mask_of_the_gradients_own():
     right, ahead = (jnp.tril(jnp.ones((5, 5)), by).astype(bool) for by in (0, 1))
 
@@ -187,6 +191,7 @@ def test_a_penalty_around_the_ends_is_no_derivative(coef):
     assert_named(loss, gradient, ({"coef": coef},), "element", "2 of 9 entries")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("wrong", "cause", "words"),
     [("kept", "accumulated", "counted by hand again"), ("overwritten", "lost_path", "the last alone counts")],

@@ -44,6 +44,7 @@ def test_a_derivative_without_its_parentheses(activation, right, wrong):
     assert_named(loss, gradient, ({"z": normal(4, 3)}, normal(4, 3)), "activation_derivative", "no parentheses")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("wrong", ["both", "factor"])
 def test_a_softmax_before_dropout(wrong):
     kept = normal(4, 5) > -0.7
@@ -101,6 +102,7 @@ def test_a_constant_matrix_with_entries_left_out():
     assert_named(loss, gradient, given, "lost_path", f"takes it with {lost} of its entries left out")
 
 
+@pytest.mark.thorough
 def test_entries_written_every_second_place_and_read_side_by_side():
     def loss(p, y):
         return ((jnp.zeros((2, 7)).at[:, ::2].set(jnp.sin(p["x"])) - y) ** 3).sum()
@@ -125,6 +127,7 @@ def test_a_triangle_spread_over_both(triangle):
     assert_named(loss, gradient, ({"a": normal(4, 4)}, normal(4, 3)), "mask", "halved in both triangles")
 
 
+@pytest.mark.thorough
 def test_one_gate_of_a_line_that_computes_several():
     """The second of the three gates that one line computes in every turn has the sigmoid of its value for its slope."""
 
@@ -184,6 +187,7 @@ def test_the_first_weight_for_all():
     assert_named(loss, gradient, given, "wrong_operand", "its first entry")
 
 
+@pytest.mark.thorough
 def test_one_wrong_sample_of_a_long_loss_is_a_unit():
     def loss(p, is_valid):
         z = p["z"]

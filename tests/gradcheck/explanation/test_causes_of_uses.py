@@ -16,6 +16,7 @@ def normal(*shape):
     return DRAW.normal(size=shape)
 
 
+@pytest.mark.thorough
 def test_a_tied_table_whose_rows_are_written_over():
     """The table embeds and gives the logits; the rows are set where they must be added."""
     tokens = np.array([0, 3, 1])
@@ -70,6 +71,7 @@ def convolve(x, kernel):
     return lax.conv_general_dilated(x, kernel, (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC"))
 
 
+@pytest.mark.thorough
 def test_a_convolution_with_its_channels_in_reversed_order():
     def loss(p, x):
         return (convolve(jnp.tanh(convolve(x, p["a"])), p["b"]) ** 2).sum()
@@ -101,6 +103,7 @@ def test_positions_that_are_read_one_step_further(move):
     assert_named(loss, gradient, ({"f": normal(3)}, normal(5, 3)), "shifted", "is read one step further", wrong=move)
 
 
+@pytest.mark.thorough
 def test_a_rotation_of_the_keys_alone_by_the_next_position():
     angles = np.arange(4.0)[:, None] * np.array([0.9, 0.3])
     tables = np.cos(angles), np.sin(angles), np.cos(angles), np.sin(angles)
@@ -130,6 +133,7 @@ def test_a_rotation_of_the_keys_alone_by_the_next_position():
     assert_named(loss, gradient, given, "shifted", "that of the next position along axis 0")
 
 
+@pytest.mark.thorough
 def test_another_mask_that_the_gradient_computes():
     """Dropout by hand of what is small, and not of what was drawn."""
     keys = jax.random.split(jax.random.key(3), 2)
@@ -176,6 +180,7 @@ def test_masks_of_a_bias_that_all_rows_share(wrong, words):
     assert_named(loss, gradient, given, "mask", words, wrong=wrong)
 
 
+@pytest.mark.thorough
 def test_a_softmax_derivative_times_a_number():
     def loss(p, x):
         return (jax.nn.softmax(x @ p["w"]) * x).sum() ** 2
@@ -197,6 +202,7 @@ def clip(z):
     return lax.clamp(-1.0, z, 1.0)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("activation", "right", "wrong", "words"),
     [
@@ -217,6 +223,7 @@ def test_activations_in_pieces(activation, right, wrong, words):
     assert_named(loss, gradient, given, "activation_derivative", words, wrong=wrong)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("share", "cause", "words"),
     [
@@ -238,6 +245,7 @@ def test_the_imaginary_part_of_a_layer(share, cause, words):
     assert_named(loss, gradient, given, cause, words, wrong=share)
 
 
+@pytest.mark.thorough
 def test_a_stop_in_the_last_turn_that_is_a_turn_earlier_by_hand():
     def states(p, x):
         h = [jnp.zeros((2, 3))]
@@ -262,6 +270,7 @@ def test_a_stop_in_the_last_turn_that_is_a_turn_earlier_by_hand():
     assert_named(loss, gradient, given, "stop_gradient", "by hand a turn earlier")
 
 
+@pytest.mark.thorough
 def test_a_masked_softmax_whose_mask_is_computed_twice():
     """The mask hides scores, and keeps them out of the sum; by hand it is the softmax of all."""
     lengths = np.array([2, 4, 3])[:, None]

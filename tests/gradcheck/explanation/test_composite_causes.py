@@ -157,6 +157,7 @@ NETS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", NETS)
 def test_right_twins_pass(name):
     loss, gradient, params, args = NETS[name]

@@ -133,6 +133,7 @@ def rows_gradient(total=lambda d: d, over=lambda d: d.sum(0), weight=lambda g: g
 ROWS = {"g": normal(4), "v": normal(4, 2), "e": normal(3, 4)}, normal(3, 3, 4), normal(3, 2)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("wrong", "expected"),
     [
@@ -194,6 +195,7 @@ def test_product_of_sums():
     assert name_causes(loss, gradient, {"c": normal(4)}, normal(4, 6)) == {"c": "wrong_operand"}
 
 
+@pytest.mark.thorough
 def test_state_of_next_turn():
     def states(p):
         h = [p["h"]]
@@ -261,6 +263,7 @@ def test_a_product_with_given_factors_is_no_normalization(expected):
     assert name_causes(loss, without_factors, {"w": normal(3, 4)}, normal(5, 3), normal(5, 4)) == {"w": expected}
 
 
+@pytest.mark.thorough
 def test_a_mistake_inside_a_long_loss_is_found_up_to_it():
     """The scores of a chain of choices, whose sums over paths are read transposed on the way back."""
 
@@ -299,6 +302,7 @@ def padded_states(p, x):
     return h
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("into_step", "expected"),
     [(lambda kept, dh: kept * dh, {}), (lambda kept, dh: dh, {"w": "mask", "u": "mask"})],
@@ -320,6 +324,7 @@ def test_a_mask_that_is_left_out_in_every_turn(into_step, expected):
     assert name_causes(loss, gradient, params, normal(3, 3, 2)) == expected
 
 
+@pytest.mark.thorough
 def test_a_lost_path_through_a_choice_is_no_inverted_mask():
     """Through minus infinity nothing comes back, under the inverted mask either."""
     chosen = np.array([[1, 0, 1], [0, 1, 1], [1, 1, 0.0]]) > 0
@@ -355,6 +360,7 @@ def test_a_lost_path_beside_an_exponential_is_no_slope_of_it(beside, expected):
     assert name_causes(loss, gradient, {"w": normal(3, 2)}, normal(5, 3)) == expected
 
 
+@pytest.mark.thorough
 def test_a_positive_number_by_two_ways_is_no_relu():
     """A weight divided by the length of its product with a direction, which a second product gives again."""
 

@@ -34,6 +34,7 @@ def test_no_cause_where_scores_are_minus_infinity():
     assert_named(loss, gradient, given, "unknown", "by hand and")
 
 
+@pytest.mark.thorough
 def test_no_cause_in_a_loop_in_numpy():
     def states(p, x):
         h = [np.zeros((2, 4))]
