@@ -164,6 +164,7 @@ def test_right_twins_pass(name):
     assert fnn.check_gradients(loss, gradient(), params, *args).ok
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "wrong", "cause", "words"),
     [
