@@ -17,7 +17,8 @@ with (HERE.parent / "pyproject.toml").open("rb") as file:
 
 project = PROJECT["name"]
 author = "The funcnn maintainers"
-project_copyright = f"{author}. {PROJECT['license']}"
+# The hyphen of the licence breaks no line.
+project_copyright = f"{author}. {PROJECT['license'].replace('-', chr(0x2011))}"
 version = release = PROJECT["version"]
 
 extensions = [
@@ -45,10 +46,13 @@ myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 autodoc_typehints = "none"
 napoleon_numpy_docstring = False
 napoleon_custom_sections = [("Fields", "params_style"), "Source"]
 napoleon_use_rtype = False
+# Arguments that share a description are one entry.
+napoleon_use_param = False
 python_use_unqualified_type_names = True
 add_module_names = False
 default_role = "code"

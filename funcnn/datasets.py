@@ -34,7 +34,8 @@ def xor(samples: int = 4, *, noise: float = 0.0, key: PRNGKeyArray | None = None
         ValueError, TypeError: samples isn't a positive integer, a negative noise, noise without a key.
 
     Example:
-        >>> x, y = xor()
+        >>> import funcnn as fnn
+        >>> x, y = fnn.datasets.xor()
         >>> print(y)
         [0 1 1 0]
     """
@@ -63,7 +64,8 @@ def moons(samples: int, *, noise: float = 0.1, key: PRNGKeyArray) -> Batch:
         ValueError, TypeError: samples isn't a positive integer, a negative noise, a key that isn't one.
 
     Example:
-        >>> x, y = moons(100, key=jax.random.key(0))
+        >>> import funcnn as fnn
+        >>> x, y = fnn.datasets.moons(100, key=jax.random.key(0))
         >>> print(x.shape, y.sum())
         (100, 2) 50
     """
@@ -91,7 +93,8 @@ def circles(samples: int, *, inner_radius: float = 0.5, noise: float = 0.05, key
             isn't one.
 
     Example:
-        >>> x, y = circles(100, noise=0.0, key=jax.random.key(0))
+        >>> import funcnn as fnn
+        >>> x, y = fnn.datasets.circles(100, noise=0.0, key=jax.random.key(0))
         >>> bool(jnp.allclose(jnp.linalg.norm(x, axis=1), jnp.where(y == 1, 0.5, 1.0), atol=1e-6))
         True
     """
@@ -126,7 +129,8 @@ def spirals(samples: int, *, classes: int = 2, turns: float = 1.5, noise: float 
             number, a key that isn't one.
 
     Example:
-        >>> x, y = spirals(90, classes=3, key=jax.random.key(0))
+        >>> import funcnn as fnn
+        >>> x, y = fnn.datasets.spirals(90, classes=3, key=jax.random.key(0))
         >>> print(x.shape, jnp.bincount(y))
         (90, 2) [30 30 30]
 
@@ -152,7 +156,8 @@ def digits() -> Batch:
         ModuleNotFoundError: scikit-learn isn't installed.
 
     Example:
-        >>> x, y = digits()
+        >>> import funcnn as fnn
+        >>> x, y = fnn.datasets.digits()
         >>> print(x.shape, float(x.min()), float(x.max()), len(set(y.tolist())))
         (1797, 64) 0.0 1.0 10
 

@@ -86,7 +86,7 @@ def train_ensemble(
 
 
 def mean_over_members(predictions: Float[Array, "members ..."]) -> Float[Array, "..."]:
-    """Return the mean over the first axis, Σᵢ predictions[i] / members.
+    """Return the mean over the first axis, the members.
 
     Example:
         >>> print(mean_over_members(jnp.array([[[1.0]], [[4.0]]])))

@@ -285,7 +285,8 @@ def gpt(vocabulary_size: int, context: int, features: int, heads: int, layers: i
     Tokens are embedded and learned positions are added. Then come ``layers`` equal blocks, each with two skip
     connections::
 
-        x ← x + attention(layer_norm(x)),    x ← x + linear(gelu_tanh(linear(layer_norm(x))))
+        x ← x + attention(layer_norm(x))
+        x ← x + linear(gelu_tanh(linear(layer_norm(x))))
 
     with causal attention and 4 · features units between the two linear layers; then a layer norm. The logits are
     products with the rows of the embedding, whose gradient is the sum over the two uses of its table (``tied``). The
@@ -298,8 +299,8 @@ def gpt(vocabulary_size: int, context: int, features: int, heads: int, layers: i
         vocabulary_size: how many tokens there are.
         context: the most positions of a sequence.
         features: features of a position.
-        heads: of the attention, a divisor of features.
-        layers: blocks.
+        heads: heads of the attention, a divisor of features.
+        layers: how many blocks there are.
         dropout: the probability to drop an entry of the embedded input, of the attention weights, and of the output of
             each part of a block, in [0, 1).
 

@@ -67,7 +67,8 @@ def load_torch(path: str | os.PathLike[str], model: Layer) -> tuple[Params, Stat
         TypeError: model isn't a layer.
 
     Example:
-        ``params, state = fnn.load_torch("pytorch_model.bin", fnn.gpt(50257, 1024, 768, 12, 12))``
+        >>> from funcnn.models import gpt
+        >>> params, state = load_torch("pytorch_model.bin", gpt(50257, 1024, 768, 12, 12))  # doctest: +SKIP
 
     Source:
         Radford et al. 2019, as published by Hugging Face; the format of ``torch.save`` since PyTorch 1.6.

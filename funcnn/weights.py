@@ -385,7 +385,8 @@ def _check_same_tensors(file: Path, tensors: Mapping[str, Any], expected: dict[s
                 "Enable 64-bit types, jax.config.update('jax_enable_x64', True), or save it in a narrower dtype.",
             )  # fmt: skip
     for name in sorted(set(tensors) - set(expected)):
-        raise error("the model's tensors alone", f"{name}, {describe(tensors[name])}, too")
+        extra = jax.ShapeDtypeStruct(tensors[name].shape, tensors[name].dtype)
+        raise error("the model's tensors alone", f"{name}, {describe(extra)}, too")
 
 
 def _kind(dtype: Any) -> str:

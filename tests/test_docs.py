@@ -1,6 +1,8 @@
 """The site's own code: no public name is missing, equations are set as they are meant, pages find what they include."""
 
 import ast
+import builtins
+import doctest
 import fnmatch
 import inspect
 import re
@@ -39,7 +41,7 @@ def test_every_public_name_has_its_entry(extension):
     for group in groups:
         page = reference.page(group)
         for name in group.names:
-            entries = re.findall(rf"^\.\. (?:autoclass|autofunction|py:data):: funcnn\.{re.escape(name)}$", page, re.M)
+            entries = re.findall(rf"^\.\. (?:autoclass|autofunction|py:data):: funcnn\.{re.escape(name)}(?:\(.*\))?$", page, re.M)
             assert len(entries) == 1, name
 
 
@@ -74,6 +76,12 @@ def test_every_entry_says_something(extension):
         ("m̂ = m/(1 − β₁ᵗ)", r"\hat{m} = \frac{m}{1 - \beta_{1}^{t}}"),
         ("∂a/∂z = aᵢ (1[i = j] − aⱼ)", r"\frac{\partial a}{\partial z} = a_{i}\,\left(1[i = j] - a_{j}\right)"),
         ("tanh′(z) = 1 − tanh²(z)", r"\tanh'\left(z\right) = 1 - \tanh^{2}\left(z\right)"),
+        ("L = y log p", r"L = y\,\log\,p"),
+        ("x ← x + layer_norm(x)", r"x \leftarrow x + \text{layer_norm}\left(x\right)"),
+        ("y = concat(headₕ) K_o", r"y = \operatorname{concat}\left(\text{head}_{h}\right)\,K_{o}"),
+        ("dz = da silu′(z)", r"\text{d}z = \text{d}a\,\operatorname{silu}'\left(z\right)"),
+        ("∂L/∂x[n, q] = Σₖ dy[n, p] 1[k = kₚ]",
+         r"\frac{\partial L}{\partial x_{n, q}} = \sum_{k} \text{d}y_{n, p}\,1[k = k_{p}]"),
     ],
 )  # fmt: skip
 def test_expressions_are_set(extension, plain, latex):
@@ -113,6 +121,21 @@ def test_activations_and_losses_have_equations(extension):
     docstrings = {name: inspect.cleandoc(getattr(fnn, name).__doc__).splitlines() for name in forwards}
     without = [name for name, lines in docstrings.items() if not re.search(r":math:|math::", "\n".join(setter(lines)))]
     assert without == []
+
+
+def test_examples_of_the_reference_use_names_that_a_reader_has(extension):
+    """Those of the libraries that the reference names, public ones, and what the example itself defines."""
+    reference = extension("reference")
+    given = {"jax", "jnp", "np", "optax", *dir(fnn), *dir(builtins)}
+    for name in (name for group in reference.public_groups() for name in group.names):
+        examples = doctest.DocTestParser().get_examples(inspect.getdoc(reference.value_of(name)) or "")
+        nodes = list(ast.walk(ast.parse("".join(example.source for example in examples))))
+        own = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+        own |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+        own |= {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
+        own |= {alias.asname or alias.name for node in nodes for alias in getattr(node, "names", ())}
+        used = {node.id for node in nodes if isinstance(node, ast.Name)}
+        assert used <= given | own, (name, used - given - own)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -121,12 +121,12 @@ def _row_of(chunk: str) -> tuple[str, int]:
 
 
 def _words(text: str) -> str:
-    return re.sub(r"([_&%#{}])", r"\\\1", text)
+    return re.sub(r"([&%#{}])", r"\\\1", text)
 
 
 # Docstrings -----------------------------------------------------------------------------------------------------------
 
-SECTION = re.compile(r"(Args|Returns|Raises|Example|Examples|Source|Fields|Attributes|Yields|Words):\s*$")
+SECTION = re.compile(r"(Args|Returns|Raises|Warns|Example|Examples|Source|Fields|Attributes|Yields|Words):\s*$")
 UNTOUCHED = ("Example", "Examples", "Source")
 
 

@@ -19,7 +19,9 @@ def visit_inline(translator, node) -> None:
     mathml = to_mathml(latex, "inline")
     # A browser breaks no line inside a formula: on a phone a wide one scrolls.
     is_wide = len(re.sub(r"\\[a-zA-Z]+|[{}_^ ]", "", latex)) > LONGEST_LINE
-    translator.body.append(f'<span class="math-wide">{mathml}</span>' if is_wide else mathml)
+    after = node.next_node(nodes.Text, descend=False, siblings=True)
+    joiner = "&#8288;" if after is not None and after.astext()[:1] in ".,;:)" else ""
+    translator.body.append((f'<span class="math-wide">{mathml}</span>' if is_wide else mathml) + joiner)
     raise nodes.SkipNode
 
 

@@ -20,7 +20,7 @@ STUDIES = (
     "checking",
     "processes",
 )
-WIDTH = 110
+WIDTH = 100
 
 
 def speed() -> str:
@@ -30,8 +30,8 @@ def speed() -> str:
     tables = []
     for file in sorted(RESULTS.glob("speed_*.json")):
         record = json.loads(file.read_text(encoding="utf-8"))
-        first, *others = (result["network"]["name"] for result in record["networks"])
-        words = "variants of the digits network" if "variants" in file.name else f"{first} and {len(others)} more"
+        names = [result["network"]["name"] for result in record["networks"]]
+        words = "variants of the digits network" if "variants" in file.name else "; ".join(names)
         tables.append(
             f"## {record['about']['processor']}: {words}\n\n{markdown.table(record)}\n\nFile: `{file.name}`.\n"
         )

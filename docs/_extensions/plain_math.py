@@ -172,7 +172,7 @@ class Parser:
         following = self.tokens[place + 1 : place + 2]
         if not following:
             return False
-        return following[0].text in "(ₙᵢⱼₖ²" or following[0].kind in ("word", "number")
+        return following[0].text in "(ₙᵢⱼₖ²′" or following[0].kind in ("word", "number")
 
     def is_named(self, place: int) -> bool:
         """Whether a word is a quantity: in an index, beside a dot or an arrow, called, or indexed."""
@@ -181,7 +181,7 @@ class Parser:
         touches = after is not None and after.start == self.tokens[place].end
         return (
             "]" in self.bars or before in TIMES or before == "∂" or (before == "/" and self.has_relation)
-            or (touches and after.text in "([^")
+            or (touches and (after.text in "([^" or after.text in SUBSCRIPTS))
             or (after is not None and (after.text in TIMES or after.text == "←"))
             or (before in SIGNS and after is not None and after.text == ")")
         )  # fmt: skip
@@ -236,7 +236,7 @@ class Parser:
         if self.peek() == "(":
             self.next()
             return rf"{name}\left({self.arguments(')')}\right)"
-        return f"{name} {self.factor()}"
+        return rf"{name}\,{self.factor()}"
 
     def quantity(self, token: Token) -> str:
         """Return a word that names a quantity or a function, with its arguments."""
@@ -246,7 +246,7 @@ class Parser:
             self.bars.append(")")
             inside = self.arguments(")")
             self.bars.pop()
-            return rf"\operatorname{{{token.text}}}\left({inside}\right)"
+            return rf"{name}\left({inside}\right)"
         return name
 
     def arguments(self, closing: str) -> str:
@@ -276,7 +276,7 @@ class Parser:
                 inside = self.arguments("]")
                 self.bars.pop()
                 # E[y] is an expectation, 1[i = j] an indicator.
-                is_condition = latex == "E" or any(relation in inside for relation in ("=", "<", ">", r"\le"))
+                is_condition = latex in ("1", "E") or any(relation in inside for relation in ("=", "<", ">", r"\le"))
                 latex = rf"{latex}[{inside}]" if is_condition else f"{latex}_{{{inside}}}"
             elif self.peek() == "(" and self.touches() and re.fullmatch(r"\\?[A-Za-zσΦφψ]+( |')?('|_\{\w\})?", latex):
                 self.next()

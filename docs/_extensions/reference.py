@@ -6,9 +6,13 @@ The list of names is read from ``funcnn/__init__.py``, so a new name gets its en
 import ast
 import importlib
 import inspect
+import pkgutil
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from docstring_equations import SECTION, set_docstring
 
 import funcnn as fnn
 
@@ -73,6 +77,11 @@ def value_of(name: str) -> Any:
 def entry(name: str) -> list[str]:
     """Return the directive that documents a public name."""
     value = value_of(name)
+    if getattr(value, "_is_protocol", False):
+        nothing = inspect.Parameter.empty
+        _, *arguments = inspect.signature(value.__call__).parameters.values()
+        call = inspect.Signature([argument.replace(annotation=nothing) for argument in arguments])
+        return [f".. autoclass:: funcnn.{name}{call}", "   :members:", ""]
     if inspect.isclass(value):
         return [f".. autoclass:: funcnn.{name}", "   :members:", ""]
     if inspect.isroutine(value) or hasattr(value, "__wrapped__") or inspect.isfunction(value):
@@ -91,19 +100,16 @@ def _data_entry(name: str, value: Any) -> Iterator[str]:
         yield from (f"   {line}" for line in _summary(function))
         yield ""
     if pair:
-        links = ", ".join(f":py:func:`funcnn.{part}`" for part in pair)
+        links = " and ".join(f":py:func:`~funcnn.{part}`" for part in pair)
         yield f"   A {type(value).__name__.lower()} made of the pair {links}."
         yield ""
 
 
 def _summary(function: Any) -> list[str]:
-    """Return the first paragraph of a docstring, with its equations set."""
-    from docstring_equations import set_docstring
-
+    """Return a docstring up to its first section, with its equations set."""
     lines = (inspect.getdoc(function) or "").splitlines()
-    end = lines.index("") if "" in lines else len(lines)
-    text = " ".join(lines[:end])
-    return set_docstring([text.replace("::", ".")])
+    ends = (number for number, line in enumerate(lines) if SECTION.match(line))
+    return set_docstring(lines[: next(ends, len(lines))])
 
 
 def page(group: Group) -> str:
@@ -115,10 +121,22 @@ def page(group: Group) -> str:
         title, rest = group.module.rpartition(".")[2].replace("_", " ").capitalize(), first.rstrip(".")
     text = f"{rest.strip()[:1].upper()}{rest.strip()[1:]}. " if rest else ""
     title = TITLES.get(group.module, title)
-    lines = [title, "=" * len(title), "", f"{text}From ``{group.module}``.", ""]
+    lines = [title, "=" * len(title), "", f"{text}From ``{group.module}``.", "", *_introduction(module), ""]
     for name in group.names:
         lines += entry(name)
     return "\n".join(lines)
+
+
+def _introduction(module: Any) -> list[str]:
+    """Return a module's docstring after its first paragraph, without its sections and what it says of its own files."""
+    lines = (inspect.getdoc(module) or "").partition("\n\n")[2].splitlines()
+    headings = [number - 1 for number, line in enumerate(lines) if set(line) == {"-"}]
+    ends = iter(sorted([*headings, *(number for number, line in enumerate(lines) if SECTION.match(line))]))
+    text = "\n".join(lines[: next(ends, len(lines))])
+    files = [f"``{found.name}``" for found in pkgutil.iter_modules(getattr(module, "__path__", ()))]
+    paragraphs = re.split(r"\n\n(?=\S)", text)
+    kept = [paragraph for paragraph in paragraphs if sum(name in paragraph for name in files) < 2]
+    return set_docstring("\n\n".join(kept).splitlines())
 
 
 def write(app=None) -> None:

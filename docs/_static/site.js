@@ -4,6 +4,19 @@ for (const summary of document.querySelectorAll("nav summary")) {
   summary.setAttribute("aria-label", `Pages below ${pages ? pages.textContent.trim() : "this one"}`);
 }
 
+// Long names in tables break at their dots and underscores.
+for (const code of document.querySelectorAll(".bd-article td code")) {
+  for (const piece of code.querySelectorAll(".pre").length ? code.querySelectorAll(".pre") : [code]) {
+    piece.innerHTML = piece.innerHTML.replace(/([._\/])(?=\w)/g, "$1<wbr>");
+  }
+}
+
+for (const picture of document.querySelectorAll(".cell_output img")) {
+  const mark = () => picture.classList.toggle("wide-picture", picture.naturalWidth > 1.6 * picture.naturalHeight);
+  if (picture.complete) mark();
+  else picture.addEventListener("load", mark);
+}
+
 const wide = ".math-display, .math-wide, .pst-scrollable-table-container, .bd-article pre";
 // After every layout: fonts and formulas come after this script, and a window changes its size.
 const observer = new ResizeObserver((entries) => {

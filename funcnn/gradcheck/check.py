@@ -38,7 +38,7 @@ def check_gradients(
 
     The values are compared in float64 whatever the parameters' dtype: both functions get float64 copies of their
     floating arguments (other arguments pass untouched), and the caller's configuration is the same afterwards. A leaf
-    may differ by ε^¾ of its largest entry, and by what the arithmetic of both gradients is measured to round. At a
+    may differ by ε^(3/4) of its largest entry, and by what the arithmetic of both gradients is measured to round. At a
     point without a derivative (a ReLU at 0, a tie for the maximum) every gradient between the sides is right. Then the
     gradient in the caller's own dtype is compared with the one in float64. Call it outside ``jit`` and ``vmap``.
 

@@ -48,7 +48,7 @@ def attention_forward(
     dropout: float = 0.0,
     key: PRNGKeyArray | None = None,
 ) -> tuple[Outputs, AttentionResiduals]:
-    """Compute scaled dot-product attention, y = softmax(q kᵀ / √features) v.
+    """Compute scaled dot-product attention, y = softmax(q kᵀ/√d) v, with d features of a query.
 
     Every query's output is the mean of the values, weighted by how well their keys fit the query. The softmax is over
     the keys; each row's largest score is subtracted first, so that no exponent is positive. A query without a visible
@@ -92,15 +92,18 @@ def attention_forward(
 
 
 def attention_backward(residuals: AttentionResiduals, dy: Outputs) -> tuple[Queries, Keys, Values]:
-    """Gradients of y = D v with D = W m, W = softmax(S), S = q kᵀ / √features, and m the multiplier of dropout.
+    """Gradients of y = D v with D = W m, W = softmax(S), S = q kᵀ/√d, and m the multiplier of dropout.
 
-    With i for queries and j for keys, and the products over features written out as matrices::
+    With i for queries, j for keys and d features of a query, and the products over features written out as matrices::
 
-        dv = Dᵀ dy                                   a value is in the output of every query that sees it
+        dv = Dᵀ dy
         dW = (dy vᵀ) m
-        dS[i,j] = W[i,j] (dW[i,j] − Σₖ dW[i,k] W[i,k])    from ∂W[i,k]/∂S[i,j] = W[i,k] (1[j = k] − W[i,j])
-        dq = dS k / √features
-        dk = dSᵀ q / √features                       a key is in the scores of every query
+        dS[i,j] = W[i,j] (dW[i,j] − Σₖ dW[i,k] W[i,k])
+        dq = dS k/√d
+        dk = dSᵀ q/√d
+
+    A value is in the output of every query that sees it, and a key in the scores of every query. The third line follows
+    from ∂W[i,k]/∂S[i,j] = W[i,k] (1[j = k] − W[i,j]).
 
     Query heads that share keys and values add up in dk and dv. Scores that a mask hides have W = 0, and so dS = 0.
 

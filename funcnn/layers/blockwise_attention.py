@@ -68,7 +68,7 @@ def blockwise_attention_forward(
     dropout: float = 0.0,
     key: PRNGKeyArray | None = None,
 ) -> tuple[Outputs, BlockwiseAttentionResiduals]:
-    """Compute y = softmax(q kᵀ / √features) v by a scan over blocks of keys.
+    """Compute y = softmax(q kᵀ/√d) v, with d features of a query, by a scan over blocks of keys.
 
     With m for a query's largest score so far, l for Σⱼ e^(S[j] − m) and o for Σⱼ e^(S[j] − m) v[j], a block of scores S
     with values v changes them to::
@@ -78,7 +78,7 @@ def blockwise_attention_forward(
     After the last block y = o / l and log Σⱼ e^S[j] = m + log l.
 
     Args:
-        q, k, v, causal, dropout, key: as for ``attention_forward``; equal keys drop other weights than there.
+        q, k, v, causal, dropout, key: as for ``attention_forward``.
         block_size: keys in a block. Memory is proportional to queries · block_size.
 
     Returns:
@@ -138,7 +138,8 @@ def blockwise_attention_backward(residuals: BlockwiseAttentionResiduals, dy: Out
 
     Each block then gives its own dk and dv, and adds its part to dq::
 
-        dS = W ((dy vᵀ) m − dy·y),    dq ← dq + dS k / √features,    dk = dSᵀ q / √features,    dv = (W m)ᵀ dy
+        dS = W ((dy vᵀ) m − dy·y),    dv = (W m)ᵀ dy
+        dq ← dq + dS k/√d,            dk = dSᵀ q/√d
 
     Args:
         residuals: from ``blockwise_attention_forward``.

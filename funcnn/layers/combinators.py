@@ -283,7 +283,7 @@ def repeat(layer: Layer, n: int) -> Layer:
 
     Args:
         layer: a layer whose output has the shape and dtype of its input.
-        n: how many.
+        n: how many times the layer is applied.
 
     Returns:
         The layer. Every array of its parameters, state and gradients has n as its first axis.

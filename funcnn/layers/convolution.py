@@ -224,7 +224,9 @@ def conv1d_forward(
     dilation: Size = 1,
     groups: int = 1,
 ) -> tuple[Float[Array, "batch places out_channels"], ConvResiduals]:
-    """Compute a convolution over time, y[n, p, o] = Σₖ Σ꜀ x[n, p s + k d − low, c] K[k, c, o] + b[o].
+    """Compute a convolution over time::
+
+        y[n, p, o] = Σₖ Σ꜀ x[n, p s + k d − low, c] K[k, c, o] + b[o]
 
     Args:
         params: kernel ``(size, in_channels/groups, out_channels)`` and bias ``(out_channels,)``.
@@ -284,7 +286,9 @@ def conv2d_forward(
     dilation: Size = 1,
     groups: int = 1,
 ) -> tuple[Float[Array, "batch rows columns out_channels"], ConvResiduals]:
-    """Compute a convolution over images, y[n, p, o] = Σₖ Σ꜀ x[n, p s + k d − low, c] K[k, c, o] + b[o].
+    """Compute a convolution over images::
+
+        y[n, p, o] = Σₖ Σ꜀ x[n, p s + k d − low, c] K[k, c, o] + b[o]
 
     p and k are pairs, of a row and a column; outside of the image x is 0.
 
@@ -319,7 +323,9 @@ def conv2d_forward(
 def conv2d_backward(
     residuals: ConvResiduals, dy: Float[Array, "batch rows columns out_channels"]
 ) -> tuple[ConvParams, Float[Array, "batch height width in_channels"]]:
-    """Gradients of y[n, p, o] = Σₖ Σ꜀ x[n, p s + k d − low, c] K[k, c, o] + b[o], each of them a convolution.
+    """Gradients of a convolution, each of them a convolution::
+
+        y[n, p, o] = Σₖ Σ꜀ x[n, p s + k d − low, c] K[k, c, o] + b[o]
 
     An entry of the kernel is used at every place p of every sample, so its gradients add up. An entry x[n, q, c] is
     used at the places p for which a k has p s + k d − low = q::

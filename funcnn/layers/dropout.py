@@ -72,6 +72,7 @@ def dropout_backward(
 
     Example:
         >>> import jax.numpy as jnp
+        >>> from funcnn.layers.dropout import DropoutResiduals
         >>> print(dropout_backward(DropoutResiduals(jnp.array([2.0, 0.0])), jnp.array([3.0, 3.0])))
         [6. 0.]
     """

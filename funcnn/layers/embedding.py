@@ -108,7 +108,7 @@ def embedding_backward(residuals: EmbeddingResiduals, dy: Float[Array, "*batch f
         The gradient of the table, 0 in the rows of tokens that don't occur.
 
     Example:
-        >>> residuals = EmbeddingResiduals(jnp.array([[1, 0, 1]]), Static(3))
+        >>> _, residuals = embedding_forward(EmbeddingParams(jnp.zeros((3, 1))), jnp.array([[1, 0, 1]]))
         >>> print(embedding_backward(residuals, jnp.array([[[1.0], [10.0], [100.0]]])).table.ravel())
         [ 10. 101.   0.]
 
@@ -163,7 +163,8 @@ def unembedding_backward(
         The gradient of the table, and ``dx``, ``(batch, ..., features)``.
 
     Example:
-        >>> residuals = UnembeddingResiduals(jnp.array([[1.0, 10.0]]), jnp.array([[1.0, 2.0], [3.0, 4.0]]))
+        >>> params = EmbeddingParams(jnp.array([[1.0, 2.0], [3.0, 4.0]]))
+        >>> _, residuals = unembedding_forward(params, jnp.array([[1.0, 10.0]]))
         >>> dparams, dx = unembedding_backward(residuals, jnp.array([[0.0, 1.0]]))
         >>> print(dparams.table, dx)
         [[ 0.  0.]
@@ -198,7 +199,7 @@ def embedding(vocabulary_size: int, features: int, table_init: KernelInit = unit
 
     Args:
         vocabulary_size: how many tokens there are; they are the integers from 0 to vocabulary_size − 1.
-        features: of a row.
+        features: features of a row.
         table_init: ``(key, shape) -> table``; by default rows have norms of about 1.
 
     Returns:
@@ -232,7 +233,7 @@ def unembedding(vocabulary_size: int, features: int, table_init: KernelInit = un
 
     Args:
         vocabulary_size: how many tokens there are.
-        features: of x.
+        features: features of x.
         table_init: ``(key, shape) -> table``.
 
     Returns:

@@ -63,7 +63,7 @@ def group_norm_forward(
 
     Example:
         >>> import jax, jax.numpy as jnp
-        >>> params, _ = layer_norm_init(jax.random.key(0), features=4)
+        >>> params, _ = group_norm(4, groups=2).init(jax.random.key(0))
         >>> print(group_norm_forward(params, jnp.array([[1.0, 3.0, 10.0, 30.0]]), groups=2, epsilon=0.0)[0])
         [[-1.  1. -1.  1.]]
 
@@ -86,6 +86,8 @@ def group_norm_backward(residuals: GroupNormResiduals, dy: Features) -> tuple[No
 
         dγ = Σₙ dy x̂,    dβ = Σₙ dy,    dx̂ = dy γ,    dx = (dx̂ − mean(dx̂) − x̂ mean(dx̂ x̂)) / s
 
+    with s = √(σ² + ε).
+
     Args:
         residuals: from ``group_norm_forward``.
         dy: cotangent of y, ``(batch, ..., features)``.
@@ -95,7 +97,7 @@ def group_norm_backward(residuals: GroupNormResiduals, dy: Features) -> tuple[No
 
     Example:
         >>> import jax, jax.numpy as jnp
-        >>> params, _ = layer_norm_init(jax.random.key(0), features=4)
+        >>> params, _ = group_norm(4, groups=2).init(jax.random.key(0))
         >>> _, residuals = group_norm_forward(params, jnp.array([[1.0, 3.0, 10.0, 30.0]]), groups=2)
         >>> print(group_norm_backward(residuals, jnp.array([[5.0, 5.0, 7.0, 7.0]]))[1])
         [[0. 0. 0. 0.]]

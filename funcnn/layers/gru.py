@@ -118,8 +118,8 @@ def _run_gru(params, x, start):
 def gru_backward(residuals: GRUResiduals, dy: Hidden) -> tuple[GRUParams, Inputs]:
     """Gradients of the GRU, from the last step to the first.
 
-    With a for the pre-activations, m[t] = h[t−1] U_n + hidden_bias, and h[t] an output, an input of the gates of the
-    next step and a part of the next h::
+    With a for the pre-activations, m[t] = h[t−1] U_n + c, c the hidden bias, and h[t] an output, an input of the gates
+    of the next step and a part of the next h::
 
         da_n = dh (1 − z) (1 − n²),    da_z = dh (h[t−1] − n) z (1 − z)
         dm = da_n r,                   da_r = da_n m r (1 − r)
@@ -128,7 +128,7 @@ def gru_backward(residuals: GRUResiduals, dy: Hidden) -> tuple[GRUParams, Inputs
     Summed over time and samples::
 
         dW = Σₜ x[t]ᵀ (da_r, da_z, da_n),    db = Σₜ (da_r, da_z, da_n)
-        dU = Σₜ h[t−1]ᵀ (da_r, da_z, dm),    dhidden_bias = Σₜ dm,    dx = (da_r, da_z, da_n) Wᵀ
+        dU = Σₜ h[t−1]ᵀ (da_r, da_z, dm),    dc = Σₜ dm,    dx = (da_r, da_z, da_n) Wᵀ
 
     Args:
         residuals: from ``gru_forward``.
@@ -200,7 +200,7 @@ def gru(in_features: int, features: int, kernel_init: KernelInit = xavier) -> La
 
     Args:
         in_features: features of x.
-        features: of h.
+        features: features of h.
         kernel_init: ``(key, shape) -> kernel``, drawn for each gate; the hidden kernels start orthogonal, biases at 0.
 
     Returns:

@@ -94,8 +94,10 @@ def linear_backward(
     With y[n,j] = Σᵢ x[n,i] K[i,j] + b[j] and dy[n,j] = ∂L/∂y[n,j], where n counts samples and positions::
 
         ∂L/∂K[i,j] = Σₙ x[n,i] dy[n,j]      dK = xᵀ dy
-        ∂L/∂b[j]   = Σₙ dy[n,j]             every sample adds the same bias, so its gradients add up
+        ∂L/∂b[j]   = Σₙ dy[n,j]
         ∂L/∂x[n,i] = Σⱼ dy[n,j] K[i,j]      dx = dy Kᵀ
+
+    Every sample adds the same bias, so its gradients add up.
 
     Args:
         residuals: from ``linear_forward``.

@@ -119,7 +119,7 @@ def lstm_backward(residuals: LSTMResiduals, dy: Hidden) -> tuple[RecurrentParams
         dh[t] = dy[t] + dz[t+1] Uᵀ
         dc[t] = dh[t] o (1 − tanh²(c[t])) + dc[t+1] f[t+1]
 
-    With σ′ = σ (1 − σ) and tanh′ = 1 − tanh², the four blocks of dz[t] are::
+    With σ′ = σ (1 − σ) and 1 − tanh², the slope of tanh, the four blocks of dz[t] are::
 
         dz_i = dc g i (1 − i),          dz_f = dc c[t−1] f (1 − f)
         dz_g = dc i (1 − g²),           dz_o = dh tanh(c) o (1 − o)
@@ -200,7 +200,7 @@ def lstm(in_features: int, features: int, kernel_init: KernelInit = xavier, forg
 
     Args:
         in_features: features of x.
-        features: of h and of the cell.
+        features: features of h and of the cell.
         kernel_init: ``(key, shape) -> kernel``, drawn for each gate; the hidden kernels start orthogonal.
         forget_bias: the bias of the forget gate at the start, a Python float; the other biases are 0.
 

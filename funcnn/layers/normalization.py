@@ -155,7 +155,7 @@ def batch_norm_forward(
 
     Example:
         >>> import jax, jax.numpy as jnp
-        >>> params, state = batch_norm_init(jax.random.key(0), features=1)
+        >>> params, state = batch_norm(1).init(jax.random.key(0))
         >>> y, state, _ = batch_norm_forward(params, state, jnp.array([[1.0], [3.0]]), train=True, epsilon=0.0)
         >>> print(y.ravel(), state.mean)
         [-1.  1.] [0.2]
@@ -203,7 +203,7 @@ def batch_norm_backward(
 
     Example:
         >>> import jax, jax.numpy as jnp
-        >>> params, state = batch_norm_init(jax.random.key(0), features=1)
+        >>> params, state = batch_norm(1).init(jax.random.key(0))
         >>> _, _, residuals = batch_norm_forward(params, state, jnp.array([[1.0], [3.0]]), train=True)
         >>> dparams, dx = batch_norm_backward(residuals, jnp.array([[1.0], [1.0]]))
         >>> print(dparams.bias, dx.ravel())
@@ -230,7 +230,7 @@ def batch_norm(features: int, momentum: float = 0.9, epsilon: float = 1e-5) -> L
 
     Args:
         features: features of x.
-        momentum: the share of the running statistics kept at a step: new = momentum · old + (1 − momentum) · batch.
+        momentum: m, the share of the running statistics kept at a step, new = m · old + (1 − m) · batch.
         epsilon: ε, in the units of x².
 
     Returns:
@@ -307,7 +307,7 @@ def layer_norm_forward(
 
     Example:
         >>> import jax, jax.numpy as jnp
-        >>> params, _ = layer_norm_init(jax.random.key(0), features=2)
+        >>> params, _ = layer_norm(2).init(jax.random.key(0))
         >>> print(layer_norm_forward(params, jnp.array([[1.0, 3.0], [10.0, 30.0]]), epsilon=0.0)[0])
         [[-1.  1.]
          [-1.  1.]]
@@ -327,6 +327,8 @@ def layer_norm_backward(residuals: LayerNormResiduals, dy: Features) -> tuple[No
 
         dγ = Σₙ dy x̂,    dβ = Σₙ dy,    dx̂ = dy γ,    dx = (dx̂ − mean(dx̂) − x̂ mean(dx̂ x̂)) / s
 
+    with s = √(σ² + ε).
+
     Args:
         residuals: from ``layer_norm_forward``.
         dy: cotangent of y, ``(batch, ..., features)``.
@@ -336,7 +338,7 @@ def layer_norm_backward(residuals: LayerNormResiduals, dy: Features) -> tuple[No
 
     Example:
         >>> import jax, jax.numpy as jnp
-        >>> params, _ = layer_norm_init(jax.random.key(0), features=2)
+        >>> params, _ = layer_norm(2).init(jax.random.key(0))
         >>> _, residuals = layer_norm_forward(params, jnp.array([[1.0, 3.0]]))
         >>> print(layer_norm_backward(residuals, jnp.array([[5.0, 5.0]]))[1])
         [[0. 0.]]

@@ -122,7 +122,9 @@ def max_pool2d_backward(
 
     ∂y[n, p, c]/∂x[n, q, c] is 1 for the chosen place k of the window, q = p s + k − low, and 0 for all others, so::
 
-        ∂L/∂x[n, q, c] = Σₖ dy[n, p, c] 1[k is the first maximum of window p],    p s + k − low = q
+        ∂L/∂x[n, q, c] = Σₖ dy[n, p, c] 1[k = kₚ],    p s + k − low = q
+
+    with kₚ the place of the first maximum of window p.
 
     An entry that is the maximum of several windows gets the sum. The first maximum is where ``jax.grad`` of
     ``lax.reduce_window`` sends a tie.
@@ -280,7 +282,8 @@ def max_pool2d(window: Size, *, stride: Size | None = None, padding: Padding = "
         window: positions of the window, one number for height and width or a pair.
         stride: positions between neighbouring windows, a number or a pair; ``None`` for the window's size, so that
             windows don't overlap.
-        padding: ``"VALID"``: none; ``"SAME"``; or pairs, ``((above, below), (left, right))``. No maximum is padding.
+        padding: ``"VALID"``: none; ``"SAME"``; or pairs, ``((above, below), (left, right))``. Padding is never the
+            maximum.
 
     Returns:
         The layer, without parameters or state.

@@ -87,7 +87,8 @@ def learned_positions_backward(residuals: PositionResiduals, dy: Sequences) -> t
         The gradient of the table, 0 at positions that the sequences don't reach, and ``dx``.
 
     Example:
-        >>> residuals = PositionResiduals(Static(3))
+        >>> params = PositionParams(jnp.array([[1.0], [2.0], [3.0]]))
+        >>> _, residuals = learned_positions_forward(params, jnp.zeros((5, 2, 1)))
         >>> print(learned_positions_backward(residuals, jnp.ones((5, 2, 1)))[0].table.ravel())
         [5. 5. 0.]
 
@@ -101,7 +102,7 @@ def learned_positions_backward(residuals: PositionResiduals, dy: Sequences) -> t
 def sinusoidal_positions_forward(x: Sequences) -> tuple[Sequences, tuple[()]]:
     """Add a sine and a cosine of the position t for each pair of features, of wavelengths from 2π to 2π · 10000::
 
-        y[n,t,2i]   = x[n,t,2i]   + sin(t / 10000^(2i/features))
+        y[n,t,2i] = x[n,t,2i] + sin(t / 10000^(2i/features))
         y[n,t,2i+1] = x[n,t,2i+1] + cos(t / 10000^(2i/features))
 
     Nothing is learned, so backward is dx = dy.
@@ -145,7 +146,7 @@ def rotary_forward(x: Sequences, *, base: float = WAVELENGTHS, first: Any = 0) -
 
     Args:
         x: queries or keys, ``(batch, ..., time, features)``, with an even number of features.
-        base: of the wavelengths.
+        base: the base of the wavelengths.
         first: the position of the first entry.
 
     Returns:

@@ -254,7 +254,7 @@ def rnn(in_features: int, features: int, kernel_init: KernelInit = xavier) -> La
 
     Args:
         in_features: features of x.
-        features: of h.
+        features: features of h.
         kernel_init: ``(key, shape) -> kernel`` of W; U starts orthogonal, b at zero.
 
     Returns:
@@ -308,7 +308,8 @@ def last_step_backward(residuals: LastStepResiduals, dy: Float[Array, "*batch fe
     """dx = dy at the last step, and 0 at the others, on which y does not depend.
 
     Example:
-        >>> print(last_step_backward(LastStepResiduals(Static(3)), jnp.array([[5.0]])).ravel())
+        >>> _, residuals = last_step_forward(jnp.zeros((1, 3, 1)))
+        >>> print(last_step_backward(residuals, jnp.array([[5.0]])).ravel())
         [0. 0. 5.]
     """
     before = ((0, 0),) * (dy.ndim - 1) + ((residuals.steps.value - 1, 0), (0, 0))

@@ -69,7 +69,7 @@ def self_attention_forward(
     rotary: bool = False,
     block_size: int | None = None,
 ) -> tuple[Sequences, SelfAttentionResiduals]:
-    """Compute y = concat(headₕ) K_o + b_o with headₕ = softmax(qₕ kₕᵀ / √d) vₕ, where q, k and v are linear in x.
+    """Compute y = concat(headₕ) K_o + b_o with headₕ = softmax(qₕ kₕᵀ/√d) vₕ, where q, k and v are linear in x.
 
     Each head has d = features/heads features.
 
@@ -231,7 +231,9 @@ def self_attention(
     kernel_init: KernelInit = xavier,
     output_init: KernelInit | None = None,
 ) -> Layer:
-    """Multi-head self-attention, y = concat(headₕ) K_o + b_o with headₕ = softmax(qₕ kₕᵀ / √(features/heads)) vₕ.
+    """Multi-head self-attention, y = concat(headₕ) K_o + b_o with headₕ = softmax(qₕ kₕᵀ/√d) vₕ.
+
+    Each head has d = features/heads features; q, k and v are linear in x.
 
     Args:
         features: features of x and y.

@@ -36,7 +36,9 @@ class SwiGLUResiduals(NamedTuple):
 
 
 def swiglu_forward(params: SwiGLUParams, x: Features) -> tuple[Features, SwiGLUResiduals]:
-    """Compute y = (silu(x K_g + b_g) (x K_u + b_u)) K_d + b_d, with an elementwise product of the hidden features.
+    """Compute a gated feed-forward block, with an elementwise product of the hidden features::
+
+        y = (silu(x K_g + b_g) (x K_u + b_u)) K_d + b_d
 
     Args:
         params: the three linear maps.
@@ -70,7 +72,7 @@ def swiglu_forward(params: SwiGLUParams, x: Features) -> tuple[Features, SwiGLUR
 def swiglu_backward(residuals: SwiGLUResiduals, dy: Features) -> tuple[SwiGLUParams, Features]:
     """Gradients of y = (a u) K_d + b_d with a = silu(z), z = x K_g + b_g and u = x K_u + b_u.
 
-    With d for the gradient of the product a u by the last map: da = d u, du = d a, dz = da silu′(z), and x is used
+    With g for the gradient of the product a u by the last map: da = g u, du = g a, dz = da silu′(z). x is used
     twice::
 
         dx = dz K_gᵀ + du K_uᵀ
@@ -114,11 +116,14 @@ def _layer_forward(params, state, x, *, train, key=None):
 
 @memoised
 def swiglu(features: int, hidden_features: int, kernel_init: KernelInit = xavier) -> Layer:
-    """A gated feed-forward block, y = (silu(x K_g + b_g) (x K_u + b_u)) K_d + b_d.
+    """A gated feed-forward block::
+
+        y = (silu(x K_g + b_g) (x K_u + b_u)) K_d + b_d
 
     Args:
         features: features of x and y.
-        hidden_features: features of the product; 8/3 of features has the parameters of a plain block of 4.
+        hidden_features: features of the product; 8/3 · features gives as many parameters as a plain block with 4 ·
+            features units.
         kernel_init: ``(key, shape) -> kernel`` of the three maps.
 
     Returns:

@@ -49,7 +49,9 @@ def tied(*layers: Layer) -> Layer:
 
     The parameters are used twice, so their gradients add up::
 
-        ∂L/∂θ₁ = f₁'s dθ + fₙ's dθ
+        ∂L/∂θ₁ = dθ₁ + dθₙ
+
+    with dθ₁ from the backward pass of the first layer and dθₙ from that of the last.
 
     A language model whose output is tied to its embedding is ``tied(embedding(v, f), …, unembedding(v, f))``.
 

@@ -45,8 +45,12 @@ def conv_transpose2d_forward(
 ) -> tuple[Float[Array, "batch rows columns out_channels"], ConvResiduals]:
     """Convolve images with s − 1 zeros between their entries, which multiplies their height and width by the stride s.
 
-    With x′ for that larger image, y[n, p, o] = Σₖ Σ꜀ x′[n, p + k d − low, c] K[k, c, o] + b[o]. The kernel is not
-    flipped: this is ``lax.conv_transpose`` with ``transpose_kernel=False``, as in Flax's ``ConvTranspose``.
+    With x′ for that larger image::
+
+        y[n, p, o] = Σₖ Σ꜀ x′[n, p + k d − low, c] K[k, c, o] + b[o]
+
+    The kernel is not flipped: this is ``lax.conv_transpose`` with ``transpose_kernel=False``, as in Flax's
+    ``ConvTranspose``.
 
     Args:
         params: kernel ``(height, width, in_channels/groups, out_channels)`` and bias ``(out_channels,)``.
@@ -87,8 +91,9 @@ def conv_transpose2d_forward(
 def conv_transpose2d_backward(
     residuals: ConvResiduals, dy: Float[Array, "batch rows columns out_channels"]
 ) -> tuple[ConvParams, Float[Array, "batch height width in_channels"]]:
-    """Gradients of y[n, p, o] = Σₖ Σ꜀ x′[n, p + k d − low, c] K[k, c, o] + b[o] with x′[n, q s, c] = x[n, q, c]::
+    """Gradients of a transposed convolution, with x′[n, q s, c] = x[n, q, c]::
 
+        y[n, p, o]     = Σₖ Σ꜀ x′[n, p + k d − low, c] K[k, c, o] + b[o]
         ∂L/∂b[o]       = Σₙ Σₚ dy[n, p, o]
         ∂L/∂K[k, c, o] = Σₙ Σₚ x′[n, p + k d − low, c] dy[n, p, o]
         ∂L/∂x[n, q, c] = Σₖ Σₒ dy[n, q s + low − k d, o] K[k, c, o]

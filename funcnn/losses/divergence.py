@@ -65,7 +65,7 @@ def kl_divergence_backward(residuals: ValueResiduals, dloss: Scalar) -> Outputs:
 
     Example:
         >>> import jax.numpy as jnp
-        >>> residuals = ValueResiduals(jnp.log(jnp.array([[0.25, 0.75]])), jnp.array([[1.0, 0.0]]))
+        >>> _, residuals = kl_divergence_forward(jnp.log(jnp.array([[0.25, 0.75]])), jnp.array([[1.0, 0.0]]))
         >>> print(kl_divergence_backward(residuals, jnp.array(1.0)))
         [[-1. -0.]]
     """

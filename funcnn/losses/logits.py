@@ -28,7 +28,9 @@ from funcnn.types import Loss, LossSpec, Scalar
 
 
 def sigmoid_cross_entropy_forward(prediction: Outputs, target: Outputs) -> tuple[Scalar, ValueResiduals]:
-    """Compute the binary cross-entropy of p = σ(z) from the logits z: L = mean(max(z, 0) − z y + log(1 + e^−|z|)).
+    """Compute the binary cross-entropy of p = σ(z) from the logits z::
+
+        L = mean(max(z, 0) − z y + log(1 + e^(−|z|)))
 
     This is −log σ(z) = log(1 + e⁻ᶻ) and −log(1 − σ(z)) = z + log(1 + e⁻ᶻ), rearranged so that no exponent is positive.
     Several outputs are independent labels.
@@ -66,7 +68,7 @@ def sigmoid_cross_entropy_backward(residuals: ValueResiduals, dloss: Scalar) -> 
 
     Example:
         >>> import jax.numpy as jnp
-        >>> residuals = ValueResiduals(jnp.array([[-1e4]]), jnp.array([[1.0]]))
+        >>> _, residuals = sigmoid_cross_entropy_forward(jnp.array([[-1e4]]), jnp.array([[1.0]]))
         >>> print(sigmoid_cross_entropy_backward(residuals, jnp.array(1.0)))
         [[-1.]]
     """
@@ -79,8 +81,11 @@ def softmax_cross_entropy_forward(
 ) -> tuple[Scalar, ValueResiduals | LabelResiduals]:
     """Compute the categorical cross-entropy of p = softmax(z) from the logits z, over all rows n.
 
-    L = meanₙ Σₖ y[n,k] (log Σⱼ e^z[n,j] − z[n,k]). Each row's largest logit is subtracted first, so that no exponent is
-    positive.
+    With labels or rows y::
+
+        L = meanₙ Σₖ y[n,k] (log Σⱼ e^z[n,j] − z[n,k])
+
+    Each row's largest logit is subtracted first, so that no exponent is positive.
 
     Args:
         prediction: z, logits of exclusive classes, ``(batch, ..., classes)``, floating.
@@ -124,9 +129,9 @@ def softmax_cross_entropy_backward(residuals: ValueResiduals | LabelResiduals, d
 
     Example:
         >>> import jax.numpy as jnp
-        >>> residuals = LabelResiduals(jnp.array([[0.25, 0.75]]), jnp.array([0]))
+        >>> _, residuals = softmax_cross_entropy_forward(jnp.array([[2.0, 2.0]]), jnp.array([0]))
         >>> print(softmax_cross_entropy_backward(residuals, jnp.array(1.0)))
-        [[-0.75  0.75]]
+        [[-0.5  0.5]]
     """
     probabilities, target = residuals
     if isinstance(residuals, LabelResiduals):

@@ -46,7 +46,7 @@ def hinge_backward(residuals: ValueResiduals, dloss: Scalar) -> Outputs:
 
     Example:
         >>> import jax.numpy as jnp
-        >>> residuals = ValueResiduals(jnp.array([[2.0], [0.5]]), jnp.array([[1.0], [-1.0]]))
+        >>> _, residuals = hinge_forward(jnp.array([[2.0], [0.5]]), jnp.array([[1.0], [-1.0]]))
         >>> print(hinge_backward(residuals, jnp.array(1.0)))
         [[0. ]
          [0.5]]

@@ -32,7 +32,11 @@ _USE_LOGITS = "For raw scores use the loss on logits: sigmoid_cross_entropy or s
 
 
 def binary_cross_entropy_forward(prediction: Outputs, target: Outputs) -> tuple[Scalar, ValueResiduals]:
-    """Compute L = −mean(y log p + (1 − y) log(1 − p)), over the batch and the outputs, with p clipped.
+    """Compute the binary cross-entropy, with p clipped::
+
+        L = −mean(y log p + (1 − y) log(1 − p))
+
+    The mean is over the batch and the outputs.
 
     Several outputs are independent labels.
 
@@ -64,11 +68,15 @@ def binary_cross_entropy_forward(prediction: Outputs, target: Outputs) -> tuple[
 
 
 def binary_cross_entropy_backward(residuals: ValueResiduals, dloss: Scalar) -> Outputs:
-    """Compute ∂L/∂p = ((1 − y)/(1 − p) − y/p)/m over all m entries, and 0 where p was clipped: L is constant there.
+    """Compute the gradient over all m entries::
+
+        ∂L/∂p = (p − y)/(p (1 − p) m)
+
+    by ∂L/∂p = ((1 − y)/(1 − p) − y/p)/m. It is 0 where p was clipped, because L is constant there.
 
     Example:
         >>> import jax.numpy as jnp
-        >>> residuals = ValueResiduals(jnp.array([[0.5, 0.0]]), jnp.array([[1.0, 1.0]]))
+        >>> _, residuals = binary_cross_entropy_forward(jnp.array([[0.5, 0.0]]), jnp.array([[1.0, 1.0]]))
         >>> print(binary_cross_entropy_backward(residuals, jnp.array(1.0)))
         [[-1.  0.]]
     """
@@ -114,7 +122,7 @@ def categorical_cross_entropy_backward(residuals: ValueResiduals | LabelResidual
 
     Example:
         >>> import jax.numpy as jnp
-        >>> residuals = LabelResiduals(jnp.array([[0.25, 0.75]]), jnp.array([0]))
+        >>> _, residuals = categorical_cross_entropy_forward(jnp.array([[0.25, 0.75]]), jnp.array([0]))
         >>> print(categorical_cross_entropy_backward(residuals, jnp.array(1.0)))
         [[-4.  0.]]
     """

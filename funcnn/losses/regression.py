@@ -134,7 +134,7 @@ def huber_forward(prediction: Outputs, target: Outputs, delta: float = 1.0) -> t
         delta: δ, in the target's units: beyond it an error counts linearly.
 
     Returns:
-        The loss and the residuals: p − y, and δ (``Static``).
+        The loss and the residuals, p − y and δ (``Static``).
 
     Raises:
         ValueError: a target of another shape, an empty prediction, or a delta that isn't positive.
@@ -159,11 +159,15 @@ def huber_forward(prediction: Outputs, target: Outputs, delta: float = 1.0) -> t
 
 
 def huber_backward(residuals: DeltaResiduals, dloss: Scalar) -> Outputs:
-    """Compute ∂L/∂p = min(max(p − y, −δ), δ)/m over all m entries: the slope of d²/2 is d, that of δ |d| is ±δ.
+    """Compute the gradient over all m entries, with d = p − y::
+
+        ∂L/∂p = min(max(d, −δ), δ)/m
+
+    The slope of d²/2 is d, that of δ |d| is ±δ.
 
     Example:
         >>> import jax.numpy as jnp
-        >>> residuals = DeltaResiduals(jnp.array([[0.5], [-3.0]]), Static(1.0))
+        >>> _, residuals = huber_forward(jnp.array([[0.5], [-3.0]]), jnp.zeros((2, 1)), delta=1.0)
         >>> print(huber_backward(residuals, jnp.array(1.0)))
         [[ 0.25]
          [-0.5 ]]
@@ -211,7 +215,7 @@ absolute_error = Loss(
 
 @memoised
 def huber(delta: float = 1.0) -> Loss:
-    """The Huber loss: half the squared error where it is at most δ, linear with the slope δ beyond.
+    """The Huber loss: half the square of an error of at most δ in size, and linear with the slope δ beyond.
 
     Args:
         delta: δ, in the target's units, a Python number above 0.

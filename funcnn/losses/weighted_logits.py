@@ -120,9 +120,11 @@ def softmax_cross_entropy_with_backward(residuals: WeightedResiduals, dloss: Sca
     The smoothed row y′ sums to what y sums to, 1 for labels.
 
     Example:
-        >>> residuals = WeightedResiduals(jnp.array([[0.25, 0.75]]), jnp.array([0]), jnp.array([1.0]), Static(0.5))
+        >>> logits, labels = jnp.zeros((1, 2, 2)), jnp.array([[0, -1]])
+        >>> _, residuals = softmax_cross_entropy_with_forward(logits, labels, ignore_label=-1)
         >>> print(softmax_cross_entropy_with_backward(residuals, jnp.array(1.0)))
-        [[-0.5  0.5]]
+        [[[-0.5  0.5]
+          [-0.   0. ]]]
     """
     probabilities, target, weights, label_smoothing = residuals
     share = label_smoothing.value

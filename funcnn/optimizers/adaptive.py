@@ -83,9 +83,11 @@ def rmsprop(
 ) -> optax.GradientTransformation:
     """Gradient descent divided elementwise by the root of a moving average of squared gradients::
 
-        v ← (1 − β) |g|² + β v,    d = −α g/√(v + ε)     or −α g/(√v + ε) if not eps_in_sqrt
-        plain                      u = d
-        momentum                   w ← d + μ w,    u = w,  or d + μ w for Nesterov's momentum
+        v ← (1 − β) |g|² + β v
+        d = −α g/√(v + ε)
+
+    or d = −α g/(√v + ε) without ``eps_in_sqrt``. The update u is d. With momentum it is w, with Nesterov's d + μ w,
+    where w ← d + μ w.
 
     ``centered`` replaces v by the variance v − |m|², with m ← (1 − β) g + β m. Where gradients are nearly constant, the
     variance may round to less than −ε and its root to NaN, in every library: use a larger ε. ``bias_correction``

@@ -49,11 +49,12 @@ def clip_by_value(max_delta: ArrayLike) -> optax.GradientTransformation:
 def clip_by_global_norm(max_norm: ArrayLike) -> optax.GradientTransformation:
     """Scale all gradients by one number, so that their global norm is at most c::
 
-        ‖g‖ = √(Σ |g|²) over every entry of every leaf,    u = g if ‖g‖ < c, else g c/‖g‖
+        ‖g‖ = √(Σ |g|²),    u = g min(1, c/‖g‖)
 
-    The direction of the gradient stays the same. PyTorch's ``clip_grad_norm_`` also adds 1e-6 to ‖g‖. Keras'
-    ``global_clipnorm`` is the same; its ``clipnorm`` clips the norm of each variable. The squares are summed in the
-    dtype of the gradients, as in optax: gradients whose squares overflow (256 in float16) are clipped to 0.
+    The sum is over every entry of every leaf. The direction of the gradient stays the same. PyTorch's
+    ``clip_grad_norm_`` also adds 1e-6 to ‖g‖. Keras' ``global_clipnorm`` is the same; its ``clipnorm`` clips the norm
+    of each variable. The squares are summed in the dtype of the gradients, as in optax: gradients whose squares
+    overflow (256 in float16) are clipped to 0.
 
     Args:
         max_norm: c, the largest global norm of the updates.

@@ -26,7 +26,8 @@ def tasks(folder: str | Path | None = None) -> tuple[Task, ...]:
         ValueError: the folder has no exercise, or a name that is taken.
 
     Example:
-        >>> [task.name for task in tasks() if task.kind == "write"][0]
+        >>> import funcnn as fnn
+        >>> [task.name for task in fnn.practice.tasks() if task.kind == "write"][0]
         'neuron-forward'
     """
     if folder is None:

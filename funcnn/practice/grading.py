@@ -54,10 +54,11 @@ def grade(name: str, answer: str | Callable) -> Grade:
         TypeError: the answer is neither text nor a Python function.
 
     Example:
-        >>> right = grade("relu-backward", "def backward(z, da):\n    return da * (z > 0)")
+        >>> import funcnn as fnn
+        >>> right = fnn.practice.grade("relu-backward", "def backward(z, da):\n    return da * (z > 0)")
         >>> right.ok
         True
-        >>> grade("relu-backward", "def backward(z, da):\n    return da * z").ok
+        >>> fnn.practice.grade("relu-backward", "def backward(z, da):\n    return da * z").ok
         False
     """
     return grade_task(find_task(name), answer)

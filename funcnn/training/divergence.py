@@ -33,7 +33,7 @@ class Largest(NamedTuple):
 class DivergenceError(RunError, FloatingPointError):
     """The loss or a parameter is not finite, and training has stopped.
 
-    Attributes:
+    Fields:
         step: the step, counted from 1 over all epochs, whose loss or update is not finite.
         epoch: its epoch, from 1.
         trained: the last finite parameters, state and optimizer state, and the history up to them.

@@ -6,7 +6,7 @@ from typing import Any
 class RunError(Exception):
     """A run of ``fit`` ended before its last step, or its checkpoints cannot be used.
 
-    Attributes:
+    Fields:
         trained: the result up to the last whole step; ``None`` where no step of the run has been taken.
     """
 

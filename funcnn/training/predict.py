@@ -69,7 +69,7 @@ def evaluate(
         metrics: by name, ``(prediction, target) -> scalar``.
 
     Returns:
-        Scalars by name: ``loss``, then the metrics.
+        Scalars by name, ``loss`` and then the metrics.
 
     Raises:
         ValueError, TypeError: data that does not fit the model or the loss; a metric named ``loss``.

@@ -34,7 +34,7 @@ def softmax_forward(z: Scores) -> tuple[Scores, Scores]:
 
 
 def softmax_backward(a: Scores, da: Scores) -> Scores:
-    """The whole Jacobian-vector product: every output depends on every score.
+    """The vector-Jacobian product with the whole Jacobian, because every output depends on every score.
 
     ∂aᵢ/∂zⱼ = aᵢ (1[i = j] − aⱼ) by the quotient rule, so::
 
@@ -64,7 +64,7 @@ def log_softmax_forward(z: Scores) -> tuple[Scores, Scores]:
 
 
 def log_softmax_backward(a: Scores, da: Scores) -> Scores:
-    """The whole Jacobian-vector product: ∂aᵢ/∂zⱼ = 1[i = j] − e^aⱼ, so dzⱼ = daⱼ − e^aⱼ Σᵢ daᵢ.
+    """The vector-Jacobian product with the whole Jacobian: ∂aᵢ/∂zⱼ = 1[i = j] − e^aⱼ, so dzⱼ = daⱼ − e^aⱼ Σᵢ daᵢ.
 
     Example:
         >>> print(log_softmax_backward(jnp.log(jnp.array([0.25, 0.75])), jnp.array([1.0, 0.0])))

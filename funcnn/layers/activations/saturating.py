@@ -49,7 +49,11 @@ def sigmoid_forward(z: Activations) -> tuple[Activations, Activations]:
 def sigmoid_backward(a: Activations, da: Activations) -> Activations:
     """σ′(z) = σ(z) (1 − σ(z)), so dz = da a (1 − a).
 
-    From a = (1 + e⁻ᶻ)⁻¹: ∂a/∂z = e⁻ᶻ (1 + e⁻ᶻ)⁻² = a · e⁻ᶻ/(1 + e⁻ᶻ) = a (1 − a). At most ¼, at z = 0.
+    From a = (1 + e⁻ᶻ)⁻¹::
+
+        ∂a/∂z = e⁻ᶻ (1 + e⁻ᶻ)⁻² = a · e⁻ᶻ/(1 + e⁻ᶻ) = a (1 − a)
+
+    It is at most ¼, at z = 0.
 
     Example:
         >>> print(sigmoid_backward(jnp.array([0.5, 1.0]), jnp.array([1.0, 1.0])))

@@ -11,7 +11,9 @@ from funcnn.layers.activations._specs import Activations, rectifier
 
 
 def softplus_forward(z: Activations) -> tuple[Activations, Activations]:
-    """A smooth rectifier, a = log(1 + eᶻ), computed as max(z, 0) + log(1 + e^−|z|), which never overflows.
+    """A smooth rectifier, a = log(1 + eᶻ), computed without overflow::
+
+        a = max(z, 0) + log(1 + e^(−|z|))
 
     Example:
         >>> print(softplus_forward(jnp.array([-1e4, 1e4]))[0])
@@ -99,7 +101,8 @@ def gelu_tanh_forward(z: Activations) -> tuple[Activations, Activations]:
 def gelu_tanh_backward(z: Activations, da: Activations) -> Activations:
     """The product and the chain rule on z (1 + tanh u)/2::
 
-        ∂a/∂z = (1 + tanh u)/2 + z (1 − tanh² u)/2 · ∂u/∂z,    ∂u/∂z = √(2/π) (1 + 3 · 0.044715 z²)
+        ∂a/∂z = (1 + tanh u)/2 + z (1 − tanh² u)/2 · ∂u/∂z
+        ∂u/∂z = √(2/π) (1 + 3 · 0.044715 z²)
 
     Example:
         >>> print(gelu_tanh_backward(jnp.array([0.0, 1e4]), jnp.array([1.0, 1.0])))
