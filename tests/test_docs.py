@@ -41,7 +41,9 @@ def test_every_public_name_has_its_entry(extension):
     for group in groups:
         page = reference.page(group)
         for name in group.names:
-            entries = re.findall(rf"^\.\. (?:autoclass|autofunction|py:data):: funcnn\.{re.escape(name)}(?:\(.*\))?$", page, re.M)
+            entries = re.findall(
+                rf"^\.\. (?:autoclass|autofunction|py:data):: funcnn\.{re.escape(name)}(?:\(.*\))?$", page, re.M
+            )
             assert len(entries) == 1, name
 
 

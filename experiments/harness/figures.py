@@ -28,6 +28,8 @@ from experiments.harness.chart_parts import (
 )
 
 HEIGHT = 260
+LABELLED = 40
+"""Pixels of a picture with a label."""
 
 
 class Panel(NamedTuple):
@@ -172,24 +174,30 @@ def histogram(
 def heatmap(
     values: ArrayLike, *, rows: Sequence[Any], columns: Sequence[Any], x: str, y: str, value: str, subtitle: str = "",
     log: bool = False, diverging: bool = False, number: Callable[[float], str] | None = None,
+    plain: ArrayLike | None = None,
 ) -> Panel:  # fmt: skip
     """Return a panel of cells for each row and column, coloured by their values.
 
-    ``number`` formats the value that is written into a cell; without it cells have no text.
+    ``number`` formats the value that is written into a cell; without it cells have no text. Cells where ``plain`` is
+    true have no colour.
     """
+    values = np.asarray(values, float)
+    coloured = np.where(np.zeros(values.shape, bool) if plain is None else plain, np.nan, values)
     cells = [
-        {"row": str(row), "column": str(column), "value": rounded(values[i][j])}
-        | ({"text": number(float(values[i][j]))} if number else {})
+        {"row": str(row), "column": str(column), "value": rounded(coloured[i, j])}
+        | ({"text": number(float(values[i, j]))} if number else {})
         for i, row in enumerate(rows)
         for j, column in enumerate(columns)
     ]
-    kind = "symlog" if log and np.min(values) <= 0 else "log" if log else "linear"
+    kind = "symlog" if log and np.nanmin(coloured) <= 0 else "log" if log else "linear"
     middle = {"domainMid": 0} if diverging else {}
     shade = alt.Color("value:Q", title=value, scale=alt.Scale(type=kind, **middle), legend=alt.Legend(format=FORMAT))
-    base = alt.Chart().encode(x=alt.X("column:N", title=x, sort=None), y=alt.Y("row:N", title=y, sort=None))
+    base = alt.Chart().encode(
+        x=alt.X("column:N", title=x, sort=list(map(str, columns))), y=alt.Y("row:N", title=y, sort=list(map(str, rows)))
+    )
     layers = [base.mark_rect().encode(color=shade, tooltip=tooltips(cells, {"row": y, "column": x, "value": value}))]
     if number:
-        half = (float(np.min(values)) + float(np.max(values))) / 2
+        half = (float(np.nanmin(coloured)) + float(np.nanmax(coloured))) / 2
         layers += [
             base.mark_text(style=style).encode(text="text:N").transform_filter(f"datum.value {relation} {half}")
             for style, relation in (("cell-label", "<="), ("cell-label-strong", ">"))
@@ -298,6 +306,30 @@ def images(
         aspect=True, width=alt.expr("width"), height=alt.expr("height")
     ).encode(x=alt.value(alt.expr("width / 2")), y=alt.value(alt.expr("height / 2")), url="url:N")  # fmt: skip
     return panel(drawn.properties(height=int(np.clip(420 * sheet.shape[0] / sheet.shape[1], 40, 420))), subtitle)
+
+
+def labelled_images(pictures: ArrayLike, labels: Sequence[str], *, columns: int = 8) -> Panel:
+    """Return a panel of pictures ``(pictures, height, width)`` with a label below each, every one on its own scale."""
+    rows = [
+        {"row": number // columns, "column": number % columns, "label": label, "url": image_url(scaled[::-1], (-1, 1))}
+        for number, (scaled, label) in enumerate(zip(_unit_scaled(pictures), labels, strict=True))
+    ]
+    high = -(-len(rows) // columns)
+    cell = alt.Chart().encode(
+        x=alt.X("column:O", axis=None, scale=alt.Scale(domain=list(range(columns)))),
+        y=alt.Y("row:O", axis=None, scale=alt.Scale(domain=list(range(high)))),
+    )
+    picture = cell.mark_image(aspect=True, width=LABELLED, height=LABELLED, yOffset=-9).encode(url="url:N")
+    label = cell.mark_text(dy=LABELLED / 2 + 2).encode(text="label:N")
+    height = high * (LABELLED + 24)
+    return panel(alt.layer(picture, label, data=alt.Data(values=rows)).properties(height=height))
+
+
+def _unit_scaled(pictures: ArrayLike) -> np.ndarray:
+    """Return pictures from 0 to 1, each divided by its own largest value."""
+    shifted = np.asarray(pictures, float) - np.min(pictures)
+    largest = shifted.max(axis=(1, 2), keepdims=True)
+    return shifted / np.where(largest == 0, 1, largest)
 
 
 def _curve_rows(name: str, curve: Curve, log: str) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ from experiments.harness.claims import format_number
 from experiments.harness.console import console, progress_bar
 from experiments.harness.experiment import Experiment, Part, Settings, WrongGradientError, run_part
 from experiments.harness.report import write_report
+from experiments.harness.report.pictures import write_pictures
 from experiments.harness.topics import load
 
 VERDICT_STYLES = {"holds": "green", "fails": "red", "undecided": "yellow"}
@@ -167,7 +168,9 @@ def run_command_line(experiment: Experiment, kind: type[Settings] = Settings) ->
         record = store.experiment_record(experiment, settings, parts, {})
         print_verdicts([record])
         page = write_report([record], report, experiment.name)
+        files = write_pictures([record], report / experiment.name)
         console.print(f"figures: [bold]{page}", highlight=False, soft_wrap=True)
+        console.print(f"and {len(files)} pictures in {report / experiment.name}", highlight=False, soft_wrap=True)
 
 
 def run_and_record(experiment: Experiment, part: Part, settings: Settings) -> store.Record:

@@ -12,7 +12,7 @@ import funcnn as fnn
 from experiments.harness.claims import Claim, Section, judge
 from experiments.harness.distributed import DistributedSettings, join
 from experiments.harness.experiment import GRADIENTS, Experiment, Outcome, Part, Settings, Table, checked_value_and_grad
-from experiments.harness.figures import Curve, Figure, heatmap, images, lines
+from experiments.harness.figures import Curve, Figure, heatmap, images, labelled_images, lines
 from experiments.shared.data import DataSet
 
 BATCH_SIZE = 64
@@ -224,9 +224,10 @@ def curves_figure(twins: PairedTraining) -> Figure:
 
 
 def confusion_figure(confusion: np.ndarray) -> Figure:
-    """Return a heatmap of the mistakes alone: true classes in rows, predicted ones in columns."""
+    """Return a heatmap of the mistakes: true classes in rows, predicted ones in columns, right ones without colour."""
     right, total = int(np.trace(confusion)), int(confusion.sum())
-    mistakes = np.where(np.eye(len(confusion), dtype=bool), 0, confusion)
+    diagonal = np.eye(len(confusion), dtype=bool)
+    mistakes = np.where(diagonal, 0, confusion)
     most = np.unravel_index(mistakes.argmax(), mistakes.shape)
     classes = range(len(confusion))
     return Figure(
@@ -235,13 +236,14 @@ def confusion_figure(confusion: np.ndarray) -> Figure:
         f"{most[0]} taken for {most[1]}, {mistakes.max()} times.",
         (
             heatmap(
-                mistakes,
+                confusion,
                 rows=classes,
                 columns=classes,
                 x="taken for",
                 y="truly",
                 value="mistakes",
                 number=lambda count: f"{count:.0f}" if count else "",
+                plain=diagonal,
             ),
         ),
     )
@@ -254,14 +256,14 @@ def mistakes_figures(prediction: np.ndarray, test: fnn.Batch, side: int) -> tupl
     if not wrong.size:
         return ()
     shown = wrong[:IMAGES_SHOWN]
-    words = ", ".join(f"{truth[place]} → {answers[place]}" for place in shown)
+    labels = [f"{truth[place]} → {answers[place]}" for place in shown]
     pictures = np.asarray(test.x)[shown].reshape(-1, side, side)
     return (
         Figure(
             f"{len(shown)} of the {len(wrong)} mistaken images",
-            f"Handwritten digits that the network named wrong, from the first test image on: {words}.",
-            (images(pictures, columns=8, diverging=False),),
-            f"Row by row, each digit and what it was taken for: {words}.",
+            f"Handwritten digits that the network named wrong, from the first test image on: {', '.join(labels)}.",
+            (labelled_images(pictures, labels),),
+            "Below each image: what it is → what it was taken for.",
         ),
     )
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from experiments.harness import chart_parts
-from experiments.harness.figures import Curve, Panel, bars, heatmap, lines
+from experiments.harness.figures import Curve, Panel, bars, heatmap, labelled_images, lines
 from experiments.harness.report import page, stories
+from experiments.harness.report.pictures import write_pictures
 from experiments.harness.report.stories import STORIES, shown_stories
 from experiments.harness.topics import load
 from funcnn.practice import tasks
@@ -125,6 +126,26 @@ def test_cells_have_numbers():
     assert isinstance(drawn, Panel)
     assert [layer["mark"]["type"] for layer in drawn.specification["layer"]] == ["rect", "text", "text"]
     assert [cell["text"] for cell in drawn.specification["data"]["values"]] == ["", "3"]
+
+
+def test_plain_cells_have_a_number_and_no_colour():
+    drawn = heatmap([[7.0, 1.0], [0.0, 9.0]], rows="ab", columns="ab", x="x", y="y", value="v",
+                    number=lambda value: f"{value:.0f}", plain=np.eye(2, dtype=bool))  # fmt: skip
+    cells = drawn.specification["data"]["values"]
+    assert [(cell["value"], cell["text"]) for cell in cells] == [(None, "7"), (1.0, "1"), (0.0, "0"), (None, "9")]
+
+
+def test_pictures_are_files_with_their_labels(tmp_path):
+    panels = (labelled_images(np.ones((3, 4, 4)), ["1 → 7", "2 → 3", "9 → 4"], columns=2),)
+    figure = {"title": "Three images", "panels": [panel._asdict() for panel in panels]}
+    numbers = heatmap([[0.0, 5.0]], rows=["r"], columns=["a", "b"], x="x", y="y", value="v", number=str)
+    two = {"title": "Two panels", "panels": [numbers._asdict()] * 2}
+    files = write_pictures([{"parts": [{"figures": [figure, two]}, {}]}], tmp_path / "pictures")
+    assert [file.name for file in files] == ["01_three_images.svg", "02_two_panels_1.svg", "02_two_panels_2.svg"]
+    drawn = files[0].read_text(encoding="utf-8")
+    assert all(label in drawn for label in ("Three images", "1 → 7", "9 → 4"))
+    assert drawn.count("<image") == 3
+    assert 'fill="white">5.0</text>' in files[1].read_text(encoding="utf-8")
 
 
 def test_estimates_are_written_as_told():
