@@ -17,7 +17,7 @@ for (const picture of document.querySelectorAll(".cell_output img")) {
   else picture.addEventListener("load", mark);
 }
 
-const wide = ".math-display, .math-wide, .pst-scrollable-table-container, .bd-article pre";
+const wide = ".math-display, .math-wide, .pst-scrollable-table-container, .bd-article pre, .cell_output";
 // After every layout: fonts and formulas come after this script, and a window changes its size.
 const observer = new ResizeObserver((entries) => {
   for (const box of new Set(entries.map((entry) => entry.target.closest(wide)))) {

@@ -105,7 +105,7 @@ def chain_backward(layers, residuals, dy):
 
 @memoised
 def serial(*layers: Layer) -> Layer:
-    """Layers one after another, y = fₙ(… f₂(f₁(x))).
+    """Layers one after another, y = f₃(f₂(f₁(x))) for three.
 
     Backward applies the chain rule from the last layer to the first: dy of a layer is dx of the next one.
 

@@ -62,6 +62,10 @@ def conv1d(
 ) -> Layer:
     """A convolution over sequences ``(batch, time, channels)``, with a bias that starts at zero.
 
+    With the stride s, the dilation d and ``low`` positions of padding in front, along each axis of positions::
+
+        y[n, p, o] = Σₖ Σ꜀ x[n, p s + k d − low, c] K[k, c, o] + b[o]
+
     Args:
         in_channels, out_channels: channels of x and of y.
         kernel_size: positions of the kernel.
@@ -109,6 +113,10 @@ def conv2d(
     kernel_init: KernelInit = xavier,
 ) -> Layer:
     """A convolution over images ``(batch, height, width, channels)``, with a bias that starts at zero.
+
+    With the stride s, the dilation d and ``low`` positions of padding in front, along each axis of positions::
+
+        y[n, p, o] = Σₖ Σ꜀ x[n, p s + k d − low, c] K[k, c, o] + b[o]
 
     Args:
         in_channels, out_channels: channels of x and of y.

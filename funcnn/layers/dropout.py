@@ -111,6 +111,10 @@ def _dropout_layer_backward(residuals, dy):
 def dropout(rate: float) -> Layer:
     """Inverted dropout: in training every entry is dropped with probability ``rate``; in prediction none is.
 
+    With a mask m that is 0 with the probability r, the rate, and 1 otherwise::
+
+        y = m x/(1 − r)
+
     Args:
         rate: the probability to drop, in [0, 1).
 

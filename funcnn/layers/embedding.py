@@ -195,7 +195,7 @@ def _unembedding_layer_forward(params, state, x, *, train, key=None):
 
 @memoised
 def embedding(vocabulary_size: int, features: int, table_init: KernelInit = unit_rows) -> Layer:
-    """An embedding of tokens: y[n] is the row of a learned table at the token x[n].
+    """An embedding of tokens, y[n] = T[x[n]], the row of a learned table T at the token x[n].
 
     Args:
         vocabulary_size: how many tokens there are; they are the integers from 0 to vocabulary_size − 1.

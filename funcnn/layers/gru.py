@@ -198,6 +198,10 @@ def _gru_advance(params, h, x):
 def gru(in_features: int, features: int, kernel_init: KernelInit = xavier) -> Layer:
     """A gated recurrent unit, which starts from zero and returns the h of every step.
 
+    With the reset gate r, the update gate z and the candidate n (``gru_forward``)::
+
+        h[t] = (1 − z) n + z h[t−1]
+
     Args:
         in_features: features of x.
         features: features of h.

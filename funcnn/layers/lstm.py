@@ -195,6 +195,10 @@ def _lstm_advance(params, carry, x):
 def lstm(in_features: int, features: int, kernel_init: KernelInit = xavier, forget_bias: float = 1.0) -> Layer:
     """A long short-term memory, which starts from zero and returns the h of every step.
 
+    With the gates i, f and o and the candidate g (``lstm_forward``)::
+
+        c[t] = f c[t−1] + i g,    h[t] = o tanh(c[t])
+
     A step multiplies the cell by the forget gate and adds to it, so gradients pass through many steps where the gate is
     near 1.
 

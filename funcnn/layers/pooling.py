@@ -278,6 +278,10 @@ def _pooling_layer(forward, backward, name: str, window, stride, padding) -> Lay
 def max_pool2d(window: Size, *, stride: Size | None = None, padding: Padding = "VALID") -> Layer:
     """Max pooling of images ``(batch, height, width, channels)``: the largest entry of each window.
 
+    With the stride s and ``low`` positions of padding in front::
+
+        y[n, p, c] = maxₖ x[n, p s + k − low, c]
+
     Args:
         window: positions of the window, one number for height and width or a pair.
         stride: positions between neighbouring windows, a number or a pair; ``None`` for the window's size, so that
@@ -305,6 +309,10 @@ def max_pool2d(window: Size, *, stride: Size | None = None, padding: Padding = "
 @memoised
 def avg_pool2d(window: Size, *, stride: Size | None = None, padding: Padding = "VALID") -> Layer:
     """Average pooling of images ``(batch, height, width, channels)``: the mean of each window.
+
+    With the stride s, ``low`` positions of padding in front and m entries of a window::
+
+        y[n, p, c] = Σₖ x[n, p s + k − low, c]/m
 
     Args:
         window: positions of the window, one number for height and width or a pair.

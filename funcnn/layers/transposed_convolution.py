@@ -134,6 +134,11 @@ def conv_transpose2d(
 ) -> Layer:
     """A transposed convolution over images ``(batch, height, width, channels)``, with a bias that starts at zero.
 
+    With x′ for the image with s − 1 zeros between its entries, the stride s, the dilation d and ``low`` positions of
+    padding in front::
+
+        y[n, p, o] = Σₖ Σ꜀ x′[n, p + k d − low, c] K[k, c, o] + b[o]
+
     Args:
         in_channels, out_channels: channels of x and of y.
         kernel_size: positions of the kernel, one number for height and width or a pair.

@@ -217,6 +217,8 @@ absolute_error = Loss(
 def huber(delta: float = 1.0) -> Loss:
     """The Huber loss: half the square of an error of at most δ in size, and linear with the slope δ beyond.
 
+    L = mean(h(p − y)) with h(d) = d²/2 where |d| ≤ δ, else h(d) = δ (|d| − δ/2).
+
     Args:
         delta: δ, in the target's units, a Python number above 0.
 

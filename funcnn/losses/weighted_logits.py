@@ -157,6 +157,10 @@ def _check_settings(ignore_label, label_smoothing):
 def softmax_cross_entropy_with(*, ignore_label: int | None = None, label_smoothing: float = 0.0) -> Loss:
     """The cross-entropy of logits, ``softmax_cross_entropy``, over rows that have a label, with smoothed targets.
 
+    Over N rows that count and c classes, with p = softmax(z)::
+
+        L = −Σₙ Σₖ y′[n,k] log p[n,k]/N,    y′ = (1 − α) y + α/c
+
     Where the rows that count differ from batch to batch, a mean over batches is not the mean over all their rows.
 
     Args:
