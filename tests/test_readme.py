@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from experiments.benchmarks import reliability
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```\n+```text\n(.*?)```", README, flags=re.DOTALL)
@@ -55,3 +57,6 @@ def test_reliability_has_the_figures_of_the_page():
     rows = section("README.md", "reliability")
     assert rows.count("\n| ") >= 5
     assert rows == section("docs/results/reliability.md", "reliability")
+    survival, doctor = reliability.record_of("survival"), reliability.record_of("doctor")
+    assert rows.strip() == reliability.summary(survival, doctor)
+    assert section("docs/results/reliability.md", "doctor").strip() == reliability.by_kind(doctor)

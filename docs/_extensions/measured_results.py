@@ -18,6 +18,7 @@ STUDIES = (
     "growth",
     "precision",
     "checking",
+    "first_check",
     "processes",
 )
 WIDTH = 100
@@ -39,7 +40,7 @@ def speed() -> str:
 
 
 def scaling() -> str:
-    """Return what each study of scaling prints of its newest file of figures."""
+    """Return what each study of scaling prints of its files of figures, one for each machine."""
     from experiments.harness.console import console
 
     parts = []
@@ -47,11 +48,13 @@ def scaling() -> str:
     for study in STUDIES:
         module = importlib.import_module(f"experiments.benchmarks.scaling.{study}")
         title = (module.__doc__ or study).splitlines()[0].rstrip(".")
-        for file in sorted(RESULTS.glob(f"{study}_*.json")):
+        files = sorted(RESULTS.glob(f"{study}_*.json"))
+        for file in files:
             record = _with_numbers(json.loads(file.read_text(encoding="utf-8")))
+            machine = f", {record['environment']['processor']}" if len(files) > 1 else ""
             with console.capture() as shown:
                 module.show(record)
-            parts.append(f"## {title}\n\n`{record['command']}`\n\n```text\n{shown.get().rstrip()}\n```\n")
+            parts.append(f"## {title}{machine}\n\n`{record['command']}`\n\n```text\n{shown.get().rstrip()}\n```\n")
     return "\n".join(parts)
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import optax
@@ -154,25 +154,6 @@ def show(diagnoses: list[Diagnosis], left_out: list[str]) -> None:
         console.print(f"doesn't count: {line}", highlight=False, markup=False)
 
 
-def markdown_rows(diagnoses: list[Diagnosis]) -> str:
-    """Return the two rows about the monitor for the tables of README.md and the site."""
-    faulty = [diagnosis for diagnosis in diagnoses if diagnosis.case.kinds]
-    healthy = [diagnosis for diagnosis in diagnoses if not diagnosis.case.kinds]
-    located = [diagnosis for diagnosis in faulty if diagnosis.case.layer]
-    held_out = sum(not diagnosis.is_development for diagnosis in faulty)
-    kinds = len({diagnosis.case.kinds[0] for diagnosis in faulty})
-    return "\n".join(
-        (
-            f"| {len(faulty)} faulty runs of {kinds} kinds, {held_out} of them written after the rules, none blind "
-            f"| fault named in {share(faulty, lambda diagnosis: diagnosis.is_named)}, named wrongly in "
-            f"{share(faulty, lambda diagnosis: diagnosis.is_named_wrongly)}; if one layer was broken, that layer in "
-            f"{share(located, lambda diagnosis: diagnosis.is_located)} | `python -m experiments.benchmarks.doctor` |",
-            f"| {len(healthy)} healthy runs | {sum(bool(diagnosis.findings) for diagnosis in healthy)} false alarms "
-            "| the same |",
-        )
-    )
-
-
 def cost(every: int = 15, steps: int = 600, rounds: int = 40) -> float:
     """Return the time with one monitored step in ``every`` over the time without, the median of interleaved rounds.
 
@@ -210,6 +191,16 @@ def cost(every: int = 15, steps: int = 600, rounds: int = 40) -> float:
     return statistics.median(ratios[1:])  # the first round compiles
 
 
+def record(diagnosis: Diagnosis) -> dict[str, Any]:
+    """Return a diagnosis as JSON."""
+    return {
+        "name": diagnosis.case.name, "expected": diagnosis.case.kinds, "layer": diagnosis.case.layer,
+        "quality": diagnosis.quality, "development": diagnosis.is_development,
+        "named": diagnosis.is_named, "named_wrongly": diagnosis.is_named_wrongly,
+        "findings": [finding._asdict() for finding in diagnosis.findings],
+    }  # fmt: skip
+
+
 def run(settings: DoctorSettings) -> list[Diagnosis]:
     """Diagnose all runs, print the tables, and write doctor.json."""
     console.rule("[bold]The monitor on faulty and healthy runs")
@@ -219,20 +210,11 @@ def run(settings: DoctorSettings) -> list[Diagnosis]:
     diagnoses, left_out = diagnose_all(settings)
     jax.config.update("jax_disable_most_optimizations", False)
     show(diagnoses, left_out)
-    console.print(markdown_rows(diagnoses), highlight=False, markup=False, soft_wrap=True)
     ratio = cost()
     console.print(f"a step in 15 monitored takes {ratio:.3f} times as long as none", highlight=False)
     console.print(f"{time.perf_counter() - start:.0f} s, jax {jax.__version__}, {jax.devices()[0].device_kind}")
     settings.out.mkdir(parents=True, exist_ok=True)
-    records = [
-        {
-            "name": diagnosis.case.name, "expected": diagnosis.case.kinds, "layer": diagnosis.case.layer,
-            "quality": diagnosis.quality, "development": diagnosis.is_development,
-            "named": diagnosis.is_named, "named_wrongly": diagnosis.is_named_wrongly,
-            "findings": [finding._asdict() for finding in diagnosis.findings],
-        }
-        for diagnosis in diagnoses
-    ]  # fmt: skip
+    records = list(map(record, diagnoses))
     path = settings.out / "doctor.json"
     path.write_text(json.dumps({"cost": ratio, "diagnoses": records, "left_out": left_out}, indent=1), encoding="utf-8")
     console.print(f"every finding: {path}", highlight=False)
