@@ -20,7 +20,7 @@ import tyro
 from sklearn.datasets import load_digits
 
 import funcnn as fnn
-from experiments.harness.console import console, table
+from experiments.harness.console import console, progress_bar, table
 
 COMMAND = "python -m experiments.benchmarks.endurance"
 BATCH = 64
@@ -62,9 +62,9 @@ def many_runs(count: int) -> dict[str, float]:
     held_out = (x[SAMPLES:], y[SAMPLES:])
     batches = [(x[i : i + BATCH], y[i : i + BATCH]) for i in range(0, SAMPLES, BATCH)]
     found = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, progress_bar("runs") as bar:
         place = Path(folder)
-        for number in range(count):
+        for number in bar.track(range(count), description="many runs"):
             kinds: list[dict[str, Any]] = [
                 {},
                 {"validation": held_out, "early_stopping": fnn.EarlyStopping(2)},
@@ -91,10 +91,15 @@ def many_runs(count: int) -> dict[str, float]:
 def long_run(steps: int) -> dict[str, float]:
     """Return the memory after a tenth of a run with monitor and log and after all of it, and the size of its log."""
     epochs, found = -(-steps // (SAMPLES // BATCH)), []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, progress_bar("epochs") as bar:
+        task = bar.add_task("a long run", total=epochs)
         log, start = Path(folder, "log.jsonl"), time.monotonic()
-        callbacks = [fnn.JSONLines(log), lambda progress: found.append(memory())]
-        trained = fit(epochs, monitor=True, callbacks=callbacks)
+
+        def note(progress):
+            found.append(memory())
+            bar.update(task, completed=progress.epoch)
+
+        trained = fit(epochs, monitor=True, callbacks=[fnn.JSONLines(log), note])
         seconds, size = time.monotonic() - start, log.stat().st_size
     kept = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(trained.history[:4]))
     return {

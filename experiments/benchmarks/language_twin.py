@@ -16,9 +16,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name in PyTorch's documentation
 import tyro
+from rich.progress import Progress
 
 import funcnn as fnn
-from experiments.harness.console import console, table
+from experiments.harness.console import console, progress_bar, table
 from experiments.harness.runner import environment
 from experiments.shared.characters import (
     NANO,
@@ -76,7 +77,7 @@ def cross_entropy(logits: torch.Tensor, following: torch.Tensor) -> torch.Tensor
     return F.cross_entropy(logits.flatten(0, 1), following.flatten())
 
 
-def train_twin(start: Any, batches: fnn.Batch, windows: torch.Tensor, size: Size) -> float:
+def train_twin(start: Any, batches: fnn.Batch, windows: torch.Tensor, size: Size, bar: Progress, title: str) -> float:
     """Return PyTorch's loss on the test windows after training from funcnn's start on funcnn's batches."""
     params = {
         jax.tree_util.keystr(path): torch.tensor(np.asarray(leaf)).requires_grad_()
@@ -84,7 +85,7 @@ def train_twin(start: Any, batches: fnn.Batch, windows: torch.Tensor, size: Size
     }
     optimizer = torch.optim.Adam(params.values(), lr=size.rate, eps=1e-8)
     tokens, following = (torch.tensor(np.asarray(part), dtype=torch.int64) for part in batches)
-    for x, y in zip(tokens, following, strict=True):
+    for x, y in bar.track(zip(tokens, following, strict=True), total=len(tokens), description=title):
         optimizer.zero_grad()
         cross_entropy(predict(params, x, size.heads), y).backward()
         optimizer.step()
@@ -103,13 +104,14 @@ def train_both(settings: TwinSettings, size: Size = NANO) -> list[dict[str, floa
     draw = window_drawer(size.batch, size.context)
     source, windows = jnp.asarray(text.training), cut_windows(text.test, size.context, size.windows)
     keys = jax.random.split(jax.random.key(0), settings.seeds)
-    trained = train_on_draws(
-        keys, source, model=model, loss=fnn.softmax_cross_entropy, optimizer=fnn.adam(size.rate), draw=draw,
-        steps=settings.steps, grad=fnn.manual_value_and_grad,
-    )  # fmt: skip
-    losses = window_losses(trained.params, trained.state, jnp.asarray(windows), model=model)
-    ours = np.asarray(losses, float).mean((1, 2))
-    console.print(f"funcnn: {', '.join(f'{loss:.4f}' for loss in ours)} nats", highlight=False)
+
+    def train_ours():
+        trained = train_on_draws(
+            keys, source, model=model, loss=fnn.softmax_cross_entropy, optimizer=fnn.adam(size.rate), draw=draw,
+            steps=settings.steps, grad=fnn.manual_value_and_grad,
+        )  # fmt: skip
+        losses = window_losses(trained.params, trained.state, jnp.asarray(windows), model=model)
+        return np.asarray(losses, float).mean((1, 2))
 
     @jax.jit
     def start_and_batches(key):
@@ -118,11 +120,16 @@ def train_both(settings: TwinSettings, size: Size = NANO) -> list[dict[str, floa
         return model.init(init_key)[0], jax.vmap(lambda key: draw(key, source))(step_keys)
 
     found = []
-    for number, key in enumerate(keys):
-        begun = time.monotonic()
-        theirs = train_twin(*start_and_batches(key), torch.tensor(windows.astype(np.int64)), size)
-        found.append({"seed": number, "funcnn": float(ours[number]), "PyTorch": theirs})
-        console.print(f"PyTorch, seed {number}: {theirs:.4f} nats, {time.monotonic() - begun:.0f} s", highlight=False)
+    with progress_bar("steps") as bar:
+        task = bar.add_task("funcnn, all seeds in one program", total=settings.steps * settings.seeds)
+        ours = train_ours()
+        bar.advance(task, settings.steps * settings.seeds)
+        console.print(f"funcnn: {', '.join(f'{loss:.4f}' for loss in ours)} nats", highlight=False)
+        for number, key in enumerate(keys):
+            begun, title = time.monotonic(), f"PyTorch, seed {number}"
+            theirs = train_twin(*start_and_batches(key), torch.tensor(windows.astype(np.int64)), size, bar, title)
+            found.append({"seed": number, "funcnn": float(ours[number]), "PyTorch": theirs})
+            console.print(f"{title}: {theirs:.4f} nats, {time.monotonic() - begun:.0f} s", highlight=False)
     return found
 
 

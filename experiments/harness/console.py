@@ -1,15 +1,13 @@
 """The console of the scripts, their tables, and progress where there is no terminal."""
 
 import contextlib
-import threading
 from collections.abc import Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-LINE_SECONDS = 25.0
-"""The time between two lines of progress."""
+from funcnn._progress_lines import LINE_SECONDS, progress_lines, shows_bars
 
 console = Console()
 
@@ -24,31 +22,18 @@ def table(*columns: str, title: str | None = None) -> Table:
 
 
 @contextlib.contextmanager
-def progress_bar(unit: str, seconds: float = LINE_SECONDS) -> Iterator[Progress]:
-    """Yield a bar for the tasks of a long command. Where no terminal shows it, print a line every few seconds.
+def progress_bar(unit: str, seconds: float = LINE_SECONDS, *, redraws: bool = True) -> Iterator[Progress]:
+    """Yield a bar for the tasks of a long command. Where no terminal shows it, print lines in its place.
 
     Args:
-        unit: what the task counts, as in "3 of 8 claims judged after 50 seconds".
+        unit: what the tasks count, as in "3 of 8 claims judged after 50 seconds".
         seconds: the time between two lines.
+        redraws: whether to draw the bar several times a second. Without it the bar takes no time from a measurement,
+            and ``track`` draws it after each item.
     """
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeElapsedColumn()
-    has_ended = threading.Event()
-
-    def print_lines():
-        while not has_ended.wait(seconds):
-            for task in bar.tasks[-1:]:
-                line = f"{task.completed:.0f} of {task.total or 0:.0f} {unit} after {task.elapsed or 0:.0f} seconds"
-                console.print(
-                    f"{line}: {task.description}" if task.description else line, highlight=False, markup=False
-                )
-
-    thread = threading.Thread(target=print_lines, daemon=True)
-    with Progress(*columns, console=console, transient=True) as bar:
-        if not console.is_terminal:
-            thread.start()
-        try:
-            yield bar
-        finally:
-            has_ended.set()
-            if thread.is_alive():
-                thread.join()
+    is_shown = shows_bars(console)
+    # The thread that redraws a bar counts for its track, and ends at once where the bar is disabled.
+    bar = Progress(*columns, console=console, transient=True, auto_refresh=redraws and is_shown, disable=not is_shown)
+    with bar, progress_lines(bar, unit, seconds):
+        yield bar

@@ -163,14 +163,27 @@ def run_command_line(experiment: Experiment, kind: type[Settings] = Settings) ->
     )  # fmt: skip
     report = Path("report")
     enable_compilation_cache(report)
-    parts = [run_and_record(experiment, part, settings) for part in experiment.parts]
+    parts = measure_here(experiment, settings)
     if jax.process_index() == 0:
         record = store.experiment_record(experiment, settings, parts, {})
         print_verdicts([record])
         page = write_report([record], report, experiment.name)
         files = write_pictures([record], report / experiment.name)
+        console.print(f"{len(experiment.claims)} claims judged, {count_verdicts([record])}", highlight=False)
         console.print(f"figures: [bold]{page}", highlight=False, soft_wrap=True)
         console.print(f"and {len(files)} pictures in {report / experiment.name}", highlight=False, soft_wrap=True)
+
+
+def measure_here(experiment: Experiment, settings: Settings) -> list[store.Record]:
+    """Measure the parts of an experiment in this process and return their records."""
+    records = []
+    with progress_bar("claims judged") as bar:
+        task = bar.add_task("", total=len(experiment.claims))
+        for part in experiment.parts:
+            bar.update(task, description=part.title)
+            records.append(run_and_record(experiment, part, settings))
+            bar.advance(task, len(part.claims))
+    return records
 
 
 def run_and_record(experiment: Experiment, part: Part, settings: Settings) -> store.Record:

@@ -146,7 +146,7 @@ def fit(
             several processes, all have to return the same.
         checkpoints: a folder for this run alone, or ``Checkpoints(folder, every=…, keep=…, …)``. While the run lasts,
             no other can use the folder.
-        progress: whether to show a bar with the loss, steps per second and the time left.
+        progress: whether to show a bar. Without a terminal it prints a line every 25 seconds and one at the end.
         monitor: ``True`` measures every layer at every 15th step, a number n at every n-th. The report is in the
             history: ``print(trained.history.health)``.
         accumulate: steps whose gradients are averaged for one update (``optax.MultiSteps``).

@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeAlias
 import jax
 
 from funcnn._optional import import_optional
+from funcnn._progress_lines import LINE_SECONDS, progress_lines, shows_bars
 from funcnn.training.callbacks import Callbacks, JSONLines, TensorBoard
 from funcnn.training.results import Progress
 from funcnn.training.writers import EventFile, JSONLinesFile
@@ -94,13 +95,16 @@ def _guarded(name: str, observer: contextlib.AbstractContextManager[Observe]) ->
 
 
 @contextlib.contextmanager
-def progress_bar(epochs: int, steps: int | None, step: int, epoch: int) -> Iterator[Observe]:
-    """Show a bar with the epoch, the loss, steps per second and the time left.
+def progress_bar(
+    epochs: int, steps: int | None, step: int, epoch: int, seconds: float = LINE_SECONDS
+) -> Iterator[Observe]:
+    """Show a bar with the epoch, the loss, steps per second and the time left. Print lines where no terminal shows it.
 
     Args:
         epochs: epochs of the run.
         steps: steps of an epoch, where they are known.
         step, epoch: steps and epochs done, for a run that resumes.
+        seconds: the time between two lines.
     """
     rich = import_optional("rich.progress", "fit(progress)", "training")
     columns = [
@@ -110,7 +114,9 @@ def progress_bar(epochs: int, steps: int | None, step: int, epoch: int) -> Itera
         rich.TextColumn("{task.fields[rate]}"),
         rich.TimeRemainingColumn(),
     ]
-    with rich.Progress(*columns) as bar:
+    bar = rich.Progress(*columns)
+    bar.disable = not shows_bars(bar.console)
+    with bar, progress_lines(bar, "steps", seconds):
         total = None if steps is None else epochs * steps
         task = bar.add_task(f"epoch {epoch}/{epochs}", total=total, completed=step, rate="")
 

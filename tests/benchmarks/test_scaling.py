@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rich.progress import Progress
 
 import funcnn as fnn
 from experiments.benchmarks.scaling import (
@@ -33,7 +34,14 @@ def run(module, kind, tmp_path, *arguments):
     """The command as a shell gives it, and what it wrote."""
     name = module.__name__.rpartition(".")[2]
     out = tmp_path / f"{name}.json"
-    _measurement.command(name, kind, module.measure, module.show, [*arguments, "--out", str(out)])
+
+    def measure(settings, bar):
+        results = module.measure(settings, bar)
+        assert bar.tasks
+        assert bar.finished
+        return results
+
+    _measurement.command(name, kind, measure, module.show, [*arguments, "--out", str(out)])
     written = json.loads(out.read_text(encoding="utf-8"))
     assert written["command"].startswith(f"python -m experiments.benchmarks.scaling.{name} --")
     assert {"jax", "numpy", "processor", "device", "cores"} <= written["environment"].keys()
@@ -80,9 +88,23 @@ def test_settings_that_measure_nothing_are_refused(wrong, message):
 def test_every_repetition_calls_each_once_and_the_order_turns():
     called = []
     runs = {name: lambda name=name: called.append(name) for name in "ab"}
-    measured = _measurement.time_interleaved(runs, repetitions=3)
+    measured = _measurement.time_interleaved(runs, repetitions=3, bar=Progress(disable=True), title="a and b")
     assert "".join(called) == "ab" + "ab" + "ba" + "ab"
     assert [len(of) for of in measured.values()] == [3, 3]
+
+
+def test_a_study_counts_its_measurements_where_there_is_no_terminal(tmp_path, capsys):
+    def measure(settings, bar):
+        for place in _measurement.tracked(bar, range(3), "places"):
+            assert bar.tasks[0].completed == place
+        assert not list(_measurement.tracked(bar, (), "nothing"))
+        return _measurement.time_interleaved({"a": int}, repetitions=3, bar=bar, title="calls")
+
+    arguments = ["--out", str(tmp_path / "study.json")]
+    _measurement.command("study", memory.MemorySettings, measure, lambda results: None, arguments)
+    lines = [line for line in capsys.readouterr().out.splitlines() if " measurements after " in line]
+    assert [line.partition(" after ")[0] for line in lines] == ["3 of 3 measurements", "4 of 4 measurements"]
+    assert [line.partition(": ")[2] for line in lines] == ["places", "calls"]
 
 
 def test_seconds_are_those_of_one_call():
@@ -200,7 +222,7 @@ def test_precision(tmp_path):
 @pytest.mark.benchmarks_smoke
 def test_the_large_layer_counts_operations():
     with _measurement.single_precision():
-        found = precision.large_layer(size=16, repetitions=2)
+        found = precision.large_layer(size=16, repetitions=2, bar=Progress(disable=True))
     seconds, rate = found["bfloat16"]["seconds"], found["bfloat16"]["operations_a_second"]
     assert rate["layer"]["value"] == pytest.approx(np.median([3 * 2 * 16**3 / spent for spent in seconds["layer"]]))
 
@@ -231,7 +253,7 @@ def test_memory(tmp_path):
     assert found["bytes"]["2-4-2"]["manual"]["arguments"] >= 3 * 4 * parameters
     assert found["bytes"].keys() == {"2-4-2", "repeat of 3 layers"}
     with pytest.raises(SystemExit, match="expected some of"):
-        memory.measure(memory.MemorySettings(only=("2-4-3",)))
+        memory.measure(memory.MemorySettings(only=("2-4-3",)), Progress(disable=True))
 
 
 @pytest.mark.benchmarks_smoke

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.benchmarks.speed import markdown, rounds
+from experiments.benchmarks.speed import __main__ as command, markdown, rounds
 from experiments.benchmarks.speed.__main__ import SpeedSettings
 from experiments.benchmarks.speed.architectures import ARCHITECTURES, CONTESTANTS
 from experiments.benchmarks.speed.contestants import Contestant, jax_scan
@@ -194,6 +194,19 @@ def test_the_summary_has_rates_and_geometric_means():
     assert ours["predicted_samples_per_second"]["median"] == pytest.approx(500 * DIGITS.samples)
     other = {"ours_over": {"funcnn_scan": {"jax_scan": {"median": 8.0}}}}
     assert geometric_means([found, other])["funcnn_scan"]["jax_scan"] == pytest.approx(4)
+
+
+def test_the_command_counts_networks_where_there_is_no_terminal(tmp_path, monkeypatch, capsys):
+    def measure(network, contestants, number, seconds, report):
+        report(f"{network.name}: round 1")
+        return RECORD
+
+    monkeypatch.setattr(command, "measure_network", measure)
+    monkeypatch.setattr(command.chart, "write", lambda *given: False)
+    command.run(SpeedSettings(networks=(XOR.name, DIGITS.name), out=tmp_path / "bench.json"))
+    printed = capsys.readouterr().out
+    assert "2 of 2 networks measured after" in printed
+    assert f"seconds: {DIGITS.name}: round 1\n" in printed
 
 
 def test_a_missing_package_is_named(monkeypatch):

@@ -1,15 +1,19 @@
 """The runner and the store: what is measured again, the report, and errors."""
 
 import html
+import io
 import json
+import re
 import shutil
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
+from rich.console import Console
 
 import experiments
 import funcnn as fnn
@@ -26,7 +30,7 @@ from experiments.harness.experiment import (
     checked_value_and_grad,
     run_part,
 )
-from experiments.harness.runner import count_verdicts
+from experiments.harness.runner import count_verdicts, run_command_line
 from experiments.harness.topics import load, topic_names, topic_path
 
 QUICK = Settings()
@@ -174,15 +178,65 @@ def test_options_are_named(capsys):
         assert option in shown
 
 
+def first_line(capsys):
+    """Return the first line that is printed from now on."""
+    deadline = time.monotonic() + 20
+    printed = ""
+    while "\n" not in printed and time.monotonic() < deadline:
+        time.sleep(0.01)
+        printed += capsys.readouterr().out
+    return printed.partition("\n")[0]
+
+
 def test_lines_of_progress_where_there_is_no_terminal(capsys):
     with progress_bar("claims judged", seconds=0.01) as bar:
         bar.add_task("moons", total=8, completed=3)
-        deadline = time.monotonic() + 20
-        printed = ""
-        while "\n" not in printed and time.monotonic() < deadline:
-            time.sleep(0.01)
-            printed += capsys.readouterr().out
-    assert printed.startswith("3 of 8 claims judged after 0 seconds: moons\n")
+        assert re.fullmatch(r"3 of 8 claims judged after \d+ seconds: moons", first_line(capsys))
+
+
+def test_every_task_ends_with_its_counts_where_there_is_no_terminal(capsys):
+    long = "spirals " * 20
+    with progress_bar("claims judged") as bar:
+        bar.update(bar.add_task("moons", total=8), completed=8)
+        bar.add_task(long, total=8, completed=3)
+        list(bar.track(range(5), description="waves"))
+    moons, spirals, waves = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"8 of 8 claims judged after \d+ seconds: moons", moons)
+    assert re.fullmatch(rf"3 of 8 claims judged after \d+ seconds: {long}", spirals)
+    assert re.fullmatch(r"5 of 5 claims judged after \d+ seconds: waves", waves)
+
+
+def test_a_terminal_shows_a_bar_and_no_lines(monkeypatch):
+    terminal = Console(file=io.StringIO(), force_terminal=True, force_interactive=True, width=100)
+    monkeypatch.setattr("experiments.harness.console.console", terminal)
+    with progress_bar("claims judged", seconds=0.0) as bar:
+        bar.add_task("moons", total=8, completed=3)
+    assert "moons" in terminal.file.getvalue()
+    assert "claims judged after" not in terminal.file.getvalue()
+
+
+def test_a_topic_says_where_it_stands_and_ends_with_its_counts(tmp_path, monkeypatch, capsys):
+    lines = []
+
+    def part(*values):
+        claims = [replace(CLAIM, name=f"claim {value}") for value in values]
+
+        def measure(settings):
+            lines.append(first_line(capsys))
+            return Outcome(tuple(judge(claim, [value] * 2) for claim, value in zip(claims, values, strict=True)))
+
+        return Part("A part", tuple(claims), measure)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["x"])
+    monkeypatch.setattr("experiments.harness.runner.enable_compilation_cache", lambda folder: None)
+    monkeypatch.setattr("experiments.harness.runner.write_report", lambda *given: "x.html")
+    monkeypatch.setattr("experiments.harness.runner.progress_bar", partial(progress_bar, seconds=0.01))
+    run_command_line(Experiment(name="x", title="x", introduction="x", parts=(part(0.0, 0.5), part(2.0))))
+    assert re.fullmatch(r"0 of 3 claims judged after \d+ seconds: A part", lines[0])
+    printed = capsys.readouterr().out
+    assert "3 of 3 claims judged after" in printed
+    assert printed.splitlines()[-2:] == ["3 claims judged, 2 hold, 1 fail, 0 undecided", "figures: x.html"]
 
 
 def test_verdicts_are_counted():

@@ -1,12 +1,14 @@
 """Whoever looks on at a run: logs that go on and are repaired, and what fails without an end of training."""
 
 import json
+import re
 import sys
+import time
 
 import pytest
 
 import funcnn as fnn
-from funcnn.training import writers
+from funcnn.training import observers, writers
 from tests.training.runs import bits, run
 
 STOPS = [lambda progress: None]
@@ -55,6 +57,25 @@ def test_a_log_that_cannot_be_opened_is_reported(tmp_path):
     with pytest.warns(UserWarning, match=r"expected JSONLines.* got FileNotFoundError.*Training goes on without it"):
         trained = run(callbacks=[fnn.JSONLines(log)])
     assert bits(trained) == bits(run(callbacks=STOPS))
+
+
+@pytest.mark.parametrize(("steps", "done"), [(3, "4 of 6 steps"), (None, "4 steps")])
+def test_progress_prints_lines_where_there_is_no_terminal(capsys, steps, done):
+    with observers.progress_bar(2, steps, 0, 0, seconds=0.01) as observe:
+        observe(observers.LoopEvent(4, 1, 0.25, None))
+        line, printed = rf"^{done} after \d+ seconds: epoch 1/2  loss 0.25$", ""
+        deadline = time.monotonic() + 20
+        while not re.search(line, printed, re.MULTILINE) and time.monotonic() < deadline:
+            time.sleep(0.01)
+            printed += capsys.readouterr().out
+    assert re.search(line, printed, re.MULTILINE)
+
+
+def test_progress_ends_with_its_counts(capsys):
+    run(epochs=2, progress=True)
+    [line] = capsys.readouterr().out.splitlines()
+    assert line.startswith("6 of 6 steps after ")
+    assert ": epoch 2/2  loss " in line
 
 
 def test_a_log_has_no_lines_for_parts_of_an_epoch(tmp_path):

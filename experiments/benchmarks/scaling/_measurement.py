@@ -6,20 +6,21 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 import optax
 import tyro
+from rich.progress import Progress
 
 import funcnn as fnn
 from experiments.benchmarks.speed.machine import processor
 from experiments.harness.claims import format_number, interval
-from experiments.harness.console import console
+from experiments.harness.console import console, progress_bar
 from experiments.harness.runner import environment
 from experiments.shared.initialization import he_normal, init_ensemble
 
@@ -27,6 +28,7 @@ PACKAGE = "experiments.benchmarks.scaling"
 VARIABLES = ("XLA_FLAGS", "JAX_PLATFORMS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """What in the environment changes how fast arithmetic is."""
 
+Item = TypeVar("Item")
 Measurement = dict[str, Any]
 Estimate = dict[str, float | None]
 
@@ -34,7 +36,7 @@ Estimate = dict[str, float | None]
 def command(
     name: str,
     kind: type,
-    measure: Callable[[Any], Measurement],
+    measure: Callable[[Any, Progress], Measurement],
     show: Callable[[Measurement], None],
     arguments: Sequence[str] | None = None,
 ) -> Measurement:
@@ -45,8 +47,8 @@ def command(
     check(asdict(settings))
     console.rule(f"[bold]{(kind.__doc__ or name).splitlines()[0]}")
     started = time.monotonic()
-    with single_precision():
-        results = measure(settings)
+    with single_precision(), measurement_bar() as bar:
+        results = measure(settings, bar)
     about = {
         "command": shlex.join([*program.split(), *arguments]), "settings": asdict(settings),
         "seconds": time.monotonic() - started, "environment": environment_facts(),
@@ -86,6 +88,17 @@ def single_precision() -> Iterator[None]:
         jax.config.update("jax_enable_x64", before)
 
 
+def measurement_bar() -> contextlib.AbstractContextManager[Progress]:
+    """The bar of a study, drawn only between its measurements."""
+    return progress_bar("measurements", redraws=False)
+
+
+def tracked(bar: Progress, items: Collection[Item], title: str) -> Iterator[Item]:
+    """Yield what is measured, and count each once it is done."""
+    if items:
+        yield from bar.track(items, description=title)
+
+
 def environment_facts() -> Measurement:
     """What the figures were measured on and with."""
     versions = {}
@@ -106,21 +119,27 @@ def seconds_of(run: Callable[[], Any], at_least: float = 0.0) -> float:
             return spent / calls
 
 
+def in_turn(items: Iterable[Item], repetitions: int) -> list[Item]:
+    """All items once a repetition; the order turns with it."""
+    items = list(items)
+    firsts = (repetition % len(items) for repetition in range(repetitions))
+    return [item for first in firsts for item in items[first:] + items[:first]]
+
+
 def time_interleaved(
-    runs: Mapping[Any, Callable[[], Any]], repetitions: int, at_least: float = 0.0
+    runs: Mapping[Any, Callable[[], Any]], repetitions: int, at_least: float = 0.0, *, bar: Progress, title: str
 ) -> dict[Any, list[float]]:
     """Seconds a call of each, once a repetition; the order turns with it, so that drift hits all alike.
 
     Each is called once before, which compiles what there is to compile.
     """
-    for run in runs.values():
-        jax.block_until_ready(run())
-    measured: dict[Any, list[float]] = {name: [] for name in runs}
-    names = list(runs)
-    for repetition in range(repetitions):
-        turned = repetition % len(names)
-        for name in names[turned:] + names[:turned]:
+    measured: dict[Any, list[float]] = {}
+    for name in tracked(bar, [*runs, *in_turn(runs, repetitions)], title):
+        if name in measured:
             measured[name].append(seconds_of(runs[name], at_least))
+        else:
+            measured[name] = []
+            jax.block_until_ready(runs[name]())
     return measured
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from rich.progress import Progress
 
 import funcnn as fnn
 from experiments.benchmarks.checkers import ABSENT, CHECKERS
@@ -27,6 +28,7 @@ from experiments.benchmarks.scaling._measurement import (
     select_names,
     start,
     time_interleaved,
+    tracked,
 )
 from experiments.benchmarks.speed.networks import FIVE, Network
 from experiments.harness.console import console, table
@@ -80,7 +82,7 @@ def question(network: Network) -> tuple[Question, Any, tuple]:
     return Question(loss, gradient), params, (x, batch.y)
 
 
-def checked(network: Network, settings: CheckingSettings) -> Measurement:
+def checked(network: Network, settings: CheckingSettings, bar: Progress) -> Measurement:
     """Every checker's seconds on one network, and whether it let the gradient pass."""
     asked, params, args = question(network)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
@@ -89,22 +91,22 @@ def checked(network: Network, settings: CheckingSettings) -> Measurement:
         if name not in ABSENT and (name != EACH_PARAMETER or parameters <= MOST):
             calls[name] = partial(CHECKERS[name], asked, params, args)
     first, flagged = {}, {}
-    for name, call in calls.items():
+    for name in tracked(bar, calls, f"{network.name}, first calls"):
         jax.clear_caches()
         started = time.perf_counter()
-        results = jax.block_until_ready(call())
+        results = jax.block_until_ready(calls[name]())
         first[name] = time.perf_counter() - started
         flagged[name] = results[0] if name in CHECKERS else None
-    seconds = time_interleaved(calls, settings.repetitions)
+    seconds = time_interleaved(calls, settings.repetitions, bar=bar, title=network.name)
     return {
         "parameters": parameters, "first_seconds": first, "flagged": flagged, "seconds": seconds,
         "later_ms": {name: estimate(np.asarray(of) * 1e3) for name, of in seconds.items()},
     }  # fmt: skip
 
 
-def measure(settings: CheckingSettings) -> Measurement:
+def measure(settings: CheckingSettings, bar: Progress) -> Measurement:
     with enable_x64(True):
-        networks = {name: checked(NETWORKS[name], settings) for name in select_names(NETWORKS, settings.only)}
+        networks = {name: checked(NETWORKS[name], settings, bar) for name in select_names(NETWORKS, settings.only)}
     return {"networks": networks, "absent": sorted(ABSENT)}
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
+from rich.progress import Progress
 
 import funcnn as fnn
 from experiments.benchmarks.scaling._measurement import (
@@ -18,12 +19,14 @@ from experiments.benchmarks.scaling._measurement import (
     command,
     estimate,
     format_estimate,
+    in_turn,
     memory_of,
     ratio,
     samples,
     shapes,
     start,
     time_interleaved,
+    tracked,
     training_step,
 )
 from experiments.harness.claims import format_number
@@ -103,19 +106,18 @@ def stepping(way: str, depth: int, compiled, settings: DepthSettings) -> Callabl
     return step
 
 
-def measure(settings: DepthSettings) -> Measurement:
+def measure(settings: DepthSettings, bar: Progress) -> Measurement:
     cells = [(way, depth) for depth in settings.depths for way in WAYS]
     kept, spent = {}, {cell: ([], []) for cell in cells}
     compiled_step(*cells[0], settings)  # the first of all loads what JAX loads once
-    for repetition in range(settings.repetitions):
-        turned = repetition % len(cells)
-        for cell in cells[turned:] + cells[:turned]:
-            kept[cell], seconds = compiled_step(*cell, settings)
-            for part, value in zip(spent[cell], seconds, strict=True):
-                part.append(value)
+    for cell in tracked(bar, in_turn(cells, settings.repetitions), "compilations"):
+        kept[cell], seconds = compiled_step(*cell, settings)
+        for part, value in zip(spent[cell], seconds, strict=True):
+            part.append(value)
     stepped = time_interleaved(
-        {cell: stepping(*cell, kept[cell], settings) for cell in cells}, settings.repetitions, settings.seconds
-    )
+        {cell: stepping(*cell, kept[cell], settings) for cell in cells}, settings.repetitions, settings.seconds,
+        bar=bar, title="steps",
+    )  # fmt: skip
     smallest, largest = settings.depths[0], settings.depths[-1]
     results: Measurement = {"ways": {way: {} for way in WAYS}, "largest_over_smallest": {}}
     for way, depth in cells:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from rich.progress import Progress
 from sklearn.datasets import load_digits
 
 import funcnn as fnn
@@ -26,6 +27,7 @@ from experiments.benchmarks.scaling._measurement import (
     ratio,
     select_names,
     time_interleaved,
+    tracked,
 )
 from experiments.harness.console import console, table
 
@@ -144,17 +146,21 @@ def accuracy(case: Case, seed: int) -> float:
     return float((np.asarray(labels) == case.task.y).mean())
 
 
-def measure(settings: EnsemblesSettings) -> Measurement:
+def measure(settings: EnsemblesSettings, bar: Progress) -> Measurement:
     results: Measurement = {"networks": {}, "absent": [] if _other_libraries.torch else ["PyTorch"]}
     known = cases(settings)
-    for name in select_names(known, settings.only):
+    chosen = select_names(known, settings.only)
+    right = {name: accuracy(known[name], settings.seed) for name in tracked(bar, chosen, "accuracy")}
+    for name in chosen:
         case = known[name]
         trains = runs(case, settings.seed)
-        seconds = time_interleaved({key: train for key, (train, _) in trains.items()}, settings.repetitions)
+        seconds = time_interleaved(
+            {key: train for key, (train, _) in trains.items()}, settings.repetitions, bar=bar, title=name
+        )
         rates = {key: [trains[key][1] / spent for spent in seconds[key]] for key in seconds}
         first = rates["funcnn, all at once"]
         results["networks"][name] = {
-            "networks": case.networks, "epochs": case.epochs, "accuracy": accuracy(case, settings.seed),
+            "networks": case.networks, "epochs": case.epochs, "accuracy": right[name],
             "seconds": seconds, "network_steps": {key: steps for key, (_, steps) in trains.items()},
             "network_steps_a_second": {key: estimate(of) for key, of in rates.items()},
             "funcnn_all_at_once_over": {key: ratio(first, of) for key, of in rates.items()},

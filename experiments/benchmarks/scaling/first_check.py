@@ -13,7 +13,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.benchmarks.scaling._measurement import Measurement, command, estimate, format_estimate
+from rich.progress import Progress
+
+from experiments.benchmarks.scaling._measurement import Measurement, command, estimate, format_estimate, tracked
 from experiments.harness.console import console, table
 
 ROOT = Path(__file__).parents[3]
@@ -51,11 +53,10 @@ def run_process(check: str) -> Measurement:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure(settings: FirstCheckSettings) -> Measurement:
+def measure(settings: FirstCheckSettings, bar: Progress) -> Measurement:
     replies: dict[str, list[Measurement]] = {check: [] for check in CHECKS}
-    for _ in range(settings.repetitions):
-        for check in CHECKS:
-            replies[check].append(run_process(check))
+    for check in tracked(bar, [*CHECKS] * settings.repetitions, "processes"):
+        replies[check].append(run_process(check))
     wrong = [check for check, of in replies.items() if not all(one["ok"] for one in of)]
     if wrong:
         raise RuntimeError(f"expected right gradients to pass, got another verdict of {', '.join(wrong)}.")

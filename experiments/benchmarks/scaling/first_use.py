@@ -13,7 +13,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.benchmarks.scaling._measurement import Measurement, command, estimate, format_estimate, ratio
+from rich.progress import Progress
+
+from experiments.benchmarks.scaling._measurement import Measurement, command, estimate, format_estimate, ratio, tracked
 from experiments.harness.console import console, table
 
 ROOT = Path(__file__).parents[3]
@@ -55,9 +57,9 @@ def process(cache: Path | None) -> Measurement:
     return json.loads(done.stdout.splitlines()[-1]) | {"process": time.perf_counter() - started}
 
 
-def measure(settings: FirstUseSettings) -> Measurement:
+def measure(settings: FirstUseSettings, bar: Progress) -> Measurement:
     replies: dict[str, list[Measurement]] = {name: [] for name in PROCESSES}
-    for _ in range(settings.repetitions):
+    for _ in tracked(bar, range(settings.repetitions), "a process of each kind"):
         with tempfile.TemporaryDirectory() as folder:
             for name in PROCESSES:
                 replies[name].append(process(None if name == "no cache" else Path(folder)))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from rich.progress import Progress
 
 import funcnn as fnn
 from experiments.benchmarks.scaling._measurement import (
@@ -114,12 +115,14 @@ def exponents(sizes: Sequence[int], seconds: np.ndarray) -> np.ndarray:
     return np.polyfit(logs, np.log(seconds[half:]), 1)[0]
 
 
-def measure(settings: GrowthSettings) -> Measurement:
+def measure(settings: GrowthSettings, bar: Progress) -> Measurement:
     results: Measurement = {"axes": {}}
     known = axes(settings)
     for axis in select_names(known, settings.only):
         sizes, call, done = known[axis]
-        measured = time_interleaved({size: call(size) for size in sizes}, settings.repetitions, settings.seconds)
+        measured = time_interleaved(
+            {size: call(size) for size in sizes}, settings.repetitions, settings.seconds, bar=bar, title=axis
+        )
         seconds = {size: [spent / done for spent in of] for size, of in measured.items()}
         fitted = exponents(list(seconds), np.array(list(seconds.values())))
         results["axes"][axis] = {

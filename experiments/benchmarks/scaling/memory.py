@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from rich.progress import Progress
 
 import funcnn as fnn
 from experiments.benchmarks.scaling._measurement import (
@@ -19,6 +20,7 @@ from experiments.benchmarks.scaling._measurement import (
     memory_of,
     select_names,
     shapes,
+    tracked,
     training_step,
 )
 from experiments.harness.claims import format_number
@@ -95,16 +97,16 @@ def attention_bytes(length: int) -> dict[str, int]:
     return {name: memory_of(jax.jit(form).lower(*given).compile())["temporary"] for name, form in FORMS.items()}
 
 
-def measure(settings: MemorySettings) -> Measurement:
+def measure(settings: MemorySettings, bar: Progress) -> Measurement:
     known = networks(settings.layers)
     chosen = select_names([*known, ATTENTION], settings.only)
+    lengths = settings.lengths if ATTENTION in chosen else ()
     return {
         "bytes": {
             name: {by: memory_of(compiled_step(known[name], grad)) for by, grad in GRADIENTS.items()}
-            for name in chosen
-            if name != ATTENTION
+            for name in tracked(bar, [name for name in chosen if name != ATTENTION], "networks")
         },
-        ATTENTION: {length: attention_bytes(length) for length in settings.lengths if ATTENTION in chosen},
+        ATTENTION: {length: attention_bytes(length) for length in tracked(bar, lengths, "lengths of attention")},
     }
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from rich.progress import Progress
 
 import funcnn as fnn
 from experiments.benchmarks.scaling._measurement import (
@@ -23,6 +24,7 @@ from experiments.benchmarks.scaling._measurement import (
     select_names,
     start,
     time_interleaved,
+    tracked,
 )
 from experiments.harness.console import console, table
 from experiments.shared import data
@@ -63,14 +65,17 @@ def accuracies(model: fnn.Layer, pictures: data.DataSet, epochs: int, seeds: int
 
 
 def networks_trained(
-    sizes: tuple[int, ...], pictures: data.DataSet, epochs: int, settings: PrecisionSettings
+    name: str, pictures: data.DataSet, sizes: tuple[int, ...], epochs: int, settings: PrecisionSettings, bar: Progress
 ) -> Measurement:
     """Accuracy and speed of one network in both precisions."""
     models = {dtype: fnn.mlp(sizes, compute_dtype=compute) for dtype, compute in DTYPES.items()}
-    right = {dtype: accuracies(model, pictures, epochs, settings.seeds) for dtype, model in models.items()}
+    right = {
+        dtype: accuracies(models[dtype], pictures, epochs, settings.seeds)
+        for dtype in tracked(bar, models, f"{name}, accuracy")
+    }
     calls = {dtype: _one_epoch(model, pictures.training) for dtype, model in models.items()}
     steps = -(-len(pictures.training.x) // BATCH_SIZE)
-    seconds = time_interleaved(calls, settings.repetitions)
+    seconds = time_interleaved(calls, settings.repetitions, bar=bar, title=name)
     return {
         "accuracies": {dtype: of.tolist() for dtype, of in right.items()},
         "accuracy": {dtype: estimate(of, "mean") for dtype, of in right.items()},
@@ -94,7 +99,7 @@ def _one_epoch(model: fnn.Layer, training: fnn.Batch):
     return partial(jax.jit(run), *start(model), training, key)
 
 
-def large_layer(size: int, repetitions: int) -> Measurement:
+def large_layer(size: int, repetitions: int, bar: Progress) -> Measurement:
     """The three products of a large layer's forward and backward beside ``jnp.dot`` alone, operations a second."""
     plain = fnn.linear(size, size)
     layers = {"float32": plain, "bfloat16": fnn.mixed_precision(plain, compute_dtype=jnp.bfloat16)}
@@ -112,7 +117,7 @@ def large_layer(size: int, repetitions: int) -> Measurement:
         operands = (x.astype(dtype), params.kernel.astype(dtype))
         calls[dtype, "jnp.dot"], products[dtype, "jnp.dot"] = partial(dot, *operands), 1
         calls[dtype, "layer"], products[dtype, "layer"] = partial(both_ways, params, x, dy, layer=layer), 3
-    seconds = time_interleaved(calls, repetitions, 0.1)
+    seconds = time_interleaved(calls, repetitions, 0.1, bar=bar, title="a large layer")
     rates = {call: [products[call] * 2 * size**3 / spent for spent in of] for call, of in seconds.items()}
     return {
         dtype: {
@@ -124,7 +129,7 @@ def large_layer(size: int, repetitions: int) -> Measurement:
     }
 
 
-def measure(settings: PrecisionSettings) -> Measurement:
+def measure(settings: PrecisionSettings, bar: Progress) -> Measurement:
     known = {
         "digits 64-128-64-10": ((64, 128, 64, 10), data.digits, settings.digits_epochs),
         "MNIST 784-300-100-10": ((784, 300, 100, 10), data.mnist, settings.mnist_epochs),
@@ -132,9 +137,9 @@ def measure(settings: PrecisionSettings) -> Measurement:
     results: Measurement = {"networks": {}, "large_layer": None}
     for name in select_names(known, settings.only):
         sizes, load, epochs = known[name]
-        results["networks"][name] = networks_trained(sizes, load(), epochs, settings)
+        results["networks"][name] = networks_trained(name, load(), sizes, epochs, settings, bar)
     if jax.default_backend() == "gpu":
-        results["large_layer"] = large_layer(settings.size, settings.repetitions)
+        results["large_layer"] = large_layer(settings.size, settings.repetitions, bar)
     return results
 
 

@@ -27,6 +27,7 @@ import numpy as np
 from jax import lax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from rich.progress import Progress
 from scipy.optimize import nnls
 
 import funcnn as fnn
@@ -36,9 +37,11 @@ from experiments.benchmarks.scaling._measurement import (
     command,
     estimate,
     format_estimate,
+    measurement_bar,
     ratio,
     samples,
     start,
+    tracked,
     training_step as one_step,
 )
 from experiments.harness.console import console, table
@@ -66,7 +69,8 @@ class ProcessesSettings:
     """The file for the figures."""
 
 
-def measure(settings: ProcessesSettings) -> Measurement:
+def measure(settings: ProcessesSettings, _: Progress) -> Measurement:
+    # The first worker has a bar of its own.
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -139,10 +143,20 @@ def show(results: Measurement) -> None:
 def worker(number: str, port: str, repetitions: str, at_least: str, out: str) -> None:
     """One of the processes: all figures, written by the first."""
     jax.distributed.initialize(f"127.0.0.1:{port}", PROCESSES, int(number))
+    with measurement_bar() if int(number) == 0 else Progress(disable=True) as bar:
+        facts, sums = measure_together(int(repetitions), float(at_least), bar)
+    if int(number) == 0:
+        Path(out).write_text(json.dumps({"networks": facts, "sums": sums}), encoding="utf-8")
+    jax.distributed.shutdown()
+
+
+def measure_together(repetitions: int, at_least: float, bar: Progress) -> tuple[Measurement, list[Measurement]]:
+    """The figures of every network and of every sum, in step with the other process."""
     mesh = Mesh(np.array(jax.devices()), ("data",))
     runs: dict[tuple[str, str], Callable[[int], object]] = {}
     facts: Measurement = {}
-    for name, (sizes, batch_size) in NETWORKS.items():
+    for name in tracked(bar, NETWORKS, "networks compiled"):
+        sizes, batch_size = NETWORKS[name]
         model, batch = fnn.mlp(sizes), samples(batch_size, sizes[0], sizes[-1])
         together = _trainer(model, batch, mesh)
         apart = _trainer(model, jax.tree.map(lambda array: array[: len(array) // PROCESSES], batch), None)
@@ -151,23 +165,20 @@ def worker(number: str, port: str, repetitions: str, at_least: str, out: str) ->
         facts[name] = {"arrays": len(leaves), "parameters": sum(leaf.size for leaf in leaves)}
     for arrays, numbers in SUMS:
         runs["sum", f"{arrays} of {numbers}"] = _summing(arrays, numbers, mesh)
-    counts = {what: _calls(run, float(at_least)) for what, run in runs.items()}
+    counts = {what: _calls(runs[what], at_least) for what in tracked(bar, runs, "first calls")}
     seconds: dict[tuple[str, str], list[float]] = {what: [] for what in runs}
-    for _ in range(int(repetitions)):
-        for what, run in runs.items():
-            _meet()
-            started = time.perf_counter()
-            run(counts[what])
-            seconds[what].append((time.perf_counter() - started) / counts[what])
-    if int(number) == 0:
-        for name in NETWORKS:
-            facts[name] |= {"together": seconds[name, "together"], "apart": seconds[name, "apart"]}
-        sums = [
-            {"arrays": arrays, "numbers": numbers, "seconds": seconds["sum", f"{arrays} of {numbers}"]}
-            for arrays, numbers in SUMS
-        ]
-        Path(out).write_text(json.dumps({"networks": facts, "sums": sums}), encoding="utf-8")
-    jax.distributed.shutdown()
+    for what in tracked(bar, [*runs] * repetitions, "networks and sums in turn"):
+        _meet()
+        started = time.perf_counter()
+        runs[what](counts[what])
+        seconds[what].append((time.perf_counter() - started) / counts[what])
+    for name in NETWORKS:
+        facts[name] |= {"together": seconds[name, "together"], "apart": seconds[name, "apart"]}
+    sums = [
+        {"arrays": arrays, "numbers": numbers, "seconds": seconds["sum", f"{arrays} of {numbers}"]}
+        for arrays, numbers in SUMS
+    ]
+    return facts, sums
 
 
 def _trainer(model, batch, mesh) -> Callable[[int], object]:

@@ -21,7 +21,7 @@ from experiments.benchmarks.speed.markdown import counted
 from experiments.benchmarks.speed.networks import FIVE, VARIANTS, AnyNetwork
 from experiments.benchmarks.speed.rounds import NEEDS, REFERENCE, Record, measure_network
 from experiments.benchmarks.speed.summary import geometric_means, summarised
-from experiments.harness.console import console, table
+from experiments.harness.console import console, progress_bar, table
 from experiments.harness.store import write_atomically
 
 COMMAND = "python -m experiments.benchmarks.speed"
@@ -130,14 +130,19 @@ def run(settings: SpeedSettings) -> Record:
             "the figures won't be worth much."
         )
     settings.out.parent.mkdir(parents=True, exist_ok=True)
-    for network in networks:
-        with console.status("") as status:
-            found = measure_network(network, settings.contestants, settings.rounds, settings.seconds, status.update)
-        result = {"network": network._asdict()} | found | summarised(network, found)
-        record["networks"].append(result)
-        record["geometric_means"] = geometric_means(record["networks"])
-        write_atomically(settings.out, json.dumps(record, indent=1))
-        show(result)
+    with progress_bar("networks measured") as bar:
+        task = bar.add_task("", total=len(networks))
+        for network in networks:
+            found = measure_network(
+                network, settings.contestants, settings.rounds, settings.seconds,
+                lambda word: bar.update(task, description=word),
+            )  # fmt: skip
+            result = {"network": network._asdict()} | found | summarised(network, found)
+            record["networks"].append(result)
+            record["geometric_means"] = geometric_means(record["networks"])
+            write_atomically(settings.out, json.dumps(record, indent=1))
+            show(result)
+            bar.advance(task)
     if record["geometric_means"]:
         show_means(record["geometric_means"])
     console.print("   ".join(f"[dim]{name}[/] {value}" for name, value in record["about"].items()), highlight=False)
