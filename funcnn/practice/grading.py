@@ -35,7 +35,7 @@ class Grade(NamedTuple):
     printed: str = ""
 
 
-def grade(name: str, answer: str | Callable) -> Grade:
+def grade(task_name: str, answer: str | Callable) -> Grade:
     r"""Grade an answer to an exercise.
 
     The answer runs in a process of its own: a few seconds, limited memory, no network, no other processes, no files
@@ -43,7 +43,7 @@ def grade(name: str, answer: str | Callable) -> Grade:
     ones. What it prints is shown in ``printed`` and decides nothing.
 
     Args:
-        name: the exercise's, as ``tasks`` lists it.
+        task_name: the name of the exercise, as ``tasks`` lists it.
         answer: source text that defines the function of the statement, in NumPy or JAX, or that function.
 
     Returns:
@@ -61,7 +61,7 @@ def grade(name: str, answer: str | Callable) -> Grade:
         >>> fnn.practice.grade("relu-backward", "def backward(z, da):\n    return da * z").ok
         False
     """
-    return grade_task(find_task(name), answer)
+    return grade_task(find_task(task_name), answer)
 
 
 def grade_task(task: Task, answer: str | Callable) -> Grade:
