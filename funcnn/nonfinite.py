@@ -13,8 +13,8 @@ from funcnn._numerics.program import Program, equations
 from funcnn._reports.text import wrap
 from funcnn.gradcheck.engine.pullbacks import select_arguments
 from funcnn.nonfinite_evaluation import (
+    EvaluationContext,
     Event,
-    Run,
     as_numpy,
     evaluate,
     first_event,
@@ -116,19 +116,19 @@ def find_nonfinite(function: Callable[..., Any], *args: Any) -> NonfiniteReport:
     check_callable("find_nonfinite(function)", function, "Pass (*args) -> output.")
     arguments = select_arguments(args)
     forward = trace_function(function, arguments)
-    run = Run([])
+    context = EvaluationContext([])
     with jax.debug_nans(False), jax.debug_infs(False):
-        outputs = evaluate(forward.jaxpr, given_values(arguments), run)
+        outputs = evaluate(forward.jaxpr, given_values(arguments), context)
         event, value = first_event(outputs)
         if event is not None:
             return _report("forward", value, event, forward, [])
         if not any(is_inexact(output.array) for output in outputs) or not jax.tree.leaves(arguments.floating):
             return NonfiniteReport(True)
         backward = trace_gradient(function, arguments)
-        event, value = first_event(evaluate(backward.jaxpr, given_values(arguments), Run([])))
+        event, value = first_event(evaluate(backward.jaxpr, given_values(arguments), EvaluationContext([])))
         if event is None:
             return NonfiniteReport(True)
-        return _report("backward", value, event, forward, run.visited)
+        return _report("backward", value, event, forward, context.visited)
 
 
 def _report(direction, value, event: Event, forward: Program, visited) -> NonfiniteReport:

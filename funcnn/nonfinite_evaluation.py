@@ -33,7 +33,7 @@ class Event(NamedTuple):
     is_constant: bool = False
 
 
-class Run(NamedTuple):
+class EvaluationContext(NamedTuple):
     """What the evaluation of a jaxpr needs beside its inputs.
 
     Fields:
@@ -56,7 +56,7 @@ class Run(NamedTuple):
         own = _NOWHERE if self.is_library or is_ours else location(equation)
         return own if own.file else self.call
 
-    def within(self, equation: Any) -> "Run":
+    def within(self, equation: Any) -> "EvaluationContext":
         """Return the same for the body of a call, a branch or a loop."""
         body = callee(equation)
         information = getattr(getattr(body, "jaxpr", body), "debug_info", None)
@@ -102,7 +102,7 @@ def is_inexact(array: Any) -> bool:
     return dtype is not None and jnp.issubdtype(dtype, jnp.inexact)
 
 
-def evaluate(jaxpr: Any, inputs: Sequence[Value], run: Run) -> list[Value]:
+def evaluate(jaxpr: Any, inputs: Sequence[Value], context: EvaluationContext) -> list[Value]:
     """Evaluate a jaxpr with every call, branch and loop opened."""
     inner, constants = getattr(jaxpr, "jaxpr", jaxpr), getattr(jaxpr, "consts", ())
     known = [_constant(value) for value in constants]
@@ -112,7 +112,7 @@ def evaluate(jaxpr: Any, inputs: Sequence[Value], run: Run) -> list[Value]:
         return _constant(atom.val) if hasattr(atom, "val") else values[atom]
 
     for equation in inner.eqns:
-        outputs = _apply(equation, [read(atom) for atom in equation.invars], run)
+        outputs = _apply(equation, [read(atom) for atom in equation.invars], context)
         values.update(zip(equation.outvars, outputs, strict=True))
     return [read(atom) for atom in inner.outvars]
 
@@ -123,21 +123,21 @@ def _constant(value: Any) -> Value:
     return Value(tagged.array, tagged.nan and tagged.nan._replace(is_constant=True))
 
 
-def _apply(equation: Any, arguments: list[Value], run: Run) -> list[Value]:
+def _apply(equation: Any, arguments: list[Value], context: EvaluationContext) -> list[Value]:
     name = equation.primitive.name
     if callee(equation) is not None:
-        return evaluate(callee(equation), arguments, run.within(equation))
+        return evaluate(callee(equation), arguments, context.within(equation))
     if name == "cond":
         branch = equation.params["branches"][int(arguments[0].array)]
-        return evaluate(branch, arguments[1:], run.within(equation))
+        return evaluate(branch, arguments[1:], context.within(equation))
     if name == "scan":
-        return _scan(equation.params, arguments, run.within(equation))
-    if name == "while" and (outputs := _while(equation.params, arguments, run.within(equation))) is not None:
+        return _scan(equation.params, arguments, context.within(equation))
+    if name == "while" and (outputs := _while(equation.params, arguments, context.within(equation))) is not None:
         return outputs
-    place = run.place(equation)
+    place = context.place(equation)
     operands = tuple(argument.array for argument in arguments)
     if name in SINGULAR and not (name == "integer_pow" and equation.params["y"] > 0):
-        run.visited.append((equation, operands, place))
+        context.visited.append((equation, operands, place))
     nan = next((argument.nan for argument in arguments if argument.nan is not None), None)
     infinity = next((argument.infinity for argument in arguments if argument.infinity is not None), None)
     has_infinity = infinity is not None or any(_has(np.isinf, operand) for operand in operands)
@@ -169,13 +169,13 @@ def as_numpy(array: Any) -> np.ndarray:
     return entries.astype(np.float32) if is_narrow else entries
 
 
-def _scan(parameters, arguments, run) -> list[Value]:
+def _scan(parameters, arguments, context) -> list[Value]:
     ends = np.cumsum(scan_counts(parameters))
     constants, carry, sequences = arguments[: ends[0]], arguments[ends[0] : ends[1]], arguments[ends[1] :]
     number, stacks = len(carry), []
     for step in range(parameters["length"])[:: -1 if parameters["reverse"] else 1]:
         slices = [_part(value, value.array[step]) for value in sequences]
-        outputs = evaluate(parameters["jaxpr"], [*constants, *carry, *slices], run)
+        outputs = evaluate(parameters["jaxpr"], [*constants, *carry, *slices], context)
         carry = outputs[:number]
         stacks.append(outputs[number:])
     ordered = stacks[::-1] if parameters["reverse"] else stacks
@@ -194,14 +194,14 @@ def _stack(parts: Sequence[Value]) -> Value:
     return Value(jnp.stack([part.array for part in parts]), nan, infinity)
 
 
-def _while(parameters, arguments, run) -> list[Value] | None:
+def _while(parameters, arguments, context) -> list[Value] | None:
     """Run a loop in Python; ``None`` if it has more than ``_MAX_STEPS`` steps."""
     ends = np.cumsum([parameters["cond_nconsts"], parameters["body_nconsts"]])
     for_condition, for_body, carry = arguments[: ends[0]], arguments[ends[0] : ends[1]], arguments[ends[1] :]
     for _ in range(_MAX_STEPS):
-        if not bool(evaluate(parameters["cond_jaxpr"], [*for_condition, *carry], run)[0].array):
+        if not bool(evaluate(parameters["cond_jaxpr"], [*for_condition, *carry], context)[0].array):
             return carry
-        carry = evaluate(parameters["body_jaxpr"], [*for_body, *carry], run)
+        carry = evaluate(parameters["body_jaxpr"], [*for_body, *carry], context)
     return None
 
 

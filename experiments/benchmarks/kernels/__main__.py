@@ -5,7 +5,7 @@ implementation has, and what was found with the smallest input. A function of ar
 ``gradcheck``, a Pallas kernel in Pallas' interpreter. The derivative of a function of one number is compared with
 mpmath's, of the same function in 60 digits, at ordinary points, kinks and edges of the domain.
 
-A finding is a ``fault`` if half of the digits are lost, measured at the scale of the derivative, or the derivative
+A result is a ``fault`` if half of the digits are lost, measured at the scale of the derivative, or the derivative
 isn't finite where the true one is. It is ``digits`` if half of the derivative's own digits are lost where it is small
 beside that scale.
 """
@@ -43,7 +43,7 @@ LOST = 0.5
 Kind: TypeAlias = Literal["", "fault", "digits", "error"]
 
 
-class Finding(NamedTuple):
+class KernelResult(NamedTuple):
     """The row of one function.
 
     Fields:
@@ -77,7 +77,7 @@ def _digits(share: float, most: float) -> float:
     return most if share == 0 else max(0.0, min(most, -math.log10(share))) if math.isfinite(share) else 0.0
 
 
-def compare_scalar(rule: ScalarRule) -> Finding:
+def compare_scalar(rule: ScalarRule) -> KernelResult:
     """Compare a derivative by ``jax.grad`` with mpmath's, in float32 and float64."""
     texts: list[tuple[str, str]] = []
     worst, cases = math.inf, 0
@@ -110,10 +110,10 @@ def compare_scalar(rule: ScalarRule) -> Finding:
     kinds = [kind for kind, _ in texts]
     kind: Kind = "fault" if "fault" in kinds else "digits" if kinds else ""
     sound = -math.log10(float(jnp.finfo(jnp.float32).eps))
-    return Finding(rule.library, rule.name, cases, 0, worst, sound, kind, "; ".join(text for _, text in texts))
+    return KernelResult(rule.library, rule.name, cases, 0, worst, sound, kind, "; ".join(text for _, text in texts))
 
 
-def sweep_kernel(kernel: Kernel) -> Finding:
+def sweep_kernel(kernel: Kernel) -> KernelResult:
     """Check a function over its cases by the fixture of the pytest plugin."""
     checks, text = Gradcheck(kernel.sweep), ""
     kind: Kind = ""
@@ -132,7 +132,7 @@ def sweep_kernel(kernel: Kernel) -> Finding:
     record: dict[str, Any] = checks.records[0] if checks.records else {"cases": 0, "digits": "", "sound": ""}
     digits, sound = (float(record[name]) if record[name] else math.nan for name in ("digits", "sound"))
     counts = record["cases"], record.get("rejected", 0)
-    return Finding(kernel.library, kernel.name, *counts, digits, sound, kind, text)
+    return KernelResult(kernel.library, kernel.name, *counts, digits, sound, kind, text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,34 +147,34 @@ class KernelSettings:
     """The folder for kernels.json."""
 
 
-def run(settings: KernelSettings) -> list[Finding]:
+def run(settings: KernelSettings) -> list[KernelResult]:
     """Check the selected functions, print the table, and write it to kernels.json."""
     from experiments.harness.runner import environment
 
-    selected: list[Callable[[], Finding]] = []
+    selected: list[Callable[[], KernelResult]] = []
     for kind in settings.kinds:
         rules: Any = SCALAR_RULES if kind == "scalar" else array_rules() if kind == "array" else pallas_rules()
         check: Any = compare_scalar if kind == "scalar" else sweep_kernel
         selected += [partial(check, rule) for rule in rules if not settings.only or rule.name in settings.only]
     with progress_bar("functions") as bar:
-        findings = [check() for check in bar.track(selected, description="")]
+        results = [check() for check in bar.track(selected, description="")]
     rows = table("library", "function", "cases", "digits", "sound", "kind", "found")
-    for found in findings:
+    for found in results:
         figures = (str(found.cases - found.rejected), f"{found.digits:.1f}", f"{found.sound:.1f}")
         rows.add_row(found.library, found.name, *figures, found.kind or "–", escape(found.text or "nothing"))
     console.print(rows)
-    counts = {kind: sum(found.kind == kind for found in findings) for kind in ("fault", "digits", "error")}
-    cases = sum(found.cases - found.rejected for found in findings)
-    console.print(f"{len(findings)} functions, {cases} cases: {counts}", highlight=False)
+    counts = {kind: sum(found.kind == kind for found in results) for kind in ("fault", "digits", "error")}
+    cases = sum(found.cases - found.rejected for found in results)
+    console.print(f"{len(results)} functions, {cases} cases: {counts}", highlight=False)
     settings.out.mkdir(parents=True, exist_ok=True)
     record = {
         "command": COMMAND,
         "about": environment() | {name: _version(name) for name in LIBRARIES},
-        "summary": {"functions": len(findings), "cases": cases, **counts},
-        "results": [found._asdict() for found in findings],
+        "summary": {"functions": len(results), "cases": cases, **counts},
+        "results": [found._asdict() for found in results],
     }
     (settings.out / "kernels.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return findings
+    return results
 
 
 if __name__ == "__main__":

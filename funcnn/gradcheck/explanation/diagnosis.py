@@ -132,23 +132,23 @@ def diagnose_by_program(problem: Problem, facts: Facts, sought: Sequence[int]) -
         return {}
     target = Target(tape, facts, sought)
     situation = Situation(tape, problem, target)
-    findings = search(target, (family(situation) for family in FAMILIES))
-    if not findings and (other := situation.with_first_winners()) is not None:
-        findings = search(other.target, (family(other) for family in OF_TIES), _SHARE_ALONE)
-    found = {number: finding.diagnosis for finding in findings[::-1] for number in finding.explained}
+    results = search(target, (family(situation) for family in FAMILIES))
+    if not results and (other := situation.with_first_winners()) is not None:
+        results = search(other.target, (family(other) for family in OF_TIES), _SHARE_ALONE)
+    found = {number: result.diagnosis for result in results[::-1] for number in result.explained}
     left = [number for number in sought if number not in found and detect(number, facts, LOOSE) is None]
     if left:
-        findings = search(target, (family(situation) for family in LAST), _SHARE_LAST)
+        results = search(target, (family(situation) for family in LAST), _SHARE_LAST)
         # One mistake that explains all leaves is likelier than several.
-        of_all = any(finding.explained >= set(sought) for finding in findings)
+        of_all = any(result.explained >= set(sought) for result in results)
         replaced = set(sought) if of_all else set(left)
-        found |= {number: finding.diagnosis for finding in findings for number in finding.explained & replaced}
+        found |= {number: result.diagnosis for result in results for number in result.explained & replaced}
     left = [number for number in left if number not in found]
     # Of one leaf alone, the searches below would be those above.
     for number in left if len(facts.leaves) > 1 else ():
         alone = situation.of_one_leaf(number)
-        for finding in search(alone.target, (family(alone) for family in ALONE), _SHARE_ALONE / len(left)):
-            cause, detail = finding.diagnosis
+        for result in search(alone.target, (family(alone) for family in ALONE), _SHARE_ALONE / len(left)):
+            cause, detail = result.diagnosis
             found[number] = cause, f"{detail}, for the gradient of {facts.leaves[number].path or 'it'} alone"
     return found
 

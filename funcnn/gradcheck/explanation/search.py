@@ -225,15 +225,15 @@ def _tolerance(leaf, difference) -> float:
     return min(wide, 1e-3 * distance) if distance > leaf.tolerance else wide
 
 
-class Finding(NamedTuple):
+class ExplainedLeaves(NamedTuple):
     """What explains some leaves."""
 
     diagnosis: Diagnosis
     explained: set[int]
 
 
-def search(target: Target, families: Iterable[Iterator[Proposal]], share: float = 1.0) -> list[Finding]:
-    """Return what explains the sought leaves: one finding for all of them, or several for parts of them.
+def search(target: Target, families: Iterable[Iterator[Proposal]], share: float = 1.0) -> list[ExplainedLeaves]:
+    """Return what explains the sought leaves: one result for all of them, or several for parts of them.
 
     A fixed amount of work is done, the same on every machine: ``_WORK`` operations, of which one family may do a
     fifth.
@@ -247,22 +247,22 @@ def search(target: Target, families: Iterable[Iterator[Proposal]], share: float 
         return _search(target, families, share * _WORK)
 
 
-def _search(target, families, work) -> list[Finding]:
+def _search(target, families, work) -> list[ExplainedLeaves]:
     cost = len(target.tape.steps) + sum(np.size(value) for value in target.tape.values) / 200
-    most, tried, partial = work / cost, 0.0, list[Finding]()
+    most, tried, partial = work / cost, 0.0, list[ExplainedLeaves]()
     for family in families:
         before = tried
         for proposal in _guarded(family):
             is_tried = not is_ruled_out(target, proposal)
-            finding = try_proposal(target, proposal) if is_tried else None
-            if finding is not None and finding.explained >= target.sought:
-                return [finding]
-            if finding is not None and finding.explained & target.sought:
-                partial.append(finding)
+            result = try_proposal(target, proposal) if is_tried else None
+            if result is not None and result.explained >= target.sought:
+                return [result]
+            if result is not None and result.explained & target.sought:
+                partial.append(result)
             tried += 1.0 if is_tried else _RULED_OUT
             if tried - before > most / 5:
                 break
-        if tried > most or set().union(*(finding.explained for finding in partial)) >= target.sought:
+        if tried > most or set().union(*(result.explained for result in partial)) >= target.sought:
             break
     return _combine(target, partial)
 
@@ -287,18 +287,18 @@ def _guarded(family: Iterator[Proposal]) -> Iterator[Proposal]:
         _logger.debug("a family of wrong backward passes is left out: %r", error)
 
 
-def _combine(target, partial) -> list[Finding]:
-    """Return the findings that explain the most leaves, none twice."""
+def _combine(target, partial) -> list[ExplainedLeaves]:
+    """Return the results that explain the most leaves, none twice."""
     left, chosen = set(target.sought), []
-    for finding in sorted(partial, key=lambda finding: -len(finding.explained & target.sought)):
-        entries = sum(target.differences[number].size for number in finding.explained & left)
-        if finding.explained & left and entries > 2:
-            chosen.append(finding)
-            left -= finding.explained
+    for result in sorted(partial, key=lambda result: -len(result.explained & target.sought)):
+        entries = sum(target.differences[number].size for number in result.explained & left)
+        if result.explained & left and entries > 2:
+            chosen.append(result)
+            left -= result.explained
     return chosen
 
 
-def try_proposal(target: Target, proposal: Proposal) -> Finding | None:
+def try_proposal(target: Target, proposal: Proposal) -> ExplainedLeaves | None:
     """Return what a proposal explains, ``None`` if nothing, or if its arrays don't fit into the loss."""
     try:
         return _try(target, proposal)
@@ -307,7 +307,7 @@ def try_proposal(target: Target, proposal: Proposal) -> Finding | None:
         return None
 
 
-def _try(target, proposal) -> Finding | None:
+def _try(target, proposal) -> ExplainedLeaves | None:
     with np.errstate(all="ignore"):
         if isinstance(proposal, Multiple):
             return _try_multiple(target, proposal)
@@ -323,10 +323,10 @@ def _try(target, proposal) -> Finding | None:
         else:
             difference = proposal.difference
     explained = target.explained(difference)
-    return Finding((proposal.cause, proposal.detail), explained) if explained else None
+    return ExplainedLeaves((proposal.cause, proposal.detail), explained) if explained else None
 
 
-def _try_multiple(target, proposal) -> Finding | None:
+def _try_multiple(target, proposal) -> ExplainedLeaves | None:
     terms = [target.tape.gradient(seeds) for seeds in proposal.terms]
     rest = target.tape.gradient(proposal.rest) if proposal.rest else None
     touched = {
@@ -345,11 +345,11 @@ def _try_multiple(target, proposal) -> Finding | None:
         explained = target.explained(made)
         diagnosis = proposal.describe(factors) if explained else None
         if diagnosis is not None:
-            return Finding(diagnosis, explained)
+            return ExplainedLeaves(diagnosis, explained)
     return None
 
 
-def _try_regression(target, proposal) -> Finding | None:
+def _try_regression(target, proposal) -> ExplainedLeaves | None:
     terms = {name: target.tape.gradient(seeds) for name, seeds in proposal.terms.items()}
     terms = {name: term for name, term in terms.items() if all(np.isfinite(part).all() for part in term)}
     rest = target.tape.gradient(proposal.rest)
@@ -369,7 +369,7 @@ def _try_regression(target, proposal) -> Finding | None:
         explained = target.explained(fitted[1])
         diagnosis = proposal.describe([names[place] for place in chosen], fitted[0]) if explained else None
         if diagnosis is not None:
-            return Finding(diagnosis, explained)
+            return ExplainedLeaves(diagnosis, explained)
     return None
 
 
