@@ -299,11 +299,11 @@ def measure_epoch_seconds(settings: Settings, make: Callable, data: fnn.Batch) -
 
 def by_batch_size(settings: Settings, make: Callable, data: fnn.Batch) -> Outcome:
     seconds = measure_epoch_seconds(settings, make, data)
-    courses = {size: BatchSizeResult(*best_rate_result(settings, make, data, size), seconds[size]) for size in SIZES}
-    single, mini, whole = courses[1], courses[32], courses[SAMPLES]
-    best_mini = min((32, 128, 256), key=lambda size: courses[size].seconds_needed.mean())
-    best_end = min((1, SAMPLES), key=lambda size: courses[size].seconds_needed.mean())
-    gain = courses[best_mini].seconds_needed / courses[best_end].seconds_needed
+    by_size = {size: BatchSizeResult(*best_rate_result(settings, make, data, size), seconds[size]) for size in SIZES}
+    single, mini, whole = by_size[1], by_size[32], by_size[SAMPLES]
+    best_mini = min((32, 128, 256), key=lambda size: by_size[size].seconds_needed.mean())
+    best_end = min((1, SAMPLES), key=lambda size: by_size[size].seconds_needed.mean())
+    gain = by_size[best_mini].seconds_needed / by_size[best_end].seconds_needed
     results = (
         judge(SINGLE_FAST, seconds[1] / seconds[32], "a processor; one network, one program, compilation excluded"),
         judge(SINGLE_SECONDS, single.seconds_needed / mini.seconds_needed),
@@ -320,14 +320,14 @@ def by_batch_size(settings: Settings, make: Callable, data: fnn.Batch) -> Outcom
          f"{one.epochs_needed.mean():.1f}", f"{1e3 * np.median(one.seconds):.2f}",
          f"{1e3 * one.seconds_needed.mean():.1f}", f"{one.rises.mean():.1%}",
          f"{np.mean(one.epochs_needed < one.losses.shape[1]):.0%}")
-        for size, one in courses.items()
+        for size, one in by_size.items()
     )  # fmt: skip
     summary = "; ".join(
         f"{batch_size_label(size)}: {one.epochs_needed.mean():.0f} epochs, {1e3 * one.seconds_needed.mean():.0f} ms"
-        for size, one in courses.items()
+        for size, one in by_size.items()
     )
-    turns = {
-        batch_size_label(size): tuple(1e3 * np.percentile(one.seconds, (50, 5, 95))) for size, one in courses.items()
+    timings = {
+        batch_size_label(size): tuple(1e3 * np.percentile(one.seconds, (50, 5, 95))) for size, one in by_size.items()
     }
     figures = (
         Figure(
@@ -335,7 +335,7 @@ def by_batch_size(settings: Settings, make: Callable, data: fnn.Batch) -> Outcom
             alternative=f"Training loss against steps, epochs and milliseconds, a curve for each of six batch sizes at "
             f"its best rate. To a loss of {GOAL} — {summary}.",
             panels=tuple(
-                lines({batch_size_label(size): curve(one, SAMPLES / size, unit) for size, one in courses.items()},
+                lines({batch_size_label(size): curve(one, SAMPLES / size, unit) for size, one in by_size.items()},
                       x=unit, y="training loss", log="xy", subtitle=f"by {unit}", thresholds={"goal": GOAL})
                 for unit in ("steps", "epochs", "milliseconds")
             ),
@@ -345,8 +345,8 @@ def by_batch_size(settings: Settings, make: Callable, data: fnn.Batch) -> Outcom
         Figure(
             title="The time of a pass over the data, by batch size",
             alternative="Milliseconds for a pass over the 512 samples by batch size: "
-            + ", ".join(f"{name} {value[0]:.2f}" for name, value in turns.items()) + ".",
-            panels=(bars(turns, x="milliseconds an epoch", log=True, subtitle="median and nine in ten timings"),),
+            + ", ".join(f"{name} {value[0]:.2f}" for name, value in timings.items()) + ".",
+            panels=(bars(timings, x="milliseconds an epoch", log=True, subtitle="median and nine in ten timings"),),
             caption="The arithmetic is the same for all sizes: what differs is the number of steps, each with a price "
             "of its own, and how much of a step can be done at once.",
         ),
@@ -386,9 +386,9 @@ def curve(one: BatchSizeResult, steps: float, unit: str) -> Curve:
 def batch_sizes(settings: Settings) -> Outcome:
     data = load_samples()
     make = checked_value_and_grad(settings, MODEL, LOSS, fnn.Batch(data.x[:6], data.y[:6]))
-    noisy, courses = gradient_noise(settings, make, data), by_batch_size(settings, make, data)
-    return Outcome(noisy.results + courses.results, noisy.figures + courses.figures, courses.tables,
-                   f"{noisy.text}\n\n{courses.text}")  # fmt: skip
+    noisy, by_size = gradient_noise(settings, make, data), by_batch_size(settings, make, data)
+    return Outcome(noisy.results + by_size.results, noisy.figures + by_size.figures, by_size.tables,
+                   f"{noisy.text}\n\n{by_size.text}")  # fmt: skip
 
 
 EXPERIMENT = Experiment(

@@ -23,7 +23,7 @@ from funcnn.nonfinite_evaluation import (
     trace_function,
     trace_gradient,
 )
-from funcnn.nonfinite_reasons import SINGULAR, Reason, cure_by_choice, reason_of
+from funcnn.nonfinite_reasons import SINGULAR, Reason, reason_of, remedy_by_choice
 
 _WIDTH = 96
 
@@ -52,7 +52,7 @@ class NonfiniteReport(NamedTuple):
         operands: the operation's inputs.
         reason: what happens there, such as ``"log of 0"``.
         steps: the operations that turned it into what is in the output, in order, with their lines.
-        cure: what to change.
+        remedy: what to change.
     """
 
     ok: bool
@@ -66,7 +66,7 @@ class NonfiniteReport(NamedTuple):
     operands: tuple[Operand, ...] = ()
     reason: str = ""
     steps: tuple[str, ...] = ()
-    cure: str = ""
+    remedy: str = ""
 
     def __str__(self) -> str:
         if self.ok:
@@ -80,7 +80,7 @@ class NonfiniteReport(NamedTuple):
             f"{self.primitive}{at} of {values}" if values else self.primitive,
             where,
             *(f"then {step}" for step in self.steps),
-            f"cure: {self.cure}" if self.cure else "",
+            f"remedy: {self.remedy}" if self.remedy else "",
         ]
         return "\n".join(wrap(line, _WIDTH) for line in lines if line)
 
@@ -98,7 +98,7 @@ def find_nonfinite(function: Callable[..., Any], *args: Any) -> NonfiniteReport:
         args: trees of arrays.
 
     Returns:
-        The operation, its line, the values of its operands, and the usual cure.
+        The operation, its line, the values of its operands, and the usual remedy.
 
     Raises:
         TypeError: JAX can't trace the function.
@@ -110,7 +110,7 @@ def find_nonfinite(function: Callable[..., Any], *args: Any) -> NonfiniteReport:
         >>> report = find_nonfinite(root, jnp.array([4.0, 0.0]))
         >>> report.direction, report.primitive, report.place
         ('backward', 'sqrt', (1,))
-        >>> "double where" in report.cure
+        >>> "double where" in report.remedy
         True
     """
     check_callable("find_nonfinite(function)", function, "Pass (*args) -> output.")
@@ -137,12 +137,12 @@ def _report(direction, value, event: Event, forward: Program, visited) -> Nonfin
         steps.insert(0, _step(event))
         event = event.before
     if event.equation is None:
-        what, cure = "an argument", "Check the data before the call."
+        what, remedy = "an argument", "Check the data before the call."
         if event.is_constant:
-            what, cure = "a constant", "Write a finite number in its place, or fill the table that it is in."
+            what, remedy = "a constant", "Write a finite number in its place, or fill the table that it is in."
         return NonfiniteReport(
             False, direction, value, what, reason=f"{what} of the function is not finite itself",
-            place=_index(event.output), steps=tuple(steps), cure=cure,
+            place=_index(event.output), steps=tuple(steps), remedy=remedy,
         )  # fmt: skip
     source = _forward_operation(event, visited) if direction == "backward" else None
     place = event.place
@@ -154,10 +154,10 @@ def _report(direction, value, event: Event, forward: Program, visited) -> Nonfin
         equation, operands, index = event.equation, event.operands, _index(event.output)
         reason = reason_of(equation.primitive.name, [_entry(operand, index) for operand in operands], value)
     if direction == "backward" and _is_chosen_from(forward, equation):
-        reason = Reason(reason.text, cure_by_choice(equation.primitive.name))
+        reason = Reason(reason.text, remedy_by_choice(equation.primitive.name))
     return NonfiniteReport(
         False, direction, value, equation.primitive.name, place.shown_file, place.line, place.text, index,
-        tuple(_operand(operand, index) for operand in operands), reason.text, tuple(steps), reason.cure,
+        tuple(_operand(operand, index) for operand in operands), reason.text, tuple(steps), reason.remedy,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The points at which operations or their derivatives are not finite, in words, with the usual cures."""
+"""The points at which operations or their derivatives are not finite, in words, with the usual remedies."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -31,10 +31,10 @@ _POWER = "choose the base before the power (double where): jnp.where(x > 0, jnp.
 
 
 class Reason(NamedTuple):
-    """What happens at an operation, and the cure."""
+    """What happens at an operation, and the remedy."""
 
     text: str
-    cure: str
+    remedy: str
 
 
 class Singularity(NamedTuple):
@@ -43,16 +43,16 @@ class Singularity(NamedTuple):
     Fields:
         test: from the operands to whether an entry is such a point.
         text: the point in words.
-        cure: what to change.
+        remedy: what to change.
     """
 
     test: Callable[..., Any]
     text: str
-    cure: str
+    remedy: str
 
     def in_gradient(self, operands: Sequence[Any], index: tuple[int, ...] | None) -> Reason:
         """Return the reason why the gradient isn't finite."""
-        return Reason(f"the derivative of {self.text} is not finite", self.cure)
+        return Reason(f"the derivative of {self.text} is not finite", self.remedy)
 
 
 def _is_tiny(x):
@@ -86,8 +86,8 @@ SINGULAR: dict[str, Singularity] = {
 """The operations whose derivative has such points, by the names of their primitives."""
 
 
-def cure_by_choice(name: str) -> str:
-    """Return the cure where ``jnp.where`` drops the value, but not its derivative: 0 times an infinity is NaN."""
+def remedy_by_choice(name: str) -> str:
+    """Return the remedy where ``jnp.where`` drops the value, but not its derivative: 0 times an infinity is NaN."""
     return (
         f"jnp.where drops the value, but its gradient is still 0 times an infinite derivative. Choose the argument of "
         f"{name} as well (double where): x_safe = jnp.where(ok, x, 1.0), then jnp.where(ok, f(x_safe), other)"

@@ -1,4 +1,4 @@
-"""The whole suite runs with strict dtype promotion, no silent broadcasts, and in float64 unless told otherwise."""
+"""The whole suite runs with strict dtype promotion, no silent broadcasts, and in float64 unless set otherwise."""
 
 import gc
 import math

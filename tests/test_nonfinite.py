@@ -1,4 +1,4 @@
-"""Where a NaN or an infinity comes from: situations in which the line, the operation and the cure are known."""
+"""Where a NaN or an infinity comes from: situations in which the line, the operation and the remedy are known."""
 
 import inspect
 
@@ -203,15 +203,15 @@ SITUATIONS = [
 
 
 @pytest.mark.parametrize(
-    ("function", "x", "direction", "primitive", "cure"), SITUATIONS, ids=[case[0].__name__ for case in SITUATIONS]
+    ("function", "x", "direction", "primitive", "remedy"), SITUATIONS, ids=[case[0].__name__ for case in SITUATIONS]
 )
-def test_the_line_the_operation_and_the_cure(function, x, direction, primitive, cure):
+def test_the_line_the_operation_and_the_remedy(function, x, direction, primitive, remedy):
     report = fnn.find_nonfinite(function, x)
     lines, start = inspect.getsourcelines(function)
     marked = start + next(number for number, line in enumerate(lines) if "# here" in line)
     assert (report.direction, report.primitive) == (direction, primitive), str(report)
     assert (report.file, report.line) == ("test_nonfinite.py", marked), str(report)
-    assert cure in report.cure, str(report)
+    assert remedy in report.remedy, str(report)
     assert not report.ok
     assert str(marked) in str(report)
 
@@ -258,7 +258,7 @@ def test_a_constant_that_is_not_a_number_is_no_argument():
     report = fnn.find_nonfinite(lambda x: jnp.where(x > 1, x * table, F32(0)), X)
     assert (report.direction, report.primitive, report.place) == ("backward", "a constant", (2,))
     assert report.reason == "a constant of the function is not finite itself"
-    assert "in its place" in report.cure
+    assert "in its place" in report.remedy
 
 
 @pytest.mark.parametrize("function", [jnp.argmax, lambda x: {"count": 3}], ids=["a place", "a number"])

@@ -126,10 +126,10 @@ def train_both(settings: TwinSettings, size: Size = NANO) -> list[dict[str, floa
         bar.advance(task, settings.steps * settings.seeds)
         console.print(f"funcnn: {', '.join(f'{loss:.4f}' for loss in ours)} nats", highlight=False)
         for number, key in enumerate(keys):
-            begun, title = time.monotonic(), f"PyTorch, seed {number}"
+            start_time, title = time.monotonic(), f"PyTorch, seed {number}"
             theirs = train_twin(*start_and_batches(key), torch.tensor(windows.astype(np.int64)), size, bar, title)
             found.append({"seed": number, "funcnn": float(ours[number]), "PyTorch": theirs})
-            console.print(f"{title}: {theirs:.4f} nats, {time.monotonic() - begun:.0f} s", highlight=False)
+            console.print(f"{title}: {theirs:.4f} nats, {time.monotonic() - start_time:.0f} s", highlight=False)
     return found
 
 

@@ -71,13 +71,13 @@ class Accuracies(NamedTuple):
         rates: the best by validation accuracy, ``(losses,)``.
         test: accuracies at them in percent, ``(losses, seeds)``.
         epochs: to the goal on the validation samples, at the rate that gets there soonest, ``(losses, seeds)``.
-        course: validation accuracies by epoch at the best rates in percent, ``(losses, epochs, seeds)``.
+        validation: accuracies by epoch at the best rates in percent, ``(losses, epochs, seeds)``.
     """
 
     rates: np.ndarray
     test: np.ndarray
     epochs: np.ndarray
-    course: np.ndarray
+    validation: np.ndarray
 
 
 def one_hot(data: Split) -> Split:
@@ -131,7 +131,7 @@ def train_with_each_loss(settings: Settings, claim: Claim, make: Callable, data:
         rates=RATES[best],
         test=test[every, best, :, -1],
         epochs=needed[every, needed.mean(axis=2).argmin(axis=1)],
-        course=validation[every, best].swapaxes(1, 2),
+        validation=validation[every, best].swapaxes(1, 2),
     )
 
 
@@ -161,10 +161,11 @@ def data_sets(settings: Settings) -> Outcome:
         Figure(
             title="The validation accuracy by epoch, each loss at its best rate",
             alternative="A panel for each data set, a curve for each of four losses. At the end: "
-            + "; ".join(f"{where}: {describe_means(names, one.course[:, -1])}" for where, one in found.items()) + ".",
+            + "; ".join(f"{where}: {describe_means(names, one.validation[:, -1])}" for where, one in found.items())
+            + ".",
             panels=tuple(
-                lines({name: Curve(np.arange(1, one.course.shape[1] + 1), course.mean(axis=1))
-                       for name, course in zip(names, one.course, strict=True)},
+                lines({name: Curve(np.arange(1, one.validation.shape[1] + 1), accuracies.mean(axis=1))
+                       for name, accuracies in zip(names, one.validation, strict=True)},
                       x="epoch", y="validation accuracy, %", subtitle=where)
                 for where, one in found.items()
             ),

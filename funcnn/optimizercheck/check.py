@@ -14,7 +14,7 @@ from funcnn._numerics.trees import floating_tree
 from funcnn.optimizercheck.comparison import relative_tolerance
 from funcnn.optimizercheck.diagnosis import Diagnosis, diagnose
 from funcnn.optimizercheck.evaluation import (
-    Contestant,
+    CheckedOptimizer,
     Evaluation,
     examine,
     select_problem,
@@ -81,12 +81,12 @@ def check_optimizer(candidate: Any, reference: Any, params: PyTree) -> Optimizer
     _check_params(params)
     has_rate = _is_function_of_rate(candidate, reference)
     first, second = (
-        Contestant(role, _constructor(one, f"check_optimizer({role})", has_rate))
+        CheckedOptimizer(role, _constructor(one, f"check_optimizer({role})", has_rate))
         for role, one in {"candidate": candidate, "reference": reference}.items()
     )
     with allow_promotion():
-        contestants, problem, properties = select_problem((first, second), params)
-        evaluation, rows, found = examine(contestants, problem, has_rate)
+        optimizers, problem, properties = select_problem((first, second), params)
+        evaluation, rows, found = examine(optimizers, problem, has_rate)
     return _build_report(evaluation, rows, (*properties, *found), start)
 
 

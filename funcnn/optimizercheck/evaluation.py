@@ -30,7 +30,7 @@ _RATE, _REDUCED_RATE = 0.05, 0.005
 _CHANGING_RATE_SEQUENCES = ("random", "alternating")
 
 
-class Contestant(NamedTuple):
+class CheckedOptimizer(NamedTuple):
     """One of the two optimizers.
 
     Fields:
@@ -118,8 +118,8 @@ class Examination(NamedTuple):
 
 
 def select_problem(
-    contestants: tuple[Contestant, Contestant], params: PyTree
-) -> tuple[tuple[Contestant, Contestant], Problem, tuple[PropertyReport, ...]]:
+    optimizers: tuple[CheckedOptimizer, CheckedOptimizer], params: PyTree
+) -> tuple[tuple[CheckedOptimizer, CheckedOptimizer], Problem, tuple[PropertyReport, ...]]:
     """Return the optimizers with the dtypes of the main comparison, the sequences, and what is not asked.
 
     Extra leaves are added where both optimizers accept another tree. An optimizer that raises in float64 is compared in
@@ -127,15 +127,15 @@ def select_problem(
     """
     extended, own = (make_problem(params, extra_leaves=extra) for extra in (True, False))
     selected, refusals, properties = [], [], []
-    for contestant in contestants:
-        refusal = _refusal(contestant, extended)
-        reason = refusal and _refusal(contestant, own)
+    for optimizer in optimizers:
+        refusal = _refusal(optimizer, extended)
+        reason = refusal and _refusal(optimizer, own)
         if reason and own.dtype_name != "float64":
-            contestant = contestant._replace(dtype=None)
-            refusal = _refusal(contestant, extended)
-            properties.append(_not_asked("float64", f"the {contestant.role} doesn't run in it ({reason})", own))
-        selected.append(contestant)
-        refusals += [f"the {contestant.role} accepts no tree but yours ({refusal})"] if refusal else []
+            optimizer = optimizer._replace(dtype=None)
+            refusal = _refusal(optimizer, extended)
+            properties.append(_not_asked("float64", f"the {optimizer.role} doesn't run in it ({reason})", own))
+        selected.append(optimizer)
+        refusals += [f"the {optimizer.role} accepts no tree but yours ({refusal})"] if refusal else []
     if selected[1].dtype is None:
         selected[0] = selected[0]._replace(dtype=None)
     if refusals:
@@ -144,23 +144,23 @@ def select_problem(
     return (selected[0], selected[1]), own if refusals else extended, tuple(properties)
 
 
-def examine(contestants: tuple[Contestant, Contestant], problem: Problem, has_rate: bool) -> Examination:
+def examine(optimizers: tuple[CheckedOptimizer, CheckedOptimizer], problem: Problem, has_rate: bool) -> Examination:
     """Compare both optimizers in float64, in the dtypes of the parameters, and in other dtypes.
 
     Differences in float64 and in the dtypes of the parameters count. Those in other dtypes are reported as not asked.
 
     Args:
-        contestants, problem: what ``select_problem`` returns.
+        optimizers, problem: what ``select_problem`` returns.
         has_rate: whether both optimizers are functions of the learning rate.
     """
-    evaluation, properties = _evaluate(contestants, problem, has_rate)
+    evaluation, properties = _evaluate(optimizers, problem, has_rate)
     rows = evaluation.rows()
     if evaluation.dtype_name != problem.dtype_name:
-        given = _evaluate_part(contestants, problem.round_to(), None, _RATE, is_pure=evaluation.is_pure)
-        reason = "" if evaluation.is_close or not given.is_close else _unlike_float64(contestants, evaluation, given)
+        given = _evaluate_part(optimizers, problem.round_to(), None, _RATE, is_pure=evaluation.is_pure)
+        reason = "" if evaluation.is_close or not given.is_close else _unlike_float64(optimizers, evaluation, given)
         if reason:
-            contestants = contestants[0]._replace(dtype=None), contestants[1]
-            evaluation, properties = _evaluate(contestants, problem, has_rate)
+            optimizers = optimizers[0]._replace(dtype=None), optimizers[1]
+            evaluation, properties = _evaluate(optimizers, problem, has_rate)
             properties += (_not_asked("float64", reason, problem),)
             rows = evaluation.rows()
         elif evaluation.is_close:
@@ -174,25 +174,25 @@ def examine(contestants: tuple[Contestant, Contestant], problem: Problem, has_ra
         detail = f"not asked, because the updates differ in {evaluation.dtype_name}"
         return Examination(evaluation, rows, (*properties, PropertyReport(names, None, detail)))
     for dtype in others:
-        found = _evaluate_in_another_dtype(contestants, problem, dtype, evaluation.is_pure)
+        found = _evaluate_in_another_dtype(optimizers, problem, dtype, evaluation.is_pure)
         rows += (found,) if isinstance(found, SequenceReport) else ()
         properties += (found,) if isinstance(found, PropertyReport) else ()
     return Examination(evaluation, rows, properties)
 
 
-def _evaluate(contestants, problem, has_rate) -> tuple[Evaluation, tuple[PropertyReport, ...]]:
+def _evaluate(optimizers, problem, has_rate) -> tuple[Evaluation, tuple[PropertyReport, ...]]:
     """Evaluate both on every sequence and, for functions of the learning rate, under changing rates."""
-    dtype = contestants[0].dtype
+    dtype = optimizers[0].dtype
     problem = problem.round_to() if dtype is None else problem
-    parts = [_evaluate_part(contestants, problem, dtype, _RATE)]
+    parts = [_evaluate_part(optimizers, problem, dtype, _RATE)]
     if has_rate:
         changing = problem.select(_CHANGING_RATE_SEQUENCES)
         reduced = _add_suffix(changing, "reduced rate")
-        parts.append(_evaluate_part(contestants, reduced, dtype, _RATE, _REDUCED_RATE))
-        unsupported = [_unsupported_schedule(contestant, changing) for contestant in contestants]
+        parts.append(_evaluate_part(optimizers, reduced, dtype, _RATE, _REDUCED_RATE))
+        unsupported = [_unsupported_schedule(optimizer, changing) for optimizer in optimizers]
         properties = [item for item in unsupported if item]
         if not properties:
-            parts.append(_evaluate_part(contestants, _add_suffix(changing, "schedule"), dtype, _schedule))
+            parts.append(_evaluate_part(optimizers, _add_suffix(changing, "schedule"), dtype, _schedule))
             role = _keeps_rate_in_state(*parts)
             if role:
                 del parts[1]
@@ -210,24 +210,24 @@ def _evaluate(contestants, problem, has_rate) -> tuple[Evaluation, tuple[Propert
     return evaluation, tuple(properties)
 
 
-def _evaluate_part(contestants, problem, dtype, *rates, is_pure=(False, False)) -> Evaluation:
+def _evaluate_part(optimizers, problem, dtype, *rates, is_pure=(False, False)) -> Evaluation:
     """Evaluate the candidate in a dtype, and the reference in the dtype of its main comparison and in this one.
 
     Args:
-        contestants, problem: what ``select_problem`` returns.
+        optimizers, problem: what ``select_problem`` returns.
         dtype: the candidate's dtype; ``None`` for the caller's.
         rates: the learning rates, each for an equal number of steps.
         is_pure: whether each optimizer is known to give the same program at every trace.
     """
 
-    def run(contestant, dtype, is_pure, with_states=False):
+    def run(optimizer, dtype, is_pure, with_states=False):
         with _precision(dtype):
             return compute_trajectory(
-                contestant.name, contestant.phases(*rates), *problem.trees(dtype),
+                optimizer.name, optimizer.phases(*rates), *problem.trees(dtype),
                 with_states=with_states, is_pure=is_pure,
             )  # fmt: skip
 
-    candidate, reference = contestants
+    candidate, reference = optimizers
     ours = run(candidate, dtype, is_pure[0])
     if dtype != jnp.float64:  # the digits of this dtype are expected, whatever the candidate computes in
         ours = ours._replace(spacing=problem.spacing if dtype is None else float(jnp.finfo(dtype).eps))
@@ -245,13 +245,13 @@ def _evaluate_part(contestants, problem, dtype, *rates, is_pure=(False, False)) 
     return Evaluation(problem, updates, expected, np.zeros(len(updates), int), ((ours, exact),), error, changes, name)
 
 
-def _evaluate_in_another_dtype(contestants, problem, dtype, is_pure) -> SequenceReport | PropertyReport:
+def _evaluate_in_another_dtype(optimizers, problem, dtype, is_pure) -> SequenceReport | PropertyReport:
     """Return a row for a dtype that no parameter has, or the reason why it is not asked."""
     name = jnp.dtype(dtype).name
     try:
-        part = _evaluate_part(contestants, problem.round_to(dtype), dtype, _RATE, is_pure=is_pure)
+        part = _evaluate_part(optimizers, problem.round_to(dtype), dtype, _RATE, is_pure=is_pure)
     except ValueError as error:
-        role = "candidate" if str(error).startswith(contestants[0].name) else "reference"
+        role = "candidate" if str(error).startswith(optimizers[0].name) else "reference"
         return _not_asked(name, f"the {role} doesn't run in it ({error_summary(error.__cause__ or error)})", problem)
     if part.changes:
         return _not_asked(name, f"the candidate doesn't keep it ({part.changes[0]})", problem)
@@ -274,7 +274,7 @@ def _lost_digits(evaluation) -> tuple[SequenceReport, ...]:
     return tuple(row._replace(name=f"{row.name}, in float64") for row in rows if not row.ok)[:1]
 
 
-def _unlike_float64(contestants, evaluation, given) -> str:
+def _unlike_float64(optimizers, evaluation, given) -> str:
     """Return the reason why float64 shows nothing about the dtypes of the parameters; empty if it does.
 
     The candidate agrees in the dtypes of the parameters, and differs in float64. Either it computes in the same dtype
@@ -283,7 +283,7 @@ def _unlike_float64(contestants, evaluation, given) -> str:
     """
     if evaluation.trajectories[0][0].spacing == given.problem.spacing:
         return f"the candidate computes in {given.dtype_name} there too"
-    wide = _evaluate_part(contestants, given.problem, jnp.float64, _RATE, is_pure=evaluation.is_pure)
+    wide = _evaluate_part(optimizers, given.problem, jnp.float64, _RATE, is_pure=evaluation.is_pure)
     if (absolute_differences(wide.candidate, given.candidate) > 3 * given.tolerances).any():
         return f"the candidate computes something else in it than in {given.dtype_name}"
     return ""
@@ -306,11 +306,11 @@ def _precision(dtype):
     return enable_x64(True) if dtype == jnp.float64 else contextlib.nullcontext()
 
 
-def _refusal(contestant, problem, make_rate=_RATE) -> str:
+def _refusal(optimizer, problem, make_rate=_RATE) -> str:
     """Return the reason why an optimizer doesn't accept the tree of a problem in its dtype; empty if it does."""
-    with _precision(contestant.dtype):
-        tree = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), problem.trees(contestant.dtype)[0])
-        return incompatibility(contestant.make(make_rate), tree)
+    with _precision(optimizer.dtype):
+        tree = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), problem.trees(optimizer.dtype)[0])
+        return incompatibility(optimizer.make(make_rate), tree)
 
 
 def _schedule(count):
@@ -334,13 +334,13 @@ def _add_suffix(problem, suffix) -> Problem:
     return problem._replace(names=tuple(f"{name}, {suffix}" for name in problem.names))
 
 
-def _unsupported_schedule(contestant, problem) -> PropertyReport | None:
+def _unsupported_schedule(optimizer, problem) -> PropertyReport | None:
     """Return the reason why an optimizer accepts no schedule, or ``None`` if it accepts one."""
     try:
-        why = _refusal(contestant, problem, _schedule)
+        why = _refusal(optimizer, problem, _schedule)
     except ValueError as error:
         why = error_summary(error)
-    detail = f"not asked, because the {contestant.role} accepts none ({why}); the rate was reduced halfway"
+    detail = f"not asked, because the {optimizer.role} accepts none ({why}); the rate was reduced halfway"
     return PropertyReport("a schedule of the learning rate", None, detail) if why else None
 
 

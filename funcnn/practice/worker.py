@@ -144,7 +144,7 @@ def value(entry, names):
     return rebuilt(what, names) if kind == "function" else what
 
 
-def poison(module_names, names, sentence):
+def disable(module_names, names, sentence):
     """Replace functions of modules that are imported by one that raises."""
 
     def refused(*_, **__):
@@ -248,9 +248,9 @@ def answer(request_from, reply_to, hidden, libraries, np, jax):
     if jax is not None:
         if request["by_hand"]:
             sentence = "this exercise is by hand: automatic differentiation is not available in it"
-            poison(("jax", "jax._src.api", "jax.ad", "jax.experimental.jet"), AUTODIFF, sentence)
-            poison(("jax.interpreters.ad", "jax._src.interpreters.ad"), ROOTS, sentence)
-        poison(
+            disable(("jax", "jax._src.api", "jax.ad", "jax.experimental.jet"), AUTODIFF, sentence)
+            disable(("jax.interpreters.ad", "jax._src.interpreters.ad"), ROOTS, sentence)
+        disable(
             ("jax.profiler", "jax._src.profiler", "jax.distributed", "jax._src.distributed"),
             ("start_trace", "start_server", "trace", "initialize", "save_device_memory_profile"),
             "an answer only computes: profiling and networks are not available to it",
@@ -268,7 +268,7 @@ def answer(request_from, reply_to, hidden, libraries, np, jax):
             function = rebuilt(pickle.loads(request["function"]), {})
     except Exception as error:
         failure = {"error": "raised", "type": type(error).__name__, "text": str(error)[:1000], "line": None}
-    poison(("subprocess", "_posixsubprocess"), ("_fork_exec", "fork_exec"), "an answer starts no processes")
+    disable(("subprocess", "_posixsubprocess"), ("_fork_exec", "fork_exec"), "an answer starts no processes")
     limit(request["seconds"], jax is not None)
     admitted = ADMITTED if jax is not None else ADMITTED - {"jax", "jaxlib"}
     sys.addaudithook(guard(folder, hidden, libraries, frozenset(admitted)))

@@ -47,7 +47,7 @@ def as_in_a_worker():
         jax.config.update(name, value)
 
 
-def begun(network, name):
+def make_contestant(network, name):
     module = importlib.import_module(f"{rounds.PACKAGE}.contestants.{name}")
     return module.contestant(network, *samples(network), start(network))
 
@@ -58,7 +58,7 @@ def reference():
 
     def losses(network):
         if network not in known:
-            contestant = begun(network, rounds.REFERENCE)
+            contestant = make_contestant(network, rounds.REFERENCE)
             facts = first_losses(network, contestant, contestant.train(contestant.block))
             uncorrected = jax_scan.uncorrected_losses(network, *samples(network), start(network), len(facts["losses"]))
             moved = jax_scan.moved_losses(network, *samples(network), start(network), len(facts["losses"]))
@@ -69,7 +69,7 @@ def reference():
 
 
 def check_first_losses(network, name, reference):
-    contestant = begun(network, name)
+    contestant = make_contestant(network, name)
     first = contestant.train(contestant.block)
     facts = first_losses(network, contestant, first)
     apart, allowed = rounds.deviation(facts, reference(network))
@@ -122,8 +122,8 @@ def test_the_variants_are_the_same_networks(network, reference):
         check_first_losses(network, "numpy_by_hand", reference)
         check_first_losses(network, "scikit_learn", reference)
     else:
-        assert begun(network, "numpy_by_hand") is None
-        assert begun(network, "scikit_learn") is None
+        assert make_contestant(network, "numpy_by_hand") is None
+        assert make_contestant(network, "scikit_learn") is None
 
 
 def test_other_losses_are_told_from_the_reference_s():

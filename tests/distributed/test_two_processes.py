@@ -103,7 +103,7 @@ def test_digits_distributed(tmp_path):
         "--process", "{process}", "--seeds", "2",
     )  # fmt: skip
     finished(processes, tmp_path)
-    told = (tmp_path / "output0").read_text()
-    assert "holds" in told
+    output = (tmp_path / "output0").read_text()
+    assert "holds" in output
     assert "holds" not in (tmp_path / "output1").read_text()
     assert (tmp_path / "report" / "digits.html").is_file()

@@ -1,4 +1,4 @@
-"""The command line: its three exit statuses, what stands on standard output, and what a wrong call is told."""
+"""The command line: its three exit statuses, what stands on standard output, and what a wrong call prints."""
 
 import json
 import os
@@ -138,7 +138,7 @@ def test_names_become_the_model_the_loss_and_data_that_fits_them(options, model,
 
 
 @pytest.mark.parametrize(
-    ("target", "told"),
+    ("target", "expected"),
     [
         ("mine.py:absent", "none of that name; the file defines loss, half, right"),
         ("mine.py:number", "expected a function without arguments, got a value of type int"),
@@ -158,12 +158,12 @@ def test_names_become_the_model_the_loss_and_data_that_fits_them(options, model,
         ("mine.py:right --html absent/report.html", "existing folder"),
     ],
 )
-def test_a_wrong_file_is_2_with_a_sentence(target, told, mine, monkeypatch, capsys):
+def test_a_wrong_file_is_2_with_a_sentence(target, expected, mine, monkeypatch, capsys):
     monkeypatch.chdir(mine)
     assert main(["gradcheck", *target.split()]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert told in err
+    assert expected in err
     assert "Traceback" not in err
 
 
@@ -174,7 +174,7 @@ def test_an_error_without_a_line_of_the_file_keeps_its_traceback(mine):
 
 @pytest.mark.usefixtures("as_for_users")
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "expected"),
     [
         ("", "got neither"),
         ("--sizes 3", "at least two positive integers"),
@@ -188,11 +188,11 @@ def test_an_error_without_a_line_of_the_file_keeps_its_traceback(mine):
         ("--sizes 3,2 --seed x", "x"),
     ],
 )
-def test_a_wrong_model_is_2_with_a_sentence(options, told, capsys):
+def test_a_wrong_model_is_2_with_a_sentence(options, expected, capsys):
     assert main(["gradcheck", *options.split()]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert told in err
+    assert expected in err
 
 
 def test_a_page_that_cannot_be_made_is_2(mine, monkeypatch, capsys):
@@ -301,7 +301,7 @@ def test_output_without_end_ends_with_the_command_and_is_never_0(number, program
 def test_without_tyro_it_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "tyro", None)
     monkeypatch.delitem(sys.modules, "funcnn.gradcheck.command")
-    for arguments, status, told in (
+    for arguments, status, expected in (
         ("gradcheck --help", 2, "pip install 'funcnn[report]'"),
         ("gradchek", 2, "expected the command gradcheck or practice, got gradchek"),
         ("", 0, "  practice "),
@@ -310,7 +310,7 @@ def test_without_tyro_it_says_what_to_install(monkeypatch, capsys):
     ):
         assert funcnn_command(arguments.split()) == status
         printed = capsys.readouterr()
-        assert told in (printed.err if status else printed.out)
+        assert expected in (printed.err if status else printed.out)
 
 
 def test_another_module_that_is_missing_is_an_error(monkeypatch):

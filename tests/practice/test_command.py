@@ -58,9 +58,9 @@ def test_what_an_answer_prints_is_shown_before_its_grade(here, capsys):
 def test_a_file_that_is_absent_is_2_with_a_sentence(here, capsys):
     for file in ("relu-backward", "elsewhere/relu_backward.py"):
         assert command.main(["grade", file]) == 2
-        told = capsys.readouterr().err
-        assert "grade FILE: expected a file, found none at" in told
-        assert "`python -m funcnn practice` writes the files" in told
+        error_text = capsys.readouterr().err
+        assert "grade FILE: expected a file, found none at" in error_text
+        assert "`python -m funcnn practice` writes the files" in error_text
 
 
 def test_a_folder_without_exercises_is_2_with_a_sentence(here, capsys):

@@ -19,7 +19,7 @@ def difference(rights, change):
 
 
 @pytest.mark.parametrize(
-    ("rights", "change", "cause", "told"),
+    ("rights", "change", "cause", "sentence"),
     [
         (SQUARE, np.transpose, "transposed", "rows and columns exchanged"),
         (WIDE, lambda right: right[:, ::-1], "transposed", "in another order"),
@@ -37,10 +37,10 @@ def difference(rights, change):
         (WIDE, lambda right: right * np.where(np.arange(right.size) == 1, 9, 1).reshape(right.shape), "element", "few"),
     ],
 )
-def test_values_show_their_cause(rights, change, cause, told):
+def test_values_show_their_cause(rights, change, cause, sentence):
     found = difference(rights, change)
     assert (found.cause, found.output) == (cause, 0)
-    assert told in found.sentence
+    assert sentence in found.sentence
 
 
 def test_the_place_is_the_first_entry_of_the_smallest_input_that_differs():
@@ -53,10 +53,10 @@ def test_the_place_is_the_first_entry_of_the_smallest_input_that_differs():
 
 
 def test_numbers_in_the_place_of_a_word_are_told_from_words_in_the_place_of_numbers():
-    told = {
+    messages = {
         "def answer():\n    return 3": "answer: expected str, got a number.",
         "def answer():\n    return [1, 2]": "answer: expected str, got an array of shape (2,).",
         "def answer():\n    return 'tanh'": "answer: 'tanh' isn't it.",
     }
-    for answer, message in told.items():
+    for answer, message in messages.items():
         assert practice.grade("predict-activation-choice", answer).message.startswith(message)

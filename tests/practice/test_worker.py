@@ -147,11 +147,11 @@ def test_a_function_that_uses_funcnn_is_not_rebuilt(monkeypatch):
         worker.rebuilt(packed, {})
 
 
-def test_poisoned_functions_raise_under_every_name(monkeypatch):
-    module = types.ModuleType("poisoned")
+def test_disabled_functions_raise_under_every_name(monkeypatch):
+    module = types.ModuleType("disabled")
     module.grad, module.sum = lambda x: x, sum
-    monkeypatch.setitem(sys.modules, "poisoned", module)
-    worker.poison(("poisoned", "never_imported"), ("grad", "vjp"), "this exercise is by hand")
+    monkeypatch.setitem(sys.modules, "disabled", module)
+    worker.disable(("disabled", "never_imported"), ("grad", "vjp"), "this exercise is by hand")
     with pytest.raises(PermissionError, match="this exercise is by hand"):
         module.grad(1.0)
     assert module.sum is sum
@@ -298,7 +298,7 @@ def answer(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "addaudithook", lambda hook: note("guard"))
     monkeypatch.setattr(worker, "confine", lambda folder, libraries: note("confine", folder))
     monkeypatch.setattr(worker, "limit", lambda seconds, with_jax: note("limit", seconds, with_jax))
-    monkeypatch.setattr(worker, "poison", lambda modules, names, sentence: note("poison", *modules, *names))
+    monkeypatch.setattr(worker, "disable", lambda modules, names, sentence: note("disable", *modules, *names))
 
     def run_here(source, *, with_jax=False, by_hand=True, function=b""):
         request = {
@@ -325,7 +325,7 @@ NOTING = "from tests.practice import test_worker\ndef f(x):\n    print('ran')\n 
 def test_an_answer_runs_when_files_processes_limits_and_the_guard_are_set(answer, tmp_path):
     steps, reply = answer(f"{NOTING}    return 2 * x")
     assert (reply.error, reply.outputs[0].values, reply.printed) == ("", 2.0, "ran\n")
-    assert [step[0] for step in steps] == ["confine", "poison", "limit", "guard", "ran", "end"]
+    assert [step[0] for step in steps] == ["confine", "disable", "limit", "guard", "ran", "end"]
     assert steps[0] == ("confine", str(tmp_path))
     assert "fork_exec" in steps[1]
     assert steps[2] == ("limit", 5, False)
@@ -336,7 +336,7 @@ def test_an_answer_runs_when_files_processes_limits_and_the_guard_are_set(answer
 def test_an_answer_in_jax_runs_without_autodiff_where_the_exercise_is_by_hand(by_hand, answer):
     steps, reply = answer(f"{NOTING}    return 2 * x", with_jax=True, by_hand=by_hand)
     assert reply.outputs[0].values == 2.0
-    before = {name for step in steps[: steps.index(("ran",))] for name in step if step[0] == "poison"}
+    before = {name for step in steps[: steps.index(("ran",))] for name in step if step[0] == "disable"}
     assert {"jax.profiler", "start_server", "fork_exec"} <= before
     assert ({"jax", "grad", "vjp", "jax.interpreters.ad"} <= before) is by_hand
     assert not by_hand or before >= set(worker.AUTODIFF) | set(worker.ROOTS)

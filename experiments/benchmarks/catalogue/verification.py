@@ -154,18 +154,18 @@ def _facts(path, by_hand, right, parameter):
         facts.add("swapped")
     wrong = np.abs(by_hand - correct) > close
     # A line that is zero on both sides says nothing.
-    told = (by_hand != 0) | (correct != 0)
-    if wrong.ndim > 1 and any(_whole_lines(wrong, told, axis) for axis in range(wrong.ndim)):
+    nonzero = (by_hand != 0) | (correct != 0)
+    if wrong.ndim > 1 and any(_whole_lines(wrong, nonzero, axis) for axis in range(wrong.ndim)):
         facts.add("unit")
     elif 1 <= wrong.sum() <= 3 and 3 * wrong.sum() <= wrong.size:
         facts.add("element")
     return facts
 
 
-def _whole_lines(wrong, told, axis):
+def _whole_lines(wrong, nonzero, axis):
     """Whether some of the lines across an axis, rows or columns, are wrong all along and the others right."""
-    wrong, told = (np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1) for array in (wrong, told))
-    wrong = wrong[told.any(axis=1)]
+    wrong, nonzero = (np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1) for array in (wrong, nonzero))
+    wrong = wrong[nonzero.any(axis=1)]
     some, every = wrong.any(axis=1), wrong.all(axis=1)
     return 0 < some.sum() < len(some) and (some == every).all()
 

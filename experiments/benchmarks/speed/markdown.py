@@ -61,14 +61,14 @@ def table(record: Record) -> str:
     lines = rows(results, tuple(TITLES))
     lines += [f"| funcnn in a scan, share of the floor | {' | '.join(map(share, results))} |", ""]
     means = record["geometric_means"].get("funcnn_scan", {})
-    told = f"funcnn's scan over JAX's: {means[REFERENCE]:.2f}, the geometric mean of the networks. " if means else ""
+    ratio = f"funcnn's scan over JAX's: {means[REFERENCE]:.2f}, the geometric mean of the networks. " if means else ""
     on = record["about"]
     packages = [name for name in on if name not in ("system", "processor", "cores", "device", "load")]
     versions = ", ".join(f"{name} {on[name]}" for name in packages if on[name] != "not installed")
     lines += [
         f"*`{record['command']}`: medians of {record['settings']['rounds']} interleaved rounds, in brackets as a "
         f"multiple of JAX and Optax in a scan; float32, Adam, equal starts and batches, the first losses compared; a "
-        f"round begins at the start. {told}The floor: a step's matrix products and the bytes of Adam, measured "
+        f"round begins at the start. {ratio}The floor: a step's matrix products and the bytes of Adam, measured "
         f"alone. {versions}; {on['processor']}, {on['cores']} cores, device {on['device']}.*"
     ]
     return "\n".join(lines)

@@ -80,13 +80,13 @@ def forget_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def begin_training(module, network, x, y, start, seconds: float, begun: float) -> tuple[dict, dict[str, Task]]:
+def begin_training(module, network, x, y, start, seconds: float, start_time: float) -> tuple[dict, dict[str, Task]]:
     """The first steps, their losses, and the tasks of a round; no task where the library has no such network."""
     contestant = module.contestant(network, x, y, start)
     if contestant is None:
         return {"has_network": False}, {}
     losses = contestant.train(contestant.block)
-    facts = {"has_network": True, "first_step_seconds": time.monotonic() - begun}
+    facts = {"has_network": True, "first_step_seconds": time.monotonic() - start_time}
     peak = peak_megabytes()
     facts |= first_losses(network, contestant, losses)
     forget_peak()
@@ -120,14 +120,14 @@ def begin_floor(module, network, seconds: float) -> tuple[dict, dict[str, Task]]
     return {"numbers": {name: sized(task, seconds) for name, task in tasks.items()}}, tasks
 
 
-def serve(connection: Connection, name: str, begun: float) -> None:
+def serve(connection: Connection, name: str, start_time: float) -> None:
     """Import, take the order, train a little; then measure at every request until the pipe is closed."""
     before = time.perf_counter()
     module = importlib.import_module(name)
     imported = time.perf_counter() - before
     network, x, y, start, seconds = connection.recv()
     if hasattr(module, "contestant"):
-        facts, tasks = begin_training(module, network, x, y, start, seconds, begun)
+        facts, tasks = begin_training(module, network, x, y, start, seconds, start_time)
     else:
         facts, tasks = begin_floor(module, network, seconds)
     connection.send({"import_seconds": imported, **facts})
