@@ -12,7 +12,7 @@ from funcnn.gradcheck.engine.kinks import Kinks, find_kinks
 from funcnn.gradcheck.engine.measurement import Reference, reference_of, wrong_leaves_along_directions
 from funcnn.gradcheck.engine.precision import Comparison, Gradients
 from funcnn.gradcheck.engine.rules import OtherRule, find_other_rules
-from funcnn.gradcheck.engine.solvers import MORE_TURNS, describe_solver_error
+from funcnn.gradcheck.engine.solvers import MORE_ITERATIONS, describe_solver_error
 from funcnn.gradcheck.engine.stability import accept_rounded_constants, accept_rounded_data
 from funcnn.gradcheck.engine.ties import find_ties
 from funcnn.gradcheck.engine.verdict import NO_SLOPE, Decision, arbitrate, confirm
@@ -50,7 +50,7 @@ def judge_solved(own: Gradients, before: Judged, longer: Comparison) -> Judged:
         late._replace(cause="noise", detail=detail) if late.ok and not early.ok else late
         for early, late in zip(before.rows, after.rows, strict=True)
     ]
-    reason = f"{after.decision.reason}, with the loops of the loss {MORE_TURNS} turns longer"
+    reason = f"{after.decision.reason}, with the loops of the loss {MORE_ITERATIONS} iterations longer"
     reason += f"; {describe_solver_error(before.pairs, after.pairs)}"
     return after._replace(rows=rows, decision=after.decision._replace(reason=reason))
 

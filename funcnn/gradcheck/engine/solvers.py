@@ -22,7 +22,7 @@ from funcnn._numerics.program import (
 from funcnn.gradcheck.engine.comparison import Pair
 from funcnn.gradcheck.engine.precision import Comparison, Programs
 
-MORE_TURNS = 400
+MORE_ITERATIONS = 400
 """By how much a loop is made longer."""
 
 _LARGEST_ERROR = 0.1  # of the loss, beyond which a loop that runs on computes something else
@@ -30,7 +30,7 @@ _CONVERGED = 1e-3  # of the first change
 
 
 def with_longer_loops(comparison: Comparison) -> Comparison | None:
-    """Return the comparison of the same programs with every ``while_loop`` ``MORE_TURNS`` turns longer.
+    """Return the comparison of the same programs with every ``while_loop`` ``MORE_ITERATIONS`` iterations longer.
 
     A solver stops at a tolerance. By the implicit function theorem a rule has the gradient of the solution, and a
     measured slope is that of the last iterate: they differ by the error of the solver, which longer loops take away.
@@ -43,8 +43,8 @@ def with_longer_loops(comparison: Comparison) -> Comparison | None:
     if programs.loss is None or programs.by_hand is None or "while" not in primitive_names(programs.loss.jaxpr):
         return None
     try:
-        longer = [_lengthened(program, leaves, MORE_TURNS) for program in programs.known()]
-        again = _lengthened(programs.loss, leaves, 2 * MORE_TURNS)
+        longer = [_lengthened(program, leaves, MORE_ITERATIONS) for program in programs.known()]
+        again = _lengthened(programs.loss, leaves, 2 * MORE_ITERATIONS)
         (start,), (end,), (later,) = evaluate_programs([programs.loss, longer[0], again], leaves)
         known = dict(zip([number for number, each in enumerate(programs) if each is not None], longer, strict=True))
         changed = Programs(*(known.get(number) for number in range(3)))
@@ -84,16 +84,16 @@ def describe_solver_error(before: Sequence[Pair], after: Sequence[Pair]) -> str:
     return f"the solver in the loss stops early, which moves {where} by {share((early, late)):.1e} of the largest entry"
 
 
-def _lengthened(program: Program, leaves: Sequence, turns: int) -> Program:
-    rule = functools.partial(_longer, turns)
+def _lengthened(program: Program, leaves: Sequence, iterations: int) -> Program:
+    rule = functools.partial(_longer, iterations)
     return Program(jax.make_jaxpr(lambda *given: program.outputs(given, rule))(*leaves), program.structure)
 
 
-def _longer(turns: int, equation: Any, arguments: list, place: Place) -> Sequence | None:
+def _longer(iterations: int, equation: Any, arguments: list, place: Place) -> Sequence | None:
     """The rule that makes loops longer, in what an equation calls as well."""
     name = equation.primitive.name
     if name == "while":
-        return _run_on(equation, arguments, turns)
+        return _run_on(equation, arguments, iterations)
     if name not in ("cond", "custom_linear_solve") and (name != "scan" or is_inlined(equation)):
         return None
 
@@ -101,22 +101,22 @@ def _longer(turns: int, equation: Any, arguments: list, place: Place) -> Sequenc
         if not hasattr(part, "eqns") or "while" not in primitive_names(part):
             return part
         given = [jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=aval.weak_type) for aval in part.in_avals]
-        rule = functools.partial(_longer, turns)
+        rule = functools.partial(_longer, iterations)
         return jax.make_jaxpr(lambda *given: evaluate_jaxpr(part, given, rule, place, lambda value: value))(*given)
 
     changed = jax.tree.map(change, dict(equation.params), is_leaf=lambda leaf: hasattr(leaf, "eqns"))
     return bind(equation.replace(params=changed), arguments)
 
 
-def _run_on(equation: Any, arguments: Sequence, turns: int) -> list:
-    """Return a loop's outputs after more turns; the last finite ones, for at the solution a step may be 0/0."""
+def _run_on(equation: Any, arguments: Sequence, iterations: int) -> list:
+    """Return a loop's outputs after more iterations; the last finite ones, for at the solution a step may be 0/0."""
     conditions, body = equation.params["cond_nconsts"], equation.params["body_jaxpr"]
     constants = arguments[conditions : conditions + equation.params["body_nconsts"]]
 
-    def turn(_, carry):
+    def iteration(_, carry):
         new = evaluate_calls(body, body.consts, [*constants, *carry])
         floats = [value for value in new if jnp.issubdtype(value.dtype, jnp.inexact)]
         is_finite = jnp.array([jnp.isfinite(value).all() for value in floats]).all()
         return [jnp.where(is_finite, value, old) for value, old in zip(new, carry, strict=True)]
 
-    return list(lax.fori_loop(0, turns, turn, list(bind(equation, arguments))))
+    return list(lax.fori_loop(0, iterations, iteration, list(bind(equation, arguments))))

@@ -10,11 +10,11 @@ import numpy as np
 from funcnn._numerics.arrays import max_abs
 from funcnn.gradcheck.explanation.activations import Activation, find_activations
 from funcnn.gradcheck.explanation.forward_pass import record, record_values
+from funcnn.gradcheck.explanation.iterations import MOST_ITERATIONS, Iterations
 from funcnn.gradcheck.explanation.location import describe_operation, location
 from funcnn.gradcheck.explanation.problem import Problem
 from funcnn.gradcheck.explanation.search import Target
 from funcnn.gradcheck.explanation.tape import Edge, Step, Tape
-from funcnn.gradcheck.explanation.turns import MOST_TURNS, Turns
 
 _COPIES = ("device_put", "copy", "copy_p", "convert_element_type", "name", "reshape", "broadcast_in_dim", "transpose")
 _BY_CONSTANTS = ("squeeze", "expand_dims", "add", "sub", "mul", "neg")
@@ -75,7 +75,7 @@ class Situation:
                     yield "at all places but the first", group[1:]
                 lines = {location(self.tape.steps[self.tape.producer[activation.h]].origin) for activation in group}
                 for period in (2, 3, 4) if len(lines) == 1 and len(group) > 3 else ():
-                    # One line of a loop computes several gates in each turn.
+                    # One line of a loop computes several gates in each iteration.
                     for start in range(period) if len(group) % period == 0 else ():
                         yield f"at one of {period} places, from number {start + 1} on", group[start::period]
 
@@ -103,8 +103,8 @@ class Situation:
         return record_values(program, self.problem.params) if program is not None else None
 
     @functools.cached_property
-    def turns_by_hand(self) -> dict[tuple[int, tuple[int, ...]], list[tuple[Step, str, list[np.ndarray]]]]:
-        """What the gradient by hand computes by the same code in every turn, by the number of turns and the shape.
+    def iterations_by_hand(self) -> dict[tuple[int, tuple[int, ...]], list[tuple[Step, str, list[np.ndarray]]]]:
+        """What the gradient by hand computes by the same code in every iteration, by number of iterations and shape.
 
         Each has the last step, words, and the arrays.
         """
@@ -118,7 +118,7 @@ class Situation:
         found: dict[tuple[int, tuple[int, ...]], list[tuple[Step, str, list[np.ndarray]]]] = {}
         for (_, _, shape), numbers in lines.items():
             for group in (numbers, numbers[::2], numbers[1::2]) if len(numbers) > 3 else (numbers,):
-                if 1 < len(group) <= MOST_TURNS:
+                if 1 < len(group) <= MOST_ITERATIONS:
                     step = tape.steps[tape.producer[group[-1]]]
                     words = f"what the gradient by hand computes as {describe_operation(step)}"
                     values = [tape.values[number] for number in group]
@@ -244,9 +244,9 @@ class Situation:
         return len({*roots}) == 1 and np.ndim(self.tape.values[roots[0]]) < len(shape)
 
     @functools.cached_property
-    def turns(self) -> Turns:
-        """What the same code does in each turn of a loop."""
-        return Turns(self.tape, self.edges, self.name_of)
+    def iterations(self) -> Iterations:
+        """What the same code does in each iteration of a loop."""
+        return Iterations(self.tape, self.edges, self.name_of)
 
     @functools.cached_property
     def edges_by_source(self) -> dict[int, list[Edge]]:

@@ -208,7 +208,7 @@ def test_a_pole_in_a_complex_recurrence_that_is_not_conjugated():
         return {"theta": (pole.conj() * dpole).imag, "b": db}
 
     given = {"theta": normal(4), "b": normal(2, 4)}, normal(5, 3, 2), normal(5, 3, 4)
-    assert_named(loss, gradient, given, "conjugate", "its conjugate, in every turn")
+    assert_named(loss, gradient, given, "conjugate", "its conjugate, in every iteration")
 
 
 def test_weight_decay_for_each_use_of_a_row():

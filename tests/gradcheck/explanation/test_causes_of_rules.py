@@ -129,12 +129,12 @@ def test_a_triangle_spread_over_both(triangle):
 
 @pytest.mark.thorough
 def test_one_gate_of_a_line_that_computes_several():
-    """The second of the three gates that one line computes in every turn has the sigmoid of its value for its slope."""
+    """The second of three gates that a line computes in every iteration has the sigmoid of its value for its slope."""
 
     def forward(p, x):
         c, kept = jnp.zeros(x.shape[::2]), []
-        for turn in range(x.shape[1]):
-            gates = [jax.nn.sigmoid((x[:, turn] + c) @ p[name]) for name in ("a", "b", "d")]
+        for iteration in range(x.shape[1]):
+            gates = [jax.nn.sigmoid((x[:, iteration] + c) @ p[name]) for name in ("a", "b", "d")]
             kept.append((c, gates))
             c = gates[0] * jnp.sin(gates[1]) + gates[2] * c
         return c, kept
@@ -145,15 +145,15 @@ def test_one_gate_of_a_line_that_computes_several():
     def gradient(p, x, is_wrong):
         c, kept = forward(p, x)
         dc, grads = 3 * c**2, dict.fromkeys("abd", 0.0)
-        for turn in range(x.shape[1] - 1, -1, -1):
-            before, (a, b, d) = kept[turn]
+        for iteration in range(x.shape[1] - 1, -1, -1):
+            before, (a, b, d) = kept[iteration]
             slope = jax.nn.sigmoid(b) if is_wrong else b * (1 - b)
             dz = {
                 "a": dc * jnp.sin(b) * a * (1 - a),
                 "b": dc * a * jnp.cos(b) * slope,
                 "d": dc * before * d * (1 - d),
             }
-            grads = {name: grads[name] + (x[:, turn] + before).T @ dz[name] for name in dz}
+            grads = {name: grads[name] + (x[:, iteration] + before).T @ dz[name] for name in dz}
             dc = dc * d + sum(dz[name] @ p[name].T for name in dz)
         return grads
 

@@ -246,7 +246,7 @@ def test_the_imaginary_part_of_a_layer(share, cause, words):
 
 
 @pytest.mark.thorough
-def test_a_stop_in_the_last_turn_that_is_a_turn_earlier_by_hand():
+def test_a_stop_in_the_last_iteration_that_is_an_iteration_earlier_by_hand():
     def states(p, x):
         h = [jnp.zeros((2, 3))]
         for n in range(4):
@@ -267,7 +267,7 @@ def test_a_stop_in_the_last_turn_that_is_a_turn_earlier_by_hand():
         return {"u": du}
 
     given = {"u": normal(3, 3)}, normal(4, 2, 3)
-    assert_named(loss, gradient, given, "stop_gradient", "by hand a turn earlier")
+    assert_named(loss, gradient, given, "stop_gradient", "by hand an iteration earlier")
 
 
 @pytest.mark.thorough

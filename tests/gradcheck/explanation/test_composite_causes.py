@@ -169,20 +169,23 @@ def test_right_twins_pass(name):
     ("name", "wrong", "cause", "words"),
     [
         pytest.param(
-            *("gated", {"slope": lambda n, earlier: 1 - earlier**2}, "shifted", "of the turn before, in every turn"),
+            "gated",
+            {"slope": lambda n, earlier: 1 - earlier**2},
+            "shifted",
+            "of the iteration before, in every iteration",
             marks=pytest.mark.thorough,
         ),
         pytest.param(
-            *("gated", {"inputs": lambda x, step: x[min(step + 1, 2)]}, "shifted", "of the next turn"),
+            *("gated", {"inputs": lambda x, step: x[min(step + 1, 2)]}, "shifted", "of the next iteration"),
             marks=pytest.mark.thorough,
         ),
         pytest.param(
-            *("gated", {"read": lambda h, r: h}, "wrong_operand", "by hand it takes .*, in every turn"),
+            *("gated", {"read": lambda h, r: h}, "wrong_operand", "by hand it takes .*, in every iteration"),
             marks=pytest.mark.thorough,
         ),
-        ("gated", {"reset": lambda d, r: 0}, "lost_path", "is left out by hand, in every turn"),
+        ("gated", {"reset": lambda d, r: 0}, "lost_path", "is left out by hand, in every iteration"),
         pytest.param(
-            *("gated", {"recurrent": lambda d, w: d @ w}, "transposed", "its transpose, in every turn"),
+            *("gated", {"recurrent": lambda d, w: d @ w}, "transposed", "its transpose, in every iteration"),
             marks=pytest.mark.thorough,
         ),
         ("gated", {"passed": lambda dh, step: dh * (step != 1)}, "lost_path", "does not go on by hand"),

@@ -196,7 +196,7 @@ def test_product_of_sums():
 
 
 @pytest.mark.thorough
-def test_state_of_next_turn():
+def test_state_of_next_iteration():
     def states(p):
         h = [p["h"]]
         for _ in range(3):
@@ -307,7 +307,7 @@ def padded_states(p, x):
     ("into_step", "expected"),
     [(lambda kept, dh: kept * dh, {}), (lambda kept, dh: dh, {"w": "mask", "u": "mask"})],
 )
-def test_a_mask_that_is_left_out_in_every_turn(into_step, expected):
+def test_a_mask_that_is_left_out_in_every_iteration(into_step, expected):
     def loss(p, x):
         return (padded_states(p, x)[-1] ** 3).sum()
 

@@ -16,7 +16,10 @@ from funcnn.gradcheck.explanation.proposals.activation import (
     propose_slopes_of_groups,
 )
 from funcnn.gradcheck.explanation.proposals.borders import propose_borders
-from funcnn.gradcheck.explanation.proposals.by_hand import propose_cotangents_of_turns, propose_values_of_turns
+from funcnn.gradcheck.explanation.proposals.by_hand import (
+    propose_cotangents_of_iterations,
+    propose_values_of_iterations,
+)
 from funcnn.gradcheck.explanation.proposals.calls import propose_values_of_other_calls
 from funcnn.gradcheck.explanation.proposals.convolution import (
     propose_paddings,
@@ -36,13 +39,13 @@ from funcnn.gradcheck.explanation.proposals.layout import (
 from funcnn.gradcheck.explanation.proposals.leaves import propose_ways_of_leaves
 from funcnn.gradcheck.explanation.proposals.linear import propose_untransposed_maps
 from funcnn.gradcheck.explanation.proposals.loops import (
-    propose_misplaced_slopes_of_turns,
-    propose_numbers_of_turns,
-    propose_operands_of_turns,
-    propose_paths_of_turns,
-    propose_slopes_of_turns,
-    propose_states_of_other_turns,
-    propose_terms_of_turns,
+    propose_misplaced_slopes_of_iterations,
+    propose_numbers_of_iterations,
+    propose_operands_of_iterations,
+    propose_paths_of_iterations,
+    propose_slopes_of_iterations,
+    propose_states_of_other_iterations,
+    propose_terms_of_iterations,
 )
 from funcnn.gradcheck.explanation.proposals.loss import propose_loss_derivatives, propose_loss_gradients_by_hand
 from funcnn.gradcheck.explanation.proposals.masked_values import propose_masked_values, propose_masks_of_choices
@@ -54,7 +57,7 @@ from funcnn.gradcheck.explanation.proposals.masks import (
 )
 from funcnn.gradcheck.explanation.proposals.normalization import (
     propose_normalization_formulas,
-    propose_normalizations_of_turns,
+    propose_normalizations_of_iterations,
 )
 from funcnn.gradcheck.explanation.proposals.operands import (
     propose_constant_operands,
@@ -102,7 +105,7 @@ FAMILIES: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
     propose_normalization_formulas,
     propose_lines,
     propose_penalties,
-    propose_terms_of_turns,
+    propose_terms_of_iterations,
     propose_slopes,
     propose_softmax,
     propose_masked_values,
@@ -111,18 +114,18 @@ FAMILIES: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
     propose_ignored_stops,
     propose_moved_stops,
     propose_normalization,
-    propose_normalizations_of_turns,
+    propose_normalizations_of_iterations,
     propose_orders_of_parts,
-    propose_paths_of_turns,
+    propose_paths_of_iterations,
     propose_exchanged_factors,
     propose_lost_uses,
-    propose_numbers_of_turns,
+    propose_numbers_of_iterations,
     propose_values_of_other_calls,
     propose_updated_parameters,
     propose_slopes_of_groups,
     propose_slopes_of_parts,
-    propose_slopes_of_turns,
-    propose_operands_of_turns,
+    propose_slopes_of_iterations,
+    propose_operands_of_iterations,
     propose_convolutions,
     propose_paddings,
     propose_windows,
@@ -144,8 +147,8 @@ FAMILIES: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
     propose_operands,
     propose_slopes_at_other_values,
     propose_ways_of_leaves,
-    propose_states_of_other_turns,
-    propose_misplaced_slopes_of_turns,
+    propose_states_of_other_iterations,
+    propose_misplaced_slopes_of_iterations,
     propose_cotangents,
     propose_factors_out_of_order,
     propose_paths_of_lines,
@@ -163,8 +166,8 @@ FAMILIES: tuple[Callable[[Situation], Iterator[Proposal]], ...] = (
     propose_factors,
     propose_constants_by_hand,
     propose_operands_by_hand,
-    propose_values_of_turns,
-    propose_cotangents_of_turns,
+    propose_values_of_iterations,
+    propose_cotangents_of_iterations,
     propose_fitted_slopes,
     propose_slopes_by_hand,
 )

@@ -1,32 +1,32 @@
-"""Cause ``wrong_operand`` of loops: what the gradient by hand computes in every turn, in the place of a value."""
+"""Cause ``wrong_operand`` of loops: what the gradient by hand computes in every iteration, in the place of a value."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
+from funcnn.gradcheck.explanation.iterations import change_parts
 from funcnn.gradcheck.explanation.location import describe_operation
 from funcnn.gradcheck.explanation.search import Change, Proposal, Replacement
 from funcnn.gradcheck.explanation.situation import Situation
-from funcnn.gradcheck.explanation.turns import change_parts
 
 _PRODUCTS = {"dot_general": (0, 1), "mul": (0, 1), "div": (0,)}
 _CUTS = {"slice", "dynamic_slice", "gather"}
 _MOST_GROUPS = 60
 
 
-def propose_values_of_turns(situation: Situation) -> Iterator[Proposal]:
-    """Yield the products of every turn with what the gradient by hand computes in every turn as the other operand."""
+def propose_values_of_iterations(situation: Situation) -> Iterator[Proposal]:
+    """Yield the products of every iteration with what the gradient by hand computes there as the other operand."""
     yield from _propose(situation, is_of_cotangent=False)
 
 
-def propose_cotangents_of_turns(situation: Situation) -> Iterator[Proposal]:
-    """Yield the products of every turn with what the gradient by hand computes as the incoming gradient."""
+def propose_cotangents_of_iterations(situation: Situation) -> Iterator[Proposal]:
+    """Yield the products of every iteration with what the gradient by hand computes as the incoming gradient."""
     yield from _propose(situation, is_of_cotangent=True)
 
 
 def _propose(situation, *, is_of_cotangent) -> Iterator[Proposal]:
     tape = situation.tape
-    for group in situation.turns.uses:
+    for group in situation.iterations.uses:
         if group[0].place not in _PRODUCTS.get(group[0].step.name, ()):
             continue
         replaced = [edge.step.outputs[0] if is_of_cotangent else edge.step.inputs[1 - edge.place] for edge in group]
@@ -35,7 +35,7 @@ def _propose(situation, *, is_of_cotangent) -> Iterator[Proposal]:
             continue
         words = f"the gradient of {situation.name_of(group[-1].source)} in {describe_operation(group[0].step)} takes "
         words += "another incoming gradient" if is_of_cotangent else f"not {situation.name_of(replaced[-1])}"
-        for step, text, values in situation.turns_by_hand.get((len(group), shape), ())[:_MOST_GROUPS]:
+        for step, text, values in situation.iterations_by_hand.get((len(group), shape), ())[:_MOST_GROUPS]:
             # An incoming gradient that is computed otherwise is wrong for another reason; one that is cut out is not.
             if is_of_cotangent and step.name not in _CUTS:
                 continue
@@ -47,7 +47,7 @@ def _propose(situation, *, is_of_cotangent) -> Iterator[Proposal]:
                         return tape.local_cotangents(edge.step, [others[number]])[edge.place]
                     return tape.local_cotangents(edge.step, [d], {1 - edge.place: others[number]})[edge.place]
 
-                detail = f"{words}, but {text}, in every turn"
+                detail = f"{words}, but {text}, in every iteration"
                 if len({edge.source for edge in group}) > 1:
                     yield Replacement("wrong_operand", detail, change_parts(tape, group, part))
                 else:

@@ -4,18 +4,18 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from funcnn.gradcheck.explanation.iterations import change_parts
 from funcnn.gradcheck.explanation.location import describe_operation
 from funcnn.gradcheck.explanation.proposals.readings import move_values
 from funcnn.gradcheck.explanation.search import Misreading, Proposal, Replacement
 from funcnn.gradcheck.explanation.situation import Situation
 from funcnn.gradcheck.explanation.tape import Rule
-from funcnn.gradcheck.explanation.turns import change_parts
 
 
 def propose_slices(situation: Situation) -> Iterator[Proposal]:
     """Yield the slices of a value, as for a convolution, read and put back with another start or stride."""
     tape = situation.tape
-    groups = [group for group in situation.turns.uses if group[0].step.name == "slice"]
+    groups = [group for group in situation.iterations.uses if group[0].step.name == "slice"]
     sliced = {step.outputs[0]: step for step in tape.steps if step.name == "slice"}
     for group in groups:
         shape = np.shape(tape.values[group[0].source])
@@ -31,7 +31,7 @@ def propose_slices(situation: Situation) -> Iterator[Proposal]:
             detail = f"{words}; by hand its gradient is put back {text}"
             rules = change_parts(tape, group, put)
             yield Replacement(cause, detail, rules)
-    for products in situation.turns.uses:
+    for products in situation.iterations.uses:
         own = [edge.step.inputs[1 - edge.place] for edge in products] if len(products[0].step.inputs) == 2 else []
         steps = [sliced[number] for number in own if number in sliced]
         if products[0].step.name not in ("dot_general", "mul") or not own or len(steps) < len(own):
@@ -55,7 +55,7 @@ def propose_slices(situation: Situation) -> Iterator[Proposal]:
 def propose_windows(situation: Situation) -> Iterator[Proposal]:
     """Yield windows that start at every few entries read, and put back, one entry apart."""
     tape = situation.tape
-    for numbers in situation.turns.values:
+    for numbers in situation.iterations.values:
         steps = [tape.steps[tape.producer[number]] for number in numbers if number in tape.producer]
         if len(steps) < len(numbers) or any(step.name != "slice" or step.parameters["strides"] for step in steps):
             continue

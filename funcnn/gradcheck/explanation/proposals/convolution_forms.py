@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from funcnn.gradcheck.explanation.iterations import change_parts
 from funcnn.gradcheck.explanation.location import describe_operation
 from funcnn.gradcheck.explanation.search import Change, Proposal, Replacement
 from funcnn.gradcheck.explanation.situation import Situation
 from funcnn.gradcheck.explanation.tape import Edge
-from funcnn.gradcheck.explanation.turns import change_parts
 from funcnn.gradcheck.report import Cause
 
 _MOST_KERNEL = 50

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from funcnn.gradcheck.explanation.activations import Activation, chosen_slopes
+from funcnn.gradcheck.explanation.iterations import change_parts, elementwise
 from funcnn.gradcheck.explanation.location import describe_operation
 from funcnn.gradcheck.explanation.proposals.layout import parts_of
 from funcnn.gradcheck.explanation.proposals.loops import groups_of_activations
 from funcnn.gradcheck.explanation.search import Change, Proposal, Replacement
 from funcnn.gradcheck.explanation.situation import Situation
 from funcnn.gradcheck.explanation.tape import Edge, Step
-from funcnn.gradcheck.explanation.turns import change_parts, elementwise
 
 
 def propose_slopes_of_parts(situation: Situation) -> Iterator[Proposal]:
@@ -35,7 +35,8 @@ def propose_slopes_of_parts(situation: Situation) -> Iterator[Proposal]:
                 for activation, of_one in zip(group, slopes, strict=True)
             ]
             detail = f"the derivative of {kind.name} in {where} is {kind.rule}; by hand it is {text} in part "
-            detail += f"{part + 1} of {len(sizes)} along axis {axis}" + (", in every turn" if len(group) > 1 else "")
+            detail += f"{part + 1} of {len(sizes)} along axis {axis}"
+            detail += ", in every iteration" if len(group) > 1 else ""
             yield _with_slopes(situation, group, wrong, detail)
 
 
@@ -63,7 +64,7 @@ def propose_exchanged_factors(situation: Situation) -> Iterator[Proposal]:
     tape = situation.tape
     edges = {(edge.step.outputs[0], edge.place): edge for edge in situation.edges if edge.step.name == "mul"}
     single = [[edge] for edge in edges.values() if not situation.is_repeated(edge.step.outputs[0])]
-    for group in (*situation.turns.uses, *single):
+    for group in (*situation.iterations.uses, *single):
         found = [_other_product(tape, edge) for edge in group] if group[0].step.name == "mul" else []
         others = [step for step in found if step is not None]
         for place in (0, 1) if len(others) == len(group) else ():

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from funcnn.gradcheck.explanation.derivatives import contraction
+from funcnn.gradcheck.explanation.iterations import change_parts
 from funcnn.gradcheck.explanation.location import describe_operation, location
 from funcnn.gradcheck.explanation.search import Change, Misreading, Proposal, Replacement
 from funcnn.gradcheck.explanation.situation import Situation
 from funcnn.gradcheck.explanation.tape import Edge
-from funcnn.gradcheck.explanation.turns import change_parts
 from funcnn.gradcheck.report import Cause
 
 _MOST_PARTS = 4
@@ -128,14 +128,14 @@ def propose_orders_of_parts(situation: Situation) -> Iterator[Proposal]:
     tape = situation.tape
     single = [(number,) for number in range(len(tape.values)) if tape.cotangents[number] is not None]
     seen = set[tuple[int, ...]]()
-    for group in (*situation.turns.values, *single):
+    for group in (*situation.iterations.values, *single):
         numbers = tuple(number for number in group if tape.cotangents[number] is not None)
         cut = parts_of(situation, numbers[0]) if numbers and numbers not in seen else None
         seen.add(numbers)
         if cut is None:
             continue
         axis, sizes = cut
-        where = "" if len(numbers) == 1 else ", in every turn"
+        where = "" if len(numbers) == 1 else ", in every iteration"
         words = f"{situation.name_of(numbers[-1])} has {len(sizes)} parts along axis {axis}"
         for order in itertools.permutations(range(len(sizes))):
             if order == tuple(range(len(sizes))):
@@ -214,14 +214,14 @@ def propose_rearranged_gradients(situation: Situation) -> Iterator[Proposal]:
 
 
 def propose_rolls(situation: Situation) -> Iterator[Proposal]:
-    """Yield each value that is rolled around, alone and in every turn, rolled the same way on the way back, or not."""
+    """Yield each value that is rolled around, alone and in every iteration, rolled likewise on the way back, or not."""
     tape = situation.tape
     found = {number: roll for number in range(len(tape.values)) if (roll := _roll(tape, number)) is not None}
-    groups = [[number for number in group if number in found] for group in situation.turns.values]
+    groups = [[number for number in group if number in found] for group in situation.iterations.values]
     for group in [*(group for group in groups if len(group) > 1), *([number] for number in found)]:
         source, move, _ = found[group[0]]
         words = f"{situation.name_of(source)} is rolled by {move} in {situation.where(group[0])}"
-        words += ", in every turn" if len(group) > 1 else ""
+        words += ", in every iteration" if len(group) > 1 else ""
         for cause, text, times in _WRONG_ROLLS:
             rules = {number: _rolled(*found[number], times) for number in group}
             yield Replacement(cause, f"{words}; by hand its gradient is {text}", rules)

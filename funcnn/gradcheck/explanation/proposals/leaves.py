@@ -18,7 +18,7 @@ _MOST_STEPS, _MOST_PATHS = 6, 400
 
 
 def propose_ways_of_leaves(situation: Situation) -> Iterator[Proposal]:
-    """Yield each step after a wrong parameter cut, or left out, on the way to the parameter; once or in every turn."""
+    """Yield each step after a wrong parameter cut, or left out, on the way to it; once or in every iteration."""
     tape = situation.tape
     for number in sorted(situation.target.wrong):
         param = tape.params[number]
@@ -29,9 +29,9 @@ def propose_ways_of_leaves(situation: Situation) -> Iterator[Proposal]:
         for paths in groups.values():
             edge = paths[0][-1]
             words = f"on the way to {situation.name_of(param)} alone, {describe_operation(edge.step)}"
-            turns = f", in {len(paths)} turns" if len(paths) > 1 else ""
+            where = f", in {len(paths)} iterations" if len(paths) > 1 else ""
             lost = np.sum([_pull(situation, path, -path[-1].part) for path in paths], axis=0)
-            yield Change("lost_path", f"{words} is a path that is left out by hand{turns}", {param: lost})
+            yield Change("lost_path", f"{words} is a path that is left out by hand{where}", {param: lost})
             cotangents = [tape.cotangents[path[-1].step.outputs[0]] for path in paths]
             if all(d is not None and d.shape == path[-1].part.shape for d, path in zip(cotangents, paths, strict=True)):
                 cause = _cause_of(tape, edge.step, edge.place)
@@ -40,7 +40,7 @@ def propose_ways_of_leaves(situation: Situation) -> Iterator[Proposal]:
                     axis=0,
                 )
                 if cause is not None:
-                    yield Change(cause, f"{words} is left out by hand{turns}: the gradient passes", {param: skipped})
+                    yield Change(cause, f"{words} is left out by hand{where}: the gradient passes", {param: skipped})
 
 
 def _code(edge) -> tuple:

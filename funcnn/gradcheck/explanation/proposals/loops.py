@@ -1,4 +1,4 @@
-"""Causes of mistakes that a backward pass makes in every turn of a loop, or at one of its ends."""
+"""Causes of mistakes that a backward pass makes in every iteration of a loop, or at one of its ends."""
 
 import functools
 import itertools
@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from funcnn.gradcheck.explanation.activations import Activation, descendants
+from funcnn.gradcheck.explanation.iterations import MOST_ITERATIONS, Iterations, change_parts, elementwise
 from funcnn.gradcheck.explanation.location import call_stack, describe_operation
 from funcnn.gradcheck.explanation.search import Change, Misreading, Proposal, Replacement
 from funcnn.gradcheck.explanation.situation import LAYERS, Situation
 from funcnn.gradcheck.explanation.tape import Edge
-from funcnn.gradcheck.explanation.turns import MOST_TURNS, Turns, change_parts, elementwise
 from funcnn.gradcheck.report import Cause
 
 _PRODUCTS = {"dot_general": (0, 1), "mul": (0, 1), "div": (0,)}
@@ -24,39 +24,40 @@ _FACTORS: tuple[tuple[float, Cause, str], ...] = (
 )
 
 
-def propose_paths_of_turns(situation: Situation) -> Iterator[Proposal]:
-    """Yield the uses of a value in every turn lost or off by a factor, and the chain from turn to turn cut."""
-    turns = situation.turns
+def propose_paths_of_iterations(situation: Situation) -> Iterator[Proposal]:
+    """Yield the uses of a value in every iteration lost or off by a factor, and the chain of the iterations cut."""
+    iterations = situation.iterations
     by_values: dict[tuple, list[list[Edge]]] = {}
-    for group in turns.uses:
+    for group in iterations.uses:
         sources = tuple(edge.source for edge in group)
         if len(set(sources)) == len(sources):
             by_values.setdefault(sources, []).append(group)
         for factor, cause, words in _FACTORS:
-            detail = f"the path through {describe_operation(group[0].step)} is {words} by hand, in every turn"
+            detail = f"the path through {describe_operation(group[0].step)} is {words} by hand, in every iteration"
             yield _scaled(situation, group, factor, cause, detail)
-        is_of_turns = len(group) > 2 and len(set(sources)) == len(sources)
-        for lost, which in ((group[:-1], "last"), (group[1:], "first")) if is_of_turns else ():
-            detail = f"the path through {describe_operation(group[0].step)} is left out by hand, in every turn but the"
+        is_of_iterations = len(group) > 2 and len(set(sources)) == len(sources)
+        for lost, which in ((group[:-1], "last"), (group[1:], "first")) if is_of_iterations else ():
+            words = f"the path through {describe_operation(group[0].step)} is left out by hand"
+            detail = f"{words}, in every iteration but the"
             yield _scaled(situation, lost, 0.0, "lost_path", f"{detail} {which}")
     for sources, groups in by_values.items():
         for factor, cause, words in _FACTORS if len(groups) > 1 else ():
             detail = f"the gradient of {situation.name_of(sources[-1])}, in all of its uses, is {words} by hand"
             together = [edge for group in groups for edge in group]
-            yield _scaled(situation, together, factor, cause, f"{detail}, in every turn")
+            yield _scaled(situation, together, factor, cause, f"{detail}, in every iteration")
     chains = {sources: groups for sources, groups in by_values.items() if _is_chain(situation, groups)}
     for sources, groups in chains.items():
         name = situation.name_of(sources[-1])
         yield from _cuts(situation, [name], [[edge for group in groups for edge in group]], len(sources))
         for first, second in itertools.combinations(groups, 2):
             operations = f"{describe_operation(first[0].step)} and {describe_operation(second[0].step)}"
-            detail = f"the paths through {operations} are left out by hand, in every turn"
+            detail = f"the paths through {operations} are left out by hand, in every iteration"
             yield _scaled(situation, [*first, *second], 0.0, "lost_path", detail)
         if len(groups) > 2:
             for kept in groups:
                 cut = [edge for other in groups if other is not kept for edge in other]
                 words = f"of the uses of {name} only that in {describe_operation(kept[0].step)} counts by hand"
-                yield _scaled(situation, cut, 0.0, "lost_path", f"{words}, in every turn")
+                yield _scaled(situation, cut, 0.0, "lost_path", f"{words}, in every iteration")
     states = {sources for sources, groups in chains.items() if len(groups) > 1 or groups[0][0].step.name in LAYERS}
     pairs = [pair for pair in itertools.combinations(chains.items(), 2) if pair[0][0] in states or pair[1][0] in states]
     pairs.sort(key=lambda pair: pair[0][0] not in states or pair[1][0] not in states)
@@ -80,17 +81,18 @@ def _is_chain(situation, groups) -> bool:
 
 
 def _cuts(situation, names, chains: Sequence[Sequence[Edge]], count) -> Iterator[Proposal]:
-    """Yield chains cut in every turn, in one turn, and in every few turns."""
+    """Yield chains cut in every iteration, in one iteration, and in every few iterations."""
     name = " and ".join(names)
-    turns = [set(range(count)), *({turn} for turn in range(count))]
-    turns += [set(range(start, count, every)) for every in range(2, count) for start in range(every)]
-    turns += [set(range(count - 1)), set(range(1, count))]
-    for cut in turns:
+    cuts = [set(range(count)), *({iteration} for iteration in range(count))]
+    cuts += [set(range(start, count, every)) for every in range(2, count) for start in range(every)]
+    cuts += [set(range(count - 1)), set(range(1, count))]
+    for cut in cuts:
         edges = [
             edge for chain in chains for place, edge in enumerate(chain) if place % count in cut
         ]  # fmt: skip
-        where = "in every turn" if len(cut) == count else f"in turn {', '.join(str(turn + 1) for turn in sorted(cut))}"
-        text = f"the gradient does not go on by hand from {name} to the turn before, {where} of {count}"
+        numbers = ", ".join(str(iteration + 1) for iteration in sorted(cut))
+        where = "in every iteration" if len(cut) == count else f"in iteration{'s' * (len(cut) > 1)} {numbers}"
+        text = f"the gradient does not go on by hand from {name} to the iteration before, {where} of {count}"
         yield _scaled(situation, edges, 0.0, "lost_path", text)
 
 
@@ -107,11 +109,11 @@ def _scaled(situation, group: Sequence[Edge], factor, cause: Cause, detail) -> P
     return Replacement(cause, detail, change_parts(tape, group, change))
 
 
-def propose_operands_of_turns(situation: Situation) -> Iterator[Proposal]:
-    """Yield the products of every turn with other values in the place of one operand."""
-    turns: Turns = situation.turns
+def propose_operands_of_iterations(situation: Situation) -> Iterator[Proposal]:
+    """Yield the products of every iteration with other values in the place of one operand."""
+    iterations: Iterations = situation.iterations
     groups = [
-        group for group in turns.uses
+        group for group in iterations.uses
         if group[0].place in _PRODUCTS.get(group[0].step.name, ())
         and not situation.target.is_right_before(edge.source for edge in group)
     ]  # fmt: skip
@@ -131,19 +133,19 @@ def propose_operands_of_turns(situation: Situation) -> Iterator[Proposal]:
                 yield from _untransposed_parts(situation, group, arrays, words)
                 yield from _without_factor(situation, group, words)
             elif arrays[0].ndim and len(set(own)) > 1:
-                for text, is_moved, others in turns.rows(own):
-                    # A factor computed in the loop that is the next turn's is this turn's new value: another operand.
+                for text, is_moved, others in iterations.rows(own):
+                    # A factor of the loop that is the next iteration's is this one's new value: another operand.
                     is_new = group[0].step.name == "mul" and situation.tape.is_active[own[-1]] and "of the next" in text
                     cause = "shifted" if is_moved and not is_new else "wrong_operand"
-                    detail = f"{words}; by hand it takes {text}, in every turn"
+                    detail = f"{words}; by hand it takes {text}, in every iteration"
                     yield _with_operands(situation, group, others, cause, detail)
 
 
-def propose_numbers_of_turns(situation: Situation) -> Iterator[Proposal]:
-    """Yield the products with a number in every turn, as of the scale of scores, by another number."""
+def propose_numbers_of_iterations(situation: Situation) -> Iterator[Proposal]:
+    """Yield the products with a number in every iteration, as of the scale of scores, by another number."""
     tape = situation.tape
     sizes = sorted({size for value in tape.values for size in np.shape(value) if 1 < size})[:_MOST_SIZES]
-    for group in situation.turns.uses:
+    for group in situation.iterations.uses:
         if group[0].step.name not in ("mul", "div"):
             continue
         numbers = {tuple(np.unique(tape.values[edge.step.inputs[1 - edge.place]])) for edge in group}
@@ -157,11 +159,11 @@ def propose_numbers_of_turns(situation: Situation) -> Iterator[Proposal]:
         for size, power in itertools.product(sizes, (-0.5, 0.5, -1.0, 1.0)):
             own.setdefault(f"{size**power:.6g}, that is {size} to the power of {power:g}", size**power)
         for text, factor in own.items():
-            yield _scaled(situation, group, factor, "scaled_path", f"{words} {text}, in every turn")
+            yield _scaled(situation, group, factor, "scaled_path", f"{words} {text}, in every iteration")
 
 
-def propose_terms_of_turns(situation: Situation) -> Iterator[Proposal]:
-    """Yield the losses of the turns, as of parts of a batch, each counted again with those after it, or the last alone.
+def propose_terms_of_iterations(situation: Situation) -> Iterator[Proposal]:
+    """Yield the losses of iterations, as of parts of a batch, each counted again with later ones, or the last alone.
 
     That is a buffer of gradients that is not cleared after each part, or one that is overwritten.
     """
@@ -173,7 +175,7 @@ def propose_terms_of_turns(situation: Situation) -> Iterator[Proposal]:
     for numbers in lines.values():
         count = len(numbers)
         is_chain = any(number in descendants(tape, numbers[0]) for number in numbers[1:])
-        if not 1 < count <= MOST_TURNS or is_chain:
+        if not 1 < count <= MOST_ITERATIONS or is_chain:
             continue
         words = f"of {count} losses, each {situation.where(numbers[0])},"
         ways: tuple[tuple[Cause, str, np.ndarray], ...] = (
@@ -189,24 +191,24 @@ def propose_terms_of_turns(situation: Situation) -> Iterator[Proposal]:
             yield Change(cause, f"{words} {text}", seeds)
 
 
-def propose_states_of_other_turns(situation: Situation) -> Iterator[Proposal]:
-    """Yield the values of every turn read as those of the turn beside, and the sums in which they are, on the way back.
+def propose_states_of_other_iterations(situation: Situation) -> Iterator[Proposal]:
+    """Yield the values of every iteration read as those of the one beside, and the sums with them, on the way back.
 
     What else is computed from them is read as it is.
     """
     tape, seen = situation.tape, set[int]()
-    for group in situation.turns.uses:
+    for group in situation.iterations.uses:
         own = list(dict.fromkeys(edge.source for edge in group))
         if len(own) < 2 or own[-1] in seen or np.ndim(tape.values[own[-1]]) < 1:
             continue
         seen.add(own[-1])
-        for text, is_moved, others in situation.turns.rows(own):
+        for text, is_moved, others in situation.iterations.rows(own):
             if is_moved:
                 changed = dict(zip(own, others, strict=True))
                 sums: dict[int, np.ndarray] = {}
                 for number, other in changed.items():
                     sums |= _sums(tape, number, other - tape.values[number])
-                detail = f"{situation.name_of(own[-1])} is read by hand as {text}, in every turn"
+                detail = f"{situation.name_of(own[-1])} is read by hand as {text}, in every iteration"
                 yield Misreading("shifted", detail, {**sums, **changed})
 
 
@@ -240,7 +242,7 @@ def _without_factor(situation, group, words) -> Iterator[Proposal]:
             other = np.ones_like(tape.values[edge.step.inputs[1 - edge.place]])
         return tape.local_cotangents(edge.step, [cotangent], {1 - edge.place: other})[edge.place]
 
-    detail = f"{words}; by hand the factor is left out there, and where the product is read, in every turn"
+    detail = f"{words}; by hand the factor is left out there, and where the product is read, in every iteration"
     yield Replacement("scaled_path", detail, change_parts(tape, [edge for edge, _ in both], part))
 
 
@@ -263,20 +265,20 @@ def _rearrangements(
 ) -> Iterator[tuple[Cause, str, Callable[[np.ndarray], np.ndarray]]]:
     value = arrays[0]
     if np.iscomplexobj(value):
-        yield "conjugate", "its conjugate, in every turn", np.conj
+        yield "conjugate", "its conjugate, in every iteration", np.conj
     if edge.step.name in ("mul", "div"):
         is_mask = set(np.concatenate([np.ravel(array) for array in arrays])) == {0.0, 1.0}
         yield "mask" if is_mask else "scaled_path", "1: the factor is left out", np.ones_like
         yield "wrong_operand", "1 minus it", lambda array: 1 - array
         yield "wrong_operand", "its square", np.square
     elif value.ndim >= 2 and value.shape[-1] == value.shape[-2]:
-        yield "transposed", "its transpose, in every turn", lambda array: np.swapaxes(array, -1, -2)
+        yield "transposed", "its transpose, in every iteration", lambda array: np.swapaxes(array, -1, -2)
     for axis in range(value.ndim):
         if value.shape[axis] > 2:
             for step in (1, -1):
                 yield (
                     "shifted",
-                    f"it moved by {step} along axis {axis}, in every turn",
+                    f"it moved by {step} along axis {axis}, in every iteration",
                     functools.partial(np.roll, shift=step, axis=axis),
                 )
 
@@ -307,15 +309,15 @@ def _transpose_blocks(array, start, size):
     return changed
 
 
-def propose_slopes_of_turns(situation: Situation) -> Iterator[Proposal]:
-    """Yield the activations of every turn with their derivative taken at the values of other code or other turns."""
-    turns: Turns = situation.turns
+def propose_slopes_of_iterations(situation: Situation) -> Iterator[Proposal]:
+    """Yield the activations of every iteration with their derivative at the values of other code or iterations."""
+    iterations: Iterations = situation.iterations
     for group in groups_of_activations(situation):
         kind = group[0].kind
         own = [activation.h for activation in group]
         if situation.target.is_right_before(activation.z for activation in group):
             continue
-        for text, is_moved, others in (*turns.rows(own), *turns.rows([activation.z for activation in group])):
+        for text, is_moved, others in (*iterations.rows(own), *iterations.rows([activation.z for activation in group])):
             cause: Cause = "shifted" if is_moved else "activation_derivative"
             candidates = [(f"at {text}", [kind.slope(other, other) for other in others])]
             if not is_moved:
@@ -324,7 +326,7 @@ def propose_slopes_of_turns(situation: Situation) -> Iterator[Proposal]:
                 yield Replacement(
                     cause,
                     f"the derivative of {kind.name} in {situation.where(own[0])} is {kind.rule}; by hand it is taken "
-                    f"{words}, in every turn",
+                    f"{words}, in every iteration",
                     {
                         activation.h: elementwise(activation.z, slope)
                         for activation, slope in zip(group, slopes, strict=True)
@@ -332,10 +334,10 @@ def propose_slopes_of_turns(situation: Situation) -> Iterator[Proposal]:
                 )
 
 
-def propose_misplaced_slopes_of_turns(situation: Situation) -> Iterator[Proposal]:
-    """Yield the products of every turn with an activation's derivative left out of what goes on, or put in."""
+def propose_misplaced_slopes_of_iterations(situation: Situation) -> Iterator[Proposal]:
+    """Yield the products of every iteration with an activation's derivative left out of what goes on, or put in."""
     tape = situation.tape
-    for group, activations in itertools.product(situation.turns.uses, groups_of_activations(situation)):
+    for group, activations in itertools.product(situation.iterations.uses, groups_of_activations(situation)):
         if group[0].step.name not in ("dot_general", "mul") or abs(len(activations) - len(group)) > 1:
             continue
         if len({edge.source for edge in group}) == 1 and situation.target.is_right_before([group[0].source]):
@@ -356,16 +358,16 @@ def propose_misplaced_slopes_of_turns(situation: Situation) -> Iterator[Proposal
             yield Replacement(
                 "activation_derivative",
                 f"the gradient of {situation.name_of(group[-1].source)} in {describe_operation(group[0].step)} is "
-                f"taken by hand {words} the derivative of {situation.where(activations[0].h)}, in every turn",
+                f"taken by hand {words} the derivative of {situation.where(activations[0].h)}, in every iteration",
                 change_parts(tape, group, part),
             )
 
 
 def groups_of_activations(situation: Situation) -> list[list[Activation]]:
-    """Return the activations of every turn together."""
+    """Return the activations of every iteration together."""
     by_value = {activation.h: activation for activation in situation.activations[::-1]}
     found = []
-    for group in situation.turns.values:
+    for group in situation.iterations.values:
         some = [by_value[number] for number in group if number in by_value]
         same = len({activation.kind.name for activation in some}) == 1
         if same and len(some) > 1 and len(some) >= len(group) - 1:

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from funcnn.gradcheck.explanation.iterations import elementwise
 from funcnn.gradcheck.explanation.proposals.masks import find_masks
 from funcnn.gradcheck.explanation.search import Known, Misreading, Proposal
 from funcnn.gradcheck.explanation.situation import Situation
 from funcnn.gradcheck.explanation.tape import Rule, Rules, run_step
-from funcnn.gradcheck.explanation.turns import elementwise
 from funcnn.gradcheck.report import Cause
 
 _PRODUCTS = ("dot_general", "conv_general_dilated")

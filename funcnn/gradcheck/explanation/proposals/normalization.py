@@ -59,24 +59,24 @@ def propose_normalization_formulas(situation: Situation) -> Iterator[Proposal]:
             yield Change("normalization_term", f"{where} is by hand {text}", {place.h: passed - right})
 
 
-def propose_normalizations_of_turns(situation: Situation) -> Iterator[Proposal]:
-    """Yield the normalizations by the same code in every turn, as of several blocks, with another formula."""
+def propose_normalizations_of_iterations(situation: Situation) -> Iterator[Proposal]:
+    """Yield the normalizations by the same code in every iteration, as of several blocks, with another formula."""
     tape, by_value = situation.tape, dict[int, _Normalization]()
     for place in _find(tape):
         if place.gain is None:
             by_value.setdefault(place.x_hat, place)
-    for group in situation.turns.values if by_value else ():
+    for group in situation.iterations.values if by_value else ():
         places = [by_value[number] for number in group if number in by_value]
         if len(places) < 2:
             continue
         where = f"the gradient through the normalization in {situation.where(places[0].x_hat)}"
         for cause, text, _ in _formulas(tape, places[0], situation.cotangent(places[0].x_hat)):
             rules = {place.x_hat: _rule(tape, place, text) for place in places}
-            yield Replacement(cause, f"{where} is by hand {text}, in every turn", rules)
+            yield Replacement(cause, f"{where} is by hand {text}, in every iteration", rules)
         for afters in zip(*(_after(tape, place) for place in places), strict=False):
             rules = {place.x_hat: lambda cotangent: [] for place in places}
             rules |= {after: _passed(tape, place, after) for place, after in zip(places, afters, strict=True)}
-            text = f"left out up to {situation.where(afters[0])}, in every turn"
+            text = f"left out up to {situation.where(afters[0])}, in every iteration"
             yield Replacement("normalization_term", f"{where} is by hand {text}", rules)
 
 

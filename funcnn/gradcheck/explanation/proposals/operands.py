@@ -170,7 +170,7 @@ def _before_moves(tape, number) -> int | None:
 
 
 def propose_operands_of_lines(situation: Situation) -> Iterator[Proposal]:
-    """Yield the products by a line of code together, with the values by another line, of the same or the next turn."""
+    """Yield the products by a line of code together, with another line's values, of the same or the next iteration."""
     tape, roles = situation.tape, dict[tuple, list[int]]()
     for step in tape.steps:
         where = location(step.origin)

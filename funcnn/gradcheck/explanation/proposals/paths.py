@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from funcnn.gradcheck.explanation.activations import descendants
+from funcnn.gradcheck.explanation.iterations import change_parts
 from funcnn.gradcheck.explanation.leaf import Diagnosis
 from funcnn.gradcheck.explanation.location import describe_operation, location
 from funcnn.gradcheck.explanation.numbers import format_factor
@@ -14,7 +15,6 @@ from funcnn.gradcheck.explanation.proposals.reductions import is_read
 from funcnn.gradcheck.explanation.search import Change, Known, Multiple, Proposal, Regression, Replacement
 from funcnn.gradcheck.explanation.situation import LAYERS, Situation
 from funcnn.gradcheck.explanation.tape import Edge, Rule
-from funcnn.gradcheck.explanation.turns import change_parts
 from funcnn.gradcheck.report import Cause
 
 _MOVES = {"reshape", "squeeze", "expand_dims", "broadcast_in_dim", "transpose", "convert_element_type", "copy"}
@@ -275,28 +275,30 @@ def propose_ignored_stops(situation: Situation) -> Iterator[Proposal]:
 
 
 def propose_moved_stops(situation: Situation) -> Iterator[Proposal]:
-    """Yield the stops of a loop in other turns than those of the loss."""
+    """Yield the stops of a loop in other iterations than those of the loss."""
     tape = situation.tape_without_stops
     if tape is None:
         return
     inner = Situation(tape, situation.problem, situation.target)
     stopped = {step.outputs[0] for step in tape.steps if step.name == "stop_gradient"}
     chains: dict[tuple[int, tuple[int, ...]], list[list[Edge]]] = {}
-    for group in inner.turns.uses:
-        turns = tuple(number for number, edge in enumerate(group) if edge.source in stopped)
-        if turns and len({edge.source for edge in group}) == len(group):
-            chains.setdefault((len(group), turns), []).append(group)
-    for (count, turns), groups in chains.items():
+    for group in inner.iterations.uses:
+        iterations = tuple(number for number, edge in enumerate(group) if edge.source in stopped)
+        if iterations and len({edge.source for edge in group}) == len(group):
+            chains.setdefault((len(group), iterations), []).append(group)
+    for (count, iterations), groups in chains.items():
         for move in (1, -1):
-            moved = {turn + move for turn in turns} & set(range(count))
-            edges = [group[turn] for group in groups for turn in moved]
+            moved = {iteration + move for iteration in iterations} & set(range(count))
+            edges = [group[iteration] for group in groups for iteration in moved]
             if not edges:
                 continue
             wrong = tape.wrong_gradient(change_parts(tape, edges, lambda number, d: None))
-            words = f"{describe_operation(groups[0][0].step)}, in turn {', '.join(str(turn + 1) for turn in turns)}"
+            places = ", ".join(str(iteration + 1) for iteration in iterations)
+            where = f"in iteration{'s' * (len(iterations) > 1)} {places}"
+            words = f"{describe_operation(groups[0][0].step)}, {where}; by hand an iteration"
             yield Known(
                 "stop_gradient",
-                f"the loss stops the gradient before {words}; by hand a turn {'later' if move > 0 else 'earlier'}",
+                f"the loss stops the gradient before {words} {'later' if move > 0 else 'earlier'}",
                 [new - old for new, old in zip(wrong, situation.tape.right_gradient, strict=True)],
             )
 

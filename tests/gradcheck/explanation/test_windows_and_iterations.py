@@ -30,10 +30,10 @@ def windows_gradient(read=2, put=2, combine="add"):
     def gradient(p, x):
         h = jnp.tanh(x * p["s"])
         dh, dk = jnp.zeros_like(h), 0.0
-        for turn, start in enumerate(STARTS):
+        for iteration, start in enumerate(STARTS):
             d = 3 * (h[:, start : start + 3] @ p["k"]) ** 2
-            dk = dk + h[:, read * turn : read * turn + 3].T @ d
-            dh = getattr(dh.at[:, put * turn : put * turn + 3], combine)(d @ p["k"].T)
+            dk = dk + h[:, read * iteration : read * iteration + 3].T @ d
+            dh = getattr(dh.at[:, put * iteration : put * iteration + 3], combine)(d @ p["k"].T)
         return {"s": (dh * (1 - h**2) * x).sum(axis=0), "k": dk}
 
     return gradient
@@ -240,13 +240,15 @@ THOROUGH = {"marks": pytest.mark.thorough}
             *("cell", {"weights": lambda z: (z, 1 - z)}, "wrong_operand", "are exchanged by hand"), **THOROUGH
         ),
         pytest.param("cell", {"update": lambda d, z: d}, "activation_derivative", "left out in part 1", **THOROUGH),
-        pytest.param("cell", {"sign": -1}, "scaled_path", "with the other sign by hand, in every turn", **THOROUGH),
+        pytest.param(
+            "cell", {"sign": -1}, "scaled_path", "with the other sign by hand, in every iteration", **THOROUGH
+        ),
         pytest.param(
             *("cell", {"given": lambda d: jnp.zeros((4, *d.shape)).at[-2].set(d)}, "shifted", "put into entry 2"),
             **THOROUGH,
         ),
         pytest.param(
-            *("cell", {"inputs": lambda x: x[::-1]}, "wrong_operand", "of the turns in reversed order"), **THOROUGH
+            *("cell", {"inputs": lambda x: x[::-1]}, "wrong_operand", "of the iterations in reversed order"), **THOROUGH
         ),
         pytest.param(*("filtered", {"times": 1.1}, "wrong_operand", "computes as"), **THOROUGH),
     ],

@@ -1,4 +1,4 @@
-"""The turns of a loop: what the same code computes each time, in a loop of Python or in a scan."""
+"""The iterations of a loop: what the same code computes each time, in a loop of Python or in a scan."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -8,14 +8,14 @@ import numpy as np
 from funcnn.gradcheck.explanation.location import call_stack
 from funcnn.gradcheck.explanation.tape import Edge, Rule, Step, Tape
 
-MOST_TURNS = 64
+MOST_ITERATIONS = 64
 
 
-class Turns:
+class Iterations:
     """The steps, the uses and the values of a loss, grouped by the code that they come from.
 
     Attributes:
-        uses: groups of uses of values, one of each turn, in the order of the loss.
+        uses: groups of uses of values, one of each iteration, in the order of the loss.
         values: groups of values of one shape likewise, and what each group of uses reads beside its own value.
     """
 
@@ -37,7 +37,7 @@ class Turns:
         for edge in self._edges:
             if len(edge.step.outputs) == 1:
                 found.setdefault((self._code(edge.step), edge.place, edge.part.shape), []).append(edge)
-        return [group for key, group in found.items() if 1 < len(group) <= MOST_TURNS and len(key[0]) > 2]
+        return [group for key, group in found.items() if 1 < len(group) <= MOST_ITERATIONS and len(key[0]) > 2]
 
     def _group_values(self) -> list[tuple[int, ...]]:
         tape, found = self._tape, dict[tuple, list[int]]()
@@ -46,13 +46,13 @@ class Turns:
                 value = tape.values[output]
                 if isinstance(value, np.ndarray) and value.ndim and value.dtype.kind == "f":
                     found.setdefault((self._code(step), place, value.shape), []).append(output)
-        groups = [tuple(group) for group in found.values() if 1 < len(group) <= MOST_TURNS + 1]
+        groups = [tuple(group) for group in found.values() if 1 < len(group) <= MOST_ITERATIONS + 1]
         read = [tuple(_beside(edge) for edge in group) for group in self.uses if len(group[0].step.inputs) == 2]
         return list(dict.fromkeys([*groups, *(group for group in read if len(set(group)) > 1)]))
 
     def rows(self, own: Sequence[int]) -> Iterator[tuple[str, bool, list[np.ndarray]]]:
-        """Yield what may stand in the place of a value of each turn: words, whether it is the same value of another
-        turn, and the arrays. Values by other code come first, then those of turns beside.
+        """Yield what may stand in the place of a value of each iteration: words, whether it is the same value of
+        another iteration, and the arrays. Values by other code come first, then those of the iterations beside.
         """
         tape, count = self._tape, len(own)
         shape = np.shape(tape.values[own[0]])
@@ -72,12 +72,12 @@ class Turns:
         arrays = [tape.values[number] for number in own]
         nothing = np.zeros_like(arrays[0])
         for end, words in ((None, ""), (nothing, ", and 0 at the end")):
-            yield f"{name} of the next turn{words}", True, [*arrays[1:], arrays[-1] if end is None else end]
-            yield f"{name} of the turn before{words}", True, [arrays[0] if end is None else end, *arrays[:-1]]
-        yield f"{name} of the next turn, around the end", True, [*arrays[1:], arrays[0]]
-        yield f"{name} of the turn before, around the end", True, [arrays[-1], *arrays[:-1]]
+            yield f"{name} of the next iteration{words}", True, [*arrays[1:], arrays[-1] if end is None else end]
+            yield f"{name} of the iteration before{words}", True, [arrays[0] if end is None else end, *arrays[:-1]]
+        yield f"{name} of the next iteration, around the end", True, [*arrays[1:], arrays[0]]
+        yield f"{name} of the iteration before, around the end", True, [arrays[-1], *arrays[:-1]]
         if count > 2:
-            yield f"{name} of the turns in reversed order", False, arrays[::-1]
+            yield f"{name} of the iterations in reversed order", False, arrays[::-1]
 
 
 def _beside(edge: Edge) -> int:
@@ -86,10 +86,10 @@ def _beside(edge: Edge) -> int:
 
 
 def _move(own, chosen) -> str:
-    """Return the turn of which some values are those of another group; empty if they are others."""
+    """Return the iteration of which some values are those of another group; empty if they are others."""
     if tuple(own[1:]) == tuple(chosen[:-1]):
-        return "next turn"
-    return "turn before" if tuple(own[:-1]) == tuple(chosen[1:]) else ""
+        return "next iteration"
+    return "iteration before" if tuple(own[:-1]) == tuple(chosen[1:]) else ""
 
 
 def elementwise(source: int, factor: np.ndarray | float) -> Rule:
