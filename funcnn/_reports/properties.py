@@ -8,8 +8,8 @@ class PropertyReport(NamedTuple):
 
     Fields:
         name: the property.
-        ok: whether it holds; ``None`` if it was not asked, which counts neither for nor against.
-        detail: what differs, or why it was not asked.
+        ok: whether it holds; ``None`` if it was not checked, which counts neither for nor against.
+        detail: what differs, or why it was not checked.
     """
 
     name: str

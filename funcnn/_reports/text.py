@@ -78,7 +78,7 @@ def wrap(text: str, width: int, indent: int = 2) -> str:
 
 
 def property_lines(properties: Sequence[PropertyReport], width: int) -> list[str]:
-    """Return a line for each property, with yes, NO, or – if it was not asked."""
+    """Return a line for each property, with yes, NO, or – if it was not checked."""
     marks = {True: "yes", False: "NO", None: "–"}
     lines = [f"{marks[item.ok]:<3}  {item.name}: {item.detail}" for item in properties]
     return [wrap(line.removesuffix(": "), width, indent=7) for line in lines]

@@ -49,9 +49,9 @@ def check_gradients(
             value})``.
         params: any pytree with floating arrays, JAX's, NumPy's or PyTorch's. Integers, strings and other leaves are
             passed untouched. PyTorch's tensors, here and in ``args``, are tensors for both functions too, in float64;
-            autodiff isn't asked for them, and a gradient of ``None`` is 0.
+            autodiff isn't evaluated for them, and a gradient of ``None`` is 0.
         args: passed on to both.
-        also: what else to ask of the gradient: ``"jit"`` and ``"vmap"`` (the same under them, the latter over a batch
+        also: what else to check of the gradient: ``"jit"`` and ``"vmap"`` (the same under them, the latter over a batch
             of parameters), ``"second_order"`` (its derivative along a random vector, by ``jax.jvp``, against
             autodiff's).
         stability: ``"fail"`` if a gradient is wrong that is right in float64, but loses more than half of the digits of

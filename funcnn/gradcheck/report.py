@@ -90,7 +90,7 @@ same digits.
 """
 
 Verdict: TypeAlias = Literal["agrees", "hand-written wrong", "autodiff wrong", "unstable", "undecided"]
-"""Who is right, by hand, autodiff and the measured slope of the loss.
+"""Which gradient is right, that by hand or autodiff's, by the measured slope of the loss.
 
 ``unstable``: the gradient by hand is right in float64, but loses digits in the caller's own dtype that autodiff keeps.
 ``undecided``: the evidence isn't enough for a verdict; ``reason`` says what is missing.
@@ -135,7 +135,7 @@ class LeafReport(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What a check took: seconds, and how often it asked for a gradient (either) and for the loss."""
+    """What a check took: seconds, and the numbers of evaluations of the gradients and of the loss."""
 
     seconds: float
     gradients: int
@@ -149,12 +149,12 @@ class GradientReport(NamedTuple):
         ok: whether the gradient by hand is right: every leaf, every step and every property.
         leaves: a row for each parameter.
         diagnosis: a short paragraph: what is wrong, where first, what to look at.
-        verdict: who is right; ``reason`` says why.
+        verdict: which gradient is right; ``reason`` says why.
         steps: a row for each intermediate gradient, in backward order: tapped values, or the layers of a model.
-        properties: what else was asked of the gradient.
+        properties: what else was checked of the gradient.
         precision: the dtype in which the values were compared.
         cost: what the check took.
-        no_autodiff: why autodiff was not asked, and the reference is the measured slope; empty if it was.
+        no_autodiff: why autodiff was not evaluated, and the reference is the measured slope; empty if it was.
     """
 
     ok: bool
@@ -234,10 +234,10 @@ def _document(report: GradientReport) -> Document:
 
 
 def _absence(report: GradientReport) -> tuple[str, ...]:
-    """Return why autodiff wasn't asked, if it wasn't."""
+    """Return why autodiff wasn't evaluated, if it wasn't."""
     if not report.no_autodiff:
         return ()
-    return (f"Autodiff was not asked: {report.no_autodiff}. The reference is the measured slope of the loss.",)
+    return (f"Autodiff was not evaluated: {report.no_autodiff}. The reference is the measured slope of the loss.",)
 
 
 def _reference(report: GradientReport) -> str:

@@ -167,7 +167,7 @@ def _words_on_a_wrong_call(function, args) -> Iterator[None]:
 def _without_rules(function, arguments) -> tuple[Callable, str]:
     """Return the function by its own code, what it registered for differentiation taken out.
 
-    The second value says why autodiff must not be asked: in code that can't be traced the rule remains.
+    The second value says why autodiff must not be evaluated: in code that can't be traced the rule remains.
 
     Raises:
         ValueError: the function can be traced and calls no rule.

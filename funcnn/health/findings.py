@@ -57,7 +57,9 @@ def diagnose_health(record: HealthRecord, facts: ModelFacts) -> tuple[Finding, .
             "Make both from the same model: layer_names(model), model_facts(model, batch_size)."
         )
     if not len(record.steps) or not len(record.step_losses):
-        raise ValueError("diagnose_health(record): expected at least one step, got none. Train before you ask.")
+        raise ValueError(
+            "diagnose_health(record): expected at least one step, got none. Call fit with at least one step."
+        )
     curve = loss_curve(record)
     found = tuple(finding for rule in RULES for finding in rule(record, facts, curve))
     if np.size(record.step_losses) < FEWEST:

@@ -34,7 +34,7 @@ def check_optimizer(candidate: Any, reference: Any, params: PyTree) -> Optimizer
     replaced by their first rows and columns. Updates are compared in float64 whatever JAX's configuration is. Where
     they agree, they are also compared in the dtypes of the parameters, where updates and state have to keep their
     dtypes, and in float32 and bfloat16. A dtype that no parameter has decides nothing: where the candidate raises in
-    it, returns another dtype or loses digits, the report lists it as not asked, with the reason. The caller's
+    it, returns another dtype or loses digits, the report lists it as not checked, with the reason. The caller's
     configuration is restored afterwards.
 
     Where the updates differ, the reference is identified: its state and its updates on simple gradients determine a
@@ -193,7 +193,7 @@ def _identify_reference(evaluation: Evaluation) -> UpdateRule | None:
 def _summary(rows, properties, diagnosis, rule) -> str:
     if diagnosis is None:
         omitted = [item.name for item in properties if item.ok is None]
-        suffix = f" Not asked: {'; '.join(omitted)}." if omitted else ""
+        suffix = f" Not checked: {'; '.join(omitted)}." if omitted else ""
         return f"The candidate's updates are the reference's: all {len(rows)} rows agree.{suffix}"
     wrong = [row for row in rows if not row.ok]
     lines = []

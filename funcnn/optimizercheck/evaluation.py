@@ -120,7 +120,7 @@ class Examination(NamedTuple):
 def select_problem(
     optimizers: tuple[CheckedOptimizer, CheckedOptimizer], params: PyTree
 ) -> tuple[tuple[CheckedOptimizer, CheckedOptimizer], Problem, tuple[PropertyReport, ...]]:
-    """Return the optimizers with the dtypes of the main comparison, the sequences, and what is not asked.
+    """Return the optimizers with the dtypes of the main comparison, the sequences, and what is not checked.
 
     Extra leaves are added where both optimizers accept another tree. An optimizer that raises in float64 is compared in
     the dtypes of the parameters.
@@ -133,13 +133,13 @@ def select_problem(
         if reason and own.dtype_name != "float64":
             optimizer = optimizer._replace(dtype=None)
             refusal = _refusal(optimizer, extended)
-            properties.append(_not_asked("float64", f"the {optimizer.role} doesn't run in it ({reason})", own))
+            properties.append(_not_checked("float64", f"the {optimizer.role} doesn't run in it ({reason})", own))
         selected.append(optimizer)
         refusals += [f"the {optimizer.role} accepts no tree but yours ({refusal})"] if refusal else []
     if selected[1].dtype is None:
         selected[0] = selected[0]._replace(dtype=None)
     if refusals:
-        detail = f"not asked, because {refusals[0]}"
+        detail = f"not checked, because {refusals[0]}"
         properties.append(PropertyReport("a scalar in nested containers", None, detail))
     return (selected[0], selected[1]), own if refusals else extended, tuple(properties)
 
@@ -147,7 +147,7 @@ def select_problem(
 def examine(optimizers: tuple[CheckedOptimizer, CheckedOptimizer], problem: Problem, has_rate: bool) -> Examination:
     """Compare both optimizers in float64, in the dtypes of the parameters, and in other dtypes.
 
-    Differences in float64 and in the dtypes of the parameters count. Those in other dtypes are reported as not asked.
+    Differences in float64 and in the dtypes of the parameters count. Those in other dtypes are reported as not checked.
 
     Args:
         optimizers, problem: what ``select_problem`` returns.
@@ -161,7 +161,7 @@ def examine(optimizers: tuple[CheckedOptimizer, CheckedOptimizer], problem: Prob
         if reason:
             optimizers = optimizers[0]._replace(dtype=None), optimizers[1]
             evaluation, properties = _evaluate(optimizers, problem, has_rate)
-            properties += (_not_asked("float64", reason, problem),)
+            properties += (_not_checked("float64", reason, problem),)
             rows = evaluation.rows()
         elif evaluation.is_close:
             rows += (given.worst_row(),)
@@ -171,7 +171,7 @@ def examine(optimizers: tuple[CheckedOptimizer, CheckedOptimizer], problem: Prob
     others = tuple(dtype for dtype in OTHER_DTYPES if jnp.dtype(dtype).name != problem.dtype_name)
     if not all(row.ok for row in rows):
         names = " and ".join(jnp.dtype(dtype).name for dtype in others)
-        detail = f"not asked, because the updates differ in {evaluation.dtype_name}"
+        detail = f"not checked, because the updates differ in {evaluation.dtype_name}"
         return Examination(evaluation, rows, (*properties, PropertyReport(names, None, detail)))
     for dtype in others:
         found = _evaluate_in_another_dtype(optimizers, problem, dtype, evaluation.is_pure)
@@ -196,10 +196,10 @@ def _evaluate(optimizers, problem, has_rate) -> tuple[Evaluation, tuple[Property
             role = _keeps_rate_in_state(*parts)
             if role:
                 del parts[1]
-                detail = f"not asked, because the {role} keeps the rate in its state; a schedule was compared"
+                detail = f"not checked, because the {role} keeps the rate in its state; a schedule was compared"
                 properties = [PropertyReport("a reduced learning rate with the state kept", None, detail)]
     else:
-        detail = "not asked, because both are built already; to check it pass optax.adam, not optax.adam(1e-3)"
+        detail = "not checked, because both are built already; to check it pass optax.adam, not optax.adam(1e-3)"
         properties = [PropertyReport("a changing learning rate", None, detail)]
     evaluation = _concatenate(parts)
     properties.append(_dtype_property(evaluation))
@@ -246,21 +246,21 @@ def _evaluate_part(optimizers, problem, dtype, *rates, is_pure=(False, False)) -
 
 
 def _evaluate_in_another_dtype(optimizers, problem, dtype, is_pure) -> SequenceReport | PropertyReport:
-    """Return a row for a dtype that no parameter has, or the reason why it is not asked."""
+    """Return a row for a dtype that no parameter has, or the reason why it is not checked."""
     name = jnp.dtype(dtype).name
     try:
         part = _evaluate_part(optimizers, problem.round_to(dtype), dtype, _RATE, is_pure=is_pure)
     except ValueError as error:
         role = "candidate" if str(error).startswith(optimizers[0].name) else "reference"
-        return _not_asked(name, f"the {role} doesn't run in it ({error_summary(error.__cause__ or error)})", problem)
+        return _not_checked(name, f"the {role} doesn't run in it ({error_summary(error.__cause__ or error)})", problem)
     if part.changes:
-        return _not_asked(name, f"the candidate doesn't keep it ({part.changes[0]})", problem)
+        return _not_checked(name, f"the candidate doesn't keep it ({part.changes[0]})", problem)
     row = part.worst_row()
     if row.ok:
         return row
     candidate, reference = format_updates(row)
     differs = f"the candidate differs in it ({candidate}, where the reference has {reference})"
-    return _not_asked(name, differs, problem)
+    return _not_checked(name, differs, problem)
 
 
 def _lost_digits(evaluation) -> tuple[SequenceReport, ...]:
@@ -293,12 +293,12 @@ def _dtype_property(evaluation) -> PropertyReport:
     """Report whether updates and state keep the dtype. This counts only in the dtypes of the parameters."""
     name = f"dtypes of updates and state, in {evaluation.dtype_name}"
     if evaluation.changes and evaluation.dtype_name != evaluation.problem.dtype_name:
-        return _not_asked(name, f"the candidate doesn't keep it ({evaluation.changes[0]})", evaluation.problem)
+        return _not_checked(name, f"the candidate doesn't keep it ({evaluation.changes[0]})", evaluation.problem)
     return PropertyReport(name, not evaluation.changes, "; ".join(evaluation.changes))
 
 
-def _not_asked(name, reason, problem) -> PropertyReport:
-    return PropertyReport(name, None, f"not asked, because {reason}; your parameters are {problem.dtype_name}")
+def _not_checked(name, reason, problem) -> PropertyReport:
+    return PropertyReport(name, None, f"not checked, because {reason}; your parameters are {problem.dtype_name}")
 
 
 def _precision(dtype):
@@ -340,7 +340,7 @@ def _unsupported_schedule(optimizer, problem) -> PropertyReport | None:
         why = _refusal(optimizer, problem, _schedule)
     except ValueError as error:
         why = error_summary(error)
-    detail = f"not asked, because the {optimizer.role} accepts none ({why}); the rate was reduced halfway"
+    detail = f"not checked, because the {optimizer.role} accepts none ({why}); the rate was reduced halfway"
     return PropertyReport("a schedule of the learning rate", None, detail) if why else None
 
 

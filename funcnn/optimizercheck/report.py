@@ -118,7 +118,7 @@ class OptimizerReport(NamedTuple):
 
     Fields:
         ok: whether the candidate agrees with the reference on every sequence and has every property. Properties that
-            are not asked, whose own ``ok`` is ``None``, count neither for nor against.
+            are not checked, whose own ``ok`` is ``None``, count neither for nor against.
         sequences: a row for each gradient sequence, in float64 where the candidate runs in it, and one for each other
             dtype in which the optimizers are compared.
         cause: the cause of the difference; ``None`` if there is none.

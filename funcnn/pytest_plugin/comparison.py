@@ -1,8 +1,8 @@
 """The check of a rule in the dtype of its arguments, beside the digits that a sound implementation has in that dtype.
 
 The reference's gradient is computed in float64, exactly and with the result of every operation rounded to the narrowest
-dtype of the arguments. The second is a witness: it has the digits that an implementation can have that rounds every
-intermediate value. A rule may have an error of a few times the witness's.
+dtype of the arguments. The second is the rounded reference: it has the digits that an implementation can have that
+rounds every intermediate value. A rule may have an error of a few times the rounded reference's.
 """
 
 import math
@@ -24,8 +24,8 @@ from funcnn.gradcheck.engine.pullbacks import Arguments
 from funcnn.gradcheck.explanation.numbers import best_factor, format_factor
 from funcnn.gradcheck.report import Cause, LeafReport
 
-_WITNESSES = 4.0
-"""How many times the witness's error a rule may have."""
+_ROUNDED_ERRORS = 4.0
+"""How many times the rounded reference's error a rule may have."""
 
 _LEAST_POWER = 0.75  # of ε, the share of a leaf's largest entry that counts as rounding in any case
 
@@ -54,7 +54,7 @@ class Outcome(NamedTuple):
         detail: the digits, the difference, or the error.
         leaves: a row for each gradient at its worst cotangent; empty if there are no values.
         digits: the decimal digits of the worst gradient.
-        sound: the digits of the witness there.
+        sound: the digits of the rounded reference there.
         cause: what is wrong, as far as the values of this case show it.
     """
 
@@ -161,7 +161,7 @@ def _by_rule(rule: Rule, arguments: Arguments, cotangents, cotangent_dtype: str)
 
 
 def _references(rule: Rule, arguments: Arguments, cotangents) -> tuple[dict[str, tuple], dict[str, tuple]]:
-    """Return the reference's output and gradients for each cotangent, exact and by the witness."""
+    """Return the reference's output and gradients for each cotangent, exact and rounded."""
     narrowest = max((leaf.dtype for leaf in jax.tree.leaves(arguments.floating)), key=lambda dtype: _epsilon(dtype))
     with enable_x64(True), allow_promotion():
         wide, whole = widen(arguments.floating), widen(arguments.whole)
@@ -264,7 +264,7 @@ def _badness(row: LeafReport) -> float:
 def _row(
     path: str, dtype: Any, narrowest: float, largest: float, found, exact, rounded
 ) -> tuple[LeafReport, float, float]:
-    """Return the row of one array, and its digits and the witness's; ``largest`` is the scale of its rounding."""
+    """Return the row of one array, its digits and the rounded reference's; ``largest`` is the scale of its rounding."""
     epsilon = max(_epsilon(dtype), narrowest)
     if found.shape != exact.shape:
         detail = f"has the shape {found.shape}, the reference's {exact.shape}"
@@ -272,8 +272,8 @@ def _row(
                 0.0, math.nan)  # fmt: skip
     known = np.isfinite(exact)
     scale = max_abs(exact)
-    witness = float(np.max(distances(rounded, exact), initial=0.0, where=known & np.isfinite(rounded)))
-    tolerance = max(_WITNESSES * (witness + epsilon / 2 * largest), epsilon**_LEAST_POWER * scale)
+    rounded_error = float(np.max(distances(rounded, exact), initial=0.0, where=known & np.isfinite(rounded)))
+    tolerance = max(_ROUNDED_ERRORS * (rounded_error + epsilon / 2 * largest), epsilon**_LEAST_POWER * scale)
     gaps = np.where(known, distances(found, exact), 0.0)
     gaps = np.where(known & ~np.isfinite(found) & np.isfinite(rounded), np.inf, np.where(np.isnan(gaps), 0.0, gaps))
     gap = float(np.max(gaps, initial=0.0))
@@ -287,7 +287,7 @@ def _row(
         "a few times the error of rounding every intermediate value", place, by_hand, by_reference,
     )  # fmt: skip
     most = -math.log10(epsilon)
-    return row, _digits(gap, largest, most), _digits(max(witness, epsilon / 2 * largest), largest, most)
+    return row, _digits(gap, largest, most), _digits(max(rounded_error, epsilon / 2 * largest), largest, most)
 
 
 def _number(array: np.ndarray, place: tuple[int, ...]) -> float | complex:

@@ -45,7 +45,7 @@ def test_losses_in_numpy_are_checked_by_measured_slopes():
     labels = np.arange(8) % 2
     report = fnn.check_gradients(course_loss, course_gradient(2), WEIGHTS, X, labels, 0.1)
     assert (report.ok, report.verdict) == (True, "agrees"), str(report)
-    assert "Autodiff was not asked" in str(report)
+    assert "Autodiff was not evaluated" in str(report)
     assert [leaf.dtype for leaf in report.leaves] == ["float64", "float64"]
     report = fnn.check_gradients(course_loss, course_gradient(1), WEIGHTS, X, labels, 0.1)
     assert report.verdict == "hand-written wrong"

@@ -15,7 +15,7 @@ pytestmark = [
 ]
 
 
-def test_a_property_that_the_function_lacks_is_not_asked_of_its_rule():
+def test_a_property_that_the_function_lacks_is_not_checked_of_its_rule():
     @jax.custom_vjp
     def sine(x):
         return jax.pure_callback(lambda x: np.sin(x), jax.ShapeDtypeStruct(x.shape, x.dtype), x)
@@ -25,7 +25,7 @@ def test_a_property_that_the_function_lacks_is_not_asked_of_its_rule():
     assert report.ok, str(report)
     under_vmap = next(entry for entry in report.properties if entry.name == "under vmap")
     assert under_vmap.ok is None
-    assert "not asked" in under_vmap.detail
+    assert "not checked" in under_vmap.detail
     report = fnn.check_gradients(lambda w: sine(w).sum(), jnp.cos, jnp.ones(3), also=("vmap",))
     assert report.ok, str(report)
 

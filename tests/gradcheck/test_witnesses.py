@@ -1,4 +1,4 @@
-"""Who is right: kinks, wrong rules in the loss, NaN in autodiff, rounding, and the caller's own dtype."""
+"""Which gradient is right: kinks, wrong rules in the loss, NaN in autodiff, rounding, and the caller's own dtype."""
 
 import jax
 import jax.numpy as jnp

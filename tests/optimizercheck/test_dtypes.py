@@ -1,4 +1,4 @@
-"""The dtypes of the parameters decide; dtypes that no parameter has are reported as not asked where they differ."""
+"""The dtypes of the parameters decide; dtypes that no parameter has are reported as not checked where they differ."""
 
 import re
 
@@ -58,7 +58,7 @@ PROMOTED = momentum(state_dtype=FLOAT32, update_dtype=FLOAT32)
 INJECTED = optax.inject_hyperparams(optax.adam)(learning_rate=RATE)
 ADAM = optax.adam(RATE)
 
-# name: candidate, reference, the dtype of the parameters, the dtypes that are not asked with the reason.
+# name: candidate, reference, the dtype of the parameters, the dtypes that are not checked with the reason.
 RIGHT = {
     "promotes everything to float32": (
         PROMOTED, MOMENTUM, FLOAT32,
@@ -111,7 +111,7 @@ WRONG = {
 }  # fmt: skip
 
 
-def not_asked(report):
+def not_checked(report):
     return {
         item.name.rsplit(" ", 1)[-1]: item.detail
         for item in report.properties
@@ -120,14 +120,14 @@ def not_asked(report):
 
 
 @pytest.mark.parametrize(("candidate", "reference", "dtype", "reasons"), RIGHT.values(), ids=RIGHT)
-def test_other_dtypes_are_not_asked(candidate, reference, dtype, reasons):
+def test_other_dtypes_are_not_checked(candidate, reference, dtype, reasons):
     report = check_optimizer(candidate, reference, params(dtype))
     assert report.ok, report.to_text()
     assert report.cause is None
-    found = not_asked(report)
+    found = not_checked(report)
     assert set(found) == set(reasons), found
     for name, words in reasons.items():
-        assert found[name].startswith("not asked, because the candidate")
+        assert found[name].startswith("not checked, because the candidate")
         assert found[name].endswith(f"your parameters are {dtype.name}")
         assert re.search(words, found[name]), found[name]
     compared = {row.name.rsplit(" ", 1)[-1] for row in report.sequences if ", in " in row.name}
@@ -141,11 +141,11 @@ def test_the_dtype_of_the_parameters_decides(candidate, reference, dtype, cause)
     assert (report.ok, report.cause) == (False, cause), report.to_text()
 
 
-def test_not_asked_is_not_shown_as_passed():
+def test_not_checked_is_not_shown_as_passed():
     text = check_optimizer(PROMOTED, MOMENTUM, params(FLOAT32)).to_text()
-    assert "–    bfloat16: not asked, because" in text
+    assert "–    bfloat16: not checked, because" in text
     assert "yes  bfloat16" not in text
-    assert "Not asked: " in text
+    assert "Not checked: " in text
 
 
 def test_float64_is_judged_where_it_is_given():
@@ -153,7 +153,7 @@ def test_float64_is_judged_where_it_is_given():
         assert check_optimizer(PROMOTED, MOMENTUM, params(FLOAT64)).cause == "dtype"
         report = check_optimizer(momentum_that_refuses(BFLOAT16, FLOAT32), MOMENTUM, params(FLOAT64))
     assert report.ok, report.to_text()
-    assert set(not_asked(report)) == {"float32", "bfloat16"}
+    assert set(not_checked(report)) == {"float32", "bfloat16"}
 
 
 def test_parameters_in_float64_lose_no_digits_to_bfloat16():
@@ -182,7 +182,7 @@ def test_a_reference_that_refuses_float64_is_compared_in_the_dtype_of_the_parame
     reference = momentum_that_refuses(FLOAT64)
     report = check_optimizer(momentum(), reference, params(FLOAT32))
     assert report.ok, report.to_text()
-    assert "the reference doesn't run in it" in not_asked(report)["float64"]
+    assert "the reference doesn't run in it" in not_checked(report)["float64"]
     wrong = momentum(lambda v, g: 0.8 * v + g)
     assert not check_optimizer(wrong, reference, params(FLOAT32)).ok
 
@@ -197,7 +197,7 @@ def test_a_rate_in_the_state_is_compared_under_a_schedule_alone():
     assert report.ok, report.to_text()
     [reduced] = [item for item in report.properties if item.name.startswith("a reduced learning rate")]
     assert reduced.ok is None
-    assert reduced.detail == "not asked, because the candidate keeps the rate in its state; a schedule was compared"
+    assert reduced.detail == "not checked, because the candidate keeps the rate in its state; a schedule was compared"
     doubled = optax.inject_hyperparams(lambda rate: optax.sgd(2 * rate, momentum=0.9))
     assert not check_optimizer(lambda rate: doubled(rate=rate), momentum_of, params(FLOAT32)).ok
 

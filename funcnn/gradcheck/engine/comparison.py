@@ -61,10 +61,10 @@ def noise_tolerances(comparison: Comparison, pairs: list[Pair]) -> list[Toleranc
     autodiff, by_hand = comparison.programs.autodiff, comparison.programs.by_hand
     floors = [0.0] * len(pairs)
     origin = "16 × the rounding measured in the leaf"
-    asked = {0: by_hand, 1: autodiff}  # autodiff's program returns the loss first
+    programs = {0: by_hand, 1: autodiff}  # autodiff's program returns the loss first
     known = {
         skipped: program
-        for skipped, program in asked.items()
+        for skipped, program in programs.items()
         if program is not None and not coarser_dtypes(program, comparison.spacing)
     }
     for skipped, noise in zip(known, rounding_noise(list(known.values()), params), strict=True):

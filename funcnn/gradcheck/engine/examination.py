@@ -66,7 +66,7 @@ def examine(
         more_properties: properties of the public check, evaluated in the precision of the comparison.
         more_steps: rows for intermediate gradients, likewise.
         stability: ``"fail"`` if a gradient that loses most of its digits in the caller's dtype is wrong.
-        no_autodiff: why autodiff must not be asked; empty if it may be.
+        no_autodiff: why autodiff must not be evaluated; empty if it may be.
 
     Returns:
         The report.
@@ -95,7 +95,7 @@ def examine(
 
 
 class _Checks(NamedTuple):
-    """What is asked of a gradient besides its values, as in ``examine``; ``can_tap`` if values may be tapped."""
+    """What is checked of a gradient besides its values, as in ``examine``; ``can_tap`` if values may be tapped."""
 
     also: Sequence[Property]
     more_properties: Callable[[Comparison], Sequence[PropertyReport]]

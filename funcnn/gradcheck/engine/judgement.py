@@ -125,8 +125,8 @@ def _decide_beside_rules(
 ) -> tuple[list[LeafReport], Decision, list[OtherRule]]:
     """Return the rows and the verdict, and the rules in the loss that may be meant to differ from its derivative."""
     decided, decision = _decide(comparison, pairs, list(rows), kinks, reference)
-    is_asked = decision.blamed or decision.verdict in ("undecided", "autodiff wrong")
-    rules = find_other_rules(comparison) if is_asked and comparison.by_autodiff is not None else []
+    is_needed = decision.blamed or decision.verdict in ("undecided", "autodiff wrong")
+    rules = find_other_rules(comparison) if is_needed and comparison.by_autodiff is not None else []
     if not rules:
         return decided, decision, []
     if not all(rule.fact for rule in rules):

@@ -1,4 +1,4 @@
-"""The measured reference, where autodiff can't be asked: the slope of the loss by each entry, with its uncertainty."""
+"""The measured reference, where autodiff can't be evaluated: the loss's slope by each entry, with its uncertainty."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -34,7 +34,7 @@ class Reference(NamedTuple):
 
 
 def reference_of(comparison: Comparison) -> Reference:
-    """Return autodiff's gradient, or, where autodiff wasn't asked, the measured one."""
+    """Return autodiff's gradient, or, where autodiff wasn't evaluated, the measured one."""
     if comparison.by_autodiff is not None:
         return Reference([as_float64(leaf) for leaf in jax.tree.leaves(comparison.by_autodiff)])
     return _measure(comparison)

@@ -92,8 +92,8 @@ class Comparison(NamedTuple):
 
     Fields:
         gradients: the loss and its hand-written gradient.
-        by_autodiff: autodiff's gradient; ``None`` if it wasn't asked.
-        no_autodiff: why autodiff wasn't asked; empty if it was.
+        by_autodiff: autodiff's gradient; ``None`` if it wasn't evaluated.
+        no_autodiff: why autodiff wasn't evaluated; empty if it was.
         programs: in the precision of the comparison.
         traced: the hand-written gradient by its program, beside ``gradients.by_hand`` by the caller's function;
             ``None`` if there is one of the two only.
@@ -156,7 +156,7 @@ def double_precision(own: Gradients, *, is_pure: bool = True, no_autodiff: str =
     Args:
         own: the loss and the hand-written gradient in the caller's own precision.
         is_pure: whether the gradient may be traced. One that stores values between its calls would store tracers.
-        no_autodiff: why autodiff must not be asked; empty if it may be.
+        no_autodiff: why autodiff must not be evaluated; empty if it may be.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(allow_promotion())
@@ -268,12 +268,12 @@ def _cast_like(leaf, own):
 
 def _evaluate(programs, params) -> tuple[PyTree | None, PyTree | None]:
     """Return the hand-written gradient, and value and gradient by autodiff, where they have programs."""
-    asked = [program for program in (programs.by_hand, programs.autodiff) if program is not None]
+    known = [program for program in (programs.by_hand, programs.autodiff) if program is not None]
     try:
-        values = evaluate_programs(asked, _leaves(params))
+        values = evaluate_programs(known, _leaves(params))
     except Exception:  # a callback's own error
         return None, None
-    trees = [jax.tree.unflatten(program.structure, value) for program, value in zip(asked, values, strict=True)]
+    trees = [jax.tree.unflatten(program.structure, value) for program, value in zip(known, values, strict=True)]
     ours = trees[0] if programs.by_hand is not None else None
     return ours, trees[-1] if programs.autodiff is not None else None
 

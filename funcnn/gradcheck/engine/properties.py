@@ -53,12 +53,12 @@ def traced_properties(
             )
             found = again if again.ok else found
         reports.append(found)
-    asked = {
+    checks = {
         "jit": lambda: _jit_property(gradients, spacing, rounding),
         "vmap": lambda: _vmap_property(gradients, spacing),
         "second_order": lambda: _second_order_property(gradients, spacing),
     }
-    reports += [asked[word]() for word in also]
+    reports += [checks[word]() for word in also]
     return tuple(reports)
 
 
@@ -100,8 +100,8 @@ def agreement(
     return PropertyReport(name, True, "")
 
 
-def not_asked(name: str, forward: Callable[[], Any]) -> PropertyReport | None:
-    """Return that a property isn't asked of a gradient where the forward function lacks it, and ``None`` otherwise.
+def not_checked(name: str, forward: Callable[[], Any]) -> PropertyReport | None:
+    """Return that a property isn't checked of a gradient where the forward function lacks it, and ``None`` otherwise.
 
     Args:
         name: the property.
@@ -110,13 +110,13 @@ def not_asked(name: str, forward: Callable[[], Any]) -> PropertyReport | None:
     try:
         jax.eval_shape(forward)
     except Exception as error:  # whatever JAX or the caller's function raises
-        return PropertyReport(name, None, f"not asked: the function itself fails there ({type(error).__name__})")
+        return PropertyReport(name, None, f"not checked: the function itself fails there ({type(error).__name__})")
     return None
 
 
 def _jit_property(gradients, spacing, rounding) -> PropertyReport:
     name = "under jit"
-    return not_asked(name, lambda: gradients.loss(_traced(gradients.params))) or agreement(
+    return not_checked(name, lambda: gradients.loss(_traced(gradients.params))) or agreement(
         name, lambda: jax.jit(gradients.gradient)(gradients.params), gradients.by_hand, spacing, rounding
     )
 
@@ -130,7 +130,7 @@ def _vmap_property(gradients, spacing) -> PropertyReport:
     name, moved = "under vmap", jax.tree.map(lambda leaf: leaf * 1.25, gradients.params)
     both = jax.tree.map(lambda *leaves: jnp.stack(leaves), gradients.params, moved)
     expected = jax.tree.map(lambda *leaves: jnp.stack(leaves), gradients.by_hand, gradients.gradient(moved))
-    return not_asked(name, lambda: jax.vmap(gradients.loss)(both)) or agreement(
+    return not_checked(name, lambda: jax.vmap(gradients.loss)(both)) or agreement(
         name, lambda: jax.vmap(gradients.gradient)(both), expected, spacing
     )
 
@@ -143,7 +143,7 @@ def _second_order_property(gradients, spacing) -> PropertyReport:
     def product(gradient):
         return jax.jvp(gradient, (gradients.params,), (vector,))[1]
 
-    return not_asked(name, lambda: product(jax.grad(gradients.loss))) or agreement(
+    return not_checked(name, lambda: product(jax.grad(gradients.loss))) or agreement(
         name, lambda: product(gradients.gradient), product(jax.grad(gradients.loss)), spacing
     )
 

@@ -18,7 +18,7 @@ from funcnn._tree_checks import describe_tree, same_structure
 from funcnn.gradcheck.engine.examination import examine
 from funcnn.gradcheck.engine.functions import check_arguments
 from funcnn.gradcheck.engine.precision import Comparison
-from funcnn.gradcheck.engine.properties import agreement, linearity, not_asked
+from funcnn.gradcheck.engine.properties import agreement, linearity, not_checked
 from funcnn.gradcheck.engine.surrogates import SURROGATE
 from funcnn.gradcheck.report import GradientReport, PropertyReport
 
@@ -64,7 +64,7 @@ class Question(NamedTuple):
         if not any(jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in jax.tree.leaves(shapes)):
             raise TypeError(
                 f"{self.name}(function): expected at least one floating output to differentiate, got "
-                f"{describe_tree(shapes)}, none of them floating. Return what a gradient is asked of."
+                f"{describe_tree(shapes)}, none of them floating. Return what is to be differentiated."
             )
         # By NumPy: compiling JAX's draws takes longer than most checks.
         random = np.random.default_rng([0, 0]) if self.key is None else numpy_generator(self.key)
@@ -164,7 +164,7 @@ class Question(NamedTuple):
         return (
             *self.properties(comparison, both),
             agreement("under jit", lambda: both(floating, cotangent)[1], expected, spacing),
-            not_asked("under vmap", lambda: jax.vmap(forward)(jax.tree.map(jnp.asarray, batch)))
+            not_checked("under vmap", lambda: jax.vmap(forward)(jax.tree.map(jnp.asarray, batch)))
             or agreement(
                 "under vmap",
                 lambda: jit_once(jax.vmap(lambda at, dy: self.pulled(at, whole, dy), (0, None)))(batch, cotangent),
@@ -182,7 +182,7 @@ def _stack(first, second):
 
 
 def _one_at_a_time(function, floating, whole, cotangent, expected, spacing):
-    """Each argument and each output alone: JAX tells the rule that the others' tangents or cotangents are zero."""
+    """Each argument and each output alone: JAX passes zeros for the others."""
     leaves, structure = jax.tree.flatten(floating)
 
     def of_leaf(number):
@@ -315,7 +315,7 @@ def _like(tree, like):
 
 
 def _to(output, cotangent):
-    """The cotangent as JAX wants it: in the output's dtypes, and float0 for what isn't floating."""
+    """The cotangent in the form that JAX expects: in the output's dtypes, and float0 for what isn't floating."""
 
     def fitting(y, dy):
         dtype = jnp.result_type(y)

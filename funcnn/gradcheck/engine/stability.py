@@ -151,7 +151,7 @@ def is_unstable(row: LeafReport) -> bool:
 
 
 class _Errors:
-    """The errors of both gradients in the caller's dtype. Autodiff's and the conditioning are computed if asked for."""
+    """The errors of both gradients in the caller's dtype. Autodiff's and the conditioning are computed on demand."""
 
     def __init__(self, own, comparison, pairs):
         self.own, self.comparison, self.pairs = own, comparison, pairs

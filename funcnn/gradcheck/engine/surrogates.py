@@ -51,7 +51,7 @@ def suggest_surrogate(report: GradientReport, comparison: Comparison) -> Gradien
 
 
 def surrogates_of_steps(comparison: Comparison, rows: Sequence[LeafReport], gradients: Sequence) -> list[str]:
-    """Return how to give a surrogate, where autodiff says zero of a wrong leaf, behind ``round`` or ``sign``."""
+    """Return advice on a surrogate, where autodiff's gradient of a wrong leaf is zero, behind ``round`` or ``sign``."""
     steps = sorted(_STEPS & primitive_names(comparison.program.jaxpr)) if comparison.program else []
     if not steps or not any(not row.ok and _is_flat(leaf) for row, leaf in zip(rows, gradients, strict=True)):
         return []

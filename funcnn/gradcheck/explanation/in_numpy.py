@@ -48,7 +48,7 @@ _OF_NUMBERS: dict[str, Callable[..., Any]] = {
 
 
 def run_in_numpy(name: str, parameters: Mapping[str, Any], operands: Sequence[Any]) -> np.ndarray | None:
-    """Return an operation's only output, ``None`` where NumPy isn't asked, as for a product of matrices.
+    """Return an operation's only output, ``None`` where NumPy isn't used, as for a product of matrices.
 
     Args:
         name: of the primitive.
