@@ -86,11 +86,20 @@ def train_ensemble(
 
 
 def mean_over_members(predictions: Float[Array, "members ..."]) -> Float[Array, "..."]:
-    """Return the mean over the first axis, the members.
+    """Return the mean over the first axis, the members: y = Σᵢ yᵢ / members.
+
+    Args:
+        predictions: yᵢ, ``(members, ...)``, floating.
+
+    Returns:
+        y, of the shape of one member's prediction.
 
     Example:
         >>> print(mean_over_members(jnp.array([[[1.0]], [[4.0]]])))
         [[2.5]]
+
+    Source:
+        Hansen and Salamon 1990.
     """
     return predictions.mean(axis=0)
 

@@ -34,6 +34,14 @@ class Scaler(NamedTuple):
     Fields:
         fit: ``(x) -> scaling``.
         apply: ``(scaling, x) -> (x − offset)/divisor``.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> x = jnp.array([[1.0, 5.0], [3.0, 5.0]])
+        >>> scaler = Scaler(standard_fit, scale)
+        >>> print(scaler.apply(scaler.fit(x), x))
+        [[-1.  0.]
+         [ 1.  0.]]
     """
 
     fit: Callable[[Features], Scaling]

@@ -94,6 +94,9 @@ def check_layer(
         >>> from funcnn.layers.activations import tanh
         >>> check_layer(tanh, jnp.array([[-1.0, 0.5]])).ok
         True
+
+    Source:
+        Richardson 1927 for the slopes, Parker 1997 for the rounding.
     """
     check_is_layer("check_layer(layer)", layer)
     check_also("check_layer", also)
@@ -185,6 +188,9 @@ def check_model(
         >>> report = check_model(mlp((2, 4, 3)), softmax_cross_entropy, (jnp.eye(2), jnp.array([0, 2])))
         >>> report.ok, report.steps[0].path, report.steps[1].path
         (True, 'loss: dprediction', 'layers[2] linear: dkernel')
+
+    Source:
+        Richardson 1927 for the slopes, Parker 1997 for the rounding.
     """
     x, y = checked_pair("check_model(batch)", batch)
     batch = Batch(_input("check_model(batch): x", x), numeric_array("check_model(batch): y", y))

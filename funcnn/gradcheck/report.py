@@ -155,6 +155,13 @@ class GradientReport(NamedTuple):
         precision: the dtype in which the values were compared.
         cost: what the check took.
         no_autodiff: why autodiff was not evaluated, and the reference is the measured slope; empty if it was.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from funcnn.gradcheck import check_gradients
+        >>> report = check_gradients(lambda w: (w**2).sum(), lambda w: w, jnp.array([1.0, 2.0]))  # 2 w is right
+        >>> report.ok, report.verdict, report.leaves[0].cause
+        (False, 'hand-written wrong', 'scaled')
     """
 
     ok: bool

@@ -57,6 +57,9 @@ def check_vjp(
         ...     return x * y, lambda dz: (dz * y, dz * x)
         >>> check_vjp(product, product_vjp, jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0])).ok
         True
+
+    Source:
+        Richardson 1927 for the slopes, Parker 1997 for the rounding.
     """
     check_callable("check_vjp(function)", function, "Pass (*args) -> output.")
     check_callable("check_vjp(vjp)", vjp, "Pass (*args) -> (output, pullback), as jax.vjp has it.")

@@ -129,6 +129,9 @@ def serial(*layers: Layer) -> Layer:
         >>> y, _, _ = model.forward(params, state, jax.numpy.ones((2, 3)), train=False)
         >>> y.shape
         (2, 1)
+
+    Source:
+        Rumelhart, Hinton and Williams, "Learning representations by back-propagating errors", 1986, for backward.
     """
     if not layers:
         raise ValueError("serial: expected at least one layer, got none. For no operation use identity.")
@@ -299,6 +302,9 @@ def repeat(layer: Layer, n: int) -> Layer:
         >>> params, state = repeat(linear(8, 8), 50).init(jax.random.key(0))
         >>> params.kernel.shape
         (50, 8, 8)
+
+    Source:
+        Rumelhart, Hinton and Williams 1986 for backward; JAX's documentation of ``jax.lax.scan`` for the loop.
     """
     check_is_layer("repeat(layer)", layer)
     n = positive_integer("repeat(n)", n)

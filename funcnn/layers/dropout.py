@@ -75,6 +75,9 @@ def dropout_backward(
         >>> from funcnn.layers.dropout import DropoutResiduals
         >>> print(dropout_backward(DropoutResiduals(jnp.array([2.0, 0.0])), jnp.array([3.0, 3.0])))
         [6. 0.]
+
+    Source:
+        Srivastava et al. 2014, section 10.
     """
     if isinstance(residuals, NothingDroppedResiduals):
         return dy

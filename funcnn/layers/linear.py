@@ -75,6 +75,9 @@ def linear_forward(
         >>> y, residuals = linear_forward(params, jnp.array([[1.0, 10.0]]))
         >>> print(y)
         [[33.]]
+
+    Source:
+        Rumelhart, Hinton and Williams, "Learning representations by back-propagating errors", 1986, equation 1.
     """
     kernel, bias = params
     if kernel.ndim != 2:
@@ -115,7 +118,7 @@ def linear_backward(
         [ 1. 10.] [1.] [[2. 3.]]
 
     Source:
-        Rumelhart, Hinton and Williams, "Learning representations by back-propagating errors", 1986, equations 6 and 7.
+        Rumelhart, Hinton and Williams 1986, equations 6 and 7.
     """
     x, kernel = residuals
     dy = _rows(dy)
@@ -161,6 +164,9 @@ def linear(in_features: int, out_features: int, kernel_init: KernelInit = xavier
         (5, 2)
         >>> layer.forward(params, state, jax.numpy.ones((5, 7, 3)), train=True)[0].shape
         (5, 7, 2)
+
+    Source:
+        Rumelhart, Hinton and Williams 1986, equation 1; Glorot and Bengio 2010 for the default initialization.
     """
     check_callable("linear(kernel_init)", kernel_init, "Pass one of jax.nn.initializers: he_normal(), zeros.")
     settings: dict[str, Any] = {

@@ -142,6 +142,9 @@ def max_pool2d_backward(
         >>> print(max_pool2d_backward(residuals, jnp.full((1, 1, 1, 1), 5.0))[0, :, :, 0])
         [[5. 0.]
          [0. 0.]]
+
+    Source:
+        Ranzato et al. 2007.
     """
     x, y, pool = residuals.x, residuals.y, residuals.pool.value
     # NaN equals nothing, so that no maximum is found in the padding.
@@ -227,6 +230,9 @@ def avg_pool2d_backward(
         >>> _, residuals = avg_pool2d_forward(jnp.arange(4.0).reshape(1, 2, 2, 1), 2)
         >>> print(avg_pool2d_backward(residuals, jnp.full((1, 1, 1, 1), 4.0)).ravel())
         [1. 1. 1. 1.]
+
+    Source:
+        LeCun et al. 1998, section II.
     """
     pool, sizes = residuals.pool.value, residuals.sizes.value
     # A window over the cotangent, s − 1 zeros between its entries, sums the windows that contain a position.

@@ -113,6 +113,9 @@ def sinusoidal_positions_forward(x: Sequences) -> tuple[Sequences, tuple[()]]:
     Returns:
         y, of x's shape, and no residuals.
 
+    Raises:
+        ValueError, TypeError: x isn't floating, or has no time axis.
+
     Example:
         >>> y, _ = sinusoidal_positions_forward(jnp.zeros((1, 2, 2)))
         >>> bool(jnp.allclose(y[0], jnp.array([[0.0, 1.0], [jnp.sin(1.0), jnp.cos(1.0)]])))
@@ -128,9 +131,19 @@ def sinusoidal_positions_forward(x: Sequences) -> tuple[Sequences, tuple[()]]:
 def sinusoidal_positions_backward(residuals: tuple[()], dy: Sequences) -> Sequences:
     """dx = dy, because what is added does not depend on x.
 
+    Args:
+        residuals: from ``sinusoidal_positions_forward``, none.
+        dy: cotangent of y, ``(batch, ..., time, features)``.
+
+    Returns:
+        ``dx``, of dy's shape.
+
     Example:
         >>> print(sinusoidal_positions_backward((), jnp.ones((1, 1, 2))))
         [[[1. 1.]]]
+
+    Source:
+        Vaswani et al. 2017, section 3.5.
     """
     return dy
 

@@ -307,6 +307,13 @@ def last_step_forward(x: Hidden) -> tuple[Float[Array, "*batch features"], LastS
 def last_step_backward(residuals: LastStepResiduals, dy: Float[Array, "*batch features"]) -> Hidden:
     """dx = dy at the last step, and 0 at the others, on which y does not depend.
 
+    Args:
+        residuals: from ``last_step_forward``, the number of steps.
+        dy: cotangent of y, ``(batch, ..., features)``.
+
+    Returns:
+        ``dx``, ``(batch, ..., time, features)``.
+
     Example:
         >>> _, residuals = last_step_forward(jnp.zeros((1, 3, 1)))
         >>> print(last_step_backward(residuals, jnp.array([[5.0]])).ravel())

@@ -70,6 +70,9 @@ def global_avg_pool_backward(
         >>> _, residuals = global_avg_pool_forward(jnp.ones((1, 2, 2, 1)))
         >>> print(global_avg_pool_backward(residuals, jnp.array([[8.0]])).ravel())
         [2. 2. 2. 2.]
+
+    Source:
+        Lin, Chen and Yan 2014, section 3.2.
     """
     *positions, channels = residuals.shape.value
     shared = dy / math.prod(positions)

@@ -63,11 +63,21 @@ def kl_divergence_forward(prediction: ClassScores, target: ClassScores) -> tuple
 def kl_divergence_backward(residuals: ValueResiduals, dloss: Scalar) -> Outputs:
     """Compute ∂L/∂p[n,k] = −y[n,k]/N over N rows: p enters linearly.
 
+    Args:
+        residuals: from ``kl_divergence_forward``, p and y.
+        dloss: cotangent of the loss, a scalar.
+
+    Returns:
+        ``dprediction``, the gradient of p, of its shape and dtype.
+
     Example:
         >>> import jax.numpy as jnp
         >>> _, residuals = kl_divergence_forward(jnp.log(jnp.array([[0.25, 0.75]])), jnp.array([[1.0, 0.0]]))
         >>> print(kl_divergence_backward(residuals, jnp.array(1.0)))
         [[-1. -0.]]
+
+    Source:
+        Kullback and Leibler 1951.
     """
     return dloss * (1 / rows_of(residuals.target)) * -residuals.target
 

@@ -66,11 +66,21 @@ def sigmoid_cross_entropy_forward(prediction: Outputs, target: Outputs) -> tuple
 def sigmoid_cross_entropy_backward(residuals: ValueResiduals, dloss: Scalar) -> Outputs:
     """Compute ∂L/∂z = (σ(z) − y)/m over all m entries: the loss's 1/(p (1 − p)) and the sigmoid's p (1 − p) cancel.
 
+    Args:
+        residuals: from ``sigmoid_cross_entropy_forward``, z and y.
+        dloss: cotangent of the loss, a scalar.
+
+    Returns:
+        ``dprediction``, the gradient of z, of its shape and dtype.
+
     Example:
         >>> import jax.numpy as jnp
         >>> _, residuals = sigmoid_cross_entropy_forward(jnp.array([[-1e4]]), jnp.array([[1.0]]))
         >>> print(sigmoid_cross_entropy_backward(residuals, jnp.array(1.0)))
         [[-1.]]
+
+    Source:
+        Bishop 2006, equation 4.91.
     """
     logits, target = residuals
     return dloss * (1 / logits.size) * (lax.logistic(logits) - target)
@@ -127,11 +137,21 @@ def softmax_cross_entropy_backward(residuals: ValueResiduals | LabelResiduals, d
 
     It follows from ∂/∂zⱼ (log Σᵢ e^zᵢ − zₖ) = pⱼ − 1[j = k].
 
+    Args:
+        residuals: from ``softmax_cross_entropy_forward``, p and y or the labels.
+        dloss: cotangent of the loss, a scalar.
+
+    Returns:
+        ``dprediction``, the gradient of z, of its shape and dtype.
+
     Example:
         >>> import jax.numpy as jnp
         >>> _, residuals = softmax_cross_entropy_forward(jnp.array([[2.0, 2.0]]), jnp.array([0]))
         >>> print(softmax_cross_entropy_backward(residuals, jnp.array(1.0)))
         [[-0.5  0.5]]
+
+    Source:
+        Bishop 2006, equation 4.109.
     """
     probabilities, target = residuals
     if isinstance(residuals, LabelResiduals):

@@ -44,12 +44,24 @@ def hinge_forward(prediction: Outputs, target: Outputs) -> tuple[Scalar, ValueRe
 def hinge_backward(residuals: ValueResiduals, dloss: Scalar) -> Outputs:
     """Compute ∂L/∂p = −y/m over all m entries where y p < 1, else 0, also at the kink y p = 1.
 
+    The slope of 1 − y p by p is −y, and that of the constant 0 is 0.
+
+    Args:
+        residuals: from ``hinge_forward``, p and y.
+        dloss: cotangent of the loss, a scalar.
+
+    Returns:
+        ``dprediction``, the gradient of p, of its shape and dtype.
+
     Example:
         >>> import jax.numpy as jnp
         >>> _, residuals = hinge_forward(jnp.array([[2.0], [0.5]]), jnp.array([[1.0], [-1.0]]))
         >>> print(hinge_backward(residuals, jnp.array(1.0)))
         [[0. ]
          [0.5]]
+
+    Source:
+        Bishop 2006, equation 7.44.
     """
     prediction, target = residuals
     is_short = 1 - target * prediction > 0

@@ -74,11 +74,21 @@ def binary_cross_entropy_backward(residuals: ValueResiduals, dloss: Scalar) -> O
 
     by ∂L/∂p = ((1 − y)/(1 − p) − y/p)/m. It is 0 where p was clipped, because L is constant there.
 
+    Args:
+        residuals: from ``binary_cross_entropy_forward``, p and y.
+        dloss: cotangent of the loss, a scalar.
+
+    Returns:
+        ``dprediction``, the gradient of p, of its shape and dtype.
+
     Example:
         >>> import jax.numpy as jnp
         >>> _, residuals = binary_cross_entropy_forward(jnp.array([[0.5, 0.0]]), jnp.array([[1.0, 1.0]]))
         >>> print(binary_cross_entropy_backward(residuals, jnp.array(1.0)))
         [[-1.  0.]]
+
+    Source:
+        Bishop 2006, equation 4.90.
     """
     prediction, target = residuals
     p = _clipped(prediction)
@@ -120,11 +130,23 @@ def categorical_cross_entropy_forward(
 def categorical_cross_entropy_backward(residuals: ValueResiduals | LabelResiduals, dloss: Scalar) -> ClassScores:
     """Compute ∂L/∂p[n,k] = −y[n,k]/(p[n,k] N) over N rows, and 0 where p was clipped.
 
+    The derivative of log p is 1/p.
+
+    Args:
+        residuals: from ``categorical_cross_entropy_forward``, p and y or the labels.
+        dloss: cotangent of the loss, a scalar.
+
+    Returns:
+        ``dprediction``, the gradient of p, of its shape and dtype.
+
     Example:
         >>> import jax.numpy as jnp
         >>> _, residuals = categorical_cross_entropy_forward(jnp.array([[0.25, 0.75]]), jnp.array([0]))
         >>> print(categorical_cross_entropy_backward(residuals, jnp.array(1.0)))
         [[-4.  0.]]
+
+    Source:
+        Bishop 2006, equation 4.108.
     """
     prediction, target = residuals
     slope = -1 / _clipped(prediction)

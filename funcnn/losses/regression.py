@@ -42,11 +42,21 @@ def mean_squared_error_forward(prediction: Outputs, target: Outputs) -> tuple[Sc
 def mean_squared_error_backward(difference: Outputs, dloss: Scalar) -> Outputs:
     """Compute ∂L/∂p = 2 (p − y)/m from L = (1/m) Σ (p − y)² over all m entries.
 
+    Args:
+        difference: p − y, the residuals of ``mean_squared_error_forward``.
+        dloss: cotangent of the loss, a scalar.
+
+    Returns:
+        ``dprediction``, the gradient of p, of its shape and dtype.
+
     Example:
         >>> import jax.numpy as jnp
         >>> print(mean_squared_error_backward(jnp.array([[1.0], [3.0]]), jnp.array(1.0)))
         [[1.]
          [3.]]
+
+    Source:
+        Bishop 2006, section 3.1.1.
     """
     return dloss * (2 / difference.size) * difference
 
@@ -101,11 +111,21 @@ def absolute_error_forward(prediction: Outputs, target: Outputs) -> tuple[Scalar
 def absolute_error_backward(difference: Outputs, dloss: Scalar) -> Outputs:
     """Compute ∂L/∂p = sign(p − y)/m over all m entries, 0 at the kink p = y, as ``jnp.abs`` has it.
 
+    Args:
+        difference: p − y, the residuals of ``absolute_error_forward``.
+        dloss: cotangent of the loss, a scalar.
+
+    Returns:
+        ``dprediction``, the gradient of p, of its shape and dtype.
+
     Example:
         >>> import jax.numpy as jnp
         >>> print(absolute_error_backward(jnp.array([[1.0], [-3.0]]), jnp.array(1.0)))
         [[ 0.5]
          [-0.5]]
+
+    Source:
+        Bishop 2006, section 1.5.5.
     """
     return dloss * (1 / difference.size) * jnp.sign(difference)
 
@@ -165,12 +185,22 @@ def huber_backward(residuals: DeltaResiduals, dloss: Scalar) -> Outputs:
 
     The slope of d²/2 is d, that of δ |d| is ±δ.
 
+    Args:
+        residuals: from ``huber_forward``, p − y and δ.
+        dloss: cotangent of the loss, a scalar.
+
+    Returns:
+        ``dprediction``, the gradient of p, of its shape and dtype.
+
     Example:
         >>> import jax.numpy as jnp
         >>> _, residuals = huber_forward(jnp.array([[0.5], [-3.0]]), jnp.zeros((2, 1)), delta=1.0)
         >>> print(huber_backward(residuals, jnp.array(1.0)))
         [[ 0.25]
          [-0.5 ]]
+
+    Source:
+        Huber 1964.
     """
     difference, delta = residuals.difference, residuals.delta.value
     return dloss * (1 / difference.size) * jnp.clip(difference, -delta, delta)

@@ -119,12 +119,22 @@ def softmax_cross_entropy_with_backward(residuals: WeightedResiduals, dloss: Sca
 
     The smoothed row y′ sums to what y sums to, 1 for labels.
 
+    Args:
+        residuals: from ``softmax_cross_entropy_with_forward``, p, y or the labels, w / Σₙ w[n] and α.
+        dloss: cotangent of the loss, a scalar.
+
+    Returns:
+        ``dprediction``, the gradient of z, of its shape and dtype.
+
     Example:
         >>> logits, labels = jnp.zeros((1, 2, 2)), jnp.array([[0, -1]])
         >>> _, residuals = softmax_cross_entropy_with_forward(logits, labels, ignore_label=-1)
         >>> print(softmax_cross_entropy_with_backward(residuals, jnp.array(1.0)))
         [[[-0.5  0.5]
           [-0.   0. ]]]
+
+    Source:
+        Szegedy et al. 2016; Bishop 2006, equation 4.109.
     """
     probabilities, target, weights, label_smoothing = residuals
     share = label_smoothing.value

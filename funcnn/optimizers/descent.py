@@ -71,6 +71,9 @@ def momentum(learning_rate: LearningRate, decay: ArrayLike = 0.9) -> optax.Gradi
     Returns:
         The gradient transformation.
 
+    Raises:
+        ValueError, TypeError: a learning rate that is negative or not finite, or a decay outside [0, 1).
+
     Example:
         >>> momentum(0.1) is sgd(0.1, momentum=0.9)
         True
@@ -90,6 +93,9 @@ def nesterov(learning_rate: LearningRate, decay: ArrayLike = 0.9) -> optax.Gradi
 
     Returns:
         The gradient transformation.
+
+    Raises:
+        ValueError, TypeError: a learning rate that is negative or not finite, or a decay outside [0, 1).
 
     Example:
         >>> nesterov(0.1) is sgd(0.1, momentum=0.9, nesterov=True)
