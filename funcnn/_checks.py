@@ -18,6 +18,8 @@ from jaxtyping import Array
 
 from funcnn._conversion import plain_array
 
+_PASS_INTEGER = "Pass a Python integer, such as 1."
+
 
 def is_concrete(*arrays: Any) -> bool:
     """Whether none of the arrays is being traced, so that their values are known."""
@@ -139,24 +141,31 @@ def checked_bool(name: str, value: Any) -> bool:
 def positive_integer(name: str, value: Any, expected: str = "a positive integer") -> int:
     """Return ``value`` as a Python integer; raise where it is not a positive one, or a TypeError on ``expected``."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        is_whole = isinstance(value, float) and value.is_integer()
-        advice = f" Pass {int(value)}; a quotient is an integer by //." if is_whole else ""
-        raise TypeError(f"{name}: expected {expected}, got {value!r} of type {type(value).__name__}.{advice}")
+        is_whole = isinstance(value, float) and value.is_integer() and value >= 1
+        advice = f"Pass {int(value)}; a quotient is an integer by //." if is_whole else _PASS_INTEGER
+        raise TypeError(f"{name}: expected {expected}, got {value!r} of type {type(value).__name__}. {advice}")
     try:
         count = operator.index(value)
     except TypeError as error:
-        raise TypeError(f"{name}: expected {expected}, got {value!r}.") from error
+        raise TypeError(f"{name}: expected {expected}, got {value!r}. {_PASS_INTEGER}") from error
     if count < 1:
-        raise ValueError(f"{name}: expected a positive integer, got {count}.")
+        raise ValueError(f"{name}: expected a positive integer, got {count}. Pass 1 or more.")
     return count
 
 
 def check_real(name: str, value: Any) -> None:
     """Raise where the value isn't a finite Python number. Constructors are memoised, and arrays have no hash."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name}: expected a Python number, got {value!r} of type {type(value).__name__}.")
+        advice = "Pass float(…) of it." if _is_single_number(value) else "Pass one such as 0.1."
+        raise TypeError(f"{name}: expected a Python number, got {value!r} of type {type(value).__name__}. {advice}")
     if not math.isfinite(value):
-        raise ValueError(f"{name}: expected a finite number, got {value}.")
+        raise ValueError(f"{name}: expected a finite number, got {value}. Pass one such as 0.1.")
+
+
+def _is_single_number(value: Any) -> bool:
+    if not isinstance(value, jax.Array | np.ndarray | np.generic) or not is_concrete(value) or value.shape != ():
+        return False
+    return jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
 
 
 def check_callable(name: str, value: Any, advice: str) -> None:

@@ -101,7 +101,8 @@ def circles(samples: int, *, inner_radius: float = 0.5, noise: float = 0.05, key
     check_real("datasets.circles(inner_radius)", inner_radius)
     if not 0 < inner_radius < 1:
         raise ValueError(
-            f"datasets.circles(inner_radius): expected a radius in (0, 1), got {inner_radius}. The outer radius is 1."
+            f"datasets.circles(inner_radius): expected a radius in (0, 1), got {inner_radius}. "
+            "Pass one such as 0.5: the outer radius is 1."
         )
     y, along = _classes_and_places("datasets.circles", samples, 2, closed=False)
     angle = 2 * math.pi * along
@@ -215,4 +216,4 @@ def _with_noise(x: Array, noise: float, key: PRNGKeyArray) -> Array:
 def _check_noise(name: str, noise: float) -> None:
     check_real(name, noise)
     if noise < 0:
-        raise ValueError(f"{name}: expected a standard deviation of at least 0, got {noise}.")
+        raise ValueError(f"{name}: expected a standard deviation of at least 0, got {noise}. Pass 0.0 for no noise.")

@@ -91,7 +91,10 @@ def generate(
     length = positive_integer("generate(length)", length)
     check_real("generate(temperature)", temperature)
     if temperature < 0:
-        raise ValueError(f"generate(temperature): expected a number of at least 0, got {temperature}.")
+        raise ValueError(
+            f"generate(temperature): expected a number of at least 0, got {temperature}. Pass 0 for the most probable "
+            "token, or 1.0 with a key to draw from the model's own probabilities."
+        )
     if temperature > 0 and key is None:
         raise ValueError(
             "generate(key): expected a random key for a temperature above 0, got key=None. Pass "

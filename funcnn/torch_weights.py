@@ -184,7 +184,10 @@ class _Converter:
             return params, state
         module = next(self.modules, None)
         if module is None:
-            raise ValueError(f"load_torch(model): expected a module for {leaf.name}, got none left in {self.file}.")
+            raise ValueError(
+                f"load_torch(model): expected a module for {leaf.name}, got none left in {self.file}. "
+                "Build the model with the layers of the file alone."
+            )
         with_tensors = _Tensors(self.file, leaf, module)
         converted = self._params(leaf, params, with_tensors), self._state(state, with_tensors)
         with_tensors.check_all_used()
@@ -211,7 +214,7 @@ class _Converter:
                 return _attention(params, tensors)
             case _:
                 raise tensors.error(
-                    f"a layer whose layout in PyTorch is known, not {type(params).__name__}", "this one"
+                    f"a layer whose layout in PyTorch is known, not {type(params).__name__}", "this one", _BY_HAND
                 )
 
     def _unflattened(self, kernel: np.ndarray) -> np.ndarray:
@@ -229,7 +232,9 @@ class _Converter:
             case ():
                 return ()
             case _:
-                raise tensors.error(f"a state whose layout in PyTorch is known, not {type(state).__name__}", "this one")
+                raise tensors.error(
+                    f"a state whose layout in PyTorch is known, not {type(state).__name__}", "this one", _BY_HAND
+                )
 
 
 def _convolution_kernel(weight: np.ndarray) -> np.ndarray:
@@ -260,6 +265,10 @@ def _attention(params: AttentionParams, tensors: "_Tensors") -> AttentionParams:
     return AttentionParams(query, key, value, out)
 
 
+_SAME_LAYERS = "Build the model with the layers that the modules of the file are, in their order."
+_BY_HAND = "Convert its tensors by hand."
+
+
 class _Tensors:
     """The tensors of a module, each checked against the array whose place it takes."""
 
@@ -267,10 +276,10 @@ class _Tensors:
         self.file, self.leaf, self.module = file, leaf, module
         self.unused = set(module.tensors)
 
-    def error(self, expected: str, got: str) -> ValueError:
+    def error(self, expected: str, got: str, advice: str = _SAME_LAYERS) -> ValueError:
         return ValueError(
             f"load_torch(model): expected {expected} for {self.leaf.name}, got {got} in module {self.module.name!r} of "
-            f"{self.file}. The layers of the model must be the modules of the file, in their order."
+            f"{self.file}. {advice}"
         )
 
     def get(self, name: str, like: Any, change: Callable[[np.ndarray], np.ndarray] = lambda tensor: tensor) -> PyTree:
@@ -286,11 +295,12 @@ class _Tensors:
         if array.shape != like.shape:
             raise self.error(f"{name} that becomes an array of shape {like.shape}", f"shape {tensor.shape}")
         if not jnp.issubdtype(array.dtype, jnp.floating):
-            raise self.error(f"{name} of a floating dtype", str(array.dtype))
+            raise self.error(f"{name} of a floating dtype", str(array.dtype), "Save module.float().state_dict().")
         if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
             raise self.error(
-                f"{name} of at most 32 bits (or jax.config.update('jax_enable_x64', True))", str(array.dtype)
-            )
+                f"{name} of at most 32 bits", str(array.dtype),
+                "Enable 64-bit types, jax.config.update('jax_enable_x64', True), or save module.float().state_dict().",
+            )  # fmt: skip
         return jnp.asarray(np.ascontiguousarray(array))
 
     def ignore(self, name: str) -> None:

@@ -146,7 +146,8 @@ def _safetensors(caller: str):
 def _file(name: str, path: Any) -> Path:
     """Return the path of the file with symbolic links resolved."""
     if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"{name}: expected a path, got {path!r} of type {type(path).__name__}.")
+        came = f"{path!r} of type {type(path).__name__}"
+        raise TypeError(f"{name}: expected a path, got {came}. Pass a string or a pathlib.Path.")
     file = Path(os.path.realpath(path))
     if file.is_dir():
         raise IsADirectoryError(f"{name}: expected a file, got the folder {file}. Add a name: 'model.safetensors'.")
@@ -325,7 +326,8 @@ def _header(file: Path, stream: BinaryIO, size: int, tensors: int) -> tuple[int,
     if missing < 0:
         raise _damage_error(file, f"a broken header, which leaves {-missing} bytes unused")
     for name, dtype in unknown:
-        raise ValueError(f"load(path): expected dtypes among {', '.join(_DTYPES)}, got {dtype} at {name}.")
+        known = ", ".join(_DTYPES)
+        raise ValueError(f"load(path): expected dtypes among {known}, got {dtype} at {name}. Save it in one of these.")
     return 8 + length, entries, metadata
 
 

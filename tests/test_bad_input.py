@@ -150,7 +150,7 @@ BAD_FITS = {
     "a metric named loss": (
         {"metrics": {"loss": fnn.accuracy}, "validation": (X, LABELS)},
         ValueError,
-        "the name 'loss' is the loss's own",
+        r"expected names other than 'loss', got 'loss'\. Give the metric another name",
     ),
     "parameters of another model": (
         {"params": fnn.mlp((3, 5, 2)).init(KEY)[0]},

@@ -160,8 +160,10 @@ def run(settings: GradcheckSettings) -> int:
     if settings.html is not None:
         try:
             report.to_html(settings.html)
-        except (ModuleNotFoundError, OSError) as error:
+        except ModuleNotFoundError as error:
             raise WrongCall(f"--html: {error}") from error
+        except OSError as error:
+            raise WrongCall(f"--html: expected a file that can be written, got {error}. Name another one.") from error
     print(report.to_json(indent=2) if settings.json else report)
     return 0 if report.ok else 1
 
@@ -169,7 +171,7 @@ def run(settings: GradcheckSettings) -> int:
 def _of_model(settings: GradcheckSettings) -> fnn.GradientReport:
     sizes = _sizes(str(settings.sizes))
     if settings.batch_size < 1:
-        raise WrongCall(f"--batch-size: expected a positive integer, got {settings.batch_size}.")
+        raise WrongCall(f"--batch-size: expected a positive integer, got {settings.batch_size}. Pass 1 or more.")
     loss = _LOSSES[settings.loss]
     if loss.spec.targets == "classes" and sizes[-1] < 2:
         raise WrongCall(
@@ -288,7 +290,10 @@ def _case(target: str, module: ModuleType, name: str) -> tuple[Callable, Callabl
         functions = [key for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
         there = f"none of that name; the file defines {', '.join(functions) or 'nothing'}"
         came = f"a value of type {type(made).__name__}" if hasattr(module, name) else there
-        raise WrongCall(f"{target}: expected a function without arguments, got {came}.")
+        raise WrongCall(
+            f"{target}: expected a function without arguments, got {came}. "
+            "Name one that returns (loss_fn, grad_fn, params, args)."
+        )
     try:
         inspect.signature(made).bind()
     except TypeError as error:

@@ -212,7 +212,10 @@ def check_model(
     if not _fits(gradient, arguments):
         for row in _rows(parts(*arguments), float(jnp.finfo(_floating_dtype(batch.x)).eps)):
             if row.cause in ("structure", "shape"):
-                raise ValueError(f"check_model(model): {row.path}: backward returned {row.detail}.")
+                raise ValueError(
+                    f"check_model(model): {row.path}: expected gradients of the structure and shapes of their values, "
+                    f"got {row.detail}. Return (dparams, dx) from a layer's backward, dprediction from a loss's."
+                )
     return examine(
         "check_model", value, gradient, arguments, also,
         more_steps=lambda comparison: _rows(parts(*comparison.call_arguments), comparison.call_spacing),

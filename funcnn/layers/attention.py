@@ -155,7 +155,7 @@ def checked_heads(name: str, q: Any, k: Any, v: Any, causal: bool) -> tuple[Arra
     if q.shape[-3] % k.shape[-3]:
         raise ValueError(
             f"{name}: expected a number of query heads that the {k.shape[-3]} heads of k and v divide, got "
-            f"{q.shape[-3]}. As many query heads share each of them."
+            f"{q.shape[-3]}. Give q a multiple of them: as many query heads share each."
         )
     if causal and q.shape[-2] != k.shape[-2]:
         raise ValueError(
@@ -227,17 +227,27 @@ def _visible(scores, causal, mask):
             f"attention(mask): expected a boolean mask, True where a query sees a key, got {describe(mask)}. "
             "Compare: mask > 0."
         )
-    full = (*scores.shape[:-4], heads * group, queries, keys)
+    full, given = (*scores.shape[:-4], heads * group, queries, keys), mask.shape
     if mask.ndim == 2:
         mask = mask.reshape((1,) * (len(full) - 2) + mask.shape)
     if len(mask.shape) != len(full) or any(a not in (1, b) for a, b in zip(mask.shape, full, strict=True)):
         raise ValueError(
             f"attention(mask): expected shape {(queries, keys)} or {full}, where any axis may have length 1, "
-            f"got {mask.shape}."
+            f"got {given}. {_mask_advice(given, full)}"
         )
     split = (1, 1) if mask.shape[-3] == 1 else (heads, group)
     mask = mask.reshape(*mask.shape[:-3], *split, *mask.shape[-2:])
     return mask if visible is None else visible & mask
+
+
+def _mask_advice(shape, full):
+    """Return how to bring a mask to the shape of the scores."""
+    *batch, _, queries, keys = full
+    if len(batch) == 1 and shape == (*batch, keys):
+        return "Reshape the mask of each sample's keys: mask[:, None, None, :]."
+    if len(batch) == 1 and shape == (*batch, queries, keys):
+        return "Reshape the mask, with an axis for the heads: mask[:, None]."
+    return f"Reshape the mask, or make it for {queries} queries and {keys} keys."
 
 
 def _masked_softmax(scores, visible):

@@ -81,7 +81,10 @@ def linear_forward(
     """
     kernel, bias = params
     if kernel.ndim != 2:
-        raise ValueError(f"linear: expected a kernel of shape (in_features, out_features), got {kernel.shape}.")
+        raise ValueError(
+            f"linear: expected a kernel of shape (in_features, out_features), got {kernel.shape}. "
+            "Pass the parameters of linear(...), as its init returns them."
+        )
     name, (in_features, out_features) = f"linear{kernel.shape}", kernel.shape
     check_vectors(name, kernel.dtype, out_features, bias=bias)
     x = check_features(name, x, in_features, kernel.dtype)

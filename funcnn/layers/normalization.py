@@ -253,7 +253,10 @@ def batch_norm(features: int, momentum: float = 0.9, epsilon: float = 1e-5) -> L
     features = positive_integer("batch_norm(features)", features)
     check_real("batch_norm(momentum)", momentum)
     if not 0 <= momentum <= 1:
-        raise ValueError(f"batch_norm(momentum): expected a number in [0, 1], got {momentum}.")
+        raise ValueError(
+            f"batch_norm(momentum): expected a number in [0, 1], got {momentum}. It is the share of the running "
+            "statistics that is kept; 0.9 is usual."
+        )
     check_epsilon("batch_norm", epsilon)
     return Layer(
         partial(batch_norm_init, features=features),
@@ -271,7 +274,7 @@ def batch_norm(features: int, momentum: float = 0.9, epsilon: float = 1e-5) -> L
 def check_epsilon(name, epsilon):
     check_real(f"{name}(epsilon)", epsilon)
     if epsilon < 0:
-        raise ValueError(f"{name}(epsilon): expected a number of at least 0, got {epsilon}.")
+        raise ValueError(f"{name}(epsilon): expected a number of at least 0, got {epsilon}. 1e-5 is usual.")
 
 
 def layer_norm_init(key: PRNGKeyArray, *, features: int) -> tuple[NormalizationParams, tuple[()]]:

@@ -180,7 +180,8 @@ def rotary_forward(x: Sequences, *, base: float = WAVELENGTHS, first: Any = 0) -
     x = sequence_array("rotary", x)
     if x.shape[-1] % 2:
         raise ValueError(
-            f"rotary: expected an even number of features, got {x.shape[-1]}. The features are rotated in pairs."
+            f"rotary: expected an even number of features, got {x.shape[-1]}. "
+            "Give one more: features are rotated in pairs."
         )
     angles = _angles(x, base, first)
     residuals = RotaryResiduals(jnp.cos(angles).astype(x.dtype), jnp.sin(angles).astype(x.dtype))

@@ -81,7 +81,10 @@ def tied(*layers: Layer) -> Layer:
         word vectors and word classifiers", 2017.
     """
     if len(layers) < 2:
-        raise ValueError(f"tied: expected at least two layers, the first and the last, got {len(layers)}.")
+        raise ValueError(
+            f"tied: expected at least two layers, the first and the last, got {len(layers)}. "
+            "An embedding and its output are tied(embedding(v, f), unembedding(v, f))."
+        )
     for position, layer in enumerate(layers):
         check_is_layer(f"tied(layers[{position}])", layer)
     return Layer(

@@ -82,7 +82,10 @@ def class_target(name: str, scores: Any, target: Any) -> tuple[Array, Array]:
     """Return scores ``(batch, ..., classes)`` and their labels ``(batch, ...)`` or one-hot rows; raise on a misfit."""
     scores, target = floating_array(f"{name}(prediction)", scores), numeric_array(f"{name}(target)", target)
     if scores.ndim < 2:
-        raise ValueError(f"{name}: expected a prediction of shape (batch, ..., classes), got {scores.shape}.")
+        raise ValueError(
+            f"{name}: expected a prediction of shape (batch, ..., classes), got {scores.shape}. "
+            "For a single sample, give the scores of its classes an axis for the batch: prediction[None, :]."
+        )
     _check_batch(name, scores)
     if target.shape == scores.shape[:-1]:
         if not jnp.issubdtype(target.dtype, jnp.integer):
@@ -110,7 +113,9 @@ def class_target(name: str, scores: Any, target: Any) -> tuple[Array, Array]:
 
 def _check_batch(name, prediction):
     if prediction.ndim == 0 or prediction.size == 0:
-        raise ValueError(f"{name}: expected a batch of at least one prediction, got shape {prediction.shape}.")
+        single = "For a single prediction, pass prediction[None] and target[None]."
+        advice = "Drop empty batches." if prediction.ndim else single
+        raise ValueError(f"{name}: expected a batch of at least one prediction, got shape {prediction.shape}. {advice}")
 
 
 def _check_target_dtype(name, prediction, target):

@@ -50,7 +50,8 @@ def kl_divergence_forward(prediction: ClassScores, target: ClassScores) -> tuple
     prediction, target = matching_target("kl_divergence", prediction, target)
     if prediction.ndim < 2:
         raise ValueError(
-            f"kl_divergence: expected a prediction of shape (batch, ..., classes), got {prediction.shape}."
+            f"kl_divergence: expected a prediction of shape (batch, ..., classes), got {prediction.shape}. "
+            "For a single sample, pass prediction[None, :] and target[None, :]."
         )
     _check_log_probabilities(prediction)
     check_unit_interval("kl_divergence(target)", target, "Targets are probabilities: pass softmax(scores).")

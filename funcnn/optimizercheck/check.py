@@ -140,7 +140,8 @@ def _constructor(one, name, has_rate) -> Callable[[Any], Any]:
                 optimizer = one(learning_rate)
             except Exception as error:  # whatever the caller's function raises
                 raise ValueError(
-                    f"{name}: expected an optimizer of the learning rate, but it raised {error_summary(error)}."
+                    f"{name}: expected an optimizer of the learning rate, but it raised {error_summary(error)}. "
+                    "Pass a function of the learning rate alone: lambda learning_rate: optax.sgd(learning_rate)."
                 ) from error
             if not all(callable(getattr(optimizer, part, None)) for part in ("init", "update")):
                 raise TypeError(

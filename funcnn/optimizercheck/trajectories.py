@@ -21,6 +21,8 @@ from funcnn.optimizercheck.sequences import path_text
 Phases: TypeAlias = tuple[tuple[optax.GradientTransformation, int], ...]
 """Transformations, each with its number of steps. The state is passed from one to the next."""
 
+_NO_PAIR = "{}: expected update to return (updates, state), got {}. Return the two as a tuple."
+
 
 class Trajectory(NamedTuple):
     """The updates and states of one optimizer, with the sequences and steps as leading axes.
@@ -152,7 +154,7 @@ def _trace(name, phases, params, gradient, times) -> tuple[float, tuple[str, ...
     shapes = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in program.jaxpr.out_avals]
     results = jax.tree.unflatten(program.structure, shapes)
     if not isinstance(results, tuple) or len(results) != 2:
-        raise ValueError(f"{name}: expected update to return (updates, state), got {type(results).__name__}.")
+        raise ValueError(_NO_PAIR.format(name, type(results).__name__))
     updates, new_state = results
     check_same_tree(f"{name}: update", updates, params, "the parameters", dtypes=False)
     spacing = max((_spacing(dtype) for dtype in rounding_dtypes(program.jaxpr)), default=0.0)
@@ -194,7 +196,7 @@ def _step(name, where, update: Callable, gradient, state, params):
     except Exception as error:  # whatever the caller's function raises
         raise _failure(name, where, error) from error
     if not isinstance(results, tuple) or len(results) != 2:
-        raise ValueError(f"{name}: expected update to return (updates, state), got {type(results).__name__}.")
+        raise ValueError(_NO_PAIR.format(name, type(results).__name__))
     updates, state = results
     check_same_tree(f"{name}: update", updates, params, "the parameters", dtypes=False)
     after = jax.tree.map(lambda leaf: (jnp.shape(leaf), _dtype(leaf)), state)

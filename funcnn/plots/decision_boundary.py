@@ -59,7 +59,7 @@ def plot_decision_boundary(
     if x.ndim != 2 or x.shape[1] != 2 or len(x) == 0:
         raise ValueError(
             f"plot_decision_boundary(data): expected x of shape (samples, 2), got {x.shape}. "
-            "Only a network with two input features has a boundary in the plane."
+            "Train on two features: only a network of two has a boundary in the plane."
         )
     labels = _labels(y, len(x))
     axis_x, axis_y = (_axis(column, resolution) for column in x.T)

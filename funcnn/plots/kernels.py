@@ -63,7 +63,8 @@ def _pictures(kernel: np.ndarray, shape: tuple[int, int] | None, channel: int) -
     if kernel.ndim == 4:
         if not 0 <= channel < kernel.shape[2]:
             raise ValueError(
-                f"plot_kernels(channel): expected a channel from 0 to {kernel.shape[2] - 1}, got {channel}."
+                f"plot_kernels(channel): expected a channel from 0 to {kernel.shape[2] - 1}, got {channel}. "
+                "Pass one of these."
             )
         return np.moveaxis(kernel[:, :, channel], -1, 0)
     if kernel.ndim != 2:

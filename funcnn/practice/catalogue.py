@@ -36,7 +36,10 @@ def tasks(folder: str | Path | None = None) -> tuple[Task, ...]:
         return tuple(task for module in modules for task in module.TASKS)
     own = [task for file in sorted(Path(folder).glob("[!_]*.py")) for task in _read(file)]
     if not own:
-        raise ValueError(f"tasks(folder): expected Python files with a tuple TASKS in {folder}, found none.")
+        raise ValueError(
+            f"tasks(folder): expected Python files with a tuple TASKS in {folder}, found none. "
+            "Write one, with a name that doesn't begin with _."
+        )
     names = [task.name for task in (*tasks(), *own)]
     if taken := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"tasks(folder): expected names that are not taken, got {', '.join(taken)}. Rename them.")
@@ -51,9 +54,10 @@ def _read(file: Path) -> tuple[Task, ...]:
     specification.loader.exec_module(module)
     found = getattr(module, "TASKS", None)
     if not isinstance(found, tuple) or not all(isinstance(task, Task) for task in found):
+        came = "none" if found is None else f"{found!r:.80}"
         raise ValueError(
-            f"tasks(folder): expected a tuple TASKS of exercises in {file}. Build them by write, repair and predict of "
-            "funcnn.practice.builders."
+            f"tasks(folder): expected a tuple TASKS of exercises in {file}, got {came}. "
+            "Build them by write, repair and predict of funcnn.practice.builders."
         )
     return found
 

@@ -108,7 +108,10 @@ def _refusal(task: Task, answer: str | Callable) -> tuple[str, str] | None:
     elif isinstance(answer, types.FunctionType):
         names = set(answer.__code__.co_names) if "jax" in answer.__code__.co_names else set()
     else:
-        raise TypeError(f"grade(answer): expected source text or a Python function, got {type(answer).__name__}")
+        raise TypeError(
+            f"grade(answer): expected source text or a Python function, got {type(answer).__name__}. "
+            "Pass a function that is written with def, or its text."
+        )
     if task.by_hand and (used := names & set(AUTODIFF)):
         return "autodiff", _no_autodiff(sorted(used)[0])
     return None

@@ -242,7 +242,10 @@ def pack_function(function: Callable, seen: dict[int, str]) -> dict:
     """
     function = inspect.unwrap(function)
     if not isinstance(function, types.FunctionType):
-        raise TypeError(f"grade(answer): expected source text or a Python function, got {type(function).__name__}")
+        raise TypeError(
+            f"grade(answer): expected source text or a Python function, got {type(function).__name__}. "
+            "Pass a function that is written with def, or its text."
+        )
     if id(function) in seen:
         return {"name": seen[id(function)]}
     seen[id(function)] = f"{function.__name__}#{len(seen)}"

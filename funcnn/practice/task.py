@@ -104,7 +104,10 @@ def with_mistake(task: Task, mistake: Mistake) -> str:
         ValueError: the text to replace isn't in the solution.
     """
     if mistake.old not in task.solution:
-        raise ValueError(f"Mistake(old): expected text of the solution of {task.name}, got {mistake.old!r}.")
+        raise ValueError(
+            f"Mistake(old): expected text of the solution of {task.name}, got {mistake.old!r}. "
+            "Copy it from the solution."
+        )
     return task.solution.replace(mistake.old, mistake.new)
 
 

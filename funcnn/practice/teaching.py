@@ -116,7 +116,10 @@ def report(folder: Path, tasks: Sequence[Task]) -> list[Path]:
     """
     students = sorted(entry for entry in folder.iterdir() if entry.is_dir())
     if not students:
-        raise ValueError(f"report(FOLDER): expected a folder for each student in {folder}, found none.")
+        raise ValueError(
+            f"report(FOLDER): expected a folder for each student in {folder}, found none. "
+            "Put the files of each student into a folder of the student's name."
+        )
     columns = [task for task in tasks if any((student / _file(task)).exists() for student in students)]
     rows = [[student.name, *(_grade_of(student / _file(task), task) for task in columns)] for student in students]
     table = folder / "grades.csv"

@@ -212,7 +212,8 @@ def reshaped(args: tuple, shape: Any) -> tuple:
     if shape and all(isinstance(part, tuple | list) for part in shape):
         if len(shape) != len(places):
             raise ValueError(
-                f"gradcheck_sweep(shapes): expected {len(places)} shapes, one for each floating array, got {shape!r}."
+                f"gradcheck_sweep(shapes): expected {len(places)} shapes, one for each floating array, got {shape!r}. "
+                "Give as many, or one shape for the first array alone, as in shapes=[(4, 8)]."
             )
         for place, one in zip(places, shape, strict=True):
             leaves[place] = filled_from(leaves[place], tuple(one), random)

@@ -226,7 +226,10 @@ class StreamBatches:
             ValueError: there is none.
         """
         if not self._fill():
-            raise ValueError("fit(data): expected an iterable of batches (x, y), got an empty one.")
+            raise ValueError(
+                "fit(data): expected an iterable of batches (x, y), got an empty one. Pass at least one batch: "
+                "a loader that drops the remainder needs as many samples as a batch has."
+            )
         return self._ahead[0][0]
 
     def any_batch(self) -> Batch:
@@ -277,7 +280,8 @@ class StreamBatches:
         made = self._source(epoch)
         if not isinstance(made, Iterable):
             raise TypeError(
-                f"fit(data): expected (epoch) -> iterable of batches, got one that returns {type(made).__name__}."
+                f"fit(data): expected (epoch) -> iterable of batches, got one that returns {type(made).__name__}. "
+                "Return a list, a loader or a generator of (x, y)."
             )
         return made
 

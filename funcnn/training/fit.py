@@ -187,7 +187,7 @@ def fit(
     plain, optimizer = optimizer, accumulated(optimizer, options.accumulate)
     if not is_stream(data) and not is_concrete(key, *jax.tree.leaves(data)):
         if mesh is not None or options.need_concrete_arrays:
-            raise ValueError("fit: expected concrete arrays, got tracers: under jit and vmap no epoch ends; use train.")
+            raise ValueError("fit: expected concrete arrays, got tracers: under jit and vmap no epoch ends. Use train.")
         return train(
             model, loss, optimizer, cast(Data, data), epochs=options.epochs, batch_size=batch_size,
             key=key, grad=grad, params=params, state=state,
@@ -255,12 +255,12 @@ def _checked_options(
     epochs = positive_integer("fit(epochs)", epochs)
     if epochs > MOST_NUMBERED:
         raise ValueError(
-            f"fit(epochs): expected at most {MOST_NUMBERED}, which 32-bit integers can number, got {epochs}."
+            f"fit(epochs): expected at most {MOST_NUMBERED}, which 32-bit integers can number, got {epochs}. Use fewer."
         )
     validation = checked_validation(validation)
     metrics = checked_metrics("fit(metrics)", metrics)
     if metrics and validation is None:
-        raise ValueError("fit(metrics): expected validation data to evaluate the metrics on; pass validation=(x, y).")
+        raise ValueError("fit(metrics): expected validation data to evaluate, got none. Pass validation=(x, y).")
     early_stopping = checked_early_stopping(early_stopping, (name for name, _ in metrics), validation is not None)
     if isinstance(monitor, bool | np.bool_):
         monitor_every = MONITOR_EVERY if monitor else 0
@@ -289,7 +289,7 @@ def _batches(setup, data, batch_size, key, params, state, options, interrupts) -
     if is_stream(data):
         if batch_size is not None:
             raise ValueError(
-                f"fit(batch_size): expected none for an iterable, whose batches have their own size, got {batch_size}."
+                f"fit(batch_size): expected none for an iterable of batches, got {batch_size}. Leave batch_size out."
             )
         if isinstance(data, Iterator) and options.epochs > 1:
             raise ValueError(

@@ -270,12 +270,14 @@ def checked_metrics(name, metrics) -> tuple[tuple[str, Callable], ...]:
     if metrics is None:
         return ()
     if not isinstance(metrics, Mapping):
-        raise TypeError(f"{name}: expected metrics by name, such as {{'accuracy': accuracy}}, got {metrics!r}.")
+        raise TypeError(
+            f"{name}: expected metrics by name, got {metrics!r}. Pass a dictionary, such as {{'accuracy': accuracy}}."
+        )
     if "loss" in metrics:
-        raise ValueError(f"{name}: the name 'loss' is the loss's own; give the metric another name.")
+        raise ValueError(f"{name}: expected names other than 'loss', got 'loss'. Give the metric another name.")
     for title, metric in metrics.items():
         if not isinstance(title, str):
-            raise TypeError(f"{name}: expected names that are strings, got {title!r}. Name the metric.")
+            raise TypeError(f"{name}: expected names that are strings, got {title!r}. Name the metric by a string.")
         check_callable(f"{name}: {title}", metric, "A metric is (prediction, target) -> scalar, in JAX.")
     return tuple(metrics.items())
 

@@ -117,5 +117,8 @@ def evaluate_batches(params, state, batches, *, model, loss, metrics):
         for name, value in evaluate_checked(params, state, batch, model=model, loss=loss, metrics=metrics).items():
             sums[name] = size * value + sums.get(name, 0)
     if not samples:
-        raise ValueError("fit(validation): expected an iterable of batches that can be read again, got an empty one.")
+        raise ValueError(
+            "fit(validation): expected an iterable of batches that can be read again, got an empty one. "
+            "Pass a list of batches or a loader."
+        )
     return {name: value / samples for name, value in sums.items()}

@@ -106,7 +106,10 @@ def _resume(store: Store, identity: Identity, batches, epochs: int, initial: Run
     history = _saved_history(arrays)
     position, epoch = description["step"], description["epoch"]
     if epoch > epochs:
-        raise ValueError(f"fit(epochs): expected at least the {epoch} that the checkpoint has done, got {epochs}.")
+        raise ValueError(
+            f"fit(epochs): expected at least the {epoch} that the checkpoint has done, got {epochs}. "
+            f"Pass epochs={epoch} or more, or another folder for another run."
+        )
     if isinstance(batches, StreamBatches):
         begin = history.ends[-1] if history.ends else 0
         batches.skip_to(epoch, position - begin, from_text(description["reader_state"]))

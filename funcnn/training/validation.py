@@ -121,6 +121,8 @@ def _validation_of_batches(data, measure, params, state, interrupts):
     checked = batch_checker("fit(validation)", measure["model"], measure["loss"], params, state)
     first = next(iter(data), None)
     if first is None:
-        raise ValueError("fit(validation): expected an iterable of batches (x, y), got an empty one.")
+        raise ValueError(
+            "fit(validation): expected an iterable of batches (x, y), got an empty one. Pass at least one."
+        )
     check_scalar_metrics("fit(metrics)", measure["metrics"], measure["model"], params, state, checked(first))
     return lambda carry: evaluate_batches(carry.params, carry.state, map(checked, interrupts.each(data)), **measure)

@@ -338,5 +338,5 @@ def test_under_jit_it_is_train_unless_somebody_looks_on():
         return run(model=fnn.mlp((3, 8, 1), fnn.tanh), key=key, **changes).history.loss[-1]
 
     np.testing.assert_allclose(jax.jit(final)(KEY), final(KEY), rtol=1e-5)
-    with pytest.raises(ValueError, match="under jit and vmap no epoch ends; use train"):
+    with pytest.raises(ValueError, match=r"under jit and vmap no epoch ends\. Use train"):
         jax.jit(lambda key: final(key, validation=(X, Y)))(KEY)

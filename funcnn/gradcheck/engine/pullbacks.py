@@ -271,7 +271,8 @@ def _floating_gradients(name, gradients, floating, whole):
     """A gradient for each floating part of the arguments, from one for each argument."""
     if not isinstance(gradients, tuple | list) or len(gradients) != len(whole):
         raise ValueError(
-            f"{name}(vjp): expected a tuple of {len(whole)} gradients, one an argument, got {gradients!r}."
+            f"{name}(vjp): expected a tuple of {len(whole)} gradients, one an argument, got {gradients!r}. "
+            "Return (dx,) for a single argument, and None for one that isn't floating."
         )
 
     def kept(gradient, part, argument):

@@ -28,7 +28,9 @@ _SIGNS = np.random.default_rng(3).integers(0, 2, size=1009)
 def check_stability_word(name: str, stability: str) -> None:
     """Raise where ``stability`` is none of its words."""
     if stability not in get_args(Stability):
-        raise ValueError(f"{name}(stability): expected one of {get_args(Stability)}, got {stability!r}.")
+        raise ValueError(
+            f"{name}(stability): expected one of {get_args(Stability)}, got {stability!r}. Choose one of these."
+        )
 
 
 def accept_rounded_data(comparison: Comparison, pairs: list[Pair], rows: list[LeafReport]) -> list[LeafReport]:

@@ -49,7 +49,8 @@ def tapped_steps(comparison: Comparison, own_taps: dict[str, Any]) -> tuple[Leaf
     gradients, sizes = comparison.gradients, known_sizes(comparison)
     if comparison.program is None:
         raise ValueError(
-            "check_gradients(loss_fn): expected a loss that JAX can trace, for its taps; try it under jit."
+            "check_gradients(loss_fn): expected a loss that JAX can trace, for its taps, got one that it can't. "
+            "Call jax.jit(loss_fn)(params, *args): its error names the line."
         )
     taps = gradients.gradient_and_taps(gradients.params)[1]
     rows: list[LeafReport] = []

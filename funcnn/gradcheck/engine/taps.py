@@ -34,7 +34,10 @@ def tap_gradients(program: Program, params: PyTree, names: Mapping[str, Any]) ->
         if name not in tapped:
             known = ", ".join(map(repr, tapped)) or "none"
             where = "it stands inside a loop that a check can't open" if name in inside else f"the loss taps {known}"
-            raise ValueError(f"check_gradients(grad_fn): expected gradients of tapped values, got {name!r}; {where}.")
+            raise ValueError(
+                f"check_gradients(grad_fn): expected gradients of tapped values, got {name!r}; {where}. "
+                "Leave this gradient out, or tap its value outside of loops."
+            )
 
     def moved(moves):
         left = {name: list(leaves) for name, leaves in moves.items()}
