@@ -12,9 +12,10 @@ import pytest
 from experiments.harness import chart_parts
 from experiments.harness.figures import Curve, Panel, bars, heatmap, labelled_images, lines
 from experiments.harness.report import page, stories
+from experiments.harness.report.papers import ADDRESSES, WITHOUT_ADDRESS, paper_address
 from experiments.harness.report.pictures import write_pictures
 from experiments.harness.report.stories import STORIES, shown_stories
-from experiments.harness.topics import load
+from experiments.harness.topics import load, topic_names
 from funcnn.practice import tasks
 
 STYLE = (page.HERE / "page.css").read_text(encoding="utf-8")
@@ -57,6 +58,31 @@ def test_a_story_names_what_there_is(story):
     assert set(story.claims) <= {claim.name for claim in experiment.claims}
     assert set(re.findall(r"{([\w-]+)", story.finding)) <= set(story.claims)
     assert set(story.exercises) <= {task.name for task in tasks()}
+
+
+def sources():
+    """Return the sources of the claims of every topic."""
+    return {claim.source for name in topic_names() for claim in load(name).claims if claim.source}
+
+
+def test_every_source_has_an_address_or_a_reason():
+    assert len(sources()) > 30
+    assert {source for source in sources() if not paper_address(source)} == set(WITHOUT_ADDRESS)
+    assert all(WITHOUT_ADDRESS.values())
+
+
+def test_every_address_is_of_a_paper_that_is_named():
+    named = [*sources(), *(paper for story in STORIES for paper in story.papers)]
+    assert {words for words in ADDRESSES if not any(words in source for source in named)} == set()
+    assert all(re.fullmatch(r"https://\S+", address) for address in ADDRESSES.values())
+    assert len(set(ADDRESSES.values())) == len(ADDRESSES)
+
+
+@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
+def test_a_story_links_its_papers(story):
+    assert story.papers
+    assert all(paper_address(paper) for paper in story.papers)
+    assert {claim.source for claim in load(story.experiment).claims if claim.source} <= set(story.papers)
 
 
 def record(story, estimates):

@@ -22,6 +22,7 @@ class Story(NamedTuple):
         claims: the names of the claims that bear on the question; those of the finding are among them.
         advice: what to do about it.
         exercises: names of ``funcnn.practice.tasks()``.
+        papers: the sources of the topic's claims; where its claims have none, a paper on the question.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Story(NamedTuple):
     claims: tuple[str, ...]
     advice: str
     exercises: tuple[str, ...]
+    papers: tuple[str, ...]
     panels: tuple[int, ...] = ()
 
 
@@ -57,6 +59,10 @@ STORIES = (
         advice="Take more hidden units than the task needs, and train from several starts before you say that a "
         "network cannot learn something.",
         exercises=("neuron-forward", "two-layer-forward"),
+        papers=(
+            "Rumelhart, Hinton and Williams 1986, Nature 323, p. 535",
+            "Rumelhart, Hinton and Williams 1986, Parallel distributed processing 1, chapter 8",
+        ),
     ),
     Story(
         name="story-sigmoid", question="Does the sigmoid make gradients vanish?",
@@ -69,6 +75,7 @@ STORIES = (
         advice="Choose the initialization with the activation: He's for ReLU, Xavier's for tanh. Look at the gradient "
         "of every layer before training, with fnn.plot_signals.",
         exercises=("sigmoid-backward", "he-scale"),
+        papers=("Glorot and Bengio 2010, section 4.2",),
     ),
     Story(
         name="story-relu", question="When do ReLU units die, and do they come back?",
@@ -80,6 +87,7 @@ STORIES = (
         advice="Lower the learning rate before you change the activation, and count dead units during training: "
         "fnn.fit(monitor=True) does.",
         exercises=("relu-backward", "leaky-relu-backward"),
+        papers=("Lu, Shin, Su and Karniadakis, Dying ReLU and initialization, 2019",),
     ),
     Story(
         name="story-optimizers", question="Which optimizer is the fastest?",
@@ -90,6 +98,7 @@ STORIES = (
         claims=("optimizers-adam-fastest", "optimizers-momentum-ravine", "optimizers-adam-robust"),
         advice="Compare optimizers at each one's own best learning rate. Take Adam where there is no time to search.",
         exercises=("momentum-step", "adam-step"),
+        papers=("Kingma and Ba, Adam, a method for stochastic optimization, 2015",),
     ),
     Story(
         name="story-scaling", question="What do unscaled inputs cost?",
@@ -100,6 +109,7 @@ STORIES = (
         claims=("scaling-must-population", "scaling-must-wine", "scaling-must-cancer", "scaling-adam"),
         advice="Standardise every feature by the mean and the deviation of the training data: fnn.standard_scaler.",
         exercises=("linear-backward",),
+        papers=("LeCun, Bottou, Orr and Müller, Efficient BackProp, 2012",),
     ),
     Story(
         name="story-softmax", question="Are softmax's outputs chances that can be read one by one?",
@@ -110,6 +120,7 @@ STORIES = (
         claims=("softmax_read_as_independent", "joint_labels"),
         advice="Where several labels can hold at once, give each a sigmoid: fnn.sigmoid_cross_entropy.",
         exercises=("softmax-forward", "softmax-jacobian"),
+        papers=("Bridle, Probabilistic interpretation of feedforward classification network outputs, 1990",),
     ),
     Story(
         name="story-squared-error", question="Why not squared error for classes?",
@@ -125,6 +136,7 @@ STORIES = (
         advice="Use cross-entropy on logits, fnn.softmax_cross_entropy. Where squared error is given, search its "
         "learning rate anew.",
         exercises=("mean-squared-error-backward", "softmax-cross-entropy-backward"),
+        papers=("Hui and Belkin 2021, Evaluation of neural architectures trained with square loss vs cross-entropy",),
     ),
     Story(
         name="story-deep", question="What makes a network of thirty layers learn?",
@@ -140,6 +152,11 @@ STORIES = (
         advice="Add skip connections or batch normalization first: fnn.skip, fnn.batch_norm. Clipping keeps a training "
         "finite, and does not make it learn.",
         exercises=("batch-norm-backward", "skip-backward", "clip-by-global-norm"),
+        papers=(
+            "Ba, Kiros and Hinton, Layer normalization, 2016",
+            "Ioffe and Szegedy, Batch normalization, 2015",
+            "He, Zhang, Ren and Sun, Deep residual learning for image recognition, 2016",
+        ),
     ),
 )  # fmt: skip
 
