@@ -5,74 +5,29 @@ site. In prose it looks for stretches that are a whole expression and hold a rel
 that isn't ASCII. A block after ``::`` whose lines hold a relation is a display. What is no expression stays as written.
 """
 
-import contextlib
 import re
 
-from plain_math import RELATIONS, NotMathematicsError, Parser, Token, parsed, tokens_of
+from experiments.harness.equations.plain_math import parsed
+from experiments.harness.equations.prose import Equation, equations_of, pieces_of
 
 # Prose ----------------------------------------------------------------------------------------------------------------
-
-CODE = re.compile(r"``.+?``|:\w+:`[^`]+`|`[^`]+`_?|\*\*?[^*\s][^*]*\*\*?|\bhttps?://\S+|\"[^\"]*\"")
-ENDINGS = ".,;:)!?"
 
 
 def set_in_prose(text: str) -> str:
     """Return a line of prose with its equations as ``:math:`…```; code, titles and emphasis stay as they are."""
-    pieces, at = [], 0
-    for match in CODE.finditer(text):
-        pieces += [_set_in_plain(text[at : match.start()]), match.group()]
-        at = match.end()
-    return "".join([*pieces, _set_in_plain(text[at:])])
+    return "".join(_set_in_plain(piece) if is_plain else piece for piece, is_plain in pieces_of(text))
 
 
 def _set_in_plain(text: str) -> str:
-    tokens = tokens_of(text)
-    pieces, at, number = [], 0, 0
-    while number < len(tokens):
-        found = _longest_equation(text, tokens, number)
-        if found is None:
-            number += 1
-            continue
-        stop, latex = found
-        pieces += [_escaped(text[at : tokens[number].start]), f":math:`{latex.strip()}`"]
-        at = tokens[stop - 1].end
-        number = stop
-    return "".join([*pieces, _escaped(text[at:])])
+    return "".join(
+        f":math:`{piece.latex.strip()}`" if isinstance(piece, Equation) else _escaped(piece)
+        for piece in equations_of(text)
+    )
 
 
 def _escaped(text: str) -> str:
     """Return text in which a bar begins no substitution."""
     return text.replace("|", r"\|")
-
-
-def _longest_equation(text: str, tokens: list[Token], number: int) -> tuple[int, str] | None:
-    """Return where the longest equation from a token on ends, and its LaTeX."""
-    start = tokens[number].start
-    if start and not (text[start - 1].isspace() or text[start - 1] in "("):
-        return None
-    if tokens[number].text in ("a", "A", "I") and number + 1 < len(tokens) and tokens[number + 1].text not in RELATIONS:
-        # An article, unless the letter is on the left of a relation or of an operator.
-        following = tokens[number + 1]
-        if following.kind != "symbol" or following.text in "(∂Σ√":
-            return None
-    parser = Parser(tokens[number:])
-    best = None
-    with contextlib.suppress(NotMathematicsError):
-        parser.expression()
-    for stop in range(number + parser.place, number + 1, -1):
-        end = tokens[stop - 1].end
-        if end < len(text) and not (text[end].isspace() or text[end] in ENDINGS):
-            continue
-        whole = parsed(text[start:end])
-        if whole is not None and _is_equation(whole, text[start:end]):
-            best = stop, whole.latex
-            break
-    return best
-
-
-def _is_equation(found: Parser, text: str) -> bool:
-    is_foreign = any(ord(character) > 127 and character not in "−–…" for character in text)
-    return found.has_relation or (found.has_operator and is_foreign)
 
 
 # Blocks ---------------------------------------------------------------------------------------------------------------

@@ -150,7 +150,9 @@ function filterClaims() {
   for (const part of document.querySelectorAll("details.section")) {
     let found = 0;
     for (const row of part.querySelectorAll("tr[data-verdict]")) {
-      const text = row.textContent.toLowerCase();
+      // An equation is searched for as it is written in plain text.
+      const equations = [...row.querySelectorAll("math")].map((one) => one.getAttribute("alttext"));
+      const text = [row.textContent, ...equations].join(" ").toLowerCase();
       row.hidden = (shown !== "all" && row.dataset.verdict !== shown) || !words.every((word) => text.includes(word));
       found += !row.hidden;
     }

@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from experiments.harness.chart_parts import DASHES
 from experiments.harness.claims import Section, format_number
+from experiments.harness.report.mathematics import set_equations
 from experiments.harness.report.papers import paper_address
 from experiments.harness.report.stories import shown_stories
 from experiments.harness.store import Record, json_default, write_atomically
@@ -54,6 +55,7 @@ def write_report(records: Sequence[Record], folder: Path, name: str = "index") -
         "level": level_panels,
         "dashes": dashes,
         "address": paper_address,
+        "equations": set_equations,
     }
     environment.tests["figure"] = is_figure
     text = environment.get_template("page.html.jinja").render(

@@ -19,6 +19,7 @@ LETTERS = {
     "μ": r"\mu", "π": r"\pi", "ρ": r"\rho", "σ": r"\sigma", "τ": r"\tau", "φ": r"\phi", "Φ": r"\Phi", "ψ": r"\psi",
     "η": r"\eta", "ω": r"\omega", "ν": r"\nu", "κ": r"\kappa", "ξ": r"\xi", "Δ": r"\Delta", "Ω": r"\Omega",
     "∞": r"\infty", "∇": r"\nabla", "⊙": r"\odot",
+    "½": r"\frac{1}{2}", "⅓": r"\frac{1}{3}", "¼": r"\frac{1}{4}",
 }  # fmt: skip
 RELATIONS = {
     "=": "=", "←": r"\leftarrow", "≈": r"\approx", "≤": r"\le", "≥": r"\ge", "<": "<", ">": ">", "~": r"\sim",
@@ -29,9 +30,9 @@ TIMES = {"·": r"\cdot ", "×": r"\times ", "∗": r"* ", "⊙": r"\odot ", "∘
 FUNCTIONS = {
     "log", "exp", "tanh", "max", "min", "cosh", "sinh", "cos", "sin", "log1p", "expm1", "mean", "sign", "softmax",
     "sigmoid", "erf", "var", "wide", "logsumexp", "argmax", "Bernoulli", "clip", "sum", "floor", "round", "norm",
-    "arctan2", "sqrt", "relu", "silu", "gelu", "rows", "diag", "backward", "forward", "concat", "ReLU",
+    "arctan2", "ln", "sqrt", "relu", "silu", "gelu", "rows", "diag", "backward", "forward", "concat", "ReLU",
 }  # fmt: skip
-KNOWN_TO_LATEX = {"log", "exp", "tanh", "max", "min", "cosh", "sinh", "cos", "sin"}
+KNOWN_TO_LATEX = {"log", "ln", "exp", "tanh", "max", "min", "cosh", "sinh", "cos", "sin"}
 DIFFERENTIALS = re.compile(r"d[a-zA-Zθβγαμσ]$")
 NO_DIFFERENTIALS = {"do"}
 SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ᵗⁿᵀᶻˣʲⁱᵏᵃᵇʰᵐ", "0123456789+-()tnTzxjikabhm", strict=True)) | {"ᵘ": "u", "ᵈ": "d"}
@@ -60,7 +61,13 @@ def tokens_of(text: str) -> list[Token]:
     found: list[Token] = []
     for match in TOKEN.finditer(text):
         kind = str(match.lastgroup)
-        if kind == "word":
+        if kind == "word" and match.group()[0] in LETTERS and match.group()[1:].isascii() and len(match.group()) == 2:
+            # A Greek letter times another, as in 2πx.
+            found.extend(
+                Token(kind, letter, match.start() + place, match.start() + place + 1)
+                for place, letter in enumerate(match.group())
+            )
+        elif kind == "word":
             found.extend(_letters(match.group(), match.start()))
         elif kind != "space":
             found.append(Token(kind, match.group(), match.start(), match.end()))
@@ -98,7 +105,7 @@ class Parser:
 
     def __init__(self, tokens: list[Token]) -> None:
         self.tokens, self.place = tokens, 0
-        self.has_relation = self.has_operator = False
+        self.has_relation = self.has_operator = self.has_call = False
         self.bars: list[str] = []
 
     def peek(self) -> str:
@@ -147,19 +154,30 @@ class Parser:
             elif symbol == "/" and self.tokens[self.place - 1].text != "∂":
                 self.next()
                 self.has_operator = True
-                last = rf"\frac{{{_bare(last)}}}{{{_bare(self.factor())}}}"
+                last = rf"\frac{{{_bare(last)}}}{{{self.denominator()}}}"
             elif self.starts_factor():
                 self.has_operator = True
                 latex, last = f"{latex}{last}\\,", self.factor()
             else:
                 return latex + last
 
+    def denominator(self) -> str:
+        """Return what is divided by: a factor, and letters that touch it, as in s/3π."""
+        latex = _bare(self.factor())
+        while self.place < len(self.tokens) and self.touches() and self.is_variable(self.place):
+            latex += rf"\,{self.factor()}"
+        return latex
+
+    def is_variable(self, place: int) -> bool:
+        return self.tokens[place].kind == "word" and is_letter(self.tokens[place].text)
+
     def starts_factor(self) -> bool:
         if self.place >= len(self.tokens):
             return False
         token = self.tokens[self.place]
         if token.kind == "number":
-            return True
+            # A number after a space is a value beside a name, as in "rate α 0.1"; 1[i = j] is an indicator.
+            return self.touches() or [one.text for one in self.tokens[self.place : self.place + 2]] == ["1", "["]
         if token.kind == "word":
             return (
                 is_letter(token.text)
@@ -172,7 +190,9 @@ class Parser:
         following = self.tokens[place + 1 : place + 2]
         if not following:
             return False
-        return following[0].text in "(ₙᵢⱼₖ²′" or following[0].kind in ("word", "number")
+        argument = following[0]
+        is_named = argument.kind == "word" and (is_letter(argument.text) or argument.text in FUNCTIONS)
+        return argument.text in "(ₙᵢⱼₖ²′" or argument.kind == "number" or is_named
 
     def is_named(self, place: int) -> bool:
         """Whether a word is a quantity: in an index, beside a dot or an arrow, called, or indexed."""
@@ -193,7 +213,12 @@ class Parser:
             self.expect("∂")
             return rf"\frac{{\partial}}{{\partial {self.factor()}}}"
         if token.text == "∂":
-            return rf"\partial {self.factor()}"
+            latex = rf"\partial {self.factor()}"
+            if [one.text for one in self.tokens[self.place : self.place + 2]] != ["/", "∂"]:
+                return latex
+            self.next()
+            self.has_operator = True
+            return rf"\frac{{{latex}}}{{{self.factor()}}}"
         if token.text == "√":
             return rf"\sqrt{{{_bare(self.factor())}}}"
         if token.text in "Σ∏":
@@ -221,7 +246,7 @@ class Parser:
 
     def named(self, token: Token) -> str:
         if is_letter(token.text):
-            return _letter(token.text)
+            return _letter(token.text) + self.number_as_index()
         if token.text not in FUNCTIONS and self.is_named(self.place - 1):
             return self.quantity(token)
         if token.text not in FUNCTIONS:
@@ -237,6 +262,12 @@ class Parser:
             self.next()
             return rf"{name}\left({self.arguments(')')}\right)"
         return rf"{name}\,{self.factor()}"
+
+    def number_as_index(self) -> str:
+        """Return a number that touches a letter as its index, as in W1."""
+        if not self.peek().isdecimal() or not self.touches():
+            return ""
+        return f"_{{{self.next().text}}}"
 
     def quantity(self, token: Token) -> str:
         """Return a word that names a quantity or a function, with its arguments."""
@@ -275,11 +306,16 @@ class Parser:
                 self.bars.append("]")
                 inside = self.arguments("]")
                 self.bars.pop()
-                # E[y] is an expectation, 1[i = j] an indicator.
-                is_condition = latex in ("1", "E") or any(relation in inside for relation in ("=", "<", ">", r"\le"))
+                # E[y] is an expectation, 1[i = j] an indicator, U[0, 1] a distribution; W₁[i] has its index already.
+                is_condition = (
+                    latex in ("1", "E", "U")
+                    or "_{" in latex
+                    or any(relation in inside for relation in ("=", "<", ">", r"\le"))
+                )
                 latex = rf"{latex}[{inside}]" if is_condition else f"{latex}_{{{inside}}}"
             elif self.peek() == "(" and self.touches() and re.fullmatch(r"\\?[A-Za-zσΦφψ]+( |')?('|_\{\w\})?", latex):
                 self.next()
+                self.has_call = True
                 latex = rf"{latex}\left({self.arguments(')')}\right)"
             else:
                 return latex
