@@ -38,8 +38,7 @@ class Scaler(NamedTuple):
     Example:
         >>> import jax.numpy as jnp
         >>> x = jnp.array([[1.0, 5.0], [3.0, 5.0]])
-        >>> scaler = Scaler(standard_fit, scale)
-        >>> print(scaler.apply(scaler.fit(x), x))
+        >>> print(standard_scaler.apply(standard_scaler.fit(x), x))
         [[-1.  0.]
          [ 1.  0.]]
     """
