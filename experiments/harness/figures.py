@@ -282,6 +282,7 @@ def plane(
         lifted = 0 if max(map(len, points)) <= 2 else -16
         layers += [
             spot.mark_point(style="spot", size=260 if lifted == 0 else 60),
+            *([spot.mark_text(style="spot-halo", dy=lifted).encode(text="label:N")] if lifted else []),
             spot.mark_text(style="spot-label", dy=lifted).encode(text="label:N"),
         ]
     return panel(alt.layer(*layers).properties(height=320), subtitle)

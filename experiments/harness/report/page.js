@@ -26,6 +26,7 @@ function chartConfig() {
       contour: { stroke: soft, strokeWidth: 0.8, opacity: 0.7 },
       spot: { filled: true, fill: value("--card"), stroke: ink, strokeWidth: 1.2, opacity: 1 },
       "spot-label": { fill: ink, fontWeight: 600 },
+      "spot-halo": { fill: value("--card"), stroke: value("--card"), strokeWidth: 4, fontWeight: 600 },
       edge: { stroke: soft }, node: { filled: true, fill: value("--card"), stroke: ink, opacity: 1 },
     },
   };

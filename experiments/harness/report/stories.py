@@ -92,9 +92,9 @@ STORIES = (
     Story(
         name="story-optimizers", question="Which optimizer is the fastest?",
         experiment="optimizers", part="Five surfaces, each optimizer at its best rate", figure=0, panels=(0, 1, 3),
-        finding="With the best rate for each, Adam is the fastest of three on {optimizers-adam-fastest:%} of five "
-        "surfaces. In a narrow ravine momentum takes {optimizers-momentum-ravine} times the steps of plain descent. "
-        "Adam reaches the goals at rates over {optimizers-adam-robust} more decades than plain descent.",
+        finding="With the best rate for each, Adam is the fastest of three from {optimizers-adam-fastest:%} of the "
+        "starts on five surfaces, momentum takes {optimizers-momentum-ravine} times the steps of plain descent in a "
+        "narrow ravine, and Adam reaches the goals at rates over {optimizers-adam-robust} more decades.",
         claims=("optimizers-adam-fastest", "optimizers-momentum-ravine", "optimizers-adam-robust"),
         advice="Compare optimizers at each one's own best learning rate. Take Adam where there is no time to search.",
         exercises=("momentum-step", "adam-step"),
@@ -115,7 +115,7 @@ STORIES = (
         name="story-softmax", question="Are softmax's outputs chances that can be read one by one?",
         experiment="softmax", part="Several labels at once", figure=0,
         finding="They are one distribution, which adds up to 1: of pictures with two digits softmax gives more than "
-        "one half to both in {softmax_read_as_independent:%}. Sigmoids name the whole set of digits in "
+        "one half to both in {softmax_read_as_independent:%}, and sigmoids name the whole set of digits in "
         "{joint_labels:points} points more of the pictures.",
         claims=("softmax_read_as_independent", "joint_labels"),
         advice="Where several labels can hold at once, give each a sigmoid: fnn.sigmoid_cross_entropy.",
@@ -126,7 +126,7 @@ STORIES = (
         name="story-squared-error", question="Why not squared error for classes?",
         experiment="classification_loss", part="The gradient by the error", figure=0,
         finding="Through a sigmoid that is surely wrong, squared error pushes {classification-squared-error-small} "
-        "times as hard as cross-entropy. From saturated wrong weights it takes "
+        "times as hard as cross-entropy: from saturated wrong weights it takes "
         "{classification-recovery-saturated} times as many steps at the same rate, from wrong weights "
         "{classification-recovery-best-rate} times as many with the best rate for each.",
         claims=(
