@@ -75,6 +75,11 @@ def test_a_screen_reader_gets_mathematics():
     assert "aria-hidden" not in found
 
 
+@pytest.mark.parametrize(("text", "signs"), [("z = −2", 1), ("z = x − 2", 0), ("U[−1, 1] − y", 1), ("|x| − y = 1", 0)])
+def test_a_sign_is_no_difference(text, signs):
+    assert set_equations(text).count('<mo form="prefix">&#x02212;</mo>') == signs
+
+
 def test_a_wide_equation_scrolls():
     wide = set_equations("y = (x² + y²)/20 + (2 − cos 2πx − cos 2πy)/20")
     assert wide.startswith('<span class="math-wide"><math ')

@@ -8,11 +8,15 @@ from markupsafe import escape
 LONGEST_LINE = 20
 """Characters of a formula that fit into a line of a phone."""
 
+AFTER_OPERATOR = re.compile(r"(<mo(?![^>]*postfix)[^>]*>[^<\]]*</mo>)<mo>&#x02212;</mo>")
+"""A minus after a relation, a comma or an opening bracket, which is a sign and not a difference."""
+
 
 def to_mathml(latex: str, display: str) -> str:
     """Return LaTeX as a ``math`` element; tables have fractions and sums of full size."""
     # HTML knows the element without its namespace.
     mathml = re.sub(r' xmlns="[^"]*"', "", convert(latex, display=display), count=1)
+    mathml = AFTER_OPERATOR.sub(r'\1<mo form="prefix">&#x02212;</mo>', mathml)
     return re.sub(r"<mtable\b", '<mtable displaystyle="true"', mathml)
 
 
