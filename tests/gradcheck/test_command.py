@@ -201,6 +201,12 @@ def test_a_page_that_cannot_be_made_is_2(mine, monkeypatch, capsys):
     assert "pip install 'funcnn[report]'" in capsys.readouterr().err
 
 
+def test_a_page_that_cannot_be_written_is_2(mine, capsys):
+    (mine / "report.html").mkdir()
+    assert main(["gradcheck", f"{mine / 'mine.py'}:right", "--html", str(mine / "report.html")]) == 2
+    assert "--html: expected a file that can be written, got " in capsys.readouterr().err
+
+
 @pytest.mark.benchmarks_smoke
 def test_alone_it_shows_its_help():
     ended = subprocess.run([sys.executable, "-m", "funcnn"], capture_output=True, text=True, check=True)

@@ -229,3 +229,17 @@ BAD_LAYERS = {
 def test_bad_input(call, message, as_for_users):
     with pytest.raises((ValueError, TypeError), match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("mask", "advice", "follow"),
+    [
+        (jnp.ones((2, 7), bool).at[1, 5:].set(False), r"mask\[:, None, None, :\]", lambda m: m[:, None, None, :]),
+        (jnp.tile(jnp.tri(7, dtype=bool), (2, 1, 1)), r"mask\[:, None\]", lambda m: m[:, None]),
+        (jnp.ones((3, 7, 7), bool), "make it for 7 queries and 7 keys", lambda m: m[0]),
+    ],
+)
+def test_the_advice_on_a_mask_works(mask, advice, follow, as_for_users):
+    with pytest.raises(ValueError, match=rf"got \({', '.join(map(str, mask.shape))}\)\. Reshape the mask.*{advice}"):
+        fnn.attention_forward(Q, K, V, mask=mask)
+    assert fnn.attention_forward(Q, K, V, mask=follow(mask))[0].shape == (2, 4, 7, 6)
