@@ -14,7 +14,6 @@ SECTIONS = (
 )  # fmt: skip
 
 
-@functools.cache
 def tasks(folder: str | Path | None = None) -> tuple[Task, ...]:
     """Return the exercises in the order of the chapter, and after them those of a folder.
 
@@ -31,9 +30,7 @@ def tasks(folder: str | Path | None = None) -> tuple[Task, ...]:
         'neuron-forward'
     """
     if folder is None:
-        # Here, and not above: the tool that writes the archive of the solutions imports this package without it.
-        modules = [importlib.import_module(f"funcnn.practice.sections.{name}") for name in SECTIONS]
-        return tuple(task for module in modules for task in module.TASKS)
+        return _tasks_of_the_chapter()
     own = [task for file in sorted(Path(folder).glob("[!_]*.py")) for task in _read(file)]
     if not own:
         raise ValueError(
@@ -44,6 +41,13 @@ def tasks(folder: str | Path | None = None) -> tuple[Task, ...]:
     if taken := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"tasks(folder): expected names that are not taken, got {', '.join(taken)}. Rename them.")
     return (*tasks(), *own)
+
+
+@functools.cache
+def _tasks_of_the_chapter() -> tuple[Task, ...]:
+    # Here, and not above: the tool that writes the archive of the solutions imports this package without it.
+    modules = [importlib.import_module(f"funcnn.practice.sections.{name}") for name in SECTIONS]
+    return tuple(task for module in modules for task in module.TASKS)
 
 
 def _read(file: Path) -> tuple[Task, ...]:
