@@ -169,9 +169,10 @@ def run_command_line(experiment: Experiment, kind: type[Settings] = Settings) ->
         print_verdicts([record])
         page = write_report([record], report, experiment.name)
         files = write_pictures([record], report / experiment.name)
-        console.print(f"{len(experiment.claims)} claims judged, {count_verdicts([record])}", highlight=False)
         console.print(f"figures: [bold]{page}", highlight=False, soft_wrap=True)
-        console.print(f"and {len(files)} pictures in {report / experiment.name}", highlight=False, soft_wrap=True)
+        if files:
+            console.print(f"and {len(files)} pictures in {report / experiment.name}", highlight=False, soft_wrap=True)
+        console.print(f"{len(experiment.claims)} claims judged, {count_verdicts([record])}", highlight=False)
 
 
 def measure_here(experiment: Experiment, settings: Settings) -> list[store.Record]:

@@ -236,7 +236,7 @@ def test_a_topic_says_where_it_stands_and_ends_with_its_counts(tmp_path, monkeyp
     assert re.fullmatch(r"0 of 3 claims judged after \d+ seconds: A part", lines[0])
     printed = capsys.readouterr().out
     assert "3 of 3 claims judged after" in printed
-    assert printed.splitlines()[-2:] == ["3 claims judged, 2 hold, 1 fail, 0 undecided", "figures: x.html"]
+    assert printed.splitlines()[-2:] == ["figures: x.html", "3 claims judged, 2 hold, 1 fail, 0 undecided"]
 
 
 def test_verdicts_are_counted():
