@@ -68,13 +68,14 @@ def doctor_row(doctor: Record) -> tuple[str, str, str]:
     healthy = [one for one in doctor["diagnoses"] if not one["expected"]]
     located = [one for one in faulty if one["layer"]]
     later = sum(not one["development"] for one in faulty)
+    alarms = sum(bool(one["findings"]) for one in healthy)
     return (
         f"{len(faulty)} faulty runs of {len(kinds_of(faulty))} kinds, {later} written after the rules, none blind; "
         f"{len(healthy)} healthy runs",
         f"fault named in {sum(one['named'] for one in faulty)}, named wrongly in "
         f"{sum(one['named_wrongly'] for one in faulty)}; if one layer was broken, that layer in "
         f"{sum(map(is_located, located))} of {len(located)}; "
-        f"{sum(bool(one['findings']) for one in healthy)} false alarms",
+        f"{alarms} false alarm{'' if alarms == 1 else 's'}",
         DOCTOR,
     )
 

@@ -64,6 +64,6 @@ def test_the_table_counts_kinds_layers_and_false_alarms():
     }
     _, result, _ = reliability.doctor_row({"diagnoses": list(map(doctor.record, diagnoses))})
     assert result == (
-        "fault named in 2, named wrongly in 1; if one layer was broken, that layer in 1 of 5; 1 false alarms"
+        "fault named in 2, named wrongly in 1; if one layer was broken, that layer in 1 of 5; 1 false alarm"
     )
     assert doctor.share([], lambda diagnosis: True) == "–"
