@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
+try:
+    import tyro
+except ModuleNotFoundError as error:
+    sys.exit(f"python -m experiments needs {error.name}. Install the extra: python -m pip install -e '.[experiments]'")
 
 from experiments.harness.claims import Section
 from experiments.harness.console import console, table

@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         "--otter", action="store_const", const="otter", dest="form", help="for otter assign, with solutions"
     )
     exported.add_argument(
-        "--to", default="notebooks", metavar="FOLDER", help="where to write them (default: notebooks)"
+        "--to", metavar="FOLDER", help="where to write them (default: notebooks, or masters for those with solutions)"
     )
     add("report", _report, "grade a folder of students' folders, as CSV and HTML").add_argument(
         "folder", metavar="FOLDER", help="with a folder for each student, which has the files of the exercises"
@@ -277,9 +277,11 @@ def _watch(options) -> int:
 
 
 def _export(options) -> int:
-    if Path(options.to).is_file():
-        raise ValueError(f"export --to: expected a folder, got the file {options.to}. Name another folder.")
-    for file in teaching.export(Path(options.to), catalogue.tasks(), options.form or "plain"):
+    form = options.form or "plain"
+    folder = Path(options.to or ("notebooks" if form == "plain" else "masters"))
+    if folder.is_file():
+        raise ValueError(f"export --to: expected a folder, got the file {folder}. Name another folder.")
+    for file in teaching.export(folder, catalogue.tasks(), form):
         print(file)
     return 0
 

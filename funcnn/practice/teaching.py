@@ -23,24 +23,33 @@ def export(folder: Path, tasks: Sequence[Task], form: Form = "plain") -> list[Pa
         tasks: the exercises.
         form: ``"plain"`` for stubs with tests; ``"nbgrader"`` and ``"otter"`` for the masters from which ``nbgrader
             generate_assignment`` and ``otter assign`` make the students' notebooks: these have the solutions.
+
+    Raises:
+        ValueError: a notebook that is there has other content, such as a teacher's changes. Nothing is written then.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    files: list[Path] = []
+    texts: dict[Path, str] = {}
     for section, members in itertools.groupby(tasks, key=lambda task: task.section):
         name = section.lower().replace(" ", "-")
-        cells = [_cell("markdown", f"# {section}", f"title-{len(files)}")]
+        cells = [_cell("markdown", f"# {section}", f"title-{len(texts)}")]
         if form == "otter":
-            cells.insert(0, _cell("raw", f"# ASSIGNMENT CONFIG\nname: {name}\ninit_cell: true", f"config-{len(files)}"))
+            cells.insert(0, _cell("raw", f"# ASSIGNMENT CONFIG\nname: {name}\ninit_cell: true", f"config-{len(texts)}"))
         for task in members:
             cells += _otter_cells(task) if form == "otter" else _cells(task, form == "nbgrader")
         notebook = {
             "cells": cells, "nbformat": 4, "nbformat_minor": 5,
             "metadata": {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}},
         }  # fmt: skip
-        file = folder / f"{name}.ipynb"
-        file.write_text(json.dumps(notebook, indent=1, ensure_ascii=False), encoding="utf-8")
-        files.append(file)
-    return files
+        texts[folder / f"{name}.ipynb"] = json.dumps(notebook, indent=1, ensure_ascii=False)
+    for file, text in texts.items():
+        if file.exists() and file.read_text(encoding="utf-8") != text:
+            raise ValueError(
+                f"export: expected no other notebook at {file}, got one with other content. "
+                "Name another folder with --to, or remove it."
+            )
+    for file, text in texts.items():
+        file.write_text(text, encoding="utf-8")
+    return list(texts)
 
 
 def _cell(kind: str, text: str, name: str, metadata: dict | None = None) -> dict:

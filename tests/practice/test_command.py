@@ -119,8 +119,13 @@ def test_notebooks_are_written_into_the_folder_that_is_named(here, capsys):
     assert sorted(capsys.readouterr().out.splitlines()) == made
     assert len(made) == 7
     assert "SOLUTION" not in Path(made[0]).read_text()
-    assert command.main(["export", "--otter", "--to", "made"]) == 0
-    assert "BEGIN SOLUTION" in Path(made[0]).read_text()
+    assert command.main(["export", "--to", "made"]) == 0
+    capsys.readouterr()
+    assert command.main(["export", "--otter", "--to", "made"]) == 2
+    assert "Name another folder with --to, or remove it" in capsys.readouterr().err
+    assert "SOLUTION" not in Path(made[0]).read_text()
+    assert command.main(["export", "--otter"]) == 0
+    assert "BEGIN SOLUTION" in Path("masters", Path(made[0]).name).read_text()
 
 
 def test_a_report_has_a_row_for_each_student_and_absent_where_a_file_is(here, capsys):
