@@ -277,7 +277,7 @@ def _watch(options) -> int:
 
 
 def _export(options) -> int:
-    form = options.form or "plain"
+    form: teaching.Form = options.form or "plain"
     folder = Path(options.to or ("notebooks" if form == "plain" else "masters"))
     if folder.is_file():
         raise ValueError(f"export --to: expected a folder, got the file {folder}. Name another folder.")
