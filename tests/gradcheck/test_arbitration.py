@@ -96,3 +96,15 @@ def test_a_kink_of_a_loss_with_python_conditions_is_measured_on_its_sides(size, 
     if ok:
         assert report.verdict == "agrees"
         assert "the gradient by hand lies between them" in report.reason
+
+
+@pytest.mark.parametrize(("x", "y"), [([[1.0, np.nan], [2.0, 3.0]], [1.0, 0.0]), (np.zeros((0, 2)), np.zeros(0))])
+def test_where_the_loss_is_not_a_number_no_gradient_is_called_wrong(x, y):
+    """The formula is right; a NaN in the data, or a mean over no sample, has no slope."""
+    x, y = jnp.asarray(x, WIDEST), jnp.asarray(y, WIDEST)
+    report = fnn.check_gradients(
+        lambda w: jnp.mean((x @ w - y) ** 2), lambda w: 2 * x.T @ (x @ w - y) / y.size, jnp.array([1.0, 2.0], WIDEST)
+    )
+    assert report.verdict == "undecided"
+    assert not report.ok
+    assert "the loss is nan there" in report.reason

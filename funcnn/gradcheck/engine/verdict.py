@@ -112,7 +112,7 @@ def arbitrate(comparison: Comparison, pairs: list[Pair], disputed: list[int], ki
     missing = [number for number in missing if np.isfinite(pairs[number].by_hand).all()]
     finite = [number for number in disputed if np.isfinite(pairs[number].reference - pairs[number].by_hand).all()]
     at_kinks = {number: _is_slope_at_kink(comparison, pairs, number) for number in missing}
-    if missing and not np.isfinite(np.asarray(comparison.gradients.value)):
+    if not np.isfinite(np.asarray(comparison.gradients.value)):
         return Decision("undecided", f"the loss is {comparison.gradients.value} there, and has no slope", {})
     cleared = {number: at_kink for number, at_kink in at_kinks.items() if at_kink is not None}
     verdicts: list[Decision] = []
