@@ -2,12 +2,13 @@
 
 from docutils import nodes
 
-from experiments.harness.equations.mathml import inline, to_mathml
+from experiments.harness.equations.mathml import WORD_JOINER, inline, to_mathml
+from experiments.harness.equations.prose import ENDINGS
 
 
 def visit_inline(translator, node) -> None:
     after = node.next_node(nodes.Text, descend=False, siblings=True)
-    joiner = "&#8288;" if after is not None and after.astext()[:1] in ".,;:)" else ""
+    joiner = WORD_JOINER if after is not None and after.astext().startswith(tuple(ENDINGS)) else ""
     translator.body.append(inline(node.astext()) + joiner)
     raise nodes.SkipNode
 

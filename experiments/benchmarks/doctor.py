@@ -196,7 +196,7 @@ def record(diagnosis: Diagnosis) -> dict[str, Any]:
     return {
         "name": diagnosis.case.name, "expected": diagnosis.case.kinds, "layer": diagnosis.case.layer,
         "quality": diagnosis.quality, "development": diagnosis.is_development,
-        "named": diagnosis.is_named, "named_wrongly": diagnosis.is_named_wrongly,
+        "named": diagnosis.is_named, "named_wrongly": diagnosis.is_named_wrongly, "located": diagnosis.is_located,
         "findings": [finding._asdict() for finding in diagnosis.findings],
     }  # fmt: skip
 

@@ -18,8 +18,8 @@ SURVIVAL, DOCTOR = "`python -m experiments.benchmarks.survival`", "`python -m ex
 
 
 def record_of(study: str) -> Record:
-    """Return the newest record of a study in ``results/``."""
-    file = sorted(FILES.glob(f"{study}_*.json"))[-1]
+    """Return the record of a study in ``results/``."""
+    [file] = FILES.glob(f"{study}_*.json")
     return json.loads(file.read_text(encoding="utf-8"))
 
 
@@ -74,7 +74,7 @@ def doctor_row(doctor: Record) -> tuple[str, str, str]:
         f"{len(healthy)} healthy runs",
         f"fault named in {sum(one['named'] for one in faulty)}, named wrongly in "
         f"{sum(one['named_wrongly'] for one in faulty)}; if one layer was broken, that layer in "
-        f"{sum(map(is_located, located))} of {len(located)}; "
+        f"{sum(one['located'] for one in located)} of {len(located)}; "
         f"{alarms} false alarm{'' if alarms == 1 else 's'}",
         DOCTOR,
     )
@@ -93,14 +93,6 @@ def by_kind(doctor: Record) -> str:
 def kinds_of(faulty: Sequence[Record]) -> list[str]:
     """Return the kinds of fault, in the order of the runs."""
     return list(dict.fromkeys(one["expected"][0] for one in faulty))
-
-
-def is_located(diagnosis: Record) -> bool:
-    """Whether a finding of the right kind names the broken layer."""
-    return any(
-        finding["kind"] in diagnosis["expected"] and finding["layer"] == diagnosis["layer"]
-        for finding in diagnosis["findings"]
-    )
 
 
 def write() -> None:

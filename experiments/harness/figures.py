@@ -294,10 +294,7 @@ def images(
     """Return a panel of framed pictures ``(pictures, height, width)``, on one scale or ``each`` on its own."""
     pictures = np.asarray(pictures, float)
     count, high, wide = pictures.shape
-    if not diverging:
-        pictures = pictures - pictures.min()
-    bound = np.abs(pictures).max(axis=(1, 2), keepdims=True) if each else np.abs(pictures).max()
-    scaled = pictures / np.where(bound == 0, 1, bound)
+    scaled = _scaled(pictures, diverging=diverging, each=each)
     rows, gap = -(-count // columns), max(1, round(max(high, wide) / 10))
     sheet = np.full((rows * (high + gap) + gap, columns * (wide + gap) + gap), np.nan)
     for number, picture in enumerate(scaled):
@@ -311,9 +308,12 @@ def images(
 
 def labelled_images(pictures: ArrayLike, labels: Sequence[str], *, columns: int = 8) -> Panel:
     """Return a panel of pictures ``(pictures, height, width)`` with a label below each, every one on its own scale."""
+    scaled = _scaled(pictures, diverging=False, each=True)
     rows = [
         {"row": number // columns, "column": number % columns, "label": label, "url": image_url(scaled[::-1], (-1, 1))}
-        for number, (scaled, label) in enumerate(zip(_unit_scaled(pictures), labels, strict=True))
+        for number, (scaled, label) in enumerate(
+            zip(_scaled(pictures, diverging=False, each=True), labels, strict=True)
+        )
     ]
     high = -(-len(rows) // columns)
     cell = alt.Chart().encode(
@@ -326,11 +326,13 @@ def labelled_images(pictures: ArrayLike, labels: Sequence[str], *, columns: int 
     return panel(alt.layer(picture, label, data=alt.Data(values=rows)).properties(height=height))
 
 
-def _unit_scaled(pictures: ArrayLike) -> np.ndarray:
-    """Return pictures from 0 to 1, each divided by its own largest value."""
-    shifted = np.asarray(pictures, float) - np.min(pictures)
-    largest = shifted.max(axis=(1, 2), keepdims=True)
-    return shifted / np.where(largest == 0, 1, largest)
+def _scaled(pictures: ArrayLike, *, diverging: bool, each: bool) -> np.ndarray:
+    """Return pictures divided by their largest value, or ``each`` by its own; from 0 where not ``diverging``."""
+    pictures = np.asarray(pictures, float)
+    if not diverging:
+        pictures = pictures - pictures.min()
+    bound = np.abs(pictures).max(axis=(1, 2), keepdims=True) if each else np.abs(pictures).max()
+    return pictures / np.where(bound == 0, 1, bound)
 
 
 def _curve_rows(name: str, curve: Curve, log: str) -> list[dict[str, Any]]:

@@ -75,7 +75,8 @@ def blockwise_attention_forward(
 
         m′ = max(m, max S),    c = e^(m − m′),    l′ = c l + Σⱼ e^(S[j] − m′),    o′ = c o + Σⱼ e^(S[j] − m′) v[j]
 
-    After the last block y = o / l and log Σⱼ e^S[j] = m + log l.
+    After the last block y = o / l and log Σⱼ e^S[j] = m + log l. Dropout with the same key drops other weights than in
+    ``attention_forward``.
 
     Args:
         q, k, v, causal, dropout, key: as for ``attention_forward``.

@@ -3,7 +3,10 @@
 import re
 
 from latex2mathml.converter import convert
-from markupsafe import escape
+from markupsafe import Markup, escape
+
+WORD_JOINER = Markup("&#8288;")
+"""Keeps a mark of punctuation on the line of the formula before it."""
 
 LONGEST_LINE = 20
 """Characters of a formula that fit into a line of a phone."""

@@ -5,7 +5,7 @@ from functools import cache
 
 from markupsafe import Markup, escape
 
-from experiments.harness.equations.mathml import inline
+from experiments.harness.equations.mathml import WORD_JOINER, inline
 from experiments.harness.equations.plain_math import (
     SUBSCRIPTS,
     SUPERSCRIPTS,
@@ -17,8 +17,6 @@ from experiments.harness.equations.plain_math import (
 )
 from experiments.harness.equations.prose import ENDINGS, Equation, equations_of, is_equation, pieces_of
 
-WORD_JOINER = Markup("&#8288;")
-"""Keeps a mark of punctuation on the line of the equation before it."""
 EXPONENT = re.compile(r"(?<=\d)e[+\-−]?\d+")
 MINUS = re.compile(r"\w\)? − \(?\w")
 

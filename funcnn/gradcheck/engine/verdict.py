@@ -108,12 +108,13 @@ def arbitrate(comparison: Comparison, pairs: list[Pair], disputed: list[int], ki
         disputed: the positions of the leaves that differ.
         kinks: the kinks of the loss.
     """
+    value = comparison.gradients.value
+    if not np.isfinite(np.asarray(value)):
+        return Decision("undecided", f"the loss is {value} there, and has no slope", {})
     missing = [number for number in disputed if not np.isfinite(pairs[number].reference).all()]
     missing = [number for number in missing if np.isfinite(pairs[number].by_hand).all()]
     finite = [number for number in disputed if np.isfinite(pairs[number].reference - pairs[number].by_hand).all()]
     at_kinks = {number: _is_slope_at_kink(comparison, pairs, number) for number in missing}
-    if not np.isfinite(np.asarray(comparison.gradients.value)):
-        return Decision("undecided", f"the loss is {comparison.gradients.value} there, and has no slope", {})
     cleared = {number: at_kink for number, at_kink in at_kinks.items() if at_kink is not None}
     verdicts: list[Decision] = []
     if finite:
@@ -142,9 +143,7 @@ def _arbitrate_finite(comparison, pairs, leaves, kinks) -> Decision:
     by_autodiff, _ = predicted_slope([_replace_nonfinite(pair.reference) for pair in pairs], direction)
     slope = slope_along(comparison, direction)
     if slope is None:
-        value = comparison.gradients.value
-        is_finite = np.isfinite(np.asarray(value))
-        return Decision("undecided", NO_SLOPE if is_finite else f"the loss is {value} there, and has no slope", {})
+        return Decision("undecided", NO_SLOPE, {})
     gap = abs(by_hand - by_autodiff)
     figures = (
         f"along their difference the loss has the slope {slope.value:.6g}, by hand it is {by_hand:.6g}, "
