@@ -310,10 +310,8 @@ def labelled_images(pictures: ArrayLike, labels: Sequence[str], *, columns: int 
     """Return a panel of pictures ``(pictures, height, width)`` with a label below each, every one on its own scale."""
     scaled = _scaled(pictures, diverging=False, each=True)
     rows = [
-        {"row": number // columns, "column": number % columns, "label": label, "url": image_url(scaled[::-1], (-1, 1))}
-        for number, (scaled, label) in enumerate(
-            zip(_scaled(pictures, diverging=False, each=True), labels, strict=True)
-        )
+        {"row": number // columns, "column": number % columns, "label": label, "url": image_url(shown[::-1], (-1, 1))}
+        for number, (shown, label) in enumerate(zip(scaled, labels, strict=True))
     ]
     high = -(-len(rows) // columns)
     cell = alt.Chart().encode(

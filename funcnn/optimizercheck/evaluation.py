@@ -147,7 +147,7 @@ def select_problem(
 def examine(optimizers: tuple[CheckedOptimizer, CheckedOptimizer], problem: Problem, has_rate: bool) -> Examination:
     """Compare both optimizers in float64, in the dtypes of the parameters, and in other dtypes.
 
-    Differences in float64 and in the dtypes of the parameters count. Those in other dtypes are reported as not checked.
+    Differences in float64 and in the dtypes of the parameters count. Those in other dtypes are reported alone.
 
     Args:
         optimizers, problem: what ``select_problem`` returns.
@@ -260,7 +260,7 @@ def _evaluate_in_another_dtype(optimizers, problem, dtype, is_pure) -> SequenceR
         return row
     candidate, reference = format_updates(row)
     differs = f"the candidate differs in it ({candidate}, where the reference has {reference})"
-    return _not_checked(name, differs, problem)
+    return PropertyReport(name, None, f"not counted, because {differs}; your parameters are {problem.dtype_name}")
 
 
 def _lost_digits(evaluation) -> tuple[SequenceReport, ...]:
