@@ -298,5 +298,6 @@ from funcnn.types import (
     LayerSpec as LayerSpec,
     Loss as Loss,
     LossSpec as LossSpec,
+    Structure as Structure,
 )
 from funcnn.weights import load as load, save as save

@@ -18,7 +18,7 @@ from funcnn._reports.document import MAX_ROWS, Table
 from funcnn._reports.text import align_table
 from funcnn.layers.nodes import Node, forward_nodes
 from funcnn.layers.traversal import structure_of
-from funcnn.types import Layer, Summed, Tied, Wrapped
+from funcnn.types import Layer
 
 Abstract = jax.ShapeDtypeStruct
 
@@ -135,18 +135,20 @@ def summarize(model: Layer, input_shape: Sequence[int], dtype: DTypeLike = jnp.f
 def _recomputes(layer: Layer) -> bool:
     """Whether a layer keeps its arguments in place of its parts' residuals."""
     structure = structure_of(layer)
-    return isinstance(structure, Wrapped) and structure.recomputes
+    return structure is not None and structure.recomputes
 
 
 def _with_additions(node: Node) -> list[Node]:
     """Return the leaves in forward order, and each ``skip`` and ``tied`` after its parts, for its addition."""
     nodes = [inner for part in node.parts for inner in _with_additions(part)]
-    return [*nodes, node] if isinstance(structure_of(node.layer), Summed | Tied) or not node.parts else nodes
+    structure = structure_of(node.layer) if node.parts else None
+    return [*nodes, node] if structure is None or structure.adds or structure.ties_last else nodes
 
 
 def _row(node: Node, known: dict[int, Abstract]) -> LayerSummary:
     """Return a row; residuals count where they are not among the ``known`` ones, which they then are."""
-    if isinstance(structure_of(node.layer), Tied):
+    structure = structure_of(node.layer)
+    if node.parts and structure is not None and structure.ties_last:
         return LayerSummary(
             node.name, node.y.shape, 0, 0, sum(leaf.size for leaf in jax.tree.leaves(node.params[0])), 0
         )

@@ -22,7 +22,7 @@ from funcnn.layers.normalization import BatchNormState, NormalizationParams
 from funcnn.layers.positions import PositionParams
 from funcnn.layers.rms_normalization import RMSNormParams
 from funcnn.layers.self_attention import AttentionParams
-from funcnn.layers.traversal import Leaf, init_leaves, leaf_layers, spec_of
+from funcnn.layers.traversal import PlacedLayer, init_leaves, leaf_layers, spec_of
 from funcnn.types import Layer, Params, State
 from funcnn.weights import read_safetensors
 
@@ -175,7 +175,7 @@ class _Converter:
         self.flattened = 0
         """The channels of images that were flattened since the last convolution."""
 
-    def leaf(self, leaf: Leaf) -> tuple[Params, State]:
+    def leaf(self, leaf: PlacedLayer) -> tuple[Params, State]:
         """Return the parameters and state of a leaf layer."""
         params, state = initial_shapes(leaf.layer)
         if not jax.tree.leaves((params, state)):
@@ -193,7 +193,7 @@ class _Converter:
         with_tensors.check_all_used()
         return converted
 
-    def _params(self, leaf: Leaf, params: Params, tensors: "_Tensors") -> Params:
+    def _params(self, leaf: PlacedLayer, params: Params, tensors: "_Tensors") -> Params:
         match params:
             case LinearParams(kernel, bias):
                 kernel = tensors.get("weight", kernel, lambda weight: self._unflattened(weight.T))
@@ -272,7 +272,7 @@ _BY_HAND = "Convert its tensors by hand."
 class _Tensors:
     """The tensors of a module, each checked against the array whose place it takes."""
 
-    def __init__(self, file: Path, leaf: Leaf, module: Module):
+    def __init__(self, file: Path, leaf: PlacedLayer, module: Module):
         self.file, self.leaf, self.module = file, leaf, module
         self.unused = set(module.tensors)
 

@@ -16,10 +16,10 @@ state
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple, NoReturn, Protocol, TypeAlias, assert_never, runtime_checkable
+from typing import Any, Literal, NamedTuple, NoReturn, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
@@ -57,56 +57,41 @@ Settings: TypeAlias = tuple[tuple[str, Any], ...]
 """The arguments of a constructor as pairs of a name and a hashable value."""
 
 
-class Chained(NamedTuple):
-    """Layers that run one after another, as ``serial`` combines them."""
-
-    layers: tuple["Layer", ...]
-
-
-class Summed(NamedTuple):
-    """Two layers of one input whose outputs are added, as ``skip`` combines them."""
-
-    inner: "Layer"
-    shortcut: "Layer"
-
-
-class Repeated(NamedTuple):
-    """One layer, n times in a row with stacked parameters, as ``repeat`` combines it."""
-
-    layer: "Layer"
-    n: int
-
-
-class Wrapped(NamedTuple):
-    """One layer with the same parameters and state, computed in another way.
+class Structure(NamedTuple):
+    """How a layer is made of other layers. Walks over models read it and know no combinator by name.
 
     Fields:
-        layer: the layer inside.
-        wrap: the combinator, ``(layer) -> layer``.
-        compute_dtype: the floating dtype inside, ``None`` for the dtype of the input.
-        recomputes: whether it keeps its arguments in the place of the residuals of the layer inside.
+        combine: the combinator with its settings, ``(*parts) -> layer``. Equal parts give the same functions.
+        parts: the layers that it combines.
+        places: what each use of a part is called, in forward order: ``("inner", "shortcut")``.
+        trees: where parameters, states and gradients of the parts are: ``"entries"`` of a tuple, one for each place;
+            ``"stacked"``, arrays of the only part with the places as first axis; ``"same"``, those of the only part.
+        container: makes the tuple of the entries.
+        adds: whether the parts have one input and their outputs are added; otherwise they run one after another.
+        ties_last: whether the last part uses the parameters of the first; then the parameters have no entry for it.
+        compute_dtype: the floating dtype inside, ``None`` for that of the input.
+        recomputes: whether the layer keeps its arguments in the place of the residuals of its part.
     """
 
-    layer: "Layer"
-    wrap: Callable[["Layer"], "Layer"]
+    combine: Callable[..., "Layer"]
+    parts: tuple["Layer", ...]
+    places: tuple[str, ...]
+    trees: Literal["entries", "stacked", "same"] = "entries"
+    container: Callable[[Sequence[Any]], tuple] = tuple
+    adds: bool = False
+    ties_last: bool = False
     compute_dtype: Any = None
     recomputes: bool = False
 
-
-class Tied(NamedTuple):
-    """Layers that run one after another, the last with the parameters of the first, as ``tied`` combines them.
-
-    Fields:
-        layers: at least two.
-        tie: the combinator, ``(*layers) -> layer``.
-    """
-
-    layers: tuple["Layer", ...]
-    tie: Callable[..., "Layer"]
+    @property
+    def layers(self) -> tuple["Layer", ...]:
+        """The layer at each place."""
+        return self.parts * len(self.places) if self.trees == "stacked" else self.parts
 
 
-Structure: TypeAlias = Chained | Summed | Repeated | Wrapped | Tied
-"""How a layer is made of other layers."""
+def numbered(word: str, count: int) -> tuple[str, ...]:
+    """Return the places ``layers[0]``, ``layers[1]``, and so on for the word ``layers``."""
+    return tuple(f"{word}[{number}]" for number in range(count))
 
 
 class Decoding(NamedTuple):
@@ -180,7 +165,7 @@ class LayerSpec:
         _check_spec("LayerSpec", self.name, self.settings)
         if self.structure is not None and not isinstance(self.structure, Structure):
             raise TypeError(
-                f"LayerSpec(structure): expected Chained, Summed, Repeated, Wrapped or Tied, got {self.structure!r}. "
+                f"LayerSpec(structure): expected Structure(combine, parts, places), got {self.structure!r}. "
                 "Leave it out for a layer without parts."
             )
         if self.units not in (None, "saturating", "rectifying"):
@@ -206,17 +191,7 @@ class LayerSpec:
     @property
     def parts(self) -> tuple["Layer", ...]:
         """The layers that it is made of, each of them once."""
-        match self.structure:
-            case Chained(layers) | Tied(layers):
-                return layers
-            case Summed(inner, shortcut):
-                return inner, shortcut
-            case Repeated(layer, _) | Wrapped(layer):
-                return (layer,)
-            case None:
-                return ()
-            case _:
-                assert_never(self.structure)
+        return () if self.structure is None else self.structure.parts
 
 
 @dataclass(frozen=True)

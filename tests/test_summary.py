@@ -7,7 +7,7 @@ from jax import lax
 
 import funcnn as fnn
 from funcnn.summary import summarize
-from funcnn.types import Wrapped
+from funcnn.types import Structure
 from tests.cases import KEY, LAYERS, MODELS, WIDEST, named
 
 B = 7
@@ -174,6 +174,6 @@ def test_a_wrapper_that_does_not_recompute_shows_its_parts():
         return outer
 
     inner = fnn.serial(fnn.linear(3, 4), fnn.tanh)
-    outer = fnn.Layer(*inner[:3], fnn.LayerSpec("wrap", structure=Wrapped(inner, wrap)))
+    outer = fnn.Layer(*inner[:3], fnn.LayerSpec("wrap", structure=Structure(wrap, (inner,), ("wrap",), trees="same")))
     assert [row.name for row in summarize(outer, (B, 3)).rows] == ["wrap.layers[0] linear", "wrap.layers[1] tanh"]
     assert [row.name for row in summarize(fnn.recompute(inner), (B, 3)).rows] == ["recompute"]

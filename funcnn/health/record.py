@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from funcnn.health.measures import LayerMeasures
-from funcnn.layers.traversal import Leaf, leaf_layers, output_leaf, spec_of
+from funcnn.layers.traversal import PlacedLayer, leaf_layers, output_leaf, spec_of
 from funcnn.losses import loss_spec
 from funcnn.types import Layer, Loss, LossSpec
 
@@ -131,7 +131,7 @@ def model_facts(model: Layer, batch_size: int) -> ModelFacts:
     return ModelFacts(tuple(map(_layer_facts, leaf_layers(model))), batch_size, output)
 
 
-def _layer_facts(leaf: Leaf) -> LayerFacts:
+def _layer_facts(leaf: PlacedLayer) -> LayerFacts:
     spec = spec_of(leaf.layer)
     return LayerFacts(
         leaf.name, spec.units, *spec.output_range, spec.sums_to_one, spec.drop_rate, spec.mixes_samples

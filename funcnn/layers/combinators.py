@@ -16,7 +16,7 @@ from funcnn._memoise import memoised
 from funcnn._static import Static
 from funcnn._tree_checks import describe_tree
 from funcnn.layers.activations import identity
-from funcnn.types import Chained, Layer, LayerSpec, Params, Repeated, Residuals, State, Summed
+from funcnn.types import Layer, LayerSpec, Params, Residuals, State, Structure, numbered
 
 
 class SkipParts(NamedTuple):
@@ -141,7 +141,7 @@ def serial(*layers: Layer) -> Layer:
         partial(_serial_init, layers),
         partial(_serial_forward, layers),
         partial(chain_backward, layers),
-        LayerSpec("serial", structure=Chained(layers)),
+        LayerSpec("serial", structure=Structure(serial, layers, numbered("layers", len(layers)))),
     )
 
 
@@ -214,7 +214,10 @@ def skip(inner: Layer, shortcut: Layer = identity) -> Layer:
         partial(_skip_init, inner, shortcut),
         partial(_skip_forward, inner, shortcut),
         partial(_skip_backward, inner, shortcut),
-        LayerSpec("skip", structure=Summed(inner, shortcut)),
+        LayerSpec(
+            "skip",
+            structure=Structure(skip, (inner, shortcut), SkipParts._fields, container=SkipParts._make, adds=True),
+        ),
     )
 
 
@@ -312,5 +315,9 @@ def repeat(layer: Layer, n: int) -> Layer:
         partial(_repeat_init, layer, n),
         partial(_repeat_forward, layer, n),
         partial(_repeat_backward, layer, n),
-        LayerSpec("repeat", settings=(("n", n),), structure=Repeated(layer, n)),
+        LayerSpec(
+            "repeat",
+            settings=(("n", n),),
+            structure=Structure(partial(repeat, n=n), (layer,), numbered("repeat", n), trees="stacked"),
+        ),
     )

@@ -12,7 +12,7 @@ from funcnn._checks import check_is_layer, errors_at, numeric_array
 from funcnn._memoise import memoised
 from funcnn._static import Static
 from funcnn.layers.annotation import values, with_values
-from funcnn.types import Layer, LayerSpec, Residuals, Wrapped
+from funcnn.types import Layer, LayerSpec, Residuals, Structure
 
 
 def cast_floating(tree: PyTree, dtype: Any) -> PyTree:
@@ -115,7 +115,13 @@ def _mixed_precision(layer: Layer, dtype: Any) -> Layer:
         LayerSpec(
             "mixed_precision",
             settings=(("compute_dtype", dtype),),
-            structure=Wrapped(layer, partial(mixed_precision, compute_dtype=dtype), dtype),
+            structure=Structure(
+                partial(mixed_precision, compute_dtype=dtype),
+                (layer,),
+                ("mixed_precision",),
+                trees="same",
+                compute_dtype=dtype,
+            ),
         ),
     )
 

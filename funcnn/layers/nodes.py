@@ -4,17 +4,17 @@
 """
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple, TypeAlias, assert_never
+from functools import partial, reduce
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from funcnn.layers.combinators import SkipParts, split_key
+from funcnn.layers.combinators import split_key
 from funcnn.layers.mixed_precision import cast_floating, wide_dtype
-from funcnn.layers.traversal import joined, part_places, place_name, structure_of
-from funcnn.types import Chained, Layer, Params, Repeated, State, Summed, Tied, Wrapped
+from funcnn.layers.traversal import join_gradients, parts_of, place_name, structure_of, tree_at
+from funcnn.types import Layer, Params, State, Structure
 
 
 class Node(NamedTuple):
@@ -88,51 +88,36 @@ def forward_nodes(
     def apply(function, *trees):
         return jax.eval_shape(function, *trees) if is_abstract else function(*trees)
 
-    def chain(parts, x):
-        """Visit layers one after another, each given as ``(place, layer, params, state, key)``."""
-        nodes: list[Node] = []
-        for place, layer, params, state, key in parts:
-            nodes.append(visit(place, layer, params, state, x, key))
-            x = nodes[-1].y
-        return nodes, x
-
     def visit(place, layer, params, state, x, key):
         node = Node(place, layer, params, state, x, key, None)
         structure = None if is_leaf(layer) else structure_of(layer)
-        places = [] if structure is None else [joined(place, word) for word in part_places(layer)]
-        match structure:
-            case None:
-                y, result = run(layer, params, state, x, key)
-                return node._replace(y=y, result=result)
-            case Chained(layers):
-                keys = _split(key, len(layers), is_abstract)
-                nodes, y = chain(zip(places, layers, params, state, keys, strict=True), x)
-            case Tied(layers):
-                keys = _split(key, len(layers), is_abstract)
-                nodes, y = chain(zip(places, layers, (*params, params[0]), state, keys, strict=True), x)
-                nodes[-1] = _sharing(nodes[-1])
-            case Summed(inner, shortcut):
-                keys = _split(key, 2, is_abstract)
-                parts = zip(places, (inner, shortcut), params, state, keys, strict=True)
-                nodes = [visit(at, part, own, kept, x, own_key) for at, part, own, kept, own_key in parts]
-                y = apply(jnp.add, nodes[0].y, nodes[1].y)
-            case Wrapped(inner, compute_dtype=None):
-                nodes = [visit(places[0], inner, params, state, x, key)]
-                y = nodes[0].y
-            case Wrapped(inner, compute_dtype=dtype):
-                narrow_params, narrow_state, narrow_x = apply(partial(cast_floating, dtype=dtype), (params, state, x))
-                nodes = [visit(places[0], inner, narrow_params, narrow_state, narrow_x, key)]
-                y = apply(partial(cast_floating, dtype=wide_dtype(params, x)), nodes[0].y)
-            case Repeated(inner, n):
-                keys = _split(key, n, is_abstract)
-                count = 1 if is_abstract else n
-                slices = [apply(partial(_repetition, number), (params, state)) for number in range(count)]
-                given = zip(places[:count], slices, keys[:count], strict=True)
-                nodes, y = chain([(at, inner, *trees, own_key) for at, trees, own_key in given], x)
-                if is_abstract:
-                    y = apply(lambda y: y, y)
-                    nodes = [_moved(nodes[0], places[0], where) for where in places]
+        if structure is None:
+            y, result = run(layer, params, state, x, key)
+            return node._replace(y=y, result=result)
+        dtype, given = structure.compute_dtype, (params, state, x)
+        if dtype is not None:
+            given = apply(partial(cast_floating, dtype=dtype), given)
+        nodes = visit_parts(structure, place, given, key)
+        y = apply(_sum, *(part.y for part in nodes)) if structure.adds else nodes[-1].y
+        if dtype is not None:
+            y = apply(partial(cast_floating, dtype=wide_dtype(params, x)), y)
+        if is_abstract and structure.trees == "stacked":
+            y = apply(lambda y: y, y)
         return node._replace(y=y, parts=tuple(nodes))
+
+    def visit_parts(structure, place, given, key):
+        params, state, x = given
+        parts = list(parts_of(structure, place))
+        stands_for_all = is_abstract and structure.trees == "stacked"
+        keys = _keys(structure, key, is_abstract)
+        nodes: list[Node] = []
+        for number, part in enumerate(parts[:1] if stands_for_all else parts):
+            own_params, own_state = apply(partial(_trees_at, structure, number), params, state)
+            own_x = nodes[-1].y if nodes and not structure.adds else x
+            nodes.append(visit(part.place, part.layer, own_params, own_state, own_x, keys[number]))
+        if structure.ties_last:
+            nodes[-1] = _sharing(nodes[-1])
+        return [_moved(nodes[0], parts[0].place, part.place) for part in parts] if stands_for_all else nodes
 
     return visit("", model, params, state, x, key)
 
@@ -157,46 +142,52 @@ def backward_nodes(
     Returns:
         The gradients of the node's parameters and of its input.
     """
-
-    def chain(nodes, dy):
-        gradients: list[Params] = []
-        for part in reversed(nodes):
-            dparams, dy = backward_nodes(part, dy, leaf, after)
-            gradients.insert(0, dparams)
-        return gradients, dy
-
     if not node.parts:
         return leaf(node, dy)
-    match structure_of(node.layer):
-        case Chained():
-            gradients, dx = chain(node.parts, dy)
-            found = tuple(gradients), dx
-        case Tied():
-            (first, *between, last), dx = chain(node.parts, dy)
-            found = (jax.tree.map(jnp.add, first, last), *between), dx
-        case Summed():
-            (inner, dx), (shortcut, dx_shortcut) = (backward_nodes(part, dy, leaf, after) for part in node.parts)
-            found = SkipParts(inner, shortcut), None if dx is None or dx_shortcut is None else dx + dx_shortcut
-        case Repeated():
-            gradients, dx = chain(node.parts, dy)
-            found = jax.tree.map(lambda *parts: jnp.stack(parts), *gradients), dx
-        case Wrapped(compute_dtype=dtype):
-            dparams, dx = backward_nodes(node.parts[0], dy if dtype is None else dy.astype(dtype), leaf, after)
-            found = _like(dparams, node.params), None if dx is None else dx.astype(node.x.dtype)
-        case None:
-            raise ValueError(f"{node.name}: expected a node without parts of a layer without parts.")
-        case structure:
-            assert_never(structure)
+    structure = structure_of(node.layer)
+    if structure is None:
+        raise ValueError(f"{node.name}: expected a node without parts of a layer without parts.")
+    found = _parts_backward(structure, node, dy, leaf, after)
     after(node, dy, found)
     return found
 
 
-def _split(key: Any, count: int, is_abstract: bool) -> tuple:
-    return (key,) * count if is_abstract else split_key(key, count)
+def _parts_backward(structure, node, dy, leaf, after):
+    if structure.compute_dtype is not None:
+        dy = dy.astype(structure.compute_dtype)
+    pass_back = _branches_backward if structure.adds else _chain_backward
+    gradients, dx = pass_back(node.parts, dy, leaf, after)
+    dparams = join_gradients(structure, gradients)
+    if structure.compute_dtype is not None:
+        dparams, dx = _like(dparams, node.params), None if dx is None else dx.astype(node.x.dtype)
+    return dparams, dx
 
 
-def _repetition(number: int, tree: PyTree) -> PyTree:
-    return jax.tree.map(lambda leaf: leaf[number], tree)
+def _chain_backward(parts, dy, leaf, after) -> tuple[list[Params], Array | None]:
+    gradients: list[Params] = []
+    for part in reversed(parts):
+        dparams, dy = backward_nodes(part, dy, leaf, after)
+        gradients.insert(0, dparams)
+    return gradients, dy
+
+
+def _branches_backward(parts, dy, leaf, after) -> tuple[list[Params], Array | None]:
+    found = [backward_nodes(part, dy, leaf, after) for part in parts]
+    each_dx = [dx for _, dx in found if dx is not None]  # Tokens have no gradient.
+    return [dparams for dparams, _ in found], _sum(*each_dx) if len(each_dx) == len(found) else None
+
+
+def _sum(*arrays: Array) -> Array:
+    return reduce(jnp.add, arrays)
+
+
+def _keys(structure: Structure, key: Any, is_abstract: bool) -> tuple:
+    count = len(structure.places)
+    return (key,) * count if is_abstract or structure.trees == "same" else split_key(key, count)
+
+
+def _trees_at(structure: Structure, number: int, params: Params, state: State) -> tuple[Params, State]:
+    return tree_at(structure, params, number), tree_at(structure, state, number)
 
 
 def _moved(node: Node, place: str, other: str) -> Node:

@@ -9,7 +9,7 @@ from jaxtyping import Array, PRNGKeyArray
 from funcnn._checks import check_is_layer, errors_at
 from funcnn._memoise import memoised
 from funcnn._static import Static
-from funcnn.types import Layer, LayerSpec, Params, State, Wrapped
+from funcnn.types import Layer, LayerSpec, Params, State, Structure
 
 
 class RecomputeResiduals(NamedTuple):
@@ -87,5 +87,8 @@ def recompute(layer: Layer) -> Layer:
         partial(_recompute_init, layer),
         partial(_recompute_forward, layer),
         partial(_recompute_backward, layer),
-        LayerSpec("recompute", structure=Wrapped(layer, recompute, recomputes=True)),
+        LayerSpec(
+            "recompute",
+            structure=Structure(recompute, (layer,), ("recompute",), trees="same", recomputes=True),
+        ),
     )

@@ -10,7 +10,7 @@ from funcnn._memoise import memoised
 from funcnn._tree_checks import check_same_tree
 from funcnn.layers.annotation import TiedNotes, has_notes, values, with_values
 from funcnn.layers.combinators import chain_backward, chain_forward, refuse_tree, split_key
-from funcnn.types import Layer, LayerSpec, Tied
+from funcnn.types import Layer, LayerSpec, Structure, numbered
 
 
 def _tied_init(layers, key):
@@ -91,5 +91,5 @@ def tied(*layers: Layer) -> Layer:
         partial(_tied_init, layers),
         partial(_tied_forward, layers),
         partial(_tied_backward, layers),
-        LayerSpec("tied", structure=Tied(layers, tied)),
+        LayerSpec("tied", structure=Structure(tied, layers, numbered("layers", len(layers)), ties_last=True)),
     )

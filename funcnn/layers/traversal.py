@@ -1,21 +1,20 @@
 """The walk over models: the names of leaf layers, other leaf layers in their place, and figures of each.
 
-``spec.structure`` says how a layer is made of others. Everything that walks a model (checks, summary, health,
-checkpoints) uses this module and ``nodes``, the passes layer by layer; no other ones distinguish ``serial``, ``skip``,
-``repeat``, ``tied`` and the wrappers. A layer without a structure is a leaf.
+``spec.structure`` says how a layer is made of others and where their parameters are. Everything that walks a model
+(checks, summary, health, checkpoints) uses this module and ``nodes``, the passes layer by layer. Neither knows a
+combinator by name, so a new one is walked as ``serial`` is. A layer without a structure is a leaf.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple, assert_never
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from funcnn._memoise import memoised
-from funcnn.layers.combinators import SkipParts, repeat, serial, skip
-from funcnn.types import Chained, Layer, LayerSpec, Params, Repeated, State, Structure, Summed, Tied, Wrapped
+from funcnn.types import Layer, LayerSpec, Params, State, Structure
 
 
 def spec_of(layer: Layer) -> LayerSpec:
@@ -30,25 +29,48 @@ def structure_of(layer: Layer) -> Structure | None:
     """
     structure = spec_of(layer).structure
     # Combinators are memoised: of the same parts they return the same functions.
-    if structure is None or _combine(structure).forward is not layer.forward:
+    if structure is None or structure.combine(*structure.parts).forward is not layer.forward:
         return None
     return structure
 
 
-def _combine(structure: Structure) -> Layer:
-    match structure:
-        case Chained(layers):
-            return serial(*layers)
-        case Summed(inner, shortcut):
-            return skip(inner, shortcut)
-        case Repeated(layer, n):
-            return repeat(layer, n)
-        case Wrapped(layer, wrap):
-            return wrap(layer)
-        case Tied(layers, tie):
-            return tie(*layers)
-        case _:
-            assert_never(structure)
+class TiedNotes(NamedTuple):
+    """The gradient of parameters that the first and the last layer of a ``tied`` share, with the notes of either."""
+
+    first: Params
+    last: Params
+
+
+def tree_at(structure: Structure, tree: PyTree, number: int) -> PyTree:
+    """Return the part of a layer's parameters, gradients or state that belongs to one of its places."""
+    match structure.trees:
+        case "same":
+            return tree
+        case "stacked":
+            return jax.tree.map(lambda leaf: leaf[number], tree)
+        case "entries":
+            is_last_use = structure.ties_last and number == len(tree)
+            part = tree[0] if is_last_use else tree[number]
+            return part if not isinstance(part, TiedNotes) else part.last if is_last_use else part.first
+
+
+def join_trees(structure: Structure, trees: Sequence[PyTree]) -> PyTree:
+    """Return a layer's parameters or state, from those at its places."""
+    match structure.trees:
+        case "same":
+            return trees[0]
+        case "stacked":
+            return jax.tree.map(lambda *parts: jnp.stack(parts), *trees)
+        case "entries":
+            return structure.container(trees)
+
+
+def join_gradients(structure: Structure, gradients: Sequence[Params]) -> Params:
+    """Return the gradient of a layer's parameters, from those at its places: a sum over two uses where they share."""
+    if structure.ties_last:
+        first, *between, last = gradients
+        gradients = [jax.tree.map(jnp.add, first, last), *between]
+    return join_trees(structure, gradients)
 
 
 def place_name(place: str, layer: Layer) -> str:
@@ -56,7 +78,7 @@ def place_name(place: str, layer: Layer) -> str:
     return f"{place} {spec_of(layer).name}".strip()
 
 
-class Leaf(NamedTuple):
+class PlacedLayer(NamedTuple):
     """A leaf layer and its place in a model, ``layers[1].repeat[0].inner``."""
 
     place: str
@@ -68,20 +90,25 @@ class Leaf(NamedTuple):
         return place_name(self.place, self.layer)
 
 
-def leaf_layers(model: Layer, place: str = "") -> tuple[Leaf, ...]:
+def leaf_layers(model: Layer, place: str = "") -> tuple[PlacedLayer, ...]:
     """Return the leaf layers of a model in forward order; a repeated one as often as it is repeated.
 
     Example:
+        >>> from funcnn.layers.combinators import repeat, serial, skip
         >>> from funcnn.layers.linear import linear
         >>> [leaf.place for leaf in leaf_layers(serial(linear(2, 2), repeat(skip(linear(2, 2)), 1)))]
         ['layers[0]', 'layers[1].repeat[0].inner', 'layers[1].repeat[0].shortcut']
     """
     structure = structure_of(model)
     if structure is None:
-        return (Leaf(place, model),)
-    places = [joined(place, word) for word in part_places(model)]
-    layers = [structure.layer] * structure.n if isinstance(structure, Repeated) else spec_of(model).parts
-    return tuple(leaf for where, layer in zip(places, layers, strict=True) for leaf in leaf_layers(layer, where))
+        return (PlacedLayer(place, model),)
+    return tuple(leaf for part in parts_of(structure, place) for leaf in leaf_layers(part.layer, part.place))
+
+
+def parts_of(structure: Structure, place: str) -> Iterator[PlacedLayer]:
+    """Yield the layer at each place of a structure, with its place in the model."""
+    for word, layer in zip(structure.places, structure.layers, strict=True):
+        yield PlacedLayer(f"{place}.{word}".lstrip("."), layer)
 
 
 @memoised
@@ -89,6 +116,7 @@ def layer_names(model: Layer) -> tuple[str, ...]:
     """Return the names of a model's leaf layers in forward order: each one's place and what it is.
 
     Example:
+        >>> from funcnn.layers.combinators import serial, skip
         >>> from funcnn.layers.linear import linear
         >>> layer_names(serial(linear(2, 2), skip(linear(2, 2))))
         ('layers[0] linear', 'layers[1].inner linear', 'layers[1].shortcut identity')
@@ -96,19 +124,20 @@ def layer_names(model: Layer) -> tuple[str, ...]:
     return tuple(leaf.name for leaf in leaf_layers(model))
 
 
-def output_leaf(model: Layer) -> Leaf | None:
+def output_leaf(model: Layer) -> PlacedLayer | None:
     """Return the leaf layer whose output is the model's, ``None`` where the output is a sum.
 
     Example:
         >>> from funcnn.layers.activations import relu
+        >>> from funcnn.layers.combinators import serial, skip
         >>> output_leaf(serial(relu, skip(relu))) is None
         True
     """
     leaf = leaf_layers(model)[-1]
     while (structure := structure_of(model)) is not None:
-        if isinstance(structure, Summed):
+        if structure.adds:
             return None
-        model = spec_of(model).parts[-1]
+        model = structure.parts[-1]
     return leaf
 
 
@@ -117,68 +146,36 @@ def map_layers(change: Callable[[Layer], Layer], model: Layer) -> Layer:
 
     Example:
         >>> from funcnn.layers.activations import relu, tanh
+        >>> from funcnn.layers.combinators import serial, skip
         >>> map_layers(lambda leaf: tanh, serial(relu, skip(relu))) == serial(tanh, skip(tanh, tanh))
         True
     """
-    match structure_of(model):
-        case None:
-            return change(model)
-        case Chained(layers):
-            return _combine(Chained(tuple(map_layers(change, layer) for layer in layers)))
-        case Summed(inner, shortcut):
-            return _combine(Summed(map_layers(change, inner), map_layers(change, shortcut)))
-        case Repeated(layer, n):
-            return _combine(Repeated(map_layers(change, layer), n))
-        case Wrapped(layer) as structure:
-            return _combine(structure._replace(layer=map_layers(change, layer)))
-        case Tied(layers) as structure:
-            return _combine(structure._replace(layers=tuple(map_layers(change, layer) for layer in layers)))
-        case structure:
-            assert_never(structure)
+    structure = structure_of(model)
+    if structure is None:
+        return change(model)
+    return structure.combine(*(map_layers(change, part) for part in structure.parts))
 
 
-def init_leaves(init: Callable[[Leaf], tuple[Params, State]], model: Layer, place: str = "") -> tuple[Params, State]:
+def init_leaves(
+    init: Callable[[PlacedLayer], tuple[Params, State]], model: Layer, place: str = ""
+) -> tuple[Params, State]:
     """Return parameters and state of a model, those of each leaf layer from ``init``, called in forward order.
 
     Example:
         >>> from funcnn.layers.activations import relu
+        >>> from funcnn.layers.combinators import serial, skip
         >>> init_leaves(lambda leaf: (leaf.place, ()), serial(relu, skip(relu)))[0]
         ('layers[0]', SkipParts(inner='layers[1].inner', shortcut='layers[1].shortcut'))
     """
     structure = structure_of(model)
     if structure is None:
-        return init(Leaf(place, model))
-    places = [joined(place, word) for word in part_places(model)]
-    if isinstance(structure, Tied):
-        places = places[:-1]
-    layers = [structure.layer] * structure.n if isinstance(structure, Repeated) else spec_of(model).parts
-    params, states = zip(
-        *(init_leaves(init, layer, at) for layer, at in zip(layers, places, strict=False)), strict=True
-    )
-    match structure:
-        case Chained():
-            return params, states
-        case Summed():
-            return SkipParts(*params), SkipParts(*states)
-        case Repeated():
-            return _stacked(params), _stacked(states)
-        case Wrapped():
-            return params[0], states[0]
-        case Tied(layers):
-            return params, (*states, layers[-1].init(jax.random.key(0))[1])
-        case _:
-            assert_never(structure)
-
-
-def _stacked(trees: tuple[PyTree, ...]) -> PyTree:
-    return jax.tree.map(lambda *parts: jnp.stack(parts), *trees)
-
-
-class TiedNotes(NamedTuple):
-    """The gradient of parameters that the first and the last layer of a ``tied`` share, with the notes of either."""
-
-    first: Params
-    last: Params
+        return init(PlacedLayer(place, model))
+    parts = tuple(parts_of(structure, place))
+    with_parameters = parts[:-1] if structure.ties_last else parts
+    found = [init_leaves(init, part.layer, part.place) for part in with_parameters]
+    states = [state for _, state in found]
+    states += [part.layer.init(jax.random.key(0))[1] for part in parts[len(found) :]]
+    return join_trees(structure, [params for params, _ in found]), join_trees(structure, states)
 
 
 def figures_in_order(figures_of: Callable[[Any], PyTree[Array]], model: Layer, tree: Any) -> PyTree[Array]:
@@ -193,47 +190,16 @@ def figures_in_order(figures_of: Callable[[Any], PyTree[Array]], model: Layer, t
         The tree of arrays, each with one more axis for the leaf layers at its end.
     """
     structure = structure_of(model)
-    match structure:
-        case None:
-            return jax.tree.map(lambda figure: figure[..., None], figures_of(tree))
-        case Repeated(layer, n):
-            each = jax.vmap(partial(figures_in_order, figures_of, layer), out_axes=-2, axis_size=n)(tree)
-            return jax.tree.map(lambda figure: figure.reshape(*figure.shape[:-2], -1), each)
-        case Wrapped(layer):
-            return figures_in_order(figures_of, layer, tree)
-        case Chained(layers):
-            parts = layers
-        case Summed():
-            parts = (structure.inner, structure.shortcut)
-        case Tied(layers):
-            parts, shared = layers, tree[0]
-            first, last = shared if isinstance(shared, TiedNotes) else (shared, shared)
-            tree = (first, *tree[1:], last)
-        case _:
-            assert_never(structure)
-    figures = [figures_in_order(figures_of, layer, part) for layer, part in zip(parts, tree, strict=True)]
+    if structure is None:
+        return jax.tree.map(lambda figure: figure[..., None], figures_of(tree))
+    if structure.trees == "stacked":
+        count, (layer,) = len(structure.places), structure.parts
+        each = jax.vmap(partial(figures_in_order, figures_of, layer), out_axes=-2, axis_size=count)(tree)
+        return jax.tree.map(lambda figure: figure.reshape(*figure.shape[:-2], -1), each)
+    figures = [
+        figures_in_order(figures_of, layer, tree_at(structure, tree, number))
+        for number, layer in enumerate(structure.layers)
+    ]
     # Layers may compute in different dtypes.
     with jax.numpy_dtype_promotion("standard"):
         return jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=-1), *figures)
-
-
-def part_places(layer: Layer) -> tuple[str, ...]:
-    """Return what the parts of a layer are called in a place."""
-    match structure_of(layer):
-        case Chained(layers) | Tied(layers):
-            return tuple(f"layers[{number}]" for number in range(len(layers)))
-        case Summed():
-            return SkipParts._fields
-        case Repeated(_, n):
-            return tuple(f"repeat[{number}]" for number in range(n))
-        case Wrapped():
-            return (spec_of(layer).name,)
-        case None:
-            return ()
-        case structure:
-            assert_never(structure)
-
-
-def joined(place: str, word: str) -> str:
-    """Return the place of a part."""
-    return f"{place}.{word}".lstrip(".")

@@ -1,5 +1,7 @@
 """A layer's spec is read everywhere: initializers, dead units, names, settings, summaries, checks and checkpoints."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import funcnn as fnn
 from funcnn.health import model_facts, monitored_value_and_grad
 from funcnn.layers.traversal import layer_names, leaf_layers, map_layers, spec_of
+from funcnn.types import Structure
 from tests.cases import KEY, LAYERS, MODELS, WIDEST, named
 
 LECUN = jax.nn.initializers.lecun_normal()
@@ -152,6 +155,54 @@ def test_a_combinator_that_is_wrong_itself_is_named_beside_another_wrong_layer()
     assert [step.path.split(": ")[0] for step in report.steps if not step.ok] == places
 
 
+@functools.cache
+def branches(*layers):
+    """y = f₁(x) + f₂(x) + …, a combinator of one's own."""
+
+    def init(key):
+        keys = jax.random.split(key, len(layers))
+        return tuple(zip(*(layer.init(part) for layer, part in zip(layers, keys, strict=True)), strict=True))
+
+    def forward(params, state, x, *, train, key=None):
+        keys = [None] * len(layers) if key is None else jax.random.split(key, len(layers))
+        found = [
+            layer.forward(*trees, x, train=train, key=part)
+            for layer, part, *trees in zip(layers, keys, params, state, strict=True)
+        ]
+        ys, states, residuals = zip(*found, strict=True)
+        return sum(ys[1:], ys[0]), states, residuals
+
+    def backward(residuals, dy):
+        found = [layer.backward(kept, dy) for layer, kept in zip(layers, residuals, strict=True)]
+        gradients, each_dx = zip(*found, strict=True)
+        return gradients, sum(each_dx[1:], each_dx[0])
+
+    places = tuple(f"branch[{number}]" for number in range(len(layers)))
+    return fnn.Layer(
+        init, forward, backward, fnn.LayerSpec("branches", structure=Structure(branches, layers, places, adds=True))
+    )
+
+
+def test_a_combinator_of_ones_own_is_walked_as_the_others_are():
+    wrong = fnn.linear(3, 3)._replace(backward=lambda kept, dy: fnn.linear_backward(kept, 2 * dy))
+    model = fnn.repeat(fnn.serial(branches(fnn.linear(3, 3), fnn.dropout(0.5), SELU), fnn.tanh), 2)
+    names = [f"branch[{number}] {name}" for number, name in enumerate(("linear", "dropout", "selu"))]
+    first = [f"repeat[0].layers[0].{name}" for name in names]
+    assert [*layer_names(model)[:4]] == [*first, "repeat[0].layers[1] tanh"]
+    assert map_layers(lambda leaf: leaf, model) == model
+    rows = fnn.summarize(model, (6, 3)).rows
+    assert [row.name for row in rows[:4]] == [*first, "repeat[0].layers[0] branches"]
+    assert fnn.check_model(model, fnn.mean_squared_error, (X, X), key=KEY).ok
+    mixed = fnn.serial(fnn.tanh, branches(fnn.linear(3, 3), wrong, SELU))
+    report = fnn.check_model(mixed, fnn.softmax_cross_entropy, BATCH)
+    assert {step.path.split(": ")[0] for step in report.steps if not step.ok} == {"layers[1].branch[1] linear"}
+    _, grads, measures = jax.jit(monitored_value_and_grad(model, fnn.mean_squared_error))(
+        *model.init(KEY), (X, X), key=KEY
+    )
+    assert jax.tree.structure(grads) == jax.tree.structure(model.init(KEY)[0])
+    assert measures.spread.shape == (8,)
+
+
 def test_a_layer_with_a_forward_of_its_own_is_a_leaf():
     model = fnn.serial(fnn.linear(3, 3), fnn.tanh)
     scaled = model._replace(forward=lambda *args, **modes: model.forward(*args, **modes))
@@ -167,7 +218,7 @@ def test_a_layer_with_a_forward_of_its_own_is_a_leaf():
     [
         ({"name": ""}, r"LayerSpec\(name\): expected a string"),
         ({"settings": {"scale": 2}}, r"LayerSpec\(settings\): expected a tuple of pairs, got \{'scale': 2\}"),
-        ({"structure": (fnn.relu,)}, r"LayerSpec\(structure\): expected Chained"),
+        ({"structure": (fnn.relu,)}, r"LayerSpec\(structure\): expected Structure"),
         ({"units": "rectified"}, r"LayerSpec\(units\): expected 'saturating', 'rectifying' or None, got 'rectified'"),
         ({"output_range": (0,)}, r"LayerSpec\(output_range\): expected the lowest and the highest value, got \(0,\)"),
     ],
