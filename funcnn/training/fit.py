@@ -109,21 +109,22 @@ def fit(
 ) -> Trained:
     """Train a model like ``train``, with validation, early stopping, callbacks, checkpoints and data in batches.
 
-    The steps run in compiled stretches of less than a second. A second call with an equal model, loss, optimizer and
-    shapes compiles nothing; schedules and initializers are equal where they are the same object. Learning rate
-    schedules and gradient clipping belong to the optimizer: ``optax.chain(clip_by_global_norm(1.0), adam(schedule))``.
+    The steps run in compiled stretches of less than a second, of up to five seconds where the parameters are large. A
+    second call with an equal model, loss, optimizer and shapes compiles nothing; schedules and initializers are equal
+    where they are the same object. Schedules of the learning rate and clipping belong to the optimizer:
+    ``optax.chain(clip_by_global_norm(1.0), adam(schedule))``.
 
     Training stops at the first loss that is not finite. With ``checkpoints``, a run that was killed and is called again
     with the same arguments resumes from its newest checkpoint. It ends with the same parameters, bit by bit, as a run
-    without interruption on the same versions and device. What is the same run is decided by the traced programs of the
-    model, the loss, the gradient and the optimizer with all their constants, by the fingerprints of all data, and by
-    the settings of JAX that change numbers. Functions that a program calls on the host are not compared.
+    without interruption on the same versions and device. The same run has the same traced programs of model, loss,
+    gradient and optimizer with their constants, the same fingerprints of all data, and the same settings of JAX that
+    change numbers. Functions that a program calls on the host are not compared.
 
-    Ctrl-C and SIGTERM end a run after the stretch in progress. A compilation, a step or a validation that takes longer
-    is not waited for: it goes on in a thread of its own, which Python joins before the process exits. With checkpoints
-    the run is saved first, except with several processes, which can only save together. The error that ends a run, of
-    whatever kind, has the result so far as ``.trained``, ``None`` before the initial parameters exist. A log,
-    TensorBoard file, progress bar or checkpoint that cannot be written becomes a warning, and training goes on.
+    Ctrl-C and SIGTERM end a run after the stretch in progress. A stretch, step, compilation or validation that takes
+    longer than a second is not waited for: it goes on in a thread, which Python joins before the process exits. With
+    checkpoints the run is saved first, except with several processes, which can only save together. The error that ends
+    a run has the result so far as ``.trained``, ``None`` before the initial parameters exist. A log, TensorBoard file,
+    progress bar or checkpoint that cannot be written becomes a warning, and training goes on.
 
     Args:
         model, loss, optimizer, key, grad, params, state: as for ``train``.

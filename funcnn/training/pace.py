@@ -9,8 +9,14 @@ from collections.abc import Hashable
 from typing import NamedTuple
 
 SECONDS = 0.6
-"""The time that a stretch should take. It is long, because each stretch copies the parameters, and well below a second,
-because the machine may become slower."""
+"""The time that a stretch should take: well below a second, because the machine may become slower."""
+
+MOST_SECONDS = 5.0
+"""The longest time that a stretch of a large model should take. A signal does not wait for its end."""
+
+BYTES_OF_A_SECOND = 4e7
+"""How many bytes of parameters and optimizer state lengthen a stretch by a second. Each stretch copies them, and a CPU
+copies a hundred times as many in a second: the copies take a hundredth of the time."""
 
 GROWTH = 8
 """How many times longer than the one before a stretch may be: short stretches are measured inexactly."""
@@ -30,18 +36,20 @@ class Pace(NamedTuple):
 
     Fields:
         program: what identifies the compiled step.
+        seconds: the time that a stretch should take.
         steps: the most steps of the next stretch.
         is_compiled: whether a stretch of the program has run, so that the next one can be measured.
     """
 
     program: Hashable
+    seconds: float
     steps: int
     is_compiled: bool
 
     @property
     def is_brief(self) -> bool:
         """Whether the next stretch is known to be shorter than a second."""
-        return self.is_compiled and self.steps > 1
+        return self.is_compiled and self.steps > 1 and self.seconds == SECONDS
 
     def after(self, steps: int, seconds: float) -> "Pace":
         """Return the pace after a stretch of ``steps`` steps that took ``seconds``."""
@@ -52,14 +60,20 @@ class Pace(NamedTuple):
             _step_seconds[self.program] = each
             if len(_step_seconds) > KEPT:
                 _step_seconds.pop(next(iter(_step_seconds)))
-        return self._replace(steps=min(_steps_of(each), GROWTH * max(steps, 1)))
+        return self._replace(steps=min(_steps_of(each, self.seconds), GROWTH * max(steps, 1)))
 
 
-def first_pace(program: Hashable) -> Pace:
-    """Return the pace of a run's first stretch: one step where the program is not known."""
+def first_pace(program: Hashable, copied_bytes: int) -> Pace:
+    """Return the pace of a run's first stretch: one step where the program is not known.
+
+    Args:
+        program: what identifies the compiled step.
+        copied_bytes: of the arrays that every stretch copies.
+    """
+    seconds = min(max(SECONDS, copied_bytes / BYTES_OF_A_SECOND), MOST_SECONDS)
     each = _step_seconds.get(program)
-    return Pace(program, 1, False) if each is None else Pace(program, _steps_of(each), True)
+    return Pace(program, seconds, 1, False) if each is None else Pace(program, seconds, _steps_of(each, seconds), True)
 
 
-def _steps_of(seconds: float) -> int:
-    return int(min(max(SECONDS / seconds, 1), MOST_STEPS))
+def _steps_of(each: float, seconds: float) -> int:
+    return int(min(max(seconds / each, 1), MOST_STEPS))

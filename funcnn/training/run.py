@@ -3,6 +3,7 @@
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
+import jax
 from jax import Array
 
 from funcnn.health import HealthReport
@@ -90,7 +91,8 @@ class Run(NamedTuple):
 
 def initial_state(carry: Carry, program: Hashable) -> RunState:
     """Return the state of a run before its first step. ``program`` identifies its compiled step."""
-    return RunState(carry, 0, 0, empty_history(), None, first_pace(program), False)
+    copied_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(carry))
+    return RunState(carry, 0, 0, empty_history(), None, first_pace(program, copied_bytes), False)
 
 
 def result(run: Run, at: RunState) -> Trained:

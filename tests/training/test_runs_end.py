@@ -15,7 +15,7 @@ import pytest
 import funcnn as fnn
 from funcnn.training.batches import ArrayBatches
 from funcnn.training.interrupts import Interrupts
-from funcnn.training.pace import KEPT, Pace, first_pace
+from funcnn.training.pace import KEPT, MOST_SECONDS, SECONDS, Pace, first_pace
 from funcnn.training.results import empty_history
 from tests.cases import KEY
 from tests.training.runs import MODEL, X, Y, batches, bits, run, stream
@@ -357,21 +357,30 @@ def test_a_state_that_is_not_finite_at_the_end_is_an_error():
 
 
 def test_the_pace_follows_the_time_of_a_step():
-    pace = first_pace("a program of this test")
+    pace = first_pace("a program of this test", 0)
     assert (pace.steps, pace.is_compiled) == (1, False)
     pace = pace.after(1, 30.0).after(1, 0.001)
     assert pace.steps == 8
     assert pace.after(8, 4.0).steps == 1
-    assert first_pace("a program of this test").is_compiled
-    assert Pace("x", 10**5, True).after(10**5, 0.01).steps == 2**16
+    assert first_pace("a program of this test", 0).is_compiled
+    assert Pace("x", SECONDS, 10**5, True).after(10**5, 0.01).steps == 2**16
+
+
+def test_stretches_of_large_models_are_longer_and_are_not_waited_for():
+    small = first_pace("of a small model", 10**6).after(1, 9.0).after(1, 0.0625).after(8, 0.5)
+    large = first_pace("of a large model", 2 * 10**8).after(1, 9.0).after(1, 0.0625).after(8, 0.5)
+    assert (small.steps, small.is_brief) == (9, True)
+    assert (large.steps, large.is_brief, large.seconds) == (64, False, MOST_SECONDS)
+    assert first_pace("of a large model", 2 * 10**8).steps == 80
+    assert SECONDS < first_pace("of another", 10**8).seconds < MOST_SECONDS
 
 
 def test_the_times_of_many_programs_are_kept_and_the_oldest_forgotten():
     for number in range(KEPT + 1):
-        Pace((number, "of many"), 1, True).after(1, 0.001)
-    assert not first_pace((0, "of many")).is_compiled
-    assert first_pace((1, "of many")).is_compiled
-    assert first_pace((KEPT, "of many")).is_compiled
+        Pace((number, "of many"), SECONDS, 1, True).after(1, 0.001)
+    assert not first_pace((0, "of many"), 0).is_compiled
+    assert first_pace((1, "of many"), 0).is_compiled
+    assert first_pace((KEPT, "of many"), 0).is_compiled
 
 
 def test_ignored_signals_stay_ignored():
