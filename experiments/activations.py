@@ -227,7 +227,7 @@ def zero_centre(settings: Settings) -> Outcome:
     )
     summary = ", ".join(f"{name} {loss.mean():.3f}" for name, loss in chosen.items())
     figure = Figure(
-        title="The centre of the activation and the speed of training",
+        title="Training loss by epoch and by learning rate, for three activations",
         alternative=f"Training loss on digits by epoch, each activation at its best rate, and after {epochs} epochs by "
         f"learning rate. At the best rates: {summary}.",
         panels=(

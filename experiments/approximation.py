@@ -305,7 +305,7 @@ def width(settings: Settings) -> Outcome:
         results=results,
         figures=(
             Figure(
-                title="Wider networks fit better, smooth and kinked targets most",
+                title="Error by width, smooth, kinked and jumping targets",
                 alternative="Squared error against units, both logarithmic, for three targets on a line and in eight "
                 f"dimensions. At 1,024 units the medians are {widest[0, 0]:.1e}, {widest[0, 1]:.1e} and "
                 f"{widest[0, 2]:.1e} on the line (smooth, kinked, jumps), {widest[1, 0]:.1e}, {widest[1, 1]:.1e} and "
@@ -319,7 +319,7 @@ def width(settings: Settings) -> Outcome:
                 "bands hold the middle half of them. Barron's 1/n is a slope here, without his constant.",
             ),
             Figure(
-                title="Random hidden units suffice on a line and are lost in eight dimensions",
+                title="Error by width, trained and random hidden units",
                 alternative="Squared error of the smooth wave against units for trained networks, random hidden units "
                 "with a fitted output layer, and trained ones whose output layer is fitted again. The random ones' "
                 f"slope is {random_slopes[0]:.2f} on the line and {random_slopes[1]:.2f} in eight dimensions; the "
@@ -330,7 +330,7 @@ def width(settings: Settings) -> Outcome:
                 "Adam left.",
             ),
             Figure(
-                title="Half the jump is always missed",
+                title="Networks beside a square wave, and their largest error by width",
                 alternative="Left: a square wave and networks of 16 and 1,024 units along the line; the wide one "
                 "follows it but for short slopes at the jumps. Right: the largest error in heights of the jump "
                 f"against units: {jump[0]:.2f} at 1 unit, {jump[-1]:.2f} at 1,024, while the squared error falls to "

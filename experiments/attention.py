@@ -228,14 +228,14 @@ def recall(settings: Settings) -> Outcome:
     }
     attention, lstm = (scores.accuracy for scores in found.values())
     results = (judge(RECALL, attention), judge(RECALL_LSTM, attention - lstm))
-    figure = learning_figure("The value of a key", found, {"by chance": 1 / VALUES})
+    figure = learning_figure("Associative recall: loss by step, and accuracy", found, {"by chance": 1 / VALUES})
     table = jnp.asarray(found["attention"].params[0].table[0])
     query, key_map = (getattr(found["attention"].params[1], name) for name in ("query", "key"))
     asked = table[KEYS * VALUES :] @ query.kernel[0] + query.bias[0]
     pairs = (table[: KEYS * VALUES] @ key_map.kernel[0] + key_map.bias[0]).reshape(KEYS, VALUES, -1).mean(1)
     match = np.asarray(asked @ pairs.T) / WIDTH**0.5
     matched = Figure(
-        "The query of a key fits the pairs that hold it",
+        "Attention scores by the key asked for and the key of the pair",
         f"Products of queries and keys: {np.trace(match) / KEYS:.1f} on average for pairs with the key asked for, "
         f"{(match.sum() - np.trace(match)) / (KEYS * (KEYS - 1)):.1f} for the others.",
         (heatmap(match, rows=range(KEYS), columns=range(KEYS), x="key of the pair", y="key asked for", value="score",
@@ -295,7 +295,9 @@ def induction(settings: Settings) -> Outcome:
     two, one, without = (scores.accuracy for scores in found.values())
     results = (judge(TWO_LAYERS, two), judge(ONE_LAYER, two - one), judge(NO_POSITIONS, two - without))
     best = 1 - JUMP + JUMP / ALPHABET
-    figure = learning_figure("What followed before", found, {"by chance": 1 / ALPHABET, "at most": best})
+    figure = learning_figure(
+        "Induction: loss by step, and accuracy", found, {"by chance": 1 / ALPHABET, "at most": best}
+    )
     text = (
         "Every sequence walks along a permutation of its own, so what follows a symbol can only be learned from the "
         f"sequence itself. After {given['steps']:,} steps two layers predict {two.mean():.1%} of the next symbols, one "

@@ -157,7 +157,7 @@ def differences_figure(found: dict[str, Any]) -> Figure:
     rounding = max(float(jnp.finfo(float).eps) / 2, float(found["from autodiff"].max()))
     curves["backpropagation by hand (at most)"] = Curve(STEPS[[0, -1]], np.full(2, rounding))
     return Figure(
-        "Measured slopes are less accurate than backpropagation: long steps are curved, short ones round",
+        "Relative error of measured slopes by the step of the difference, beside backpropagation",
         f"Relative error of measured slopes by the step they are measured with, on logarithmic axes. Both curves are "
         f"V-shaped: central differences are best near {STEPS[central.argmin()]:.0e} with {central.min():.0e}, "
         f"one-sided ones near {STEPS[one_sided.argmin()]:.0e} with {one_sided.min():.0e}. Backpropagation's error is "
@@ -172,7 +172,7 @@ def steps_figure(found: dict[str, Any]) -> Figure:
     low, middle, high = np.percentile(found["kept"], [2.5, 50, 97.5], axis=0)
     lower = (found["falls"] > 0).mean(axis=0)
     return Figure(
-        "The gradient predicts the loss after small steps, not after long ones",
+        "Fall of the loss over the gradient's prediction, and share of networks with a fall, by learning rate",
         f"Left, the fall of the loss over what the gradient promises, by learning rate: {middle[0]:.3f} at the "
         f"smallest, {middle[AT[1]]:.2f} at rate 1, {middle[-1]:.3f} at 100. Right, the share of networks whose loss "
         f"falls: {lower[0]:.0%} at the smallest rate, {lower[-1]:.0%} at 100.",
@@ -252,7 +252,7 @@ def cost(settings: Settings) -> Outcome:
         compared[f"{width} units: loss and gradient by backpropagation"] = whole / forward
         compared[f"{width} units: by central differences"] = 2.0 * parameters[width]
     figure = Figure(
-        "Backpropagation costs a few forward passes, central differences hundreds of thousands",
+        "Cost of a gradient by backpropagation and by central differences",
         "Cost of a gradient in forward passes, on a logarithmic axis: "
         + "; ".join(f"{name} {value:,.1f}" for name, value in compared.items())
         + ".",

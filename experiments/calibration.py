@@ -149,7 +149,7 @@ def exclusive_classes(settings: Settings) -> Outcome:
                           | {"stated = right": Curve([0.2, 1], [0.2, 1])},
                           x="stated probability", y="share that is right", points=True, subtitle="all seeds together"),
                     histogram({"right": stated[right], "wrong": stated[~right]}, x="stated probability", bins=20,
-                              subtitle="how sure, where right and where wrong"),
+                              subtitle="right and wrong predictions"),
                 ),
                 caption=f"Digits, trained on one half, tested on the other, 64-32-10, {epochs} epochs of Adam; a split "
                 "and a network for every seed. Bands: two standard errors of a share; the temperature was fitted on "

@@ -193,7 +193,7 @@ def xor_figure(runs: dict[str, XorRun]) -> Figure:
         np.array(list(XOR_LOSSES)) + 1, [float(one) for one in XOR_LOSSES.values()]
     )
     return Figure(
-        "The losses that the chapter prints are not its network's",
+        "Loss of the XOR network by epoch, beside the printed losses",
         "The loss of the XOR network by epoch on a logarithmic axis. "
         + " ".join(f"{name}: {float(run.losses[-1]):.5f} after {XOR_EPOCHS:,} epochs." for name, run in runs.items())
         + f" The chapter prints {XOR_LOSSES[8000]} at epoch 8,000.",
@@ -287,7 +287,7 @@ def example_outcome(example: Example, claim: Claim | None = None) -> Outcome:
         for printed in example.printed
         for found in [printed.comparisons()]
     ]
-    beside = Table("The chapter prints", ("quantity", "printed", "true", "verdict"), tuple(rows))
+    beside = Table("Printed and true figures", ("quantity", "printed", "true", "verdict"), tuple(rows))
     results = (judge(claim, example.count_wrong()),) if claim else ()
     return Outcome(results, tables=(beside,) if rows else (), text=example.conclusion, board=example.board)
 

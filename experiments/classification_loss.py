@@ -96,7 +96,7 @@ def gradient_by_error(settings: Settings) -> Outcome:
     mse, ce = at["squared error"], at["cross-entropy"]
     steepest = error[found["squared error"].argmax()]
     figure = Figure(
-        title="Squared error's gradient vanishes where the error is largest",
+        title="Gradient by the logit against the error, squared error and cross-entropy",
         alternative="The push on the logit against the error, 1 minus the true class's probability. Cross-entropy's "
         f"is the error itself, a straight line to 1. Squared error's rises to {found['squared error'].max():.2f} at an "
         f"error of {steepest:.2f} and falls to 0 at 1; at 0.99 it is {mse[0.01]:.3f}.",
@@ -205,7 +205,7 @@ def recovery_outcome(steps: np.ndarray) -> Outcome:
     )
     squared, entropy = at_one[:, wrong].mean(axis=1)
     figure = Figure(
-        title="From wrong weights squared error is slow, and needs a rate of its own",
+        title="Steps to nine of ten right by learning rate, squared error and cross-entropy",
         alternative="Mean steps until nine of ten samples are right against the learning rate, from wrong and from "
         f"saturated weights. From wrong ones at rate 1: squared error {squared:.0f}, cross-entropy {entropy:.0f}; at "
         f"the best rates {at_best[0, wrong].mean():.1f} and {at_best[1, wrong].mean():.1f}.",
@@ -226,7 +226,7 @@ direction is mended by a large rate, on a problem as simple as this."""
             judge(RECOVERY_BEST, ratio_best, "a single neuron can be turned around by one step that is large enough"),
         ),
         figures=(figure,),
-        tables=(Table("Steps until nine of ten are right", columns, rows),),
+        tables=(Table("Steps to nine of ten right", columns, rows),),
         text=text,
     )
 

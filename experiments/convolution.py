@@ -256,7 +256,7 @@ def signals(settings: Settings) -> Outcome:
     )
     summary = ", ".join(f"{name} {values.mean():.1%}" for name, values in last.items())
     figure = Figure(
-        "Neighbourhood is what the convolutional network uses",
+        "Test accuracy and training loss on MNIST-1D, three networks",
         f"Test accuracy and training loss of three networks on MNIST-1D: {summary}.",
         (
             bars({name: (values.mean(), *interval(values)) for name, values in last.items()}, x="test accuracy",
@@ -329,7 +329,7 @@ def pictures(settings: Settings) -> Outcome:
         for name, scores in by_model.items()
     )
     shifted = Figure(
-        "A shift of three pixels, and what it costs",
+        "Test accuracy by the shift of the test images",
         f"Test accuracy against the shift of the test images to the right. {summary}.",
         (lines({name: Curve(np.array(shifts), scores.accuracy.mean(0)) for name, scores in by_model.items()},
                x="shift (pixels)", y="test accuracy", points=True),),

@@ -173,7 +173,7 @@ def gradient_noise(settings: Settings, make: Callable, data: fnn.Batch) -> Outco
     } | {"1/batch": Curve(NOISE_SIZES, expected)}
     equal = int(np.ceil(ratio.mean() ** 2))
     figure = Figure(
-        title="The noise of the gradient falls as one over the batch",
+        title="Variance of the gradient by batch size",
         alternative=f"Variance of a batch's gradient against the batch size, both logarithmic. With replacement it is "
         f"a straight line of slope {slopes.mean():.3f}, which lies on 1/batch; without replacement it bends below, to "
         f"{halves.mean():.2f} of it at half of the samples.",
@@ -331,7 +331,7 @@ def by_batch_size(settings: Settings, make: Callable, data: fnn.Batch) -> Outcom
     }
     figures = (
         Figure(
-            title="Large batches are first by step, small ones by epoch; by second it depends on the machine",
+            title="Training loss by step, by epoch and by time, for six batch sizes",
             alternative=f"Training loss against steps, epochs and milliseconds, a curve for each of six batch sizes at "
             f"its best rate. To a loss of {GOAL} — {summary}.",
             panels=tuple(

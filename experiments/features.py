@@ -343,7 +343,7 @@ def first_layer(settings: Settings) -> Outcome:
                 caption="One network. The two colours are weights above and below 0; each picture has its own scale.",
             ),
             Figure(
-                title="The kernels become smooth, but not local",
+                title="Smoothness and locality of the first layer's weights, by epoch and over the seeds",
                 alternative="Left: the correlation of neighbouring pixels' weights rises over the epochs from "
                 f"{smooth_by_epoch[0]:.2f} to {smooth_by_epoch[-1]:.2f}. The share of a unit's squared weights in "
                 "its best "

@@ -139,7 +139,7 @@ def loss_figure(measured: dict[str, float], trained, lstm: np.ndarray, gpt: np.n
     curves = {name: np.asarray(run.losses, float).mean(0) for name, run in trained.items()}
     runs = {name: values[: len(values) // 10 * 10].reshape(-1, 10).mean(1) for name, values in curves.items()}
     return Figure(
-        "Nats for a character of the test text",
+        "Test cross-entropy by model, and training cross-entropy by step",
         f"Cross-entropy of the next character by model: {summary}. Training losses of GPT and LSTM by step.",
         (
             bars({name: (value, *bounds[name]) if name in bounds else value for name, value in measured.items()},
@@ -160,7 +160,7 @@ def position_figure(losses: dict[str, np.ndarray], counts, windows: np.ndarray, 
         for name, values in by_position.items()
     )
     return Figure(
-        "Longer contexts make characters cheaper",
+        "Test cross-entropy by the number of characters before",
         f"Cross-entropy by the position in the window. {summary}.",
         (lines({name: Curve(1 + np.arange(len(values)), values) for name, values in by_position.items()},
                x="characters before", y="test cross-entropy (nats)"),),

@@ -202,7 +202,7 @@ def what_is_learned(data: Signals) -> Figure:
         for digit in (4, 7)
     )  # fmt: skip
     return Figure(
-        "The same digit at other places, stretched and tilted",
+        "Training signals of two digits",
         "Three training signals of 40 points for digit 4 and three for digit 7, as curves. Within a digit the "
         "characteristic bump appears at different places, between stretches of smooth noise.",
         panels, "A short template is padded, shifted, stretched, tilted and covered with noise, then sampled 40 times.",
@@ -226,7 +226,7 @@ def accuracy_figure(by_model: dict[str, Accuracies]) -> Figure:
         f"{name}: {one:.1%} of the training, {other:.1%} of the test" for name, (one, other) in last.items()
     )
     return Figure(
-        "The network classifies its training signals, and two thirds of the new ones",
+        "Accuracy by step, test and training signals",
         f"Accuracy by step on test and training signals. After the last step, {words}.",
         (panel("test", "Test signals", marked), panel("training", "Training signals", None)),
         "Means over seeds, with their 95% intervals as bands (narrow). Dashed: the paper's figures.",
@@ -253,7 +253,7 @@ def confusion_figure(deep: Accuracies, data: Signals, result: ClaimResult) -> Fi
     wrong = share - np.diag(share.diagonal())
     true, taken = np.unravel_index(wrong.argmax(), wrong.shape)
     return Figure(
-        f"Digit {hardest} is the hardest: {share[hardest, hardest]:.0%} right",
+        "Confusion matrix of the test signals",
         f"Shares of each digit's test signals by the digit the network took them for. Digit {easiest} is right most "
         f"often, {share[easiest, easiest]:.0%}, digit {hardest} least, {share[hardest, hardest]:.0%}; the commonest "
         f"mistake takes a {true} for a {taken}, {wrong[true, taken]:.0%}.",

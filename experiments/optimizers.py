@@ -238,7 +238,7 @@ def chapter_bowl(settings: Settings) -> Outcome:
     summary = ", ".join(f"{name} {value:.4g}" for name, value in final.items())
     curves = {name: Curve(np.arange(CHAPTER_STEPS + 1), loss) for name, loss in losses.items()}
     figure = Figure(
-        title="The ranking is the reverse of the printed one",
+        title="Paths of three optimizers over x² + 3y², and loss by step",
         alternative=f"Left: the ways of three optimizers over the ellipses of x² + 3y² from (4, 3). Plain descent runs "
         f"into the middle, momentum swings around it, Adam is still on its way. Right: the loss by step; after 20 "
         f"steps {summary}.",
@@ -272,7 +272,7 @@ def five_surfaces(settings: Settings) -> Outcome:
     ways = best_paths(races)
     means = {name: races[name].at_best.mean(axis=1) for name in FIVE}
     winners = {name: tuple(WALKERS)[int(means[name].argmin())] for name in FIVE}
-    panels = tuple(surface_panel(name, ways[name], f"{name}: {winners[name]} is first on average") for name in FIVE)
+    panels = tuple(surface_panel(name, ways[name], f"{name}; first on average: {winners[name]}") for name in FIVE)
     summary = "; ".join(
         f"{name}: " + ", ".join(f"{walker} {mean:.0f}" for walker, mean in zip(WALKERS, means[name], strict=True))
         for name in FIVE
@@ -280,14 +280,14 @@ def five_surfaces(settings: Settings) -> Outcome:
     default = {name: (races[name].steps[2, np.argmin(np.abs(RATES - ADAM_RATE))] <= STEPS).mean() for name in FIVE}
     figures = (
         Figure(
-            title="Each at its best rate, the three take different ways",
+            title="Paths over five surfaces, each optimizer at its best rate",
             alternative=f"Ways over the contours of five surfaces. Mean steps to the goal — {summary}.",
             panels=panels,
             caption=f"The best of {len(RATES)} rates for every optimizer and surface, by the mean steps from starts "
             "that aren't judged.",
         ),
         Figure(
-            title="No rate serves all surfaces",
+            title="Steps to the goal by learning rate, on five surfaces",
             alternative="Mean steps to the goal against the learning rate, a curve for each optimizer and a panel for "
             f"each surface. Every curve is a valley of one or two decades. Lowest points — {summary}.",
             panels=tuple(rate_panel(name, races[name]) for name in FIVE),
@@ -348,7 +348,7 @@ def flat_and_wavy(settings: Settings) -> Outcome:
     escaped_same, escaped_best = (steps <= STEPS for steps in (ripples.at_chapter_rate, ripples.at_best))
     shares = {walker: Curve(RATES, share) for walker, share in zip(WALKERS, reached, strict=True)}
     figure = Figure(
-        title="Over ripples, the end of a walk depends on its rate",
+        title="Paths over ripples, and share of starts in the lowest basin by learning rate",
         alternative="Left: the three ways over a bowl with ripples at rate 0.1. Right: the share of starts "
         "that end in the lowest basin against the rate; the best shares are "
         + ", ".join(f"{walker} {share.max():.0%}" for walker, share in zip(WALKERS, reached, strict=True)) + ".",

@@ -150,7 +150,7 @@ def measure_data_set(
     } | {"Adam, default 0.001": (default.mean(), default.min(), default.max())}
     figures = (
         Figure(
-            title=f"On {where} every optimizer has its own range of good rates",
+            title=f"Test accuracy and training loss by learning rate on {where}",
             alternative=f"Test accuracy and training loss against the learning rate, for five optimizers. "
             f"At the best rates: {summary}. Adam at 0.001: {default.mean():.1f}%.",
             panels=(
@@ -161,7 +161,7 @@ def measure_data_set(
             "diverged counts the accuracy and the loss of guessing.",
         ),
         Figure(
-            title=f"On {where}, at the best rates, little separates the best optimizers",
+            title=f"Test accuracy of each optimizer at its best rate on {where}",
             alternative=f"Mean test accuracy of each optimizer at its best rate, with the range of seeds: {summary}; "
             f"Adam at its default rate {default.mean():.1f}%.",
             panels=(bars(spread, x="test accuracy, %", subtitle="lowest, mean and highest seed"),),

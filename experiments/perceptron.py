@@ -150,7 +150,7 @@ def one_neuron(settings: Settings) -> Outcome:
     )
     figures = (
         Figure(
-            "A single neuron draws one straight line: enough for AND, OR and NAND, not for XOR",
+            "Answers of a single neuron over the plane of inputs, for four gates",
             f"Four squares with the inputs' four combinations at the corners, for AND, OR, NAND and XOR. A straight "
             f"line parts the ones from the zeros for the first three, learned from {float(shares[:3].min()):.1%} of "
             f"the starts at least; for XOR, learned from {float(shares[3]):.1%}, the shade is that of ½ everywhere.",
@@ -159,7 +159,7 @@ def one_neuron(settings: Settings) -> Outcome:
             "where the neuron answers ½. Each from the first start.",
         ),
         Figure(
-            "Training lowers the loss towards 0, but on XOR only to ln 2",
+            "Loss of a single neuron by step, for four gates",
             f"Loss by step for the four gates. AND, OR and NAND fall below {float(losses[:3, :, -1].max()):.3f}; XOR "
             f"ends at {float(losses[3, :, -1].mean()):.4f}, which is ln 2 = 0.6931.",
             (lines(curves, x="step", y="loss", log="y", thresholds={"ln 2: every answer is ½": float(np.log(2))}),),
@@ -214,7 +214,7 @@ def hidden_layer(settings: Settings) -> Outcome:
     levels = {f"{name}: {level:.3f}": level for name, level in LEVELS.items()}
     figures = [
         Figure(
-            "More hidden units learn XOR more often; ReLU needs more of them",
+            "Share of starts with XOR learned, by activation and hidden units",
             "Shares of starts that learn XOR, by hidden units, for sigmoid, tanh and ReLU: " + "; ".join(summary) + ".",
             (bars(intervals, x="share of starts that learn XOR"),),
             f"{learned.shape[2]:,} starts each; bars are exact 95% intervals. “1 with shortcut”: one hidden unit, and "
@@ -224,7 +224,7 @@ def hidden_layer(settings: Settings) -> Outcome:
     if stuck_losses:
         figures.append(
             Figure(
-                "Networks that don't learn end at one of three levels: local minima",
+                "Final losses of unsuccessful networks, beside the levels of local minima",
                 "Histogram of the final losses of the networks that didn't learn. They gather at "
                 + ", ".join(f"{level:.3f} ({name})" for name, level in LEVELS.items())
                 + ".",
@@ -242,7 +242,7 @@ def hidden_layer(settings: Settings) -> Outcome:
             at = [int((abs(losses - level) < 0.02).sum()) for level in LEVELS.values()]
             rows.append((activation, width, int(learned[i, j].sum()), *at, len(losses) - sum(at)))
     counted = Table(
-        "Where the starts end",
+        "Outcomes of the starts",
         ("activation", "hidden units", "learned", *LEVELS, "elsewhere"),
         tuple(rows),
         f"Of {learned.shape[2]:,} starts each. A network counts at a level where its loss is within 0.02 of it.",
@@ -286,7 +286,7 @@ def stuck_figure(runs: HiddenRuns, learned: np.ndarray) -> Figure:
         for name, number in shown.items()
     )  # fmt: skip
     return Figure(
-        "At a local minimum several corners get the same answer",
+        "Answers over the plane of inputs, learned and at local minima",
         "Answers over the plane of inputs, of networks trained on XOR: "
         + ", ".join(f"{name} with loss {losses[number]:.3f}" for name, number in shown.items())
         + ".",
@@ -339,7 +339,7 @@ def chapter_network(settings: Settings) -> Outcome:
         "other starts": Curve(epochs, middle, low, high),
     }
     figure = Figure(
-        "The chapter's network learns XOR, but its losses are not those printed",
+        "The chapter's XOR network: loss by epoch, and answers over the plane of inputs",
         f"Left, loss by epoch: from the chapter's starting weights {float(losses[0, 0]):.4f} at epoch 0, "
         f"{float(losses[0, 40]):.4f} at 2,000 and {float(losses[0, 80]):.4f} at 4,000, where the chapter prints "
         f"{', '.join(list(XOR_LOSSES.values())[:3])}. Right, what it answers over the plane of inputs after 10,000 "

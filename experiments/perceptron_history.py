@@ -174,7 +174,7 @@ def xor_sweeps(settings: Settings) -> Outcome:
     )
     middle = float(np.median(main))
     figure = Figure(
-        "558 sweeps are within what different starts need",
+        "Sweeps to learn XOR, over the starts",
         f"Histogram of the sweeps until XOR is learned, on a logarithmic axis, over {len(main):,} seeds: median "
         f"{middle:,.0f}, 95% between {np.percentile(main, 2.5):,.0f} and {np.percentile(main, 97.5):,.0f}; a line "
         f"marks the paper's 558. {(main >= limit).mean():.1%} haven't learned after {limit:,} sweeps.",
@@ -184,7 +184,7 @@ def xor_sweeps(settings: Settings) -> Outcome:
         "and 0.9, first weights within ±0.3. The last bar holds those that hadn't learned at the end.",
     )  # fmt: skip
     table = Table(
-        "Variants that the paper leaves open",
+        "Variants of the settings left open by the paper",
         ("momentum", "first weights within ±", "targets", "2.5%", "median sweeps", "97.5%", "never", "seeds"),
         tuple(
             (
@@ -268,7 +268,7 @@ def xor_by_width(settings: Settings) -> Outcome:
         f"{middles[nearest][0]:,.0f} at two units, {middles[nearest][-1]:,.0f} at 32."
     )
     figure = Figure(
-        "More hidden units learn XOR sooner, but the law depends on the initial weights",
+        "Presentations to learn XOR by hidden units, for three spreads of the first weights",
         f"Median presentations until XOR is learned, by hidden units on a logarithmic axis, for three spreads of the "
         f"first weights, beside the paper's falling line from 247 at two units to 115 at 32. Within ±0.3: {summary}. "
         f"{near}",
@@ -348,7 +348,7 @@ def mirror_symmetry(settings: Settings) -> Outcome:
     inputs = [f"{place}" for place in range(1, 7)]
     figures = (
         Figure(
-            "1,425 sweeps are within what different starts need to learn mirror symmetry",
+            "Sweeps to learn mirror symmetry, over the starts",
             f"Histogram of the sweeps until mirror symmetry is learned, over {len(main):,} seeds: median "
             f"{middle:,.0f}, beside the paper's 1,425. {(~learned).mean():.1%} of the seeds haven't learned "
             f"after {limit:,} sweeps.",
@@ -358,7 +358,7 @@ def mirror_symmetry(settings: Settings) -> Outcome:
             "bar holds those that hadn't learned at the end.",
         ),
         Figure(
-            "The learned weights stand as 1 : 2 : 4, equal and opposite around the middle",
+            "Ratios of the learned weights, and the weights of one network",
             f"Left, histograms of two ratios over the seeds that learned: a hidden unit's middle weight over its "
             f"smallest, median {ratios[0]:.3f}, and its largest over its smallest, median {ratios[1]:.3f}. Right, the "
             f"weights of one network: first hidden unit {', '.join(f'{weight:g}' for weight in example[0])}; second "

@@ -201,7 +201,7 @@ def through_time(settings: Settings) -> Outcome:
     left = {name: values[:, 0].mean() for name, values in logs.items()}
     summary = ", ".join(f"{name} 10^{value:.1f}" for name, value in left.items())
     figure = Figure(
-        "What is left of the gradient, by the steps it passed",
+        "Size of the gradient by the steps before the loss",
         f"Size of the gradient by the input against the steps between it and the loss. After {STEPS}: {summary}.",
         (lines(
             {name: Curve(np.arange(STEPS + 1), 10.0 ** values.mean(0)[::-1]) for name, values in logs.items()},
@@ -285,7 +285,7 @@ def adding(settings: Settings) -> Outcome:
         judge(ADD_GRU, last["GRU"][1], f"Over {LAGS[0]} steps it has {last['GRU'][0].mean():.4f}."),
     )  # fmt: skip
     figure = lag_figure(
-        "Adding two marked numbers", losses, LAGS, "marks within", "mean squared error", VARIANCE
+        "Adding: loss by step", losses, LAGS, "marks within", "mean squared error", VARIANCE
     )  # fmt: skip
     summary = "; ".join(
         f"{cell}: {near.mean():.4f} over {LAGS[0]} steps, {far.mean():.4f} over {LAGS[1]}"
@@ -332,7 +332,7 @@ def copying(settings: Settings) -> Outcome:
         judge(COPY_PLAIN, last["plain"][1], f"After {BLANKS[0]} blanks it has {last['plain'][0].mean():.2f}."),
         judge(COPY_LSTM, last["LSTM"][1] - last["plain"][1]),
     )
-    figure = lag_figure("Repeating five symbols", losses, BLANKS, "blanks", "cross-entropy (nats)", math.log(SYMBOLS))
+    figure = lag_figure("Copying: loss by step", losses, BLANKS, "blanks", "cross-entropy (nats)", math.log(SYMBOLS))
     summary = "; ".join(
         f"{cell}: {near.mean():.2f} nats after {BLANKS[0]} blanks, {far.mean():.2f} after {BLANKS[1]}"
         for cell, (near, far) in last.items()
@@ -368,7 +368,7 @@ def clipping(settings: Settings) -> Outcome:
     )
     summary = ", ".join(f"{name} {failed.mean():.0%}" for name, failed in has_failed.items())
     figure = Figure(
-        "Descent with and without clipping",
+        "Error by step, with and without clipping",
         f"Median error by step. Shares of runs that end above 1.5 times the error of a constant: {summary}.",
         (lines({name: Curve(1 + np.arange(values.shape[1]), np.median(values, 0)) for name, values in losses.items()},
                x="step", y="mean squared error (median)", log="y", thresholds={"a constant": VARIANCE}),),

@@ -224,14 +224,14 @@ def remedies(settings: Settings) -> Outcome:
         results,
         (
             Figure(
-                f"{len(cured)} of {len(NETWORK_RECIPES)} recipes make thirty layers learn",
+                "Accuracy of thirty layers by recipe",
                 f"Accuracy on the training samples with its 95% interval, by recipe: {words}. Guessing has 10%.",
                 (bars({name: (estimates[name], *interval(values)) for name, values in best.items()},
                       x="accuracy on training samples", thresholds={"learns": LEARNS}),),
                 f"Each recipe at its own best learning rate of three, after {epochs * SAMPLES // BATCH:,} steps.",
             ),
             Figure(
-                "The gradient on its way to the first layers",
+                "Size of the gradient by hidden layer, before training",
                 "Mean size of the loss's gradient by each hidden layer's output before any step. From the last layer "
                 "to the first it is multiplied by: "
                 + "; ".join(f"{name} {value:.1e}" for name, value in ratio.items()) + ".",
@@ -241,7 +241,7 @@ def remedies(settings: Settings) -> Outcome:
                 "arrives undiminished.",
             ),
             Figure(
-                "Most recipes that work do so at some rates only",
+                "Accuracy by recipe and learning rate",
                 "Accuracy by recipe and learning rate. " + "; ".join(
                     f"{name}: best at {rate[name]:g}" for name in cured) + ".",
                 (heatmap(np.array([accuracy.mean(0) for accuracy in found.values()]), rows=list(found), columns=RATES,
@@ -305,7 +305,7 @@ def exploding(settings: Settings) -> Outcome:
         results,
         (
             Figure(
-                "The scale of the kernels decides; clipping doesn't replace it",
+                "Accuracy by kernel scale, with and without clipping, and the gradient by hidden layer",
                 f"Left: accuracy on the training samples by kernel scale. At He's scale {free[1.0].mean():.0%} without "
                 f"and {clipped[1.0].mean():.0%} with clipping; at twice it {free[FOLDS].mean():.0%} and "
                 f"{clipped[FOLDS].mean():.0%}. Right: the gradient by layer before any step; a layer multiplies it by "
@@ -338,7 +338,7 @@ def format_times(scale: float, generator: np.random.Generator, shape: tuple[int,
 EXPERIMENT = Experiment(
     name="remedies",
     order=8.3,
-    title="Deep networks that don't learn, and their remedies",
+    title="Training failures of deep networks, and remedies",
     introduction="Thirty hidden layers of 32 units are trained on digits. We measure which remedies of the "
     "textbooks work alone, which only together with another, and what clipping does for gradients that explode.",
     parts=(remedies, exploding),

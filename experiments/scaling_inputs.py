@@ -350,7 +350,7 @@ def before_the_first_step(settings: Settings) -> Outcome:
         results,
         (
             Figure(
-                "Units that are saturated before training",
+                "Share of saturated units before training",
                 f"Share of hidden outputs within a hundredth of the activation's bounds, before training: {words}.",
                 (bars(rows, x="share saturated"),),
                 "Beyond ±0.99 for tanh, outside 0.01 to 0.99 for sigmoid; income, age and ratio through 16 units from "

@@ -159,7 +159,7 @@ def softmax_function(settings: Settings) -> Outcome:
         ),
         figures=(
             Figure(
-                title="A low temperature makes softmax confident, a high one uniform",
+                title="Probabilities of softmax by temperature",
                 alternative="Probabilities of three classes with scores 2, 1 and 0.1 against the temperature, from 0.1 "
                 f"to 100. At 0.1 they are {sharp[0]:.3f}, {sharp[1]:.3f} and {sharp[2]:.3f}, at 1 {example[0]:.4f}, "
                 f"{example[1]:.4f} and {example[2]:.4f}, at 100 {flat[0]:.3f}, {flat[1]:.3f} and {flat[2]:.3f}; the "
@@ -271,7 +271,7 @@ def joint_labels(settings: Settings) -> Outcome:
         ),
         figures=(
             Figure(
-                title="Pictures with no, one or two digits",
+                title="Pictures with no, one or two digits, and the sum of the outputs by digits shown",
                 alternative="Eight of the pictures: handwritten digits of 8 by 8 pixels, one, two side by side, or "
                 "none. Right: the sum of the ten outputs by the number of digits shown; the sigmoids' sum is "
                 f"{means[0][0]:.2f} for none, {means[0][1]:.2f} for one and {means[0][2]:.2f} for two, softmax's "

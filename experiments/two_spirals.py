@@ -215,7 +215,7 @@ def two_spirals(settings: Settings) -> Outcome:
         (progress_figure(found), boundaries_figure(found)),
         (
             Table(
-                "Epochs until every point is right",
+                "Epochs to 194 right points",
                 ("method", "given", "networks that do", "median of those", "fastest", "points right at the end"),
                 tuple(row(name, some) for name, some in found.items()),
                 "The paper has 20,000, 12,000 and 8,000, averages of three networks each.",
@@ -246,7 +246,7 @@ def progress_figure(found: dict[str, TrainingResult]) -> Figure:
         solved[name] = Curve(epochs, (some.epochs[:, None] <= epochs).mean(0))
     words = ", ".join(f"{name} {np.isfinite(some.epochs).mean():.0%}" for name, some in found.items())
     return Figure(
-        "With shortcuts the spirals are learned; without them training stalls",
+        "Right points and finished networks by epoch, with and without shortcuts",
         f"Left: points that are right, by epoch, median network and the middle 80%. Right: share of networks that have "
         f"all 194 right by then; at the end {words}.",
         (

@@ -205,7 +205,7 @@ def depth(settings: Settings) -> Outcome:
         return 10.0 ** np.where((lowest <= curves) & (curves <= highest), curves, np.nan)
 
     figure = Figure(
-        title="The kernels decide as much as the activation does",
+        title="Gradient at the first layer over that at the last, by the layers between",
         alternative=f"Size of ∂L/∂z at the first layer by that at the last against the layers between, for three "
         f"activations and five initializations: straight lines on a logarithmic axis. After fifty layers, {summary}.",
         panels=tuple(
@@ -271,7 +271,7 @@ def trained_networks(settings: Settings) -> Outcome:
     )  # fmt: skip
     summary = ", ".join(f"{name} {values.mean():.2f}" for name, values in accuracies.items())
     figure = Figure(
-        title="ReLU with He's initialization learns",
+        title="Training loss by epoch, and test accuracy, of ten layers",
         alternative=f"Training loss by epoch and test accuracy of four networks of ten layers on digits: {summary}.",
         panels=(
             lines({name: Curve(1 + np.arange(epochs), np.median(values, 0)) for name, values in losses.items()},

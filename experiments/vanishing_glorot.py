@@ -197,7 +197,7 @@ def glorot(settings: Settings) -> Outcome:
     shrink, keep = results[2].estimate, results[3].estimate
     figures = (
         Figure(
-            title="With the standard initialization activations shrink from layer to layer",
+            title="Activations of each layer, standard and normalized initialization",
             alternative=f"Histograms of the five layers' activations. Under U[−1/√n, 1/√n] they narrow layer by layer, "
             f"to a spread of {shown['standard'][0]['layer 5'].std():.2f}; under the normalized initialization the "
             f"fifth layer's is {shown['normalized'][0]['layer 5'].std():.2f}.",
@@ -205,14 +205,14 @@ def glorot(settings: Settings) -> Outcome:
             caption="Twenty images through 5 × 1,000 tanh units before training. Paper: figure 6.",
         ),
         Figure(
-            title="With the standard initialization cotangents shrink on the way back",
+            title="Cotangents of each layer, standard and normalized initialization",
             alternative=f"Histograms of the five layers' ∂L/∂z. Under U[−1/√n, 1/√n] those of the first layer have "
             f"{shrink:.2f} times the spread of the fifth's; under the normalized initialization {keep:.2f} times.",
             panels=tuple(histogram_curves(shown[name][1], "∂L/∂z", name) for name in shown),
             caption="The same networks' cotangents. Paper: figure 7.",
         ),
         Figure(
-            title="The kernels' gradients have the same size in all layers",
+            title="Spread of the cotangents and of the kernels' gradients by layer",
             alternative=f"Standard deviation by layer under U[−1/√n, 1/√n], each by that of the fifth layer. ∂L/∂z "
             f"falls to {shrink:.2f} in the first layer; ∂L/∂K is still {kernel[:, 1].mean() / kernel[:, -1].mean():.2f}"
             f" in the second.",

@@ -47,7 +47,7 @@ class Figure(NamedTuple):
     """Panels that belong together.
 
     Fields:
-        title: a statement of what the figure shows, or a noun phrase.
+        title: a noun phrase: what is plotted, against what. The result is in the alternative text.
         alternative: the content and the result in words, for readers who can't see the figure.
         caption: the method, and how to read the figure.
     """

@@ -189,7 +189,7 @@ def one_step(settings: Settings) -> Outcome:
 
     nodes, edges = graph_data(sizes, params, one)
     figure = Figure(
-        "Values flow forward through the weights, slopes flow back through the same weights",
+        "Values of the forward pass and slopes of the backward pass, by unit and weight",
         f"Two drawings of the same network, {shape} units in columns joined by lines. Left, what each unit gives and "
         f"each weight is; the loss is {float(one.loss):.4f}. Right, the slope of the loss by each of them, from "
         f"{', '.join(f'{float(slope):.3f}' for slope in one.cotangents[-1][0][:4])} at the output back to "

@@ -212,7 +212,7 @@ def curves_figure(twins: PairedTraining) -> Figure:
     gaps = np.maximum(twins.gaps, float(np.finfo(float).eps) / 8)
     accuracy = float(accuracies["by hand"].y[-1])
     return Figure(
-        "By hand and by autodiff the network learns the same",
+        "Loss, test accuracy and gap of the parameters by epoch, by hand and by autodiff",
         "Losses and test accuracy by epoch: the two trainings' curves coincide and end at a test accuracy of "
         f"{accuracy:.2%}. The largest gap of a parameter stays below {max(twins.gaps):.1e}.",
         (
