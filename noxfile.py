@@ -73,7 +73,7 @@ def tests_x32(session: nox.Session) -> None:
     so are checkpoints, which keep numbers as they are.
     """
     session.install(f".[{EXTRAS}]", *TEST_TOOLS)
-    in_float32 = ("layers", "optimizers", "training", "test_losses.py", "test_models.py", "test_backprop.py",
+    in_float32 = ("layers", "optimizers", "training", "losses", "test_models.py", "test_backprop.py",
                   "test_bad_calls.py", "test_bad_input.py", "test_metrics.py", "test_preprocessing.py",
                   "test_weights.py", "test_cores.py", "test_small_matmul.py")  # fmt: skip
     paths = session.posargs or [
@@ -195,7 +195,7 @@ def gradcheck(session: nox.Session) -> None:
     """Every hand-written gradient against autodiff, 200 random networks in each dtype, the whole catalogue of bugs."""
     session.install(f".[{EXTRAS}]", *TEST_TOOLS)
     session.run(
-        "pytest", *WORKERS, "tests/layers/test_every_layer.py", "tests/test_losses.py", "tests/test_backprop.py",
+        "pytest", *WORKERS, "tests/layers/test_every_layer.py", "tests/losses", "tests/test_backprop.py",
         "tests/gradcheck/test_catalogue.py", "tests/optimizercheck/test_catalogue.py", "-m", "", *session.posargs,
         env={"HYPOTHESIS_PROFILE": "thorough", "FUNCNN_WHOLE_CATALOGUE": "1"},
     )  # fmt: skip

@@ -6,21 +6,15 @@ import numpy as np
 import pytest
 
 import funcnn as fnn
-from funcnn._numerics.precision import enable_x64
-from funcnn.pytest_plugin.cases import Sweep, cases_of, resized, with_dtype
+from funcnn.pytest_plugin.cases import Sweep
 from funcnn.pytest_plugin.fixture import Gradcheck
+
+pytestmark = pytest.mark.usefixtures("as_in_a_users_tests")
 
 random = np.random.default_rng(0)
 X = random.normal(size=(4, 6)).astype(np.float32)
 Y = random.normal(size=4).astype(np.float32)
 S = random.normal(size=6).astype(np.float32)
-
-
-@pytest.fixture(autouse=True)
-def as_in_a_users_tests(promotion_as_for_users):
-    """JAX's own settings, in the place of the stricter ones of this suite."""
-    with enable_x64(False):
-        yield
 
 
 def ruled(forward, backward):
@@ -264,23 +258,3 @@ def test_complex_arrays_keep_their_dtype_and_integers_have_no_gradient():
 
 def test_an_empty_array_has_a_right_gradient():
     assert Gradcheck().rule(doubled(lambda x, dx: dx), X[:0], reference=lambda x: 2 * x).ok
-
-
-def names(*args, options=None, values=None):
-    return [case.name for case in cases_of(Sweep(), args, options or {}, values or {})]
-
-
-def test_there_are_no_cases_of_what_the_arguments_have_not():
-    assert names(2.0, "mode") == []
-    assert names(2.0, options={"flag": True}, values={"flag": [True, False]}) == ["flag=False"]
-    of_integers = names(np.arange(4).reshape(2, 2))
-    assert "an odd batch" not in of_integers  # it has the shape of one more on every axis
-    assert "one more on every axis" in of_integers
-    assert not {"bfloat16", "a cotangent of another dtype"} & set(of_integers)
-    assert not any("broadcast" in name for name in names(X, np.ones((1, 1), np.float32)))
-
-
-def test_complex_and_integer_arrays_keep_their_dtype():
-    arrays = with_dtype((X, X + 1j, np.arange(4)), "bfloat16")
-    assert [str(array.dtype) for array in arrays] == ["bfloat16", "complex64", "int64"]
-    assert resized((X[:0],), {6: 5})[0].shape == (0, 6)  # there are no values for other sizes

@@ -9,21 +9,15 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import jaxlib.mlir.dialects.builtin  # noqa: F401 - an inner run's modules are forgotten, and this one is imported once
-import numpy as np
 import pytest
 
 from funcnn._numerics.precision import enable_x64
-from funcnn.gradcheck.engine.pullbacks import select_arguments
-from funcnn.pytest_plugin.cases import Sweep, axis_sizes, cases_of, reshaped, resized
-from funcnn.pytest_plugin.comparison import divides_by_zero
 
 pytest_plugins = ["pytester"]
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 IS_INSTALLED = "funcnn" in {entry.name for entry in importlib.metadata.entry_points(group="pytest11")}
 PLUGINS = ("-p", "no:jaxtyping", *(() if IS_INSTALLED else ("-p", "pytest_funcnn")))
-
 RULES = '''
 import jax, jax.numpy as jnp, numpy as np, pytest
 
@@ -56,7 +50,6 @@ def rule(change):
 
 right = rule(lambda x, dx, ds: (dx, ds.sum(0)))
 '''
-
 RUN = (
     RULES
     + """
@@ -320,43 +313,3 @@ def test_the_marker_has_its_keywords(pytester):
     result = run_inner(pytester)
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*expected the keywords shapes, dtypes and options*"])
-
-
-X, S, LABELS = np.ones((4, 6), np.float32), np.ones(6, np.float32), np.arange(4)
-
-
-def test_default_cases():
-    cases = cases_of(Sweep(), (X, S), {"causal": True}, {"causal": [True, False]})
-    shapes = {case.name: case.shapes for case in cases}
-    assert shapes["one less on every axis"] == "(3, 5), (5,)"
-    assert shapes["one more on every axis"] == "(5, 7), (7,)"
-    assert shapes["prime sizes on every axis"] == "(7, 11), (11,)"
-    assert shapes["an axis of 1 in the place of 6"] == "(4, 1), (1,)"
-    assert shapes["one more leading axis"] == "(2, 4, 6), (6,)"
-    assert {"equal rows", "arrays that aren't contiguous", "bfloat16", "causal=False"} <= set(shapes)
-    assert not any("broadcast" in name for name in shapes)  # a weight of one axis
-    shapes = {case.name: case.shapes for case in cases_of(Sweep(), (X, X), {}, {})}
-    assert shapes["array 1 broadcast along its axis 0"] == "(4, 6), (1, 6)"
-
-
-def test_a_division_of_integers_by_zero_is_found_before_it_is_compiled():
-    def by_groups(groups):
-        return lambda x: x * (jnp.arange(3) // groups).astype(x.dtype)
-
-    arguments = select_arguments((jnp.ones(3),))
-    assert divides_by_zero(by_groups(0), arguments)
-    assert not divides_by_zero(by_groups(2), arguments)
-    assert not divides_by_zero(lambda x: x / 0, arguments)
-
-
-def test_arrays_follow_the_axes_of_the_first():
-    assert axis_sizes((X, S, LABELS)) == [4, 6]
-    assert [leaf.shape for leaf in resized((X, S, LABELS), {4: 5})] == [(5, 6), (6,), (5,)]
-    assert [leaf.shape for leaf in reshaped((X, S), (3, 8))] == [(3, 8), (8,)]
-    assert [leaf.shape for leaf in reshaped((X, S), ((3, 8), (1,)))] == [(3, 8), (1,)]
-    assert resized((X, S, LABELS), {4: 6})[2].tolist() == [0, 1, 2, 3, 0, 1]
-    assert resized((X, S, LABELS), {4: 3, 6: 5})[2].tolist() == [0, 1, 2]
-    assert resized((X, LABELS), {6: 3})[1].tolist() == [0, 1, 2, 0]
-    with pytest.raises(ValueError, match="expected 2 shapes"):
-        reshaped((X, S), ((3, 8),))
-    assert isinstance(resized((jnp.asarray(X),), {4: 5})[0], jnp.ndarray)
