@@ -64,6 +64,11 @@ def test_no_module_imports_itself_by_way_of_others():
     assert not [" -> ".join(cycle) for module in FILES if (cycle := cycle_through(module))]
 
 
+def test_no_module_imports_the_whole_package():
+    """``funcnn/__init__.py`` imports the packages below it: an import of ``funcnn`` in one of them is a cycle."""
+    assert not [module for module in FILES if "funcnn" in IMPORTS[module]]
+
+
 def is_inside(module, package):
     return module == package or module.startswith(f"{package}.")
 
@@ -83,7 +88,8 @@ def test_a_package_imports_no_higher_one(package):
 def test_the_imports_were_read():
     assert "funcnn._numerics.program" in IMPORTS["funcnn._numerics.rounding"]
     assert "funcnn.gradcheck.engine.examination" in IMPORTS["funcnn.gradcheck.check"]
-    assert "funcnn" in IMPORTS["funcnn.gradcheck.command"]
+    assert "funcnn.losses" in IMPORTS["funcnn.gradcheck.command"]
+    assert "funcnn.practice" in IMPORTS["funcnn"]
 
 
 AUTODIFF = {

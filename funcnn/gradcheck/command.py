@@ -16,38 +16,43 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 import jax
 import tyro
 
-import funcnn as fnn
+from funcnn import losses
 from funcnn._numerics.precision import enable_x64
+from funcnn.gradcheck.check import check_gradients
+from funcnn.gradcheck.layers import check_model
 from funcnn.gradcheck.process import FAILED, run_apart, work
+from funcnn.gradcheck.report import GradientReport
 from funcnn.layers import activations, normalization, rms_normalization
+from funcnn.models import mlp
+from funcnn.types import Batch, Layer, Loss, LossSpec
 
 PROGRAM = "python -m funcnn"
 _INSTALLED = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
-_NOT_THE_CALLERS = (Path(fnn.__file__).parent, *_INSTALLED)
+_FUNCNN = Path(__file__).parent.parent
+_NOT_THE_CALLERS = (_FUNCNN, *_INSTALLED)
 
 
-def _constructors(module: ModuleType, required: list[str]) -> dict[str, Callable[..., fnn.Layer]]:
+def _constructors(module: ModuleType, required: list[str]) -> dict[str, Callable[..., Layer]]:
     """Return the public functions of a module or a package that make a layer from these arguments, by name."""
-    found: dict[str, Callable[..., fnn.Layer]] = {}
-    for name, value in sorted(vars(fnn).items()):
+    found: dict[str, Callable[..., Layer]] = {}
+    for name, value in sorted(vars(module).items()):
         if inspect.isfunction(value) and f"{value.__module__}.".startswith(f"{module.__name__}."):
             signature = inspect.signature(value)
             needed = [given.name for given in signature.parameters.values() if given.default is given.empty]
-            if signature.return_annotation is fnn.Layer and needed == required:
+            if signature.return_annotation is Layer and needed == required:
                 found[name] = value
     return found
 
 
-def _activations() -> dict[str, fnn.Layer]:
+def _activations() -> dict[str, Layer]:
     """Return the public activations by name; those with settings at their defaults."""
-    names = vars(fnn).keys() & vars(activations).keys()
-    values = {name: getattr(fnn, name) for name in names if isinstance(getattr(fnn, name), fnn.Layer)}
+    values = {name: value for name, value in vars(activations).items() if isinstance(value, Layer)}
     made = {name: constructor() for name, constructor in _constructors(activations, []).items()}
     return dict(sorted((values | made).items()))
 
 
 _ACTIVATIONS = _activations()
-_LOSSES = {name: value for name, value in sorted(vars(fnn).items()) if isinstance(value, fnn.Loss)}
+_LOSSES = {name: value for name, value in sorted(vars(losses).items()) if isinstance(value, Loss)}
 _NORMALIZATIONS = {"none": None} | {
     name.removesuffix("_norm"): constructor
     for module in (normalization, rms_normalization)
@@ -168,7 +173,7 @@ def run(settings: GradcheckSettings) -> int:
     return 0 if report.ok else 1
 
 
-def _of_model(settings: GradcheckSettings) -> fnn.GradientReport:
+def _of_model(settings: GradcheckSettings) -> GradientReport:
     sizes = _sizes(str(settings.sizes))
     if settings.batch_size < 1:
         raise WrongCall(f"--batch-size: expected a positive integer, got {settings.batch_size}. Pass 1 or more.")
@@ -180,7 +185,7 @@ def _of_model(settings: GradcheckSettings) -> fnn.GradientReport:
         )
     try:
         with enable_x64(settings.dtype == "float64"):
-            model = fnn.mlp(
+            model = mlp(
                 sizes,
                 _ACTIVATIONS[settings.activation],
                 _fitting_output(loss.spec) if settings.output is None else _ACTIVATIONS[settings.output],
@@ -190,7 +195,7 @@ def _of_model(settings: GradcheckSettings) -> fnn.GradientReport:
             )
             data_key, check_key = jax.random.split(jax.random.key(settings.seed))
             batch = _drawn(settings, loss.spec, sizes, data_key)
-            return fnn.check_model(model, loss, batch, key=check_key)
+            return check_model(model, loss, batch, key=check_key)
     except (ValueError, TypeError, OverflowError) as error:
         raise WrongCall(str(error)) from error
 
@@ -205,30 +210,30 @@ def _sizes(given: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
-def _fitting_output(spec: fnn.LossSpec) -> fnn.Layer:
+def _fitting_output(spec: LossSpec) -> Layer:
     """Return the output layer that a loss expects: probabilities of classes, of independent outputs, or any number."""
     if spec.prediction == "log_probabilities":
-        return fnn.log_softmax
+        return activations.log_softmax
     if spec.prediction != "probabilities":
-        return fnn.identity
-    return fnn.softmax if spec.targets == "classes" else fnn.sigmoid
+        return activations.identity
+    return activations.softmax if spec.targets == "classes" else activations.sigmoid
 
 
-def _drawn(settings: GradcheckSettings, spec: fnn.LossSpec, sizes: tuple[int, ...], key: jax.Array) -> fnn.Batch:
+def _drawn(settings: GradcheckSettings, spec: LossSpec, sizes: tuple[int, ...], key: jax.Array) -> Batch:
     x_key, y_key = jax.random.split(key)
     shape = (settings.batch_size, sizes[-1])
     x = jax.random.normal(x_key, (settings.batch_size, sizes[0]), settings.dtype)
     if spec.prediction == "log_probabilities":
-        return fnn.Batch(x, jax.nn.softmax(jax.random.normal(y_key, shape, settings.dtype)))
+        return Batch(x, jax.nn.softmax(jax.random.normal(y_key, shape, settings.dtype)))
     if spec.targets == "classes":
-        return fnn.Batch(x, jax.random.randint(y_key, shape[:1], 0, sizes[-1]))
+        return Batch(x, jax.random.randint(y_key, shape[:1], 0, sizes[-1]))
     if spec.targets in ("binary", "signs"):
         bits = jax.random.bernoulli(y_key, 0.5, shape).astype(settings.dtype)
-        return fnn.Batch(x, bits if spec.targets == "binary" else 2 * bits - 1)
-    return fnn.Batch(x, jax.random.normal(y_key, shape, settings.dtype))
+        return Batch(x, bits if spec.targets == "binary" else 2 * bits - 1)
+    return Batch(x, jax.random.normal(y_key, shape, settings.dtype))
 
 
-def _of_file(target: str, settings: GradcheckSettings) -> fnn.GradientReport:
+def _of_file(target: str, settings: GradcheckSettings) -> GradientReport:
     given = {field.name for field in fields(settings) if getattr(settings, field.name) != field.default}
     if misplaced := given - {"target", "json", "html"}:
         options = ", ".join("--" + name.replace("_", "-") for name in sorted(misplaced))
@@ -242,7 +247,7 @@ def _of_file(target: str, settings: GradcheckSettings) -> fnn.GradientReport:
     try:
         with _loaded(path) as module:
             loss_fn, grad_fn, params, args = _case(target, module, name)
-            return fnn.check_gradients(loss_fn, grad_fn, params, *args)
+            return check_gradients(loss_fn, grad_fn, params, *args)
     except WrongCall:
         raise
     # A file that ends the program would end this one with its own status, which would pass for the check's.

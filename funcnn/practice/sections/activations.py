@@ -4,7 +4,13 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
-import funcnn as fnn
+from funcnn.layers.activations import (
+    leaky_relu_forward,
+    relu_forward,
+    sigmoid_forward,
+    softmax_forward,
+    tanh_forward,
+)
 from funcnn.practice.builders import batches, predict, repair, write
 
 SECTION = "Activation functions"
@@ -49,7 +55,7 @@ SIGMOID_BACKWARD = write(
     hints=(_NUDGE, "The derivative of σ can be written with σ's value alone.", "It is the value times one minus the value."),
     fact="The backward pass needs only the output, so the input can be dropped: funcnn.sigmoid_forward keeps just that.",
     outputs=("dz",), example=(np.array([[0.5, 0.8]]), np.array([[1.0, 2.0]])),
-    reference=_activation(fnn.sigmoid_forward, lambda a: jnp.log(a / (1 - a))),
+    reference=_activation(sigmoid_forward, lambda a: jnp.log(a / (1 - a))),
 )  # fmt: skip
 
 TANH_BACKWARD = write(
@@ -60,7 +66,7 @@ TANH_BACKWARD = write(
     hints=(_NUDGE, "tanh′(z) can be written with tanh(z) alone.", "At z = 0 it is 1, for large z it is 0: which polynomial of a does that?"),
     fact="At |z| = 3 the slope is already about 0.01: ten such layers leave 9e-21 of a gradient.",
     outputs=("dz",), example=(np.array([[0.5, -0.8]]), np.array([[1.0, 2.0]])),
-    reference=_activation(fnn.tanh_forward, jnp.arctanh),
+    reference=_activation(tanh_forward, jnp.arctanh),
 )  # fmt: skip
 
 RELU_BACKWARD = write(
@@ -76,7 +82,7 @@ RELU_BACKWARD = write(
     hints=("The derivative takes two values only.", "The mask depends on z, not on da.", "Keep da where z is above 0."),
     fact="One bit for each entry is enough to keep for the backward pass: the mask, not z.",
     outputs=("dz",), example=(np.array([[1.5, -2.0, 0.0]]), np.array([[1.0, 2.0, 3.0]])),
-    reference=_activation(fnn.relu_forward),
+    reference=_activation(relu_forward),
 )  # fmt: skip
 
 LEAKY_RELU_BACKWARD = write(
@@ -88,7 +94,7 @@ LEAKY_RELU_BACKWARD = write(
     hints=("There are two slopes.", "Neither of them is 0.", "Below zero the slope is the number given."),
     fact="A unit that is off still learns, by a hundredth as much at α = 0.01.",
     outputs=("dz",), example=(np.array([[1.5, -2.0]]), np.array([[1.0, 2.0]]), 0.1),
-    reference=lambda z, da, alpha: (lambda z: jnp.sum(fnn.leaky_relu_forward(z, alpha)[0] * da), z),
+    reference=lambda z, da, alpha: (lambda z: jnp.sum(leaky_relu_forward(z, alpha)[0] * da), z),
 )  # fmt: skip
 
 SOFTMAX_FORWARD = write(
@@ -114,7 +120,7 @@ SOFTMAX_BACKWARD = write(
            "The shared sum is that of p times dp over the row."),
     fact="The matrix is never formed: a sum over the row costs n operations, the Jacobian n².",
     outputs=("dz",), example=(np.array([[0.5, 0.25, 0.25]]), np.array([[1.0, 0.0, 2.0]])),
-    reference=_activation(fnn.softmax_forward, jnp.log),
+    reference=_activation(softmax_forward, jnp.log),
 )  # fmt: skip
 
 SOFTMAX_JACOBIAN = write(

@@ -3,7 +3,9 @@
 import jax.numpy as jnp
 import numpy as np
 
-import funcnn as fnn
+from funcnn.layers.activations import relu_forward, tanh_forward
+from funcnn.layers.linear import LinearParams, linear_forward
+from funcnn.losses import sigmoid_cross_entropy
 from funcnn.practice.builders import SHAPES, batches, predict, repair, write
 
 SECTION = "Backpropagation"
@@ -12,7 +14,7 @@ SECTION = "Backpropagation"
 def _linear(x, kernel, dy):
     def loss(variables):
         kernel, bias, x = variables
-        return jnp.sum(fnn.linear_forward(fnn.LinearParams(kernel, bias), x)[0] * dy)
+        return jnp.sum(linear_forward(LinearParams(kernel, bias), x)[0] * dy)
 
     return loss, (kernel, jnp.zeros(kernel.shape[1]), x)
 
@@ -44,8 +46,8 @@ def _network(random):
 def _loss(params, x, y):
     def loss(params):
         w1, b1, w2, b2 = params
-        hidden = fnn.relu_forward(x @ w1 + b1[None])[0]
-        return fnn.sigmoid_cross_entropy.forward(hidden @ w2 + b2[None], jnp.asarray(y))[0]
+        hidden = relu_forward(x @ w1 + b1[None])[0]
+        return sigmoid_cross_entropy.forward(hidden @ w2 + b2[None], jnp.asarray(y))[0]
 
     return loss, params
 
@@ -83,7 +85,7 @@ SKIP_BACKWARD = write(
     inputs=batches(lambda r, n, f: (r.normal(size=(n, f)), r.normal(size=(n, f)))),
     hints=("x is used twice.", "Each use brings a gradient.", "They add up."), fact="The first term lets gradients through undamped, whatever the branch does.",
     outputs=("dx",), example=(np.array([[0.0, 1.0]]), np.array([[1.0, 1.0]])),
-    reference=lambda x, dy: (lambda x: jnp.sum((x + fnn.tanh_forward(x)[0]) * dy), x),
+    reference=lambda x, dy: (lambda x: jnp.sum((x + tanh_forward(x)[0]) * dy), x),
 )  # fmt: skip
 
 TASKS = (

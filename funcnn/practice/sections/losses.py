@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-import funcnn as fnn
+from funcnn.losses import mean_squared_error, softmax_cross_entropy
 from funcnn.practice.builders import SHAPES, batches, predict, repair, write
 
 SECTION = "Loss functions"
@@ -25,7 +25,7 @@ MSE_BACKWARD = write(
     hints=("Differentiate for a single entry.", "The square brings a factor.", "The mean is over all entries, so it divides by their number."),
     fact="Frameworks differ: some write ½ of the square so that the factor goes; the learning rate then means something else.",
     outputs=("dprediction",), example=(np.array([[1.0, 2.0]]), np.array([[0.0, 4.0]])),
-    reference=lambda prediction, target: (lambda p: fnn.mean_squared_error.forward(p, jnp.asarray(target))[0], prediction),
+    reference=lambda prediction, target: (lambda p: mean_squared_error.forward(p, jnp.asarray(target))[0], prediction),
 )  # fmt: skip
 
 
@@ -70,7 +70,7 @@ SOFTMAX_CROSS_ENTROPY_BACKWARD = write(
     inputs=_logits, hints=("Softmax and logarithm together are simpler than each alone.", "The result is a difference of two distributions.", "Divide by what the mean divides by."),
     fact="The rows of the gradient sum to 0. Nothing is divided by a probability, so nothing overflows.",
     outputs=("dlogits",), example=(np.array([[2.0, 1.0, 0.1]]), np.array([0])),
-    reference=lambda logits, labels: (lambda z: fnn.softmax_cross_entropy.forward(z, jnp.asarray(labels))[0], logits),
+    reference=lambda logits, labels: (lambda z: softmax_cross_entropy.forward(z, jnp.asarray(labels))[0], logits),
 )  # fmt: skip
 
 ACCURACY = write(
