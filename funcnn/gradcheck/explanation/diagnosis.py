@@ -14,9 +14,9 @@ from funcnn.gradcheck.explanation.counts import counts
 from funcnn.gradcheck.explanation.difference import describe_difference
 from funcnn.gradcheck.explanation.forward_pass import record
 from funcnn.gradcheck.explanation.leaf import Diagnosis, Facts, Leaf, WrongLeaf, loosen_tolerances, normalize
+from funcnn.gradcheck.explanation.mutations import ALONE, FAMILIES, LAST, OF_TIES
 from funcnn.gradcheck.explanation.numbers import is_close
 from funcnn.gradcheck.explanation.problem import Problem
-from funcnn.gradcheck.explanation.proposals import ALONE, FAMILIES, LAST, OF_TIES
 from funcnn.gradcheck.explanation.recording import record_numpy
 from funcnn.gradcheck.explanation.search import Target, search
 from funcnn.gradcheck.explanation.situation import Situation

@@ -93,11 +93,11 @@ class Known(NamedTuple):
     difference: Sequence[np.ndarray]
 
 
-Proposal: TypeAlias = Change | Replacement | Misreading | Multiple | Regression | Known
+Mutation: TypeAlias = Change | Replacement | Misreading | Multiple | Regression | Known
 
 
 class Target:
-    """The difference between the gradient by hand and autodiff's, which a proposal must explain.
+    """The difference between the gradient by hand and autodiff's, which a mutation must explain.
 
     Attributes:
         tape: the loss.
@@ -105,7 +105,7 @@ class Target:
         tolerances: for each leaf.
         wrong: the positions of the leaves that are wrong.
         sought: those without a cause so far.
-        is_alone: whether a proposal is judged by the wrong leaf alone.
+        is_alone: whether a mutation is judged by the wrong leaf alone.
     """
 
     is_alone = False
@@ -214,7 +214,7 @@ class Target:
 
 
 def _tolerance(leaf, difference) -> float:
-    """Return what rounding explains of a leaf that a proposal gives, relative to the larger gradient.
+    """Return what rounding explains of a leaf that a mutation gives, relative to the larger gradient.
 
     It is small beside the difference: what is near to the difference by chance explains nothing.
     """
@@ -232,7 +232,7 @@ class ExplainedLeaves(NamedTuple):
     explained: set[int]
 
 
-def search(target: Target, families: Iterable[Iterator[Proposal]], share: float = 1.0) -> list[ExplainedLeaves]:
+def search(target: Target, families: Iterable[Iterator[Mutation]], share: float = 1.0) -> list[ExplainedLeaves]:
     """Return what explains the sought leaves: one result for all of them, or several for parts of them.
 
     A fixed amount of work is done, the same on every machine: ``_WORK`` operations, of which one family may do a
@@ -240,7 +240,7 @@ def search(target: Target, families: Iterable[Iterator[Proposal]], share: float 
 
     Args:
         target: what must be explained.
-        families: wrong backward passes, the most telling first.
+        families: mutations of the backward pass, the most telling first.
         share: of the work.
     """
     with np.errstate(all="ignore"):
@@ -252,9 +252,9 @@ def _search(target, families, work) -> list[ExplainedLeaves]:
     most, tried, partial = work / cost, 0.0, list[ExplainedLeaves]()
     for family in families:
         before = tried
-        for proposal in _guarded(family):
-            is_tried = not is_ruled_out(target, proposal)
-            result = try_proposal(target, proposal) if is_tried else None
+        for mutation in _guarded(family):
+            is_tried = not is_ruled_out(target, mutation)
+            result = try_mutation(target, mutation) if is_tried else None
             if result is not None and result.explained >= target.sought:
                 return [result]
             if result is not None and result.explained & target.sought:
@@ -267,20 +267,20 @@ def _search(target, families, work) -> list[ExplainedLeaves]:
     return _combine(target, partial)
 
 
-def is_ruled_out(target: Target, proposal: Proposal) -> bool:
-    """Whether a proposal explains no sought leaf, by what takes no backward pass."""
+def is_ruled_out(target: Target, mutation: Mutation) -> bool:
+    """Whether a mutation explains no sought leaf, by what takes no backward pass."""
     try:
-        if isinstance(proposal, Change):
-            return target.is_right_before(proposal.seeds) or not target.may_explain(proposal.seeds)
-        if isinstance(proposal, Multiple) and len(proposal.terms) == 1:
-            return not target.may_explain(proposal.terms[0], proposal.rest)
+        if isinstance(mutation, Change):
+            return target.is_right_before(mutation.seeds) or not target.may_explain(mutation.seeds)
+        if isinstance(mutation, Multiple) and len(mutation.terms) == 1:
+            return not target.may_explain(mutation.terms[0], mutation.rest)
     except ValueError:  # arrays that don't fit into the loss
         return True
     return False
 
 
-def _guarded(family: Iterator[Proposal]) -> Iterator[Proposal]:
-    """Yield the proposals of a family up to one that can't be made for this loss."""
+def _guarded(family: Iterator[Mutation]) -> Iterator[Mutation]:
+    """Yield the mutations of a family up to one that can't be made for this loss."""
     try:
         yield from family
     except Exception as error:  # a value of a kind that the family isn't made for; the others may still fit
@@ -298,37 +298,37 @@ def _combine(target, partial) -> list[ExplainedLeaves]:
     return chosen
 
 
-def try_proposal(target: Target, proposal: Proposal) -> ExplainedLeaves | None:
-    """Return what a proposal explains, ``None`` if nothing, or if its arrays don't fit into the loss."""
+def try_mutation(target: Target, mutation: Mutation) -> ExplainedLeaves | None:
+    """Return what a mutation explains, ``None`` if nothing, or if its arrays don't fit into the loss."""
     try:
-        return _try(target, proposal)
+        return _try(target, mutation)
     except (ValueError, TypeError, IndexError) as error:
         _logger.debug("a wrong backward pass is left out: %r", error)
         return None
 
 
-def _try(target, proposal) -> ExplainedLeaves | None:
+def _try(target, mutation) -> ExplainedLeaves | None:
     with np.errstate(all="ignore"):
-        if isinstance(proposal, Multiple):
-            return _try_multiple(target, proposal)
-        if isinstance(proposal, Regression):
-            return _try_regression(target, proposal)
-        if isinstance(proposal, Change):
-            difference: Sequence[np.ndarray] = target.tape.gradient(proposal.seeds)
-        elif isinstance(proposal, Replacement | Misreading):
-            rules = proposal.rules if isinstance(proposal, Replacement) else {}
-            others = proposal.others if isinstance(proposal, Misreading) else {}
+        if isinstance(mutation, Multiple):
+            return _try_multiple(target, mutation)
+        if isinstance(mutation, Regression):
+            return _try_regression(target, mutation)
+        if isinstance(mutation, Change):
+            difference: Sequence[np.ndarray] = target.tape.gradient(mutation.seeds)
+        elif isinstance(mutation, Replacement | Misreading):
+            rules = mutation.rules if isinstance(mutation, Replacement) else {}
+            others = mutation.others if isinstance(mutation, Misreading) else {}
             wrong = target.tape.wrong_gradient(rules, others)
             difference = [new - old for new, old in zip(wrong, target.tape.right_gradient, strict=True)]
         else:
-            difference = proposal.difference
+            difference = mutation.difference
     explained = target.explained(difference)
-    return ExplainedLeaves((proposal.cause, proposal.detail), explained) if explained else None
+    return ExplainedLeaves((mutation.cause, mutation.detail), explained) if explained else None
 
 
-def _try_multiple(target, proposal) -> ExplainedLeaves | None:
-    terms = [target.tape.gradient(seeds) for seeds in proposal.terms]
-    rest = target.tape.gradient(proposal.rest) if proposal.rest else None
+def _try_multiple(target, mutation) -> ExplainedLeaves | None:
+    terms = [target.tape.gradient(seeds) for seeds in mutation.terms]
+    rest = target.tape.gradient(mutation.rest) if mutation.rest else None
     touched = {
         number
         for number in range(len(target.differences))
@@ -343,16 +343,16 @@ def _try_multiple(target, proposal) -> ExplainedLeaves | None:
             continue
         factors, made = fitted
         explained = target.explained(made)
-        diagnosis = proposal.describe(factors) if explained else None
+        diagnosis = mutation.describe(factors) if explained else None
         if diagnosis is not None:
             return ExplainedLeaves(diagnosis, explained)
     return None
 
 
-def _try_regression(target, proposal) -> ExplainedLeaves | None:
-    terms = {name: target.tape.gradient(seeds) for name, seeds in proposal.terms.items()}
+def _try_regression(target, mutation) -> ExplainedLeaves | None:
+    terms = {name: target.tape.gradient(seeds) for name, seeds in mutation.terms.items()}
     terms = {name: term for name, term in terms.items() if all(np.isfinite(part).all() for part in term)}
-    rest = target.tape.gradient(proposal.rest)
+    rest = target.tape.gradient(mutation.rest)
     numbers = [
         number
         for number in target.wrong
@@ -362,12 +362,12 @@ def _try_regression(target, proposal) -> ExplainedLeaves | None:
     if not numbers or any(max_abs(rest[number]) > target.tolerances[number] for number in right):
         return None
     names = list(terms)
-    for chosen in _fitting_subsets(target, [terms[name] for name in names], rest, numbers, proposal.most):
+    for chosen in _fitting_subsets(target, [terms[name] for name in names], rest, numbers, mutation.most):
         fitted = target.fit([terms[names[place]] for place in chosen], rest, numbers)
         if fitted is None or min(map(abs, fitted[0])) < 1e-7:
             continue
         explained = target.explained(fitted[1])
-        diagnosis = proposal.describe([names[place] for place in chosen], fitted[0]) if explained else None
+        diagnosis = mutation.describe([names[place] for place in chosen], fitted[0]) if explained else None
         if diagnosis is not None:
             return ExplainedLeaves(diagnosis, explained)
     return None

@@ -1,4 +1,4 @@
-"""What the proposals of wrong backward passes are made from."""
+"""What the mutations of a backward pass are made from."""
 
 import copy
 import functools

@@ -1,8 +1,11 @@
-"""The causes that the two gradients of a leaf show, one detector for each.
+"""Detectors of the causes that the two gradients of a leaf show by themselves: a factor, a sign, an order of axes.
 
-A detector takes a ``WrongLeaf`` and returns the cause and a sentence, or ``None``. The first one that explains all of a
-leaf's difference gives its cause: those in ``EXACT`` before the wrong backward passes of ``explanation/proposals`` are
-tried, those in ``LOOSE`` after them. The names of the causes are in ``Cause`` in ``gradcheck/report.py``. ``nonfinite``
+A new cause belongs here if it can be read off those two arrays: a function that takes a ``WrongLeaf`` and returns the
+cause and a sentence, or ``None``, in one of these modules, and its place in ``EXACT`` or ``LOOSE``. A cause for which
+the backward pass of the loss has to be run with the mistake is a mutation in ``explanation/mutations``.
+
+The first detector that explains all of a leaf's difference gives its cause: those in ``EXACT`` before the mutations are
+tried, those in ``LOOSE`` after them. The names of all causes are in ``Cause`` in ``gradcheck/report.py``. ``nonfinite``
 and ``unknown`` are given by ``explanation/diagnosis.py``, ``shape``, ``dtype`` and ``structure`` by the comparison, and
 ``noise``, ``kink`` and ``unstable`` by the engine.
 """

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from funcnn.gradcheck.explanation.search import Known, Proposal
+from funcnn.gradcheck.explanation.search import Known, Mutation
 from funcnn.gradcheck.explanation.situation import Situation
 from funcnn.gradcheck.explanation.tape import Edge
 
 
-def propose_penalties(situation: Situation) -> Iterator[Proposal]:
+def generate_penalties(situation: Situation) -> Iterator[Mutation]:
     """Yield the penalties of the loss, as of |w| or w², put on other parameters, left out, or with another formula."""
     tape = situation.tape
     for edge, weight in _penalties(situation):

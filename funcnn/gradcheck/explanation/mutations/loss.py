@@ -9,14 +9,14 @@ from funcnn._numerics.arrays import max_abs
 from funcnn.gradcheck.explanation.activations import descendants, sigmoid
 from funcnn.gradcheck.explanation.leaf import Diagnosis
 from funcnn.gradcheck.explanation.numbers import format_sum
-from funcnn.gradcheck.explanation.search import Change, Proposal, Regression
+from funcnn.gradcheck.explanation.search import Change, Mutation, Regression
 from funcnn.gradcheck.explanation.situation import LAYERS, Situation
 
 _MOST_VALUES = 5000
 _LONGEST_FORMULA = 30
 
 
-def propose_loss_derivatives(situation: Situation) -> Iterator[Proposal]:
+def generate_loss_derivatives(situation: Situation) -> Iterator[Mutation]:
     """Yield each value after the last layer with its gradient as a sum of two or three terms."""
     tape = situation.tape
     for number in _last_values(situation):
@@ -52,7 +52,7 @@ def _is_right_but_where_it_is_zero(by_hand, right) -> bool:
     return bool(0 < is_out.sum() < len(is_out) and max_abs(kept) <= 1e-7 * max_abs(right))
 
 
-def propose_loss_gradients_by_hand(situation: Situation) -> Iterator[Proposal]:
+def generate_loss_gradients_by_hand(situation: Situation) -> Iterator[Mutation]:
     """Yield each value after the last layer with what the gradient by hand computes as its gradient.
 
     That is a wrong derivative where the loss is a formula. In a long loss, as one that sums over paths, or in the

@@ -13,7 +13,7 @@ from funcnn._numerics.arrays import max_abs
 from funcnn.gradcheck.explanation.activations import Activation, chosen_slopes, sigmoid
 from funcnn.gradcheck.explanation.leaf import Diagnosis
 from funcnn.gradcheck.explanation.numbers import format_sum, is_ratio_of_digits
-from funcnn.gradcheck.explanation.search import Change, Known, Proposal, Regression, Replacement
+from funcnn.gradcheck.explanation.search import Change, Known, Mutation, Regression, Replacement
 from funcnn.gradcheck.explanation.situation import Situation
 from funcnn.gradcheck.report import Cause
 
@@ -22,7 +22,7 @@ _MOST_AT_SOME = 4  # the likely ones
 _MOST_OF_PERIODS = 25
 
 
-def propose_slopes(situation: Situation) -> Iterator[Proposal]:
+def generate_slopes(situation: Situation) -> Iterator[Mutation]:
     """Yield each activation with each wrong derivative."""
     tape = situation.tape
     for activation, cotangent, right in _reached(situation):
@@ -92,7 +92,7 @@ def _is_of_constant(tape, activation, slope) -> bool:
     )
 
 
-def propose_slopes_of_groups(situation: Situation) -> Iterator[Proposal]:
+def generate_slopes_of_groups(situation: Situation) -> Iterator[Mutation]:
     """Yield all activations of a kind, or of a line of code, with each wrong derivative."""
     tape = situation.tape
     for name, group in situation.activation_groups():
@@ -112,7 +112,7 @@ def propose_slopes_of_groups(situation: Situation) -> Iterator[Proposal]:
                 )
 
 
-def propose_slopes_at_other_values(situation: Situation) -> Iterator[Proposal]:
+def generate_slopes_at_other_values(situation: Situation) -> Iterator[Mutation]:
     """Yield each activation with its derivative taken at another value of the loss."""
     tape = situation.tape
     for activation, cotangent, right in _reached(situation):
@@ -125,7 +125,7 @@ def propose_slopes_at_other_values(situation: Situation) -> Iterator[Proposal]:
             yield _change(situation, activation, text, (wrong - right) * cotangent)
 
 
-def propose_slopes_by_hand(situation: Situation) -> Iterator[Proposal]:
+def generate_slopes_by_hand(situation: Situation) -> Iterator[Mutation]:
     """Yield each activation with what the gradient by hand computes in the place of its derivative."""
     for activation, cotangent, right in _reached(situation):
         # A function that is its own derivative keeps its value for the backward pass.
@@ -136,7 +136,7 @@ def propose_slopes_by_hand(situation: Situation) -> Iterator[Proposal]:
                 yield change._replace(cause="wrong_operand") if is_kept else change
 
 
-def propose_misplaced_slopes(situation: Situation) -> Iterator[Proposal]:
+def generate_misplaced_slopes(situation: Situation) -> Iterator[Mutation]:
     """Yield each use of a value with its gradient multiplied by the derivative of an activation that it skips."""
     slopes = [
         (activation, activation.kind.slope(*_parts(situation, activation)[1:])) for activation in situation.activations
@@ -155,7 +155,7 @@ def propose_misplaced_slopes(situation: Situation) -> Iterator[Proposal]:
                 )
 
 
-def propose_fitted_slopes(situation: Situation) -> Iterator[Proposal]:
+def generate_fitted_slopes(situation: Situation) -> Iterator[Mutation]:
     """Yield each activation with a derivative that is a sum of two simple functions of z and h."""
     for activation in situation.activations:
         cotangent, z, h = _parts(situation, activation)

@@ -9,7 +9,7 @@ import numpy as np
 from funcnn._numerics.arrays import max_abs
 from funcnn.gradcheck.explanation.activations import descendants
 from funcnn.gradcheck.explanation.derivatives import LINEAR_SHAPES
-from funcnn.gradcheck.explanation.search import Change, Proposal, Replacement
+from funcnn.gradcheck.explanation.search import Change, Mutation, Replacement
 from funcnn.gradcheck.explanation.situation import Situation
 from funcnn.gradcheck.explanation.tape import Rule, Step, Tape, run_step
 from funcnn.gradcheck.report import Cause
@@ -39,7 +39,7 @@ class _Normalization(NamedTuple):
         return d if d is None or self.gain is None else d * self.gain
 
 
-def propose_normalization_formulas(situation: Situation) -> Iterator[Proposal]:
+def generate_normalization_formulas(situation: Situation) -> Iterator[Mutation]:
     """Yield each normalization with the formulas that people write for its backward pass."""
     tape = situation.tape
     for place in _find(tape):
@@ -59,7 +59,7 @@ def propose_normalization_formulas(situation: Situation) -> Iterator[Proposal]:
             yield Change("normalization_term", f"{where} is by hand {text}", {place.h: passed - right})
 
 
-def propose_normalizations_of_iterations(situation: Situation) -> Iterator[Proposal]:
+def generate_normalizations_of_iterations(situation: Situation) -> Iterator[Mutation]:
     """Yield the normalizations by the same code in every iteration, as of several blocks, with another formula."""
     tape, by_value = situation.tape, dict[int, _Normalization]()
     for place in _find(tape):

@@ -11,7 +11,7 @@ import numpy as np
 
 from funcnn.gradcheck.explanation.iterations import change_parts
 from funcnn.gradcheck.explanation.location import describe_operation
-from funcnn.gradcheck.explanation.search import Change, Proposal, Replacement
+from funcnn.gradcheck.explanation.search import Change, Mutation, Replacement
 from funcnn.gradcheck.explanation.situation import Situation
 from funcnn.gradcheck.explanation.tape import Edge
 from funcnn.gradcheck.report import Cause
@@ -52,7 +52,7 @@ class _Form(NamedTuple):
     summed: tuple[int, int] | None = None
 
 
-def propose_convolutions(situation: Situation) -> Iterator[Proposal]:
+def generate_convolutions(situation: Situation) -> Iterator[Mutation]:
     """Yield the convolutions of the loss with another stride, dilation, padding, kernel or group on the way back."""
     tape = situation.tape
     for place in (1, 0):

@@ -6,13 +6,13 @@ import numpy as np
 
 from funcnn.gradcheck.explanation.iterations import change_parts
 from funcnn.gradcheck.explanation.location import describe_operation
-from funcnn.gradcheck.explanation.proposals.readings import move_values
-from funcnn.gradcheck.explanation.search import Misreading, Proposal, Replacement
+from funcnn.gradcheck.explanation.mutations.readings import move_values
+from funcnn.gradcheck.explanation.search import Misreading, Mutation, Replacement
 from funcnn.gradcheck.explanation.situation import Situation
 from funcnn.gradcheck.explanation.tape import Rule
 
 
-def propose_slices(situation: Situation) -> Iterator[Proposal]:
+def generate_slices(situation: Situation) -> Iterator[Mutation]:
     """Yield the slices of a value, as for a convolution, read and put back with another start or stride."""
     tape = situation.tape
     groups = [group for group in situation.iterations.uses if group[0].step.name == "slice"]
@@ -52,7 +52,7 @@ def propose_slices(situation: Situation) -> Iterator[Proposal]:
             yield Replacement(cause, detail, change_parts(tape, products, part))
 
 
-def propose_windows(situation: Situation) -> Iterator[Proposal]:
+def generate_windows(situation: Situation) -> Iterator[Mutation]:
     """Yield windows that start at every few entries read, and put back, one entry apart."""
     tape = situation.tape
     for numbers in situation.iterations.values:
@@ -69,7 +69,7 @@ def propose_windows(situation: Situation) -> Iterator[Proposal]:
             yield from _windows_apart(situation, numbers, steps, apart, stride)
 
 
-def _windows_apart(situation, numbers, steps, starts, stride) -> Iterator[Proposal]:
+def _windows_apart(situation, numbers, steps, starts, stride) -> Iterator[Mutation]:
     """Yield windows that are read, and put back, from other starts on."""
     tape = situation.tape
     windows = [
@@ -102,7 +102,7 @@ def _put_back(tape, numbers, steps, windows) -> dict[int, Rule]:
     return {number: make(step, window) for number, step, window in zip(numbers, steps, windows, strict=True)}
 
 
-def propose_paddings(situation: Situation) -> Iterator[Proposal]:
+def generate_paddings(situation: Situation) -> Iterator[Mutation]:
     """Yield each padded value, and all together, with the gradient cut out from another entry on."""
     tape = situation.tape
     padded = [edge for edge in situation.edges if edge.step.name == "pad" and edge.place == 0]

@@ -9,7 +9,7 @@ import numpy as np
 from funcnn.gradcheck.explanation.activations import Activation, descendants
 from funcnn.gradcheck.explanation.iterations import MOST_ITERATIONS, Iterations, change_parts, elementwise
 from funcnn.gradcheck.explanation.location import call_stack, describe_operation
-from funcnn.gradcheck.explanation.search import Change, Misreading, Proposal, Replacement
+from funcnn.gradcheck.explanation.search import Change, Misreading, Mutation, Replacement
 from funcnn.gradcheck.explanation.situation import LAYERS, Situation
 from funcnn.gradcheck.explanation.tape import Edge
 from funcnn.gradcheck.report import Cause
@@ -24,7 +24,7 @@ _FACTORS: tuple[tuple[float, Cause, str], ...] = (
 )
 
 
-def propose_paths_of_iterations(situation: Situation) -> Iterator[Proposal]:
+def generate_paths_of_iterations(situation: Situation) -> Iterator[Mutation]:
     """Yield the uses of a value in every iteration lost or off by a factor, and the chain of the iterations cut."""
     iterations = situation.iterations
     by_values: dict[tuple, list[list[Edge]]] = {}
@@ -80,7 +80,7 @@ def _is_chain(situation, groups) -> bool:
     return False
 
 
-def _cuts(situation, names, chains: Sequence[Sequence[Edge]], count) -> Iterator[Proposal]:
+def _cuts(situation, names, chains: Sequence[Sequence[Edge]], count) -> Iterator[Mutation]:
     """Yield chains cut in every iteration, in one iteration, and in every few iterations."""
     name = " and ".join(names)
     cuts = [set(range(count)), *({iteration} for iteration in range(count))]
@@ -96,7 +96,7 @@ def _cuts(situation, names, chains: Sequence[Sequence[Edge]], count) -> Iterator
         yield _scaled(situation, edges, 0.0, "lost_path", text)
 
 
-def _scaled(situation, group: Sequence[Edge], factor, cause: Cause, detail) -> Proposal:
+def _scaled(situation, group: Sequence[Edge], factor, cause: Cause, detail) -> Mutation:
     if len({edge.source for edge in group}) == 1:
         return Change(cause, detail, {group[0].source: (factor - 1) * sum(edge.part for edge in group)})
     tape = situation.tape
@@ -109,7 +109,7 @@ def _scaled(situation, group: Sequence[Edge], factor, cause: Cause, detail) -> P
     return Replacement(cause, detail, change_parts(tape, group, change))
 
 
-def propose_operands_of_iterations(situation: Situation) -> Iterator[Proposal]:
+def generate_operands_of_iterations(situation: Situation) -> Iterator[Mutation]:
     """Yield the products of every iteration with other values in the place of one operand."""
     iterations: Iterations = situation.iterations
     groups = [
@@ -141,7 +141,7 @@ def propose_operands_of_iterations(situation: Situation) -> Iterator[Proposal]:
                     yield _with_operands(situation, group, others, cause, detail)
 
 
-def propose_numbers_of_iterations(situation: Situation) -> Iterator[Proposal]:
+def generate_numbers_of_iterations(situation: Situation) -> Iterator[Mutation]:
     """Yield the products with a number in every iteration, as of the scale of scores, by another number."""
     tape = situation.tape
     sizes = sorted({size for value in tape.values for size in np.shape(value) if 1 < size})[:_MOST_SIZES]
@@ -162,7 +162,7 @@ def propose_numbers_of_iterations(situation: Situation) -> Iterator[Proposal]:
             yield _scaled(situation, group, factor, "scaled_path", f"{words} {text}, in every iteration")
 
 
-def propose_terms_of_iterations(situation: Situation) -> Iterator[Proposal]:
+def generate_terms_of_iterations(situation: Situation) -> Iterator[Mutation]:
     """Yield the losses of iterations, as of parts of a batch, each counted again with later ones, or the last alone.
 
     That is a buffer of gradients that is not cleared after each part, or one that is overwritten.
@@ -191,7 +191,7 @@ def propose_terms_of_iterations(situation: Situation) -> Iterator[Proposal]:
             yield Change(cause, f"{words} {text}", seeds)
 
 
-def propose_states_of_other_iterations(situation: Situation) -> Iterator[Proposal]:
+def generate_states_of_other_iterations(situation: Situation) -> Iterator[Mutation]:
     """Yield the values of every iteration read as those of the one beside, and the sums with them, on the way back.
 
     What else is computed from them is read as it is.
@@ -223,7 +223,7 @@ def _sums(tape, number, change) -> dict[int, np.ndarray]:
     return found
 
 
-def _without_factor(situation, group, words) -> Iterator[Proposal]:
+def _without_factor(situation, group, words) -> Iterator[Mutation]:
     """Yield products of two factors with one left out both on the way back and where the product is read."""
     tape, consumers = situation.tape, dict[int, list[Edge]]()
     if group[0].step.name != "mul":
@@ -246,7 +246,7 @@ def _without_factor(situation, group, words) -> Iterator[Proposal]:
     yield Replacement("scaled_path", detail, change_parts(tape, [edge for edge, _ in both], part))
 
 
-def _with_operands(situation, group, others, cause: Cause, detail) -> Proposal:
+def _with_operands(situation, group, others, cause: Cause, detail) -> Mutation:
     tape = situation.tape
 
     def part(number, cotangent):
@@ -283,7 +283,7 @@ def _rearrangements(
                 )
 
 
-def _untransposed_parts(situation, group, arrays, words) -> Iterator[Proposal]:
+def _untransposed_parts(situation, group, arrays, words) -> Iterator[Mutation]:
     """Yield the square parts of a matrix, as the recurrent part of a stack of matrices, not transposed."""
     rows, columns = arrays[0].shape if arrays[0].ndim == 2 else (0, 0)
     if group[0].step.name != "dot_general" or group[0].place != 0 or rows == columns:
@@ -309,7 +309,7 @@ def _transpose_blocks(array, start, size):
     return changed
 
 
-def propose_slopes_of_iterations(situation: Situation) -> Iterator[Proposal]:
+def generate_slopes_of_iterations(situation: Situation) -> Iterator[Mutation]:
     """Yield the activations of every iteration with their derivative at the values of other code or iterations."""
     iterations: Iterations = situation.iterations
     for group in groups_of_activations(situation):
@@ -334,7 +334,7 @@ def propose_slopes_of_iterations(situation: Situation) -> Iterator[Proposal]:
                 )
 
 
-def propose_misplaced_slopes_of_iterations(situation: Situation) -> Iterator[Proposal]:
+def generate_misplaced_slopes_of_iterations(situation: Situation) -> Iterator[Mutation]:
     """Yield the products of every iteration with an activation's derivative left out of what goes on, or put in."""
     tape = situation.tape
     for group, activations in itertools.product(situation.iterations.uses, groups_of_activations(situation)):

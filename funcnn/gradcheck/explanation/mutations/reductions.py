@@ -7,7 +7,7 @@ import numpy as np
 
 from funcnn.gradcheck.explanation.derivatives import unbroadcast
 from funcnn.gradcheck.explanation.location import describe_operation
-from funcnn.gradcheck.explanation.search import Change, Proposal
+from funcnn.gradcheck.explanation.search import Change, Mutation
 from funcnn.gradcheck.explanation.situation import Situation
 from funcnn.gradcheck.explanation.tape import Edge, run_step
 from funcnn.gradcheck.report import Cause
@@ -15,7 +15,7 @@ from funcnn.gradcheck.report import Cause
 _PARTS, _MOST_WINDOWS, _MOST_ENDS = ("slice", "dynamic_slice", "scan_slice"), 64, 64
 
 
-def propose_reductions(situation: Situation) -> Iterator[Proposal]:
+def generate_reductions(situation: Situation) -> Iterator[Mutation]:
     """Yield each broadcast, sum, maximum, order and look-up with the mistakes that its backward pass invites."""
     tape = situation.tape
     for edge in situation.edges:
@@ -312,7 +312,7 @@ def _larger(edge, d, source, result, situation):
         yield "mask", "that of both sides", unbroadcast(d, source.shape)
 
 
-def propose_overwritten_parts(situation: Situation) -> Iterator[Proposal]:
+def generate_overwritten_parts(situation: Situation) -> Iterator[Mutation]:
     """Yield the parts of a value, as overlapping windows, whose gradients are assigned and not added."""
     tape = situation.tape
     for number, uses in situation.edges_by_source.items():
@@ -340,7 +340,7 @@ def is_read(tape, edge) -> np.ndarray:
     return np.asarray(tape.local_cotangents(edge.step, [ones])[0]) != 0
 
 
-def propose_exchanged_sides(situation: Situation) -> Iterator[Proposal]:
+def generate_exchanged_sides(situation: Situation) -> Iterator[Mutation]:
     """Yield each choice between two values with its sides exchanged."""
     tape = situation.tape
     for position in situation.active_steps:

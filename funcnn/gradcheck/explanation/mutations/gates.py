@@ -8,14 +8,14 @@ import numpy as np
 from funcnn.gradcheck.explanation.activations import Activation, chosen_slopes
 from funcnn.gradcheck.explanation.iterations import change_parts, elementwise
 from funcnn.gradcheck.explanation.location import describe_operation
-from funcnn.gradcheck.explanation.proposals.layout import parts_of
-from funcnn.gradcheck.explanation.proposals.loops import groups_of_activations
-from funcnn.gradcheck.explanation.search import Change, Proposal, Replacement
+from funcnn.gradcheck.explanation.mutations.layout import parts_of
+from funcnn.gradcheck.explanation.mutations.loops import groups_of_activations
+from funcnn.gradcheck.explanation.search import Change, Mutation, Replacement
 from funcnn.gradcheck.explanation.situation import Situation
 from funcnn.gradcheck.explanation.tape import Edge, Step
 
 
-def propose_slopes_of_parts(situation: Situation) -> Iterator[Proposal]:
+def generate_slopes_of_parts(situation: Situation) -> Iterator[Mutation]:
     """Yield the activations that are cut into parts, as those of several gates, with one part's derivative wrong."""
     single = [[activation] for activation in situation.activations if not situation.is_repeated(activation.h)]
     for group in (*groups_of_activations(situation), *single):
@@ -48,7 +48,7 @@ def _in_part(tape, activation: Activation, slope, axis, inside) -> np.ndarray:
     return np.where(is_inside.reshape(shape), slope, right)
 
 
-def _with_slopes(situation, group: Sequence[Activation], slopes, detail) -> Proposal:
+def _with_slopes(situation, group: Sequence[Activation], slopes, detail) -> Mutation:
     tape = situation.tape
     if len(group) > 1:
         pairs = zip(group, slopes, strict=True)
@@ -59,7 +59,7 @@ def _with_slopes(situation, group: Sequence[Activation], slopes, detail) -> Prop
     return Change("activation_derivative", detail, {group[0].z: change})
 
 
-def propose_exchanged_factors(situation: Situation) -> Iterator[Proposal]:
+def generate_exchanged_factors(situation: Situation) -> Iterator[Mutation]:
     """Yield sums of two products, as (1 − z) n + z h, with the two factors exchanged in the gradients of n and h."""
     tape = situation.tape
     edges = {(edge.step.outputs[0], edge.place): edge for edge in situation.edges if edge.step.name == "mul"}
@@ -85,7 +85,7 @@ def _other_product(tape, edge: Edge) -> Step | None:
     return step if step is not None and step.name == "mul" else None
 
 
-def _exchanged(situation, changed: Sequence[tuple[Edge, int]]) -> Proposal:
+def _exchanged(situation, changed: Sequence[tuple[Edge, int]]) -> Mutation:
     tape, edges = situation.tape, [edge for edge, _ in changed]
 
     def part(number, cotangent):

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from funcnn.gradcheck.explanation.search import Change, Proposal
+from funcnn.gradcheck.explanation.search import Change, Mutation
 from funcnn.gradcheck.explanation.situation import Situation
 
 _MOST_VALUES, _MOST_FACTORS = 40, 40
@@ -17,7 +17,7 @@ _POWERS: dict[float, str] = {
 _POWERS |= {0.5: "is put in by its root", -0.5: "is left out by its root"}
 
 
-def propose_factors(situation: Situation) -> Iterator[Proposal]:
+def generate_factors(situation: Situation) -> Iterator[Mutation]:
     """Yield each value with its gradient multiplied by a power of a value that is broadcast against it."""
     tape = situation.tape
     values = [

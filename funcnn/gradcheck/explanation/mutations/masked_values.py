@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from funcnn.gradcheck.explanation.iterations import elementwise
-from funcnn.gradcheck.explanation.proposals.masks import find_masks
-from funcnn.gradcheck.explanation.search import Known, Misreading, Proposal
+from funcnn.gradcheck.explanation.mutations.masks import find_masks
+from funcnn.gradcheck.explanation.search import Known, Misreading, Mutation
 from funcnn.gradcheck.explanation.situation import Situation
 from funcnn.gradcheck.explanation.tape import Rule, Rules, run_step
 from funcnn.gradcheck.report import Cause
@@ -15,7 +15,7 @@ from funcnn.gradcheck.report import Cause
 _PRODUCTS = ("dot_general", "conv_general_dilated")
 
 
-def propose_masked_values(situation: Situation) -> Iterator[Proposal]:
+def generate_masked_values(situation: Situation) -> Iterator[Mutation]:
     """Yield the values behind each mask as they are under another one, up to the next products that read them."""
     tape = situation.tape
     together: dict[str, tuple[dict[int, Rule], dict[int, Any]]] = {}
@@ -41,7 +41,7 @@ def propose_masked_values(situation: Situation) -> Iterator[Proposal]:
             yield known(tape, "mask", f"{len(rules)} masks of the loss are {text} by hand", rules, read)
 
 
-def propose_masks_of_choices(situation: Situation) -> Iterator[Proposal]:
+def generate_masks_of_choices(situation: Situation) -> Iterator[Mutation]:
     """Yield each mask that chooses in several places, as in a softmax that keeps hidden scores out of its exponential.
 
     The way back reads another mask wherever the loss reads this one, up to the next products.

@@ -7,7 +7,7 @@ import numpy as np
 from funcnn.gradcheck.explanation.leaf import Diagnosis
 from funcnn.gradcheck.explanation.location import describe_operation, location
 from funcnn.gradcheck.explanation.numbers import format_factor
-from funcnn.gradcheck.explanation.search import Change, Multiple, Proposal, Replacement
+from funcnn.gradcheck.explanation.search import Change, Multiple, Mutation, Replacement
 from funcnn.gradcheck.explanation.situation import Situation
 from funcnn.gradcheck.explanation.tape import Edge, run_step
 from funcnn.gradcheck.report import Cause
@@ -19,7 +19,7 @@ _MOST_OTHERS = 60
 _MOST_MOVES = 6
 
 
-def propose_operands(situation: Situation) -> Iterator[Proposal]:
+def generate_operands(situation: Situation) -> Iterator[Mutation]:
     """Yield each product whose gradient by one operand is taken with another value in the place of the other."""
     for edge in _products(situation):
         other = edge.step.inputs[1 - edge.place]
@@ -51,7 +51,7 @@ def _with_factor_left_out(situation, number) -> Iterator[tuple[Cause, str, np.nd
                 yield "scaled_path", f"the mask in it alone: the factor {lost} is left out", np.asarray(moved, float)
 
 
-def propose_constant_operands(situation: Situation) -> Iterator[Proposal]:
+def generate_constant_operands(situation: Situation) -> Iterator[Mutation]:
     """Yield each product with a number in the place of its other operand, as a count that isn't each sample's own."""
     for edge in _products(situation):
         value = situation.tape.values[edge.step.inputs[1 - edge.place]]
@@ -74,7 +74,7 @@ def propose_constant_operands(situation: Situation) -> Iterator[Proposal]:
             yield Multiple(describe, [{edge.source: part}], {edge.source: -edge.part})
 
 
-def propose_other_operands(situation: Situation) -> Iterator[Proposal]:
+def generate_other_operands(situation: Situation) -> Iterator[Mutation]:
     """Yield the same with any other value of the same shape."""
     for edge in _products(situation):
         other = edge.step.inputs[1 - edge.place]
@@ -86,7 +86,7 @@ def propose_other_operands(situation: Situation) -> Iterator[Proposal]:
                 yield _with_other(situation, edge, taken, _cause_of_another(situation, edge), text)
 
 
-def propose_operands_by_hand(situation: Situation) -> Iterator[Proposal]:
+def generate_operands_by_hand(situation: Situation) -> Iterator[Mutation]:
     """Yield the same with what the gradient by hand computes."""
     for edge in _products(situation):
         right, words = situation.tape.values[edge.step.inputs[1 - edge.place]], _words(situation, edge)
@@ -119,7 +119,7 @@ def _is_masked(tape, value) -> bool:
     return False
 
 
-def propose_constants_by_hand(situation: Situation) -> Iterator[Proposal]:
+def generate_constants_by_hand(situation: Situation) -> Iterator[Mutation]:
     """Yield each product with a constant of the gradient by hand in the place of one of the loss, or its transpose."""
     for edge in _products(situation):
         number = edge.step.inputs[1 - edge.place]
@@ -138,7 +138,7 @@ def propose_constants_by_hand(situation: Situation) -> Iterator[Proposal]:
             yield _with_other(situation, edge, other, cause, f"{words} {text}")
 
 
-def propose_factors_out_of_order(situation: Situation) -> Iterator[Proposal]:
+def generate_factors_out_of_order(situation: Situation) -> Iterator[Mutation]:
     """Yield each product of a rearranged value whose gradient is rearranged back before it is multiplied, not after."""
     tape = situation.tape
     for edge in _products(situation):
@@ -169,7 +169,7 @@ def _before_moves(tape, number) -> int | None:
     return None
 
 
-def propose_operands_of_lines(situation: Situation) -> Iterator[Proposal]:
+def generate_operands_of_lines(situation: Situation) -> Iterator[Mutation]:
     """Yield the products by a line of code together, with another line's values, of the same or the next iteration."""
     tape, roles = situation.tape, dict[tuple, list[int]]()
     for step in tape.steps:
@@ -209,7 +209,7 @@ def _with_others(tape, group, chosen):
     return rules
 
 
-def propose_cotangents(situation: Situation) -> Iterator[Proposal]:
+def generate_cotangents(situation: Situation) -> Iterator[Mutation]:
     """Yield each product whose incoming gradient is transposed, moved or averaged for one operand."""
     tape = situation.tape
     for edge in _products(situation):
@@ -228,7 +228,7 @@ def propose_cotangents(situation: Situation) -> Iterator[Proposal]:
             )
 
 
-def propose_updated_weights(situation: Situation) -> Iterator[Proposal]:
+def generate_updated_weights(situation: Situation) -> Iterator[Mutation]:
     """Yield each product with a parameter that is read after a step of gradient descent."""
     for edge in _products(situation):
         other = edge.step.inputs[1 - edge.place]

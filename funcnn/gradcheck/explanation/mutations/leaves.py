@@ -9,7 +9,7 @@ import numpy as np
 
 from funcnn.gradcheck.explanation.derivatives import SLOPES
 from funcnn.gradcheck.explanation.location import describe_operation, location
-from funcnn.gradcheck.explanation.search import Change, Proposal
+from funcnn.gradcheck.explanation.search import Change, Mutation
 from funcnn.gradcheck.explanation.situation import Situation
 from funcnn.gradcheck.explanation.tape import Edge, Step
 from funcnn.gradcheck.report import Cause
@@ -17,7 +17,7 @@ from funcnn.gradcheck.report import Cause
 _MOST_STEPS, _MOST_PATHS = 6, 400
 
 
-def propose_ways_of_leaves(situation: Situation) -> Iterator[Proposal]:
+def generate_ways_of_leaves(situation: Situation) -> Iterator[Mutation]:
     """Yield each step after a wrong parameter cut, or left out, on the way to it; once or in every iteration."""
     tape = situation.tape
     for number in sorted(situation.target.wrong):

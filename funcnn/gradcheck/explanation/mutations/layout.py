@@ -9,7 +9,7 @@ import numpy as np
 from funcnn.gradcheck.explanation.derivatives import contraction
 from funcnn.gradcheck.explanation.iterations import change_parts
 from funcnn.gradcheck.explanation.location import describe_operation, location
-from funcnn.gradcheck.explanation.search import Change, Misreading, Proposal, Replacement
+from funcnn.gradcheck.explanation.search import Change, Misreading, Mutation, Replacement
 from funcnn.gradcheck.explanation.situation import Situation
 from funcnn.gradcheck.explanation.tape import Edge
 from funcnn.gradcheck.report import Cause
@@ -17,7 +17,7 @@ from funcnn.gradcheck.report import Cause
 _MOST_PARTS = 4
 
 
-def propose_layouts(situation: Situation) -> Iterator[Proposal]:
+def generate_layouts(situation: Situation) -> Iterator[Mutation]:
     """Yield the reshapes and transposes of the loss with the axes of the gradient in another order."""
     for group in _groups(situation):
         first = group[0]
@@ -123,7 +123,7 @@ def _entry(ndim, axis, size, entry) -> np.ndarray:
     return 1.0 * (np.arange(size) == entry).reshape([-1 if other == axis else 1 for other in range(ndim)])
 
 
-def propose_orders_of_parts(situation: Situation) -> Iterator[Proposal]:
+def generate_orders_of_parts(situation: Situation) -> Iterator[Mutation]:
     """Yield each value that is cut into parts, or joined from them, with the parts of its gradient exchanged."""
     tape = situation.tape
     single = [(number,) for number in range(len(tape.values)) if tape.cotangents[number] is not None]
@@ -169,7 +169,7 @@ def parts_of(situation, number) -> tuple[int, list[int]] | None:
     return None
 
 
-def _in_order(situation, numbers: Sequence[int], axis, sizes, order, text) -> Iterator[Proposal]:
+def _in_order(situation, numbers: Sequence[int], axis, sizes, order, text) -> Iterator[Mutation]:
     tape = situation.tape
     ends = np.cumsum(sizes)
     places = np.concatenate([np.arange(ends[part] - sizes[part], ends[part]) for part in order])
@@ -190,7 +190,7 @@ def _in_order(situation, numbers: Sequence[int], axis, sizes, order, text) -> It
     yield Replacement("swapped", f"{text}, in the gradient", rules)
 
 
-def propose_rearranged_gradients(situation: Situation) -> Iterator[Proposal]:
+def generate_rearranged_gradients(situation: Situation) -> Iterator[Mutation]:
     """Yield each value with its gradient reversed, moved, or with two axes exchanged."""
     for number, d in enumerate(situation.tape.cotangents):
         if d is None or not d.ndim:
@@ -213,7 +213,7 @@ def propose_rearranged_gradients(situation: Situation) -> Iterator[Proposal]:
                 yield Change("transposed", detail, {number: change})
 
 
-def propose_rolls(situation: Situation) -> Iterator[Proposal]:
+def generate_rolls(situation: Situation) -> Iterator[Mutation]:
     """Yield each value that is rolled around, alone and in every iteration, rolled likewise on the way back, or not."""
     tape = situation.tape
     found = {number: roll for number in range(len(tape.values)) if (roll := _roll(tape, number)) is not None}
@@ -255,7 +255,7 @@ def _roll(tape, number) -> tuple[int, int, int] | None:
     return (source, move, axis) if is_rolled else None
 
 
-def propose_parts_of_sums(situation: Situation) -> Iterator[Proposal]:
+def generate_parts_of_sums(situation: Situation) -> Iterator[Mutation]:
     """Yield each product whose gradient sums over an axis, as over heads, with one entry of it alone, or without it."""
     tape = situation.tape
     for edge in situation.edges:

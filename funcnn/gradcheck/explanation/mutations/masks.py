@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from funcnn.gradcheck.explanation.derivatives import unbroadcast
-from funcnn.gradcheck.explanation.search import Change, Known, Misreading, Proposal
+from funcnn.gradcheck.explanation.search import Change, Known, Misreading, Mutation
 from funcnn.gradcheck.explanation.situation import Situation
 
 
-def propose_masks(situation: Situation) -> Iterator[Proposal]:
+def generate_masks(situation: Situation) -> Iterator[Mutation]:
     """Yield each mask of the loss with what people do to masks."""
     for z, h, mask in find_masks(situation):
         cotangent = situation.cotangent(h)
@@ -23,7 +23,7 @@ def propose_masks(situation: Situation) -> Iterator[Proposal]:
                 yield Change("mask", f"{where} is {text} by hand", {z: change})
 
 
-def propose_losses_without_masks(situation: Situation) -> Iterator[Proposal]:
+def generate_losses_without_masks(situation: Situation) -> Iterator[Mutation]:
     """Yield the gradient of the loss without one of its masks, in the values and on the way back."""
     tape = situation.tape
     for z, h, mask in find_masks(situation):
@@ -65,7 +65,7 @@ def _wrong_masks(situation, kept, scale):
             yield "another mask of the loss", scale * value
 
 
-def propose_pairs(situation: Situation) -> Iterator[Proposal]:
+def generate_pairs(situation: Situation) -> Iterator[Mutation]:
     """Yield each value of all pairs with half of the pairs, in its gradient or in a sum that is read on the way back.
 
     The half is above, or below, the diagonal.
@@ -93,7 +93,7 @@ def propose_pairs(situation: Situation) -> Iterator[Proposal]:
                     yield Misreading("lost_path", f"{detail}, where their sum is read", {step.outputs[0]: total})
 
 
-def propose_masks_by_hand(situation: Situation) -> Iterator[Proposal]:
+def generate_masks_by_hand(situation: Situation) -> Iterator[Mutation]:
     """Yield each mask of the loss replaced by one that the gradient by hand computes."""
     for z, h, mask in find_masks(situation):
         scale = float(mask[mask != 0][0])

@@ -6,8 +6,8 @@ import numpy as np
 
 from funcnn.gradcheck.explanation.derivatives import contraction
 from funcnn.gradcheck.explanation.location import describe_operation
-from funcnn.gradcheck.explanation.proposals.convolution_forms import is_convolution, specifications
-from funcnn.gradcheck.explanation.search import Change, Proposal
+from funcnn.gradcheck.explanation.mutations.convolution_forms import is_convolution, specifications
+from funcnn.gradcheck.explanation.search import Change, Mutation
 from funcnn.gradcheck.explanation.situation import Situation
 from funcnn.gradcheck.explanation.tape import Edge
 
@@ -15,7 +15,7 @@ _BINARY = ("add", "sub", "mul", "div")
 _LEAST_OF_BLOCKS = 4
 
 
-def propose_borders(situation: Situation) -> Iterator[Proposal]:
+def generate_borders(situation: Situation) -> Iterator[Mutation]:
     """Yield each gradient that sums over places, as of pixels or steps of time, without those at the border."""
     tape = situation.tape
     for edge in situation.edges:

@@ -10,13 +10,13 @@ import numpy as np
 
 from funcnn._numerics.arrays import max_abs
 from funcnn.gradcheck.explanation.activations import descendants
-from funcnn.gradcheck.explanation.search import Change, Proposal
+from funcnn.gradcheck.explanation.search import Change, Mutation
 from funcnn.gradcheck.explanation.situation import Situation
 
 _MOST_PAIRS = 60
 
 
-def propose_untransposed_maps(situation: Situation) -> Iterator[Proposal]:
+def generate_untransposed_maps(situation: Situation) -> Iterator[Mutation]:
     """Yield each linear map between two values of one shape, applied to the gradient as it is."""
     tape, pairs = situation.tape, 0
     for first, value in enumerate(tape.values):

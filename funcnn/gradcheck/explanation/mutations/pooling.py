@@ -10,7 +10,7 @@ import numpy as np
 from funcnn.gradcheck.explanation.leaf import Diagnosis
 from funcnn.gradcheck.explanation.location import describe_operation
 from funcnn.gradcheck.explanation.numbers import format_factor
-from funcnn.gradcheck.explanation.search import Change, Multiple, Proposal
+from funcnn.gradcheck.explanation.search import Change, Multiple, Mutation
 from funcnn.gradcheck.explanation.situation import Situation
 from funcnn.gradcheck.explanation.tape import run_step
 
@@ -22,7 +22,7 @@ _WINDOWS = {
 }
 
 
-def propose_pooling(situation: Situation) -> Iterator[Proposal]:
+def generate_pooling(situation: Situation) -> Iterator[Mutation]:
     """Yield each maximum, and each sum, over windows with its gradient given to other entries of the windows."""
     tape = situation.tape
     for edge in situation.edges:
@@ -83,7 +83,7 @@ def _winners(windows, is_max) -> Iterator[tuple[str, np.ndarray]]:
         yield "the entry with its row and its column exchanged", winner % side * side + winner // side
 
 
-def _counts_inside(situation) -> Iterator[Proposal]:
+def _counts_inside(situation) -> Iterator[Mutation]:
     """Yield each mean over padded windows with the padding left out of the count."""
     tape = situation.tape
     for edge in situation.edges:
@@ -114,7 +114,7 @@ def _run(step, operands) -> np.ndarray:
     return np.asarray(run_step(step, operands)[0])
 
 
-def propose_merged_axes(situation: Situation) -> Iterator[Proposal]:
+def generate_merged_axes(situation: Situation) -> Iterator[Mutation]:
     """Yield each reshape that merges axes, as before a dense layer, with the axes split again in another order."""
     tape = situation.tape
     for edge in situation.edges:

@@ -10,9 +10,9 @@ from funcnn.gradcheck.explanation.activations import descendants
 from funcnn.gradcheck.explanation.iterations import change_parts
 from funcnn.gradcheck.explanation.leaf import Diagnosis
 from funcnn.gradcheck.explanation.location import describe_operation, location
+from funcnn.gradcheck.explanation.mutations.reductions import is_read
 from funcnn.gradcheck.explanation.numbers import format_factor
-from funcnn.gradcheck.explanation.proposals.reductions import is_read
-from funcnn.gradcheck.explanation.search import Change, Known, Multiple, Proposal, Regression, Replacement
+from funcnn.gradcheck.explanation.search import Change, Known, Multiple, Mutation, Regression, Replacement
 from funcnn.gradcheck.explanation.situation import LAYERS, Situation
 from funcnn.gradcheck.explanation.tape import Edge, Rule
 from funcnn.gradcheck.report import Cause
@@ -36,7 +36,7 @@ _ELEMENTWISE = {
 }
 
 
-def propose_lost_uses(situation: Situation) -> Iterator[Proposal]:
+def generate_lost_uses(situation: Situation) -> Iterator[Mutation]:
     """Yield each parameter that is used several times without one use, with one use only, and without early uses."""
     for param in situation.tape.params:
         uses = _uses(situation, param)
@@ -91,7 +91,7 @@ def _uses(situation, param) -> list[Edge]:
     return found
 
 
-def propose_normalization(situation: Situation) -> Iterator[Proposal]:
+def generate_normalization(situation: Situation) -> Iterator[Mutation]:
     """Yield each mean and variance that a value is normalized by, taken for a constant, alone and together."""
     terms = statistics(situation)
     for use, words in terms:
@@ -187,7 +187,7 @@ def _ancestors(tape, number) -> set[int]:
     return found
 
 
-def propose_paths(situation: Situation) -> Iterator[Proposal]:
+def generate_paths(situation: Situation) -> Iterator[Mutation]:
     """Yield each use of a value lost, or off by a factor; and each value with all of its uses."""
     for edge in situation.edges:
         if edge.step.name in _MOVES and len(situation.edges_by_source[edge.source]) == 1:
@@ -204,7 +204,7 @@ def propose_paths(situation: Situation) -> Iterator[Proposal]:
             yield Multiple(_describe(situation, "lost_path", words), [_cut(uses)])
 
 
-def _parts_of_stacks(situation) -> Iterator[Proposal]:
+def _parts_of_stacks(situation) -> Iterator[Mutation]:
     """Yield the values that are joined, as the outputs of each step of time, with only the last, or the first, used."""
     joined: dict[int, list[Edge]] = {}
     for edge in situation.edges:
@@ -216,7 +216,7 @@ def _parts_of_stacks(situation) -> Iterator[Proposal]:
             yield Change("lost_path", detail, _cut(lost))
 
 
-def propose_paths_of_lines(situation: Situation) -> Iterator[Proposal]:
+def generate_paths_of_lines(situation: Situation) -> Iterator[Mutation]:
     """Yield the uses by a line of code together, as in a loop: lost, counted twice, or with the other sign."""
     lines: dict[tuple, list[Edge]] = {}
     for edge in situation.edges:
@@ -256,7 +256,7 @@ def _scaled_rules(situation, group: Sequence[Edge], factor):
     return rules
 
 
-def propose_ignored_stops(situation: Situation) -> Iterator[Proposal]:
+def generate_ignored_stops(situation: Situation) -> Iterator[Mutation]:
     """Yield the stops of the loss ignored by hand, all of them and each alone."""
     tape = situation.tape_without_stops
     if tape is None:
@@ -274,7 +274,7 @@ def propose_ignored_stops(situation: Situation) -> Iterator[Proposal]:
         )
 
 
-def propose_moved_stops(situation: Situation) -> Iterator[Proposal]:
+def generate_moved_stops(situation: Situation) -> Iterator[Mutation]:
     """Yield the stops of a loop in other iterations than those of the loss."""
     tape = situation.tape_without_stops
     if tape is None:
@@ -303,7 +303,7 @@ def propose_moved_stops(situation: Situation) -> Iterator[Proposal]:
             )
 
 
-def propose_lines(situation: Situation) -> Iterator[Proposal]:
+def generate_lines(situation: Situation) -> Iterator[Mutation]:
     """Yield several uses of a value by one line of code left out together."""
     for number, uses in situation.edges_by_source.items():
         lines: dict[tuple, list[Edge]] = {}

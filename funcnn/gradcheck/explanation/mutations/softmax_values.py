@@ -5,14 +5,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from funcnn._numerics.arrays import max_abs
-from funcnn.gradcheck.explanation.proposals.masked_values import known, values_up_to_products
-from funcnn.gradcheck.explanation.proposals.softmax import Softmax, find_softmax
-from funcnn.gradcheck.explanation.search import Change, Proposal
+from funcnn.gradcheck.explanation.mutations.masked_values import known, values_up_to_products
+from funcnn.gradcheck.explanation.mutations.softmax import Softmax, find_softmax
+from funcnn.gradcheck.explanation.search import Change, Mutation
 from funcnn.gradcheck.explanation.situation import Situation
 from funcnn.gradcheck.explanation.tape import Rule
 
 
-def propose_softmax_values(situation: Situation) -> Iterator[Proposal]:
+def generate_softmax_values(situation: Situation) -> Iterator[Mutation]:
     """Yield each softmax with its values masked after it, by blocks, or multiplied by what follows, on the way back."""
     tape = situation.tape
     for place in find_softmax(tape):
@@ -24,7 +24,7 @@ def propose_softmax_values(situation: Situation) -> Iterator[Proposal]:
         yield from _multiplied(situation, place, where)
 
 
-def _masked_after(situation, place: Softmax, where) -> Iterator[Proposal]:
+def _masked_after(situation, place: Softmax, where) -> Iterator[Mutation]:
     """Yield the softmax of all scores, of which those that the loss hides are set to 0 afterwards."""
     tape = situation.tape
     step = tape.steps[tape.producer[place.z]] if place.z in tape.producer else None
@@ -40,7 +40,7 @@ def _masked_after(situation, place: Softmax, where) -> Iterator[Proposal]:
             yield known(tape, "mask", words, {place.h: _rule(z, p, place.axis)}, others)
 
 
-def _by_blocks(situation, place: Softmax, where) -> Iterator[Proposal]:
+def _by_blocks(situation, place: Softmax, where) -> Iterator[Mutation]:
     """Yield the softmax with sums over blocks of its entries, in its values or in its derivative alone."""
     tape = situation.tape
     h, d = tape.values[place.h], tape.cotangents[place.h]
@@ -58,7 +58,7 @@ def _by_blocks(situation, place: Softmax, where) -> Iterator[Proposal]:
             yield known(tape, "activation_derivative", words + text, rules, others)
 
 
-def _multiplied(situation, place: Softmax, where) -> Iterator[Proposal]:
+def _multiplied(situation, place: Softmax, where) -> Iterator[Mutation]:
     """Yield the softmax's derivative taken at its product with a constant, such as a dropout mask."""
     tape = situation.tape
     h, d = tape.values[place.h], tape.cotangents[place.h]

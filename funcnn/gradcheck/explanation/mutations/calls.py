@@ -6,14 +6,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from funcnn.gradcheck.explanation.location import call_stack
-from funcnn.gradcheck.explanation.search import Misreading, Proposal
+from funcnn.gradcheck.explanation.search import Misreading, Mutation
 from funcnn.gradcheck.explanation.situation import Situation
 from funcnn.gradcheck.explanation.tape import Step
 
 _MOST_PAIRS = 40
 
 
-def propose_values_of_other_calls(situation: Situation) -> Iterator[Proposal]:
+def generate_values_of_other_calls(situation: Situation) -> Iterator[Mutation]:
     """Yield each call of a function read on the way back with the values that another call of it computed.
 
     What was kept of one layer is given to the backward pass of another layer of the same kind.

@@ -6,7 +6,7 @@ import numpy as np
 
 from funcnn.gradcheck.explanation.iterations import change_parts
 from funcnn.gradcheck.explanation.location import describe_operation
-from funcnn.gradcheck.explanation.search import Change, Proposal, Replacement
+from funcnn.gradcheck.explanation.search import Change, Mutation, Replacement
 from funcnn.gradcheck.explanation.situation import Situation
 
 _PRODUCTS = {"dot_general": (0, 1), "mul": (0, 1), "div": (0,)}
@@ -14,17 +14,17 @@ _CUTS = {"slice", "dynamic_slice", "gather"}
 _MOST_GROUPS = 60
 
 
-def propose_values_of_iterations(situation: Situation) -> Iterator[Proposal]:
+def generate_values_of_iterations(situation: Situation) -> Iterator[Mutation]:
     """Yield the products of every iteration with what the gradient by hand computes there as the other operand."""
-    yield from _propose(situation, is_of_cotangent=False)
+    yield from _generate(situation, is_of_cotangent=False)
 
 
-def propose_cotangents_of_iterations(situation: Situation) -> Iterator[Proposal]:
+def generate_cotangents_of_iterations(situation: Situation) -> Iterator[Mutation]:
     """Yield the products of every iteration with what the gradient by hand computes as the incoming gradient."""
-    yield from _propose(situation, is_of_cotangent=True)
+    yield from _generate(situation, is_of_cotangent=True)
 
 
-def _propose(situation, *, is_of_cotangent) -> Iterator[Proposal]:
+def _generate(situation, *, is_of_cotangent) -> Iterator[Mutation]:
     tape = situation.tape
     for group in situation.iterations.uses:
         if group[0].place not in _PRODUCTS.get(group[0].step.name, ()):

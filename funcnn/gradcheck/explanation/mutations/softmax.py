@@ -8,7 +8,7 @@ import numpy as np
 from funcnn.gradcheck.explanation.activations import descendants
 from funcnn.gradcheck.explanation.leaf import Diagnosis
 from funcnn.gradcheck.explanation.numbers import format_factor
-from funcnn.gradcheck.explanation.search import Change, Multiple, Proposal, Replacement
+from funcnn.gradcheck.explanation.search import Change, Multiple, Mutation, Replacement
 from funcnn.gradcheck.explanation.situation import Situation
 from funcnn.gradcheck.explanation.tape import Tape
 from funcnn.gradcheck.report import Cause
@@ -26,7 +26,7 @@ class Softmax(NamedTuple):
     is_log: bool
 
 
-def propose_softmax(situation: Situation) -> Iterator[Proposal]:
+def generate_softmax(situation: Situation) -> Iterator[Mutation]:
     """Yield each softmax and log-softmax with parts of its derivative left out."""
     tape, found = situation.tape, find_softmax(situation.tape)
     for place in found:

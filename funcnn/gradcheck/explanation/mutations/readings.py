@@ -13,7 +13,7 @@ from funcnn._tree_checks import same_structure
 from funcnn.gradcheck.explanation.activations import descendants
 from funcnn.gradcheck.explanation.location import describe_operation
 from funcnn.gradcheck.explanation.numbers import format_factor
-from funcnn.gradcheck.explanation.search import Known, Misreading, Proposal
+from funcnn.gradcheck.explanation.search import Known, Misreading, Mutation
 from funcnn.gradcheck.explanation.situation import Situation
 from funcnn.gradcheck.explanation.tape import run_step
 from funcnn.gradcheck.report import Cause
@@ -27,7 +27,7 @@ _MOST_SITES = 40
 _MOST_PREFIXES = 40
 
 
-def propose_other_weights(situation: Situation) -> Iterator[Proposal]:
+def generate_other_weights(situation: Situation) -> Iterator[Mutation]:
     """Yield each parameter read on the way back as another array: transposed, reversed, moved, or another."""
     tape = situation.tape
     for param in tape.params:
@@ -45,7 +45,7 @@ def propose_other_weights(situation: Situation) -> Iterator[Proposal]:
                     yield Misreading("shifted", f"on the way back {words} is read", moved)
 
 
-def propose_updated_parameters(situation: Situation) -> Iterator[Proposal]:
+def generate_updated_parameters(situation: Situation) -> Iterator[Mutation]:
     """Yield each parameter, and all together, read on the way back after their own update."""
     tape, leaves = situation.tape, situation.target.facts.leaves
     words = "after its own update by a step of"
@@ -129,7 +129,7 @@ def move_values(tape, others):
     return changed
 
 
-def propose_other_losses(situation: Situation) -> Iterator[Proposal]:
+def generate_other_losses(situation: Situation) -> Iterator[Mutation]:
     """Yield the gradient of the loss without one mask, factor, or summand; on the whole way back or a part of it."""
     tape = situation.tape
     for cause, text, others in itertools.islice(_other_forwards(situation), _MOST_SITES):
@@ -223,7 +223,7 @@ def _with_moved_inputs(situation) -> Iterator[tuple[Cause, str, dict[int, np.nda
                         )
 
 
-def propose_other_inputs(situation: Situation) -> Iterator[Proposal]:
+def generate_other_inputs(situation: Situation) -> Iterator[Mutation]:
     """Yield the way back with one input in the place of another, as for targets, and with positions off by one."""
     tape = situation.tape
     passive = [
@@ -268,7 +268,7 @@ def propose_other_inputs(situation: Situation) -> Iterator[Proposal]:
         yield Misreading(cause, f"on the way back {text}", still)
 
 
-def propose_rotations(situation: Situation) -> Iterator[Proposal]:
+def generate_rotations(situation: Situation) -> Iterator[Mutation]:
     """Yield the rotations by a table of cosines and sines, as for rotary positions, by another angle on the way back.
 
     A table is two inputs with c² + s² = 1. The angle is that of the position beside, or has the same sign.
@@ -326,7 +326,7 @@ def _is_cut(tape, number) -> bool:
     return tape.steps[tape.producer[number]].name in _MOVES | {"scan_slice", "iota"}
 
 
-def propose_other_points(situation: Situation) -> Iterator[Proposal]:
+def generate_other_points(situation: Situation) -> Iterator[Mutation]:
     """Yield the gradient at other parameters: after the update, or at arrays among the arguments."""
     tape = situation.tape
     right = tape.right_gradient
