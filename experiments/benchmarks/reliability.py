@@ -56,7 +56,7 @@ def survival_rows(survival: Record) -> list[tuple[str, str, str]]:
             f"Ctrl-C at {interrupted['runs']} random moments of plain and checkpointed runs",
             f"{interrupted['held']} left within two seconds with status 130, the slowest in "
             f"{interrupted['seconds until the slowest run had left']:.1f} s; the error of "
-            f"{interrupted['results carried']} has the result so far, the others had not begun a step",
+            f"{interrupted['results carried']} has the result so far, the others stopped before their first step",
             "the same",
         ),
     ]

@@ -1,4 +1,4 @@
-"""What the figures depend on: versions, processor, cores, device, and what else ran when they were begun."""
+"""What the figures depend on: versions, processor, cores, device, and what else runs at the start."""
 
 import os
 import platform

@@ -1,7 +1,7 @@
 """A process of a contestant's own, so that thread pools, imports and memory don't mix. It waits while others run.
 
-``python -m experiments.benchmarks.speed.worker PIPE MODULE BEGUN``, started by ``rounds`` alone. Nothing that a library
-has to import may be imported here: how long that takes is one of the figures.
+``python -m experiments.benchmarks.speed.worker PIPE MODULE START_TIME``, started by ``rounds`` alone. Nothing that a
+library has to import may be imported here: how long that takes is one of the figures.
 """
 
 import contextlib

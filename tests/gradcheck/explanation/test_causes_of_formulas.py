@@ -1,4 +1,4 @@
-"""Causes that are told apart by what the gradient by hand computes beside what it must be: formulas, masks, factors."""
+"""Causes confirmed by what the gradient by hand computes in the place of the right value: formulas, masks, factors."""
 
 import jax
 import jax.numpy as jnp

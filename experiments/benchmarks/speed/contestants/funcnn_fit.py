@@ -1,6 +1,6 @@
 """funcnn's ``fit``, as its users call it: checked arguments, a fresh shuffle an epoch, every loss watched for NaN.
 
-Every call goes on from the parameters of the one before, with an optimizer begun anew. Its samples come in an order of
+Every call goes on from the parameters of the one before, with a new optimizer state. Its samples come in an order of
 its own, so its losses are compared with those of ``funcnn_scan``'s step over the very batches that it drew.
 """
 
