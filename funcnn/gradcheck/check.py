@@ -48,8 +48,8 @@ def check_gradients(
         grad_fn: ``(params, *args) -> gradients``, a tree like ``params``; or ``(gradients, {name: gradient of a tapped
             value})``.
         params: any pytree with floating arrays, JAX's, NumPy's or PyTorch's. Integers, strings and other leaves are
-            passed untouched. PyTorch's tensors, here and in ``args``, are tensors for both functions too, in float64;
-            autodiff isn't evaluated for them, and a gradient of ``None`` is 0.
+            passed untouched; the report names them. PyTorch's tensors, here and in ``args``, are tensors for both
+            functions too, in float64; autodiff isn't evaluated for them, and a gradient of ``None`` is 0.
         args: passed on to both.
         also: what else to check of the gradient: ``"jit"`` and ``"vmap"`` (the same under them, the latter over a batch
             of parameters), ``"second_order"`` (its derivative along a random vector, by ``jax.jvp``, against

@@ -2,7 +2,7 @@
 
 import cmath
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from funcnn._reports.data import to_data, to_json
@@ -134,6 +134,20 @@ class LeafReport(NamedTuple):
     differences: tuple[tuple[float, ...], ...] = ()
 
 
+class Uncompared(NamedTuple):
+    """A value that was passed on untouched: it has no gradient.
+
+    Fields:
+        path: where it stands in the tree, as in ``LeafReport``.
+        dtype: its dtype; the name of its type where it has none.
+        reason: why it has no gradient.
+    """
+
+    path: str
+    dtype: str
+    reason: str
+
+
 class Cost(NamedTuple):
     """What a check took: seconds, and the numbers of evaluations of the gradients and of the loss."""
 
@@ -155,6 +169,7 @@ class GradientReport(NamedTuple):
         precision: the dtype in which the values were compared.
         cost: what the check took.
         no_autodiff: why autodiff was not evaluated, and the reference is the measured slope; empty if it was.
+        not_compared: the parameters that have no gradient, such as integers.
 
     Example:
         >>> import jax.numpy as jnp
@@ -174,6 +189,7 @@ class GradientReport(NamedTuple):
     precision: str = ""
     cost: Cost = Cost(0.0, 0, 0)
     no_autodiff: str = ""
+    not_compared: tuple[Uncompared, ...] = ()
 
     def __str__(self) -> str:
         return render(_document(self))
@@ -217,7 +233,7 @@ class GradientReport(NamedTuple):
             pictures=[(leaf, heat_map(leaf.differences, leaf.shape, f"by hand − {other}")) for leaf in different],
             numbers=_NUMBERS,
             other=other,
-            absence=_absence(self),
+            remarks=_remarks(self),
             footer=_footer(self),
         )
 
@@ -234,17 +250,27 @@ def _document(report: GradientReport) -> Document:
         (
             *_tables(report, MAX_ROWS),
             PropertyList("properties of the gradient by hand", report.properties),
-            Conclusion((verdict, report.diagnosis, *_absence(report)), "right" if report.ok else "wrong", colour),
+            Conclusion((verdict, report.diagnosis, *_remarks(report)), "right" if report.ok else "wrong", colour),
             Note(_footer(report)),
         )
     )
 
 
-def _absence(report: GradientReport) -> tuple[str, ...]:
-    """Return why autodiff wasn't evaluated, if it wasn't."""
-    if not report.no_autodiff:
-        return ()
-    return (f"Autodiff was not evaluated: {report.no_autodiff}. The reference is the measured slope of the loss.",)
+def _remarks(report: GradientReport) -> Iterator[str]:
+    """Yield why autodiff wasn't evaluated, if it wasn't, and which parameters weren't compared."""
+    if report.no_autodiff:
+        yield f"Autodiff was not evaluated: {report.no_autodiff}. The reference is the measured slope of the loss."
+    if report.not_compared:
+        by_reason: dict[str, list[str]] = {}
+        for leaf in report.not_compared:
+            by_reason.setdefault(leaf.reason, []).append(f"{leaf.path or '.'} {leaf.dtype}")
+        yield f"not compared: {'; '.join(f'{_first(leaves)} ({reason})' for reason, leaves in by_reason.items())}"
+
+
+def _first(names: Sequence[str]) -> str:
+    """Return names as a list, many of them cut short."""
+    left_out = len(names) - FIRST_ROWS
+    return ", ".join([*names[:FIRST_ROWS], *([f"and {left_out} more"] if left_out > 0 else [])])
 
 
 def _reference(report: GradientReport) -> str:

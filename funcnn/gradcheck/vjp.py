@@ -37,7 +37,7 @@ def check_vjp(
         function: ``(*args) -> output``.
         vjp: ``(*args) -> (output, pullback)`` with ``pullback(cotangent) -> (a gradient for each argument)``, as
             ``jax.vjp`` returns them; ``None`` for an argument that isn't floating.
-        args: trees of arrays. Those that aren't floating are passed untouched.
+        args: trees of arrays. Those that aren't floating are passed untouched; the report names them.
         key: random key for the cotangents; ``None`` for ``jax.random.key(0)``.
         also: as for ``check_gradients``.
 
@@ -95,7 +95,7 @@ def check_custom_vjp(
 
     Args:
         function: ``(*args) -> output``, an array or a tree of arrays.
-        args: trees of arrays. Those that aren't floating are passed untouched.
+        args: trees of arrays. Those that aren't floating are passed untouched; the report names them.
         reference: a plain function of the same arguments and output.
         key: random key for the cotangents; ``None`` for ``jax.random.key(0)``.
 

@@ -209,6 +209,28 @@ def test_arguments_that_are_no_arrays_pass_untouched():
         assert fnn.check_gradients(loss, gradient, X, "mean", True, fnn.dropout(0.5), key, 4).ok
 
 
+def test_parameters_without_a_gradient_are_named_with_the_reason(promotion_as_for_users):
+    def loss(params):
+        return params["count"][0] * (params["w"] ** 2).sum()
+
+    def gradient(params):
+        return params | {"w": 2 * params["count"][0] * params["w"]}
+
+    counts = np.arange(2, 4, dtype=np.int32)
+    params = {"w": X[0], "count": counts, "key": KEY, "on": True, "steps": 3, "unit": "mm"}
+    report = fnn.check_gradients(loss, gradient, params)
+    assert report.ok, str(report)
+    assert [leaf.path for leaf in report.leaves] == ["['w']"]
+    assert [tuple(leaf) for leaf in report.not_compared] == [
+        ("['count']", "int32", "integers have no gradient"),
+        ("['key']", str(KEY.dtype), "random keys have no gradient"),
+        ("['on']", "bool", "booleans have no gradient"),
+        ("['steps']", "int", "integers have no gradient"),
+        ("['unit']", "str", "no array of numbers"),
+    ]
+    assert fnn.check_gradients(loss_fn, right, PARAMS, X, Y).not_compared == ()
+
+
 def test_a_nan_on_both_sides_is_a_finding():
     report = fnn.check_gradients(lambda w: (w * jnp.nan).sum(), lambda w: w * jnp.nan, X)
     assert report.leaves[0].cause == "nonfinite"

@@ -11,7 +11,7 @@ import pytest
 
 from funcnn._reports.document import Conclusion, Document, Note
 from funcnn._reports.terminal import render, to_terminal
-from funcnn.gradcheck.report import Cost, GradientReport, LeafReport, PropertyReport
+from funcnn.gradcheck.report import Cost, GradientReport, LeafReport, PropertyReport, Uncompared
 
 ORIGIN = "ε^¾ of the largest"
 
@@ -200,6 +200,20 @@ def test_a_terminal_may_be_narrow(columns, on_terminal):
 
 def test_no_color_is_respected(on_terminal):
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", on_terminal(REPORT, NO_COLOR="1"))
+
+
+def test_what_was_not_compared_is_in_the_text_the_data_and_the_page(tmp_path):
+    reason = "integers have no gradient"
+    counts = tuple(Uncompared(f"['n'][{i}]", "int32", reason) for i in range(12))
+    other = Uncompared("['unit']", "str", "no array of numbers")
+    report = REPORT._replace(not_compared=(*counts[:1], other))
+    line = f"not compared: ['n'][0] int32 ({reason}); ['unit'] str (no array of numbers)"
+    assert line in report.to_text().splitlines()
+    assert report.to_dict()["not_compared"][0] == {"path": "['n'][0]", "dtype": "int32", "reason": reason}
+    report.to_html(tmp_path / "report.html")
+    assert line in Page((tmp_path / "report.html").read_text(encoding="utf-8")).words
+    assert f"['n'][9] int32, and 2 more ({reason})" in " ".join(REPORT._replace(not_compared=counts).to_text().split())
+    assert "not compared" not in REPORT.to_text()
 
 
 def test_without_a_terminal_the_text_is_plain():

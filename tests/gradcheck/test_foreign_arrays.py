@@ -81,6 +81,7 @@ def test_the_caller_gets_tensors_as_its_own_and_the_report_has_their_dtype():
     report = fnn.check_gradients(loss, gradient(2.0), params, x)
     assert report.ok, str(report)
     assert [(leaf.path, leaf.dtype) for leaf in report.leaves] == [("['w']", "float64")]
+    assert [leaf.path for leaf in report.not_compared] == ["['count']"]
     report = fnn.check_gradients(loss, gradient(1.0), params, x)
     assert not report.ok
 
@@ -195,6 +196,7 @@ def test_gradients_of_a_flax_module_are_a_state_of_the_same_names(monkeypatch):
     report = fnn.check_gradients(loss, gradient(2.0), module)
     assert report.verdict == "agrees", str(report)
     assert len(report.leaves) == 1
+    assert [tuple(leaf) for leaf in report.not_compared] == [(".mean", "Variable", "no parameter of the module")]
     assert fnn.check_gradients(loss, gradient(1.0), module).leaves[0].cause == "scaled"
     with pytest.raises(ValueError, match="expected the tree structure of the floating parameters"):
         fnn.check_gradients(loss, gradient(2.0, "bias"), module)

@@ -57,6 +57,7 @@ def test_a_vjp_by_hand_against_a_random_cotangent():
     report = fnn.check_vjp(product, product_vjp, X, Y, 2)
     assert report.ok, str(report)
     assert [leaf.path for leaf in report.leaves] == ["[0]", "[1]"]
+    assert [tuple(leaf) for leaf in report.not_compared] == [("[2]", "int", "integers have no gradient")]
     wrong = fnn.check_vjp(product, functools.partial(product_vjp, factor=2.0), X, Y, 2)
     assert [leaf.path for leaf in wrong.leaves if not leaf.ok] == ["[1]"]
 

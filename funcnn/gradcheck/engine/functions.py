@@ -15,6 +15,7 @@ from funcnn._checks import describe, is_concrete, numeric_array
 from funcnn._tree_checks import check_same_structure, same_structure
 from funcnn.gradcheck.engine.taps import split_taps
 from funcnn.gradcheck.engine.tensors import as_array, as_tensor, is_tensor, with_arrays
+from funcnn.gradcheck.report import Uncompared
 
 
 def floating_functions(
@@ -49,6 +50,32 @@ def floating_functions(
         return select_floating(f"{name}(grad_fn)", grad_fn(fill(new), *rest), params, floating)
 
     return loss, gradient, (floating, *jax.tree.map(as_array, others))
+
+
+def uncompared(tree: PyTree, is_compared: Callable[[Any], bool]) -> tuple[Uncompared, ...]:
+    """Return the leaves of a tree that have no gradient, with the reasons."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_flax_state)
+    return tuple(
+        Uncompared(jax.tree_util.keystr(path), *_why_uncompared(leaf)) for path, leaf in leaves if not is_compared(leaf)
+    )
+
+
+def _why_uncompared(leaf) -> tuple[str, str]:
+    """Return a leaf's dtype, or the name of its type, and why it has no gradient."""
+    if _is_flax_state(leaf):
+        return type(leaf).__name__, "no parameter of the module"
+    leaf = as_array(leaf)
+    dtype = getattr(leaf, "dtype", None)
+    kind = str(dtype) if isinstance(leaf, jax.Array | np.ndarray | np.generic) else type(leaf).__name__
+    is_array = kind == str(dtype)
+    if isinstance(leaf, bool) or (is_array and jnp.issubdtype(dtype, np.bool_)):
+        return kind, "booleans have no gradient"
+    if isinstance(leaf, int) or (is_array and jnp.issubdtype(dtype, jnp.integer)):
+        return kind, "integers have no gradient"
+    if is_array and jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        return kind, "random keys have no gradient"
+    is_number = isinstance(leaf, float | complex) or (is_array and jnp.issubdtype(dtype, jnp.inexact))
+    return kind, "no array: pass jnp.asarray of it" if is_number else "no array of numbers"
 
 
 def select_floating(name: str, returned: Any, params: PyTree, floating: PyTree) -> tuple[PyTree, dict[str, Any]]:
@@ -150,6 +177,11 @@ def _floating_array(name, leaf):
         numeric_array(f"{name}(params)", leaf)
         return np.asarray(leaf)
     return None
+
+
+def uncompared_parameters(name: str, params: PyTree) -> tuple[Uncompared, ...]:
+    """Return the parameters that ``floating_functions`` passes untouched."""
+    return uncompared(params, lambda leaf: _floating_array(name, leaf) is not None)
 
 
 def check_any_floating(name: str, params: PyTree, floating: PyTree) -> None:

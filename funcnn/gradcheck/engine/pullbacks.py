@@ -16,7 +16,7 @@ from funcnn._numerics.program import jit_once, trace
 from funcnn._numerics.rounding import rounding_dtypes
 from funcnn._tree_checks import describe_tree, same_structure
 from funcnn.gradcheck.engine.examination import examine
-from funcnn.gradcheck.engine.functions import check_arguments
+from funcnn.gradcheck.engine.functions import check_arguments, uncompared
 from funcnn.gradcheck.engine.precision import Comparison
 from funcnn.gradcheck.engine.properties import agreement, linearity, not_checked
 from funcnn.gradcheck.engine.surrogates import SURROGATE
@@ -47,9 +47,10 @@ class Question(NamedTuple):
 
     def examined(self, also, properties, no_autodiff="") -> GradientReport:
         arguments = self.arguments.floating, self.arguments.whole, self.cotangents()[0]
-        return examine(
+        report = examine(
             self.name, self.projection, self.pulled, arguments, also, properties, no_autodiff=no_autodiff
         )  # fmt: skip
+        return report._replace(not_compared=uncompared(self.arguments.whole, _is_floating))
 
     def cotangents(self) -> tuple[PyTree, PyTree]:
         """Return two random cotangents."""
@@ -259,12 +260,12 @@ def split_arguments(name: str, args: tuple) -> Arguments:
 
 def select_arguments(args: tuple) -> Arguments:
     """Return arguments, which may be tracers, with their floating parts."""
+    whole = jax.tree.map(lambda leaf: jnp.asarray(leaf) if _is_floating(leaf) else leaf, args)
+    return Arguments(jax.tree.map(lambda leaf: leaf if _is_floating(leaf) else None, whole), whole)
 
-    def floating(leaf):
-        return isinstance(leaf, jax.Array | np.ndarray) and jnp.issubdtype(leaf.dtype, jnp.inexact)
 
-    whole = jax.tree.map(lambda leaf: jnp.asarray(leaf) if floating(leaf) else leaf, args)
-    return Arguments(jax.tree.map(lambda leaf: leaf if floating(leaf) else None, whole), whole)
+def _is_floating(leaf) -> bool:
+    return isinstance(leaf, jax.Array | np.ndarray) and bool(jnp.issubdtype(leaf.dtype, jnp.inexact))
 
 
 def _floating_gradients(name, gradients, floating, whole):
