@@ -155,7 +155,7 @@ def _failure(task: Task, reply: Reply, inputs: list[tuple]) -> Difference | None
             return Difference("forbidden", f"This is not available to an answer. {reply.detail}")
         if reply.detail.startswith("NotImplementedError"):
             line = reply.detail.partition(":")[0].removeprefix("NotImplementedError")
-            return Difference("raised", f"The stub isn't filled in yet: replace `raise NotImplementedError`{line}.")
+            return Difference("unfinished", f"The stub isn't filled in yet: replace `raise NotImplementedError`{line}.")
         number, place = reply.number, ""
         if number is not None and number < len(inputs) and not reply.detail.startswith("NameError"):
             place = shapes_given(inputs[number], task.signature)

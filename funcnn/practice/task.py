@@ -1,5 +1,6 @@
 """An exercise: its statement, its stub, its hints, and how answers are judged."""
 
+import ast
 import functools
 import textwrap
 from collections.abc import Callable
@@ -109,6 +110,23 @@ def with_mistake(task: Task, mistake: Mistake) -> str:
             "Copy it from the solution."
         )
     return task.solution.replace(mistake.old, mistake.new)
+
+
+def is_untouched(task: Task, answer: str) -> bool:
+    """Whether the text of an answer is the stub's, whatever its statement, comments and blank lines."""
+    try:
+        return _code(answer) == _code(task.stub)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+
+
+def _code(text: str) -> list[str]:
+    """Return the statements of source text, without a docstring at its beginning."""
+    statements = ast.parse(text).body
+    first = statements[0] if statements else None
+    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+        statements = statements[1:]
+    return [ast.dump(statement) for statement in statements]
 
 
 def document(text: str) -> str:

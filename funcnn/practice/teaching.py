@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from funcnn.practice.grading import grade_task
-from funcnn.practice.task import Task
+from funcnn.practice.task import Task, is_untouched
 
 Form: TypeAlias = Literal["plain", "nbgrader", "otter"]
 """What a notebook is for: students as it is, or one of the two programs that make theirs from it."""
@@ -150,7 +150,10 @@ def _file(task: Task) -> str:
 def _grade_of(file: Path, task: Task) -> str:
     if not file.exists():
         return "absent"
-    result = grade_task(task, file.read_text(encoding="utf-8", errors="replace"))
+    answer = file.read_text(encoding="utf-8", errors="replace")
+    if is_untouched(task, answer):
+        return "not started"
+    result = grade_task(task, answer)
     return "right" if result.ok else str(result.cause)
 
 

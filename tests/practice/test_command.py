@@ -144,6 +144,25 @@ def test_a_report_has_a_row_for_each_student_and_absent_where_a_file_is(here, ca
     assert "<td class=right>right</td>" in Path("class/grades.html").read_text()
 
 
+def test_a_report_says_that_a_stub_is_not_started(here, capsys):
+    """Of a repair too, whose stub runs; and it is begun where a line of code is another one."""
+    tasks = {task.name: task for task in practice.tasks()}
+    repair = next(task for task in tasks.values() if task.kind == "repair")
+    files = {name: command.file_text(tasks[name]) for name in ("relu-backward", repair.name)}
+    begun = files["relu-backward"].replace("    raise", "    unused = z\n    raise")
+    for student, relu in {"ada": files["relu-backward"], "bob": begun, "eve": begun + "("}.items():
+        folder = here / "class" / student
+        folder.mkdir(parents=True)
+        for name, text in (files | {"relu-backward": relu}).items():
+            (folder / f"{name.replace('-', '_')}.py").write_text(text)
+    assert command.main(["report", "class"]) == 0
+    header, *rows = (row.split(",") for row in Path("class/grades.csv").read_text().splitlines())
+    relu, other = header.index("relu-backward"), header.index(repair.name)
+    assert [row[relu] for row in rows] == ["not started", "unfinished", "syntax"]
+    assert [row[other] for row in rows] == ["not started"] * 3
+    assert "<td>not started</td>" in Path("class/grades.html").read_text()
+
+
 def test_a_class_without_students_is_2_with_a_sentence(here, capsys):
     Path("class").mkdir()
     assert command.main(["report", "class"]) == 2
