@@ -16,7 +16,7 @@ def shows_bars(console: Any) -> bool:
 
 @contextlib.contextmanager
 def progress_lines(bar: Any, unit: str, seconds: float = LINE_SECONDS) -> Iterator[None]:
-    """Print where the newest task of a disabled bar stands every few seconds, and where every task stands at the end.
+    """Print where the tasks of a disabled bar stand: each at its start, the newest every few seconds, all at the end.
 
     Args:
         bar: a ``rich.progress.Progress``. One that isn't disabled shows its tasks itself: no line is printed.
@@ -27,6 +27,12 @@ def progress_lines(bar: Any, unit: str, seconds: float = LINE_SECONDS) -> Iterat
         yield
         return
     has_ended = threading.Event()
+    add_task = bar.add_task
+
+    def add_and_print(*args, **settings):
+        number = add_task(*args, **settings)
+        _print(bar, bar.tasks[-1], unit, 0.0)
+        return number
 
     def print_lines():
         # Output that is closed raises at the end too, where the caller learns of it.
@@ -35,6 +41,7 @@ def progress_lines(bar: Any, unit: str, seconds: float = LINE_SECONDS) -> Iterat
                 for task in bar.tasks[-1:]:
                     _print(bar, task, unit, task.elapsed)
 
+    bar.add_task = add_and_print
     thread = threading.Thread(target=print_lines, daemon=True)
     thread.start()
     try:

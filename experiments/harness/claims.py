@@ -161,7 +161,7 @@ def format_threshold(claim: Claim) -> str:
 def format_number(value: float) -> str:
     """Format a number with four digits, powers of ten in superscripts, and a minus sign."""
     if abs(value) < 1e6 and (value == round(value) or abs(value) >= 1000):
-        return f"{value:,.0f}".replace("-", "−")
+        return f"{value:z,.0f}".replace("-", "−")
     mantissa, _, exponent = f"{value:.4g}".partition("e")
     power = "·10" + str(int(exponent)).translate(SUPERSCRIPTS) if exponent else ""
     return (mantissa + power).replace("-", "−")

@@ -14,9 +14,11 @@ def format_pair(first: Any, second: Any, same: bool) -> tuple[str, str]:
     Example:
         >>> format_pair(1.0, 1.00000001, False)
         ('1', '1.00000001')
+        >>> format_pair(-0.0, 0.0, True)
+        ('0', '0')
     """
     for digits in range(4, 18):
-        pair = f"{first:.{digits}g}", f"{second:.{digits}g}"
+        pair = f"{first:z.{digits}g}", f"{second:z.{digits}g}"
         if same or first == second or pair[0] != pair[1]:
             break
     return pair

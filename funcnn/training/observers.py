@@ -121,7 +121,7 @@ def progress_bar(
         task = bar.add_task(f"epoch {epoch}/{epochs}", total=total, completed=step, rate="")
 
         def observe(event):
-            description = f"epoch {event.epoch}/{epochs}  loss {event.loss:.4g}"
+            description = f"epoch {event.epoch}/{epochs}  loss {event.loss:z.4g}"
             speed = bar.tasks[task].speed
             rate = "" if speed is None else f"{speed:,.0f} steps/s"
             bar.update(task, completed=event.step, description=description, rate=rate)

@@ -90,7 +90,8 @@ def test_a_threshold_in_words(bounds, words):
 
 
 @pytest.mark.parametrize(
-    ("value", "words"), [(0.97424, "0.9742"), (20000, "20,000"), (-0.5, "−0.5"), (6.828e-15, "6.828·10⁻¹⁵"), (0, "0")]
+    ("value", "words"),
+    [(0.97424, "0.9742"), (20000, "20,000"), (-0.5, "−0.5"), (6.828e-15, "6.828·10⁻¹⁵"), (0, "0"), (-0.0, "0")],
 )
 def test_numbers_as_people_read_them(value, words):
     assert format_number(value) == words

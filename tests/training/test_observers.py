@@ -71,12 +71,20 @@ def test_progress_prints_lines_where_there_is_no_terminal(capsys, steps, done):
     assert re.search(line, printed, re.MULTILINE)
 
 
-def test_progress_ends_with_its_counts(capsys):
+def test_progress_begins_and_ends_with_its_counts(capsys):
     run(epochs=2, progress=True)
     # An older rich ends with an empty line.
-    [line] = filter(None, capsys.readouterr().out.splitlines())
-    assert line.startswith("6 of 6 steps after ")
-    assert ": epoch 2/2  loss " in line
+    first, last = filter(None, capsys.readouterr().out.splitlines())
+    assert first == "0 of 6 steps after 0 seconds: epoch 0/2"
+    assert last.startswith("6 of 6 steps after ")
+    assert ": epoch 2/2  loss " in last
+
+
+def test_progress_begins_with_a_line_and_writes_a_loss_of_minus_zero_as_0(capsys):
+    with observers.progress_bar(2, 3, 3, 1) as observe:
+        assert capsys.readouterr().out == "3 of 6 steps after 0 seconds: epoch 1/2\n"
+        observe(observers.LoopEvent(6, 2, -0.0, None))
+    assert capsys.readouterr().out.rstrip("\n").endswith(": epoch 2/2  loss 0")
 
 
 def test_a_log_has_no_lines_for_parts_of_an_epoch(tmp_path):

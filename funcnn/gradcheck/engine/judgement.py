@@ -211,7 +211,7 @@ def _decide_by_measurement(comparison, pairs, rows, disputed, reference) -> tupl
     if disputed:
         row = rows[disputed[0]]
         where = f"{row.path or 'the root'}{list(row.worst) if row.worst else ''}"
-        reason = f"at {where} the loss has the slope {row.by_autodiff:.6g}, by hand it is {row.by_hand:.6g}"
+        reason = f"at {where} the loss has the slope {row.by_autodiff:z.6g}, by hand it is {row.by_hand:z.6g}"
         return rows, Decision("hand-written wrong", reason, {})
     tree = max(max_abs(pair.by_hand) for pair in pairs)
     nil = 64 * max(comparison.spacing * tree, comparison.resolution)

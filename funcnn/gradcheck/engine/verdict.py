@@ -64,7 +64,7 @@ def confirm(comparison: Comparison, pairs: list[Pair], kinks: Kinks | None) -> D
             return Decision("agrees", f"the measured slope of the loss confirms both {digits}", {})
         if kinks or slope.is_kink or abs(slope.value - predicted) <= max(100 * slope.error, 1e-4 * size):
             return Decision("agrees", "by hand and autodiff agree; no single slope can be measured there", {})
-        contradicted = f"the loss has the slope {slope.value:.6g} where both say {predicted:.6g}"
+        contradicted = f"the loss has the slope {slope.value:z.6g} where both say {predicted:z.6g}"
     reason = f"so is autodiff: {contradicted}"
     return Decision("hand-written wrong", reason, {}, _contradicted_leaves(comparison, pairs))
 
@@ -146,11 +146,11 @@ def _arbitrate_finite(comparison, pairs, leaves, kinks) -> Decision:
         return Decision("undecided", NO_SLOPE, {})
     gap = abs(by_hand - by_autodiff)
     figures = (
-        f"along their difference the loss has the slope {slope.value:.6g}, by hand it is {by_hand:.6g}, "
-        f"by autodiff {by_autodiff:.6g}"
+        f"along their difference the loss has the slope {slope.value:z.6g}, by hand it is {by_hand:z.6g}, "
+        f"by autodiff {by_autodiff:z.6g}"
     )
     if kinks is None and slope.is_kink and _is_between_sides(comparison, pairs, leaves):
-        sides = f"the loss has the slopes {slope.left:.6g} and {slope.right:.6g} on its two sides there"
+        sides = f"the loss has the slopes {slope.left:z.6g} and {slope.right:z.6g} on its two sides there"
         return Decision("agrees", f"{sides}, and the gradient by hand lies between them", dict.fromkeys(leaves, True))
     if slope.error > gap / 8:
         return Decision("undecided", f"{figures}: they are nearer to each other than it can be measured", {})

@@ -13,7 +13,7 @@ def describe_difference(leaf: Leaf, facts: Facts) -> str:
     """Return where the largest difference is, and its pattern: constant along an axis, or a factor for each column."""
     worst = np.unravel_index(np.argmax(np.abs(leaf.by_hand - leaf.reference)), leaf.by_hand.shape)
     index = tuple(int(i) for i in worst)
-    text = f"{leaf.by_hand[index]:.6g} by hand and {leaf.reference[index]:.6g} by autodiff at index {index}"
+    text = f"{leaf.by_hand[index]:z.6g} by hand and {leaf.reference[index]:z.6g} by autodiff at index {index}"
     difference = leaf.by_hand - leaf.reference
     if leaf.by_hand.ndim < 2:
         return text
