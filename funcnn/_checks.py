@@ -5,6 +5,7 @@ outside ``jit``, ``vmap`` and ``grad``.
 """
 
 import contextlib
+import inspect
 import math
 import operator
 import sys
@@ -17,6 +18,7 @@ import numpy as np
 from jaxtyping import Array
 
 from funcnn._conversion import plain_array
+from funcnn._untraceable import errors_of_tracing
 
 _PASS_INTEGER = "Pass a Python integer, such as 1."
 
@@ -190,6 +192,42 @@ def check_is_layer(name: str, value: Any) -> None:
     """Raise where the value lacks a layer's functions: a constructor that wasn't called, a function, a name."""
     if not _is_layer(value):
         raise TypeError(f"{name}: expected a layer, got {value!r}. {_layer_advice(value)}")
+    for field, expected, arguments in _CALLS:
+        if not _takes(getattr(value, field), *arguments):
+            is_exchanged = field == "forward" and _takes(value.backward, *arguments)
+            advice = "Were forward and backward exchanged? " if is_exchanged else ""
+            raise TypeError(
+                f"{name}: expected a layer with {field}{expected}, got one with "
+                f"{field}{_names_of_arguments(getattr(value, field))}. {advice}Write Layer(init, forward, backward)."
+            )
+
+
+_CALLS: tuple[tuple[str, str, tuple[tuple, tuple[str, ...]]], ...] = (
+    ("init", "(key)", ((None,), ())),
+    ("forward", "(params, state, x, *, train, key=None)", ((None,) * 3, ("train", "key"))),
+    ("backward", "(residuals, dy)", ((None,) * 2, ())),
+)
+"""The functions of a layer, their arguments in words, and those of a call: by position and by name."""
+
+
+def _takes(function: Callable, arguments: tuple, names: tuple[str, ...]) -> bool:
+    """Whether a function takes these arguments; one without a known signature may."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return True
+    try:
+        signature.bind(*arguments, **dict.fromkeys(names))
+    except TypeError:
+        return False
+    return True
+
+
+def _names_of_arguments(function: Callable) -> str:
+    """Return a function's arguments as they are defined, without their types."""
+    signature = inspect.signature(function)
+    plain = [argument.replace(annotation=argument.empty) for argument in signature.parameters.values()]
+    return str(signature.replace(parameters=plain, return_annotation=signature.empty))
 
 
 def _is_layer(value: Any) -> bool:
@@ -199,6 +237,8 @@ def _is_layer(value: Any) -> bool:
 def _layer_advice(value: Any) -> str:
     """Return how to get the layer that was probably meant, by the name of a function or a string."""
     usual = "Call the constructor (linear(2, 3), leaky_relu()); activations without settings are values (relu)."
+    if _is_loss(value):
+        return "That is a loss: the model comes first, then the loss."
     if isinstance(value, list | tuple) and value and all(map(_is_layer, value)):
         return "Pass the layers one by one: serial(*layers)."
     name = value if isinstance(value, str) else getattr(value, "__name__", "")
@@ -210,11 +250,15 @@ def _layer_advice(value: Any) -> str:
 
 def check_is_loss(name: str, value: Any) -> None:
     """Raise where the value lacks a loss's functions."""
-    if not all(callable(getattr(value, field, None)) for field in ("forward", "backward")):
-        raise TypeError(
-            f"{name}: expected a Loss(forward, backward), got {value!r}. "
-            "Pass one of funcnn's, such as mean_squared_error, or pack a forward and a backward of your own."
-        )
+    if not _is_loss(value):
+        advice = "Pass one of funcnn's, such as mean_squared_error, or pack a forward and a backward of your own."
+        advice = "That is a layer: the model comes first, then the loss." if _is_layer(value) else advice
+        raise TypeError(f"{name}: expected a Loss(forward, backward), got {value!r}. {advice}")
+
+
+def _is_loss(value: Any) -> bool:
+    has_both = all(callable(getattr(value, field, None)) for field in ("forward", "backward"))
+    return has_both and not _is_layer(value)
 
 
 def check_scalar(name: str, value: Any, *, floating: bool = True) -> None:
@@ -313,9 +357,10 @@ def errors_at(place: str) -> Iterator[None]:
 @contextlib.contextmanager
 def errors_of(argument: str) -> Iterator[None]:
     """Add the name of an argument to errors that are raised inside: ``fit(validation): …``."""
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        if type(error) in (ValueError, TypeError):
-            error.args = (f"{argument}: {error}",)
-        raise
+    with errors_of_tracing(argument.partition("(")[0]):
+        try:
+            yield
+        except (ValueError, TypeError) as error:
+            if type(error) in (ValueError, TypeError):
+                error.args = (f"{argument}: {error}",)
+            raise

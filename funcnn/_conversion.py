@@ -165,6 +165,8 @@ def _advice_on(name: str, value: Any, entries: list, array: np.ndarray, place: s
     if isinstance(entry, str | bytes):
         if all(map(_is_number, array.ravel() if array.dtype.kind in "US" else entries)):
             return f"These are numbers as text: {variable} = np.asarray({variable}, float)."
+        if not array.ndim:
+            return "Pass the array itself, not its name; a file has to be read first, as by np.loadtxt."
         if array.ndim == 1:
             return f"Number the labels first: classes, {variable} = np.unique({variable}, return_inverse=True)."
         frame = variable if hasattr(value, "columns") else f"pandas.DataFrame({variable}).infer_objects()"

@@ -42,10 +42,14 @@ def same_structure(tree: PyTree, reference: PyTree) -> bool:
     return structure == jax.tree.structure(reference)
 
 
-def check_same_structure(name: str, tree: PyTree, reference: PyTree, reference_name: str) -> None:
+_SAME_CONTAINERS = "Give one entry for every parameter, in the same containers."
+
+
+def check_same_structure(
+    name: str, tree: PyTree, reference: PyTree, reference_name: str, advice: str = _SAME_CONTAINERS
+) -> None:
     """Raise where the containers of a tree differ from the reference's."""
     if not same_structure(tree, reference):
-        advice = "Give one entry for every parameter, in the same containers."
         for field in ("params", "state"):
             if hasattr(tree, field) and same_structure(getattr(tree, field), reference):
                 advice = f"Pass its {field}: {type(tree).__name__.lower()}.{field}."

@@ -78,6 +78,37 @@ BAD_CALLS = {
         ValueError,
         r"^shortcut: linear\(4, 2\): expected x of shape",
     ),
+    "forward and backward exchanged": (
+        lambda: fnn.check_layer(fnn.Layer(fnn.tanh.init, fnn.tanh.backward, fnn.tanh.forward), X),
+        TypeError,
+        r"check_layer\(layer\): expected a layer with forward\(params, state, x, \*, train, key=None\), got one with "
+        r"forward\(residuals, dy\)\. Were forward and backward exchanged\?",
+    ),
+    "a forward without a mode": (
+        lambda: fnn.serial(fnn.Layer(fnn.tanh.init, lambda params, state, x: (x, state, x), fnn.tanh.backward)),
+        TypeError,
+        r"serial\(layers\[0\]\): .*, got one with forward\(params, state, x\)\. Write Layer\(init, forward, backward\)",
+    ),
+    "a backward without residuals": (
+        lambda: fnn.check_layer(fnn.tanh._replace(backward=lambda dy: ((), dy)), X),
+        TypeError,
+        r"expected a layer with backward\(residuals, dy\), got one with backward\(dy\)\. Write",
+    ),
+    "an init without a key": (
+        lambda: fnn.check_layer(fnn.tanh._replace(init=lambda: ((), ())), X),
+        TypeError,
+        r"expected a layer with init\(key\), got one with init\(\)\. Write",
+    ),
+    "a loss for a model": (
+        lambda: fnn.check_model(fnn.mean_squared_error, CLASSIFIER, (X, LABELS)),
+        TypeError,
+        r"check_model\(model\): expected a layer, got mean_squared_error\. That is a loss: the model comes first",
+    ),
+    "a model for a loss": (
+        lambda: fnn.check_model(CLASSIFIER, fnn.tanh, (X, LABELS)),
+        TypeError,
+        r"check_model\(loss\): expected a Loss\(forward, backward\), got tanh\. That is a layer: the model comes first",
+    ),
     "a word for the mode of a check": (
         lambda: fnn.check_layer(fnn.relu, X, train="no"),
         TypeError,

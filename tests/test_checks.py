@@ -1,5 +1,6 @@
 """The differences of trees and the places of errors, as messages state them."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -61,6 +62,17 @@ def test_the_name_of_an_argument_is_added_to_plain_errors_alone():
         with pytest.raises(type(error)) as caught, errors_of("fit(data)"):
             raise error
         assert str(caught.value) == message
+
+
+def test_an_error_of_tracing_names_the_function_once_and_the_innermost_line():
+    place = r"^predict: .* calls NumPy at \S*test_checks\.py:\d+, in by_numpy\."
+    with pytest.raises(TypeError, match=place) as caught, errors_of("predict(x)"):
+        jax.jit(by_numpy)(np.ones(2))
+    assert isinstance(caught.value.__cause__, jax.errors.TracerArrayConversionError)
+
+
+def by_numpy(x):
+    return np.asarray(x)
 
 
 def test_an_optional_library_that_lacks_one_of_its_own_says_so_itself(tmp_path, monkeypatch):

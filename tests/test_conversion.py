@@ -72,6 +72,7 @@ def test_objects_of_complex_numbers_and_of_arrays_of_one_number_are_numbers():
             ValueError,
             r"got a gap at index \(1, 1\) .*x = x\.filled\(x\.mean\(axis=0\)\)",
         ),
+        ("x.csv", TypeError, r": 'x\.csv'\. Pass the array itself, not its name; a file has to be read first"),
         (FRAME.assign(age="old"), TypeError, r": 'old' in column 'age', row 0.*pandas\.get_dummies"),
         (
             FRAME.assign(age=pandas.Timestamp("2020-01-01")),

@@ -9,9 +9,10 @@ import numpy as np
 from jaxtyping import PyTree
 
 from funcnn._checks import check_callable
+from funcnn._numerics.precision import copy_arrays
 from funcnn._tree_checks import describe_tree, same_structure
 from funcnn.gradcheck.engine.examination import examine
-from funcnn.gradcheck.engine.functions import check_arguments
+from funcnn.gradcheck.engine.functions import check_arguments, describe_error
 from funcnn.gradcheck.engine.properties import Property, check_also
 from funcnn.gradcheck.engine.stability import Stability, check_stability_word
 from funcnn.gradcheck.report import GradientReport
@@ -88,21 +89,47 @@ def check_gradients(
     check_also("check_gradients", also)
     check_stability_word("check_gradients", stability)
 
+    first_call: list[Exception | None] = []  # its error
+
     def checked_loss(*arguments):
-        value = loss_fn(*arguments)
+        try:
+            value = loss_fn(*arguments)
+        except Exception as error:
+            first_call.append(error)
+            raise
+        first_call.append(None)
         check_scalar("check_gradients(loss_fn)", value, params)
         return value
 
     try:
         return examine("check_gradients", checked_loss, grad_fn, (params, *args), also, stability=stability)
-    except TypeError as error:
-        for name, function in (("loss_fn", loss_fn), ("grad_fn", grad_fn)):
+    except Exception as error:  # whatever the caller's functions raise
+        for name, function in (("loss_fn", loss_fn), ("grad_fn", grad_fn)) if isinstance(error, TypeError) else ():
             check_arguments(
                 f"check_gradients({name})", function, (params, *args), error,
                 "(params, *args)", "Pass check_gradients(loss_fn, grad_fn, params, *args): were params forgotten, or "
                 "an argument?",
             )  # fmt: skip
+        if first_call and first_call[0] is error:
+            _check_order(loss_fn, params, args, error)
         raise
+
+
+def _check_order(loss_fn, params, args, error) -> None:
+    """Raise where the loss takes another of the arguments as its first one."""
+    for number, argument in enumerate(args):
+        others = (params, *args[:number], *args[number + 1 :])
+        try:
+            value = loss_fn(*copy_arrays((argument, *others)))
+        except Exception:  # it takes neither
+            continue
+        if np.shape(value) == () and _is_real(value):
+            raise TypeError(
+                f"check_gradients(params): expected the parameters before the other arguments, got "
+                f"{describe_tree(params)}: loss_fn raises {describe_error(error, 110)}. With args[{number}], "
+                f"{describe_tree(argument)}, in front it returns a number. Pass check_gradients(loss_fn, grad_fn, "
+                "params, *args)."
+            ) from error
 
 
 def check_scalar(name: str, value: Any, params: PyTree) -> None:

@@ -1,5 +1,7 @@
 """The checker: right gradients pass, wrong ones are named, bad calls are errors and not reports."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -132,7 +134,7 @@ def test_the_table_shows_every_leaf_and_the_finding():
         (
             lambda: fnn.check_gradients(lambda p: p.sum(), lambda p: p, jnp.arange(3)),
             TypeError,
-            "expected at least one floating parameter, got int.* of shape",
+            r"expected at least one floating array, got int.* of shape .* such as jnp\.asarray\(params, float\)",
         ),
         (
             lambda: fnn.check_gradients(loss_fn, right, PARAMS, X, Y, stability="warn"),
@@ -155,6 +157,28 @@ def test_the_table_shows_every_leaf_and_the_finding():
             TypeError,
             r"check_gradients.grad_fn.: .*got one of \(params, x\): too many positional arguments",
         ),
+        (
+            lambda: fnn.check_gradients(loss_fn, right, X, Y, PARAMS),
+            TypeError,
+            r"check_gradients\(params\): expected the parameters before the other arguments, got one array \(6, 3\): "
+            r"loss_fn raises .*With args\[1\], \['b'\] \(\), \['w'\] \(3,\), in front it returns a number",
+        ),
+        (
+            lambda: fnn.check_gradients(lambda p: p["a"].sum(), lambda p: p, {"a": jnp.arange(3), "b": 1}),
+            TypeError,
+            r"got int.* at \['a'\]\. Make them floating: params = jax\.tree\.map\(lambda leaf: jnp\.asarray\(leaf, ",
+        ),
+        (
+            lambda: fnn.check_gradients(lambda p: p.sum(), lambda p: p, "w"),
+            TypeError,
+            "got 'w' of type str at the root. Give it arrays of floating numbers",
+        ),
+        (
+            lambda: fnn.check_gradients(jax.jit(lambda p: np.tanh(p).sum()), lambda p: p, X),
+            TypeError,
+            r"check_gradients: expected functions that JAX can trace, got one that calls NumPy at .*test_check\.py:\d"
+            r"+, in <lambda>\. It has to use jax\.numpy",
+        ),
     ],
     ids=[
         "not a scalar",
@@ -166,6 +190,10 @@ def test_the_table_shows_every_leaf_and_the_finding():
         "exchanged",
         "no params",
         "an argument more",
+        "params last",
+        "a dictionary of integers",
+        "a word for params",
+        "NumPy under jit",
     ],
 )
 def test_bad_calls_are_errors(call, error, message):
@@ -191,6 +219,20 @@ def test_a_gradient_by_numpy():
         return {"w": np.asarray(x).T @ error, "b": error.sum()}
 
     assert fnn.check_gradients(loss_fn, by_numpy, PARAMS, X, Y).ok
+
+
+def test_a_loss_by_numpy_is_measured_and_the_report_names_its_line():
+    report = fnn.check_gradients(lambda w: np.square(w).sum(), lambda w: 2 * w, X)
+    assert report.ok, str(report)
+    assert re.search(r"the loss calls NumPy at \S*test_check\.py:\d+, in <lambda>, and JAX ", report.no_autodiff)
+
+
+def test_a_loss_that_fails_in_any_order_keeps_its_own_error():
+    def failing(params, x):
+        raise KeyError("absent")
+
+    with pytest.raises(KeyError, match="absent"):
+        fnn.check_gradients(failing, lambda params, x: params, X, Y)
 
 
 def test_arguments_that_are_no_arrays_pass_untouched():

@@ -4,6 +4,7 @@ import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import funcnn as fnn
@@ -135,3 +136,58 @@ def test_input_without_a_batch_axis_or_a_sample_is_an_error(name, call, as_for_u
     for x in (jnp.array(2.0), X[:0]):
         with pytest.raises(ValueError, match=rf"{re.escape(name)}: expected at least one sample.* got shape \("):
             call(x)
+
+
+def tanh_by(forward=None, backward=None):
+    """A layer of these functions, by default those of tanh."""
+
+    def plain(params, state, x, *, train, key=None):
+        y, residuals = fnn.tanh_forward(x)
+        return y, state, residuals
+
+    return fnn.Layer(lambda key: ((), ()), forward or plain, backward or (lambda y, dy: ((), fnn.tanh_backward(y, dy))))
+
+
+def by_numpy(params, state, x, *, train, key=None):
+    y = np.tanh(x)
+    return y, state, y
+
+
+def branching(params, state, x, *, train, key=None):
+    return (x if x.sum() > 0 else -x), state, x
+
+
+NUMPY = r"expected functions.*, got one that calls NumPy at \S*\.py:\d+, in {}\. It has to use jax\.numpy"
+BACKWARD = r"check_layer\(layer\): its backward: expected {}.*Return \(dparams, dx\) from backward"
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (tanh_by(by_numpy), "check_layer: " + NUMPY.format("by_numpy")),
+        (tanh_by(backward=lambda y, dy: ((), np.multiply(dy, 2))), "check_layer: " + NUMPY.format("<lambda>")),
+        (tanh_by(branching), r"got one that branches on a value at .*, in branching\. Write jnp\.where"),
+        (
+            tanh_by(lambda params, state, x, *, train, key=None: (x * float(x.sum()), state, x)),
+            r"makes a Python number of an array at .*\. Keep it an array: leave out float\(\)",
+        ),
+        (tanh_by(backward=lambda y, dy: dy), BACKWARD.format(r"the pair \(dparams, dx\), got something else")),
+        (tanh_by(backward=lambda y, dy: ((), dy, dy)), BACKWARD.format(r"the pair \(dparams, dx\)")),
+        (tanh_by(backward=lambda y, dy: None), BACKWARD.format(r"the pair \(dparams, dx\)")),
+        (
+            tanh_by(backward=lambda y, dy: (dy, ())),
+            BACKWARD.format(r"the tree structure of \(params, x\), \.x \(6, 3\); got \.params \(6, 3\)"),
+        ),
+    ],
+    ids=["NumPy", "NumPy in backward", "if", "float", "dx alone", "three values", "None", "exchanged values"],
+)
+def test_check_layer_says_what_a_layer_has_to_be(layer, message, as_for_users):
+    with pytest.raises((TypeError, ValueError), match=message) as caught:
+        fnn.check_layer(layer, X)
+    assert "grad_fn" not in str(caught.value)
+
+
+def test_check_model_says_that_a_forward_has_to_use_jax_numpy(as_for_users):
+    model = fnn.serial(fnn.linear(3, 3), tanh_by(by_numpy))
+    with pytest.raises(TypeError, match="^check_model: " + NUMPY.format("by_numpy")):
+        fnn.check_model(model, fnn.mean_squared_error, (X, X))

@@ -35,6 +35,31 @@ def test_what_is_wrong_with_a_vjp_or_a_rule_is_a_sentence(as_for_users):
                 fnn.check_custom_vjp(function, x)
 
 
+@pytest.mark.parametrize(
+    ("gradients", "message"),
+    [
+        (lambda dy: (dy, dy), r"vjp\): expected a tuple of 1 gradients.*, got \[0\] \(4, 3\), \[1\] \(4, 3\)\. Return"),
+        (lambda dy: ((dy, dy),), r"vjp\): its pullback: expected the tree structure of the arguments, \[0\]\['a'\] "),
+        (lambda dy: ({"b": dy},), r"got \[0\]\['b'\] \(4, 3\)\. Return a tuple with a gradient for each argument"),
+    ],
+    ids=["another number", "a tuple for a dictionary", "another name"],
+)
+def test_gradients_of_another_form_are_an_error_about_the_vjp(gradients, message, as_for_users):
+    with pytest.raises(ValueError, match=message) as caught:
+        fnn.check_vjp(lambda tree: 2 * tree["a"], lambda tree: (2 * tree["a"], gradients), {"a": X})
+    assert "grad_fn" not in str(caught.value)
+
+
+def test_arguments_that_are_integers_alone_are_refused(as_for_users):
+    for args, message in (
+        ((2.5,), r"got 2\.5 of type float at the root\. Pass floating arrays, such as jnp\.asarray\(x, float\)"),
+        (({"a": jnp.arange(3)},), r"got int.* at \['a'\]\. Make them floating: x = jax\.tree\.map\("),
+        ((), r"got \(\)\. Pass them: check_vjp\(…, x\)"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            fnn.check_vjp(lambda *args: args, lambda *args: args, *args)
+
+
 def test_a_long_error_is_cut_between_words():
     assert describe_error(ValueError("causes of what was attempted\nmore"), 30) == "ValueError: causes of what …"
 
@@ -87,7 +112,7 @@ def test_an_output_that_is_not_the_function_s():
         (
             lambda: fnn.check_vjp(jnp.sin, jnp.sin, 3),
             TypeError,
-            r"got \(3,\)\. Pass floating arrays",
+            r"got 3 of type int at the root\. Pass floating arrays, such as jnp\.asarray\(x, float\)",
         ),
         (lambda: fnn.check_custom_vjp(square_root()), TypeError, r"Pass them: check_custom_vjp\(…, x\)"),
         (

@@ -14,7 +14,9 @@ from jaxtyping import PyTree
 from funcnn._numerics.precision import highest_matmul_precision
 from funcnn._numerics.program import leave_out_of_lines, primitive_names
 from funcnn._numerics.widening import OPAQUE
+from funcnn._untraceable import errors_of_tracing
 from funcnn.gradcheck.engine.comparison import noise_tolerances
+from funcnn.gradcheck.engine.forms import errors_of_another_form
 from funcnn.gradcheck.engine.functions import check_any_floating, floating_functions, uncompared_parameters
 from funcnn.gradcheck.engine.judgement import judge, judge_solved
 from funcnn.gradcheck.engine.kinks import Kinks
@@ -78,21 +80,10 @@ def examine(
     params = arguments[0]
     loss_fn, grad_fn, arguments = floating_functions(name, loss_fn, grad_fn, arguments)
     check_any_floating(f"{name}(params)", params, arguments[0])
-    not_compared = uncompared_parameters(name, params)
-    with highest_matmul_precision():
-        own = Gradients(loss_fn, grad_fn, arguments, calls).evaluated()
-        again = own.gradient(own.params)
-        twice = repeatability(own, again)
-        if (report := report_changing_loss(own) or report_changing_gradient(own, again)) is not None:
-            return report._replace(cost=_cost(start, calls), not_compared=not_compared)
-        checks = _Checks(also, more_properties, more_steps, stability, no_autodiff, name == "check_gradients")
-        try:
-            report = _report(own, again, twice, checks)
-        except jax.errors.UnexpectedTracerError:
-            report = report_kept_values()
-        if not report.ok and (changing := report_changing_loss(own)) is not None:
-            report = changing  # a state that changed the loss only after two calls
-    return report._replace(cost=_cost(start, calls), not_compared=not_compared)
+    checks = _Checks(also, more_properties, more_steps, stability, no_autodiff, name == "check_gradients")
+    with highest_matmul_precision(), errors_of_tracing(name), errors_of_another_form(name):
+        report = _examined(Gradients(loss_fn, grad_fn, arguments, calls).evaluated(), checks)
+    return report._replace(cost=_cost(start, calls), not_compared=uncompared_parameters(name, params))
 
 
 class _Checks(NamedTuple):
@@ -104,6 +95,21 @@ class _Checks(NamedTuple):
     stability: Stability
     no_autodiff: str
     can_tap: bool
+
+
+def _examined(own: Gradients, checks: _Checks) -> GradientReport:
+    """Return the report of a gradient, which may change from call to call."""
+    again = own.gradient(own.params)
+    twice = repeatability(own, again)
+    if (report := report_changing_loss(own) or report_changing_gradient(own, again)) is not None:
+        return report
+    try:
+        report = _report(own, again, twice, checks)
+    except jax.errors.UnexpectedTracerError:
+        report = report_kept_values()
+    if not report.ok and (changing := report_changing_loss(own)) is not None:
+        return changing  # a state that changed the loss only after two calls
+    return report
 
 
 def _report(own: Gradients, again: PyTree, twice: PropertyReport, checks: _Checks) -> GradientReport:

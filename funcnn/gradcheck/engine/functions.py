@@ -13,6 +13,7 @@ from jaxtyping import PyTree
 
 from funcnn._checks import describe, is_concrete, numeric_array
 from funcnn._tree_checks import check_same_structure, same_structure
+from funcnn.gradcheck.engine.forms import form_of
 from funcnn.gradcheck.engine.taps import split_taps
 from funcnn.gradcheck.engine.tensors import as_array, as_tensor, is_tensor, with_arrays
 from funcnn.gradcheck.report import Uncompared
@@ -47,7 +48,7 @@ def floating_functions(
         return as_array(loss_fn(fill(new), *rest))
 
     def gradient(new, *rest):
-        return select_floating(f"{name}(grad_fn)", grad_fn(fill(new), *rest), params, floating)
+        return select_floating(name, grad_fn(fill(new), *rest), params, floating)
 
     return loss, gradient, (floating, *jax.tree.map(as_array, others))
 
@@ -84,17 +85,18 @@ def select_floating(name: str, returned: Any, params: PyTree, floating: PyTree) 
     Raises:
         ValueError: the gradient has another tree structure than the parameters.
     """
+    form = form_of(name)
     gradients, taps = split_taps(returned, params)
     gradients = _without_none(gradients, params)
     if _is_of_flax(params) and not same_structure(gradients, params):
         gradients = _by_paths(gradients, floating, params) or gradients
     if same_structure(floating, params):
-        _check_no_pair(name, gradients, params)
-        check_same_structure(name, gradients, params, "the parameters")
+        _check_no_pair(form.function, gradients, params)
+        check_same_structure(form.function, gradients, params, form.values, form.advice)
     else:
         gradients = _by_paths(gradients, floating, params) or gradients
-        check_same_structure(name, gradients, floating, "the floating parameters")
-    return jax.tree.map(lambda leaf: _gradient_array(name, leaf), gradients), taps
+        check_same_structure(form.function, gradients, floating, "the floating parameters", form.advice)
+    return jax.tree.map(lambda leaf: _gradient_array(form.function, leaf), gradients), taps
 
 
 def _without_none(gradients: PyTree, params: PyTree) -> PyTree:
@@ -184,17 +186,26 @@ def uncompared_parameters(name: str, params: PyTree) -> tuple[Uncompared, ...]:
     return uncompared(params, lambda leaf: _floating_array(name, leaf) is not None)
 
 
-def check_any_floating(name: str, params: PyTree, floating: PyTree) -> None:
+def check_any_floating(name: str, params: PyTree, floating: PyTree, variable: str = "params") -> None:
     """Raise where no leaf of the parameters can be differentiated."""
     if jax.tree.leaves(params) and not jax.tree.leaves(floating):
         path, leaf = jax.tree_util.tree_leaves_with_path(params)[0]
-        advice = "Pass floating arrays, such as jnp.asarray(params, float)."
-        if hasattr(leaf, "named_parameters"):  # a module of PyTorch
-            advice = "Pass dict(module.named_parameters()), and call the module by torch.func.functional_call."
         raise TypeError(
-            f"{name}: expected at least one floating parameter, got {_describe_leaf(leaf)} at "
-            f"{jax.tree_util.keystr(path) or 'the root'}. {advice}"
+            f"{name}: expected at least one floating array, got {_describe_leaf(leaf)} at "
+            f"{jax.tree_util.keystr(path) or 'the root'}. {_floating_advice(params, variable)}"
         )
+
+
+def _floating_advice(params: PyTree, variable: str) -> str:
+    """Return how to make floating arrays of parameters."""
+    leaves = jax.tree.leaves(params)
+    if hasattr(leaves[0], "named_parameters"):  # a module of PyTorch
+        return "Pass dict(module.named_parameters()), and call the module by torch.func.functional_call."
+    if not all(isinstance(leaf, int | float | jax.Array | np.ndarray | np.generic) for leaf in leaves):
+        return "Give it arrays of floating numbers."
+    if leaves[0] is params:
+        return f"Pass floating arrays, such as jnp.asarray({variable}, float)."
+    return f"Make them floating: {variable} = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), {variable})."
 
 
 def _describe_leaf(leaf) -> str:

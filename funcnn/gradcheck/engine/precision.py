@@ -16,6 +16,7 @@ from funcnn._numerics.precision import allow_promotion, copy_arrays, enable_x64,
 from funcnn._numerics.program import RANDOM, Program, evaluate_programs, primitive_names, trace
 from funcnn._numerics.rounding import coarser_dtypes, rounding_dtypes
 from funcnn._numerics.widening import OPAQUE, widen_program
+from funcnn._untraceable import place_of
 from funcnn.gradcheck.engine.functions import describe_error
 
 
@@ -301,6 +302,8 @@ def _evaluate_untraced(gradients, value, is_traceable):
 
 
 def _describe_failure(error) -> str:
+    if isinstance(error, jax.errors.TracerArrayConversionError):
+        return f"the loss calls NumPy{place_of(error)}, and JAX differentiates jax.numpy alone"
     if isinstance(error, jax.errors.JAXTypeError):
         return f"the loss needs the values of its arguments, which autodiff doesn't give it ({type(error).__name__})"
     return f"JAX can't differentiate the loss ({describe_error(error, 110)})"

@@ -16,7 +16,7 @@ from funcnn._numerics.program import jit_once, trace
 from funcnn._numerics.rounding import rounding_dtypes
 from funcnn._tree_checks import describe_tree, same_structure
 from funcnn.gradcheck.engine.examination import examine
-from funcnn.gradcheck.engine.functions import check_arguments, uncompared
+from funcnn.gradcheck.engine.functions import check_any_floating, check_arguments, uncompared
 from funcnn.gradcheck.engine.precision import Comparison
 from funcnn.gradcheck.engine.properties import agreement, linearity, not_checked
 from funcnn.gradcheck.engine.surrogates import SURROGATE
@@ -252,9 +252,13 @@ def split_arguments(name: str, args: tuple) -> Arguments:
     if not is_concrete(*(leaf for leaf in jax.tree.leaves(args) if isinstance(leaf, jax.Array))):
         raise TypeError(f"{name}(args): expected arrays, got tracers. Call it outside jit, vmap and grad.")
     apart = select_arguments(args)
-    if not jax.tree.leaves(apart.floating):
-        advice = "Pass floating arrays, such as jnp.asarray(x, float)." if args else f"Pass them: {name}(…, x)."
-        raise TypeError(f"{name}(args): expected at least one floating array to differentiate by, got {args}. {advice}")
+    if not jax.tree.leaves(args):
+        raise TypeError(
+            f"{name}(args): expected at least one floating array to differentiate by, got {args}. "
+            f"Pass them: {name}(…, x)."
+        )
+    only = len(args) == 1
+    check_any_floating(f"{name}(args)", args[0] if only else args, apart.floating, "x" if only else "args")
     return apart
 
 
@@ -272,8 +276,8 @@ def _floating_gradients(name, gradients, floating, whole):
     """A gradient for each floating part of the arguments, from one for each argument."""
     if not isinstance(gradients, tuple | list) or len(gradients) != len(whole):
         raise ValueError(
-            f"{name}(vjp): expected a tuple of {len(whole)} gradients, one an argument, got {gradients!r}. "
-            "Return (dx,) for a single argument, and None for one that isn't floating."
+            f"{name}(vjp): expected a tuple of {len(whole)} gradients, one an argument, got "
+            f"{describe_tree(gradients)}. Return (dx,) for a single argument, and None for one that isn't floating."
         )
 
     def kept(gradient, part, argument):
