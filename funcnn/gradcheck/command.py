@@ -126,12 +126,13 @@ def main(arguments: Sequence[str], *, apart: bool = False) -> int:
         >>> main(["gradcheck", "a_file_without_a_name.py"])
         2
     """
+    _, *options = arguments or ("gradcheck", "--help")
     try:
-        settings = tyro.extras.subcommand_cli_from_dict(
-            {"gradcheck": GradcheckSettings},
-            prog=PROGRAM,
-            description="Neural networks with every backward pass written by hand.",
-            args=list(arguments) or ["--help"],
+        # Not as a subcommand: for an unknown option tyro refers to the help of the program, which has no options.
+        settings = tyro.cli(
+            GradcheckSettings,
+            prog=f"{PROGRAM} gradcheck",
+            args=options,
             config=(tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff),
         )
     except SystemExit as end:

@@ -186,6 +186,8 @@ def test_an_error_without_a_line_of_the_file_keeps_its_traceback(mine):
         ("--sizes 3,1", "For a single output take --loss sigmoid_cross_entropy"),
         ("--sizes 3,2 --loss categorical_cross_entropy --output identity", "expected values in [0, 1]"),
         ("--sizes 3,2 --seed x", "x"),
+        ("--unknown-option", "For full helptext, run python -m funcnn gradcheck --help"),
+        ("--sizes 3,2 --batchsize 4", "--batch-size"),
     ],
 )
 def test_a_wrong_model_is_2_with_a_sentence(options, expected, capsys):
