@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 
 import funcnn as fnn
-from experiments.harness.claims import Claim, Section, judge
+from experiments.harness.claims import Claim, Section, format_number, judge
 from experiments.harness.experiment import (
     Experiment,
     ExperimentResult,
@@ -185,9 +185,9 @@ def collapse(settings: Settings) -> Outcome:
     gap = np.abs(plain - one).max((1, 2)) / np.abs(one).max((1, 2))
     left = np.array([unexplained_by_linear_fit(*pair) for pair in zip(x, rectified, strict=True)])
     results = judge(COLLAPSE, gap), judge(NONLINEAR, left)
-    text = f"""Ten linear layers, multiplied out, differ from their one matrix by {gap.mean():.1e} of the largest
-output, a few roundings of 1.2e-7. Put ReLU between them and the best matrix that least squares can find leaves
-{100 * left.mean():.0f}% of the outputs' variance unexplained."""
+    text = f"""Ten linear layers, multiplied out, differ from their one matrix by {format_number(gap.mean(), 2)} of the
+largest output, a few roundings of 1.2·10⁻⁷. Put ReLU between them and the best matrix that least squares can find
+leaves {100 * left.mean():.0f}% of the outputs' variance unexplained."""
     return Outcome(results, text=text)
 
 

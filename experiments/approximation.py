@@ -18,7 +18,7 @@ from scipy import linalg
 from threadpoolctl import threadpool_limits
 
 import funcnn as fnn
-from experiments.harness.claims import Claim, Section, judge
+from experiments.harness.claims import Claim, Section, format_number, judge
 from experiments.harness.experiment import Experiment, ExperimentResult, Outcome, Settings, experiment_part
 from experiments.harness.figures import Curve, Figure, Panel, lines
 from experiments.harness.runner import run_command_line
@@ -274,6 +274,8 @@ def width(settings: Settings) -> Outcome:
     errors = measure_widths(settings, grad)
     line, space = errors.trained
     widest = np.median(errors.trained[..., -1], axis=1)
+    left = np.vectorize(partial(format_number, digits=2))(widest)
+    refitted = format_number(np.median(errors.refitted[0, :, 0, -1]), 2)
     beaten = [
         mean_log_ratios(random, trained)[:, 0] for random, trained in zip(errors.random, errors.trained, strict=True)
     ]
@@ -307,9 +309,9 @@ def width(settings: Settings) -> Outcome:
             Figure(
                 title="Error by width, smooth, kinked and jumping targets",
                 alternative="Squared error against units, both logarithmic, for three targets on a line and in eight "
-                f"dimensions. At 1,024 units the medians are {widest[0, 0]:.1e}, {widest[0, 1]:.1e} and "
-                f"{widest[0, 2]:.1e} on the line (smooth, kinked, jumps), {widest[1, 0]:.1e}, {widest[1, 1]:.1e} and "
-                f"{widest[1, 2]:.1e} in eight dimensions. A line of slope −1 is drawn beside them.",
+                f"dimensions. At 1,024 units the medians are {left[0, 0]}, {left[0, 1]} and "
+                f"{left[0, 2]} on the line (smooth, kinked, jumps), {left[1, 0]}, {left[1, 1]} and "
+                f"{left[1, 2]} in eight dimensions. A line of slope −1 is drawn beside them.",
                 panels=tuple(
                     errors_panel(errors_by_target(trained), title)
                     for trained, title in zip(errors.trained, smooth, strict=True)
@@ -347,13 +349,13 @@ def width(settings: Settings) -> Outcome:
                 "somewhere there it is half the jump away. Squared error doesn't mind, for that place is narrow.",
             ),
         ),
-        text=f"A thousand units do what the theorem promises: on a line {widest[0, 0]:.1e} of a smooth wave's variance "
-        f"is left, of a kinked one's {widest[0, 1]:.1e}. In eight dimensions it is {widest[1, 0]:.1e} and "
-        f"{widest[1, 1]:.1e}.{wider if min(best) < WIDTHS[-1] else ''} The theorem is about continuous functions, "
+        text=f"A thousand units do what the theorem promises: on a line {left[0, 0]} of a smooth wave's variance "
+        f"is left, of a kinked one's {left[0, 1]}. In eight dimensions it is {left[1, 0]} and "
+        f"{left[1, 1]}.{wider if min(best) < WIDTHS[-1] else ''} The theorem is about continuous functions, "
         "and rightly: at a jump the largest error is "
         f"{jump[-1]:.2f} jumps with 1,024 units. It also states that a good network exists, not that it is found: "
         "fitting the output layer again, with the hidden units as training left them, "
-        f"lowers the error on the line from {widest[0, 0]:.1e} to {np.median(errors.refitted[0, :, 0, -1]):.1e}.\n\n"
+        f"lowers the error on the line from {left[0, 0]} to {refitted}.\n\n"
         "On a line the hidden layer needs no training: random units with a fitted output layer are "
         f"better than trained ones, by a factor of {10 ** -beaten[0].mean():.1f} from 16 units on. In eight dimensions "
         f"trained ones are better by a factor of {10 ** beaten[1].mean():.1f}: they turn to the three directions that "

@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 
 import funcnn as fnn
-from experiments.harness.claims import Claim, Section, interval, judge
+from experiments.harness.claims import Claim, Section, format_number, interval, judge
 from experiments.harness.experiment import (
     Experiment,
     ExperimentResult,
@@ -150,8 +150,9 @@ def order(settings: Settings) -> Outcome:
     )  # fmt: skip
     text = (
         "An output of attention is a sum over positions, which has no order: permuted inputs give permuted outputs, to "
-        f"{results[0].estimate:.0e}. A causal mask gives every position another set to attend to. The last position "
-        f"attends to all, so in one layer the order of the others doesn't matter to it, to {results[2].estimate:.0e}. "
+        f"{format_number(results[0].estimate, 1)}. A causal mask gives every position another set to attend to. The "
+        "last position attends to all, so in one layer the order of the others doesn't matter to it, to "
+        f"{format_number(results[2].estimate, 1)}. "
         "In a second layer it attends to positions that have seen different sets, and its output changes by "
         f"{results[3].estimate:.1%}."
     )

@@ -10,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
 import funcnn as fnn
-from experiments.harness.claims import Claim, Section, judge
+from experiments.harness.claims import Claim, Section, format_number, judge
 from experiments.harness.experiment import (
     Experiment,
     ExperimentResult,
@@ -159,9 +159,9 @@ def differences_figure(found: dict[str, Any]) -> Figure:
     return Figure(
         "Relative error of measured slopes by the step of the difference, beside backpropagation",
         f"Relative error of measured slopes by the step they are measured with, on logarithmic axes. Both curves are "
-        f"V-shaped: central differences are best near {STEPS[central.argmin()]:.0e} with {central.min():.0e}, "
-        f"one-sided ones near {STEPS[one_sided.argmin()]:.0e} with {one_sided.min():.0e}. Backpropagation's error is "
-        f"{rounding:.0e} at most.",
+        f"V-shaped: central differences are best near {format_number(STEPS[central.argmin()], 1)} with "
+        f"{format_number(central.min(), 1)}, one-sided ones near {format_number(STEPS[one_sided.argmin()], 1)} with "
+        f"{format_number(one_sided.min(), 1)}. Backpropagation's error is {format_number(rounding, 1)} at most.",
         (lines(curves, x="step of the difference", y="largest relative error", log="xy"),),
         f"Beside automatic differentiation, over {len(found['x']):,} random networks of 4, 6, 5 and 3 sigmoid units in "
         "float64; bands hold 95% of them.",
@@ -200,8 +200,8 @@ def many_networks(settings: Settings) -> Outcome:
     text = (
         f"Over {len(severed):,} random networks backpropagation written by hand agrees with automatic differentiation "
         f"{describe_difference(found['from autodiff'].max()).rstrip(',')}. Measuring the slope by nudging "
-        f"agrees to {found['from differences'].max():.0e}, about as well as such a measurement can, and takes "
-        f"{2 * parameters} forward passes for {parameters} parameters.\n\n"
+        f"agrees to {format_number(found['from differences'].max(), 1)}, about as well as such a measurement can, and "
+        f"takes {2 * parameters} forward passes for {parameters} parameters.\n\n"
         "A layer's gradient comes through the layer above: with the last layer's "
         f"weights set to 0, the gradient of all layers below was exactly 0 in {severed.mean():.1%} of the networks, "
         "while the last layer still got its own.\n\n"

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import funcnn as fnn
-from experiments.harness.claims import Claim, Section, judge
+from experiments.harness.claims import Claim, Section, format_number, judge
 from experiments.harness.experiment import Experiment, ExperimentResult, Outcome, Settings, Table, experiment_part
 from experiments.harness.figures import Curve, Figure, Panel, lines
 from experiments.harness.runner import run_command_line
@@ -118,10 +118,11 @@ def depth(settings: Settings) -> Outcome:
                   ("network", *SHAPES, *(f"rate for the {shape}" for shape in SHAPES)), rows),
         ),
         text=f"On the saw one hidden layer leaves {medians[0, 1]:.2g} of the variance and three leave "
-        f"{medians[1, 1]:.2g}, with as many parameters; on the smooth wave it is {medians[0, 0]:.1e} and "
-        f"{medians[1, 0]:.1e}. A saw folds the line upon itself: several layers can do so in turn, one layer needs "
-        "a unit for every tooth. Seventeen units in one layer could draw all the teeth exactly; that 333 trained ones "
-        f"leave {medians[0, 1]:.2g} is the difference between what a network can represent and what it learns.",
+        f"{medians[1, 1]:.2g}, with as many parameters; on the smooth wave it is {format_number(medians[0, 0], 2)} and "
+        f"{format_number(medians[1, 0], 2)}. A saw folds the line upon itself: several layers can do so in turn, one "
+        "layer needs a unit for every tooth. Seventeen units in one layer could draw all the teeth exactly; that 333 "
+        f"trained ones leave {medians[0, 1]:.2g} is the difference between what a network can represent and "
+        "what it learns.",
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from jax.nn import initializers
 from jaxtyping import Array
 
 import funcnn as fnn
-from experiments.harness.claims import Claim, Section, interval, judge
+from experiments.harness.claims import Claim, Section, format_number, interval, judge
 from experiments.harness.experiment import (
     Experiment,
     ExperimentResult,
@@ -174,8 +174,8 @@ def one_neuron(settings: Settings) -> Outcome:
         "straight line parts its ones from its zeros.\n\n"
         "More training wouldn't help. The logistic loss of one neuron is convex: it has one minimum, and for XOR the "
         "minimum is where all weights are 0 and every answer is ½. After 1,000 steps no answer was farther than "
-        f"{float(distance.max()):.0e} from it. A neuron trained on squared error could behave differently "
-        "on the way, but it too has only a line to draw."
+        f"{format_number(float(distance.max()), 1)} from it. A neuron trained on squared error could behave "
+        "differently on the way, but it too has only a line to draw."
     )
     return Outcome(
         (

@@ -15,7 +15,7 @@ import optax
 from jax import lax
 
 import funcnn as fnn
-from experiments.harness.claims import Claim, Section, interval, judge
+from experiments.harness.claims import Claim, Section, format_number, interval, judge
 from experiments.harness.experiment import (
     Experiment,
     ExperimentResult,
@@ -234,7 +234,7 @@ def remedies(settings: Settings) -> Outcome:
                 "Size of the gradient by hidden layer, before training",
                 "Mean size of the loss's gradient by each hidden layer's output before any step. From the last layer "
                 "to the first it is multiplied by: "
-                + "; ".join(f"{name} {value:.1e}" for name, value in ratio.items()) + ".",
+                + "; ".join(f"{name} {format_number(value, 2)}" for name, value in ratio.items()) + ".",
                 (lines({name: Curve(np.arange(1, DEPTH + 1), *np.quantile(norms, (0.5, 0.1, 0.9), axis=0))
                         for name, norms in vanishing.items()}, x="hidden layer", y="mean |∂L/∂output|", log="y"),),
                 "Medians over seeds, bands from the 10th to the 90th percentile. A level line is a gradient that "
@@ -259,9 +259,10 @@ SHOWN = ("sigmoid", "sigmoid + Xavier", "sigmoid + batch norm", "sigmoid + skip"
 def describe_results(estimates: dict[str, float], ratio: dict[str, float], cured: list[str]) -> str:
     return (
         f"Thirty sigmoid layers get {estimates['sigmoid']:.0%} of their own training samples right: they have learnt "
-        f"nothing, and the gradient of their first layer is {ratio['sigmoid']:.0e} times that of the last. Recipes "
-        f"with which they learn (half of their samples or more): {', '.join(cured) or 'none'}. Well (90% or more): "
-        f"{', '.join(name for name in cured if estimates[name] >= WELL) or 'none'}; the rest are only slower.\n\n"
+        f"nothing, and the gradient of their first layer is {format_number(ratio['sigmoid'], 1)} times that of the "
+        f"last. Recipes with which they learn (half of their samples or more): {', '.join(cured) or 'none'}. Well "
+        f"(90% or more): {', '.join(name for name in cured if estimates[name] >= WELL) or 'none'}; the rest are only "
+        "slower.\n\n"
         f"For sigmoid Xavier's start reaches {estimates['sigmoid + Xavier']:.0%}, clipping "
         f"{estimates['sigmoid + clipping']:.0%}, layer norm {estimates['sigmoid + layer norm']:.0%}, batch norm "
         f"{estimates['sigmoid + batch norm']:.0%}, skip connections {estimates['sigmoid + skip']:.0%}. Clipping only "
@@ -322,9 +323,10 @@ def exploding(settings: Settings) -> Outcome:
         ),
         text=(
             f"Kernels twice as large as He's multiply the gradient by {results[0].estimate:.2f} a layer, "
-            f"{results[0].estimate ** (DEPTH - 1):.0e} over the network. Unclipped, {results[1].estimate:.0%} of the "
-            f"networks end at NaN or no better than guessing. Clipped, {results[2].estimate:.0%} keep a finite loss, "
-            f"and they reach {results[3].estimate:.0%} of their training samples, where He's start reaches "
+            f"{format_number(results[0].estimate ** (DEPTH - 1), 1)} over the network. Unclipped, "
+            f"{results[1].estimate:.0%} of the networks end at NaN or no better than guessing. Clipped, "
+            f"{results[2].estimate:.0%} keep a finite loss, and they reach "
+            f"{results[3].estimate:.0%} of their training samples, where He's start reaches "
             f"{free[1.0].mean():.0%} without any clipping. Clipping bounds the step; it doesn't repair a forward pass "
             f"whose outputs are millions of times too large."
         ),

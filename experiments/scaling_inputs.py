@@ -14,7 +14,7 @@ from sklearn.datasets import load_breast_cancer, load_wine
 from sklearn.model_selection import train_test_split
 
 import funcnn as fnn
-from experiments.harness.claims import Claim, Section, interval, judge
+from experiments.harness.claims import Claim, Section, format_number, interval, judge
 from experiments.harness.experiment import (
     Experiment,
     ExperimentResult,
@@ -258,7 +258,7 @@ def permutation_importance(some: TrainingResult) -> np.ndarray:
 
 def select_best_rate(found: dict[str, TrainingResult]) -> str:
     return "; ".join(
-        f"{scaling} {some.accuracy[:, some.best].mean():.1%} at rate {RATES[some.best]:g}"
+        f"{scaling} {some.accuracy[:, some.best].mean():.1%} at rate {format_number(RATES[some.best])}"
         for scaling, some in found.items()
     ) + "."  # fmt: skip
 
@@ -359,9 +359,9 @@ def before_the_first_step(settings: Settings) -> Outcome:
         ),
         text=(
             f"Before training, {results[1].estimate:.1%} of the tanh outputs are saturated on raw inputs and "
-            f"{results[2].estimate:.1%} on standardised ones. The ratio supplies {results[0].estimate:.1e} of the "
-            f"hidden units' variance, and the first gradient is {results[3].estimate:,.0f} times as large as with "
-            f"standardised inputs, in the median."
+            f"{results[2].estimate:.1%} on standardised ones. The ratio supplies "
+            f"{format_number(results[0].estimate, 2)} of the hidden units' variance, and the first gradient is "
+            f"{results[3].estimate:,.0f} times as large as with standardised inputs, in the median."
         ),
     )  # fmt: skip
 

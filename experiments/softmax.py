@@ -12,7 +12,7 @@ from jaxtyping import Array
 from scipy import special
 
 import funcnn as fnn
-from experiments.harness.claims import Claim, Section, judge
+from experiments.harness.claims import Claim, Section, format_number, judge
 from experiments.harness.experiment import Experiment, ExperimentResult, Outcome, Settings, Table, experiment_part
 from experiments.harness.figures import Curve, Figure, images, lines
 from experiments.harness.runner import run_command_line
@@ -181,9 +181,10 @@ def softmax_function(settings: Settings) -> Outcome:
                 "each is finite and their sum isn't: all probabilities are 0. Below the last all are 0, and 0/0.",
             ),
         ),
-        text=f"The chapter's figures are right to {np.abs(example - FIGURES).max():.1e}. The plain formula breaks at "
-        f"the logarithm of the largest number: at {edges['float16']:.4g} in float16, {edges['bfloat16']:.4g} in "
-        f"bfloat16, {edges['float32']:.5g} in float32, {edges['float64']:.5g} in float64. Ten equal scores break it "
+        text=f"The chapter's figures are right to {format_number(np.abs(example - FIGURES).max(), 2)}. The plain "
+        f"formula breaks at the logarithm of the largest number: at {edges['float16']:.4g} in float16, "
+        f"{edges['bfloat16']:.4g} in bfloat16, {edges['float32']:.5g} in float32, {edges['float64']:.5g} in float64. "
+        "Ten equal scores break it "
         f"sooner, at {crowded['float32']:.4g} in float32, for it is the sum that overflows. Subtracting the largest "
         "score, which changes nothing since only differences of scores matter, removes all three failures.",
     )  # fmt: skip

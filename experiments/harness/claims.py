@@ -158,10 +158,15 @@ def format_threshold(claim: Claim) -> str:
     return f"{format_number(claim.at_least)} to {format_number(claim.at_most)}"
 
 
-def format_number(value: float) -> str:
-    """Format a number with four digits, powers of ten in superscripts, and a minus sign."""
+def format_number(value: float, digits: int = 4) -> str:
+    """Format a number with so many digits, powers of ten in superscripts, and a minus sign."""
     if abs(value) < 1e6 and (value == round(value) or abs(value) >= 1000):
         return f"{value:z,.0f}".replace("-", "−")
-    mantissa, _, exponent = f"{value:.4g}".partition("e")
+    return format_power(f"{value:.{digits}g}")
+
+
+def format_power(figure: str) -> str:
+    """Write the exponent of a number's text as a power of ten: ``2e-05`` is 2·10⁻⁵."""
+    mantissa, _, exponent = figure.partition("e")
     power = "·10" + str(int(exponent)).translate(SUPERSCRIPTS) if exponent else ""
     return (mantissa + power).replace("-", "−")

@@ -15,6 +15,7 @@ from jax.nn import initializers
 from jaxtyping import Array
 
 import funcnn as fnn
+from experiments.harness.claims import format_number
 from experiments.harness.experiment import Outcome, Settings, Table, checked_value_and_grad, experiment_part
 from experiments.harness.figures import Figure, Panel, panel
 
@@ -89,7 +90,7 @@ MOST_ROWS, MOST_LABELS = 60, 24
 
 
 def describe_difference(gap: float) -> str:
-    return f"to {gap:.0e}, which is rounding," if gap else "to the last bit"
+    return f"to {format_number(gap, 1)}, which is rounding," if gap else "to the last bit"
 
 
 def network_panel(sizes: Sequence[int], nodes: list[dict], edges: list[dict], value: str, subtitle: str) -> Panel:
@@ -232,7 +233,7 @@ def one_step(settings: Settings) -> Outcome:
         f"A network of {shape} sigmoid units sees one sample. A layer computes a weighted sum and its sigmoid; the "
         f"loss is {float(one.loss):.4f}. Back, each slope is the one from above times the local derivative: the chain "
         "rule. A weight's slope is its input times the slope at its output. The slopes agree with autodiff "
-        f"{describe_difference(gaps[0])} and with central differences to {gaps[1]:.0e}. One step with learning rate "
-        f"{RATE:g} takes the loss to {lower:.4f}."
+        f"{describe_difference(gaps[0])} and with central differences to {format_number(gaps[1], 1)}. One step with "
+        f"learning rate {RATE:g} takes the loss to {lower:.4f}."
     )
     return Outcome(figures=(figure,), tables=tables, text=text)

@@ -13,6 +13,7 @@ import optax
 from jax.typing import ArrayLike
 
 import funcnn as fnn
+from experiments.harness.claims import format_number
 
 
 class Comparison(NamedTuple):
@@ -267,11 +268,12 @@ def softmax_reading() -> Example:
     scores = jnp.array([2.0, 1.0, 0.1])
     exclusive, independent = fnn.softmax_forward(scores)[0], fnn.sigmoid_forward(scores)[0]
     shifted = fnn.softmax_forward(scores + 100)[0]
+    moved = format_number(float(abs(shifted - exclusive).max()), 1)
     board = f"""\
 scores                    {show(scores, 1)}
 softmax of all three      {show(exclusive)}    sum {float(exclusive.sum()):.4f}: shares of one whole
 σ of each alone           {show(independent)}    sum {float(independent.sum()):.4f}: three answers, each yes or no
-softmax of scores + 100   {show(shifted)}    moved by {float(abs(shifted - exclusive).max()):.0e}: differences count
+softmax of scores + 100   {show(shifted)}    moved by {moved}: differences count
 σ of each score + 100     {show(fnn.sigmoid_forward(scores + 100)[0])}    here the level is the answer"""
     printed = (Printed("softmax", "0.659 0.242 0.099", exclusive),)
     conclusion = "Labels that can hold together need a sigmoid each; classes that exclude each other need one softmax."

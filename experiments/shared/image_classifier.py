@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import funcnn as fnn
-from experiments.harness.claims import Claim, Section, judge
+from experiments.harness.claims import Claim, Section, format_number, judge
 from experiments.harness.distributed import DistributedSettings, join
 from experiments.harness.experiment import GRADIENTS, Experiment, Outcome, Part, Settings, Table, checked_value_and_grad
 from experiments.harness.figures import Curve, Figure, heatmap, images, labelled_images, lines
@@ -115,8 +115,9 @@ def paired_training_part(classifier: Classifier, claim: Claim, settings: Setting
         (comparison_table(twins),),
         f"Two networks {'-'.join(map(str, classifier.sizes))} with ReLU begin with the same parameters and see the "
         f"same mini-batches of {BATCH_SIZE}, one by the backward passes of funcnn, one by jax.grad of the same "
-        f"forward. After the last of {len(twins.gaps)} epochs no parameter differs by more than {twins.gaps[-1]:.1e}. "
-        f"{int(np.trace(confusion))} of {confusion.sum()} test images are named right.",
+        f"forward. After the last of {len(twins.gaps)} epochs no parameter differs by more than "
+        f"{format_number(twins.gaps[-1], 2)}. {int(np.trace(confusion))} of {confusion.sum()} test images are named "
+        "right.",
     )
 
 
@@ -214,7 +215,7 @@ def curves_figure(twins: PairedTraining) -> Figure:
     return Figure(
         "Loss, test accuracy and gap of the parameters by epoch, by hand and by autodiff",
         "Losses and test accuracy by epoch: the two trainings' curves coincide and end at a test accuracy of "
-        f"{accuracy:.2%}. The largest gap of a parameter stays below {max(twins.gaps):.1e}.",
+        f"{accuracy:.2%}. The largest gap of a parameter stays below {format_number(max(twins.gaps), 2)}.",
         (
             lines(losses, x="epoch", y="cross-entropy (nats)", log="y", dashed=[one for one in losses if "jax" in one]),
             lines(accuracies, x="epoch", y="test accuracy", dashed=["by jax.grad"]),

@@ -95,3 +95,11 @@ def test_a_threshold_in_words(bounds, words):
 )
 def test_numbers_as_people_read_them(value, words):
     assert format_number(value) == words
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "words"),
+    [(4.49e-14, 2, "4.5·10⁻¹⁴"), (0.0, 1, "0"), (2.61e-4, 2, "0.00026"), (2.1e8, 1, "2·10⁸"), (float("nan"), 1, "nan")],
+)
+def test_numbers_have_as_many_digits_as_are_asked_for(value, digits, words):
+    assert format_number(value, digits) == words

@@ -177,3 +177,17 @@ def test_pictures_are_files_with_their_labels(tmp_path):
 def test_estimates_are_written_as_told():
     written = [format(stories._Estimate(value), form) for value, form in ((0, "%"), (0.667, "%"), (0.0834, "points"))]
     assert written == ["0%", "66.7%", "8.3"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "shown"),
+    [
+        (5.5e-7, "5.5·10⁻⁷"),
+        ("3.39e+38", "3.39·10³⁸"),
+        ("-1e-05", "−1·10⁻⁵"),
+        ("-2.5 %", "−2.5 %"),
+        ("one-hot", "one-hot"),
+    ],
+)
+def test_figures_in_cells_are_written_as_people_write_them(cell, shown):
+    assert page.format_cell(cell) == shown

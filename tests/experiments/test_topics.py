@@ -1,6 +1,7 @@
 """Topics: found in the folder, ordered by the report's sections, independent of each other."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,13 @@ def test_the_folder_holds_topics_and_nothing_else():
 def test_no_topic_imports_another(name):
     topics = {f"experiments.{other}" for other in topic_names()}
     assert not topics & set(imported_modules(FOLDER / f"{name}.py"))
+
+
+def test_no_sentence_of_a_topic_has_a_raw_exponent():
+    """Numbers in a text are those of ``format_number``: 4.5·10⁻¹⁴ and 0, not 4.5e-14 and 0e+00."""
+    scripts = [*(topic_path(name) for name in topic_names()), *(FOLDER / "shared").glob("*.py")]
+    found = [f"{script.name}: {form}" for script in scripts for form in re.findall(r":[,.\d]*e\}", script.read_text())]
+    assert not found
 
 
 @pytest.mark.parametrize("folder", ["harness", "shared", "benchmarks"])

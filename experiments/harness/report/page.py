@@ -17,7 +17,7 @@ import vl_convert
 from markupsafe import Markup
 
 from experiments.harness.chart_parts import DASHES
-from experiments.harness.claims import Section, format_number
+from experiments.harness.claims import Section, format_number, format_power
 from experiments.harness.report.mathematics import set_equations
 from experiments.harness.report.papers import paper_address
 from experiments.harness.report.stories import shown_stories
@@ -137,7 +137,7 @@ def format_cell(value: Any) -> str:
     """Format a cell of a table: numbers by ``format_number``, other values as they are."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return format_number(value)
-    return str(value).replace("-", "−") if is_figure(value) else str(value)
+    return format_power(str(value)) if is_figure(value) else str(value)
 
 
 def is_figure(value: Any) -> bool:
