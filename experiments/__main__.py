@@ -19,6 +19,7 @@ from experiments.harness.experiment import Settings
 from experiments.harness.report import verdict_tables, write_report
 from experiments.harness.runner import count_verdicts, print_verdicts, run_all
 from experiments.harness.topics import load, ordered_names, topic_names
+from funcnn._closed_output import silent_where_closed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,4 +104,5 @@ def parse_options(arguments: list[str] | None = None) -> AllSettings:
 
 
 if __name__ == "__main__":
-    sys.exit(main(parse_options()))
+    with silent_where_closed():
+        sys.exit(main(parse_options()))

@@ -2,6 +2,8 @@
 
 import sys
 
+from funcnn._closed_output import silent_where_closed
+
 HELP = """\
 usage: python -m funcnn COMMAND ...
 
@@ -42,4 +44,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    with silent_where_closed():
+        sys.exit(main(sys.argv[1:]))

@@ -25,6 +25,7 @@ from experiments.harness.experiment import Experiment, Part, Settings, WrongGrad
 from experiments.harness.report import write_report
 from experiments.harness.report.pictures import write_pictures
 from experiments.harness.topics import load
+from funcnn._closed_output import silent_where_closed
 
 VERDICT_STYLES = {"holds": "green", "fails": "red", "undecided": "yellow"}
 
@@ -155,6 +156,7 @@ def enable_compilation_cache(folder: Path) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
+@silent_where_closed()
 def run_command_line(experiment: Experiment, kind: type[Settings] = Settings) -> None:
     """Run ``python -m experiments.NAME``: measure in this process, print the verdicts, write a page."""
     settings = tyro.cli(

@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from funcnn._closed_output import CLOSED
+
 FAILED = 2
 """The exit status of a check that gave no report."""
 
@@ -38,7 +40,7 @@ def run_apart(arguments: Sequence[str], name: str) -> int:
             worker.wait()
             raise
         text = status.read_text(encoding="utf-8") if status.exists() else ""
-    if text in ("0", "1", "2"):
+    if text in ("0", "1", "2", str(CLOSED)):
         return int(text)
     with contextlib.suppress(OSError):  # The reader may have closed the pipe.
         sys.stderr.write(
@@ -61,11 +63,15 @@ def work(status: Path, check: Callable[[], int]) -> NoReturn:
     os.dup2(2, 1)
     sys.stdout = report
     sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    found = check()
+    try:
+        found = check()
+        if os.getpid() == process:
+            report.flush()
+            sys.stderr.flush()
+    except BrokenPipeError:  # the reader of the report has left
+        found = CLOSED
     if os.getpid() != process:
         os._exit(FAILED)
-    report.flush()
-    sys.stderr.flush()
     temporary = status.with_suffix(".part")
     temporary.write_text(str(found), encoding="utf-8")
     temporary.replace(status)

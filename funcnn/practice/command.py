@@ -20,6 +20,8 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.run(options)
+    except BrokenPipeError:  # the reader of the output has left
+        raise
     except (FileNotFoundError, NotADirectoryError) as error:
         sys.stderr.write(f"python -m funcnn practice: {_no_file(error)}\n")
         return 2
