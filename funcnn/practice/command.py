@@ -279,6 +279,10 @@ def _watch(options) -> int:
 
 
 def _export(options) -> int:
+    if options.tasks:
+        raise ValueError(
+            "export: expected no --tasks, for a notebook grades the chapter's exercises alone. Leave it out."
+        )
     form: teaching.Form = options.form or "plain"
     folder = Path(options.to or ("notebooks" if form == "plain" else "masters"))
     if folder.is_file():

@@ -128,6 +128,12 @@ def test_notebooks_are_written_into_the_folder_that_is_named(here, capsys):
     assert "BEGIN SOLUTION" in Path("masters", Path(made[0]).name).read_text()
 
 
+def test_exercises_of_ones_own_are_not_exported(here, capsys):
+    assert command.main(["--tasks", "own", "export"]) == 2
+    assert "export: expected no --tasks" in capsys.readouterr().err
+    assert not Path("notebooks").exists()
+
+
 def test_a_report_has_a_row_for_each_student_and_absent_where_a_file_is(here, capsys):
     for student, files in {"=ada": {"relu_backward": RIGHT}, "bob": {"sgd_step": "def step(:\n"}}.items():
         (here / "class" / student).mkdir(parents=True)

@@ -66,7 +66,7 @@ def _why_uncompared(leaf) -> tuple[str, str]:
     if _is_flax_state(leaf):
         return type(leaf).__name__, "no parameter of the module"
     leaf = as_array(leaf)
-    dtype = getattr(leaf, "dtype", None)
+    dtype: Any = getattr(leaf, "dtype", None)
     kind = str(dtype) if isinstance(leaf, jax.Array | np.ndarray | np.generic) else type(leaf).__name__
     is_array = kind == str(dtype)
     if isinstance(leaf, bool) or (is_array and jnp.issubdtype(dtype, np.bool_)):
