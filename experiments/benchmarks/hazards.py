@@ -4,6 +4,7 @@
 KIND FOLDER`` is one run in a process of its own, which prints how it ended.
 """
 
+import contextlib
 import hashlib
 import os
 import random
@@ -16,7 +17,7 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
 
@@ -92,19 +93,26 @@ def in_a_process(kind: str, folder: Path) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
 
+@contextlib.contextmanager
+def killed_after_a_while(process: subprocess.Popen) -> Iterator[None]:
+    """Kill a process that takes longer than ``SECONDS`` for what is waited for inside the context."""
+    limit = threading.Timer(SECONDS, process.kill)
+    limit.start()
+    try:
+        yield
+    finally:
+        limit.cancel()
+
+
 def last_line(process: subprocess.Popen) -> str:
-    """Return the last line that a process prints. A process that takes longer than ``SECONDS`` is killed.
+    """Return the last line that a process prints.
 
     Not ``communicate``: it loses what ``readline`` has read ahead.
     """
     assert process.stdout is not None
-    limit = threading.Timer(SECONDS, process.kill)
-    limit.start()
-    try:
+    with killed_after_a_while(process):
         lines = process.stdout.read()
         process.wait()
-    finally:
-        limit.cancel()
     return lines.splitlines()[-1] if lines else ""
 
 
@@ -185,7 +193,8 @@ def interrupted(folder: Path, count: int, seed: int) -> dict[str, float]:
         time.sleep(moments.uniform(0.0, 8.0))
         start = time.monotonic()
         process.send_signal(signal.SIGINT)
-        process.stdout.readline()  # the error of the run
+        with killed_after_a_while(process):
+            process.stdout.readline()  # the error of the run
         seconds = time.monotonic() - start
         line = last_line(process)
         for name, passed in (("left", seconds), ("exited", time.monotonic() - start)):
@@ -240,4 +249,6 @@ def main(kind: str, folder: Path) -> int:
 
 
 if __name__ == "__main__":
+    # A shell starts its background jobs, and what they start, with Ctrl-C ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main(sys.argv[1], Path(sys.argv[2])))
