@@ -158,8 +158,8 @@ def fit(
         The trained parameters, state, optimizer state and history.
 
     Raises:
-        ValueError, TypeError: as ``train``; also metrics or early stopping without validation data, validation data that does not
-            fit, a batch size that the mesh cannot split, an iterable without batches, a file that cannot be written.
+        ValueError, TypeError: as ``train``; also metrics or early stopping without validation data, such data that does
+            not fit, a batch that the mesh cannot split, an iterable without batches, a file that cannot be written.
         DivergenceError: a loss or a parameter is not finite. The message holds the step, the largest numbers there and
             what to try. The last finite parameters are in ``error.trained`` and in the checkpoint.
         CheckpointError: the newest checkpoint is damaged, or of another run; another run is using the folder; the last
