@@ -28,7 +28,10 @@ def main(arguments: list[str]) -> int:
 
         return practice(rest)
     if command != "gradcheck":
-        sys.stderr.write(f"python -m funcnn: expected the command gradcheck or practice, got {command}.\n")
+        sys.stderr.write(
+            f"python -m funcnn: expected the command gradcheck or practice, got {command}. "
+            "`python -m funcnn --help` describes both.\n"
+        )
         return 2
     try:
         from funcnn.gradcheck.command import main as gradcheck

@@ -31,9 +31,14 @@ def _entries(tree: PyTree) -> dict[str, str]:
 
 
 def _listing(entries: dict[str, str]) -> str:
-    shown = [f"{path} {shape}" if path else f"one array {shape}" for path, shape in entries.items()]
+    shown = [f"{path} {shape}" if path else _alone(shape) for path, shape in entries.items()]
     left_out = len(shown) - MAX_ENTRIES
     return ", ".join([*shown[:MAX_ENTRIES], *([f"and {left_out} more"] if left_out > 0 else [])])
+
+
+def _alone(shape: str) -> str:
+    """Return words for a tree of one leaf, by its shape or the name of its type."""
+    return f"one array {shape}" if shape[:1] == "(" else f"one {shape}"
 
 
 def same_structure(tree: PyTree, reference: PyTree) -> bool:

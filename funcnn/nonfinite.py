@@ -11,6 +11,7 @@ import numpy as np
 from funcnn._checks import check_callable
 from funcnn._numerics.program import Program, equations
 from funcnn._reports.text import wrap
+from funcnn._untraceable import errors_of_tracing
 from funcnn.gradcheck.engine.pullbacks import select_arguments
 from funcnn.nonfinite_evaluation import (
     EvaluationContext,
@@ -115,9 +116,9 @@ def find_nonfinite(function: Callable[..., Any], *args: Any) -> NonfiniteReport:
     """
     check_callable("find_nonfinite(function)", function, "Pass (*args) -> output.")
     arguments = select_arguments(args)
-    forward = trace_function(function, arguments)
     context = EvaluationContext([])
-    with jax.debug_nans(False), jax.debug_infs(False):
+    with errors_of_tracing("find_nonfinite"), jax.debug_nans(False), jax.debug_infs(False):
+        forward = trace_function(function, arguments)
         outputs = evaluate(forward.jaxpr, given_values(arguments), context)
         event, value = first_event(outputs)
         if event is not None:

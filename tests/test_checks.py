@@ -25,6 +25,7 @@ EXPECTED = r"f\(grads\): expected the tree structure of the parameters, \['b1'\]
         ((), r"a tuple without arrays\."),
         ([np.zeros(2)], r"\[0\] \(2,\)\."),
         (np.zeros(3), r"one array \(3,\)\."),
+        (3, r"one int\."),
     ],
 )
 def test_trees_differ_in_paths_and_shapes(tree, difference):

@@ -4,6 +4,7 @@ import difflib
 import functools
 import importlib
 import importlib.util
+import traceback
 from pathlib import Path
 
 from funcnn.practice.task import Task
@@ -55,7 +56,13 @@ def _read(file: Path) -> tuple[Task, ...]:
     assert specification is not None
     assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
+    try:
+        specification.loader.exec_module(module)
+    except Exception as error:  # whatever the file raises
+        raise ValueError(
+            f"tasks(folder): expected a file that Python can import, got {type(error).__name__} in "
+            f"{file}{_line_in(file, error)}: {error}. Repair it, or begin its name with _."
+        ) from error
     found = getattr(module, "TASKS", None)
     if not isinstance(found, tuple) or not all(isinstance(task, Task) for task in found):
         came = "none" if found is None else f"{found!r:.80}"
@@ -64,6 +71,15 @@ def _read(file: Path) -> tuple[Task, ...]:
             "Build them by write, repair and predict of funcnn.practice.builders."
         )
     return found
+
+
+def _line_in(file: Path, error: Exception) -> str:
+    """Return the line of a file that raised, as words; nothing where it is unknown."""
+    places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError):
+        places.append((error.filename or "", error.lineno))
+    lines = [line for name, line in places if Path(name) == file.absolute()]
+    return f", line {lines[-1]}" if lines else ""
 
 
 def find_task(name: str, folder: str | Path | None = None) -> Task:

@@ -12,6 +12,7 @@ import pytest
 
 import funcnn as fnn
 from funcnn.__main__ import main as funcnn_command
+from funcnn._closed_output import CLOSED
 from funcnn.gradcheck import command
 from funcnn.gradcheck.command import main
 from funcnn.gradcheck.report import GradientReport
@@ -311,7 +312,7 @@ def test_without_tyro_it_says_what_to_install(monkeypatch, capsys):
     monkeypatch.delitem(sys.modules, "funcnn.gradcheck.command")
     for arguments, status, expected in (
         ("gradcheck --help", 2, "pip install 'funcnn[report]'"),
-        ("gradchek", 2, "expected the command gradcheck or practice, got gradchek"),
+        ("gradchek", 2, "got gradchek. `python -m funcnn --help` describes both"),
         ("", 0, "  practice "),
         ("--help", 0, "  gradcheck "),
         ("practice list", 0, "relu-backward"),
@@ -339,3 +340,25 @@ def test_a_public_activation_or_loss_is_a_choice_without_a_list(monkeypatch):
     assert set(command._LOSSES) == {name for name, value in vars(fnn).items() if isinstance(value, fnn.Loss)}
     for kind, output in (("binary", fnn.sigmoid), ("categorical", fnn.softmax), ("softmax", fnn.identity)):
         assert command._fitting_output(command._LOSSES[f"{kind}_cross_entropy"].spec) is output
+
+
+@pytest.mark.benchmarks_smoke
+def test_the_packages_are_commands_too():
+    for name, expected in (
+        ("gradcheck", "usage: python -m funcnn gradcheck"),
+        ("practice", "usage: python -m funcnn practice"),
+    ):
+        command = [sys.executable, "-m", f"funcnn.{name}", "--help"]
+        ended = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert ended.stdout.startswith(expected)
+        assert ended.stderr == ""
+
+
+@pytest.mark.benchmarks_smoke
+def test_a_report_that_nobody_reads_ends_without_a_message(mine):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "funcnn", "gradcheck", f"{mine / 'mine.py'}:without_args"]
+    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr.replace("computing\n", "")) == (CLOSED, "")

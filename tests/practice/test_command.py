@@ -69,6 +69,25 @@ def test_a_folder_without_exercises_is_2_with_a_sentence(here, capsys):
     assert "expected Python files with a tuple TASKS in own, found none" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("x = 1\ndef (\n", "got SyntaxError in own/mine.py, line 2: "),
+        (
+            "x = 1\n\nimport absent_here\n",
+            "got ModuleNotFoundError in own/mine.py, line 3: No module named 'absent_here'",
+        ),
+        ("def f():\n    raise OSError('full')\n\nf()\n", "got OSError in own/mine.py, line 2: full. Repair it"),
+    ],
+    ids=["syntax", "import", "raised inside"],
+)
+def test_a_file_of_exercises_that_python_cannot_import_is_2_with_its_line(here, text, expected, capsys):
+    Path("own").mkdir()
+    Path("own", "mine.py").write_text(text)
+    assert command.main(["--tasks", "own", "list"]) == 2
+    assert expected in capsys.readouterr().err
+
+
 def stand_in(monkeypatch, *groups):
     """Put a stand-in in the place of watchfiles, which yields these sets of changes and ends."""
     change = types.SimpleNamespace(added=1, deleted=3)

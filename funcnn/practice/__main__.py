@@ -1,0 +1,10 @@
+"""``python -m funcnn.practice``, the same as ``python -m funcnn practice``."""
+
+import sys
+
+from funcnn.__main__ import main
+from funcnn._closed_output import silent_where_closed
+
+if __name__ == "__main__":
+    with silent_where_closed():
+        sys.exit(main(["practice", *sys.argv[1:]]))
