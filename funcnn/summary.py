@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from funcnn._checks import check_is_layer, positive_integer
+from funcnn._checks import check_is_layer, describe, positive_integer
 from funcnn._initialization import initial_shapes
 from funcnn._reports.document import MAX_ROWS, Table
 from funcnn._reports.text import align_table
@@ -166,8 +166,9 @@ def _row(node: Node, known: dict[int, Abstract]) -> LayerSummary:
 
 def _checked_shape(shape: Any, axes: int) -> tuple[int, ...]:
     if isinstance(shape, str) or not isinstance(shape, Sequence) or len(shape) < axes:
+        given = f"an array, {describe(shape)}" if hasattr(shape, "dtype") else repr(shape)
         raise ValueError(
-            f"summarize(input_shape): expected the shape of x with its batch axis, (batch, features), got {shape!r}. "
+            f"summarize(input_shape): expected the shape of x with its batch axis, (batch, features), got {given}. "
             "For a batch of 64 with 784 features pass (64, 784)."
         )
     return tuple(positive_integer("summarize(input_shape)", size) for size in shape)

@@ -266,6 +266,13 @@ class Loss(NamedTuple):
     backward: Callable[[Residuals, Scalar], Array]
     spec: LossSpec = LossSpec()
 
+    def __call__(self, *args: Any, **settings: Any) -> NoReturn:
+        """Raise: a loss is two functions, and neither of them is the loss."""
+        raise TypeError(
+            f"{self.spec.name}: expected a call of one of the loss's functions, got a call of the loss. For its value "
+            "use loss.forward(prediction, target)[0]."
+        )
+
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={setting_text(value)}" for name, value in self.spec.settings)
         return f"{self.spec.name}({settings})" if settings else self.spec.name

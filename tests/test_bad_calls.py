@@ -180,6 +180,24 @@ BAD_CALLS = {
         TypeError,
         r"linear: expected a call of one of the layer's functions, .*layer\.forward\(params, state, x, train=False\)",
     ),
+    "a call of a loss": (
+        lambda: fnn.huber(1.0)(X, X),
+        TypeError,
+        r"huber: expected a call of one of the loss's functions, .*loss\.forward\(prediction, target\)\[0\]",
+    ),
+    "an array for a shape": (lambda: fnn.summarize(CLASSIFIER, X), ValueError, r"got an array, .* of shape \(6, 3\)"),
+    "a backward by NumPy in training": (
+        lambda: fnn.fit(
+            fnn.tanh._replace(backward=lambda a, da: ((), da * np.asarray(a))),
+            fnn.mean_squared_error,
+            fnn.sgd(0.1),
+            (X, X),
+            epochs=1,
+            key=KEY,
+        ),
+        TypeError,
+        r"train\(grad\): expected functions that JAX can trace, got one that calls NumPy at .*test_bad_calls\.py:\d+",
+    ),
     **{
         f"a seed for the key of {layer.spec.name}": (
             lambda layer=layer: layer.init(0),

@@ -25,10 +25,11 @@ from funcnn._memoise import memoised
 from funcnn._numerics.arrays import as_float64, max_abs
 from funcnn._numerics.drawing import draw_by_numpy, numpy_generator
 from funcnn._numerics.program import compile_calls
-from funcnn._tree_checks import check_same_tree, same_structure
+from funcnn._tree_checks import check_same_tree, describe_tree, same_structure
 from funcnn.backprop import autodiff_value_and_grad, manual_value_and_grad
 from funcnn.gradcheck.engine.comparison import Pair
 from funcnn.gradcheck.engine.examination import examine
+from funcnn.gradcheck.engine.forms import form_of
 from funcnn.gradcheck.engine.properties import Property, check_also, linearity
 from funcnn.gradcheck.engine.steps import compare_step, make_pairs, structure_row
 from funcnn.gradcheck.report import GradientReport, LeafReport
@@ -139,7 +140,7 @@ def _layer_functions(layer: Layer, train: bool) -> tuple[Callable, Callable, Cal
     def by_hand(arguments, tokens, state, dy, key):
         x = arguments.x if tokens is None else tokens
         residuals = layer.forward(arguments.params, state, x, train=train, key=key)[2]
-        return LayerArguments(*layer.backward(residuals, dy))
+        return LayerArguments(*_checked_pair(layer.backward(residuals, dy)))
 
     def parts(arguments, tokens, state, dy, key):
         x = arguments.x if tokens is None else tokens
@@ -147,6 +148,16 @@ def _layer_functions(layer: Layer, train: bool) -> tuple[Callable, Callable, Cal
 
     (first, second), (steps,) = compile_calls(projection, by_hand), compile_calls(parts)
     return first, second, steps
+
+
+def _checked_pair(gradients: Any) -> tuple[Params, Any]:
+    """Return what a backward returned, if it is a pair."""
+    if not isinstance(gradients, tuple | list) or len(gradients) != 2:
+        form = form_of("check_layer")
+        raise TypeError(
+            f"{form.function}: expected the pair (dparams, dx), got {describe_tree(gradients)}. {form.advice}"
+        )
+    return gradients[0], gradients[1]
 
 
 def check_model(
@@ -292,8 +303,10 @@ def _compare(step: _Step, spacing: float) -> tuple[LeafReport, ...]:
     scale = max_abs(as_float64(step.dy))
     if step.parts is None:
         return compare_step(make_pairs(f"{step.name}: dprediction", step.given, step.expected), spacing, scale)
+    if not isinstance(step.given, tuple | list) or len(step.given) != 2:
+        return (structure_row(step.name, f"{describe_tree(step.given)} where (dparams, dx) is expected"),)
+    (dparams, dx), (expected_dparams, expected_dx) = step.given, step.expected
     try:
-        (dparams, dx), (expected_dparams, expected_dx) = step.given, step.expected
         pairs = _parameter_pairs(f"{step.name}: ", dparams, expected_dparams)
         pairs += make_pairs(f"{step.name}: dx", dx, expected_dx)
     except (TypeError, ValueError) as error:

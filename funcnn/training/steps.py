@@ -15,6 +15,7 @@ from jax import lax
 from jaxtyping import Array, PRNGKeyArray
 
 from funcnn._tree_checks import check_same_tree
+from funcnn._untraceable import errors_of_tracing
 from funcnn.health.measures import LayerMeasures, monitored_value_and_grad, update_ratios
 from funcnn.training.placement import Placement
 from funcnn.training.shuffle import random_order
@@ -97,7 +98,8 @@ def initial_opt_state(params: Params, *, optimizer: optax.GradientTransformation
 def one_step(setup: TrainingSetup, carry: Carry, batch: Batch, key: PRNGKeyArray | None) -> tuple[Carry, Scalar]:
     """Return the carry after one update, and the loss of the batch before it."""
     value_and_grad = setup.grad(setup.model, setup.loss)
-    (value, state), gradients = value_and_grad(carry.params, carry.state, _split(setup, batch), key=key)
+    with errors_of_tracing("train(grad)"):
+        (value, state), gradients = value_and_grad(carry.params, carry.state, _split(setup, batch), key=key)
     return _apply_update(setup, carry, gradients, state)[0], value
 
 

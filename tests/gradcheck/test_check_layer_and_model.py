@@ -171,7 +171,7 @@ BACKWARD = r"check_layer\(layer\): its backward: expected {}.*Return \(dparams, 
             tanh_by(lambda params, state, x, *, train, key=None: (x * float(x.sum()), state, x)),
             r"makes a Python number of an array at .*\. Keep it an array: leave out float\(\)",
         ),
-        (tanh_by(backward=lambda y, dy: dy), BACKWARD.format(r"the pair \(dparams, dx\), got something else")),
+        (tanh_by(backward=lambda y, dy: dy), BACKWARD.format(r"the pair \(dparams, dx\), got one array \(6, 3\)")),
         (tanh_by(backward=lambda y, dy: ((), dy, dy)), BACKWARD.format(r"the pair \(dparams, dx\)")),
         (tanh_by(backward=lambda y, dy: None), BACKWARD.format(r"the pair \(dparams, dx\)")),
         (

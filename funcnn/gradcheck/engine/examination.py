@@ -16,7 +16,6 @@ from funcnn._numerics.program import leave_out_of_lines, primitive_names
 from funcnn._numerics.widening import OPAQUE
 from funcnn._untraceable import errors_of_tracing
 from funcnn.gradcheck.engine.comparison import noise_tolerances
-from funcnn.gradcheck.engine.forms import errors_of_another_form
 from funcnn.gradcheck.engine.functions import check_any_floating, floating_functions, uncompared_parameters
 from funcnn.gradcheck.engine.judgement import judge, judge_solved
 from funcnn.gradcheck.engine.kinks import Kinks
@@ -81,7 +80,7 @@ def examine(
     loss_fn, grad_fn, arguments = floating_functions(name, loss_fn, grad_fn, arguments)
     check_any_floating(f"{name}(params)", params, arguments[0])
     checks = _Checks(also, more_properties, more_steps, stability, no_autodiff, name == "check_gradients")
-    with highest_matmul_precision(), errors_of_tracing(name), errors_of_another_form(name):
+    with highest_matmul_precision(), errors_of_tracing(name):
         report = _examined(Gradients(loss_fn, grad_fn, arguments, calls).evaluated(), checks)
     return report._replace(cost=_cost(start, calls), not_compared=uncompared_parameters(name, params))
 

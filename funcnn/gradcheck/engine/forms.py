@@ -1,7 +1,5 @@
 """The form of what each public check gets from the caller's functions, in the words of its errors."""
 
-import contextlib
-from collections.abc import Iterator
 from typing import NamedTuple
 
 
@@ -42,17 +40,3 @@ def form_of(name: str) -> Form:
     """Return the form of the gradients that a public check gets: by default, what a grad_fn returns."""
     usual = Form(f"{name}(grad_fn)", "the parameters", "Give one entry for every parameter, in the same containers.")
     return _FORMS.get(name, usual)
-
-
-@contextlib.contextmanager
-def errors_of_another_form(name: str) -> Iterator[None]:
-    """Raise a TypeError with advice where a layer's backward returned no pair."""
-    try:
-        yield
-    except TypeError as error:
-        if "LayerArguments" not in str(error):  # check_layer makes one of what backward returns
-            raise
-        form = form_of(name)
-        raise TypeError(
-            f"{form.function}: expected the pair (dparams, dx), got something else. {form.advice}"
-        ) from error

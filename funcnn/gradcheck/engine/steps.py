@@ -9,7 +9,7 @@ import numpy as np
 
 from funcnn._checks import describe
 from funcnn._numerics.arrays import as_float64, max_abs
-from funcnn._tree_checks import same_structure
+from funcnn._tree_checks import describe_tree, same_structure
 from funcnn.gradcheck.engine.comparison import Pair, Tolerance, compare, shared_floor
 from funcnn.gradcheck.engine.precision import Comparison
 from funcnn.gradcheck.engine.problem import known_sizes
@@ -92,7 +92,7 @@ def make_pairs(path: str, given: Any, expected: Any) -> list[Pair]:
         ValueError: the two have different tree structures.
     """
     if not same_structure(given, expected):
-        raise ValueError(f"{jax.tree.structure(given)} where {jax.tree.structure(expected)} is expected")
+        raise ValueError("{} where {} is expected".format(*_different_descriptions(given, expected)))
     named = jax.tree_util.tree_leaves_with_path(expected)
     pairs = []
     for ours, (keys, value) in zip(jax.tree.leaves(given), named, strict=True):
@@ -102,6 +102,15 @@ def make_pairs(path: str, given: Any, expected: Any) -> list[Pair]:
             Pair(path + jax.tree_util.keystr(keys), value.shape, value.dtype, ours, as_float64(ours), as_float64(value))
         )  # fmt: skip
     return pairs
+
+
+def _different_descriptions(given: Any, expected: Any) -> list[str]:
+    """Return two trees of different containers in words, as short as they differ."""
+    for words in (describe_tree, lambda tree: f"{type(tree).__name__} of {describe_tree(tree)}"):
+        described = [words(given), words(expected)]
+        if described[0] != described[1]:
+            return described
+    return [str(jax.tree.structure(tree)) for tree in (given, expected)]
 
 
 def verdict_on_properties(
