@@ -41,7 +41,7 @@ def progress_lines(bar: Any, unit: str, seconds: float = LINE_SECONDS) -> Iterat
                 for task in bar.tasks[-1:]:
                     _print(bar, task, unit, task.elapsed)
 
-    bar.add_task = add_and_print
+    bar.add_task = add_and_print  # rich calls nothing when a task begins.
     thread = threading.Thread(target=print_lines, daemon=True)
     thread.start()
     try:
