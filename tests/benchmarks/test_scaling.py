@@ -103,8 +103,9 @@ def test_a_study_counts_its_measurements_where_there_is_no_terminal(tmp_path, ca
     arguments = ["--out", str(tmp_path / "study.json")]
     _measurement.command("study", memory.MemorySettings, measure, lambda results: None, arguments)
     lines = [line for line in capsys.readouterr().out.splitlines() if " measurements after " in line]
-    assert [line.partition(" after ")[0] for line in lines] == ["3 of 3 measurements", "4 of 4 measurements"]
-    assert [line.partition(": ")[2] for line in lines] == ["places", "calls"]
+    counts = [f"{count} measurements" for count in ("0 of 3", "0 of 4", "3 of 3", "4 of 4")]
+    assert [line.partition(" after ")[0] for line in lines] == counts
+    assert [line.partition(": ")[2] for line in lines] == ["places", "calls"] * 2
 
 
 def test_seconds_are_those_of_one_call():

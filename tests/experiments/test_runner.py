@@ -196,7 +196,7 @@ def test_lines_of_progress_where_there_is_no_terminal(capsys):
 
 
 def test_every_task_begins_and_ends_with_its_counts_where_there_is_no_terminal(capsys):
-    long = "spirals " * 20
+    long = " ".join(["spirals"] * 20)
     with progress_bar("claims judged") as bar:
         bar.update(bar.add_task("moons", total=8), completed=8)
         bar.add_task(long, total=8, completed=3)
