@@ -5,6 +5,7 @@ outside ``jit``, ``vmap`` and ``grad``.
 """
 
 import contextlib
+import functools
 import inspect
 import math
 import operator
@@ -19,6 +20,7 @@ from jaxtyping import Array
 
 from funcnn._conversion import plain_array
 from funcnn._untraceable import errors_of_tracing
+from funcnn.types import Layer, Loss
 
 _PASS_INTEGER = "Pass a Python integer, such as 1."
 
@@ -193,7 +195,7 @@ def check_is_layer(name: str, value: Any) -> None:
     if not _is_layer(value):
         raise TypeError(f"{name}: expected a layer, got {value!r}. {_layer_advice(value)}")
     for field, expected, arguments in _CALLS:
-        if not _takes(getattr(value, field), *arguments):
+        if not _takes(getattr(value, field), *arguments):  # remembered: it takes as long as a small prediction
             is_exchanged = field == "forward" and _takes(value.backward, *arguments)
             advice = "Were forward and backward exchanged? " if is_exchanged else ""
             raise TypeError(
@@ -213,8 +215,16 @@ _CALLS: tuple[tuple[str, str, tuple[tuple, tuple[str, ...]]], ...] = (
 def _takes(function: Callable, arguments: tuple, names: tuple[str, ...]) -> bool:
     """Whether a function takes these arguments; one without a known signature may."""
     try:
+        return _binds(function, arguments, names)
+    except TypeError:  # without a hash
+        return _binds.__wrapped__(function, arguments, names)
+
+
+@functools.lru_cache(4096)
+def _binds(function: Callable, arguments: tuple, names: tuple[str, ...]) -> bool:
+    try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, NameError):  # NameError: an annotation that exists for type checkers alone
         return True
     try:
         signature.bind(*arguments, **dict.fromkeys(names))
@@ -226,8 +236,14 @@ def _takes(function: Callable, arguments: tuple, names: tuple[str, ...]) -> bool
 def _names_of_arguments(function: Callable) -> str:
     """Return a function's arguments as they are defined, without their types."""
     signature = inspect.signature(function)
-    plain = [argument.replace(annotation=argument.empty) for argument in signature.parameters.values()]
+    plain = [_plain(argument) for argument in signature.parameters.values()]
     return str(signature.replace(parameters=plain, return_annotation=signature.empty))
+
+
+def _plain(argument: inspect.Parameter) -> inspect.Parameter:
+    """Return an argument without its type, and with ``...`` for a default that may be long."""
+    is_short = argument.default is argument.empty or isinstance(argument.default, bool | int | float | str | None)
+    return argument.replace(annotation=argument.empty, default=argument.default if is_short else ...)
 
 
 def _is_layer(value: Any) -> bool:
@@ -237,8 +253,8 @@ def _is_layer(value: Any) -> bool:
 def _layer_advice(value: Any) -> str:
     """Return how to get the layer that was probably meant, by the name of a function or a string."""
     usual = "Call the constructor (linear(2, 3), leaky_relu()); activations without settings are values (relu)."
-    if _is_loss(value):
-        return "That is a loss: the model comes first, then the loss."
+    if isinstance(value, Loss):
+        return "That is a loss, which functions take after the model."
     if isinstance(value, list | tuple) and value and all(map(_is_layer, value)):
         return "Pass the layers one by one: serial(*layers)."
     name = value if isinstance(value, str) else getattr(value, "__name__", "")
@@ -250,15 +266,11 @@ def _layer_advice(value: Any) -> str:
 
 def check_is_loss(name: str, value: Any) -> None:
     """Raise where the value lacks a loss's functions."""
-    if not _is_loss(value):
-        advice = "Pass one of funcnn's, such as mean_squared_error, or pack a forward and a backward of your own."
-        advice = "That is a layer: the model comes first, then the loss." if _is_layer(value) else advice
-        raise TypeError(f"{name}: expected a Loss(forward, backward), got {value!r}. {advice}")
-
-
-def _is_loss(value: Any) -> bool:
     has_both = all(callable(getattr(value, field, None)) for field in ("forward", "backward"))
-    return has_both and not _is_layer(value)
+    if not has_both or isinstance(value, Layer):
+        advice = "Pass one of funcnn's, such as mean_squared_error, or pack a forward and a backward of your own."
+        advice = "That is a layer: the model comes first, then the loss." if has_both else advice
+        raise TypeError(f"{name}: expected a Loss(forward, backward), got {value!r}. {advice}")
 
 
 def check_scalar(name: str, value: Any, *, floating: bool = True) -> None:

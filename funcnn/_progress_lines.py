@@ -41,12 +41,13 @@ def progress_lines(bar: Any, unit: str, seconds: float = LINE_SECONDS) -> Iterat
                 for task in bar.tasks[-1:]:
                     _print(bar, task, unit, task.elapsed)
 
-    bar.add_task = add_and_print  # rich calls nothing when a task begins.
+    bar.add_task = add_and_print  # rich calls nothing when a task begins, also that of track.
     thread = threading.Thread(target=print_lines, daemon=True)
     thread.start()
     try:
         yield
     finally:
+        del bar.add_task
         has_ended.set()
         thread.join()
         for task in bar.tasks:

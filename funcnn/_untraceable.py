@@ -1,14 +1,17 @@
 """Code that needs the values of traced arrays: JAX's errors about it, with the caller's line and what to do."""
 
 import contextlib
+import sysconfig
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
 import jax
-import numpy as np
 
-_LIBRARIES = tuple(Path(file).parent for file in (__file__, jax.__file__, np.__file__))
+_LIBRARIES = (
+    Path(__file__).parent,
+    *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")),
+)
 _KINDS: tuple[tuple[type[Exception], str, str], ...] = (
     (jax.errors.TracerArrayConversionError, "calls NumPy", "It has to use jax.numpy: write jnp in the place of np."),
     (
@@ -17,9 +20,19 @@ _KINDS: tuple[tuple[type[Exception], str, str], ...] = (
         "Write jnp.where(condition, a, b) in the place of if, jnp.logical_and in the place of and.",
     ),
     (
+        jax.errors.TracerIntegerConversionError,
+        "uses a value as a Python integer",
+        "Keep it an array: leave out int(), and index arrays of jax.numpy, not lists.",
+    ),
+    (
+        jax.errors.NonConcreteBooleanIndexError,
+        "selects by a mask, which has a size that depends on values",
+        "Write jnp.where(mask, a, 0) in the place of a[mask].",
+    ),
+    (
         jax.errors.ConcretizationTypeError,
-        "makes a Python number of an array",
-        "Keep it an array: leave out float(), int(), bool() and .item().",
+        "needs the value of an array, as a Python number or as a size",
+        "Leave out float(), int() and .item(); give jnp.nonzero, jnp.unique and jnp.arange a size that is no array.",
     ),
 )
 """The errors, what the code does, and what to do. An error comes before those of which it is a kind."""

@@ -153,8 +153,9 @@ def _row(node: Node, known: dict[int, Abstract]) -> LayerSummary:
             node.name, node.y.shape, 0, 0, sum(leaf.size for leaf in jax.tree.leaves(node.params[0])), 0
         )
     if node.parts:
-        backward_flops = node.x.size if jnp.issubdtype(node.x.dtype, jnp.floating) else 0
-        return LayerSummary(node.name, node.y.shape, 0, node.y.size, backward_flops, 0)
+        additions = len(node.parts) - 1
+        backward_flops = additions * node.x.size if jnp.issubdtype(node.x.dtype, jnp.floating) else 0
+        return LayerSummary(node.name, node.y.shape, 0, additions * node.y.size, backward_flops, 0)
     cost: _Cost = node.result
     kept = [Abstract(array.shape, array.dtype) if node.is_repetition else array for array in cost.kept]
     new = {id(array): array for array in kept if id(array) not in known}

@@ -60,6 +60,10 @@ Settings: TypeAlias = tuple[tuple[str, Any], ...]
 class Structure(NamedTuple):
     """How a layer is made of other layers. Walks over models read it and know no combinator by name.
 
+    It describes layers whose parts run one after another, or whose parts have one input and outputs that are added
+    without weights. Each place gets a key of ``jax.random.split``, in ``"same"`` the key itself. A layer that computes
+    something else has no structure, and is checked as a whole.
+
     Fields:
         combine: the combinator with its settings, ``(*parts) -> layer``. Equal parts give the same functions.
         parts: the layers that it combines.
@@ -118,6 +122,26 @@ def _check_spec(kind: str, name: Any, settings: Any) -> None:
         )
 
 
+def _check_structure(structure: Structure) -> None:
+    parts, places = len(structure.parts), len(structure.places)
+    fits = {"entries": parts == places >= 1, "stacked": parts == 1 <= places, "same": parts == places == 1}
+    if structure.trees not in fits:
+        raise ValueError(
+            f"Structure(trees): expected 'entries', 'stacked' or 'same', got {structure.trees!r}. "
+            "Use 'entries' where params is a tuple with an entry for each part."
+        )
+    if not fits[structure.trees] or len(set(structure.places)) != places:
+        raise ValueError(
+            f"Structure(places): expected a different name for each of {parts} parts, or for one part that is stacked "
+            f"the names of its repetitions, got {structure.places!r}. Write numbered names, ('branch[0]', …)."
+        )
+    if structure.ties_last and (structure.trees != "entries" or parts < 2):
+        raise ValueError(
+            f"Structure(ties_last): expected False with trees={structure.trees!r} and {parts} parts, got True. "
+            "The last of several parts with entries can use the parameters of the first."
+        )
+
+
 @dataclass(frozen=True)
 class LayerSpec:
     """What a layer says of itself. Every field has a default, so that ``Layer(init, forward, backward)`` works.
@@ -168,6 +192,8 @@ class LayerSpec:
                 f"LayerSpec(structure): expected Structure(combine, parts, places), got {self.structure!r}. "
                 "Leave it out for a layer without parts."
             )
+        if self.structure is not None:
+            _check_structure(self.structure)
         if self.units not in (None, "saturating", "rectifying"):
             raise ValueError(
                 f"LayerSpec(units): expected 'saturating', 'rectifying' or None, got {self.units!r}. "

@@ -102,7 +102,7 @@ BAD_CALLS = {
     "a loss for a model": (
         lambda: fnn.check_model(fnn.mean_squared_error, CLASSIFIER, (X, LABELS)),
         TypeError,
-        r"check_model\(model\): expected a layer, got mean_squared_error\. That is a loss: the model comes first",
+        r"check_model\(model\): expected a layer, got mean_squared_error\. That is a loss, which functions take after",
     ),
     "a model for a loss": (
         lambda: fnn.check_model(CLASSIFIER, fnn.tanh, (X, LABELS)),

@@ -12,7 +12,7 @@ from funcnn._checks import check_callable
 from funcnn._numerics.precision import copy_arrays
 from funcnn._tree_checks import describe_tree, same_structure
 from funcnn.gradcheck.engine.examination import examine
-from funcnn.gradcheck.engine.functions import check_arguments, describe_error
+from funcnn.gradcheck.engine.functions import check_arguments
 from funcnn.gradcheck.engine.properties import Property, check_also
 from funcnn.gradcheck.engine.stability import Stability, check_stability_word
 from funcnn.gradcheck.report import GradientReport
@@ -89,47 +89,46 @@ def check_gradients(
     check_also("check_gradients", also)
     check_stability_word("check_gradients", stability)
 
-    first_call: list[Exception | None] = []  # its error
+    has_returned = False
 
     def checked_loss(*arguments):
-        try:
-            value = loss_fn(*arguments)
-        except Exception as error:
-            first_call.append(error)
-            raise
-        first_call.append(None)
+        nonlocal has_returned
+        value = loss_fn(*arguments)
+        has_returned = True
         check_scalar("check_gradients(loss_fn)", value, params)
         return value
 
     try:
         return examine("check_gradients", checked_loss, grad_fn, (params, *args), also, stability=stability)
-    except Exception as error:  # whatever the caller's functions raise
+    except (TypeError, ValueError, LookupError, AttributeError) as error:  # whatever the caller's functions raise
         for name, function in (("loss_fn", loss_fn), ("grad_fn", grad_fn)) if isinstance(error, TypeError) else ():
             check_arguments(
                 f"check_gradients({name})", function, (params, *args), error,
                 "(params, *args)", "Pass check_gradients(loss_fn, grad_fn, params, *args): were params forgotten, or "
                 "an argument?",
             )  # fmt: skip
-        if first_call and first_call[0] is error:
-            _check_order(loss_fn, params, args, error)
+        if not has_returned:
+            _note_order(loss_fn, params, args, error)
         raise
 
 
-def _check_order(loss_fn, params, args, error) -> None:
-    """Raise where the loss takes another of the arguments as its first one."""
+def _note_order(loss_fn: Callable, params: PyTree, args: tuple, error: Exception) -> None:
+    """Add a question to an error where the loss takes another of the arguments as its first one."""
     for number, argument in enumerate(args):
+        if describe_tree(argument) == describe_tree(params):
+            continue
         others = (params, *args[:number], *args[number + 1 :])
         try:
             value = loss_fn(*copy_arrays((argument, *others)))
         except Exception:  # it takes neither
             continue
         if np.shape(value) == () and _is_real(value):
-            raise TypeError(
-                f"check_gradients(params): expected the parameters before the other arguments, got "
-                f"{describe_tree(params)}: loss_fn raises {describe_error(error, 110)}. With args[{number}], "
-                f"{describe_tree(argument)}, in front it returns a number. Pass check_gradients(loss_fn, grad_fn, "
-                "params, *args)."
-            ) from error
+            error.add_note(
+                f"check_gradients: were the parameters passed behind args[{number}]? With {describe_tree(argument)} in "
+                f"the place of {describe_tree(params)} loss_fn returns a number. Pass check_gradients(loss_fn, "
+                "grad_fn, params, *args)."
+            )
+            return
 
 
 def check_scalar(name: str, value: Any, params: PyTree) -> None:

@@ -1,9 +1,6 @@
 """Checks of a layer's backward pass, and of a model's, layer by layer."""
 
-import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -22,18 +19,15 @@ from funcnn._checks import (
     numeric_array,
 )
 from funcnn._memoise import memoised
-from funcnn._numerics.arrays import as_float64, max_abs
 from funcnn._numerics.drawing import draw_by_numpy, numpy_generator
 from funcnn._numerics.program import compile_calls
 from funcnn._tree_checks import check_same_tree, describe_tree, same_structure
 from funcnn.backprop import autodiff_value_and_grad, manual_value_and_grad
-from funcnn.gradcheck.engine.comparison import Pair
 from funcnn.gradcheck.engine.examination import examine
 from funcnn.gradcheck.engine.forms import form_of
 from funcnn.gradcheck.engine.properties import Property, check_also, linearity
-from funcnn.gradcheck.engine.steps import compare_step, make_pairs, structure_row
-from funcnn.gradcheck.report import GradientReport, LeafReport
-from funcnn.layers.nodes import Node, backward_nodes, forward_nodes
+from funcnn.gradcheck.layer_steps import Step, layer_steps, step_rows
+from funcnn.gradcheck.report import GradientReport
 from funcnn.layers.traversal import structure_of
 from funcnn.types import Batch, Layer, Loss, Params, State
 
@@ -43,25 +37,6 @@ class LayerArguments(NamedTuple):
 
     params: Params
     x: Array | None
-
-
-@partial(jax.tree_util.register_dataclass, data_fields=["given", "expected", "dy"], meta_fields=["name", "parts"])
-@dataclass(frozen=True)
-class _Step:
-    """The gradients by one backward function, for its true residuals and cotangent, and those by autodiff.
-
-    Fields:
-        name: the layer's place and name, or ``loss``.
-        given, expected: by hand and by autodiff: ``(dparams, dx)`` of a layer, ``dprediction`` of the loss.
-        dy: the cotangent.
-        parts: how many of the steps before this one are those of the layer's parts; ``None`` for the loss.
-    """
-
-    name: str
-    given: Any
-    expected: Any
-    dy: Array
-    parts: int | None
 
 
 def check_layer(
@@ -121,7 +96,7 @@ def check_layer(
         return (linearity(lambda dy: by_hand(arguments, tokens, state, dy, key), dy, other, comparison.call_spacing),)
 
     def more_steps(comparison):
-        return _rows(parts(*comparison.call_arguments), comparison.call_spacing)
+        return step_rows(parts(*comparison.call_arguments), comparison.call_spacing)
 
     return examine(
         "check_layer", projection, by_hand, (differentiated, tokens, state, dy, key), also, is_linear,
@@ -144,7 +119,7 @@ def _layer_functions(layer: Layer, train: bool) -> tuple[Callable, Callable, Cal
 
     def parts(arguments, tokens, state, dy, key):
         x = arguments.x if tokens is None else tokens
-        return _steps(layer, arguments.params, state, x, dy, key, train=train)
+        return layer_steps(layer, arguments.params, state, x, dy, key, train=train)
 
     (first, second), (steps,) = compile_calls(projection, by_hand), compile_calls(parts)
     return first, second, steps
@@ -221,7 +196,7 @@ def check_model(
             _output_shape(model, params, state, batch.x, key, train=True)
         _check_values(loss, prediction(*arguments), batch.y)
     if not _fits(gradient, arguments):
-        for row in _rows(parts(*arguments), float(jnp.finfo(_floating_dtype(batch.x)).eps)):
+        for row in step_rows(parts(*arguments), float(jnp.finfo(_floating_dtype(batch.x)).eps)):
             if row.cause in ("structure", "shape"):
                 raise ValueError(
                     f"check_model(model): {row.path}: expected gradients of the structure and shapes of their values, "
@@ -229,7 +204,7 @@ def check_model(
                 )
     return examine(
         "check_model", value, gradient, arguments, also,
-        more_steps=lambda comparison: _rows(parts(*comparison.call_arguments), comparison.call_spacing),
+        more_steps=lambda comparison: step_rows(parts(*comparison.call_arguments), comparison.call_spacing),
     )  # fmt: skip
 
 
@@ -252,8 +227,8 @@ def _model_functions(model: Layer, loss: Loss) -> tuple[Callable, Callable, Call
         dprediction = jax.grad(lambda predicted: loss.forward(predicted, batch.y)[0])(predicted)
         value, residuals = loss.forward(predicted, batch.y)
         given = loss.backward(residuals, jnp.ones_like(value))
-        first = _Step("loss", given, dprediction, jnp.ones_like(value), parts=None)
-        return [first, *_steps(model, params, state, batch.x, dprediction, key, train=True)]
+        first = Step("loss", given, dprediction, jnp.ones_like(value), parts=None)
+        return [first, *layer_steps(model, params, state, batch.x, dprediction, key, train=True)]
 
     # Compiled together, they share the forward pass.
     (first, second), (third,), (steps,) = (
@@ -285,77 +260,6 @@ def _fits(gradient, arguments) -> bool:
         return same_structure(jax.eval_shape(gradient, *arguments), arguments[0])
     except (TypeError, ValueError):
         return False
-
-
-def _rows(steps: list[_Step], spacing: float) -> tuple[LeafReport, ...]:
-    """Return the rows of the steps; a combinator's own only where it is wrong though its parts are right."""
-    rows: list[tuple[LeafReport, ...]] = []
-    for step in steps:
-        found = _compare(step, spacing)
-        if step.parts:
-            are_right = all(row.ok for part in rows[-step.parts :] for row in part)
-            found = tuple(row for row in found if are_right and not row.ok)
-        rows.append(found)
-    return tuple(itertools.chain.from_iterable(rows))
-
-
-def _compare(step: _Step, spacing: float) -> tuple[LeafReport, ...]:
-    scale = max_abs(as_float64(step.dy))
-    if step.parts is None:
-        return compare_step(make_pairs(f"{step.name}: dprediction", step.given, step.expected), spacing, scale)
-    if not isinstance(step.given, tuple | list) or len(step.given) != 2:
-        return (structure_row(step.name, f"{describe_tree(step.given)} where (dparams, dx) is expected"),)
-    (dparams, dx), (expected_dparams, expected_dx) = step.given, step.expected
-    try:
-        pairs = _parameter_pairs(f"{step.name}: ", dparams, expected_dparams)
-        pairs += make_pairs(f"{step.name}: dx", dx, expected_dx)
-    except (TypeError, ValueError) as error:
-        return (structure_row(step.name, f"{error}; expected (dparams, dx)"),)
-    return compare_step(pairs, spacing, scale)
-
-
-def _parameter_pairs(prefix: str, dparams: Params, expected: Params) -> list[Pair]:
-    """Return the pairs of the parameters' gradients, named ``dkernel`` for ``.kernel`` and ``d[0]`` for ``[0]``."""
-    pairs = make_pairs("", dparams, expected)
-    return [pair._replace(path=f"{prefix}d{pair.path.removeprefix('.')}") for pair in pairs]
-
-
-def _steps(model, params, state, x, dy, key, *, train) -> list[_Step]:
-    """Return the step of every layer of a model, the last one first."""
-
-    def run(layer, params, state, x, key):
-        y, _, residuals = layer.forward(params, state, x, train=train, key=key)
-        return y, residuals
-
-    steps: list[_Step] = []
-
-    def leaf(node: Node, dy: Array):
-        expected = _pull_back(node, dy, train)
-        steps.append(_Step(node.name, node.layer.backward(node.result, dy), expected, dy, parts=0))
-        return expected
-
-    def combinator(node: Node, dy: Array, expected) -> None:
-        _, residuals = run(node.layer, node.params, node.state, node.x, node.key)
-        try:
-            given = node.layer.backward(residuals, dy)
-        except (TypeError, ValueError):
-            given = None  # A part returns what the next one can't take; the part's own step is wrong.
-        steps.append(_Step(node.name, given, expected, dy, parts=node.descendants()))
-
-    backward_nodes(forward_nodes(model, params, state, x, key, run), dy, leaf, combinator)
-    return steps
-
-
-def _pull_back(node: Node, dy: Array, train: bool) -> tuple[Params, Array | None]:
-    """Return a leaf layer's gradients by autodiff; ``None`` for an x that isn't floating."""
-    is_floating = jnp.issubdtype(node.x.dtype, jnp.floating)
-
-    def output(params, x):
-        return node.layer.forward(params, node.state, x, train=train, key=node.key)[0]
-
-    if is_floating:
-        return jax.vjp(output, node.params, node.x)[1](dy)
-    return jax.vjp(partial(output, x=node.x), node.params)[1](dy)[0], None
 
 
 def _input(name: str, x: Any) -> Array:

@@ -13,7 +13,7 @@ from jaxtyping import Array, PyTree
 
 from funcnn.layers.combinators import split_key
 from funcnn.layers.mixed_precision import cast_floating, wide_dtype
-from funcnn.layers.traversal import join_gradients, parts_of, place_name, structure_of, tree_at
+from funcnn.layers.traversal import check_entries, join_gradients, parts_of, place_name, structure_of, tree_at
 from funcnn.types import Layer, Params, State, Structure
 
 
@@ -107,12 +107,15 @@ def forward_nodes(
 
     def visit_parts(structure, place, given, key):
         params, state, x = given
+        check_entries(structure, params, state)
         parts = list(parts_of(structure, place))
-        stands_for_all = is_abstract and structure.trees == "stacked"
+        is_sliced = structure.trees == "stacked"
+        stands_for_all = is_abstract and is_sliced
         keys = _keys(structure, key, is_abstract)
         nodes: list[Node] = []
         for number, part in enumerate(parts[:1] if stands_for_all else parts):
-            own_params, own_state = apply(partial(_trees_at, structure, number), params, state)
+            select = partial(_trees_at, structure, number)
+            own_params, own_state = apply(select, params, state) if is_sliced else select(params, state)
             own_x = nodes[-1].y if nodes and not structure.adds else x
             nodes.append(visit(part.place, part.layer, own_params, own_state, own_x, keys[number]))
         if structure.ties_last:

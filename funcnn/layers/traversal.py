@@ -54,6 +54,19 @@ def tree_at(structure: Structure, tree: PyTree, number: int) -> PyTree:
             return part if not isinstance(part, TiedNotes) else part.last if is_last_use else part.first
 
 
+def check_entries(structure: Structure, params: Params, state: State = None) -> None:
+    """Raise where a layer's parameters or state have another number of entries than the layer has parts."""
+    if structure.trees != "entries":
+        return
+    count = len(structure.places)
+    for name, tree, expected in (("params", params, count - structure.ties_last), ("state", state, count)):
+        if tree is not None and len(tree) != expected:
+            raise ValueError(
+                f"{name}: expected {expected} entries for {count} layers, got {len(tree)}. "
+                "Use what init of this very model returned."
+            )
+
+
 def join_trees(structure: Structure, trees: Sequence[PyTree]) -> PyTree:
     """Return a layer's parameters or state, from those at its places."""
     match structure.trees:
@@ -79,7 +92,7 @@ def place_name(place: str, layer: Layer) -> str:
 
 
 class PlacedLayer(NamedTuple):
-    """A leaf layer and its place in a model, ``layers[1].repeat[0].inner``."""
+    """A layer and its place in a model, ``layers[1].repeat[0].inner``."""
 
     place: str
     layer: Layer
@@ -196,6 +209,7 @@ def figures_in_order(figures_of: Callable[[Any], PyTree[Array]], model: Layer, t
         count, (layer,) = len(structure.places), structure.parts
         each = jax.vmap(partial(figures_in_order, figures_of, layer), out_axes=-2, axis_size=count)(tree)
         return jax.tree.map(lambda figure: figure.reshape(*figure.shape[:-2], -1), each)
+    check_entries(structure, tree)
     figures = [
         figures_in_order(figures_of, layer, tree_at(structure, tree, number))
         for number, layer in enumerate(structure.layers)

@@ -7,8 +7,8 @@ import numpy as np
 
 from funcnn._checks import check_is_layer, check_is_loss
 from funcnn.layers.linear import LinearParams
-from funcnn.layers.nodes import backward_nodes, forward_nodes
-from funcnn.layers.traversal import leaf_layers
+from funcnn.layers.nodes import Node, backward_nodes, forward_nodes
+from funcnn.layers.traversal import structure_of
 from funcnn.plots._style import COLOURS, INK, Canvas, new_canvas
 from funcnn.types import Layer, Loss, Params, State
 
@@ -103,6 +103,12 @@ def _one_sample(x: Any) -> jnp.ndarray:
     return sample
 
 
+def _has_sums(node: Node) -> bool:
+    """Whether a node or one below it adds the outputs of its parts."""
+    structure = structure_of(node.layer) if node.parts else None
+    return (structure is not None and structure.adds) or any(map(_has_sums, node.parts))
+
+
 def _values(
     model: Layer, params: Params, state: State, x: jnp.ndarray, target: Any, loss: Loss | None
 ) -> tuple[list[np.ndarray], list[Edges]]:
@@ -114,9 +120,10 @@ def _values(
 
     whole = forward_nodes(model, params, state, x, None, run)
     leaves = whole.leaves()
-    if len(leaves) != len(leaf_layers(model)) or any("shortcut" in leaf.place for leaf in leaves):
+    if _has_sums(whole):
         raise ValueError(
-            "draw_network(model): expected a chain of linear layers and activations, got skip connections. "
+            "draw_network(model): expected a chain of linear layers and activations, got outputs that are added, as "
+            "in skip connections. "
             "Use plot_signals for such a model."
         )
     gradients: dict[str, Any] = {}

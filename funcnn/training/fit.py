@@ -120,11 +120,11 @@ def fit(
     gradient and optimizer with their constants, the same fingerprints of all data, and the same settings of JAX that
     change numbers. Functions that a program calls on the host are not compared.
 
-    Ctrl-C and SIGTERM end a run after the stretch in progress. A stretch, step, compilation or validation that takes
-    longer than a second is not waited for: it goes on in a thread, which Python joins before the process exits. With
-    checkpoints the run is saved first, except with several processes, which can only save together. The error that ends
-    a run has the result so far as ``.trained``, ``None`` before the initial parameters exist. A log, TensorBoard file,
-    progress bar or checkpoint that cannot be written becomes a warning, and training goes on.
+    Ctrl-C and SIGTERM end a run after the stretch in progress. Stretches of large parameters, and steps, compilations
+    and validations of more than a second, are not waited for: they go on in a thread, which Python joins before the
+    process exits, without effect. With checkpoints the run is saved first, except with several processes, which can
+    only save together. The error that ends a run has the result so far as ``.trained``, ``None`` before the initial
+    parameters exist. A file, bar or checkpoint that cannot be written becomes a warning, and training goes on.
 
     Args:
         model, loss, optimizer, key, grad, params, state: as for ``train``.
@@ -147,7 +147,7 @@ def fit(
             several processes, all have to return the same.
         checkpoints: a folder for this run alone, or ``Checkpoints(folder, every=…, keep=…, …)``. While the run lasts,
             no other can use the folder.
-        progress: whether to show a bar. Without a terminal it prints a line every 25 seconds and one at the end.
+        progress: whether to show a bar; without a terminal, a line at the start, every 25 seconds and at the end.
         monitor: ``True`` measures every layer at every 15th step, a number n at every n-th. The report is in the
             history: ``print(trained.history.health)``.
         accumulate: steps whose gradients are averaged for one update (``optax.MultiSteps``).

@@ -1,8 +1,8 @@
 """Signals during training: a run ends between two stretches of steps, with its result, at Ctrl-C or SIGTERM.
 
-What may take longer than a stretch, a compilation or a single long step, is waited for in a way that a signal ends. It
-cannot be stopped itself, and goes on in the background. Python joins its thread before the process exits: a process
-that exits in the middle of a compilation may crash.
+What may take longer than a second, a compilation, a long step or a stretch of a large model, is waited for in a way
+that a signal ends. It cannot be stopped itself, and goes on in the background. Python joins its thread before the
+process exits: a process that exits in the middle of a compilation may crash.
 """
 
 import contextlib

@@ -49,7 +49,7 @@ class Pace(NamedTuple):
     @property
     def is_brief(self) -> bool:
         """Whether the next stretch is known to be shorter than a second."""
-        return self.is_compiled and self.steps > 1 and self.seconds == SECONDS
+        return self.is_compiled and self.steps > 1 and self.seconds < 1
 
     def after(self, steps: int, seconds: float) -> "Pace":
         """Return the pace after a stretch of ``steps`` steps that took ``seconds``."""

@@ -192,6 +192,7 @@ def test_a_combinator_of_ones_own_is_walked_as_the_others_are():
     assert map_layers(lambda leaf: leaf, model) == model
     rows = fnn.summarize(model, (6, 3)).rows
     assert [row.name for row in rows[:4]] == [*first, "repeat[0].layers[0] branches"]
+    assert rows[3].forward_flops == rows[3].backward_flops == 2 * 6 * 3
     assert fnn.check_model(model, fnn.mean_squared_error, (X, X), key=KEY).ok
     mixed = fnn.serial(fnn.tanh, branches(fnn.linear(3, 3), wrong, SELU))
     report = fnn.check_model(mixed, fnn.softmax_cross_entropy, BATCH)
@@ -201,6 +202,43 @@ def test_a_combinator_of_ones_own_is_walked_as_the_others_are():
     )
     assert jax.tree.structure(grads) == jax.tree.structure(model.init(KEY)[0])
     assert measures.spread.shape == (8,)
+
+
+def test_a_structure_that_does_not_describe_the_forward_is_refused():
+    def forward(params, state, x, *, train, key=None):
+        y, state, kept = summed.forward(params, state, x, train=train, key=key)
+        return y / 2, state, kept
+
+    @functools.cache
+    def averaged(*layers):
+        return fnn.Layer(
+            summed.init, forward, lambda kept, dy: summed.backward(kept, dy / 2),
+            fnn.LayerSpec("averaged", structure=Structure(averaged, layers, ("a", "b"), adds=True)),
+        )  # fmt: skip
+
+    parts = fnn.linear(3, 3), fnn.tanh
+    summed = branches(*parts)
+    layer = averaged(*parts)
+    with pytest.raises(ValueError, match="averaged: expected a forward that combines its parts as its Structure says"):
+        fnn.check_model(fnn.serial(layer), fnn.mean_squared_error, (X, X))
+    whole = layer._replace(spec=fnn.LayerSpec("averaged"))
+    assert fnn.check_model(fnn.serial(whole), fnn.mean_squared_error, (X, X)).ok
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"trees": "stack"}, r"Structure\(trees\): expected 'entries', 'stacked' or 'same', got 'stack'"),
+        ({"places": ("a",)}, r"Structure\(places\): expected a different name for each of 2 parts, .*got \('a',\)"),
+        ({"places": ("a", "a")}, r"Structure\(places\): expected a different name for each"),
+        ({"trees": "same"}, r"Structure\(places\): expected a different name for each of 2 parts"),
+        ({"parts": (fnn.relu,), "places": ("a",), "ties_last": True}, r"Structure\(ties_last\): expected False"),
+    ],
+)
+def test_a_structure_of_another_form_is_refused(fields, message, as_for_users):
+    structure = Structure(branches, (fnn.relu, fnn.tanh), ("a", "b"))._replace(**fields)
+    with pytest.raises(ValueError, match=message):
+        fnn.LayerSpec("branches", structure=structure)
 
 
 def test_a_layer_with_a_forward_of_its_own_is_a_leaf():

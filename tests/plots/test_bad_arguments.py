@@ -44,7 +44,11 @@ SEQUENCES = MODEL._replace(forward=_forward_of_sequences)
         (lambda: fnn.plot_kernels(np.ones((2, 2, 1, 3)), channel=1), "expected a channel from 0 to 0, got 1"),
         (lambda: fnn.draw_network(MODEL, PARAMS, STATE, DATA.x), r"expected one sample, .* got shape \(30, 2\)"),
         (lambda: fnn.draw_network(MODEL, PARAMS, STATE, DATA.x[0], target=1), "expected both target and loss"),
-        (lambda: draw(fnn.mlp((2, 3, 3), skip=True), DATA.x[0]), "got skip connections"),
+        (lambda: draw(fnn.mlp((2, 3, 3), skip=True), DATA.x[0]), "got outputs that are added, as in skip connections"),
+        (
+            lambda: fnn.draw_network(fnn.mlp((2, 3)), PARAMS, STATE, DATA.x[0]),
+            r"params: expected 1 entries for 1 layers, got 3\. Use what init of this very model returned",
+        ),
         (lambda: draw(fnn.mlp((2, 30, 3)), DATA.x[0]), "at most 24 units in a layer, got 30"),
     ],
 )
