@@ -60,21 +60,22 @@ Settings: TypeAlias = tuple[tuple[str, Any], ...]
 class Structure(NamedTuple):
     """How a layer is made of other layers. Walks over models read it and know no combinator by name.
 
-    It describes layers whose parts run one after another, or whose parts have one input and outputs that are added
-    without weights. Each place gets a key of ``jax.random.split``, in ``"same"`` the key itself. A layer that computes
-    something else has no structure, and is checked as a whole.
+    It describes layers whose parts run one after another, or whose parts all get the same input and have their outputs
+    summed. A layer that computes something else has no structure, and is checked as a whole.
 
     Fields:
-        combine: the combinator with its settings, ``(*parts) -> layer``. Equal parts give the same functions.
+        combine: the combinator with its settings, ``(*parts) -> layer``. It must be memoised: the structure of a layer
+            whose forward is not that of ``combine(*parts)`` is ignored.
         parts: the layers that it combines.
         places: what each use of a part is called, in forward order: ``("inner", "shortcut")``.
-        trees: where parameters, states and gradients of the parts are: ``"entries"`` of a tuple, one for each place;
+        trees: the layout of parameters, states and gradients: ``"entries"`` of a tuple, one for each place;
             ``"stacked"``, arrays of the only part with the places as first axis; ``"same"``, those of the only part.
-        container: makes the tuple of the entries.
-        adds: whether the parts have one input and their outputs are added; otherwise they run one after another.
+            Forward splits its key by ``jax.random.split``, one for each place; in ``"same"`` the part gets it unsplit.
+        container: builds the tuple of the entries from a sequence, such as ``SkipParts._make``.
+        adds: whether the parts get the same input and their outputs are summed; otherwise they run one after another.
         ties_last: whether the last part uses the parameters of the first; then the parameters have no entry for it.
-        compute_dtype: the floating dtype inside, ``None`` for that of the input.
-        recomputes: whether the layer keeps its arguments in the place of the residuals of its part.
+        compute_dtype: to which parameters, state and x are cast before the parts run; ``None`` for no cast.
+        recomputes: whether backward runs forward again, so that only the arguments are kept.
     """
 
     combine: Callable[..., "Layer"]

@@ -25,8 +25,8 @@ class Node(NamedTuple):
         layer, params, state, x, key: what runs, and on what.
         y: the output.
         parts: the nodes of the layers that it is made of; a repeated layer has a node for each repetition.
-        result: for a leaf, what ``run`` returned beside y.
-        is_repetition: whether it stands inside a ``repeat``.
+        result: the second value that ``run`` returned, for leaves alone.
+        is_repetition: whether its values are those of the first repetition, which ran for all in a run on shapes.
         shares_parameters: whether its parameters are those of a layer before it.
     """
 
@@ -78,7 +78,7 @@ def forward_nodes(
     Args:
         model, params, state, x, key: as for the model's forward.
         run: runs a leaf layer.
-        is_leaf: whether to run a layer as one although it has parts.
+        is_leaf: ``True`` for a layer that is run as a whole, without a look at its parts.
 
     Returns:
         The node of the model.
@@ -102,7 +102,7 @@ def forward_nodes(
         if dtype is not None:
             y = apply(partial(cast_floating, dtype=wide_dtype(params, x)), y)
         if is_abstract and structure.trees == "stacked":
-            y = apply(lambda y: y, y)
+            y = apply(lambda y: y, y)  # The output of all repetitions is another array than that of the first.
         return node._replace(y=y, parts=tuple(nodes))
 
     def visit_parts(structure, place, given, key):
@@ -126,6 +126,7 @@ def forward_nodes(
 
 
 Pullback: TypeAlias = Callable[[Node, Array], tuple[Params, Array | None]]
+"""``(node, dy) -> (dparams, dx)``."""
 
 
 def backward_nodes(
@@ -140,7 +141,7 @@ def backward_nodes(
         node: from ``forward_nodes``, of arrays.
         dy: the cotangent of its output.
         leaf: ``(node, dy) -> (dparams, dx)`` for a leaf layer.
-        after: called with the node of a layer that has parts, its dy and its gradients, after its parts.
+        after: ``(node, dy, gradients)``, called for each combinator once its parts are done.
 
     Returns:
         The gradients of the node's parameters and of its input.
@@ -149,7 +150,10 @@ def backward_nodes(
         return leaf(node, dy)
     structure = structure_of(node.layer)
     if structure is None:
-        raise ValueError(f"{node.name}: expected a node without parts of a layer without parts.")
+        raise ValueError(
+            f"{node.name}: expected no parts of a layer without a structure, got {len(node.parts)}. "
+            "Pass a node of forward_nodes."
+        )
     found = _parts_backward(structure, node, dy, leaf, after)
     after(node, dy, found)
     return found
@@ -194,7 +198,7 @@ def _trees_at(structure: Structure, number: int, params: Params, state: State) -
 
 
 def _moved(node: Node, place: str, other: str) -> Node:
-    """Return the node and its parts at another place."""
+    """Return the node and its parts at another place, marked as repetitions."""
     parts = tuple(_moved(part, place, other) for part in node.parts)
     return node._replace(place=other + node.place.removeprefix(place), parts=parts, is_repetition=True)
 

@@ -1,8 +1,8 @@
-"""The walk over models: the names of leaf layers, other leaf layers in their place, and figures of each.
+"""The walk over models: naming leaf layers, replacing them, and collecting numbers from each.
 
 ``spec.structure`` says how a layer is made of others and where their parameters are. Everything that walks a model
-(checks, summary, health, checkpoints) uses this module and ``nodes``, the passes layer by layer. Neither knows a
-combinator by name, so a new one is walked as ``serial`` is. A layer without a structure is a leaf.
+(checks, summary, health, checkpoints) uses this module, or ``nodes``, which runs a model layer by layer. Neither
+distinguishes combinators by name, so a new one is walked as ``serial`` is. A layer without a structure is a leaf.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +25,7 @@ def spec_of(layer: Layer) -> LayerSpec:
 def structure_of(layer: Layer) -> Structure | None:
     """Return how a layer is made of others, ``None`` for a leaf.
 
-    A layer whose forward is not that of the combinator is a leaf, whatever its spec says.
+    A layer whose forward was replaced no longer computes what its structure says, so it counts as a leaf.
     """
     structure = spec_of(layer).structure
     # Combinators are memoised: of the same parts they return the same functions.
@@ -35,7 +35,10 @@ def structure_of(layer: Layer) -> Structure | None:
 
 
 class TiedNotes(NamedTuple):
-    """The gradient of parameters that the first and the last layer of a ``tied`` share, with the notes of either."""
+    """The gradient of parameters that two layers share, once with the first one's notes and once with the last one's.
+
+    ``annotation`` makes them.
+    """
 
     first: Params
     last: Params
@@ -51,7 +54,9 @@ def tree_at(structure: Structure, tree: PyTree, number: int) -> PyTree:
         case "entries":
             is_last_use = structure.ties_last and number == len(tree)
             part = tree[0] if is_last_use else tree[number]
-            return part if not isinstance(part, TiedNotes) else part.last if is_last_use else part.first
+            if isinstance(part, TiedNotes):
+                return part.last if is_last_use else part.first
+            return part
 
 
 def check_entries(structure: Structure, params: Params, state: State = None) -> None:
@@ -79,7 +84,7 @@ def join_trees(structure: Structure, trees: Sequence[PyTree]) -> PyTree:
 
 
 def join_gradients(structure: Structure, gradients: Sequence[Params]) -> Params:
-    """Return the gradient of a layer's parameters, from those at its places: a sum over two uses where they share."""
+    """Return the gradient of a layer's parameters, from those at its places. Those of shared parameters are added."""
     if structure.ties_last:
         first, *between, last = gradients
         gradients = [jax.tree.map(jnp.add, first, last), *between]
@@ -195,7 +200,7 @@ def figures_in_order(figures_of: Callable[[Any], PyTree[Array]], model: Layer, t
     """Compute figures of every leaf layer, and stack them along the last axis in forward order.
 
     Args:
-        figures_of: from what the tree holds in a leaf layer's place to a tree of arrays.
+        figures_of: called with each leaf layer's part of the tree; returns a tree of arrays.
         model: any layer.
         tree: of the structure of the model's parameters; the arrays of a repeated layer have the repetitions first.
 

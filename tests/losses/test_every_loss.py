@@ -12,7 +12,7 @@ from scipy import special
 import funcnn as fnn
 from funcnn.losses import loss_spec
 from tests.cases import FLOATS, LOSSES, WIDEST, cast, named, relative_gap
-from tests.losses.cases import ALL, CLASSES, TOLERANCES, both
+from tests.losses.shared import ALL, CLASSES, TOLERANCES, both
 
 EPSILON = 1e-6
 every_loss = pytest.mark.parametrize(**named(LOSSES))

@@ -7,7 +7,7 @@ import pytest
 
 import funcnn as fnn
 from tests.cases import KEY, WIDEST
-from tests.losses.cases import both
+from tests.losses.shared import both
 
 
 @jax.jit

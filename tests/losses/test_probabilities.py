@@ -7,7 +7,7 @@ import pytest
 
 import funcnn as fnn
 from tests.cases import FLOATS, WIDEST
-from tests.losses.cases import P, both
+from tests.losses.shared import P, both
 
 
 @pytest.mark.parametrize("name", ["binary_cross_entropy", "categorical_cross_entropy"])

@@ -7,7 +7,7 @@ import pytest
 
 import funcnn as fnn
 from tests.cases import KEY, WIDEST, relative_gap
-from tests.losses.cases import ALL, CLASSES, TOLERANCES, P, both
+from tests.losses.shared import ALL, CLASSES, TOLERANCES, P, both
 
 
 @pytest.mark.parametrize("name", ["softmax_cross_entropy", "categorical_cross_entropy"])
