@@ -103,6 +103,15 @@ def test_nothing_is_wider_than_the_window(opened):
     assert opened.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
+def test_the_contents_fit_into_the_window(opened):
+    opened.page.evaluate("document.querySelector('nav details').open = true")
+    right, width = opened.page.evaluate(
+        "[document.querySelector('nav ol').getBoundingClientRect().right, document.documentElement.clientWidth]"
+    )
+    opened.page.evaluate("document.querySelector('nav details').open = false")
+    assert right <= width
+
+
 def test_text_in_pictures_can_be_selected(opened):
     selectable = """() => {
         const text = document.querySelector(".chart svg text"), range = document.createRange();
