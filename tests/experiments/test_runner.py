@@ -30,6 +30,7 @@ from experiments.harness.experiment import (
     checked_value_and_grad,
     run_part,
 )
+from experiments.harness.report.mathematics import set_equations
 from experiments.harness.runner import count_verdicts, run_command_line
 from experiments.harness.topics import load, topic_names, topic_path
 
@@ -157,7 +158,7 @@ def test_the_page_fetches_nothing_and_says_everything(measured_once):
     assert 'src="http' not in page
     assert '<link rel="stylesheet"' not in page
     for claim in load("optimizers").claims:
-        assert claim.sentence in before_scripts
+        assert html.unescape(set_equations(claim.sentence)) in before_scripts
     assert "python -m experiments optimizers --seeds 2" in before_scripts
 
 
