@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax
 
-_LIBRARIES = (
+LIBRARIES = (
     Path(__file__).parent,
     *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")),
 )
@@ -57,5 +57,5 @@ def errors_of_tracing(name: str) -> Iterator[None]:
 def place_of(error: BaseException) -> str:
     """Return the innermost line that isn't a library's, as words; nothing where there is none."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not any(folder in Path(frame.filename).parents for folder in _LIBRARIES)]
+    own = [frame for frame in frames if not any(folder in Path(frame.filename).parents for folder in LIBRARIES)]
     return f" at {own[-1].filename}:{own[-1].lineno}, in {own[-1].name}" if own else ""

@@ -5,7 +5,6 @@ import importlib.util
 import inspect
 import os
 import sys
-import sysconfig
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -18,6 +17,7 @@ import tyro
 
 from funcnn import losses
 from funcnn._numerics.precision import enable_x64
+from funcnn._untraceable import LIBRARIES
 from funcnn.gradcheck.check import check_gradients
 from funcnn.gradcheck.layers import check_model
 from funcnn.gradcheck.process import FAILED, run_apart, work
@@ -27,9 +27,6 @@ from funcnn.models import mlp
 from funcnn.types import Batch, Layer, Loss, LossSpec
 
 PROGRAM = "python -m funcnn"
-_INSTALLED = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
-_FUNCNN = Path(__file__).parent.parent
-_NOT_THE_CALLERS = (_FUNCNN, *_INSTALLED)
 
 
 def _constructors(module: ModuleType, required: list[str]) -> dict[str, Callable[..., Layer]]:
@@ -286,7 +283,7 @@ def _loaded(path: Path) -> Iterator[ModuleType]:
 def _is_own(file: str | None, folder: Path) -> bool:
     """Whether a file is the caller's: in the folder, and neither Python's, nor installed, nor funcnn's."""
     above = Path(file).parents if file else ()
-    return folder in above and not any(other in above for other in _NOT_THE_CALLERS)
+    return folder in above and not any(other in above for other in LIBRARIES)
 
 
 def _case(target: str, module: ModuleType, name: str) -> tuple[Callable, Callable, Any, tuple]:
